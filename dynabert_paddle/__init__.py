@@ -1,0 +1,55 @@
+"""DynaBERT on PaddlePaddle: one fine-tuned BERT becomes a supernet whose sub-networks all work.
+
+Importing the package imports no Paddle; the names below are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from dynabert_paddle.runtime import import_paddle, set_cpu_environment
+
+__version__ = "0.1.0"
+
+# Public name -> the module that has it.
+_PUBLIC = {
+    "Subnet": "subnet",
+    "SearchSpace": "subnet",
+    "Config": "config",
+    "FinetuneConfig": "config",
+    "RewireConfig": "config",
+    "WidthConfig": "config",
+    "DepthConfig": "config",
+    "FinalConfig": "config",
+    "load_config": "config",
+    "DynabertError": "errors",
+    "Task": "data.tasks",
+    "load_task": "data.tasks",
+    "Tokenizer": "tokenizer",
+    "Supernet": "supernet.supernet",
+    "SupernetOutput": "supernet.supernet",
+    "extract": "supernet.extract",
+    "finetune": "training.stages",
+    "rewire": "training.stages",
+    "train_width": "training.stages",
+    "train_depth": "training.stages",
+    "train_final": "training.stages",
+    "evaluate_grid": "training.evaluate",
+    "run": "training.run",
+}
+_WITHOUT_PADDLE = ("subnet", "config", "errors", "data.tasks", "tokenizer")
+
+__all__ = ["__version__", *_PUBLIC]
+
+set_cpu_environment()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'dynabert_paddle' has no attribute {name!r}")
+    if _PUBLIC[name] not in _WITHOUT_PADDLE:
+        import_paddle()
+    return getattr(import_module(f"dynabert_paddle.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""`python -m dynabert_paddle` is the `dynabert` command."""
+
+from dynabert_paddle.cli.main import main
+
+main()

@@ -1,0 +1,39 @@
+"""Verbs that only look: this machine, and the built-in configs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dynabert_paddle.cli.output import show_json
+from dynabert_paddle.cli.run import Json
+
+
+def env(*, json: Json = False) -> None:
+    """Versions, processor, threads, and what this machine can do."""
+    from dynabert_paddle import runtime
+
+    described = runtime.describe()
+    if json:
+        show_json(described)
+        return
+    for key, value in described.items():
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for name, text in value.items():
+                print(f"  {name}: {text}")
+        else:
+            print(f"{key}: {value}")
+
+
+def configs(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A built-in config to print.")] = None,
+) -> None:
+    """List the built-in configs, or print one."""
+    from dynabert_paddle.config import built_in_configs, find_config
+
+    print(find_config(name).read_text(encoding="utf-8") if name else "\n".join(built_in_configs()))
+
+
+COMMANDS = (env, configs)

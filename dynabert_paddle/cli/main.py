@@ -1,0 +1,83 @@
+"""The `dynabert` command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from typing import Annotated
+
+import click
+import typer
+
+from dynabert_paddle import __version__
+from dynabert_paddle.cli import inspect, run, stages
+from dynabert_paddle.errors import DynabertError
+
+app = typer.Typer(
+    help="DynaBERT on PaddlePaddle: one fine-tuned BERT becomes a supernet of sub-networks that all work.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Paddle's users write --output_dir, others --output-dir: both are understood.
+    context_settings={"token_normalize_func": lambda token: token.replace("-", "_"), "max_content_width": 120},
+)
+
+for _module in (run, stages, inspect):
+    for _command in _module.COMMANDS:
+        app.command(_command.__name__)(_command)
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; an error is one line on stderr and an exit code, 2 for wrong usage and 1 for a failure."""
+    _log_to_stderr()
+    try:
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("stopped", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        code = 1
+    except DynabertError as error:
+        _report(str(error))
+        code = error.exit_code
+    except Exception as error:
+        _report(f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug before the verb shows where)")
+        code = 1
+    sys.exit(code)
+
+
+def _report(message: str) -> None:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+
+
+def _log_to_stderr() -> None:
+    from rich.logging import RichHandler
+
+    from dynabert_paddle.training.logging import console
+
+    # Rich keeps a progress bar below the lines; in a file it would only wrap them.
+    handler = (
+        RichHandler(console=console, show_time=False, show_level=False, show_path=False)
+        if console.is_terminal
+        else logging.StreamHandler()
+    )
+    logger = logging.getLogger("dynabert_paddle")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,92 @@
+"""Command-line options made from the config's sections, so that names, help and defaults are written once."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import click
+import typer
+
+# Sections whose fields would be too short as flags.
+_FLAG_PREFIX = {"task": {"name": "task_name"}}
+
+
+def with_sections(*sections: tuple[str, type]) -> Callable[[Callable], Callable]:
+    """Give a command an option for every field of some config sections.
+
+    The command gets them as one keyword argument, `flags`: values by dotted config key, None where not given.
+
+    Args:
+        sections: pairs of a section's key in the config and its class.
+
+    Returns:
+        A decorator for a command that has a `flags` argument.
+    """
+    options = {
+        _flag_name(key, field.name): (f"{key}.{field.name}" if key else field.name, _parameter(key, section, field))
+        for key, section in sections
+        for field in dataclasses.fields(section)
+        if field.default is not dataclasses.MISSING
+    }
+
+    def decorate(command: Callable) -> Callable:
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for name, parameter in signature.parameters.items() if name != "flags"]
+        taken = {parameter.name for parameter in own}
+        added = {name: option for name, option in options.items() if name not in taken}
+
+        def wrapper(**values: Any) -> Any:
+            flags = {dotted: values.pop(name) for name, (dotted, _) in added.items()}
+            return command(**values, flags=flags)
+
+        wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+        wrapper.__signature__ = inspect.Signature([*own, *(parameter for _, parameter in added.values())])
+        wrapper.__annotations__ = {name: p.annotation for name, p in wrapper.__signature__.parameters.items()}
+        return wrapper
+
+    return decorate
+
+
+def _flag_name(key: str, field: str) -> str:
+    return _FLAG_PREFIX.get(key, {}).get(field, field)
+
+
+def _parameter(key: str, section: type, field: dataclasses.Field) -> inspect.Parameter:
+    name = _flag_name(key, field.name)
+    kind = get_type_hints(section)[field.name]
+    if get_origin(kind) in (types.UnionType, Union):
+        kind = next(part for part in get_args(kind) if part is not type(None))
+    default = field.default
+    many = get_origin(kind) is tuple
+    settings: dict[str, Any] = {"help": field.metadata["help"]}
+    if get_origin(kind) is Literal:
+        settings["click_type"] = click.Choice(list(get_args(kind)))
+        kind = str
+    elif many:
+        settings["metavar"] = "'A B ...'"
+        settings["click_type"] = _Words()
+        kind = str
+    if many and default:
+        settings["show_default"] = " ".join(map(str, default))
+    else:
+        settings["show_default"] = False if default is None else str(default)
+    declarations = [f"--{name}/--no_{name}"] if kind is bool else [f"--{name}"]
+    annotation = Annotated[kind | None, typer.Option(*declarations, rich_help_panel=_panel(key), **settings)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _panel(key: str) -> str:
+    return {"task": "Task and data", "space": "Search space"}.get(key, "Settings")
+
+
+class _Words(click.ParamType):
+    """Several words in one argument, with spaces or commas between them."""
+
+    name = "words"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        return value.replace(",", " ").split() if isinstance(value, str) else value

@@ -1,0 +1,77 @@
+"""How the command line shows results: tables or JSON on stdout, what was written and what comes next on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def show_grid(rows: Sequence[dict[str, Any]], *, split: str, as_json: bool) -> None:
+    """Print sub-networks with their metrics and costs.
+
+    Args:
+        rows: as `evaluate_grid` gives them.
+        split: the data that was evaluated.
+        as_json: for machines.
+    """
+    if as_json:
+        show_json({"split": split, "rows": list(rows)})
+        return
+    metrics = [key for key in rows[0] if key not in ("subnet", "params", "params_without_embeddings", "macs")]
+    columns = ["sub-network", *metrics, "params", "without embeddings", "MACs at 128"]
+    lines = [
+        [
+            row["subnet"],
+            *(f"{row[metric]:.4f}" for metric in metrics),
+            f"{row['params'] / 1e6:.2f} M",
+            f"{row['params_without_embeddings'] / 1e6:.2f} M",
+            f"{row['macs'] / 1e9:.3f} G",
+        ]
+        for row in rows
+    ]
+    show_table(columns, lines, title=f"sub-networks on {split}")
+
+
+def show_table(columns: Sequence[str], lines: Sequence[Sequence[str]], *, title: str) -> None:
+    """Print a table: drawn on a terminal, plain columns elsewhere.
+
+    Args:
+        columns: headings; all columns but the first are right-aligned.
+        lines: cells.
+        title: above the table.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 160, crop=False, soft_wrap=not console.is_terminal)
+
+
+def show_json(values: Any) -> None:
+    """Print JSON.
+
+    Args:
+        values: what to print.
+    """
+    print(json.dumps(values, ensure_ascii=False, indent=2))
+
+
+def show_next(*, wrote: Sequence[str | Path], then: str) -> None:
+    """End a verb: name what it wrote and the next command.
+
+    Args:
+        wrote: files and folders.
+        then: a command.
+    """
+    for path in wrote:
+        print(f"wrote {path}", file=sys.stderr)
+    print(f"next: {then}", file=sys.stderr)

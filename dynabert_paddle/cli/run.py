@@ -1,0 +1,74 @@
+"""Verbs that run the whole chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dynabert_paddle.cli.output import show_grid, show_next
+
+Overrides = Annotated[
+    list[str] | None, typer.Option("-o", metavar="SECTION.KEY=VALUE", help="Override one value of the config.")
+]
+OverwriteOutputDir = Annotated[bool, typer.Option("--overwrite_output_dir", help="Replace what is in output_dir.")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or gpu:N.", show_default="auto")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def quickstart(
+    *,
+    output_dir: Annotated[str, typer.Option("--output_dir", help="Folder that gets one folder per stage.")] = (
+        "out/quickstart"
+    ),
+    override: Overrides = None,
+    device: Device = None,
+    overwrite_output_dir: OverwriteOutputDir = False,
+    json: Json = False,
+) -> None:
+    """The whole chain on the built-in data and backbone, minutes on a CPU."""
+    _run("quickstart", output_dir, override, device, overwrite_output_dir, json)
+
+
+def run(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a built-in config.")],
+    *,
+    output_dir: Annotated[
+        str | None, typer.Option("--output_dir", help="Folder that gets one folder per stage.", show_default="out")
+    ] = None,
+    override: Overrides = None,
+    device: Device = None,
+    overwrite_output_dir: OverwriteOutputDir = False,
+    json: Json = False,
+) -> None:
+    """The whole chain; finished stages are skipped, an interrupted one resumes."""
+    _run(config, output_dir, override, device, overwrite_output_dir, json)
+
+
+def _run(
+    name: str, output_dir: str | None, overrides: list[str] | None, device: str | None, overwrite: bool, json: bool
+) -> None:
+    from dynabert_paddle.config import find_config, load_config
+
+    config = load_config(
+        find_config(name), overrides or (), {"output_dir": output_dir, "device": device}
+    )  # before Paddle is imported, so that a misspelt key is told at once
+    from dynabert_paddle import runtime
+
+    runtime.import_paddle()
+    runtime.set_device(config.device)
+    from dynabert_paddle.folder import check_absent
+    from dynabert_paddle.training.run import CONFIG_FILE, GRID_FILE, run
+
+    if overwrite:
+        check_absent(config.output_dir, overwrite=True)
+    rows = run(config)
+    show_grid(rows, split="dev", as_json=json)
+    folder = Path(config.output_dir)
+    last = folder / config.stages[-1]
+    wrote = [*(folder / stage for stage in config.stages), folder / GRID_FILE, folder / CONFIG_FILE]
+    show_next(wrote=wrote, then=f"dynabert evaluate {last} --subnet w0.50d0.75")
+
+
+COMMANDS = (quickstart, run)

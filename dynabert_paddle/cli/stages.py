@@ -1,0 +1,189 @@
+"""One verb per stage: from a model folder to a model folder."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from dynabert_paddle.cli.options import with_sections
+from dynabert_paddle.cli.output import show_grid, show_next
+from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
+from dynabert_paddle.config import DepthConfig, FinalConfig, FinetuneConfig, RewireConfig, SpaceConfig, TaskConfig, WidthConfig
+
+ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a built-in config.")]
+OutputDir = Annotated[str, typer.Option("--output_dir", help="Folder for the result; an interrupted run resumes.")]
+ModelDir = Annotated[str, typer.Argument(metavar="DIR", help="Model folder that the stage before has made.")]
+
+
+@with_sections(("task", TaskConfig), ("finetune", FinetuneConfig))
+def finetune(
+    *,
+    output_dir: OutputDir,
+    model_name_or_path: Annotated[
+        str | None,
+        typer.Option(
+            "--model_name_or_path", help="Built-in backbone, PaddleNLP name or model folder.", show_default="minilm-l6"
+        ),
+    ] = None,
+    config: ConfigFile = None,
+    override: Overrides = None,
+    device: Device = None,
+    overwrite_output_dir: OverwriteOutputDir = False,
+    flags: dict[str, Any],
+) -> None:
+    """Stage 0: fine-tune a backbone on a task's labels."""
+    flags = {**flags, "model_name_or_path": model_name_or_path, "device": device}
+    _run_stage("finetune", None, output_dir, config, override, flags, overwrite_output_dir)
+    show_next(wrote=[output_dir], then=f"dynabert rewire {output_dir} --output_dir NEW_DIR")
+
+
+@with_sections(("task", TaskConfig), ("rewire", RewireConfig))
+def rewire(
+    model_dir: ModelDir,
+    *,
+    output_dir: OutputDir,
+    config: ConfigFile = None,
+    override: Overrides = None,
+    device: Device = None,
+    overwrite_output_dir: OverwriteOutputDir = False,
+    flags: dict[str, Any],
+) -> None:
+    """Stage 1: sort heads and neurons by importance; the full model computes what it did."""
+    _run_stage("rewire", model_dir, output_dir, config, override, {**flags, "device": device}, overwrite_output_dir)
+    show_next(wrote=[output_dir], then=f"dynabert train_width {output_dir} --output_dir NEW_DIR")
+
+
+@with_sections(("task", TaskConfig), ("space", SpaceConfig), ("width", WidthConfig))
+def train_width(
+    model_dir: ModelDir,
+    *,
+    output_dir: OutputDir,
+    teacher_name_or_path: Annotated[
+        str | None,
+        typer.Option("--teacher_name_or_path", help="Model folder to distil from.", show_default="DIR itself"),
+    ] = None,
+    config: ConfigFile = None,
+    override: Overrides = None,
+    device: Device = None,
+    overwrite_output_dir: OverwriteOutputDir = False,
+    flags: dict[str, Any],
+) -> None:
+    """Stage 2: distil the rewired model into every width."""
+    flags = {**flags, "device": device}
+    _run_stage("width", model_dir, output_dir, config, override, flags, overwrite_output_dir, teacher_name_or_path)
+    show_next(wrote=[output_dir], then=f"dynabert train_depth {output_dir} --output_dir NEW_DIR")
+
+
+@with_sections(("task", TaskConfig), ("space", SpaceConfig), ("depth", DepthConfig))
+def train_depth(
+    model_dir: ModelDir,
+    *,
+    output_dir: OutputDir,
+    config: ConfigFile = None,
+    override: Overrides = None,
+    device: Device = None,
+    overwrite_output_dir: OverwriteOutputDir = False,
+    flags: dict[str, Any],
+) -> None:
+    """Stage 3: distil the width-adaptive model into every width and depth."""
+    _run_stage("depth", model_dir, output_dir, config, override, {**flags, "device": device}, overwrite_output_dir)
+    show_next(wrote=[output_dir], then=f"dynabert evaluate {output_dir} --grid")
+
+
+@with_sections(("task", TaskConfig), ("space", SpaceConfig), ("final", FinalConfig))
+def train_final(
+    model_dir: ModelDir,
+    *,
+    output_dir: OutputDir,
+    config: ConfigFile = None,
+    override: Overrides = None,
+    device: Device = None,
+    overwrite_output_dir: OverwriteOutputDir = False,
+    flags: dict[str, Any],
+) -> None:
+    """Stage 4, optional: train every sub-network on the labels, without a teacher."""
+    _run_stage("final", model_dir, output_dir, config, override, {**flags, "device": device}, overwrite_output_dir)
+    show_next(wrote=[output_dir], then=f"dynabert evaluate {output_dir} --grid")
+
+
+@with_sections(("task", TaskConfig))
+def evaluate(
+    model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder that a stage has made.")],
+    *,
+    subnet: Annotated[str | None, typer.Option("--subnet", help="One sub-network, such as w0.50d0.75.")] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Every sub-network that was trained.")] = False,
+    per_device_eval_batch_size: Annotated[int, typer.Option("--per_device_eval_batch_size", min=1)] = 64,
+    device: Device = None,
+    json: Json = False,
+    flags: dict[str, Any],
+) -> None:
+    """Score sub-networks on the task's dev set; the full model without --subnet or --grid."""
+    from dynabert_paddle.errors import UsageError
+
+    if subnet and grid:
+        raise UsageError("--subnet and --grid exclude each other: name one sub-network, or ask for all")
+    config = _load(model_dir, None, None, {**flags, "device": device})
+    _start_paddle(config.device)
+    from dynabert_paddle.supernet.supernet import Supernet
+    from dynabert_paddle.training.evaluate import evaluate_grid, evaluate_named
+    from dynabert_paddle.training.run import load_task_config
+
+    task = load_task_config(config.task)
+    supernet = Supernet.from_pretrained(model_dir)
+    options = {"max_seq_length": config.task.max_seq_length, "batch_size": per_device_eval_batch_size}
+    rows = (
+        evaluate_grid(supernet, task, **options)
+        if grid
+        else evaluate_named(supernet, task, [subnet or "w1.00d1.00"], **options)
+    )
+    show_grid(rows, split="dev", as_json=json)
+
+
+def _run_stage(
+    name: str,
+    model_dir: str | None,
+    output_dir: str,
+    config_file: str | None,
+    overrides: list[str] | None,
+    flags: dict[str, Any],
+    overwrite: bool,
+    teacher: str | None = None,
+) -> None:
+    config = _load(model_dir, config_file, overrides, flags)
+    _start_paddle(config.device)
+    from dynabert_paddle.training.run import load_task_config, run_stage
+
+    source = model_dir or config.model_name_or_path
+    task = load_task_config(config.task)
+    run_stage(name, config, task, source=source, output_dir=output_dir, teacher=teacher, overwrite=overwrite)
+
+
+def _load(model_dir: str | None, config_file: str | None, overrides: list[str] | None, flags: dict[str, Any]):
+    """Resolve the settings; the task is the one that the model folder was trained for, unless another is named."""
+    from dynabert_paddle.config import find_config, load_config
+
+    path = find_config(config_file) if config_file else None
+    return load_config(path, overrides or (), flags, task=_trained_task(model_dir, flags) if model_dir else None)
+
+
+def _trained_task(model_dir: str, flags: dict[str, Any]) -> dict[str, Any]:
+    from dynabert_paddle.folder import read_metadata
+
+    task = dict(read_metadata(model_dir).task)
+    if flags["task.name"] not in (None, task.get("name")):
+        return {}
+    if flags["task.data_dir"]:
+        task.pop("train_file", None)
+        task.pop("dev_file", None)
+    return task
+
+
+def _start_paddle(device: str) -> None:
+    from dynabert_paddle import runtime
+
+    runtime.import_paddle()
+    runtime.set_device(device)
+
+
+COMMANDS = (finetune, rewire, train_width, train_depth, train_final, evaluate)

@@ -1,0 +1,1 @@
+"""From data files to batches: tasks, readers, tokenized features and metrics."""

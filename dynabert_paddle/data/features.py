@@ -1,0 +1,270 @@
+"""Tokenized examples: made once, cached on disk, cut into batches. Shapes: n examples, b batch, s sequence."""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from dynabert_paddle.data.readers import Examples
+from dynabert_paddle.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+_CACHE_FORMAT = b"features-1"
+_ROWS_PER_CALL = 4096
+_BATCHES_PER_BUCKET = 50
+
+
+class TextEncoder(Protocol):
+    """What `tokenize` needs of a tokenizer: its content's hash, and texts to token ids."""
+
+    fingerprint: str
+
+    def encode(
+        self, texts: list[str], pairs: list[str] | None, *, max_seq_length: int
+    ) -> tuple[list[list[int]], list[list[int]]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Tokenized examples in flat arrays; example i holds the tokens `offsets[i]:offsets[i + 1]`.
+
+    Args:
+        input_ids: `[tokens]` int32, all examples' tokens one after another.
+        token_type_ids: `[tokens]` uint8, 1 in the second text of a pair.
+        offsets: `[n + 1]` int64, from 0 to the number of tokens.
+        labels: `[n]`, int64 class indices or float32 scores; None where there are none.
+    """
+
+    input_ids: np.ndarray
+    token_type_ids: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, `[n]`."""
+        return np.diff(self.offsets)
+
+    def select(self, indices: np.ndarray) -> "Features":
+        """Copy some of the examples.
+
+        Args:
+            indices: `[b]` integers in any order, repeats allowed, or an `[n]` mask.
+
+        Returns:
+            The examples in the order of `indices`.
+        """
+        indices = np.arange(len(self))[indices]
+        lengths = self.lengths[indices]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        # Each token moves by as much as its example's start does.
+        tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], lengths)
+        labels = None if self.labels is None else self.labels[indices]
+        return Features(self.input_ids[tokens], self.token_type_ids[tokens], offsets, labels)
+
+    def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
+        """Make one batch, padded on the right to its longest example.
+
+        Args:
+            indices: `[b]`, the examples of the batch.
+            pad_token_id: fills `input_ids`.
+
+        Returns:
+            `input_ids`, `token_type_ids`, `attention_mask`, each `[b, s]` int64; `labels`, `[b]`, if there are any.
+        """
+        batch = self.select(indices)
+        mask = np.arange(batch.lengths.max()) < batch.lengths[:, None]  # [b, s]
+        input_ids = np.full(mask.shape, pad_token_id, dtype=np.int64)
+        token_type_ids = np.zeros(mask.shape, dtype=np.int64)
+        input_ids[mask] = batch.input_ids
+        token_type_ids[mask] = batch.token_type_ids
+        arrays = {"input_ids": input_ids, "token_type_ids": token_type_ids, "attention_mask": mask.astype(np.int64)}
+        return arrays if batch.labels is None else arrays | {"labels": batch.labels}
+
+
+def tokenize(
+    examples: Examples, tokenizer: TextEncoder, *, max_seq_length: int, cache_dir: str | os.PathLike | None = None
+) -> Features:
+    """Tokenize examples, or load them from the cache if the same texts were tokenized before.
+
+    Args:
+        examples: the texts.
+        tokenizer: its `fingerprint` tells tokenizers apart in the cache.
+        max_seq_length: longer inputs are cut to so many tokens, special tokens included.
+        cache_dir: folder of the cache, made if absent; by default `default_cache_dir()`. Where it cannot be written,
+            nothing is cached.
+
+    Returns:
+        The tokenized examples, in the order of `examples`.
+    """
+    folder = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+    path = folder / f"{_cache_key(examples, tokenizer.fingerprint, max_seq_length)}.npz"
+    features = _load(path, examples)
+    if features is None:
+        features = _encode(examples, tokenizer, max_seq_length)
+        _save(path, features)
+    return features
+
+
+def default_cache_dir() -> Path:
+    """Find the folder for tokenized data.
+
+    Returns:
+        `$DYNABERT_CACHE_DIR`, else `$XDG_CACHE_HOME/dynabert_paddle`, else `~/.cache/dynabert_paddle`.
+    """
+    if folder := os.environ.get("DYNABERT_CACHE_DIR"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynabert_paddle"
+
+
+def _encode(examples: Examples, tokenizer: TextEncoder, max_seq_length: int) -> Features:
+    input_ids, token_type_ids, lengths = [], [], []
+    for start in range(0, len(examples), _ROWS_PER_CALL):
+        rows = slice(start, start + _ROWS_PER_CALL)
+        pairs = None if examples.pairs is None else examples.pairs[rows]
+        ids, type_ids = tokenizer.encode(examples.texts[rows], pairs, max_seq_length=max_seq_length)
+        lengths.extend(map(len, ids))
+        input_ids.append(np.fromiter(chain.from_iterable(ids), dtype=np.int32))
+        token_type_ids.append(np.fromiter(chain.from_iterable(type_ids), dtype=np.uint8))
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return Features(np.concatenate(input_ids), np.concatenate(token_type_ids), offsets, examples.labels)
+
+
+def _cache_key(examples: Examples, fingerprint: str, max_seq_length: int) -> str:
+    """Hash what the token ids depend on; labels are not part of it, nor of the cache."""
+    digest = hashlib.sha256()
+    columns = [examples.texts] if examples.pairs is None else [examples.texts, examples.pairs]
+    digest.update(repr((_CACHE_FORMAT, fingerprint, max_seq_length, len(examples), len(columns))).encode())
+    for text in chain.from_iterable(columns):
+        encoded = text.encode()
+        # With its length before it, no text can be taken for two.
+        digest.update(b"%d:%b" % (len(encoded), encoded))
+    return digest.hexdigest()
+
+
+def _load(path: Path, examples: Examples) -> Features | None:
+    """Read a cache file; None if it is absent or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            features = Features(arrays["input_ids"], arrays["token_type_ids"], arrays["offsets"], examples.labels)
+        if len(features) != len(examples):
+            raise ValueError(f"{len(features)} examples, not {len(examples)}")
+        if not len(features.input_ids) == len(features.token_type_ids) == features.offsets[-1]:
+            raise ValueError("arrays of different lengths")
+    except Exception as error:  # a damaged zip file raises almost anything, and all of it means: tokenize again
+        logger.debug("%s cannot be read and is made anew: %s", path, error)
+        return None
+    return features
+
+
+def _save(path: Path, features: Features) -> None:
+    """Write a cache file under a temporary name and rename it, so that a reader never sees half of one."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            temporary = Path(file.name)
+            np.savez(
+                file,
+                input_ids=features.input_ids,
+                token_type_ids=features.token_type_ids,
+                offsets=features.offsets,
+            )
+        temporary.replace(path)
+    except OSError as error:
+        logger.warning("tokenized data is not cached: %s", error)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def length_bucketed_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
+    """Shuffle examples into batches of similar length, so that little is spent on padding.
+
+    Args:
+        lengths: `[n]`, tokens of each example.
+        batch_size: examples a batch; the rest forms one smaller batch.
+        seed: chooses the order, together with `epoch`.
+        epoch: counted from 0; each has its own order.
+
+    Returns:
+        Indices of each batch's examples; every example is in exactly one batch.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    batches = []
+    for bucket in _cut(order, _BATCHES_PER_BUCKET * batch_size):
+        batches.extend(_cut(bucket[np.argsort(lengths[bucket], kind="stable")], batch_size))
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def sequential_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Cut examples into batches of similar length for evaluation.
+
+    Args:
+        lengths: `[n]`, tokens of each example.
+        batch_size: examples a batch; the last batch may be smaller.
+
+    Returns:
+        Indices of each batch's examples. `ordered[np.concatenate(batches)] = results` restores the examples' order.
+    """
+    # The longest batch comes first, so that a batch size too large for the memory fails at once.
+    return list(_cut(np.argsort(-lengths, kind="stable"), batch_size))
+
+
+def _cut(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (indices[start : start + size] for start in range(0, len(indices), size))
+
+
+def split_holdout(
+    labels: np.ndarray, *, num_examples: int | None = None, fraction: float | None = None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hold training examples out, each class in proportion.
+
+    Args:
+        labels: `[n]`; integers are classes, floats are scores and not stratified.
+        num_examples: examples to hold out; at least 1 and at most half of them are, and one of each class stays.
+        fraction: the same as a fraction of `n`, in place of `num_examples`.
+        seed: chooses the examples.
+
+    Returns:
+        Ascending indices of the examples to train on, and of those held out.
+
+    Raises:
+        DataError: a single example, or a single one in every class.
+        ValueError: neither or both of `num_examples` and `fraction` are given.
+    """
+    if (num_examples is None) == (fraction is None):
+        raise ValueError("give num_examples or fraction")
+    if np.issubdtype(labels.dtype, np.integer):
+        _, groups, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    else:
+        groups, counts = np.zeros(len(labels), dtype=np.int64), np.array([len(labels)])
+    spare = counts - 1
+    if not spare.sum() > 0:
+        raise DataError(
+            f"none of {len(labels)} training examples can be held out, as every class must keep one; "
+            "add training rows, or select on the development file."
+        )
+    size = round(fraction * len(labels)) if num_examples is None else num_examples
+    size = min(max(size, 1), len(labels) // 2, spare.sum())
+    quota = size * counts / len(labels)
+    held_out = np.floor(quota).astype(np.int64)
+    while held_out.sum() < size:
+        held_out[np.argmax(np.where(held_out < spare, quota - held_out, -np.inf))] += 1
+    rng = np.random.default_rng(seed)
+    chosen = [rng.permutation(np.flatnonzero(groups == group))[:count] for group, count in enumerate(held_out)]
+    holdout = np.sort(np.concatenate(chosen))
+    return np.setdiff1d(np.arange(len(labels)), holdout), holdout

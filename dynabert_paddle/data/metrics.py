@@ -1,0 +1,108 @@
+"""The metrics of GLUE and CLUE tasks."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dynabert_paddle.errors import UsageError, did_you_mean
+
+
+def compute_metrics(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Score a model's outputs.
+
+    Args:
+        names: metrics to compute.
+        logits: `[n, c]`; for regression `[n, 1]`, the scores.
+        labels: `[n]`; class indices, or scores for regression.
+
+    Returns:
+        Each metric as a fraction: 1.0 is perfect. A correlation with constant values is 0.0.
+
+    Raises:
+        UsageError: an unknown metric.
+    """
+    _check_names(names)
+    logits, labels = np.asarray(logits), np.asarray(labels)
+    return {
+        name: float(
+            _CLASSIFICATION_METRICS[name](labels, logits.argmax(axis=1))
+            if name in _CLASSIFICATION_METRICS
+            else _correlation(_REGRESSION_METRICS[name], labels, logits[:, 0])
+        )
+        for name in names
+    }
+
+
+def check_metrics(names: Sequence[str], *, kind: str, num_labels: int) -> None:
+    """Refuse metrics that do not fit a task.
+
+    Args:
+        names: metrics of the task.
+        kind: 'classification' or 'regression'.
+        num_labels: number of classes; 0 for regression.
+
+    Raises:
+        UsageError: an unknown metric, one of the other kind, or `f1` of more than two classes.
+    """
+    _check_names(names)
+    allowed = _CLASSIFICATION_METRICS if kind == "classification" else _REGRESSION_METRICS
+    for name in names:
+        if name not in allowed:
+            raise UsageError(f"metric {name!r} is not for {kind}; choose from {', '.join(allowed)} with --metrics.")
+    if "f1" in names and num_labels != 2:
+        raise UsageError(f"metric 'f1' is for two classes and the task has {num_labels}; use --metrics macro_f1.")
+
+
+def _check_names(names: Sequence[str]) -> None:
+    known = [*_CLASSIFICATION_METRICS, *_REGRESSION_METRICS]
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise UsageError(f"unknown metric {name!r}; --metrics takes {', '.join(known)}.{hint}")
+
+
+def _accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return np.mean(labels == predictions)
+
+
+def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """F1 of the second class, as GLUE scores MRPC and QQP."""
+    from sklearn.metrics import f1_score
+
+    return f1_score(labels, predictions, pos_label=1, zero_division=0.0)
+
+
+def _macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    from sklearn.metrics import f1_score
+
+    return f1_score(labels, predictions, average="macro", zero_division=0.0)
+
+
+def _matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return _correlation(matthews_corrcoef, labels, predictions)
+
+
+def _pearson(labels: np.ndarray, scores: np.ndarray) -> float:
+    from scipy.stats import pearsonr
+
+    return pearsonr(labels, scores)[0]
+
+
+def _spearman(labels: np.ndarray, scores: np.ndarray) -> float:
+    from scipy.stats import spearmanr
+
+    return spearmanr(labels, scores)[0]
+
+
+def _correlation(correlate: Callable, labels: np.ndarray, values: np.ndarray) -> float:
+    """Correlate in double precision; 0.0 where either side is constant and a correlation is undefined."""
+    labels, values = labels.astype(np.float64), values.astype(np.float64)
+    if np.ptp(labels) == 0 or np.ptp(values) == 0:
+        return 0.0
+    return correlate(labels, values)
+
+
+_CLASSIFICATION_METRICS = {"accuracy": _accuracy, "macro_f1": _macro_f1, "f1": _f1, "matthews": _matthews}
+_REGRESSION_METRICS = {"pearson": _pearson, "spearman": _spearman}

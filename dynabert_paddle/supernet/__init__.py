@@ -1,0 +1,1 @@
+"""The supernet: a model of which any sub-network can run, and the small models cut from it."""

@@ -1,0 +1,261 @@
+"""The elastic encoder: a PaddleNLP model's own layers, run as the sub-network that a call asks for.
+
+Shapes: b batch, s sequence, d hidden size, h heads, e width of one head, f FFN neurons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from dynabert_paddle.errors import ModelError
+from dynabert_paddle.subnet import Subnet
+
+# Parameter -> (what its elastic axis counts, that axis). Paddle keeps a Linear's weight as [inputs, outputs].
+# Parameters that are not named here belong to the hidden states, whose size is not elastic.
+ELASTIC_AXES = {
+    "self_attn.q_proj.weight": ("heads", 1),
+    "self_attn.q_proj.bias": ("heads", 0),
+    "self_attn.k_proj.weight": ("heads", 1),
+    "self_attn.k_proj.bias": ("heads", 0),
+    "self_attn.v_proj.weight": ("heads", 1),
+    "self_attn.v_proj.bias": ("heads", 0),
+    "self_attn.out_proj.weight": ("heads", 0),
+    "linear1.weight": ("neurons", 1),
+    "linear1.bias": ("neurons", 0),
+    "linear2.weight": ("neurons", 0),
+}
+
+
+@dataclass
+class EncoderCall:
+    """What one call of a supernet asks of its encoder, and what the encoder reports back.
+
+    Args:
+        encoder: the encoder that is meant.
+        subnet: the sub-network to run, or None to stop at the encoder's input.
+        embedding: `[b, s, d]` to run on in place of the embeddings' own output.
+        head_gates: one `[h]` tensor per layer that multiplies the heads' outputs.
+        hidden_states: filled by the encoder: the input of each kept layer and the final output, `[b, s, d]` each.
+    """
+
+    encoder: ElasticEncoder
+    subnet: Subnet | None
+    embedding: Tensor | None = None
+    head_gates: Sequence[Tensor] | None = None
+    hidden_states: list[Tensor] = field(default_factory=list)
+
+
+# PaddleNLP's models call their encoder with arguments of their own, so the call travels beside them. It is bound to
+# the running thread and is gone when the call returns.
+_CALL: ContextVar[EncoderCall | None] = ContextVar("dynabert_encoder_call", default=None)
+
+
+@contextmanager
+def encoder_call(call: EncoderCall) -> Iterator[EncoderCall]:
+    """Make `call` the one that its encoder answers, for the length of a `with` block.
+
+    Args:
+        call: what to run.
+
+    Yields:
+        The same call.
+    """
+    token = _CALL.set(call)
+    try:
+        yield call
+    finally:
+        _CALL.reset(token)
+
+
+class ElasticEncoder(nn.Layer):
+    """Stands in for a model's `nn.TransformerEncoder` and owns the same layers under the same parameter names.
+
+    Called outside `encoder_call`, it is the full encoder, with the interface that PaddleNLP's models expect.
+
+    Args:
+        encoder: the encoder to take over.
+    """
+
+    def __init__(self, encoder: nn.TransformerEncoder) -> None:
+        super().__init__()
+        self.layers = encoder.layers
+        self.norm = encoder.norm
+        self.head_dim = encoder.layers[0].self_attn.head_dim
+
+    @property
+    def full(self) -> Subnet:
+        """The sub-network that is the whole encoder."""
+        counts = [count_elastic(layer, self.head_dim) for layer in self.layers]
+        heads, neurons = zip(*counts, strict=True)
+        return Subnet(tuple(range(len(counts))), heads, neurons)
+
+    def forward(
+        self, src, src_mask=None, cache=None, output_attentions=False, output_hidden_states=False, return_dict=False
+    ):
+        """Run the sub-network that the current call asks for; the full encoder where there is no call.
+
+        Args:
+            src: `[b, s, d]` embeddings.
+            src_mask: broadcasts to `[b, h, s, s]`; float masks are added to the scores, int and bool ones keep what is
+                true.
+            cache: not supported.
+            output_attentions: not supported.
+            output_hidden_states: as in PaddleNLP.
+            return_dict: as in PaddleNLP.
+
+        Returns:
+            `[b, s, d]`, or what PaddleNLP's encoder returns for the last two arguments.
+
+        Raises:
+            ModelError: a cache or attentions were asked for.
+        """
+        if cache is not None or output_attentions:
+            raise ModelError("the elastic encoder gives no attentions and takes no cache: call it without them")
+        call = _CALL.get()
+        if call is None or call.encoder is not self:
+            call = EncoderCall(self, self.full)
+        output = self._run(call, src, src_mask)
+        if return_dict:
+            from paddlenlp.transformers.model_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+            hidden_states = call.hidden_states if output_hidden_states else None
+            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=output, hidden_states=hidden_states)
+        return (output, tuple(call.hidden_states)) if output_hidden_states else output
+
+    def _run(self, call: EncoderCall, src: Tensor, src_mask: Tensor | None) -> Tensor:
+        hidden = src if call.embedding is None else call.embedding
+        call.hidden_states.append(hidden)
+        if call.subnet is None:
+            return hidden
+        mask = additive_mask(src_mask, hidden.dtype)
+        for index, heads, neurons in zip(call.subnet.layers, call.subnet.heads, call.subnet.neurons, strict=True):
+            gate = None if call.head_gates is None else call.head_gates[index][:heads]
+            hidden = run_layer(self.layers[index], hidden, mask, heads=heads, neurons=neurons, head_gate=gate)
+            call.hidden_states.append(hidden)
+        if self.norm is not None:
+            hidden = call.hidden_states[-1] = self.norm(hidden)
+        return hidden
+
+
+def count_elastic(layer: nn.TransformerEncoderLayer, head_dim: int) -> tuple[int, int]:
+    """Count what a layer has of its elastic parts.
+
+    Args:
+        layer: an encoder layer.
+        head_dim: width of one head.
+
+    Returns:
+        Heads and FFN neurons.
+    """
+    return layer.self_attn.q_proj.weight.shape[1] // head_dim, layer.linear1.weight.shape[1]
+
+
+def slice_parameter(parameter: Tensor, name: str, *, heads: int, neurons: int, head_dim: int) -> Tensor:
+    """The part of a layer's parameter that a sub-network uses. Every sub-network, run or extracted, is cut here.
+
+    Args:
+        parameter: the full parameter.
+        name: its name within the layer, for example `self_attn.q_proj.weight`.
+        heads: heads to keep.
+        neurons: FFN neurons to keep.
+        head_dim: width of one head.
+
+    Returns:
+        The first rows or columns; the parameter itself where all of it is used.
+    """
+    if name not in ELASTIC_AXES:
+        return parameter
+    what, axis = ELASTIC_AXES[name]
+    size = heads * head_dim if what == "heads" else neurons
+    if parameter.shape[axis] == size:
+        return parameter
+    return parameter[:size] if axis == 0 else parameter[:, :size]
+
+
+def run_layer(
+    layer: nn.TransformerEncoderLayer,
+    hidden: Tensor,
+    mask: Tensor | None,
+    *,
+    heads: int,
+    neurons: int,
+    head_gate: Tensor | None = None,
+) -> Tensor:
+    """Run a part of one encoder layer, pre-norm or post-norm as the layer is.
+
+    Args:
+        layer: the layer, which need not be one that PaddleNLP has patched.
+        hidden: `[b, s, d]`.
+        mask: added to the scores, broadcasts to `[b, h, s, s]`.
+        heads: heads to run.
+        neurons: FFN neurons to run.
+        head_gate: `[h]`, multiplies each head's output.
+
+    Returns:
+        `[b, s, d]`. All heads and neurons give bit for bit what the stock layer gives.
+    """
+    head_dim = layer.self_attn.head_dim
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        owner = layer
+        for part in name.split("."):
+            owner = getattr(owner, part)
+        cut = {"heads": heads, "neurons": neurons, "head_dim": head_dim}
+        bias = None if owner.bias is None else slice_parameter(owner.bias, f"{name}.bias", **cut)
+        return F.linear(x, slice_parameter(owner.weight, f"{name}.weight", **cut), bias)
+
+    residual = hidden
+    if layer.normalize_before:
+        hidden = layer.norm1(hidden)
+    hidden = residual + layer.dropout1(_attend(layer.self_attn, hidden, mask, heads, head_gate, linear))
+    if not layer.normalize_before:
+        hidden = layer.norm1(hidden)
+
+    residual = hidden
+    if layer.normalize_before:
+        hidden = layer.norm2(hidden)
+    hidden = layer.dropout(layer.activation(linear(hidden, "linear1")))  # [b, s, f]
+    hidden = residual + layer.dropout2(linear(hidden, "linear2"))
+    return hidden if layer.normalize_before else layer.norm2(hidden)
+
+
+def _attend(attention, hidden, mask, heads, head_gate, linear) -> Tensor:
+    def split(x: Tensor) -> Tensor:
+        return x.reshape([0, 0, heads, attention.head_dim]).transpose([0, 2, 1, 3])  # [b, h, s, e]
+
+    q = split(linear(hidden, "self_attn.q_proj"))
+    k = split(linear(hidden, "self_attn.k_proj"))
+    v = split(linear(hidden, "self_attn.v_proj"))
+    scores = paddle.matmul(q * attention.head_dim**-0.5, k, transpose_y=True)  # [b, h, s, s]
+    if mask is not None:
+        scores = scores + mask
+    weights = F.softmax(scores)
+    if attention.dropout:
+        weights = F.dropout(weights, attention.dropout, training=attention.training, mode="upscale_in_train")
+    context = paddle.matmul(weights, v)  # [b, h, s, e]
+    if head_gate is not None:
+        context = context * head_gate.reshape([1, heads, 1, 1])
+    context = context.transpose([0, 2, 1, 3]).reshape([0, 0, heads * attention.head_dim])  # [b, s, h*e]
+    return linear(context, "self_attn.out_proj")
+
+
+def additive_mask(mask: Tensor | None, dtype) -> Tensor | None:
+    """Turn an attention mask into what is added to the scores, by Paddle's own rule.
+
+    Args:
+        mask: float (already additive), or int or bool, where false positions are masked.
+        dtype: dtype of the scores.
+
+    Returns:
+        A float mask of the same shape, or None.
+    """
+    if mask is None or paddle.is_floating_point(mask):
+        return mask
+    return (mask.astype(dtype) - 1.0) * 1e9

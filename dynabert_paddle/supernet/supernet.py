@@ -1,0 +1,242 @@
+"""`Supernet`: a PaddleNLP model of which any sub-network can run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import paddle
+from paddle import Tensor, nn
+
+from dynabert_paddle import backbone
+from dynabert_paddle.folder import METADATA_FILE, Metadata, read_metadata, write_folder, write_metadata
+from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS, SearchSpace, Subnet
+from dynabert_paddle.supernet.elastic import ElasticEncoder, EncoderCall, count_elastic, encoder_call, slice_parameter
+from dynabert_paddle.tokenizer import Tokenizer
+from dynabert_paddle.weights import write_safetensors
+
+
+class SupernetOutput(NamedTuple):
+    """What a sub-network computes.
+
+    Args:
+        logits: `[b, c]` for c classes.
+        hidden_states: the input of each kept layer and the final output, `[b, s, d]` each.
+    """
+
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...]
+
+
+class Supernet(nn.Layer):
+    """A PaddleNLP sequence classifier whose encoder runs any sub-network.
+
+    The model keeps its own parameters under its own names: its full-size weights load in plain PaddleNLP.
+
+    Args:
+        model: a PaddleNLP model; its encoder is replaced by an elastic one that owns the same layers.
+        tokenizer: the tokenizer that goes with it, if it shall be saved beside it.
+        metadata: where the model comes from and what it was trained for.
+
+    Raises:
+        ModelError: a model without an encoder that can be made elastic.
+    """
+
+    def __init__(self, model: nn.Layer, tokenizer: Tokenizer | None = None, metadata: Metadata | None = None) -> None:
+        super().__init__()
+        self._encoder_path = backbone.find_encoder(model)
+        owner, name = _owner(model, self._encoder_path)
+        if not isinstance(getattr(owner, name), ElasticEncoder):
+            setattr(owner, name, ElasticEncoder(getattr(owner, name)))
+        self.model = model
+        self.tokenizer = tokenizer
+        self.metadata = metadata or Metadata()
+        self._inputs = set(inspect.signature(model.forward).parameters)
+
+    @property
+    def encoder(self) -> ElasticEncoder:
+        """The model's elastic encoder."""
+        return getattr(*_owner(self.model, self._encoder_path))
+
+    @property
+    def full(self) -> Subnet:
+        """The sub-network that is the whole model."""
+        return self.encoder.full
+
+    @property
+    def pad_token_id(self) -> int:
+        """The token that pads a batch."""
+        return self.model.config.pad_token_id
+
+    def forward(
+        self,
+        subnet: Subnet | None = None,
+        *,
+        embedding: Tensor | None = None,
+        head_gates: Sequence[Tensor] | None = None,
+        **inputs: Tensor,
+    ) -> SupernetOutput:
+        """Run one sub-network.
+
+        Args:
+            subnet: which one; the full model where not given.
+            embedding: `[b, s, d]` from `embed`, so that the sub-networks of a step share one embedding and its
+                gradient.
+            head_gates: one `[h]` tensor per layer, multiplies each head's output.
+            inputs: `input_ids`, `token_type_ids`, `attention_mask`, int64 `[b, s]`; those the model does not take are
+                left out.
+
+        Returns:
+            Logits and hidden states.
+        """
+        call = EncoderCall(self.encoder, subnet or self.full, embedding, head_gates)
+        logits = self._call_model(call, inputs)
+        return SupernetOutput(logits, tuple(call.hidden_states))
+
+    def embed(self, **inputs: Tensor) -> Tensor:
+        """Compute the encoder's input, which all sub-networks have in common.
+
+        Args:
+            inputs: as for `forward`.
+
+        Returns:
+            `[b, s, d]`, after the embeddings' norm and dropout.
+        """
+        call = EncoderCall(self.encoder, None)
+        self._call_model(call, inputs)
+        return call.hidden_states[0]
+
+    def _call_model(self, call: EncoderCall, inputs: dict[str, Tensor]) -> Tensor:
+        with encoder_call(call):
+            output = self.model(**{name: value for name, value in inputs.items() if name in self._inputs})
+        return output[0] if isinstance(output, (tuple, list)) else output
+
+    def search_space(
+        self, *, width_mults: Sequence[float] = WIDTH_MULTS, depth_mults: Sequence[float] = DEPTH_MULTS
+    ) -> SearchSpace:
+        """Describe which sub-networks this model has.
+
+        Args:
+            width_mults: shares of heads and neurons that make the grid.
+            depth_mults: shares of layers that make the grid.
+
+        Returns:
+            The search space, which also counts parameters and MACs.
+        """
+        encoder, full = self.encoder, self.full
+        in_layers = {id(parameter) for parameter in encoder.layers.parameters()}
+        outside = [(name, p) for name, p in self.model.named_parameters() if id(p) not in in_layers]
+        embedding_params = sum(p.size for name, p in outside if ".embeddings" in f".{name}")
+        return SearchSpace(
+            heads=full.heads,
+            neurons=full.neurons,
+            hidden_size=encoder.layers[0].linear1.weight.shape[0],
+            head_dim=encoder.head_dim,
+            embedding_params=int(embedding_params),
+            other_params=int(sum(p.size for _, p in outside) - embedding_params),
+            bias=encoder.layers[0].linear1.bias is not None,
+            width_mults=tuple(width_mults),
+            depth_mults=tuple(depth_mults),
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, labels: tuple[str, ...] | None = None, num_labels: int | None = None
+    ) -> Supernet:
+        """Load any model folder of this project's, PaddleNLP's or Hugging Face's, or a name on PaddleNLP's hub.
+
+        Args:
+            name_or_path: a built-in name such as `minilm-l6`, a folder, or a hub name.
+            labels: the task's labels, where the classifier shall be a new one for them.
+            num_labels: outputs of the classifier; the folder's own where not given.
+
+        Returns:
+            The supernet, in training mode. What the folder lacks of a head has new weights.
+
+        Raises:
+            ModelError: a folder that cannot be loaded, or a model that cannot be made elastic.
+        """
+        folder = backbone.find_backbone(name_or_path)
+        if folder is None:
+            model = backbone.load_from_hub(str(name_or_path), labels=labels, num_labels=num_labels)
+            return cls(model, Tokenizer.from_pretrained(name_or_path))
+        metadata = read_metadata(folder)
+        supernet = cls(
+            backbone.build_model(folder, labels=labels, num_labels=num_labels),
+            Tokenizer.from_pretrained(folder),
+            metadata,
+        )
+        if metadata.heads:
+            layers = tuple(range(len(metadata.heads)))
+            resize_layers(supernet.encoder, Subnet(layers, metadata.heads, metadata.neurons))
+        backbone.load_weights(supernet.model, folder)
+        return supernet
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model folder: config, weights, tokenizer and `dynabert.json`.
+
+        Args:
+            folder: where to; files of the same names are replaced.
+
+        Returns:
+            The folder.
+
+        Raises:
+            DynabertError: the folder cannot be written to; nothing is left half-written.
+        """
+        full = self.full
+        metadata = self.metadata.replace(heads=full.heads, neurons=full.neurons)
+
+        def write(partial: Path) -> None:
+            self.model.config.to_json_file(str(partial / "config.json"))
+            # "np" tells PaddleNLP that the weights need no transposing.
+            arrays = backbone.to_arrays(self.model)
+            write_safetensors(partial / "model.safetensors", arrays, metadata={"format": "np"})
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(partial)
+            write_metadata(partial, metadata)
+
+        return write_folder(folder, write, last=METADATA_FILE)
+
+
+def resize_layers(encoder: ElasticEncoder, subnet: Subnet) -> None:
+    """Cut an encoder down, in place, to the layers, heads and neurons of a sub-network.
+
+    Args:
+        encoder: the encoder, full-size before.
+        subnet: what to keep; its rows and columns are the ones that running it inside the supernet uses.
+    """
+    for index, heads, neurons in zip(subnet.layers, subnet.heads, subnet.neurons, strict=True):
+        layer = encoder.layers[index]
+        if (heads, neurons) == count_elastic(layer, encoder.head_dim):
+            continue
+        for name, parameter in list(layer.named_parameters()):
+            part = slice_parameter(parameter, name, heads=heads, neurons=neurons, head_dim=encoder.head_dim)
+            if part is not parameter:
+                owner, attribute = _owner(layer, name)
+                small = owner.create_parameter(part.shape, dtype=parameter.dtype)
+                small.set_value(part.detach())
+                setattr(owner, attribute, small)
+        layer.self_attn.num_heads = heads
+    encoder.layers = nn.LayerList([encoder.layers[index] for index in subnet.layers])
+
+
+def _owner(root: nn.Layer, path: str) -> tuple[nn.Layer, str]:
+    *parents, name = path.split(".")
+    for parent in parents:
+        root = getattr(root, parent)
+    return root, name
+
+
+def to_tensors(batch: dict) -> dict[str, Tensor]:
+    """Move a collated batch to the current device.
+
+    Args:
+        batch: arrays by name.
+
+    Returns:
+        Tensors by name.
+    """
+    return {name: paddle.to_tensor(value) for name, value in batch.items()}

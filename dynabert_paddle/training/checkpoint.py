@@ -1,0 +1,191 @@
+"""Resumable training state: `checkpoint-N/` folders inside a stage's output folder."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from dynabert_paddle.backbone import set_arrays, to_arrays
+from dynabert_paddle.errors import ModelError, UsageError
+from dynabert_paddle.folder import read_json, write_folder, write_json
+from dynabert_paddle.weights import read_safetensors, write_safetensors
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+_STATE_FILE = "state.json"
+
+
+@dataclass
+class TrainState:
+    """How far a run is. Random numbers need no state of their own: each step's follow from the seed and the step.
+
+    Args:
+        step: optimizer steps done.
+        best_score: the best score so far.
+        best_step: the step that reached it.
+        best_metrics: every sub-network's metrics at that step.
+        best_arrays: the weights at that step; empty before the first evaluation.
+    """
+
+    step: int = 0
+    best_score: float = float("-inf")
+    best_step: int = 0
+    best_metrics: dict[str, Any] = field(default_factory=dict)
+    best_arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    output_dir: Path,
+    state: TrainState,
+    model: nn.Layer,
+    optimizer: paddle.optimizer.Optimizer,
+    scaler: paddle.amp.GradScaler,
+    *,
+    settings: Mapping[str, Any],
+) -> Path:
+    """Write a checkpoint, then remove the ones before it.
+
+    Args:
+        output_dir: the stage's output folder.
+        state: how far the run is.
+        model: the model that trains.
+        optimizer: its optimizer.
+        scaler: its loss scaler, which has a state under fp16 only.
+        settings: what a run must have in common with this one to go on from here.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        DynabertError: it cannot be written; older checkpoints stay.
+    """
+    values = {
+        "step": state.step,
+        "best_score": state.best_score if state.best_arrays else None,
+        "best_step": state.best_step,
+        "best_metrics": state.best_metrics,
+        "scaler": {key: np.asarray(value).tolist() for key, value in scaler.state_dict().items()},
+        "settings": settings,
+    }
+
+    def write(partial: Path) -> None:
+        write_safetensors(partial / "model.safetensors", to_arrays(model))
+        write_safetensors(partial / "optimizer.safetensors", _optimizer_arrays(optimizer, model))
+        if state.best_arrays:
+            write_safetensors(partial / "best.safetensors", state.best_arrays)
+        write_json(partial / _STATE_FILE, values)
+
+    folder = output_dir / f"checkpoint-{state.step}"
+    shutil.rmtree(folder, ignore_errors=True)
+    write_folder(folder, write, last=_STATE_FILE)
+    for older in _find_checkpoints(output_dir):
+        if older != folder:
+            shutil.rmtree(older, ignore_errors=True)
+    return folder
+
+
+def load_checkpoint(
+    output_dir: Path,
+    model: nn.Layer,
+    optimizer: paddle.optimizer.Optimizer,
+    scaler: paddle.amp.GradScaler,
+    *,
+    settings: Mapping[str, Any],
+) -> TrainState:
+    """Go back to the newest checkpoint, if there is one.
+
+    Args:
+        output_dir: the stage's output folder.
+        model: gets the checkpoint's weights.
+        optimizer: gets the checkpoint's moments.
+        scaler: gets the checkpoint's loss scale.
+        settings: of this run.
+
+    Returns:
+        The state; a new one where there is no checkpoint.
+
+    Raises:
+        UsageError: the checkpoint was made with other settings.
+        ModelError: it is damaged.
+    """
+    checkpoints = _find_checkpoints(output_dir)
+    if not checkpoints:
+        return TrainState()
+    folder = checkpoints[-1]
+    values = read_json(folder / _STATE_FILE)
+    _check_settings(output_dir, values.get("settings", {}), settings)
+    remedy = f"{folder}: damaged: remove it to go on from an earlier checkpoint or from the start"
+    try:
+        has_best = values["best_score"] is not None
+        state = TrainState(
+            step=values["step"],
+            best_score=values["best_score"] if has_best else float("-inf"),
+            best_step=values["best_step"],
+            best_metrics=values["best_metrics"],
+            best_arrays=read_safetensors(folder / "best.safetensors") if has_best else {},
+        )
+        set_arrays(model, read_safetensors(folder / "model.safetensors"))
+        _set_optimizer_arrays(optimizer, model, read_safetensors(folder / "optimizer.safetensors"))
+        if values["scaler"]:
+            scaler.load_state_dict(values["scaler"] | {"scale": np.asarray(values["scaler"]["scale"], "float32")})
+    except (KeyError, ModelError) as error:
+        raise ModelError(f"{remedy} ({error})") from None
+    return state
+
+
+def remove_checkpoints(output_dir: Path) -> None:
+    """Remove the training state of a stage that has finished.
+
+    Args:
+        output_dir: the stage's output folder.
+    """
+    for folder in _find_checkpoints(output_dir):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _find_checkpoints(output_dir: Path) -> list[Path]:
+    """Whole checkpoints, oldest first; one that a killed process left half-written has a hidden name."""
+    found = [(int(match.group(1)), path) for path in output_dir.glob("*") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def _check_settings(output_dir: Path, before: Mapping, now: Mapping) -> None:
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if changed:
+        key = changed[0]
+        raise UsageError(
+            f"{output_dir} holds an unfinished run with {key} = {before.get(key)}, this one has {now.get(key)}: go on "
+            f"with the settings of before, pass --overwrite_output_dir, or name another --output_dir"
+        )
+
+
+def _optimizer_arrays(optimizer: paddle.optimizer.Optimizer, model: nn.Layer) -> dict[str, np.ndarray]:
+    """The optimizer's tensors under the model's parameter names.
+
+    Paddle names them after a counter (`linear_7.w_0_moment1_0`), which differs between processes.
+    """
+    names = {parameter.name: name for name, parameter in model.named_parameters()}
+    arrays = {}
+    for key, tensor in optimizer.state_dict().items():
+        if isinstance(tensor, paddle.Tensor):
+            owner = max((prefix for prefix in names if key.startswith(f"{prefix}_")), key=len)
+            arrays[f"{names[owner]}/{key[len(owner) :]}"] = tensor.numpy()
+    return arrays
+
+
+def _set_optimizer_arrays(
+    optimizer: paddle.optimizer.Optimizer, model: nn.Layer, arrays: dict[str, np.ndarray]
+) -> None:
+    names = dict(model.named_parameters())
+    state = {}
+    for key, array in arrays.items():
+        owner, _, suffix = key.partition("/")
+        state[names[owner].name + suffix] = paddle.to_tensor(array)
+    optimizer.set_state_dict(state)

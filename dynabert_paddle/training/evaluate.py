@@ -1,0 +1,151 @@
+"""Score sub-networks on a data split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import paddle
+
+from dynabert_paddle.data.features import Features, sequential_batches, tokenize
+from dynabert_paddle.data.metrics import compute_metrics
+from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+
+
+def predict_logits(
+    supernet: Supernet, features: Features, subnets: Iterable[Subnet], *, batch_size: int = 64
+) -> list[np.ndarray]:
+    """Run sub-networks over all examples, in evaluation mode.
+
+    Args:
+        supernet: the model.
+        features: tokenized examples.
+        subnets: which sub-networks; they share each batch's embedding.
+        batch_size: examples at a time.
+
+    Returns:
+        For each sub-network `[n, c]` logits, in the examples' order.
+    """
+    subnets = list(subnets)
+    logits: list[list[np.ndarray]] = [[] for _ in subnets]
+    batches = sequential_batches(features.lengths, batch_size)
+    was_training = supernet.training
+    supernet.eval()
+    with paddle.no_grad():
+        for batch in batches:
+            inputs = to_tensors(features.collate(batch, supernet.pad_token_id))
+            inputs.pop("labels", None)
+            embedding = supernet.embed(**inputs)
+            for index, subnet in enumerate(subnets):
+                output = supernet(subnet, embedding=embedding, **inputs)
+                logits[index].append(output.logits.astype("float32").numpy())
+    if was_training:
+        supernet.train()
+    order = np.argsort(np.concatenate(batches))
+    return [np.concatenate(rows)[order] for rows in logits]
+
+
+def evaluate_subnets(
+    supernet: Supernet,
+    features: Features,
+    subnets: Mapping[str, Subnet],
+    *,
+    metrics: Iterable[str],
+    batch_size: int = 64,
+) -> dict[str, dict[str, float]]:
+    """Score sub-networks.
+
+    Args:
+        supernet: the model.
+        features: tokenized examples with labels.
+        subnets: sub-networks by name.
+        metrics: names of metrics.
+        batch_size: examples at a time.
+
+    Returns:
+        Each sub-network's metrics, by its name.
+    """
+    names = tuple(metrics)
+    logits = predict_logits(supernet, features, subnets.values(), batch_size=batch_size)
+    return {name: compute_metrics(names, rows, features.labels) for name, rows in zip(subnets, logits, strict=True)}
+
+
+def evaluate_grid(
+    supernet: Supernet,
+    task: Task,
+    space: SearchSpace | None = None,
+    *,
+    max_seq_length: int | None = None,
+    batch_size: int = 64,
+) -> list[dict[str, Any]]:
+    """Score a grid of sub-networks on the task's dev set, beside what each of them costs.
+
+    Args:
+        supernet: a model that one of the stages has made.
+        task: its task.
+        space: the grid; by default what the supernet's stages have trained.
+        max_seq_length: longer inputs are cut to so many tokens; by default as the model was trained.
+        batch_size: examples at a time.
+
+    Returns:
+        One row a sub-network: its name, metrics, parameters with and without embeddings, and MACs at length 128.
+    """
+    names = list((space or trained_space(supernet)).grid())
+    return evaluate_named(supernet, task, names, max_seq_length=max_seq_length, batch_size=batch_size)
+
+
+def evaluate_named(
+    supernet: Supernet,
+    task: Task,
+    names: Iterable[str],
+    *,
+    max_seq_length: int | None = None,
+    batch_size: int = 64,
+) -> list[dict[str, Any]]:
+    """Score sub-networks, by their names, on the task's dev set.
+
+    Args:
+        supernet: a model that one of the stages has made.
+        task: its task.
+        names: names of sub-networks.
+        max_seq_length: longer inputs are cut to so many tokens; by default as the model was trained.
+        batch_size: examples at a time.
+
+    Returns:
+        Rows as from `evaluate_grid`.
+
+    Raises:
+        UsageError: a name that is no sub-network of this model.
+    """
+    space = trained_space(supernet)
+    subnets = {name: space.parse(name) for name in names}
+    length = max_seq_length or supernet.metadata.task["max_seq_length"]
+    features = tokenize(task.dev, supernet.tokenizer, max_seq_length=length)
+    scores = evaluate_subnets(supernet, features, subnets, metrics=task.metrics, batch_size=batch_size)
+    return [{"subnet": name, **scores[name], **_costs(space, subnet)} for name, subnet in subnets.items()]
+
+
+def trained_space(supernet: Supernet) -> SearchSpace:
+    """The part of the paper's grid that a supernet was trained for.
+
+    Args:
+        supernet: a model that one of the stages has made.
+
+    Returns:
+        Its search space; the grid of a model that is not elastic yet is the full model alone.
+    """
+    return supernet.search_space(
+        width_mults=supernet.metadata.space.get("width_mults", (1.0,)),
+        depth_mults=supernet.metadata.space.get("depth_mults", (1.0,)),
+    )
+
+
+def _costs(space: SearchSpace, subnet: Subnet) -> dict[str, int]:
+    return {
+        "params": space.num_params(subnet),
+        "params_without_embeddings": space.num_params(subnet, embeddings=False),
+        "macs": space.num_macs(subnet),
+    }

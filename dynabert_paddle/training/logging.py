@@ -1,0 +1,116 @@
+"""What a training run says while it runs: a progress bar, log lines, a JSONL file, VisualDL scalars."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+logger = logging.getLogger("dynabert_paddle")
+
+# Log lines and the progress bar share one console, so that the lines appear above the bar.
+console = Console(stderr=True)
+
+
+class RunLog:
+    """Logs one stage's run; a context manager.
+
+    Args:
+        output_dir: gets `train.jsonl` and VisualDL's files in `vdl/`.
+        stage: name of the stage, shown beside the bar.
+        total_steps: steps of the whole run.
+        first_step: steps that an earlier, interrupted process has done; what it logged beyond them is dropped.
+        hparams: the stage's settings, for VisualDL.
+        metrics: VisualDL tags that the hyper-parameters are compared by.
+    """
+
+    def __init__(
+        self,
+        output_dir: Path,
+        stage: str,
+        *,
+        total_steps: int,
+        first_step: int,
+        hparams: Mapping[str, object],
+        metrics: list[str],
+    ) -> None:
+        from visualdl import LogWriter
+
+        self._path = output_dir / "train.jsonl"
+        self._keep_until(first_step)
+        self._writer = LogWriter(logdir=str(output_dir / "vdl"))
+        values = {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in hparams.items()}
+        self._writer.add_hparams(values, metrics)
+        self._stage = stage
+        self._total = total_steps
+        self._live = console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not self._live,
+        )
+        self._task = self._progress.add_task(stage, total=total_steps, completed=first_step, note="")
+
+    def __enter__(self) -> RunLog:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._progress.stop()
+        self._writer.close()
+
+    def advance(self) -> None:
+        """Move the progress bar by one step."""
+        self._progress.advance(self._task)
+
+    def train(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Log the parts of a step's loss and the learning rate.
+
+        Args:
+            step: optimizer steps done.
+            scalars: values by name.
+        """
+        self._record(step, {f"train/{name}": value for name, value in scalars.items()})
+        note = f"loss {scalars['loss']:.4f}"
+        self._progress.update(self._task, note=note)
+        if not self._live:
+            logger.info("%s %d/%d %s", self._stage, step, self._total, note)
+
+    def evaluation(self, step: int, scores: Mapping[str, Mapping[str, float]], split: str) -> None:
+        """Log every evaluated sub-network's metrics.
+
+        Args:
+            step: optimizer steps done.
+            scores: metrics by sub-network.
+            split: which data.
+        """
+        scalars = {f"eval/{metric}/{name}": value for name, row in scores.items() for metric, value in row.items()}
+        self._record(step, scalars)
+        first = [next(iter(row.values())) for row in scores.values()]
+        metric = next(iter(next(iter(scores.values()))))
+        logger.info(
+            "%s %d/%d %s on %s: mean %.4f, lowest %.4f",
+            self._stage, step, self._total, metric, split, sum(first) / len(first), min(first),
+        )  # fmt: skip
+
+    def _record(self, step: int, scalars: Mapping[str, float]) -> None:
+        for tag, value in scalars.items():
+            self._writer.add_scalar(tag=tag, step=step, value=value)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **scalars}) + "\n")
+
+    def _keep_until(self, step: int) -> None:
+        if self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            self._path.write_text("".join(kept), encoding="utf-8")

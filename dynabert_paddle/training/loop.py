@@ -1,0 +1,242 @@
+"""The one training loop. A stage supplies the work of a step and the score; the loop does the rest."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from dynabert_paddle.backbone import set_arrays, to_arrays
+from dynabert_paddle.config import TrainConfig
+from dynabert_paddle.data.features import Features, length_bucketed_batches
+from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.runtime import step_seed
+from dynabert_paddle.subnet import Subnet
+from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+from dynabert_paddle.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from dynabert_paddle.training.logging import RunLog, logger
+
+# Does a batch's forward and backward passes; is given the step, the batch, and what to call instead of
+# `loss.backward()`; returns the loss and its parts.
+Step = Callable[[int, dict[str, Tensor], Callable[[Tensor], None]], dict[str, Tensor]]
+Scores = Mapping[str, Mapping[str, float]]
+
+
+class Interrupted(DynabertError):
+    """The run was asked to stop, and has saved a checkpoint.
+
+    Args:
+        number: the signal that asked; after SIGTERM all is as it should be, after Ctrl-C the shell shall know.
+        message: where the run stands.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(f"{message}; the same command goes on from there")
+        self.exit_code = 0 if number == signal.SIGTERM else 130
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What differs between stages.
+
+    Args:
+        name: of the stage.
+        step: the work of one batch.
+        evaluate: scores the sub-networks below.
+        subnets: by name.
+        metric: the metric of which their mean is to be highest.
+        split: the data that `evaluate` reads.
+    """
+
+    name: str
+    step: Step
+    evaluate: Callable[[], Scores]
+    subnets: Mapping[str, Subnet]
+    metric: str
+    split: str
+
+
+def train(
+    supernet: Supernet,
+    features: Features,
+    stage: Stage,
+    *,
+    config: TrainConfig,
+    output_dir: Path,
+    settings: Mapping[str, Any],
+) -> TrainState:
+    """Train until the last step, from the newest checkpoint on, and leave the best weights in the model.
+
+    Args:
+        supernet: trained in place.
+        features: the training examples.
+        stage: the work of a step, and the score.
+        config: how to train.
+        output_dir: gets logs and checkpoints.
+        settings: what an interrupted run must have in common with this one to be resumed.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; a checkpoint is written.
+        DynabertError: the loss is not finite, or something cannot be written; earlier checkpoints stay.
+    """
+    num_batches = math.ceil(len(features) / config.per_device_train_batch_size)
+    steps_per_epoch = math.ceil(num_batches / config.gradient_accumulation_steps)
+    total_steps = config.max_steps or max(1, math.ceil(config.num_train_epochs * steps_per_epoch))
+    eval_steps = config.eval_steps or steps_per_epoch
+
+    optimizer = _make_optimizer(supernet, config)
+    scaler = paddle.amp.GradScaler(enable=config.amp == "fp16")
+    state = load_checkpoint(output_dir, supernet.model, optimizer, scaler, settings=settings)
+    if state.step:
+        logger.info("%s: going on from step %d of %d", stage.name, state.step, total_steps)
+    supernet.train()
+    log = RunLog(
+        output_dir,
+        stage.name,
+        total_steps=total_steps,
+        first_step=state.step,
+        hparams=asdict(config),
+        metrics=[f"eval/{stage.metric}/{name}" for name in stage.subnets],
+    )
+    batches = _batches_from(state.step, features, config, supernet.pad_token_id)
+    with log, _stop_requests() as stop:
+        while state.step < total_steps:
+            learning_rate = _learning_rate(state.step, total_steps, config)
+            optimizer.set_lr(learning_rate)
+            parts = _optimizer_step(supernet, optimizer, scaler, stage, state.step, next(batches), config)
+            state.step += 1
+            log.advance()
+            last = state.step == total_steps
+            if state.step % config.logging_steps == 0 or last:
+                log.train(state.step, {**parts, "learning_rate": learning_rate})
+            if state.step % eval_steps == 0 or last:
+                _keep_best(supernet, stage, state, log)
+            due = config.save_steps and state.step % config.save_steps == 0
+            if (due or stop) and not last:
+                save_checkpoint(output_dir, state, supernet.model, optimizer, scaler, settings=settings)
+            if stop and not last:
+                raise Interrupted(stop[0], f"{stage.name}: stopped after step {state.step} of {total_steps}")
+    set_arrays(supernet.model, state.best_arrays)
+    return state
+
+
+def _batches_from(
+    first_step: int, features: Features, config: TrainConfig, pad_token_id: int
+) -> Iterator[list[dict[str, Tensor]]]:
+    """The batches of each optimizer step, for ever; what a step reads follows from the seed and the step alone."""
+    size = config.gradient_accumulation_steps
+    step = 0
+    for epoch in itertools.count():
+        order = length_bucketed_batches(
+            features.lengths, config.per_device_train_batch_size, seed=config.seed, epoch=epoch
+        )
+        for start in range(0, len(order), size):
+            if step >= first_step:
+                yield [to_tensors(features.collate(batch, pad_token_id)) for batch in order[start : start + size]]
+            step += 1
+
+
+def _optimizer_step(
+    supernet: Supernet,
+    optimizer: paddle.optimizer.Optimizer,
+    scaler: paddle.amp.GradScaler,
+    stage: Stage,
+    step: int,
+    batches: list[dict[str, Tensor]],
+    config: TrainConfig,
+) -> dict[str, float]:
+    paddle.seed(step_seed(config.seed, step))
+    totals: dict[str, float] = {}
+    for batch in batches:
+
+        def backward(loss: Tensor) -> None:
+            scaler.scale(loss / len(batches)).backward()
+
+        with _autocast(config):
+            parts = stage.step(step, batch, backward)
+        for name, value in parts.items():
+            totals[name] = totals.get(name, 0.0) + float(value) / len(batches)
+    if not math.isfinite(totals["loss"]):
+        supernet.clear_gradients()
+        raise DynabertError(
+            f"{stage.name}: the loss is {totals['loss']} at step {step + 1}; the weights of the last checkpoint are "
+            f"good: lower the learning rate ({config.learning_rate:g}) or turn amp off, and run again"
+        )
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.clear_grad()
+    return totals
+
+
+def _keep_best(supernet: Supernet, stage: Stage, state: TrainState, log: RunLog) -> None:
+    scores = stage.evaluate()
+    log.evaluation(state.step, scores, stage.split)
+    score = float(np.mean([row[stage.metric] for row in scores.values()]))
+    if score > state.best_score or not state.best_arrays:
+        state.best_score, state.best_step = score, state.step
+        state.best_metrics = {name: dict(row) for name, row in scores.items()}
+        state.best_arrays = to_arrays(supernet.model)
+
+
+def _make_optimizer(supernet: Supernet, config: TrainConfig) -> paddle.optimizer.Optimizer:
+    decayed = {
+        parameter.name
+        for name, parameter in supernet.model.named_parameters()
+        if not name.endswith("bias") and "norm" not in name
+    }
+    return paddle.optimizer.AdamW(
+        learning_rate=config.learning_rate,
+        epsilon=config.adam_epsilon,
+        weight_decay=config.weight_decay,
+        apply_decay_param_fun=decayed.__contains__,
+        parameters=supernet.model.parameters(),
+        # Applied once a step, to what all sub-networks' backward passes have summed.
+        grad_clip=paddle.nn.ClipGradByGlobalNorm(config.max_grad_norm) if config.max_grad_norm else None,
+    )
+
+
+def _learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
+    """Linear warm-up, then linear decay to 0 at `total_steps`."""
+    warmup = math.ceil(config.warmup_ratio * total_steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    return config.learning_rate * (total_steps - step) / max(1, total_steps - warmup)
+
+
+def _autocast(config: TrainConfig):
+    if config.amp == "off":
+        return nullcontext()
+    return paddle.amp.auto_cast(level="O1", dtype={"bf16": "bfloat16", "fp16": "float16"}[config.amp])
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that a step can end before the run does; a second Ctrl-C stops at once."""
+    requests: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield requests
+        return
+
+    def request(number: int, frame: object) -> None:
+        requests.append(number)
+        signal.signal(signal.SIGINT, previous[signal.SIGINT])
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requests
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Makes the reference environment in .venv at the repository root; `setup_env.sh dev` adds the developers' tools.
+# PYTHON=... chooses the interpreter. A second call only checks a stamp, so that the other scripts can call it every time.
+set -euo pipefail
+
+exec </dev/null             # nothing here may wait for an answer
+unset PYTHONHOME PYTHONPATH # packages outside of .venv must not pass for installed
+export PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# Binds the tools that build a source package, too. A relative path: pip splits the value at blanks.
+export PIP_CONSTRAINT=requirements/paddle-3.1.txt
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+venv=$(pwd -P)/.venv
+stamp=$venv/.stamp           # hashes of all that was installed; written last
+incomplete=$venv/.incomplete # there while an install runs: who finds it knows that it was interrupted
+log=$venv/install.log
+
+say() { echo "setup: $*" >&2; }
+die() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+locks=(requirements/paddle-3.1.txt requirements/demo.txt)
+case ${1:-} in
+    '') ;;
+    dev) locks+=(requirements/dev.txt) ;;
+    *) die "unknown argument '$1': setup_env.sh takes 'dev' or nothing" ;;
+esac
+
+# By running it: a version manager's shim can be on PATH for a Python that is not there.
+supported() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
+minor_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
+
+if [[ -n ${PYTHON:-} ]]; then
+    supported "$PYTHON" || die "PYTHON=$PYTHON does not run or is not Python 3.10, 3.11 or 3.12"
+fi
+
+# Whole, runnable and in its place: the scripts of an environment that was moved call the old one.
+usable() {
+    [[ ! -e $incomplete ]] && grep -qsF "$venv" "$venv/bin/activate" && supported "$venv/bin/python" \
+        && "$venv/bin/python" -c 'import pip' 2>/dev/null \
+        && [[ -z ${PYTHON:-} || $(minor_version "$PYTHON") == "$(minor_version "$venv/bin/python")" ]]
+}
+
+up_to_date() {
+    local lock
+    for lock in "${locks[@]}"; do grep -qsF "$lock" "$stamp" || return 1; done
+    [[ -x $venv/bin/dynabert ]] && sha256sum --check --status "$stamp" 2>/dev/null
+}
+
+make_venv() {
+    local candidate candidates=(python3.12 python3.11 python3.10 python3) python='' without_venv=''
+    [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
+    for candidate in "${candidates[@]}"; do
+        supported "$candidate" || continue
+        if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+            python=$candidate
+            break
+        fi
+        without_venv=$candidate
+    done
+    if [[ -z $python && -n $without_venv ]]; then
+        die "$without_venv cannot make virtual environments: on Debian and Ubuntu 'apt-get install python$(minor_version "$without_venv")-venv'"
+    fi
+    [[ -n $python ]] || die "no Python 3.10, 3.11 or 3.12 found: install one (Debian, Ubuntu: 'apt-get install python3 python3-venv') or name it with PYTHON=..."
+
+    say "making .venv with $("$python" --version) ($python)"
+    rm -rf "$venv"
+    mkdir "$venv"
+    touch "$incomplete"
+    "$python" -m venv "$venv" >"$log" 2>&1 || die "making .venv failed; see .venv/install.log"
+}
+
+# pip says hundreds of lines: all go to the log, a few to the terminal.
+pip_install() {
+    "$venv/bin/python" -m pip install --no-deps --progress-bar off "$@" 2>&1 | tee -a "$log" | progress
+}
+progress() {
+    local line count=0
+    while read -r line; do
+        case $line in
+            Collecting* | Processing*) ((++count % 20)) || say "  $count packages fetched" ;;
+            'Installing collected'*) say "  unpacking" ;;
+            ERROR*) echo "$line" >&2 ;;
+        esac
+    done
+}
+
+usable && up_to_date && exit 0
+
+usable || make_venv
+touch "$incomplete"
+rm -f "$stamp"
+say "installing ${locks[*]} (the first time about 600 MB and 2 minutes)"
+pip_install "${locks[@]/#/--requirement=}" || die "installing the packages failed; see .venv/install.log"
+# The build backend is the setuptools of the lock: nothing more to fetch.
+pip_install --no-build-isolation --editable . || die "installing this package failed; see .venv/install.log"
+"$venv/bin/python" -c 'import paddle' >>"$log" 2>&1 \
+    || die "paddle does not import ('apt-get install libgomp1' if it misses libgomp.so.1); see .venv/install.log"
+sha256sum "${locks[@]}" setup.py "$venv/pyvenv.cfg" >"$stamp"
+rm "$incomplete"
+say "ready: .venv, $("$venv/bin/python" --version)"

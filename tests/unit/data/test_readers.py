@@ -1,0 +1,319 @@
+"""Readers return what was written, and refuse a faulty file in one line: file, line number, remedy."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynabert_paddle.data.readers import Columns, find_labels, read_column_names, read_examples, read_rows
+from dynabert_paddle.errors import DataError
+
+COLUMNS = Columns("sentence", label="label")
+
+any_text = st.text(st.characters(codec="utf-8"))
+one_line_text = st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n"))
+
+
+def refusal(path, columns=COLUMNS, **options) -> str:
+    """The message of the error that reading the file raises."""
+    with pytest.raises(DataError) as caught:
+        read_examples(path, columns, **({"labels": ("a", "b")} | options))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@settings(deadline=None)
+@given(rows=st.lists(st.tuples(one_line_text, one_line_text), min_size=1))
+def test_tsv_returns_the_texts_that_were_written(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("tsv") / "pairs.tsv"
+    write(path, "first\tsecond\n" + "".join(f"{first}\t{second}\n" for first, second in rows))
+    examples = read_examples(path, Columns("first", pair="second"))
+    assert list(zip(examples.texts, examples.pairs, strict=True)) == rows
+    assert examples.labels is None
+
+
+@settings(deadline=None)
+@given(texts=st.lists(one_line_text, min_size=1))
+def test_tsv_of_one_column_keeps_empty_texts(tmp_path_factory, texts):
+    path = tmp_path_factory.mktemp("tsv") / "texts.tsv"
+    write(path, "sentence\n" + "".join(f"{text}\n" for text in texts))
+    assert read_examples(path, Columns("sentence")).texts == texts
+
+
+@settings(deadline=None)
+@given(rows=st.lists(st.tuples(any_text, any_text), min_size=1))
+def test_csv_returns_the_texts_that_were_written(tmp_path_factory, rows):
+    # A carriage return inside a field is a line break like any other.
+    rows = [tuple(re.sub("\r+\n?", "\n", field).replace("\0", "") for field in row) for row in rows]
+    path = tmp_path_factory.mktemp("csv") / "pairs.csv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("first", "second"), *rows])
+    examples = read_examples(path, Columns("first", pair="second"))
+    assert list(zip(examples.texts, examples.pairs, strict=True)) == rows
+
+
+@settings(deadline=None)
+@given(rows=st.lists(st.tuples(any_text, any_text), min_size=1), ascii_only=st.booleans())
+def test_jsonl_returns_the_texts_that_were_written(tmp_path_factory, rows, ascii_only):
+    path = tmp_path_factory.mktemp("jsonl") / "pairs.jsonl"
+    records = ({"first": first, "id": 7, "second": second} for first, second in rows)
+    write(path, "".join(json.dumps(record, ensure_ascii=ascii_only) + "\n" for record in records))
+    examples = read_examples(path, Columns("first", pair="second"))
+    assert list(zip(examples.texts, examples.pairs, strict=True)) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.tsv", 'sentence\tlabel\nsay "hi\tb\n\t a\n'),
+        ("x.TSV", 'label\tid\tsentence\nb\t1\tsay "hi\na\t2\t\n'),
+        ("x.tsv", '\ufeffsentence\tlabel\r\nsay "hi\tb\r\n\r\n\ta'),
+        ("x.csv", 'sentence,label\n"say ""hi",b\n,a\n'),
+        ("x.csv", '\ufefflabel,sentence\r\nb,"say ""hi"\r\n\r\na,""\r\n'),
+        ("x.jsonl", '{"sentence": "say \\"hi", "label": "b"}\n{"label": "a", "sentence": ""}'),
+        ("x.json", '\ufeff{"sentence": "say \\"hi", "label": "b"}\r\n\r\n{"sentence": null, "label": "a"}\r\n'),
+    ],
+)
+def test_formats_agree(tmp_path, name, content):
+    path = write(tmp_path / name, content)
+    examples = read_examples(path, COLUMNS, labels=("a", "b"))
+    assert examples.texts == ['say "hi', ""]
+    assert examples.pairs is None
+    assert examples.labels.dtype == np.int64
+    assert examples.labels.tolist() == [1, 0]
+    assert examples.source == path
+    assert len(examples) == 2
+
+
+def test_line_numbers_count_the_lines_of_the_file(tmp_path):
+    path = write(tmp_path / "x.csv", 'sentence,label\n"two\nlines",a\n\none,b\n')
+    assert [row.line for row in read_rows(path, COLUMNS)] == [2, 5]
+
+
+def test_rows_are_read_one_at_a_time(tmp_path):
+    path = write(tmp_path / "x.tsv", "sentence\tlabel\ngood\ta\nbroken\n")
+    rows = read_rows(path, COLUMNS)
+    assert next(rows).text == "good"
+    with pytest.raises(DataError):
+        next(rows)
+
+
+def test_regression_labels_are_scores(tmp_path):
+    path = write(tmp_path / "x.jsonl", '{"sentence": "s", "label": 2.5}\n{"sentence": "t", "label": "-1e2"}\n')
+    labels = read_examples(path, COLUMNS, kind="regression").labels
+    assert labels.dtype == np.float32
+    assert labels.tolist() == [2.5, -100.0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["b", "a", "b"], ("a", "b")),
+        (["10", "9", "-1"], ("-1", "9", "10")),
+        (["10", "9", "x"], ("10", "9", "x")),
+        (["true ", " false"], ("false", "true")),
+    ],
+)
+def test_labels_are_found_and_sorted(tmp_path, labels, expected):
+    path = write(tmp_path / "x.tsv", "sentence\tlabel\n" + "".join(f"s\t{label}\n" for label in labels))
+    assert find_labels(path, COLUMNS) == expected
+
+
+def test_json_numbers_and_booleans_are_labels(tmp_path):
+    path = write(tmp_path / "x.jsonl", '{"sentence": "s", "label": 1}\n{"sentence": "s", "label": true}\n')
+    assert find_labels(path, COLUMNS) == ("1", "true")
+
+
+def test_column_names(tmp_path):
+    assert read_column_names(write(tmp_path / "x.csv", '"a,b",c\n')) == ["a,b", "c"]
+    assert read_column_names(write(tmp_path / "x.jsonl", '{"a": 1, "b": 2}\n')) == ["a", "b"]
+
+
+def test_missing_file(tmp_path):
+    write(tmp_path / "train.tsv", "sentence\tlabel\n")
+    message = refusal(tmp_path / "trian.tsv")
+    assert message.startswith(f"{tmp_path / 'trian.tsv'}: no such file. Did you mean 'train.tsv'?")
+
+
+def test_missing_folder(tmp_path):
+    assert refusal(tmp_path / "absent" / "x.tsv").startswith(f"{tmp_path / 'absent' / 'x.tsv'}: no such file.")
+
+
+def test_folder_in_place_of_a_file(tmp_path):
+    path = tmp_path / "x.tsv"
+    path.mkdir()
+    assert refusal(path) == f"{path}: cannot be read (Is a directory); give a file that you may read."
+
+
+def test_unknown_ending(tmp_path):
+    path = write(tmp_path / "x.tvs", "sentence\tlabel\ns\ta\n")
+    message = refusal(path)
+    assert message.startswith(f"{path}: unknown file ending '.tvs'; the endings are .tsv, .csv, .jsonl, .json.")
+    assert "Did you mean '.tsv'?" in message
+    assert message.endswith("Rename or convert the file.")
+
+
+@pytest.mark.parametrize("name", ["x.tsv", "x.csv"])
+def test_empty_table(tmp_path, name):
+    path = write(tmp_path / name, b"")
+    assert refusal(path).startswith(f"{path}:1: the file is empty; add rows, in TSV and CSV below a line that names")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("x.tsv", "sentence\tlabel\n"), ("x.csv", "sentence,label"), ("x.json", "")]
+)
+def test_no_rows(tmp_path, name, content):
+    path = write(tmp_path / name, content)
+    assert refusal(path) == f"{path}:1: the file has no rows of data; add at least one."
+
+
+@pytest.mark.parametrize(
+    ("columns", "name", "flag", "hint"),
+    [
+        (Columns("sentense", label="label"), "sentense", "--text_column", " Did you mean 'sentence'?"),
+        (Columns("sentence", pair="zzz", label="label"), "zzz", "--text_pair_column", ""),
+        (Columns("sentence", label="lable"), "lable", "--label_column", " Did you mean 'label'?"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("file", "content", "line"),
+    [
+        ("x.tsv", "sentence\tlabel\ns\ta\n", 1),
+        ("x.csv", "\nsentence,label\ns,a\n", 2),
+        ("x.jsonl", '\n{"sentence": "s", "label": "a"}\n', 2),
+    ],
+)
+def test_missing_column(tmp_path, file, content, line, columns, name, flag, hint):
+    path = write(tmp_path / file, content)
+    expected = f"no column '{name}'; the columns here are 'sentence', 'label'.{hint} Choose one with {flag}."
+    assert refusal(path, columns) == f"{path}:{line}: {expected}"
+
+
+def test_missing_key_in_a_later_object(tmp_path):
+    path = write(tmp_path / "x.jsonl", '{"sentence": "s", "label": "a"}\n{"sentence": "s"}\n')
+    assert refusal(path).startswith(f"{path}:2: no column 'label'; the columns here are 'sentence'.")
+
+
+def test_column_that_occurs_twice(tmp_path):
+    path = write(tmp_path / "x.tsv", "sentence\tlabel\tlabel\ns\ta\tb\n")
+    expected = "2 columns are called 'label'; rename them or choose another with --label_column."
+    assert refusal(path) == f"{path}:1: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "actual", "remedy"),
+    [
+        ("x.tsv", "only a text", 1, "separate the fields by one TAB each"),
+        ("x.tsv", "a\ttext\ta", 3, "replace a TAB or line break inside a text by a blank"),
+        ("x.csv", "only a text", 1, "double quotes"),
+        ("x.csv", "one, two,a", 3, "double quotes"),
+    ],
+)
+def test_wrong_number_of_fields(tmp_path, name, row, actual, remedy):
+    separator = "\t" if name == "x.tsv" else ","
+    path = write(tmp_path / name, f"sentence{separator}label\ngood{separator}a\n{row}\n")
+    message = refusal(path)
+    assert message.startswith(f"{path}:3: {actual} fields, but the header has 2; ")
+    assert remedy in message
+
+
+def test_text_in_another_encoding(tmp_path):
+    path = write(tmp_path / "x.tsv", b"sentence\tlabel\ngood\ta\n" + "提花\ta\n".encode("gb18030"))
+    message = refusal(path)
+    assert message.startswith(f"{path}:3: byte 1 of the line is not UTF-8; convert the file with: ")
+    assert f"iconv -f ENCODING -t UTF-8 {path} > {tmp_path / 'x.utf8.tsv'} (ENCODING: GB18030" in message
+
+
+def test_utf16_is_recognised(tmp_path):
+    path = write(tmp_path / "a b.tsv", "sentence\tlabel\ngood\ta\n".encode("utf-16"))
+    message = refusal(path)
+    assert message.startswith(f"{path}:1: ")
+    assert message.endswith(f"iconv -f UTF-16 -t UTF-8 '{path}' > '{tmp_path / 'a b.utf8.tsv'}'")
+
+
+@pytest.mark.parametrize("row", ['"never closed,a\nnext,b\n', '"a"b,a\n'])
+def test_csv_with_stray_quotes(tmp_path, row):
+    path = write(tmp_path / "x.csv", f"sentence,label\ngood,a\n{row}")
+    message = refusal(path)
+    assert message.startswith(f"{path}:3: the row that begins here is not valid CSV (")
+    assert 'write a double quote inside a quoted field as "", or save the file as TSV' in message
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('{"sentence": "s", "label": ', "not valid JSON (Expecting value"),
+        ("[" * 100_000, "not valid JSON (maximum recursion depth"),
+        ('["s", "a"]', "['s', 'a'] is not a JSON object"),
+        ("3", "3 is not a JSON object"),
+    ],
+)
+def test_json_that_is_not_an_object(tmp_path, line, fault):
+    path = write(tmp_path / "x.jsonl", f'{{"sentence": "s", "label": "a"}}\n{line}\n')
+    message = refusal(path)
+    assert message.startswith(f"{path}:2: {fault}")
+    assert message.endswith("write one JSON object a line.")
+
+
+def test_json_text_that_is_a_list(tmp_path):
+    path = write(tmp_path / "x.jsonl", '{"sentence": ["s"], "label": "a"}\n')
+    assert refusal(path) == f"{path}:1: 'sentence' holds ['s']; it must be a string or a number."
+
+
+def test_json_text_with_half_a_surrogate_pair(tmp_path):
+    path = write(tmp_path / "x.jsonl", '{"sentence": "\\ud83d", "label": "a"}\n')
+    message = refusal(path)
+    assert message.startswith(f"{path}:1: 'sentence' holds half of a surrogate pair")
+    assert message.endswith("write the whole character or remove it.")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.tsv", "sentence\tlabel\ns\ta\ns\t \n"),
+        ("x.csv", "sentence,label\ns,a\ns,\n"),
+        ("x.jsonl", '{"sentence": "s", "label": "a"}\n\n{"sentence": "s", "label": null}\n'),
+    ],
+)
+def test_empty_label(tmp_path, name, content):
+    path = write(tmp_path / name, content)
+    assert refusal(path) == f"{path}:3: the label is empty; fill it in or delete the row."
+
+
+def test_unknown_label(tmp_path):
+    path = write(tmp_path / "x.tsv", "sentence\tlabel\ns\tPlayMusic\ns\tPlaymusic\n")
+    message = refusal(path, labels=("GetWeather", "PlayMusic"))
+    assert message.startswith(
+        f"{path}:3: label 'Playmusic' is not one of the task's labels, 'GetWeather', 'PlayMusic'. "
+        "Did you mean 'PlayMusic'? Correct it, add a training row that has it, or list all labels with --labels."
+    )
+    assert "--kind" not in message
+
+
+def test_unknown_label_that_is_a_number_points_to_regression(tmp_path):
+    path = write(tmp_path / "x.tsv", "sentence\tlabel\ns\t2.75\n")
+    assert refusal(path, labels=("1.5", "2.5")).endswith("For scores, pass --kind regression.")
+
+
+@pytest.mark.parametrize("label", ["good", "nan", "inf", "1e39"])
+def test_score_that_is_not_a_finite_number(tmp_path, label):
+    path = write(tmp_path / "x.tsv", f"sentence\tlabel\ns\t0.5\ns\t{label}\n")
+    expected = (
+        f"label '{label}' is not a finite number, as regression needs; correct it, or pass --kind classification."
+    )
+    assert refusal(path, kind="regression") == f"{path}:3: {expected}"
+
+
+def test_long_values_are_cut(tmp_path):
+    path = write(tmp_path / "x.tsv", "sentence\tlabel\ns\t" + "x" * 10_000 + "\n")
+    assert len(refusal(path)) < len(str(path)) + 300
