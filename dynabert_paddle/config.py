@@ -150,7 +150,9 @@ class Config(_Section):
     final: FinalConfig = field(default_factory=FinalConfig)
 
 
-SECTIONS = {f.name: f.default_factory for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING}
+SECTIONS = {
+    f.name: f.default_factory for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING
+}
 
 
 def built_in_configs() -> list[str]:
@@ -185,7 +187,7 @@ def load_config(
     overrides: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
     *,
-    task: Mapping[str, Any] | None = None,
+    base: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Config:
     """Resolve a config: flag over `-o` override over file over default.
 
@@ -195,7 +197,7 @@ def load_config(
         path: YAML file that holds only what differs from the defaults, or None.
         overrides: `section.key=value` strings; the values are read as YAML.
         flags: values by dotted key, as the command line gives them; None values count as not given.
-        task: values of the task section below all others, such as the task that a model was trained for.
+        base: values by section that all others go before, such as the task that a model was trained for.
 
     Returns:
         The validated `Config`.
@@ -212,8 +214,9 @@ def load_config(
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(values, key, value)
-    if task:
-        values["task"] = {**task, **(values.get("task") or {})}
+    for section, defaults in (base or {}).items():
+        if isinstance(values.setdefault(section, {}), dict):
+            values[section] = {**defaults, **values[section]}
     return _validate(_spread_train(values), str(path) if path else "the settings")
 
 

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class DynabertError(Exception):
-    """A failure that the message explains; the command line prints it without a traceback and exits with `exit_code`."""
+    """A failure that its message explains; the command line prints it in one line and exits with `exit_code`."""
 
     exit_code = 1
 

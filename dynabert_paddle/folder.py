@@ -203,7 +203,9 @@ def check_absent(folder: str | Path, *, overwrite: bool) -> Path:
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
         if not overwrite:
-            raise UsageError(f"{folder} exists: pass --overwrite_output_dir to replace it, or name another --output_dir")
+            raise UsageError(
+                f"{folder} exists: pass --overwrite_output_dir to replace it, or name another --output_dir"
+            )
         if not any((folder / name).exists() for name in OWN_FILES):
             raise UsageError(f"{folder} was not made by dynabert, and is not removed: name another --output_dir")
         shutil.rmtree(folder)

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import io
 import logging
 import os
 import platform
@@ -39,7 +40,7 @@ def import_paddle() -> None:
     set_cpu_environment()
     if "paddlenlp" in sys.modules:
         return
-    with warnings.catch_warnings(), contextlib.redirect_stderr(None):
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         importlib.import_module("paddle")
         importlib.import_module("paddlenlp.transformers")

@@ -21,7 +21,7 @@ def show_grid(rows: Sequence[dict[str, Any]], *, split: str, as_json: bool) -> N
         show_json({"split": split, "rows": list(rows)})
         return
     metrics = [key for key in rows[0] if key not in ("subnet", "params", "params_without_embeddings", "macs")]
-    columns = ["sub-network", *metrics, "params", "without embeddings", "MACs at 128"]
+    columns = ["sub-network", *metrics, "params", "w/o embeddings", "MACs"]
     lines = [
         [
             row["subnet"],
@@ -32,7 +32,7 @@ def show_grid(rows: Sequence[dict[str, Any]], *, split: str, as_json: bool) -> N
         ]
         for row in rows
     ]
-    show_table(columns, lines, title=f"sub-networks on {split}")
+    show_table(columns, lines, title=f"sub-networks on {split} (MACs of one sequence of 128 tokens)")
 
 
 def show_table(columns: Sequence[str], lines: Sequence[Sequence[str]], *, title: str) -> None:
@@ -53,7 +53,8 @@ def show_table(columns: Sequence[str], lines: Sequence[Sequence[str]], *, title:
     for line in lines:
         table.add_row(*line)
     console = Console()
-    console.print(table, width=None if console.is_terminal else 160, crop=False, soft_wrap=not console.is_terminal)
+    # In a file or a pipe there is no edge to keep away from.
+    console.print(table, width=None if console.is_terminal else 200, crop=False)
 
 
 def show_json(values: Any) -> None:

@@ -9,7 +9,15 @@ import typer
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_grid, show_next
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
-from dynabert_paddle.config import DepthConfig, FinalConfig, FinetuneConfig, RewireConfig, SpaceConfig, TaskConfig, WidthConfig
+from dynabert_paddle.config import (
+    DepthConfig,
+    FinalConfig,
+    FinetuneConfig,
+    RewireConfig,
+    SpaceConfig,
+    TaskConfig,
+    WidthConfig,
+)
 
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a built-in config.")]
 OutputDir = Annotated[str, typer.Option("--output_dir", help="Folder for the result; an interrupted run resumes.")]
@@ -160,23 +168,29 @@ def _run_stage(
 
 
 def _load(model_dir: str | None, config_file: str | None, overrides: list[str] | None, flags: dict[str, Any]):
-    """Resolve the settings; the task is the one that the model folder was trained for, unless another is named."""
+    """Resolve the settings; task and grid are those that the model folder was trained for, unless others are named."""
     from dynabert_paddle.config import find_config, load_config
 
     path = find_config(config_file) if config_file else None
-    return load_config(path, overrides or (), flags, task=_trained_task(model_dir, flags) if model_dir else None)
+    return load_config(path, overrides or (), flags, base=_trained_for(model_dir, flags) if model_dir else None)
 
 
-def _trained_task(model_dir: str, flags: dict[str, Any]) -> dict[str, Any]:
+def _trained_for(model_dir: str, flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
     from dynabert_paddle.folder import read_metadata
 
-    task = dict(read_metadata(model_dir).task)
+    metadata = read_metadata(model_dir)
+    task = dict(metadata.task)
     if flags["task.name"] not in (None, task.get("name")):
-        return {}
+        task = {}
     if flags["task.data_dir"]:
         task.pop("train_file", None)
         task.pop("dev_file", None)
-    return task
+    space = {}
+    if metadata.space:
+        space["width_mult_list"] = metadata.space["width_mults"]
+        if metadata.stage != "width":  # which says nothing of the depths that come after it
+            space["depth_mult_list"] = metadata.space["depth_mults"]
+    return {"task": task, "space": space}
 
 
 def _start_paddle(device: str) -> None:

@@ -81,7 +81,9 @@ def compute_importance(
     if not np.isfinite(values).all():
         raise DynabertError("the importance of some heads or neurons is not finite: the model's weights have diverged")
     if not values.any():
-        raise DynabertError("the importance of all heads and neurons is 0: there is no data, or the loss has no gradient")
+        raise DynabertError(
+            "the importance of all heads and neurons is 0: there is no data, or the loss has no gradient"
+        )
     return importance
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import paddle
 
-from dynabert_paddle.data.features import Features, sequential_batches, tokenize
+from dynabert_paddle.data.features import Features, sequential_batches
 from dynabert_paddle.data.metrics import compute_metrics
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+from dynabert_paddle.training.split import tokenize_examples
 
 
 def predict_logits(
@@ -122,8 +123,7 @@ def evaluate_named(
     """
     space = trained_space(supernet)
     subnets = {name: space.parse(name) for name in names}
-    length = max_seq_length or supernet.metadata.task["max_seq_length"]
-    features = tokenize(task.dev, supernet.tokenizer, max_seq_length=length)
+    features = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)
     scores = evaluate_subnets(supernet, features, subnets, metrics=task.metrics, batch_size=batch_size)
     return [{"subnet": name, **scores[name], **_costs(space, subnet)} for name, subnet in subnets.items()]
 

@@ -57,16 +57,17 @@ class RunLog:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
-            disable=not self._live,
         )
         self._task = self._progress.add_task(stage, total=total_steps, completed=first_step, note="")
 
     def __enter__(self) -> RunLog:
-        self._progress.start()
+        if self._live:
+            self._progress.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._progress.stop()
+        if self._live:
+            self._progress.stop()
         self._writer.close()
 
     def advance(self) -> None:
@@ -100,8 +101,14 @@ class RunLog:
         metric = next(iter(next(iter(scores.values()))))
         logger.info(
             "%s %d/%d %s on %s: mean %.4f, lowest %.4f",
-            self._stage, step, self._total, metric, split, sum(first) / len(first), min(first),
-        )  # fmt: skip
+            self._stage,
+            step,
+            self._total,
+            metric,
+            split,
+            sum(first) / len(first),
+            min(first),
+        )
 
     def _record(self, step: int, scalars: Mapping[str, float]) -> None:
         for tag, value in scalars.items():

@@ -92,9 +92,7 @@ def run_stage(
         stages.prepare_output(output_dir, overwrite=overwrite)
         stages.rewire(supernet, task, config=settings).save_pretrained(output_dir)
         return supernet
-    space = supernet.search_space(
-        width_mults=config.space.width_mult_list, depth_mults=config.space.depth_mult_list
-    )
+    space = supernet.search_space(width_mults=config.space.width_mult_list, depth_mults=config.space.depth_mult_list)
     if name == "width":
         teaching = Supernet.from_pretrained(teacher) if teacher else extract(supernet, supernet.full)
         return stages.train_width(supernet, teaching, task, space, config=settings, **output)

@@ -1,0 +1,154 @@
+"""The work of one step of each stage.
+
+A batch goes from here to the loss like this: `Supernet.embed` once, then for each sub-network `Supernet.forward`, the
+loss, and the backward pass; then once more backward through the embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from dynabert_paddle import runtime
+from dynabert_paddle.config import FinalConfig, WidthConfig
+from dynabert_paddle.distill.losses import DistillationLoss, token_rows
+from dynabert_paddle.subnet import Subnet
+from dynabert_paddle.supernet.supernet import Supernet, SupernetOutput
+from dynabert_paddle.training.loop import Step
+
+# Computes one sub-network's loss and its parts from its output.
+SubnetLoss = Callable[[Subnet, SupernetOutput], dict[str, Tensor]]
+
+
+def full_model_step(supernet: Supernet) -> Step:
+    """A step that trains the full model on the labels.
+
+    Args:
+        supernet: the model.
+
+    Returns:
+        The step.
+    """
+
+    def step(index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None]) -> dict[str, Tensor]:
+        labels = batch.pop("labels")
+        loss = label_loss(supernet(**batch).logits, labels)
+        backward(loss)
+        return {"loss": loss}
+
+    return step
+
+
+def label_step(supernet: Supernet, subnets: Mapping[str, Subnet], config: FinalConfig) -> Step:
+    """A step that trains sub-networks on the labels.
+
+    Args:
+        supernet: the model.
+        subnets: its sub-networks by name, the largest first and the smallest last.
+        config: which of them a step trains.
+
+    Returns:
+        The step.
+    """
+
+    def prepare(batch: dict[str, Tensor], labels: Tensor) -> SubnetLoss:
+        return lambda subnet, output: {"loss": label_loss(output.logits, labels)}
+
+    return _over_subnets(supernet, subnets, config, prepare)
+
+
+def distillation_step(
+    supernet: Supernet, teacher: Supernet, subnets: Mapping[str, Subnet], config: WidthConfig, *, regression: bool
+) -> Step:
+    """A step that distils the teacher, run once per batch, into sub-networks.
+
+    Args:
+        supernet: the model.
+        teacher: what it learns from.
+        subnets: its sub-networks by name, the largest first and the smallest last.
+        config: the loss, and which of the sub-networks a step trains.
+        regression: the logits are values, not classes.
+
+    Returns:
+        The step.
+    """
+    loss = DistillationLoss(
+        lambda_logit=config.lambda_logit,
+        lambda_hidden=config.lambda_hidden,
+        temperature=config.temperature,
+        regression=regression,
+    )
+    teacher.eval()
+
+    def prepare(batch: dict[str, Tensor], labels: Tensor | None) -> SubnetLoss:
+        with paddle.no_grad():
+            target = teacher(**batch)
+        rows = token_rows(batch["attention_mask"]) if config.mask_padding else None
+        return lambda subnet, output: loss(output, target, subnet, rows=rows)
+
+    return _over_subnets(supernet, subnets, config, prepare)
+
+
+def _over_subnets(
+    supernet: Supernet,
+    subnets: Mapping[str, Subnet],
+    config: WidthConfig | FinalConfig,
+    prepare: Callable[[dict[str, Tensor], Tensor | None], SubnetLoss],
+) -> Step:
+    """A step with one forward and backward pass per sub-network, the largest first, and one for the embedding."""
+
+    def step(index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None]) -> dict[str, Tensor]:
+        loss = prepare(batch, batch.pop("labels", None))
+        chosen = choose_subnets(subnets, config, index)
+        embedding = supernet.embed(**batch)
+        shared = embedding.detach()
+        shared.stop_gradient = False
+        totals: dict[str, Tensor] = {}
+        for subnet in chosen:
+            parts = loss(subnet, supernet(subnet, embedding=shared, **batch))
+            backward(parts["loss"])
+            for name, value in parts.items():
+                totals[name] = totals.get(name, 0) + value.detach() / len(chosen)
+        # The vocabulary's gradient is dense: one pass for all sub-networks in place of one each.
+        paddle.autograd.backward([embedding], [shared.grad])
+        return totals
+
+    return step
+
+
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The hard-label loss: cross-entropy for classes, mean squared error for values.
+
+    Args:
+        logits: `[b, c]`.
+        labels: `[b]`, int64 classes or float32 values.
+
+    Returns:
+        The mean over the batch.
+    """
+    if paddle.is_floating_point(labels):
+        return F.mse_loss(logits.squeeze(-1), labels)
+    return F.cross_entropy(logits, labels)
+
+
+def choose_subnets(subnets: Mapping[str, Subnet], config: WidthConfig | FinalConfig, step: int) -> list[Subnet]:
+    """Choose the sub-networks of one step.
+
+    Args:
+        subnets: those that the stage trains, the largest first and the smallest last.
+        config: all of them, or a sandwich of the largest, the smallest and random others (Yu and Huang, 2019).
+        step: the optimizer step, from which the random choice follows.
+
+    Returns:
+        The sub-networks, in the order of `subnets`.
+    """
+    every = list(subnets.values())
+    if config.subnets_per_step == "all" or len(every) <= 2 + config.num_random_subnets:
+        return every
+    random = np.random.default_rng(runtime.step_seed(config.seed, step))
+    chosen = random.choice(np.arange(1, len(every) - 1), size=config.num_random_subnets, replace=False)
+    return [every[index] for index in [0, *sorted(chosen), len(every) - 1]]

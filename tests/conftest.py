@@ -1,0 +1,102 @@
+"""What the tests share: small real models, and small real data from the built-in task."""
+
+from pathlib import Path
+
+import pytest
+
+from dynabert_paddle import runtime
+
+runtime.import_paddle()
+
+import numpy as np  # noqa: E402 - Paddle's environment comes first
+import paddle  # noqa: E402
+from paddlenlp.transformers import BertConfig, BertForSequenceClassification  # noqa: E402
+
+import dynabert_paddle as db  # noqa: E402
+from dynabert_paddle.backbone import find_backbone  # noqa: E402
+
+SNIPS = Path(db.__file__).parent / "data" / "snips"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_dir(tmp_path_factory):
+    """Keep the tests out of the user's cache of tokenized data."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DYNABERT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+def make_bert(*, num_labels=7, num_layers=4, vocab_size=30522, seed=0, **config):
+    """A small BERT with random weights everywhere: default LayerNorms and biases hide slicing faults."""
+    paddle.seed(seed)
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "initializer_range": 0.2}
+    model = BertForSequenceClassification(
+        BertConfig(
+            vocab_size=vocab_size,
+            num_hidden_layers=num_layers,
+            num_labels=num_labels,
+            max_position_embeddings=128,
+            use_cache=False,
+            **{**sizes, **config},
+        )
+    )
+    rng = np.random.default_rng(seed)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or "norm" in name:
+            parameter.set_value(parameter + paddle.to_tensor(rng.normal(0, 0.1, parameter.shape).astype("float32")))
+    return model
+
+
+def make_batch(*, batch_size=5, seq_length=9, vocab_size=30522, seed=0, num_labels=7):
+    """Token ids with padding at the ends of the rows, and labels."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, seq_length + 1, batch_size)
+    lengths[0] = seq_length
+    mask = (np.arange(seq_length) < lengths[:, None]).astype("int64")
+    return {
+        "input_ids": rng.integers(1000, vocab_size, (batch_size, seq_length)) * mask,
+        "token_type_ids": (np.arange(seq_length) >= 4).astype("int64") * mask,
+        "attention_mask": mask,
+        "labels": rng.integers(0, num_labels, batch_size),
+    }
+
+
+@pytest.fixture
+def bert():
+    return make_bert()
+
+
+@pytest.fixture
+def batch():
+    """Inputs as tensors, without labels."""
+    return {name: paddle.to_tensor(value) for name, value in make_batch().items() if name != "labels"}
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """A folder with a small random BERT and the built-in backbone's tokenizer."""
+    tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    return db.Supernet(make_bert(num_labels=2), tokenizer).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A data folder with 140 training and 42 dev rows of snips."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, rows in (("train", 140), ("dev", 42)):
+        lines = (SNIPS / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
+        (folder / f"{name}.tsv").write_text("\n".join(lines[: rows + 1]) + "\n", encoding="utf-8")
+    return folder
