@@ -98,7 +98,9 @@ class RewireConfig(_Section):
         "per_batch adds up each batch's importance on held-out training examples; huawei reads the dev set and never "
         "clears the gradients, as the authors' code does",
     )
-    num_examples: int = _option(1000, "held-out training examples to read (per_batch only)")
+    holdout_size: int = _option(
+        500, "held-out training examples to read, at most a tenth of them; with finetune's size and seed the same ones"
+    )
     per_device_eval_batch_size: int = _option(32, "examples in a batch")
     seed: int = _option(42, "chooses the held-out examples")
 
@@ -302,7 +304,6 @@ _RANGES = {
     "eval_steps": (0, None, True),
     "save_steps": (0, None, True),
     "logging_steps": (1, None, True),
-    "num_examples": (1, None, True),
     "num_random_subnets": (0, None, True),
     "lambda_logit": (0, None, True),
     "lambda_hidden": (0, None, True),

@@ -24,6 +24,19 @@ class ModelError(DynabertError):
     """A model folder that cannot be loaded, or a model that is not supported."""
 
 
+class Interrupted(DynabertError):
+    """The run was asked to stop, and has saved a checkpoint.
+
+    Args:
+        message: where the run stands.
+        exit_code: 0 where all is as whoever asked will want it, 130 after Ctrl-C, as shells expect.
+    """
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """Suggest the allowed word that is nearest to a misspelt one.
 

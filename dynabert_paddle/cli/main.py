@@ -12,7 +12,7 @@ import typer
 
 from dynabert_paddle import __version__
 from dynabert_paddle.cli import inspect, run, stages
-from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.errors import DynabertError, Interrupted
 
 app = typer.Typer(
     help="DynaBERT on PaddlePaddle: one fine-tuned BERT becomes a supernet of sub-networks that all work.",
@@ -51,6 +51,9 @@ def main() -> None:
         code = 130
     except BrokenPipeError:
         code = 1
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        code = interrupted.exit_code
     except DynabertError as error:
         _report(str(error))
         code = error.exit_code

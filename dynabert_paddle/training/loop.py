@@ -19,7 +19,7 @@ from paddle import Tensor
 from dynabert_paddle.backbone import set_arrays, to_arrays
 from dynabert_paddle.config import TrainConfig
 from dynabert_paddle.data.features import Features, length_bucketed_batches
-from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.errors import DynabertError, Interrupted
 from dynabert_paddle.runtime import step_seed
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
@@ -30,19 +30,6 @@ from dynabert_paddle.training.logging import RunLog, logger
 # `loss.backward()`; returns the loss and its parts.
 Step = Callable[[int, dict[str, Tensor], Callable[[Tensor], None]], dict[str, Tensor]]
 Scores = Mapping[str, Mapping[str, float]]
-
-
-class Interrupted(DynabertError):
-    """The run was asked to stop, and has saved a checkpoint.
-
-    Args:
-        number: the signal that asked; after SIGTERM all is as it should be, after Ctrl-C the shell shall know.
-        message: where the run stands.
-    """
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(f"{message}; the same command goes on from there")
-        self.exit_code = 0 if number == signal.SIGTERM else 130
 
 
 @dataclass(frozen=True)
@@ -128,7 +115,9 @@ def train(
             if (due or stop) and not last:
                 save_checkpoint(output_dir, state, supernet.model, optimizer, scaler, settings=settings)
             if stop and not last:
-                raise Interrupted(stop[0], f"{stage.name}: stopped after step {state.step} of {total_steps}")
+                message = f"{stage.name}: stopped after step {state.step} of {total_steps}"
+                exit_code = 0 if stop[0] == signal.SIGTERM else 130
+                raise Interrupted(f"{message}; the same command goes on from there", exit_code=exit_code)
     set_arrays(supernet.model, state.best_arrays)
     return state
 
@@ -172,8 +161,8 @@ def _optimizer_step(
     if not math.isfinite(totals["loss"]):
         supernet.clear_gradients()
         raise DynabertError(
-            f"{stage.name}: the loss is {totals['loss']} at step {step + 1}; the weights of the last checkpoint are "
-            f"good: lower the learning rate ({config.learning_rate:g}) or turn amp off, and run again"
+            f"{stage.name}: the loss is {totals['loss']} at step {step + 1}; checkpoints before it stay: lower the "
+            f"learning rate ({config.learning_rate:g}) or turn amp off, and start again with --overwrite_output_dir"
         )
     scaler.step(optimizer)
     scaler.update()

@@ -47,9 +47,22 @@ def split_task(task: Task, supernet: Supernet, config: TrainConfig) -> Split:
     features = tokenize_examples(task.train, supernet)
     if config.select_on == "dev":
         return Split(features, tokenize_examples(task.dev, supernet), "dev")
-    size = min(config.holdout_size, len(features) // 10)
-    kept, held_out = split_holdout(features.labels, num_examples=size, seed=config.seed)
+    kept, held_out = hold_out(features, config.holdout_size, seed=config.seed)
     return Split(features.select(kept), features.select(held_out), "holdout")
+
+
+def hold_out(features: Features, size: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide training examples into those to train on and those that stand in for unseen ones.
+
+    Args:
+        features: the training examples.
+        size: how many to hold out; at most a tenth are.
+        seed: with the same size and seed, every stage holds out the same ones.
+
+    Returns:
+        Indices of the examples to train on, and of those held out.
+    """
+    return split_holdout(features.labels, num_examples=min(size, len(features) // 10), seed=seed)
 
 
 def tokenize_examples(examples: Examples, supernet: Supernet, *, max_seq_length: int | None = None) -> Features:

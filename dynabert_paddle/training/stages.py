@@ -17,7 +17,7 @@ from dynabert_paddle.config import (
     WidthConfig,
     lasting_settings,
 )
-from dynabert_paddle.data.features import sequential_batches, split_holdout
+from dynabert_paddle.data.features import sequential_batches
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.folder import METADATA_FILE, check_absent, make_folder
 from dynabert_paddle.rewiring.importance import compute_importance
@@ -29,7 +29,7 @@ from dynabert_paddle.training.checkpoint import remove_checkpoints
 from dynabert_paddle.training.evaluate import evaluate_subnets
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.loop import Stage, Step, train
-from dynabert_paddle.training.split import digest, split_task, tokenize_examples
+from dynabert_paddle.training.split import digest, hold_out, split_task, tokenize_examples
 from dynabert_paddle.training.steps import distillation_step, full_model_step, label_loss, label_step
 
 
@@ -97,7 +97,7 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
     examples = task.train if per_batch else task.dev
     features = tokenize_examples(examples, supernet)
     if per_batch:
-        _, held_out = split_holdout(features.labels, num_examples=config.num_examples, seed=config.seed)
+        _, held_out = hold_out(features, config.holdout_size, seed=config.seed)
         features = features.select(held_out)
     batches = (
         features.collate(rows, supernet.pad_token_id)

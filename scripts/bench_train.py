@@ -1,0 +1,135 @@
+#!/usr/bin/env python
+"""What elasticity costs: a training step over all widths against the same widths as models of their own.
+
+Both sides do the same work on the same batch: the teacher's forward pass, and for every width a forward pass, the
+distillation loss and the backward pass, with dropout. They alternate, so that a machine whose speed drifts does not
+favour either; the figures are medians. The weights are random, which does not matter to the time.
+
+    python scripts/bench_train.py
+    python scripts/bench_train.py --shape 12x384 --seq_length 128 --repeats 9
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Annotated
+
+import typer
+
+from dynabert_paddle import runtime
+
+
+def main(
+    shape: Annotated[str, typer.Option("--shape", help="Layers x hidden size; heads are 32 wide.")] = "6x384",
+    batch_size: Annotated[int, typer.Option("--batch_size")] = 32,
+    seq_length: Annotated[list[int], typer.Option("--seq_length")] = [24, 64],  # noqa: B006 - typer copies it
+    repeats: Annotated[int, typer.Option("--repeats", min=1)] = 5,
+) -> None:
+    """Print the time of each part in ms, and the ratio of the supernet's step to the separate models' steps."""
+    runtime.import_paddle()
+    import paddle
+
+    versions = runtime.versions()
+    print(
+        f"{shape}, batch {batch_size}, {runtime.describe()['processor']}, {os.environ['OMP_NUM_THREADS']} threads, "
+        f"paddle {versions.get('paddlepaddle') or versions.get('paddlepaddle-gpu')}, {paddle.get_device()}"
+    )
+    for length in seq_length:
+        parts = make_parts(shape, batch_size, length)
+        times = alternate(parts, repeats)
+        print(f"length {length}:")
+        for name in parts:
+            print(f"  {name:<40} {median(times[name]) * 1000:8.1f} ms")
+        widths = [name.removeprefix("extracted ") for name in parts if name.startswith("extracted ")]
+        for width in widths:
+            ratios = [
+                inside / alone
+                for inside, alone in zip(times[f"in the supernet {width}"], times[f"extracted {width}"], strict=True)
+            ]
+            print(f"  {'ratio of ' + width + ', embedding not shared':<40} {median(ratios):8.3f}")
+        separate = [
+            sum(run) for run in zip(times["teacher forward"], *(times[f"extracted {w}"] for w in widths), strict=True)
+        ]
+        ratios = [step / alone for step, alone in zip(times["step over all widths"], separate, strict=True)]
+        print(f"  {'teacher forward + extracted steps':<40} {median(separate) * 1000:8.1f} ms")
+        print(f"  {'overhead ratio':<40} {median(ratios):8.3f}")
+
+
+def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[], None]]:
+    """Make what is measured: the teacher, each width inside the supernet and extracted, and the whole step.
+
+    Gradients are never cleared: within a step, too, all passes but the first add to what is there.
+    """
+    import numpy as np
+    import paddle
+    from paddlenlp.transformers import BertConfig, BertForSequenceClassification
+
+    from dynabert_paddle.config import WidthConfig
+    from dynabert_paddle.distill.losses import DistillationLoss, token_rows
+    from dynabert_paddle.supernet.extract import extract
+    from dynabert_paddle.supernet.supernet import Supernet
+    from dynabert_paddle.training.steps import distillation_step
+
+    layers, hidden = map(int, shape.split("x"))
+    sizes = {"hidden_size": hidden, "num_attention_heads": hidden // 32, "intermediate_size": 4 * hidden}
+    config = BertConfig(num_hidden_layers=layers, use_cache=False, **sizes)
+    supernet = Supernet(BertForSequenceClassification(config))
+    teacher = extract(supernet, supernet.full)
+    teacher.eval()
+    supernet.train()
+    widths = {f"w{subnet.heads[0] / (hidden // 32):.2f}": subnet
+              for subnet in supernet.search_space(depth_mults=[1.0]).grid().values()}  # fmt: skip
+    models = {name: extract(supernet, subnet) for name, subnet in widths.items()}
+
+    rng = np.random.default_rng(0)
+    batch = {
+        "input_ids": paddle.to_tensor(rng.integers(1000, 30000, (batch_size, length))),
+        "token_type_ids": paddle.zeros([batch_size, length], dtype="int64"),
+        "attention_mask": paddle.ones([batch_size, length], dtype="int64"),
+    }
+    settings = WidthConfig()
+    loss = DistillationLoss(lambda_logit=settings.lambda_logit, lambda_hidden=settings.lambda_hidden)
+    rows = token_rows(batch["attention_mask"])
+    step = distillation_step(supernet, teacher, widths, settings, regression=False)
+    target = {}
+
+    def teach() -> None:
+        with paddle.no_grad():
+            target["output"] = teacher(**batch)
+
+    def train(model: Supernet, subnet, full) -> None:
+        """One width alone; `full` names the teacher's layers that belong to the model's."""
+        loss(model(subnet, **batch), target["output"], full, rows=rows)["loss"].backward()
+
+    parts: dict[str, Callable[[], None]] = {"teacher forward": teach}
+    for name, subnet in widths.items():
+        parts[f"in the supernet {name}"] = lambda subnet=subnet: train(supernet, subnet, subnet)
+        parts[f"extracted {name}"] = lambda model=models[name], subnet=subnet: train(model, None, subnet)
+    parts["step over all widths"] = lambda: step(0, dict(batch), lambda value: value.backward())
+    return parts
+
+
+def alternate(parts: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+    """Time all parts in turn, after a round that is not counted.
+
+    Args:
+        parts: what to time, by name.
+        repeats: rounds.
+
+    Returns:
+        Seconds of each round, by name.
+    """
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(repeats + 1):
+        for name, part in parts.items():
+            start = time.perf_counter()
+            part()
+            times[name].append(time.perf_counter() - start)
+    return {name: seconds[1:] for name, seconds in times.items()}
+
+
+if __name__ == "__main__":
+    typer.run(main)
