@@ -151,9 +151,10 @@ def load_from_hub(name: str, *, labels: tuple[str, ...] | None = None, num_label
     try:
         model = AutoModelForSequenceClassification.from_pretrained(name, **options)
     except Exception as error:  # PaddleNLP raises whatever its downloader met
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
         raise ModelError(
-            f"'{name}' is neither built in ({', '.join(BUILT_IN)}) nor a folder, and PaddleNLP cannot get it: {reason}"
+            f"'{name}' is neither built in ({', '.join(BUILT_IN)}) nor a folder, and PaddleNLP cannot get it: "
+            f"{reason}: name a model folder, or run where there is a network.{did_you_mean(name, BUILT_IN)}"
         ) from None
     model.config.use_cache = False
     find_encoder(model)

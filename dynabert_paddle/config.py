@@ -61,7 +61,7 @@ class SpaceConfig(_Section):
 
 @dataclass(frozen=True)
 class TrainConfig(_Section):
-    """How a stage trains; the defaults are the paper's (appendix B) and its authors' code's."""
+    """How a stage trains; the defaults are those of the paper's authors' code."""
 
     num_train_epochs: float = _option(3.0, "passes over the training data")
     max_steps: int | None = _option(None, "optimizer steps, in place of num_train_epochs")

@@ -66,7 +66,7 @@ make_venv() {
     [[ -n $python ]] || die "no Python 3.10, 3.11 or 3.12 found: install one (Debian, Ubuntu: 'apt-get install python3 python3-venv') or name it with PYTHON=..."
 
     say "making .venv with $("$python" --version) ($python)"
-    rm -rf "$venv"
+    rm -rf "$venv/bin" && rm -rf "$venv" # in this order nothing half removed can pass for usable
     mkdir "$venv"
     touch "$incomplete"
     "$python" -m venv "$venv" >"$log" 2>&1 || die "making .venv failed; see .venv/install.log"

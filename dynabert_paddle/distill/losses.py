@@ -1,4 +1,4 @@
-"""Knowledge distillation through PaddleSlim's losses (DynaBERT, section 2.2, equations 2 to 4)."""
+"""Knowledge distillation through PaddleSlim's losses (DynaBERT, section 2.1)."""
 
 from __future__ import annotations
 

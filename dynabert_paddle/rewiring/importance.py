@@ -1,4 +1,4 @@
-"""How much the loss would change without a head or a neuron (DynaBERT, section 2.1, equation 1).
+"""How much the loss would change without a head or a neuron (DynaBERT, section 2.1).
 
 To first order, removing a part with output o changes the loss by |dL/do * o|.
 """

@@ -48,7 +48,7 @@ class RunLog:
         self._writer.add_hparams(values, metrics)
         self._stage = stage
         self._total = total_steps
-        self._live = console.is_terminal
+        self._live = console.is_terminal or console.is_jupyter
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -126,7 +126,7 @@ def train_width(
     config: WidthConfig | None = None,
     overwrite: bool = False,
 ) -> Supernet:
-    """Stage 2: distil the fine-tuned model into every width at full depth (section 2.2, DynaBERT_W).
+    """Stage 2: distil the fine-tuned model into every width at full depth (DynaBERT_W, section 2.1).
 
     Args:
         supernet: the rewired model, trained in place.
@@ -168,7 +168,7 @@ def train_depth(
     config: DepthConfig | None = None,
     overwrite: bool = False,
 ) -> Supernet:
-    """Stage 3: distil the width-adaptive model into every width and depth (section 2.3, DynaBERT).
+    """Stage 3: distil the width-adaptive model into every width and depth (DynaBERT, section 2.2).
 
     The teacher is the full-width model as it is when the stage begins, for all widths, as in the authors' code.
 

@@ -1,0 +1,418 @@
+"""The training loop: steps, learning rate, gradients, the best weights, stopping, and losses that are not finite."""
+
+import json
+import os
+import signal
+import threading
+
+import numpy as np
+import paddle
+import pytest
+from conftest import make_bert
+
+from dynabert_paddle.backbone import to_arrays
+from dynabert_paddle.config import FinalConfig, FinetuneConfig
+from dynabert_paddle.data.features import Features
+from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.loop import Interrupted, Stage, train
+from dynabert_paddle.training.steps import full_model_step, label_step
+from dynabert_paddle.weights import read_safetensors
+
+# Adam divides a gradient g by |g| + epsilon: with an epsilon that dwarfs g, and a learning rate as large, the first
+# step subtracts g itself, so that the gradient of a step can be read off the weights.
+GRADIENT_DESCENT = {"learning_rate": 1e4, "adam_epsilon": 1e4}
+
+
+def make_supernet(*, dropout=0.0, num_labels=2, **config):
+    dropouts = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return Supernet(make_bert(num_labels=num_labels, num_layers=2, vocab_size=50, **dropouts, **config))
+
+
+def make_features(num=8, *, length=6, seed=0):
+    """Rows of one length, so that no batch holds padding."""
+    rng = np.random.default_rng(seed)
+    return Features(
+        rng.integers(5, 50, num * length).astype("int32"),
+        np.zeros(num * length, dtype="uint8"),
+        np.arange(0, (num + 1) * length, length),
+        np.arange(num) % 2,
+    )
+
+
+def make_stage(supernet, *, step=None, evaluate=None):
+    """Fine-tuning, by default with a score that never changes."""
+    subnets = {"w1.00d1.00": supernet.full}
+    evaluate = evaluate or (lambda: {"w1.00d1.00": {"accuracy": 0.5}})
+    return Stage("finetune", step or full_model_step(supernet), evaluate, subnets, "accuracy", "holdout")
+
+
+def run(supernet, output_dir, *, features=None, stage=None, **config):
+    """Train, and return the state and what was logged."""
+    output_dir.mkdir(exist_ok=True)
+    config = FinetuneConfig(**{"logging_steps": 1, "eval_steps": 1000, "save_steps": 0, "max_grad_norm": 0.0} | config)
+    features = features or make_features()
+    stage = stage or make_stage(supernet)
+    state = train(supernet, features, stage, config=config, output_dir=output_dir, settings={})
+    return state, [json.loads(line) for line in (output_dir / "train.jsonl").read_text().splitlines()]
+
+
+def difference(before, after):
+    """All changes of weights in one vector."""
+    return np.concatenate([(after[name] - before[name]).ravel() for name in sorted(before)])
+
+
+def gradient_step(output_dir, *, stage=None, **config):
+    """The vector that one step of gradient descent adds to a fresh model's weights."""
+    supernet = make_supernet()
+    before = to_arrays(supernet.model)
+    stage = stage(supernet) if stage else None
+    run(supernet, output_dir, stage=stage, **{"max_steps": 1, "per_device_train_batch_size": 8} | config)
+    after = to_arrays(supernet.model)
+    return difference(before, after)
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "steps"),
+    [
+        (8, {"per_device_train_batch_size": 4, "num_train_epochs": 3}, 6),
+        (9, {"per_device_train_batch_size": 4, "num_train_epochs": 1}, 3),
+        (9, {"per_device_train_batch_size": 4, "num_train_epochs": 2, "gradient_accumulation_steps": 2}, 4),
+        (8, {"per_device_train_batch_size": 4, "num_train_epochs": 0.5}, 1),
+        (8, {"per_device_train_batch_size": 4, "num_train_epochs": 0.01}, 1),
+        (8, {"per_device_train_batch_size": 4, "num_train_epochs": 3, "max_steps": 2}, 2),
+    ],
+)
+def test_number_of_steps_follows_from_epochs_or_max_steps(tmp_path, rows, settings, steps):
+    state, lines = run(make_supernet(), tmp_path, features=make_features(rows), **settings)
+    assert state.step == steps
+    assert [line["step"] for line in lines if "train/loss" in line] == list(range(1, steps + 1))
+
+
+def test_an_epoch_reads_every_example_once_and_in_its_own_order(tmp_path):
+    seen = []
+    supernet = make_supernet()
+    inner = full_model_step(supernet)
+
+    def step(index, batch, backward):
+        seen.append(batch["input_ids"].numpy())
+        return inner(index, batch, backward)
+
+    features = make_features(12)
+    run(
+        supernet,
+        tmp_path,
+        features=features,
+        stage=make_stage(supernet, step=step),
+        per_device_train_batch_size=4,
+        num_train_epochs=2,
+    )
+    expected = sorted(map(tuple, features.input_ids.reshape(12, -1).tolist()))
+    epochs = [np.concatenate(seen[:3]).tolist(), np.concatenate(seen[3:]).tolist()]
+    assert [sorted(map(tuple, epoch)) for epoch in epochs] == [expected, expected]
+    assert epochs[0] != epochs[1]
+
+
+def test_learning_rate_rises_then_decays_linearly_to_zero(tmp_path):
+    _, lines = run(make_supernet(), tmp_path, max_steps=10, warmup_ratio=0.2, learning_rate=1.6e-4)
+    # Two steps up to the peak, then eight equal steps down, of which the last would be 0 after the end.
+    expected = [0.8e-4, 1.6e-4, *(1.6e-4 * k / 8 for k in (8, 7, 6, 5, 4, 3, 2, 1))]
+    np.testing.assert_allclose([line["train/learning_rate"] for line in lines if "train/loss" in line], expected)
+
+
+def test_learning_rate_without_warmup_starts_at_the_peak(tmp_path):
+    _, lines = run(make_supernet(), tmp_path, max_steps=4, learning_rate=4e-4)
+    assert [line["train/learning_rate"] for line in lines if "train/loss" in line] == pytest.approx(
+        [4e-4, 3e-4, 2e-4, 1e-4]
+    )
+
+
+def test_learning_rate_that_is_logged_is_the_one_that_is_used(tmp_path):
+    supernet = make_supernet()
+    before = to_arrays(supernet.model)
+    _, lines = run(supernet, tmp_path, max_steps=1, warmup_ratio=0.0, learning_rate=3e-3)
+    # Adam's first step moves a weight by the learning rate, as far as its gradient is above epsilon.
+    assert np.abs(difference(before, to_arrays(supernet.model))).max() == pytest.approx(3e-3, rel=1e-3)
+    assert lines[0]["train/learning_rate"] == pytest.approx(3e-3)
+
+
+def test_accumulating_two_batches_equals_one_of_twice_the_size(tmp_path):
+    whole = gradient_step(tmp_path / "whole", per_device_train_batch_size=8, **GRADIENT_DESCENT)
+    halves = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    accumulated = gradient_step(tmp_path / "halves", **halves, **GRADIENT_DESCENT)
+    assert np.abs(whole).max() > 1e-2
+    np.testing.assert_allclose(accumulated, whole, atol=1e-6)
+
+
+def test_accumulated_loss_is_the_mean_of_its_batches(tmp_path):
+    _, whole = run(make_supernet(), tmp_path / "a", max_steps=1, per_device_train_batch_size=8)
+    _, halves = run(
+        make_supernet(), tmp_path / "b", max_steps=1, per_device_train_batch_size=4, gradient_accumulation_steps=2
+    )
+    assert halves[0]["train/loss"] == pytest.approx(whole[0]["train/loss"], abs=1e-6)
+
+
+def every_width(supernet):
+    """A stage that trains four sub-networks in each step."""
+    space = supernet.search_space(depth_mults=(1.0,))
+    step = label_step(supernet, space.grid(), FinalConfig())
+    return make_stage(supernet, step=step)
+
+
+@pytest.mark.parametrize("stage", [None, every_width])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_clipping_acts_on_the_summed_gradients(tmp_path, stage, accumulation):
+    settings = {
+        "per_device_train_batch_size": 8 // accumulation,
+        "gradient_accumulation_steps": accumulation,
+        **GRADIENT_DESCENT,
+    }
+    free = gradient_step(tmp_path / "free", stage=stage, **settings)
+    norm = np.linalg.norm(free)
+    assert norm > 0.5
+    clipped = gradient_step(tmp_path / "clipped", stage=stage, max_grad_norm=float(norm / 4), **settings)
+    np.testing.assert_allclose(clipped, free / 4, atol=1e-3 * np.abs(free).max())
+    loose = gradient_step(tmp_path / "loose", stage=stage, max_grad_norm=float(norm * 1.01), **settings)
+    np.testing.assert_allclose(loose, free, atol=1e-6)
+
+
+def test_weight_decay_spares_biases_and_norms(tmp_path):
+    supernet = make_supernet()
+
+    def step(index, batch, backward):
+        batch.pop("labels")
+        loss = 0 * supernet(**batch).logits.sum()
+        backward(loss)
+        return {"loss": loss}
+
+    before = to_arrays(supernet.model)
+    run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=1, weight_decay=0.5, learning_rate=0.1)
+    for name, after in to_arrays(supernet.model).items():
+        spared = name.endswith("bias") or "norm" in name
+        np.testing.assert_allclose(after, before[name] * (1 if spared else 1 - 0.1 * 0.5), rtol=1e-5, err_msg=name)
+
+
+def test_best_weights_are_kept_and_left_in_the_model(tmp_path):
+    supernet = make_supernet()
+    scores, snapshots = iter([0.1, 0.9, 0.9, 0.5]), []
+
+    def evaluate():
+        snapshots.append(to_arrays(supernet.model))
+        return {"w1.00d1.00": {"accuracy": next(scores)}}
+
+    state, lines = run(
+        supernet,
+        tmp_path,
+        stage=make_stage(supernet, evaluate=evaluate),
+        max_steps=4,
+        eval_steps=1,
+        learning_rate=1e-2,
+    )
+    # Of equal scores the first one counts.
+    assert (state.best_step, state.best_score, state.best_metrics) == (2, 0.9, {"w1.00d1.00": {"accuracy": 0.9}})
+    left = to_arrays(supernet.model)
+    assert all(np.array_equal(left[name], snapshots[1][name]) for name in left)
+    assert np.abs(difference(snapshots[1], snapshots[3])).max() > 1e-3
+    assert [line["eval/accuracy/w1.00d1.00"] for line in lines if "train/loss" not in line] == [0.1, 0.9, 0.9, 0.5]
+
+
+def test_best_is_the_mean_over_sub_networks(tmp_path):
+    supernet = make_supernet()
+    scores = iter([(0.9, 0.1), (0.6, 0.6), (0.95, 0.1)])
+
+    def evaluate():
+        return {name: {"accuracy": value} for name, value in zip("ab", next(scores), strict=True)}
+
+    stage = make_stage(supernet, evaluate=evaluate)
+    state, _ = run(supernet, tmp_path, stage=stage, max_steps=3, eval_steps=1)
+    assert (state.best_step, state.best_score) == (2, pytest.approx(0.6))
+
+
+def test_evaluation_is_due_once_an_epoch_by_default_and_at_the_end(tmp_path):
+    settings = {"per_device_train_batch_size": 4, "max_steps": 5, "eval_steps": 0}
+    _, lines = run(make_supernet(), tmp_path, **settings)  # two steps an epoch
+    assert [line["step"] for line in lines if "train/loss" not in line] == [2, 4, 5]
+
+
+def test_loss_goes_down_until_a_toy_task_is_learned(tmp_path):
+    supernet = make_supernet(dropout=0.1)
+    features = make_features(64)
+    features.input_ids.reshape(64, -1)[:, 1] = 5 + features.labels  # the second token is the label
+    _, lines = run(
+        supernet, tmp_path, features=features, max_steps=60, learning_rate=3e-3, per_device_train_batch_size=16
+    )
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert np.mean(losses[:3]) > 0.5
+    assert np.mean(losses[-3:]) < 0.1
+
+
+def test_bf16_trains_float32_weights_and_differs_from_full_precision(tmp_path):
+    losses = {}
+    for amp in ("off", "bf16"):
+        supernet = make_supernet()
+        _, lines = run(supernet, tmp_path / amp, amp=amp, max_steps=3, learning_rate=1e-3)
+        losses[amp] = np.array([line["train/loss"] for line in lines if "train/loss" in line])
+        assert {array.dtype for array in to_arrays(supernet.model).values()} == {np.dtype("float32")}
+    np.testing.assert_allclose(losses["bf16"], losses["off"], rtol=0.05)
+    assert not np.array_equal(losses["bf16"], losses["off"])
+
+
+def test_a_seed_gives_the_same_run_and_another_seed_another(tmp_path):
+    weights = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        supernet = make_supernet(dropout=0.1)
+        run(supernet, tmp_path / name, max_steps=3, per_device_train_batch_size=4, seed=seed, learning_rate=1e-3)
+        weights.append(to_arrays(supernet.model))
+    assert not difference(weights[0], weights[1]).any()
+    assert difference(weights[0], weights[2]).any()
+
+
+def stop_with(number, *, at, supernet, inner=None):
+    """A step that gets a signal while it works."""
+    inner = inner or full_model_step(supernet)
+
+    def step(index, batch, backward):
+        if index + 1 == at:
+            os.kill(os.getpid(), number)
+        return inner(index, batch, backward)
+
+    return make_stage(supernet, step=step)
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number, exit_code):
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    supernet = make_supernet(dropout=0.1)
+    stage = stop_with(number, at=3, supernet=supernet)
+    with pytest.raises(Interrupted, match="stopped after step 3 of 6") as caught:
+        run(supernet, tmp_path / "stopped", stage=stage, max_steps=6, learning_rate=1e-3)
+    assert caught.value.exit_code == exit_code
+    assert [path.name for path in (tmp_path / "stopped").glob("checkpoint-*")] == ["checkpoint-3"]
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+    resumed = make_supernet(dropout=0.1, seed=9)  # other weights, which the checkpoint replaces
+    state, lines = run(resumed, tmp_path / "stopped", max_steps=6, learning_rate=1e-3)
+    whole = make_supernet(dropout=0.1)
+    _, whole_lines = run(whole, tmp_path / "whole", max_steps=6, learning_rate=1e-3)
+    assert state.step == 6
+    assert not difference(to_arrays(resumed.model), to_arrays(whole.model)).any()
+    assert lines == whole_lines
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_last_step_still_stops_what_comes_after(tmp_path, number):
+    """A chain of stages must not go on to its next stage, for hours, after it was asked to stop."""
+    supernet = make_supernet()
+    heard = []
+    before = signal.signal(number, lambda *_: heard.append(True))
+    try:
+        run(supernet, tmp_path, stage=stop_with(number, at=2, supernet=supernet), max_steps=2)
+    except Interrupted:
+        heard.append(True)
+    finally:
+        signal.signal(number, before)
+    assert heard
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    supernet = make_supernet()
+    inner = full_model_step(supernet)
+    finished = []
+
+    def step(index, batch, backward):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        parts = inner(index, batch, backward)
+        finished.append(index)
+        return parts
+
+    with pytest.raises(KeyboardInterrupt):
+        run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=3)
+    assert not finished
+
+
+def test_training_works_outside_of_the_main_thread(tmp_path):
+    states = []
+    thread = threading.Thread(target=lambda: states.append(run(make_supernet(), tmp_path, max_steps=2)[0]))
+    thread.start()
+    thread.join()
+    assert states[0].step == 2
+
+
+@pytest.mark.parametrize("save_steps", [1, 2])
+def test_a_loss_that_is_not_finite_stops_and_leaves_a_good_checkpoint(tmp_path, save_steps):
+    """The message promises that the last checkpoint's weights are good."""
+    supernet = make_supernet()
+    inner = full_model_step(supernet)
+
+    def step(index, batch, backward):
+        def explode(loss):
+            backward(loss * float("inf") if index == 3 else loss)
+
+        return inner(index, batch, explode)
+
+    stage = make_stage(supernet, step=step)
+    with pytest.raises(DynabertError, match=r"(?i)(loss|gradient).*step [45]\b"):
+        run(supernet, tmp_path, stage=stage, max_steps=8, save_steps=save_steps)
+    checkpoint = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    weights = read_safetensors(checkpoint / "model.safetensors")
+    assert all(np.isfinite(array).all() for array in weights.values()), checkpoint.name
+
+
+def test_a_nan_loss_names_the_step_and_the_remedy(tmp_path):
+    supernet = make_supernet()
+    inner = full_model_step(supernet)
+
+    def step(index, batch, backward):
+        parts = inner(index, batch, backward)
+        return {"loss": parts["loss"] * float("nan")} if index == 4 else parts
+
+    with pytest.raises(DynabertError, match=r"finetune: the loss is nan at step 5;.*lower the learning rate \(0\.001\)"):
+        run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=8, save_steps=2, learning_rate=1e-3)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-4"]
+
+
+def test_weights_that_broke_in_the_last_step_are_not_called_finished(tmp_path):
+    """The loss of the last step is finite, its update is not: nothing good is left to save."""
+    supernet = make_supernet()
+    inner = full_model_step(supernet)
+
+    def step(index, batch, backward):
+        return inner(index, batch, lambda loss: backward(loss * float("inf")))
+
+    with pytest.raises(DynabertError):
+        run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=1)
+
+
+def test_evaluation_leaves_dropout_on(tmp_path):
+    supernet = make_supernet(dropout=0.1)
+    modes = []
+    inner = full_model_step(supernet)
+
+    def step(index, batch, backward):
+        modes.append(supernet.training and supernet.model.training)
+        return inner(index, batch, backward)
+
+    run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=3, eval_steps=1)
+    assert modes == [True, True, True]
+
+
+def test_steps_of_paddle_generator_follow_from_the_step_alone(tmp_path):
+    """What was drawn before a step, by an evaluation or another stage, must not change it."""
+    draws = []
+
+    def watch(name, noise):
+        supernet = make_supernet(dropout=0.1)
+        inner = full_model_step(supernet)
+
+        def step(index, batch, backward):
+            draws.append(float(paddle.rand([1])))
+            paddle.rand([noise])
+            return inner(index, batch, backward)
+
+        run(supernet, tmp_path / name, stage=make_stage(supernet, step=step), max_steps=2)
+
+    watch("a", 1)
+    watch("b", 7)
+    assert draws[:2] == draws[2:]
+    assert draws[0] != draws[1]

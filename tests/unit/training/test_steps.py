@@ -1,0 +1,214 @@
+"""The work of one step: which sub-networks it trains, which loss, which gradients."""
+
+import numpy as np
+import paddle
+import pytest
+from conftest import make_batch, make_bert
+
+from dynabert_paddle.backbone import to_arrays
+from dynabert_paddle.config import FinalConfig, WidthConfig
+from dynabert_paddle.supernet.extract import extract
+from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+from dynabert_paddle.training.steps import (
+    choose_subnets,
+    distillation_step,
+    full_model_step,
+    label_loss,
+    label_step,
+)
+
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+SANDWICH = FinalConfig(subnets_per_step="sandwich", num_random_subnets=2, seed=5)
+
+
+def make_supernet(**config):
+    return Supernet(make_bert(vocab_size=1500, **NO_DROPOUT, **config))
+
+
+def tensors(**options):
+    return to_tensors(make_batch(vocab_size=1500, **options))
+
+
+def take_step(step, batch, *, index=0):
+    """Run a step; returns its loss parts as numbers."""
+    return {name: float(value) for name, value in step(index, batch, lambda loss: loss.backward()).items()}
+
+
+def gradients(supernet):
+    return {
+        name: parameter.grad.numpy()
+        for name, parameter in supernet.model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return make_supernet().search_space().grid()
+
+
+@pytest.mark.parametrize("num_random", [0, 1, 2, 5])
+def test_a_sandwich_has_the_largest_the_smallest_and_distinct_others(grid, num_random):
+    config = FinalConfig(subnets_per_step="sandwich", num_random_subnets=num_random)
+    every = list(grid.values())
+    for step in range(50):
+        chosen = choose_subnets(grid, config, step)
+        assert chosen[0] == grid["w1.00d1.00"]
+        assert chosen[-1] == grid["w0.25d0.50"]
+        assert len(chosen) == len(set(chosen)) == 2 + num_random
+        positions = [every.index(subnet) for subnet in chosen]
+        assert positions == sorted(positions)
+
+
+def test_the_random_ones_follow_from_seed_and_step(grid):
+    first = [choose_subnets(grid, SANDWICH, step) for step in range(40)]
+    paddle.rand([3])
+    np.random.rand(3)
+    assert [choose_subnets(grid, SANDWICH, step) for step in range(40)] == first
+    other = FinalConfig(subnets_per_step="sandwich", num_random_subnets=2, seed=6)
+    assert [choose_subnets(grid, other, step) for step in range(40)] != first
+    # 40 steps draw 80 times from 10: that one of them never comes has a chance of 10 * 0.8**40, 0.1 %.
+    assert {subnet for chosen in first for subnet in chosen} == set(grid.values())
+
+
+@pytest.mark.parametrize("config", [FinalConfig(), WidthConfig(subnets_per_step="all")])
+def test_by_default_a_step_trains_every_sub_network(grid, config):
+    assert choose_subnets(grid, config, 3) == list(grid.values())
+
+
+def test_a_sandwich_of_a_small_grid_is_all_of_it(grid):
+    few = dict(list(grid.items())[:4])
+    assert choose_subnets(few, SANDWICH, 0) == list(few.values())
+    assert choose_subnets({"w1.00d1.00": grid["w1.00d1.00"]}, SANDWICH, 0) == [grid["w1.00d1.00"]]
+
+
+def test_label_loss_of_classes_is_the_mean_cross_entropy():
+    logits = np.random.default_rng(0).normal(0, 2, (6, 3))
+    labels = np.array([0, 2, 1, 1, 0, 2])
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = -np.log(probabilities[np.arange(6), labels]).mean()
+    assert float(label_loss(paddle.to_tensor(logits), paddle.to_tensor(labels))) == pytest.approx(expected)
+
+
+def test_label_loss_of_values_is_the_mean_squared_error():
+    logits = np.random.default_rng(0).normal(0, 2, (6, 1)).astype("float32")
+    labels = np.arange(6, dtype="float32")
+    expected = np.mean((logits[:, 0] - labels) ** 2)
+    assert float(label_loss(paddle.to_tensor(logits), paddle.to_tensor(labels))) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_full_model_step_is_plain_training():
+    supernet, plain = make_supernet(), make_supernet().model
+    parts = take_step(full_model_step(supernet), tensors())
+    batch = tensors()
+    loss = paddle.nn.functional.cross_entropy(
+        plain(batch["input_ids"], batch["token_type_ids"], attention_mask=batch["attention_mask"]), batch["labels"]
+    )
+    loss.backward()
+    assert parts == {"loss": pytest.approx(float(loss), rel=1e-6)}
+    for name, parameter in plain.named_parameters():
+        np.testing.assert_allclose(gradients(supernet)[name], parameter.grad.numpy(), atol=1e-6, err_msg=name)
+
+
+def test_label_step_sums_the_gradients_of_its_sub_networks(grid):
+    """The reference runs each sub-network alone from the tokens, without the embedding that they share."""
+    supernet, reference = make_supernet(), make_supernet()
+    parts = take_step(label_step(supernet, grid, FinalConfig()), tensors())
+    losses = []
+    for subnet in grid.values():
+        batch = tensors()
+        labels = batch.pop("labels")
+        loss = label_loss(reference(subnet, **batch).logits, labels)
+        loss.backward()
+        losses.append(float(loss))
+    assert parts == {"loss": pytest.approx(np.mean(losses), rel=1e-5)}
+    expected = gradients(reference)
+    assert set(gradients(supernet)) == set(expected)
+    for name, gradient in gradients(supernet).items():
+        scale = np.abs(expected[name]).max()
+        np.testing.assert_allclose(gradient, expected[name], atol=max(1e-6, 1e-5 * scale), err_msg=name)
+    assert np.abs(gradients(supernet)["bert.embeddings.word_embeddings.weight"]).max() > 1e-4
+
+
+def test_label_step_trains_only_the_sandwich(grid):
+    supernet, reference = make_supernet(), make_supernet()
+    take_step(label_step(supernet, grid, SANDWICH), tensors(), index=7)
+    for subnet in choose_subnets(grid, SANDWICH, 7):
+        batch = tensors()
+        labels = batch.pop("labels")
+        label_loss(reference(subnet, **batch).logits, labels).backward()
+    for name, gradient in gradients(supernet).items():
+        np.testing.assert_allclose(gradient, gradients(reference)[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def distil(config, batch, *, student=None, teacher=None, subnets=None, regression=False):
+    student = student or make_supernet()
+    teacher = teacher or extract(student, student.full)
+    subnets = subnets or student.search_space(depth_mults=(1.0,)).grid()
+    return take_step(distillation_step(student, teacher, subnets, config, regression=regression), batch)
+
+
+def test_distillation_runs_the_teacher_without_dropout_or_gradients():
+    student, teacher = make_supernet(), Supernet(make_bert(vocab_size=1500, seed=1))  # with dropout
+    before = to_arrays(teacher.model)
+    losses = [distil(WidthConfig(), tensors(), student=student, teacher=teacher) for _ in range(2)]
+    assert losses[0] == losses[1]
+    assert not gradients(teacher)
+    assert all(np.array_equal(array, before[name]) for name, array in to_arrays(teacher.model).items())
+
+
+def test_distilling_a_model_into_itself_has_no_hidden_loss():
+    student = make_supernet()
+    parts = distil(WidthConfig(), tensors(), student=student, subnets={"w1.00d1.00": student.full})
+    assert parts["hidden"] == pytest.approx(0, abs=1e-6)
+    # What is left of the soft cross-entropy is the entropy of the teacher's own prediction.
+    student.eval()
+    batch = tensors()
+    batch.pop("labels")
+    probabilities = paddle.nn.functional.softmax(student(**batch).logits).numpy()
+    entropy = -(probabilities * np.log(probabilities)).sum(axis=1).mean()
+    assert parts["logit"] == pytest.approx(entropy, rel=1e-4)
+    assert parts["loss"] == pytest.approx(parts["logit"] + parts["hidden"], rel=1e-6)
+
+
+def test_distillation_needs_no_labels():
+    batch = tensors()
+    with_labels = distil(WidthConfig(), dict(batch))
+    batch.pop("labels")
+    assert distil(WidthConfig(), batch) == with_labels
+
+
+def widen(batch, *, columns):
+    """The same batch with more padding."""
+    return {
+        name: value if name == "labels" else paddle.nn.functional.pad(value, [0, 0, 0, columns])
+        for name, value in batch.items()
+    }
+
+
+@pytest.mark.parametrize("mask_padding", [True, False])
+def test_padding_counts_only_where_it_is_asked_for(mask_padding):
+    config = WidthConfig(mask_padding=mask_padding, lambda_logit=0.0, lambda_hidden=1.0)
+    narrow = distil(config, tensors())["hidden"]
+    wide = distil(config, widen(tensors(), columns=20))["hidden"]
+    assert (wide == pytest.approx(narrow, rel=1e-4)) is mask_padding
+
+
+def test_the_weights_of_the_losses_scale_their_parts():
+    one = distil(WidthConfig(lambda_logit=1.0, lambda_hidden=1.0), tensors())
+    other = distil(WidthConfig(lambda_logit=3.0, lambda_hidden=0.5), tensors())
+    assert other["logit"] == pytest.approx(3 * one["logit"], rel=1e-5)
+    assert other["hidden"] == pytest.approx(0.5 * one["hidden"], rel=1e-4)
+
+
+def test_regression_distils_values_by_their_squared_error():
+    student = make_supernet(num_labels=1)
+    teacher = Supernet(make_bert(num_labels=1, vocab_size=1500, seed=1))
+    config = WidthConfig(lambda_hidden=0.0)
+    full = {"w1.00d1.00": student.full}
+    parts = distil(config, tensors(), student=student, teacher=teacher, subnets=full, regression=True)
+    student.eval()
+    batch = tensors()
+    batch.pop("labels")
+    expected = np.mean((student(**batch).logits.numpy() - teacher(**batch).logits.numpy()) ** 2)
+    assert parts["loss"] == pytest.approx(expected, rel=1e-4)
