@@ -13,6 +13,7 @@ from dynabert_paddle.data.metrics import compute_metrics
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.split import tokenize_examples
 
 
@@ -124,6 +125,7 @@ def evaluate_named(
     space = trained_space(supernet)
     subnets = {name: space.parse(name) for name in names}
     features = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)
+    logger.info("evaluating %d sub-network%s on dev", len(subnets), "" if len(subnets) == 1 else "s")
     scores = evaluate_subnets(supernet, features, subnets, metrics=task.metrics, batch_size=batch_size)
     return [{"subnet": name, **scores[name], **_costs(space, subnet)} for name, subnet in subnets.items()]
 

@@ -103,6 +103,7 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
         features.collate(rows, supernet.pad_token_id)
         for rows in sequential_batches(features.lengths, config.per_device_eval_batch_size)
     )
+    logger.info("rewire: reading the importance of heads and neurons from %d examples", len(features))
     importance = compute_importance(supernet, batches, label_loss, clear_gradients=per_batch)
     importance = sort_by_importance(supernet, importance)
     supernet.metadata = supernet.metadata.replace(

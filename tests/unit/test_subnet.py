@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from fractions import Fraction
+from itertools import pairwise
 from math import floor
 
 import pytest
@@ -86,7 +87,7 @@ def test_kept_layers_ascend_within_the_model_and_are_round_half_up_many(num_laye
     assume(depth >= 1)
     kept = space_of(num_layers, depth_mults=(1.0,)).subnet(depth_mult=depth_mult).layers
     assert len(kept) == depth
-    assert all(a < b for a, b in zip(kept, kept[1:], strict=False))
+    assert all(a < b for a, b in pairwise(kept))
     assert kept[0] == 0
     assert kept[-1] < num_layers
     assert kept == tuple(i * exact.denominator // exact.numerator for i in range(depth))

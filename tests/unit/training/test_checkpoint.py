@@ -1,0 +1,216 @@
+"""Checkpoints: what is saved comes back, older ones go only after the new one is whole, damage is named."""
+
+import json
+import resource
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import paddle
+import pytest
+from conftest import make_batch, make_bert
+
+from dynabert_paddle.backbone import to_arrays
+from dynabert_paddle.errors import DynabertError, ModelError, UsageError
+from dynabert_paddle.training.checkpoint import TrainState, load_checkpoint, remove_checkpoints, save_checkpoint
+
+SETTINGS = {"learning_rate": 0.001, "subnets": ["w1.00d1.00"], "seed": 42}
+
+
+class Training:
+    """A model with its optimizer and scaler, without dropout."""
+
+    def __init__(self, *, seed=0, **config):
+        dropouts = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        self.model = make_bert(vocab_size=1500, num_layers=1, seed=seed, **dropouts, **config)
+        self.optimizer = paddle.optimizer.AdamW(1e-2, parameters=self.model.parameters())
+        self.scaler = paddle.amp.GradScaler(enable=False)
+
+    @property
+    def parts(self):
+        return self.model, self.optimizer, self.scaler
+
+    def step(self, seed):
+        batch = {name: paddle.to_tensor(value) for name, value in make_batch(vocab_size=1500, seed=seed).items()}
+        labels = batch.pop("labels")
+        paddle.nn.functional.cross_entropy(self.model(**batch), labels).backward()
+        self.optimizer.step()
+        self.optimizer.clear_grad()
+
+
+@contextmanager
+def small_disk(size):
+    """Files cannot grow beyond `size` bytes: the same error, but for its number, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def save(training, folder, step, **changes):
+    state = TrainState(step=step, **changes)
+    return save_checkpoint(folder, state, *training.parts, settings=SETTINGS)
+
+
+def load(training, folder, settings=SETTINGS):
+    return load_checkpoint(folder, *training.parts, settings=settings)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def training():
+    training = Training()
+    training.step(0)
+    return training
+
+
+def test_without_a_checkpoint_a_run_begins_at_0(tmp_path, training):
+    before = to_arrays(training.model)
+    assert load(training, tmp_path) == TrainState()
+    assert all(np.array_equal(array, before[name]) for name, array in to_arrays(training.model).items())
+
+
+def test_a_checkpoint_brings_weights_moments_and_state_back(tmp_path, training):
+    best = {"classifier.bias": np.arange(3, dtype="float32")}
+    metrics = {"w1.00d1.00": {"accuracy": 0.5}}
+    folder = save(training, tmp_path, 7, best_score=0.5, best_step=3, best_metrics=metrics, best_arrays=best)
+    assert folder == tmp_path / "checkpoint-7"
+    other = Training(seed=3)  # whose parameters Paddle names by other numbers
+    state = load(other, tmp_path)
+    assert (state.step, state.best_score, state.best_step, state.best_metrics) == (7, 0.5, 3, metrics)
+    assert list(state.best_arrays) == ["classifier.bias"]
+    np.testing.assert_array_equal(state.best_arrays["classifier.bias"], best["classifier.bias"])
+    # Equal moments and powers of the betas show in the steps that follow.
+    for seed in (1, 2):
+        training.step(seed)
+        other.step(seed)
+    expected = to_arrays(training.model)
+    assert all(np.array_equal(array, expected[name]) for name, array in to_arrays(other.model).items())
+
+
+def test_moments_matter_for_the_test_above(tmp_path, training):
+    """Without them the next step would be another one."""
+    save(training, tmp_path, 7)
+    forgetful = Training(seed=3)
+    load(forgetful, tmp_path)
+    forgetful.optimizer = paddle.optimizer.AdamW(1e-2, parameters=forgetful.model.parameters())
+    training.step(1)
+    forgetful.step(1)
+    expected = to_arrays(training.model)
+    assert not all(np.array_equal(array, expected[name]) for name, array in to_arrays(forgetful.model).items())
+
+
+def test_before_the_first_evaluation_there_is_no_best(tmp_path, training):
+    folder = save(training, tmp_path, 1)
+    assert not (folder / "best.safetensors").exists()
+    assert json.loads((folder / "state.json").read_text())["best_score"] is None  # JSON has no -infinity
+    assert load(training, tmp_path) == TrainState(step=1)
+
+
+def test_older_checkpoints_go_and_the_newest_by_number_stays(tmp_path, training):
+    for step in (9, 10, 100):
+        save(training, tmp_path, step)
+        assert names(tmp_path) == [f"checkpoint-{step}"]
+    shutil.copytree(tmp_path / "checkpoint-100", tmp_path / "checkpoint-99")
+    state = tmp_path / "checkpoint-99" / "state.json"
+    state.write_text(state.read_text().replace('"step": 100', '"step": 99'))
+    assert load(training, tmp_path).step == 100
+
+
+def test_other_names_are_neither_read_nor_removed(tmp_path, training):
+    for name in ("checkpoint-best", "my-checkpoint-5", "checkpoint-5.bak"):
+        (tmp_path / name).mkdir()
+    save(training, tmp_path, 1)
+    assert load(training, tmp_path).step == 1
+    remove_checkpoints(tmp_path)
+    assert names(tmp_path) == ["checkpoint-5.bak", "checkpoint-best", "my-checkpoint-5"]
+
+
+def test_a_half_written_checkpoint_is_ignored(tmp_path, training):
+    whole = save(training, tmp_path, 4)
+    shutil.copytree(whole, tmp_path / ".checkpoint-8.partial")
+    (tmp_path / ".checkpoint-8.partial" / "state.json").unlink()
+    assert load(training, tmp_path).step == 4
+
+
+def test_nothing_of_a_killed_process_stays_in_a_finished_folder(tmp_path, training):
+    """A checkpoint that Ctrl-C asked for, and that kill -9 cut off, is never written again under the same step."""
+    whole = save(training, tmp_path, 4)
+    shutil.copytree(whole, tmp_path / ".checkpoint-7.partial")
+    save(training, tmp_path, 8)
+    remove_checkpoints(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_an_older_checkpoint_stays_where_the_new_one_finds_no_room(tmp_path, training):
+    save(training, tmp_path, 4)
+    size = (tmp_path / "checkpoint-4" / "model.safetensors").stat().st_size
+    with small_disk(size - 1), pytest.raises(DynabertError, match=r"checkpoint-8: cannot be written: .*make room"):
+        save(training, tmp_path, 8)
+    assert names(tmp_path) == ["checkpoint-4"]
+    assert load(training, tmp_path).step == 4
+
+
+def test_an_older_checkpoint_stays_until_the_new_one_is_whole(tmp_path, training):
+    """The settings are written last, and these are no JSON."""
+    save(training, tmp_path, 4)
+    with pytest.raises(TypeError):
+        save_checkpoint(tmp_path, TrainState(step=8), *training.parts, settings={"seed": object()})
+    assert names(tmp_path) == ["checkpoint-4"]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "best.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "empty"])
+def test_damage_names_the_folder_and_the_remedy(tmp_path, training, file, damage):
+    best = to_arrays(training.model)
+    path = save(training, tmp_path, 4, best_score=0.5, best_step=3, best_arrays=best) / file
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 if damage == "cut" else 0])
+    with pytest.raises(ModelError, match=r"checkpoint-4.*(remove|damaged|missing)") as caught:
+        load(training, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"step": "four", "best_score": None, "best_step": 0, "best_metrics": {}, "scaler": {}},
+        {"step": 4, "best_score": None, "best_step": 0, "best_metrics": {}, "scaler": 3},
+        {"step": 4, "best_score": None, "best_step": 0, "best_metrics": {}, "scaler": {"scale": None}},
+    ],
+)
+def test_a_state_of_wrong_content_is_called_damaged(tmp_path, training, state):
+    folder = save(training, tmp_path, 4)
+    (folder / "state.json").write_text(json.dumps({**state, "settings": SETTINGS}))
+    with pytest.raises(ModelError, match="checkpoint-4: damaged: remove it"):
+        load(training, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        ({"learning_rate": 0.002}, "learning_rate = 0.001, this one has 0.002"),
+        ({"subnets": ["w0.50d1.00"]}, r"subnets = \['w1.00d1.00'\], this one has \['w0.50d1.00'\]"),
+        ({"more": 1}, "more = None, this one has 1"),
+    ],
+)
+def test_other_settings_are_refused_by_name(tmp_path, training, change, seen):
+    save(training, tmp_path, 4)
+    with pytest.raises(UsageError, match=f"unfinished run with {seen}.*--overwrite_output_dir"):
+        load(training, tmp_path, {**SETTINGS, **change})
+
+
+@pytest.mark.parametrize("config", [{"num_labels": 3}, {"intermediate_size": 40}])
+def test_a_model_of_another_shape_is_refused_in_one_line(tmp_path, training, config):
+    save(training, tmp_path, 4)
+    with pytest.raises(DynabertError, match="checkpoint-4") as caught:
+        load(Training(**config), tmp_path)
+    assert "\n" not in str(caught.value)
