@@ -53,8 +53,12 @@ class Subnet:
 
     def __str__(self) -> str:
         """The canonical name, one part a layer: `l0h6f768-l2h3f384` keeps 6 heads and 768 neurons of layer 0, ..."""
-        parts = zip(self.layers, self.heads, self.neurons, strict=True)
-        return "-".join(f"l{layer}h{heads}f{neurons}" for layer, heads, neurons in parts)
+        return "-".join(f"l{layer}h{heads}f{neurons}" for layer, heads, neurons in self.parts)
+
+    @property
+    def parts(self) -> tuple[tuple[int, int, int], ...]:
+        """Index, heads and neurons of each kept layer."""
+        return tuple(zip(self.layers, self.heads, self.neurons, strict=True))
 
     @classmethod
     def parse(cls, name: str) -> Subnet:
@@ -189,7 +193,7 @@ class SearchSpace:
         Raises:
             UsageError: a layer, head or neuron beyond the full model's.
         """
-        for layer, heads, neurons in zip(subnet.layers, subnet.heads, subnet.neurons, strict=True):
+        for layer, heads, neurons in subnet.parts:
             if layer >= self.num_layers:
                 raise UsageError(f"'{subnet}' keeps layer {layer}; this supernet has layers 0 to {self.num_layers - 1}")
             if heads > self.heads[layer] or neurons > self.neurons[layer]:
@@ -211,7 +215,7 @@ class SearchSpace:
         d = self.hidden_size
         layer_norms = 4 * d
         total = self.other_params + (self.embedding_params if embeddings else 0)
-        for heads, neurons in zip(subnet.heads, subnet.neurons, strict=True):
+        for _, heads, neurons in subnet.parts:
             h = heads * self.head_dim
             total += 4 * d * h + 2 * d * neurons + layer_norms
             if self.bias:
@@ -230,7 +234,7 @@ class SearchSpace:
         """
         d, s = self.hidden_size, seq_length
         total = 0
-        for heads, neurons in zip(subnet.heads, subnet.neurons, strict=True):
+        for _, heads, neurons in subnet.parts:
             h = heads * self.head_dim
             total += s * (4 * d * h + 2 * d * neurons) + 2 * s * s * h
         return total

@@ -1,39 +1,29 @@
 """A model folder's weights as NumPy arrays: reads safetensors, Paddle's pickle and PyTorch's zip; writes safetensors.
 
-Nothing here imports paddle or torch, and nothing inside a file is executed: pickles are read by an unpickler that
-admits arrays, plain containers, strings and numbers, and refuses every other global by name.
+Nothing here imports paddle or torch, and nothing inside a file is executed.
 """
 
-import io
 import json
-import math
 import mmap
 import os
-import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from dynabert_paddle.errors import ModelError
+from dynabert_paddle.unpickling import array_from_bytes, unpickle_paddle, unpickle_torch, widen
 
 # fmt: off
 _SAFETENSORS_CODES = {
     "F64": "f8", "F32": "f4", "F16": "f2", "BF16": "u2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1",
     "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "b1",
 }
-_TORCH_CODES = {
-    "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "u2", "LongStorage": "i8",
-    "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "b1",
-}
 # fmt: on
-_NUMPY_CODES = frozenset(_SAFETENSORS_CODES.values())
-_MAX_EXPANDED = 2**24  # elements of a view that repeats a smaller storage: a few bytes must not become gigabytes
 
 
 def read_weights(folder: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -78,8 +68,8 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
             dtype = tensor["dtype"]
             if dtype not in _SAFETENSORS_CODES:
                 raise ModelError(f"{path}: {name} has dtype {dtype}; save it as F32, F16 or BF16")
-            array = _from_bytes(tensor["data"], f"<{_SAFETENSORS_CODES[dtype]}", tensor["shape"])
-            arrays[name] = _widen(array, bfloat16=dtype == "BF16")
+            array = array_from_bytes(tensor["data"], f"<{_SAFETENSORS_CODES[dtype]}", tensor["shape"])
+            arrays[name] = widen(array, bfloat16=dtype == "BF16")
     return arrays
 
 
@@ -114,15 +104,12 @@ def read_pdparams(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         ModelError: the file is missing or damaged, holds no state dict, or asks for another global than arrays need.
     """
-    # Mapped rather than read: a damaged length then cannot make the unpickler reserve more than the file has.
     with (
         _one_line_errors(path),
         open(path, "rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        if content[-1:] != pickle.STOP:
-            raise EOFError("the pickle does not end")
-        return _named_arrays(_ArrayUnpickler(content, path).load(), path)
+        return unpickle_paddle(content, path)
 
 
 def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -144,10 +131,7 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 "load it in PyTorch and save it again as model.safetensors"
             )
         with zipfile.ZipFile(file) as archive:
-            roots = [name.removesuffix("/data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
-            if len(roots) != 1:
-                raise ValueError(f"{len(roots)} data.pkl inside, 1 expected")
-            return _named_arrays(_TorchUnpickler(archive, roots[0], path).load(), path)
+            return unpickle_torch(archive, path)
 
 
 def write_safetensors(
@@ -185,171 +169,6 @@ def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
     except Exception as error:  # a damaged pickle, zip or JSON file fails as almost any type
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{path} is truncated or corrupt ({reason[:200]}): download or copy it again") from error
-
-
-def _from_bytes(data: bytes, dtype: str, shape: Any, *, order: str = "C") -> np.ndarray:
-    """Make an array of its own, in native byte order, from a tensor's bytes."""
-    flat = np.frombuffer(data, dtype=dtype) if len(data) else np.empty(0, dtype)
-    array = flat.reshape(shape, order=order)
-    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
-
-
-def _widen(array: np.ndarray, *, bfloat16: bool) -> np.ndarray:
-    """Return half precision as float32; `bfloat16` says that an array's uint16 are bfloat16 bits."""
-    if bfloat16:
-        bits = array.astype(np.uint32)
-        bits <<= 16  # bfloat16 is the upper half of a float32
-        return bits.view(np.float32)
-    return array.astype(np.float32) if array.dtype == np.float16 else array
-
-
-def _named_arrays(content: Any, path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Pick the arrays out of an unpickled state dict; Paddle's `StructuredToParameterName@@` is not one."""
-    content = content if isinstance(content, dict) else {}
-    arrays = {}
-    for name, value in content.items():
-        # In a dict that is not purely tensors Paddle writes each tensor as (parameter name, array).
-        value = value[1] if isinstance(value, tuple) and len(value) == 2 else value
-        if isinstance(value, _Array):
-            arrays[str(name)] = _widen(value.values, bfloat16=value.values.dtype == np.uint16)
-    # Below pickle protocol 4 Paddle cuts tensors of more than 1 GiB into slices and notes their names.
-    for name, cut in content.get("UnpackBigParamInfor@@", {}).items():
-        slices = [arrays.pop(part) for part in cut["slices"]]
-        arrays[name] = np.concatenate(slices).reshape(cut["OriginShape"])
-    if not arrays:
-        raise ModelError(
-            f"{path} holds no tensors by name: save model.state_dict() itself, not a dict or list around it"
-        )
-    return arrays
-
-
-class _Array:
-    """Stands in for numpy.ndarray and torch's storages in a pickle: ndarray's own `__setstate__` trusts its input."""
-
-    def __init__(self, values: np.ndarray | None = None) -> None:
-        self.values = values
-
-    def __setstate__(self, state: tuple) -> None:
-        _version, shape, dtype, is_fortran, data = state
-        data = data.encode("latin1") if isinstance(data, str) else data  # written by Python 2
-        self.values = _from_bytes(data, str(dtype), shape, order="F" if is_fortran else "C")
-
-
-class _Dtype:
-    """Stands in for numpy.dtype in a pickle: a type code of numbers or booleans, and a byte order."""
-
-    def __init__(self, code: str, *_flags: Any) -> None:
-        if code not in _NUMPY_CODES:
-            raise pickle.UnpicklingError(f"dtype {code!r} is not one of {', '.join(sorted(_NUMPY_CODES))}")
-        self.code, self.order = code, "="
-
-    def __setstate__(self, state: tuple) -> None:
-        if state[1] not in ("<", ">", "=", "|"):
-            raise pickle.UnpicklingError(f"{state[1]!r} is not a byte order")
-        self.order = state[1]
-
-    def __str__(self) -> str:
-        return f"{self.order}{self.code}"
-
-
-class _Mapping(dict):
-    """Stands in for OrderedDict in a pickle; torch attaches a `_metadata` attribute to it, which is dropped."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _Admitted:
-    """A global that a pickle may call, and may not change."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable) -> None:
-        self._function = function
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
-
-    def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("the pickle gives a state to a function")
-
-
-def _torch_view(storage: _Array, offset: int, size: tuple, stride: tuple, *_autograd: Any) -> _Array:
-    values = storage.values
-    extents = [(s - 1) * t for s, t in zip(size, stride, strict=True)]
-    count = math.prod(size)
-    last = offset + sum(extents) if count else offset - 1
-    if min(offset, *size, *stride, 0) < 0 or last >= values.size or count > max(values.size, _MAX_EXPANDED):
-        raise pickle.UnpicklingError(f"a tensor of size {size} reaches outside of its {values.size} stored elements")
-    view = np.lib.stride_tricks.as_strided(values[offset:], size, [t * values.itemsize for t in stride])
-    return _Array(np.array(view, order="C"))
-
-
-_MULTIARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray")
-_ADMITTED = {
-    ("collections", "OrderedDict"): _Mapping,
-    ("builtins", "tuple"): tuple,
-    ("__builtin__", "tuple"): tuple,
-    # How pickle protocol 2 writes bytes, and empty ones.
-    ("_codecs", "encode"): lambda text, _latin1: text.encode("latin1"),
-    ("__builtin__", "bytes"): lambda: b"",
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-    **{(module, "_reconstruct"): lambda *_empty: _Array() for module in _MULTIARRAYS},
-    **{(module, "scalar"): lambda dtype, data: _from_bytes(data, str(dtype), ()).item() for module in _MULTIARRAYS},
-    ("torch._utils", "_rebuild_tensor"): _torch_view,
-    ("torch._utils", "_rebuild_tensor_v2"): _torch_view,
-    ("torch._utils", "_rebuild_parameter"): lambda data, *_autograd: data,
-    ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_autograd_and_state: data,
-}
-
-
-# Protocol 5's buffers, the copyreg extension cache, and opcodes that make instances without asking `find_class`.
-_REFUSED = (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.INST, pickle.OBJ)
-
-
-# Python's own implementation rather than C's: there a damaged memo index reserves memory by the gigabyte.
-class _ArrayUnpickler(pickle._Unpickler):
-    """Unpickles arrays, plain containers, strings and numbers, and names the first other global it meets."""
-
-    dispatch: ClassVar = {c: load for c, load in pickle._Unpickler.dispatch.items() if bytes([c]) not in _REFUSED}
-
-    def __init__(self, file: Any, path: str | os.PathLike) -> None:
-        super().__init__(file, encoding="latin1")
-        self._path = path
-
-    def find_class(self, module: str, name: str) -> _Admitted | str:
-        if module == "torch" and name in _TORCH_CODES:
-            return _TORCH_CODES[name]
-        if (module, name) not in _ADMITTED:
-            raise ModelError(
-                f"{self._path} asks for {module}.{name}, but only arrays are read from a pickle: distrust the file, or "
-                "save its state dict as model.safetensors where it was made"
-            )
-        return _Admitted(_ADMITTED[module, name])
-
-
-class _TorchUnpickler(_ArrayUnpickler):
-    """Unpickles the data.pkl of a torch archive, whose storages are files of their own beside it."""
-
-    def __init__(self, archive: zipfile.ZipFile, root: str, path: str | os.PathLike) -> None:
-        self._archive, self._root, self._storages = archive, root, {}
-        super().__init__(io.BytesIO(self._member("data.pkl")), path)
-        is_big = f"{root}/byteorder" in archive.namelist() and self._member("byteorder") == b"big"
-        self._order = ">" if is_big else "<"
-
-    def _member(self, name: str) -> bytes:
-        info = self._archive.getinfo(f"{self._root}/{name}")
-        if info.compress_type != zipfile.ZIP_STORED:  # torch never compresses, and what is stored cannot blow up
-            raise zipfile.BadZipFile(f"{name} is compressed")
-        return self._archive.read(info)
-
-    def persistent_load(self, pid: Any) -> _Array:
-        _kind, code, key, _device, count = pid
-        if (key, code) not in self._storages:
-            values = _from_bytes(self._member(f"data/{key}"), f"{self._order}{code}", (count,))
-            self._storages[key, code] = _Array(_widen(values, bfloat16=code == "u2"))
-        return self._storages[key, code]
 
 
 _READERS = {

@@ -96,6 +96,7 @@ class ElasticEncoder(nn.Layer):
         heads, neurons = zip(*counts, strict=True)
         return Subnet(tuple(range(len(counts))), heads, neurons)
 
+    @paddle.jit.not_to_static  # nothing here depends on a tensor's values: an export runs it as it is
     def forward(
         self, src, src_mask=None, cache=None, output_attentions=False, output_hidden_states=False, return_dict=False
     ):
@@ -135,7 +136,7 @@ class ElasticEncoder(nn.Layer):
         if call.subnet is None:
             return hidden
         mask = additive_mask(src_mask, hidden.dtype)
-        for index, heads, neurons in zip(call.subnet.layers, call.subnet.heads, call.subnet.neurons, strict=True):
+        for index, heads, neurons in call.subnet.parts:
             gate = None if call.head_gates is None else call.head_gates[index][:heads]
             hidden = run_layer(self.layers[index], hidden, mask, heads=heads, neurons=neurons, head_gate=gate)
             call.hidden_states.append(hidden)

@@ -208,7 +208,7 @@ def resize_layers(encoder: ElasticEncoder, subnet: Subnet) -> None:
         encoder: the encoder, full-size before.
         subnet: what to keep; its rows and columns are the ones that running it inside the supernet uses.
     """
-    for index, heads, neurons in zip(subnet.layers, subnet.heads, subnet.neurons, strict=True):
+    for index, heads, neurons in subnet.parts:
         layer = encoder.layers[index]
         if (heads, neurons) == count_elastic(layer, encoder.head_dim):
             continue
