@@ -248,6 +248,13 @@ def set_arrays(model: nn.Layer, arrays: dict[str, np.ndarray]) -> None:
     Args:
         model: the same model, or one of the same shape.
         arrays: one array per parameter and buffer.
+
+    Raises:
+        ModelError: they are another model's.
     """
-    for name, tensor in model.state_dict().items():
+    state = model.state_dict()
+    for name, tensor in state.items():
+        if name not in arrays or list(arrays[name].shape) != tensor.shape:
+            raise ModelError(f"the weights are of another model: '{name}' is missing or not of shape {tensor.shape}")
+    for name, tensor in state.items():
         tensor.set_value(paddle.to_tensor(arrays[name], place=tensor.place))

@@ -7,6 +7,7 @@ validation library; pydantic checks the values when a config is loaded.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -256,6 +257,9 @@ def _validate(values: dict[str, Any], source: str) -> Config:
     for key in ("width_mult_list", "depth_mult_list"):
         if isinstance(space, dict) and key in space:
             space[key] = parse_mults(space[key])
+    for stage in STAGES:  # YAML takes a bare `off` for false
+        if isinstance(values.get(stage), dict) and values[stage].get("amp") is False:
+            values[stage]["amp"] = "off"
     return _build(Config, values, source)
 
 
@@ -320,7 +324,7 @@ def _check_ranges(config: Any, source: str) -> None:
         elif f.name in _RANGES and value is not None:
             low, high, inclusive = _RANGES[f.name]
             above = value >= low if inclusive else value > low
-            if not (above and (high is None or value <= high)):
+            if not (above and math.isfinite(value) and (high is None or value <= high)):
                 bound = f"{'at least' if inclusive else 'more than'} {low}" + (f", at most {high}" if high else "")
                 raise UsageError(f"{source}: {f.name} is {bound}, not {value}")
 
@@ -363,7 +367,11 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a config holds keys and values, not {type(values).__name__}")
-    return values
+    for section in (values, *(value for value in values.values() if isinstance(value, dict))):
+        for key in section:
+            if not isinstance(key, str):
+                raise UsageError(f"{path}: a key is a word, not {key!r}")
+    return {key: value for key, value in values.items() if value is not None}  # an empty section changes nothing
 
 
 def _parse_yaml(text: str, source: str) -> Any:

@@ -250,13 +250,16 @@ def parse_mults(values: str | float | Iterable[float]) -> tuple[float, ...]:
         The multipliers, each once, in descending order.
 
     Raises:
-        UsageError: something that is not a number.
+        UsageError: no number, or one that is not in (0, 1].
     """
     try:
         words = str(values).replace(",", " ").split() if isinstance(values, (str, int, float)) else list(values)
-        return tuple(sorted({float(word) for word in words}, reverse=True))
+        mults = tuple(sorted({float(word) for word in words}, reverse=True))
     except (TypeError, ValueError):
         raise UsageError(f"multipliers are numbers such as '1.0 0.75 0.5', not {values!r}") from None
+    if not mults or not all(0 < mult <= 1 for mult in mults):
+        raise UsageError(f"at least one multiplier is needed, and all lie in (0, 1]: {values!r} will not do")
+    return mults
 
 
 def _exact(mult: float) -> Fraction:

@@ -6,11 +6,12 @@ set -euo pipefail
 exec </dev/null             # nothing here may wait for an answer
 unset PYTHONHOME PYTHONPATH # packages outside of .venv must not pass for installed
 export PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# Binds the tools that build a source package, too. A relative path: pip splits the value at blanks.
-export PIP_CONSTRAINT=requirements/paddle-3.1.txt
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-venv=$(pwd -P)/.venv
+root=$(pwd -P)
+# Binds the tools that build a source package, too. A URL, because pip splits the value at blanks.
+export PIP_CONSTRAINT="file://${root// /%20}/requirements/paddle-3.1.txt"
+venv=$root/.venv
 stamp=$venv/.stamp           # hashes of all that was installed; written last
 incomplete=$venv/.incomplete # there while an install runs: who finds it knows that it was interrupted
 log=$venv/install.log
@@ -74,14 +75,14 @@ make_venv() {
 
 # pip says hundreds of lines: all go to the log, a few to the terminal.
 pip_install() {
-    "$venv/bin/python" -m pip install --no-deps --progress-bar off "$@" 2>&1 | tee -a "$log" | progress
+    "$venv/bin/python" -m pip install --no-deps --use-pep517 --progress-bar off "$@" 2>&1 | tee -a "$log" | progress
 }
 progress() {
     local line count=0
     while read -r line; do
         case $line in
             Collecting* | Processing*) ((++count % 20)) || say "  $count packages fetched" ;;
-            'Installing collected'*) say "  unpacking" ;;
+            'Installing collected'*) ((count < 20)) || say "  unpacking" ;;
             ERROR*) echo "$line" >&2 ;;
         esac
     done
@@ -93,6 +94,8 @@ usable || make_venv
 touch "$incomplete"
 rm -f "$stamp"
 say "installing ${locks[*]} (the first time about 600 MB and 2 minutes)"
+# The lock's own pip first: the one that comes with Python 3.10 cannot build every source package.
+pip_install $(grep -E '^(pip|setuptools)==' requirements/paddle-3.1.txt) || die "installing pip failed; see .venv/install.log"
 pip_install "${locks[@]/#/--requirement=}" || die "installing the packages failed; see .venv/install.log"
 # The build backend is the setuptools of the lock: nothing more to fetch.
 pip_install --no-build-isolation --editable . || die "installing this package failed; see .venv/install.log"

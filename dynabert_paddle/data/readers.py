@@ -1,10 +1,8 @@
-"""Data files to examples: TSV, CSV and JSON lines, read row by row, with errors that name the file and the line."""
+"""Data files to examples: the columns that a task reads, row by row, with errors that name the file and the line."""
 
-import csv
 import json
 import math
 import os
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dynabert_paddle.data.files import DATA_FILE_ENDINGS as DATA_FILE_ENDINGS  # part of what this module offers
+from dynabert_paddle.data.files import JSON_ENDINGS, first_record, open_records, quote
 from dynabert_paddle.errors import DataError, did_you_mean
 
 
@@ -123,7 +123,7 @@ def read_column_names(path: str | os.PathLike) -> list[str]:
         DataError: the file cannot be read or is empty.
     """
     path = Path(path)
-    return list(_first_record(path, _open_records(path))[1])
+    return list(first_record(path, open_records(path))[1])
 
 
 def read_rows(path: str | os.PathLike, columns: Columns) -> Iterator[Row]:
@@ -141,7 +141,7 @@ def read_rows(path: str | os.PathLike, columns: Columns) -> Iterator[Row]:
     """
     path = Path(path)
     row = None
-    rows = _json_rows if path.suffix.lower() in _JSON_ENDINGS else _table_rows
+    rows = _json_rows if path.suffix.lower() in JSON_ENDINGS else _table_rows
     for row in rows(path, columns):
         if row.label is not None:
             row = row._replace(label=row.label.strip())
@@ -153,8 +153,8 @@ def read_rows(path: str | os.PathLike, columns: Columns) -> Iterator[Row]:
 
 
 def _table_rows(path: Path, columns: Columns) -> Iterator[Row]:
-    records = _open_records(path)
-    header_line, header = _first_record(path, records)
+    records = open_records(path)
+    header_line, header = first_record(path, records)
     positions = []
     for flag, name in _flags(columns):
         _check_column(path, header_line, header, name, flag)
@@ -176,7 +176,7 @@ def _remedy(path: Path) -> str:
 
 def _json_rows(path: Path, columns: Columns) -> Iterator[Row]:
     wanted = _flags(columns)
-    for line, record in _open_records(path):
+    for line, record in open_records(path):
         values = []
         for flag, name in wanted:
             _check_column(path, line, list(record), name, flag)
@@ -187,7 +187,7 @@ def _json_rows(path: Path, columns: Columns) -> Iterator[Row]:
 def _json_text(path: Path, line: int, name: str, value: object) -> str:
     """Turn a JSON string, number, boolean or null into text."""
     if isinstance(value, dict | list):
-        raise DataError(f"{path}:{line}: {name!r} holds {_quote(value)}; it must be a string or a number.")
+        raise DataError(f"{path}:{line}: {name!r} holds {quote(value)}; it must be a string or a number.")
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -196,7 +196,7 @@ def _json_text(path: Path, line: int, name: str, value: object) -> str:
         value.encode()
     except UnicodeEncodeError:
         # JSON can spell half of a surrogate pair; no tokenizer takes it.
-        message = f"{name!r} holds half of a surrogate pair ({_quote(value)}); write the whole character or remove it."
+        message = f"{name!r} holds half of a surrogate pair ({quote(value)}); write the whole character or remove it."
         raise DataError(f"{path}:{line}: {message}") from None
     return value
 
@@ -208,7 +208,7 @@ def _flags(columns: Columns) -> tuple[tuple[str, str | None], ...]:
 def _check_column(path: Path, line: int, names: list[str], name: str | None, flag: str) -> None:
     count = 1 if name is None else names.count(name)
     if count == 0:
-        found = ", ".join(map(_quote, names[:20])) + (", ..." if len(names) > 20 else "")
+        found = ", ".join(map(quote, names[:20])) + (", ..." if len(names) > 20 else "")
         hint = did_you_mean(name, names)
         raise DataError(
             f"{path}:{line}: no column {name!r}; the columns here are {found}.{hint} Choose one with {flag}."
@@ -221,11 +221,11 @@ def _check_column(path: Path, line: int, names: list[str], name: str | None, fla
 
 def _class_index(path: Path, row: Row, class_indices: dict[str, int]) -> int:
     if row.label not in class_indices:
-        allowed = ", ".join(map(_quote, list(class_indices)[:20])) + (", ..." if len(class_indices) > 20 else "")
+        allowed = ", ".join(map(quote, list(class_indices)[:20])) + (", ..." if len(class_indices) > 20 else "")
         hint = did_you_mean(row.label, class_indices)
         scores = " For scores, pass --kind regression." if _is_number(row.label) else ""
         raise DataError(
-            f"{path}:{row.line}: label {_quote(row.label)} is not one of the task's labels, {allowed}.{hint} "
+            f"{path}:{row.line}: label {quote(row.label)} is not one of the task's labels, {allowed}.{hint} "
             f"Correct it, add a training row that has it, or list all labels with --labels.{scores}"
         )
     return class_indices[row.label]
@@ -234,7 +234,7 @@ def _class_index(path: Path, row: Row, class_indices: dict[str, int]) -> int:
 def _score(path: Path, row: Row) -> float:
     if not _is_number(row.label) or abs(float(row.label)) > np.finfo(np.float32).max:
         raise DataError(
-            f"{path}:{row.line}: label {_quote(row.label)} is not a finite number, as regression needs; "
+            f"{path}:{row.line}: label {quote(row.label)} is not a finite number, as regression needs; "
             "correct it, or pass --kind classification."
         )
     return float(row.label)
@@ -245,92 +245,3 @@ def _is_number(label: str) -> bool:
         return math.isfinite(float(label))
     except ValueError:
         return False
-
-
-def _quote(value: object) -> str:
-    """Quote a value for a one-line message, cut to 60 characters."""
-    quoted = repr(value)
-    return quoted if len(quoted) <= 60 else quoted[:57] + "..."
-
-
-def _first_record(path: Path, records: Iterator) -> tuple[int, list[str] | dict]:
-    first = next(records, None)
-    if first is None:
-        raise DataError(f"{path}:1: the file is empty; add rows, in TSV and CSV below a line that names the columns.")
-    return first
-
-
-def _open_records(path: Path) -> Iterator:
-    """Iterate over (line number, fields) of a table, header included, or (line number, object) of JSON lines."""
-    ending = path.suffix.lower()
-    if ending not in _RECORDS:
-        raise DataError(
-            f"{path}: unknown file ending {ending!r}; the endings are {', '.join(_RECORDS)}."
-            f"{did_you_mean(ending, _RECORDS)} Rename or convert the file."
-        )
-    return _RECORDS[ending](path)
-
-
-def _tsv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    # No quoting: the GLUE files hold bare double quotes.
-    for line, text in _read_lines(path):
-        yield line, text.split("\t")
-
-
-def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    # Strict, because the lenient mode swallows the rest of the file after an unclosed quote.
-    reader = csv.reader((text + "\n" for _, text in _read_lines(path)), strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            raise DataError(
-                f"{path}:{line}: the row that begins here is not valid CSV ({error}); "
-                'write a double quote inside a quoted field as "", or save the file as TSV.'
-            ) from None
-        if fields is None:
-            return
-        if fields:
-            yield line, fields
-
-
-def _json_records(path: Path) -> Iterator[tuple[int, dict]]:
-    for line, text in _read_lines(path):
-        if not text.strip():
-            continue
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{line}: not valid JSON ({error}); write one JSON object a line.") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{path}:{line}: {_quote(record)} is not a JSON object; write one JSON object a line.")
-        yield line, record
-
-
-def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Decode a UTF-8 file line by line; a byte order mark and the line ends are dropped."""
-    try:
-        with open(path, "rb") as file:
-            for line, raw in enumerate(file, start=1):
-                try:
-                    text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    encoding = "UTF-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "ENCODING"
-                    note = "" if encoding == "UTF-16" else " (ENCODING: GB18030, WINDOWS-1252, ...)"
-                    old, new = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(".utf8" + path.suffix)))
-                    raise DataError(
-                        f"{path}:{line}: byte {error.start + 1} of the line is not UTF-8; convert the file with: "
-                        f"iconv -f {encoding} -t UTF-8 {old} > {new}{note}"
-                    ) from None
-                yield line, text.rstrip("\r\n")
-    except FileNotFoundError:
-        hint = did_you_mean(path.name, (sibling.name for sibling in path.parent.glob("*")))
-        raise DataError(f"{path}: no such file.{hint} Give the path of an existing file.") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give a file that you may read.") from None
-
-
-_RECORDS = {".tsv": _tsv_records, ".csv": _csv_records, ".jsonl": _json_records, ".json": _json_records}
-_JSON_ENDINGS = (".jsonl", ".json")
-DATA_FILE_ENDINGS = tuple(_RECORDS)

@@ -146,7 +146,7 @@ def remove_checkpoints(output_dir: Path) -> None:
     Args:
         output_dir: the stage's output folder.
     """
-    for folder in _find_checkpoints(output_dir):
+    for folder in [*_find_checkpoints(output_dir), *output_dir.glob(".checkpoint-*.partial")]:
         shutil.rmtree(folder, ignore_errors=True)
 
 

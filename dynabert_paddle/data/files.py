@@ -1,0 +1,120 @@
+"""Data files to records: TSV, CSV and JSON lines, decoded and split line by line."""
+
+import csv
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from dynabert_paddle.errors import DataError, did_you_mean
+
+
+def open_records(path: Path) -> Iterator:
+    """Read a data file record by record, without holding it in memory.
+
+    Args:
+        path: a .tsv, .csv, .jsonl or .json file.
+
+    Returns:
+        An iterator over (line number, fields) of a table, header included, or (line number, object) of JSON lines.
+
+    Raises:
+        DataError: an unknown ending; while iterating, a file or line that cannot be read.
+    """
+    ending = path.suffix.lower()
+    if ending not in _RECORDS:
+        raise DataError(
+            f"{path}: unknown file ending {ending!r}; the endings are {', '.join(_RECORDS)}."
+            f"{did_you_mean(ending, _RECORDS)} Rename or convert the file."
+        )
+    return _RECORDS[ending](path)
+
+
+def first_record(path: Path, records: Iterator) -> tuple[int, list[str] | dict]:
+    """Take the first record, which names the columns.
+
+    Args:
+        path: the file's name for the message.
+        records: what `open_records` returned.
+
+    Returns:
+        The line number and the header's fields or the first object.
+
+    Raises:
+        DataError: there is none.
+    """
+    first = next(records, None)
+    if first is None:
+        raise DataError(f"{path}:1: the file is empty; add rows, in TSV and CSV below a line that names the columns.")
+    return first
+
+
+def quote(value: object) -> str:
+    """Quote a value for a one-line message, cut to 60 characters."""
+    quoted = repr(value)
+    return quoted if len(quoted) <= 60 else quoted[:57] + "..."
+
+
+def _tsv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    # No quoting: the GLUE files hold bare double quotes.
+    for line, text in _read_lines(path):
+        yield line, text.split("\t")
+
+
+def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    # Strict, because the lenient mode swallows the rest of the file after an unclosed quote.
+    reader = csv.reader((text + "\n" for _, text in _read_lines(path)), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise DataError(
+                f"{path}:{line}: the row that begins here is not valid CSV ({error}); "
+                'write a double quote inside a quoted field as "", or save the file as TSV.'
+            ) from None
+        if fields is None:
+            return
+        if fields:
+            yield line, fields
+
+
+def _json_records(path: Path) -> Iterator[tuple[int, dict]]:
+    for line, text in _read_lines(path):
+        if not text.strip():
+            continue
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}:{line}: not valid JSON ({error}); write one JSON object a line.") from None
+        if not isinstance(record, dict):
+            raise DataError(f"{path}:{line}: {quote(record)} is not a JSON object; write one JSON object a line.")
+        yield line, record
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Decode a UTF-8 file line by line; a byte order mark and the line ends are dropped."""
+    try:
+        with open(path, "rb") as file:
+            for line, raw in enumerate(file, start=1):
+                try:
+                    text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    encoding = "UTF-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "ENCODING"
+                    note = "" if encoding == "UTF-16" else " (ENCODING: GB18030, WINDOWS-1252, ...)"
+                    old, new = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(".utf8" + path.suffix)))
+                    raise DataError(
+                        f"{path}:{line}: byte {error.start + 1} of the line is not UTF-8; convert the file with: "
+                        f"iconv -f {encoding} -t UTF-8 {old} > {new}{note}"
+                    ) from None
+                yield line, text.rstrip("\r\n")
+    except FileNotFoundError:
+        hint = did_you_mean(path.name, (sibling.name for sibling in path.parent.glob("*")))
+        raise DataError(f"{path}: no such file.{hint} Give the path of an existing file.") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give a file that you may read.") from None
+
+
+_RECORDS = {".tsv": _tsv_records, ".csv": _csv_records, ".jsonl": _json_records, ".json": _json_records}
+JSON_ENDINGS = (".jsonl", ".json")
+DATA_FILE_ENDINGS = tuple(_RECORDS)

@@ -1,0 +1,185 @@
+"""PaddleNLP's tokenizers: rebuilt in the Rust library where that gives the same ids, and wrapped where it does not."""
+
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
+
+from dynabert_paddle.errors import ModelError
+from dynabert_paddle.tokenizer import (
+    CONFIG,
+    VOCABULARIES,
+    LongestFirst,
+    Tokenizer,
+    damaged,
+    digest,
+    dump_config,
+    one_line,
+    parse_json,
+    token_text,
+    write_files,
+)
+
+# PaddleNLP's BERT splits at symbols too, and at a few letters that it counts as such.
+_SYMBOLS = "[\\p{S}\u00b2\u00b5\u00ba\u00d8\u014b\u01b1\u3007]"
+_BERT_TOKENS = ("unk", "sep", "pad", "cls", "mask")
+# Texts on which tokenizers differ: case, accents, symbols, digits, Chinese words, special tokens, spaces, long words.
+_PROBES = (
+    "",
+    "Hello,WORLD! It's a café naïve unaffable-test.",
+    "5€ + 3°C = ™ № ½ a²b ÅØ $4.99 @user #tag",
+    "今天天气很好。我们去北京大学公园散步。2024年iPhone手机",
+    "日本語のテキスト 한국어 Ελληνικά Русский",
+    "a [SEP] b[MASK] [sep]\tc\u00a0d\u3000e\x00f\u200bg 😀",
+    "x" * 120 + " 1234567890",
+)
+
+
+class PaddleNlpTokenizer(LongestFirst):
+    """A PaddleNLP tokenizer that has no Rust form, behind the same interface."""
+
+    def __init__(self, backend: Any, files: dict[str, bytes]) -> None:
+        """Wrap a PaddleNLP tokenizer.
+
+        Args:
+            backend: the tokenizer.
+            files: the contents of the files that it saves, by name.
+        """
+        self._backend, self._files = backend, files
+        self.pad_token_id = backend.pad_token_id
+        self.vocab_size = len(backend)
+        self.fingerprint = digest({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write the tokenizer's own files, which PaddleNLP's AutoTokenizer loads too.
+
+        Args:
+            folder: where to write; it is made where it is missing.
+        """
+        write_files(folder, self._files)
+
+    def _num_special_tokens(self, texts: int) -> int:
+        return self._backend.num_special_tokens_to_add(pair=texts == 2)
+
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self._backend.convert_tokens_to_ids(self._backend.tokenize(text)) for text in texts]
+
+    def _wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
+        type_ids = self._backend.create_token_type_ids_from_sequences(*texts)
+        return self._backend.build_inputs_with_special_tokens(*texts), type_ids
+
+
+def load_from_paddlenlp(name: str) -> Tokenizer | PaddleNlpTokenizer:
+    """Load through PaddleNLP, and keep its tokenizer only where no Rust form gives the same ids.
+
+    Args:
+        name: a folder, or a name on PaddleNLP's hub.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        ModelError: PaddleNLP cannot load it.
+    """
+    try:
+        from paddlenlp.transformers import AutoTokenizer
+        from paddlenlp.transformers.convert_slow_tokenizer import SLOW_TO_FAST_CONVERTERS, convert_slow_tokenizer
+
+        original = AutoTokenizer.from_pretrained(name)
+        with tempfile.TemporaryDirectory() as folder:
+            original.save_pretrained(folder)
+            files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
+    except Exception as error:  # PaddleNLP and its hubs fail as any type
+        raise ModelError(f"PaddleNLP loads no tokenizer from {name} ({one_line(error)}): check the name") from error
+    files[CONFIG] = dump_config(parse_json(files, CONFIG))
+    reference = PaddleNlpTokenizer(original, files)
+    builders = []
+    if hasattr(original, "wordpiece_tokenizer") and "vocab.txt" in files:
+        builders.append(lambda: bert_backend(files))
+    if type(original).__name__ in SLOW_TO_FAST_CONVERTERS:
+        builders.append(lambda: convert_slow_tokenizer(original))
+    # Not probed: PaddleNLP itself no longer keeps added tokens whole once it has saved and loaded them.
+    added = [tokenizers.AddedToken(token, normalized=False) for token in original.added_tokens_encoder]
+    for build in builders:
+        try:
+            backend = build()
+            backend.add_tokens(added)
+            tokenizer = Tokenizer(backend, files)
+        except Exception:  # no Rust form this way
+            continue
+        if all(
+            tokenizer.encode(_PROBES, pairs, max_seq_length=512) == reference.encode(_PROBES, pairs, max_seq_length=512)
+            for pairs in (None, _PROBES[::-1])
+        ):
+            return tokenizer
+    return reference
+
+
+def is_plain_bert(files: dict[str, bytes], folder: Path) -> bool:
+    """Whether vocab.txt is all there is to a folder's tokenizer: BERT's, with no tokens added or left whole.
+
+    Args:
+        files: the tokenizer's files' contents by name.
+        folder: where they are; its `config.json` tells the model where no file tells the tokenizer.
+
+    Returns:
+        Whether `bert_backend` alone makes the folder's tokenizer.
+    """
+    config = parse_json(files, CONFIG)
+    name = config.get("tokenizer_class")
+    if not name and (folder / "config.json").is_file():
+        model = parse_json({"config.json": (folder / "config.json").read_bytes()}, "config.json")
+        name = "BertTokenizer" if model.get("model_type") == "bert" else "its model's"
+    return (
+        (name or "BertTokenizer").removesuffix("Fast") == "BertTokenizer"
+        and [file for file in (*VOCABULARIES, "added_tokens.json") if file in files] == ["vocab.txt"]
+        and config.get("do_basic_tokenize", True)
+        and not any(config.get(key) for key in ("never_split", "additional_special_tokens", "added_tokens_decoder"))
+    )
+
+
+def bert_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
+    """Build PaddleNLP's BertTokenizer in the Rust library, from vocab.txt and the settings beside it.
+
+    Args:
+        files: the tokenizer's files' contents by name.
+
+    Returns:
+        The Rust tokenizer.
+
+    Raises:
+        ModelError: vocab.txt is damaged, or not BERT's.
+    """
+    config = parse_json(files, CONFIG) | parse_json(files, "special_tokens_map.json")
+    special = {name: token_text(config.get(f"{name}_token", f"[{name.upper()}]")) for name in _BERT_TOKENS}
+    try:
+        lines = io.TextIOWrapper(io.BytesIO(files["vocab.txt"]), encoding="utf-8")
+        vocab = {line.rstrip("\n"): i for i, line in enumerate(lines)}
+    except UnicodeDecodeError as error:
+        raise damaged("vocab.txt", error) from error
+    missing = [token for name, token in special.items() if token not in vocab and name != "mask"]
+    if missing:
+        raise ModelError(f"vocab.txt lacks {missing[0]}: it is not BERT's, or cut short; download or copy it again")
+    backend = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token=special["unk"], max_input_chars_per_word=100))
+    backend.normalizer = normalizers.BertNormalizer(
+        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+        strip_accents=config.get("strip_accents"),
+        lowercase=config.get("do_lower_case", True),
+    )
+    symbols = pre_tokenizers.Split(Regex(_SYMBOLS), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), symbols])
+    cls, sep = special["cls"], special["sep"]
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(token, vocab[token]) for token in (cls, sep)],
+    )
+    backend.decoder = decoders.WordPiece()
+    backend.add_special_tokens([token for token in special.values() if token in vocab])
+    return backend

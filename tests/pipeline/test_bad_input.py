@@ -1,0 +1,486 @@
+"""Bad input: one line on stderr that names the file and the remedy, an exit code, and nothing left behind or lost."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import make_bert
+from test_cli import run_command
+
+import dynabert_paddle as db
+
+REGRESSION = ("--task_name", "custom", "--kind", "regression")
+
+
+def snapshot(folder):
+    """Every file below a folder with its size and time of change."""
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def fails(capsys, tmp_path):
+    """Run a command that must fail in one line on stderr, and leave no output folder; returns the line."""
+
+    def run(*words, code, output=tmp_path / "out"):
+        existed = output.exists()
+        done = run_command(capsys, *words)
+        assert done.code == code, done.err
+        assert done.out == ""
+        assert "Traceback" not in done.err
+        errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, done.err
+        assert done.err.splitlines()[-1] == errors[0], "the reason comes last"
+        assert output.exists() is existed, f"{output} was left behind or removed"
+        assert not list(tmp_path.glob(".*")), "a partial folder was left behind"
+        return errors[0].removeprefix("error: ")
+
+    return run
+
+
+@pytest.fixture
+def data(tiny_data, tmp_path):
+    """A copy of the data that a test may spoil."""
+    return shutil.copytree(tiny_data, tmp_path / "data")
+
+
+@pytest.fixture
+def model(tiny_folder, tmp_path):
+    """A copy of the model that a test may spoil."""
+    return shutil.copytree(tiny_folder, tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def finetuned(tiny_folder, tiny_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad") / "finetuned"
+    config = db.FinetuneConfig(max_steps=1, per_device_train_batch_size=8)
+    task = db.load_task("snips", data_dir=tiny_data)
+    db.finetune(tiny_folder, task, output_dir=folder, config=config, max_seq_length=16)
+    return folder
+
+
+def edit(path, change):
+    path.write_bytes(change(path.read_bytes()))
+
+
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def replace(name, old, new):
+    def spoil(folder):
+        assert old in (folder / name).read_bytes()
+        edit(folder / name, lambda content: content.replace(old, new))
+
+    return spoil
+
+
+def append(name, line):
+    return lambda folder: edit(folder / name, lambda content: content + line)
+
+
+def overwrite(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+ONE_CLASS = b"sentence\tlabel\n" + b"play some jazz\tPlayMusic\n" * 20
+
+DATA_FAULTS = {
+    "missing": (remove("train.tsv"), (), ["data: none of train.tsv", "--train_file"]),
+    "no dev": (remove("dev.tsv"), (), ["data: none of dev.tsv", "--dev_file"]),
+    "empty": (overwrite("train.tsv", b""), (), ["train.tsv:1: the file is empty"]),
+    "header only": (overwrite("dev.tsv", b"sentence\tlabel\n"), (), ["dev.tsv:1: the file has no rows"]),
+    "column": (
+        replace("train.tsv", b"sentence\tlabel", b"sentence\tlabels"),
+        (),
+        ["train.tsv:1: no column 'label'", "Did you mean 'labels'?", "--label_column"],
+    ),
+    "few fields": (append("train.tsv", b"play some jazz\n"), (), ["train.tsv:142: 1 fields, but the header has 2"]),
+    "not UTF-8": (append("dev.tsv", b"caf\xe9\tPlayMusic\n"), (), ["dev.tsv:44: byte 4 of the line is not UTF-8"]),
+    "dev label": (
+        append("dev.tsv", b"play some jazz\tPlayMusik\n"),
+        (),
+        ["dev.tsv:44: label 'PlayMusik'", "Did you mean 'PlayMusic'?"],
+    ),
+    "dev label of custom": (
+        append("dev.tsv", b"x\tUnseen\n"),
+        ("--task_name", "custom"),
+        ["dev.tsv:44: label 'Unseen'", "add a training row that has it"],
+    ),
+    "one class": (
+        overwrite("train.tsv", ONE_CLASS),
+        ("--task_name", "custom"),
+        ["train.tsv: every row has the label 'PlayMusic'", "at least two classes"],
+    ),
+    "no number": (lambda folder: None, REGRESSION, ["train.tsv:2: label '", "is not a finite number"]),
+}
+
+
+@pytest.mark.parametrize("verb", ["finetune", "run"])
+@pytest.mark.parametrize("fault", DATA_FAULTS)
+def test_bad_data(fails, data, tiny_folder, tmp_path, fault, verb):
+    spoil, flags, seen = DATA_FAULTS[fault]
+    spoil(data)
+    words = [*flags, "--data_dir", data, "--model_name_or_path", tiny_folder]
+    if verb == "run":
+        keys = {"--task_name": "task.name", "--kind": "task.kind", "--data_dir": "task.data_dir"}
+        pairs = zip(words[::2], words[1::2], strict=True)
+        overrides = [f"{keys.get(flag, 'model_name_or_path')}={value}" for flag, value in pairs]
+        words = ["default", *(word for override in overrides for word in ("-o", override))]
+    message = fails(verb, "--output_dir", tmp_path / "out", *words, code=1)
+    for part in seen:
+        assert part in message
+
+
+def test_a_run_that_bad_data_stopped_can_be_repeated_with_good_data(capsys, fails, data, tiny_folder, tmp_path):
+    """The first try must not have bound the output folder to the wrong settings."""
+    words = ["run", "default", "--output_dir", tmp_path / "out", "-o", f"model_name_or_path={tiny_folder}"]
+    words += ["-o", "stages=[finetune]", "-o", "train.max_steps=1", "-o", "task.max_seq_length=8"]
+    done = run_command(capsys, *words, "-o", f"task.data_dir={tmp_path / 'daat'}")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    done = run_command(capsys, *words, "-o", f"task.data_dir={data}")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    ("content", "seen"),
+    [
+        ("finetune: {learning_rat: 1}", "my.yaml: unknown key 'finetune.learning_rat'. Did you mean 'learning_rate'?"),
+        ("train: {learning_rat: 1}", "unknown key 'train.learning_rat'. Did you mean 'learning_rate'?"),
+        ("finetun: {}", "my.yaml: unknown key 'finetun'. Did you mean 'finetune'?"),
+        ("train: {max_steps: many}", "my.yaml: finetune.max_steps: 'many' will not do"),
+        ("train: {learning_rate: fast}", "my.yaml: finetune.learning_rate: 'fast' will not do"),
+        ("train: {learning_rate: -1}", "my.yaml: learning_rate is at least 0, not -1"),
+        ("train: {amp: fp8}", "my.yaml: finetune.amp: 'fp8' will not do: input should be 'off', 'bf16' or 'fp16'"),
+        ("task: snips", "my.yaml: task: 'snips' will not do"),
+        ("train: 3", "train: a section holds keys and values, not 3"),
+        ("stages: [finetune, rewier]", "my.yaml: stages.1: 'rewier' will not do"),
+        ("stages: []", "stages: name at least one"),
+        ("- finetune", "my.yaml: a config holds keys and values, not list"),
+        ("task: {name: snips", "my.yaml: line 1: not YAML"),
+        ("task: {name: snip}", "unknown task 'snip'; built in: 'snips'"),
+        ("task: {metrics: [acuracy]}", "unknown metric 'acuracy'"),
+        ("device: tpu", "device 'tpu' is not one of auto, cpu, gpu:N"),
+        ("train: {1: 2}", "unknown key 'train.1'"),
+    ],
+)
+def test_bad_config(fails, tmp_path, content, seen):
+    file = tmp_path / "my.yaml"
+    file.write_text(content)
+    message = fails("run", file, "--output_dir", tmp_path / "out", code=2)
+    assert seen in message
+
+
+@pytest.mark.parametrize(
+    ("override", "seen"),
+    [
+        ("train.seed", "-o train.seed: write it as section.key=value"),
+        ("train.sead=3", "Did you mean 'seed'?"),
+        ("model_name_or_path.x=3", "will not do"),
+        ("train.seed=[", "-o train.seed=[: line 1: not YAML"),
+    ],
+)
+def test_bad_override(fails, tmp_path, override, seen):
+    assert seen in fails("run", "default", "-o", override, "--output_dir", tmp_path / "out", code=2)
+
+
+@pytest.mark.parametrize(
+    ("mults", "seen"),
+    [
+        ("width_mult_list=[2.0]", "a width multiplier lies in (0, 1], not 2.0"),
+        ("width_mult_list=0", "a width multiplier lies in (0, 1], not 0.0"),
+        ("depth_mult_list=[1.0, -0.5]", "a depth multiplier lies in (0, 1], not -0.5"),
+        ("width_mult_list=[]", "at least one width and one depth multiplier"),
+        ("width_mult_list=[1.0, 0.1]", "width_mult 0.1 leaves no head of 4: use at least 0.125"),
+        ("depth_mult_list=[0.1]", "depth_mult 0.1 leaves no layer of 4"),
+        ("width_mult_list=half", "multipliers are numbers such as '1.0 0.75 0.5', not 'half'"),
+    ],
+)
+def test_bad_multipliers_are_refused_before_the_first_stage_trains(
+    fails, tiny_folder, tiny_data, tmp_path, mults, seen
+):
+    """Fine-tuning takes hours; that the stage after next cannot run is known before."""
+    words = ("-o", f"model_name_or_path={tiny_folder}", "-o", f"task.data_dir={tiny_data}", "-o", f"space.{mults}")
+    message = fails(
+        "run", "default", "--output_dir", tmp_path / "out", "-o", "train.max_steps=1", *words, code=2
+    )
+    assert seen in message
+
+
+@pytest.mark.parametrize("mults", ["1.0 0.1", "1.5"])
+def test_bad_multipliers_of_a_verb(fails, finetuned, tmp_path, mults):
+    words = ("--output_dir", tmp_path / "out", "--width_mult_list", mults)
+    assert re.search(r"leaves no head of 4|lies in \(0, 1\]", fails("train_width", finetuned, *words, code=2))
+
+
+def cut(name):
+    return lambda folder: edit(folder / name, lambda content: content[: len(content) // 2])
+
+
+def flip(name):
+    """Damage the header, where a safetensors file says what it holds."""
+    return lambda folder: edit(folder / name, lambda content: content[:20] + bytes(60) + content[80:])
+
+
+def set_key(name, **values):
+    def spoil(folder):
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return spoil
+
+
+MODEL_FAULTS = {
+    "no config": (remove("config.json"), "model/config.json: missing"),
+    "no weights": (remove("model.safetensors"), "model holds no weights: looked for model.safetensors"),
+    "cut weights": (cut("model.safetensors"), "model/model.safetensors"),
+    "empty weights": (overwrite("model.safetensors", b""), "model/model.safetensors"),
+    "damaged weights": (flip("model.safetensors"), "model/model.safetensors"),
+    "cut config": (cut("config.json"), "model/config.json: not JSON: the file is damaged or cut off"),
+    "config of zeros": (overwrite("config.json", bytes(99)), "model/config.json: not JSON"),
+    "list config": (overwrite("config.json", b"[]"), "model/config.json: holds no JSON object"),
+    "odd config": (set_key("config.json", hidden_size="wide"), "model/config.json"),
+    "other size": (set_key("config.json", intermediate_size=40), "linear1"),
+    "unsupported": (
+        set_key("config.json", architectures=["LlamaForCausalLM"], model_type="llama"),
+        "model/config.json: names architecture 'LlamaForCausalLM', which is not supported; supported: BERT,",
+    ),
+    "unknown": (
+        set_key("config.json", architectures=["FooForBar"], model_type="foo"),
+        "model/config.json: names architecture 'FooForBar', which is not supported",
+    ),
+    "odd architectures": (set_key("config.json", architectures="BertModel", model_type=""), "model"),
+    "null architectures": (set_key("config.json", architectures=None), "model/config.json"),
+    "cut metadata": (cut("dynabert.json"), "model/dynabert.json: not JSON: the file is damaged or cut off"),
+    "odd metadata": (set_key("dynabert.json", heads=[9]), "dynabert.json"),
+    "cut tokenizer": (cut("tokenizer.json"), "model/tokenizer.json"),
+}
+
+
+@pytest.mark.parametrize("fault", [fault for fault in MODEL_FAULTS if fault != "null architectures"])
+def test_bad_model(fails, model, tiny_data, tmp_path, fault):
+    spoil, seen = MODEL_FAULTS[fault]
+    spoil(model)
+    before = snapshot(model)
+    words = ("--model_name_or_path", model, "--data_dir", tiny_data, "--output_dir", tmp_path / "out")
+    assert seen in fails("finetune", *words, code=1)
+    assert snapshot(model) == before
+
+
+def test_an_architecture_of_null_counts_as_none(capsys, model, tiny_data, tmp_path):
+    """As some converters write it; the model type says enough."""
+    set_key("config.json", architectures=None, model_type="bert")(model)
+    words = ("--model_name_or_path", model, "--data_dir", tiny_data, "--max_steps", "1", "--max_seq_length", "8")
+    done = run_command(capsys, "finetune", *words, "--output_dir", tmp_path / "out")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("verb", ["rewire", "train_width", "train_depth", "train_final"])
+def test_a_model_that_was_never_fine_tuned(fails, tiny_folder, tiny_data, tmp_path, verb):
+    words = (tiny_folder, "--data_dir", tiny_data, "--output_dir", tmp_path / "out")
+    message = fails(verb, *words, code=2)
+    assert f"{tiny_folder} is not a model that 'dynabert finetune' has made" in message
+
+
+def test_evaluating_a_model_that_was_never_fine_tuned(fails, tiny_folder, tiny_data):
+    """Its two outputs mean nothing for the task's seven classes: a table of scores would mislead."""
+    message = fails("evaluate", tiny_folder, "--data_dir", tiny_data, code=2)
+    assert str(tiny_folder) in message
+
+
+@pytest.mark.parametrize("verb", ["rewire", "train_width", "evaluate"])
+def test_a_model_folder_that_is_not_there(fails, tmp_path, verb):
+    words = () if verb == "evaluate" else ("--output_dir", tmp_path / "out")
+    assert "no such model folder" in fails(verb, tmp_path / "missing", *words, code=1)
+
+
+def test_stages_out_of_order_are_refused_before_anything_is_written(fails, tiny_folder, tmp_path):
+    words = ("-o", f"model_name_or_path={tiny_folder}", "-o", "stages=[depth, finetune]")
+    fails("run", "default", "--output_dir", tmp_path / "out", *words, code=2)
+
+
+def test_other_labels_than_the_model_has(fails, finetuned, tmp_path):
+    folder = tmp_path / "two"
+    folder.mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        (folder / name).write_text("sentence\tlabel\n" + "good\tyes\nbad\tno\n" * 10)
+    words = ("--task_name", "custom", "--data_dir", folder, "--output_dir", tmp_path / "out")
+    message = fails("train_width", finetuned, *words, code=2)
+    assert "has 7 outputs and task 'custom' needs 2" in message
+
+
+@pytest.mark.parametrize("name", ["half", "w2.0d1.0", "w0.10d1.00", "l9h1f1", "l0h9f1"])
+def test_unknown_sub_networks(fails, finetuned, name):
+    fails("evaluate", finetuned, "--subnet", name, code=2)
+
+
+@pytest.mark.parametrize("verb", ["finetune", "train_width"])
+def test_a_length_beyond_the_models_positions(fails, tiny_folder, tiny_data, finetuned, tmp_path, verb):
+    model = ("--model_name_or_path", tiny_folder) if verb == "finetune" else (finetuned,)
+    words = (*model, "--data_dir", tiny_data, "--max_seq_length", "200", "--output_dir", tmp_path / "out")
+    assert "max_seq_length is 200, more than the model's 128 positions" in fails(verb, *words, code=2)
+
+
+@pytest.mark.parametrize("verb", ["finetune", "train_width", "evaluate", "run"])
+def test_a_gpu_on_a_cpu_build(fails, tiny_folder, finetuned, tmp_path, verb):
+    import paddle
+
+    if paddle.is_compiled_with_cuda():
+        pytest.skip("this Paddle may have a GPU")
+    words = {
+        "finetune": ("--model_name_or_path", tiny_folder, "--output_dir", tmp_path / "out"),
+        "train_width": (finetuned, "--output_dir", tmp_path / "out"),
+        "evaluate": (finetuned,),
+        "run": ("default", "--output_dir", tmp_path / "out"),
+    }[verb]
+    message = fails(verb, *words, "--device", "gpu", code=2)
+    assert message == "device 'gpu': the installed Paddle is a CPU build; use --device cpu"
+
+
+@pytest.mark.parametrize("verb", ["rewire", "train_width"])
+def test_a_finished_output_is_kept(fails, finetuned, tmp_path, verb):
+    output = shutil.copytree(finetuned, tmp_path / "out")
+    before = snapshot(output)
+    message = fails(verb, finetuned, "--output_dir", output, code=2)
+    assert message == f"{output} exists: pass --overwrite_output_dir to replace it, or name another --output_dir"
+    assert snapshot(output) == before
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "train.jsonl"])
+@pytest.mark.parametrize("verb", ["rewire", "train_width", "run"])
+def test_a_folder_of_the_users_is_never_removed(fails, finetuned, tmp_path, verb, name):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / name).write_text('{"sentence": "mine", "label": "PlayMusic"}\n')
+    before = snapshot(output)
+    source = ("default",) if verb == "run" else (finetuned,)
+    message = fails(verb, *source, "--output_dir", output, "--overwrite_output_dir", code=2)
+    assert "was not made by dynabert, and is not removed" in message
+    assert snapshot(output) == before
+
+
+def test_overwriting_loses_nothing_to_a_mistyped_input(fails, finetuned, tmp_path):
+    """The old result goes once the new one can begin."""
+    output = shutil.copytree(finetuned, tmp_path / "out" / "finetune").parent
+    (output / "run.yaml").write_text("{}\n")
+    before = snapshot(output)
+    words = ("--output_dir", output, "--overwrite_output_dir")
+    fails("run", "default", *words, "-o", "task.data_dir=daat", code=1)
+    assert snapshot(output) == before
+    fails("finetune", "--data_dir", "daat", "--output_dir", output / "finetune", "--overwrite_output_dir", code=1)
+    assert snapshot(output) == before
+
+
+def test_overwriting_the_model_that_a_stage_starts_from_is_refused(fails, finetuned, tmp_path):
+    source = shutil.copytree(finetuned, tmp_path / "out" / "model")
+    (source.parent / "run.yaml").write_text("{}\n")
+    before = snapshot(source)
+    for output in (source, source.parent):
+        fails("train_width", source, "--output_dir", output, "--overwrite_output_dir", "--max_steps", "1", code=2)
+        assert snapshot(source) == before
+
+
+def test_a_failed_rewire_leaves_no_folder(fails, finetuned, tmp_path):
+    """Weights that have diverged are found out only when the importance is computed."""
+    broken = db.Supernet.from_pretrained(finetuned)
+    broken.model.classifier.weight.set_value(broken.model.classifier.weight * float("nan"))
+    source = broken.save_pretrained(tmp_path / "broken")
+    message = fails("rewire", source, "--output_dir", tmp_path / "out", code=1)
+    assert "not finite" in message
+
+
+def test_below_a_file_nothing_is_written(fails, finetuned, tiny_folder, tiny_data, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    output = tmp_path / "file" / "out"
+    words = ("--model_name_or_path", tiny_folder, "--data_dir", tiny_data, "--output_dir", output)
+    assert f"{output}: cannot be written: Not a directory" in fails("finetune", *words, code=1)
+    assert f"{output}: cannot be written" in fails("rewire", finetuned, "--output_dir", output, code=1)
+    assert f"{output}: cannot be written" in fails("run", "default", "--output_dir", output, code=1)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("save_steps", [0, 1])
+def test_a_loss_that_becomes_nan_names_the_step_and_the_way_out(capsys, tiny_folder, tiny_data, tmp_path, save_steps):
+    words = ["finetune", "--model_name_or_path", tiny_folder, "--data_dir", tiny_data, "--max_seq_length", "8"]
+    words += ["--output_dir", tmp_path / "out", "--max_steps", "6", "--save_steps", save_steps]
+    done = run_command(capsys, *words, "--learning_rate", "1e38")
+    assert done.code == 1, done.err
+    last = done.err.splitlines()[-1]
+    assert re.search(r"error: finetune: the (loss|gradient).* (is|are) (nan|inf|not finite).* step [1-6]\b", last)
+    assert "lower the learning rate (1e+38)" in last
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "out" / "dynabert.json").exists()
+    # What the message tells the user to do works, as it stands or with the flag that the next message names.
+    again = run_command(capsys, *words, "--learning_rate", "1e-5")
+    if again.code:
+        assert again.code == 2
+        assert "--overwrite_output_dir" in again.err
+        assert "overwrite_output_dir" in last, "the first message leads to a refusal that it does not tell of"
+
+
+def run_limited(words, *, size):
+    """The command in a process whose files cannot grow beyond `size` bytes."""
+    return subprocess.run(
+        [sys.executable, "-m", "dynabert_paddle", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )
+
+
+def test_no_room_for_the_model_keeps_the_run(tiny_folder, tiny_data, tmp_path):
+    """Logs find room, weights do not; with room again, the same command goes on."""
+    words = ["finetune", "--model_name_or_path", tiny_folder, "--data_dir", tiny_data, "--max_seq_length", "8"]
+    words += ["--output_dir", tmp_path / "out", "--max_steps", "2"]
+    done = run_limited(words, size=2**20)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(
+        rf"error: {tmp_path}/out: cannot be written: .*: make room or name another folder, then run again",
+        done.stderr.splitlines()[-1],
+    )
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert not list(tmp_path.rglob("*.partial"))
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_disk_that_is_full_of_logs(tiny_folder, tiny_data, tmp_path):
+    """The first thing that finds no room is a line of the log."""
+    unshare = shutil.which("unshare")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = f"mount -t tmpfs -o size=24k tmpfs {folder}"
+    if os.geteuid() or unshare is None or subprocess.run([unshare, "-m", "sh", "-c", mount], check=False).returncode:
+        pytest.skip("mounting a file system is not permitted here")
+    words = ["finetune", "--model_name_or_path", tiny_folder, "--data_dir", tiny_data, "--max_seq_length", "8"]
+    words += ["--output_dir", folder / "out", "--max_steps", "400", "--logging_steps", "1"]
+    words += ["--per_device_train_batch_size", "2"]
+    command = [sys.executable, "-m", "dynabert_paddle", *map(str, words)]
+    done = subprocess.run(
+        [unshare, "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: {folder / 'out'}"), last
+    assert "No space left on device" in last
+    assert "make room" in last
+
+
+def test_a_regression_model_for_classes(fails, tmp_path):
+    """One output cannot tell classes apart."""
+    tokenizer = db.Tokenizer.from_pretrained("minilm-l6")
+    supernet = db.Supernet(make_bert(num_labels=1), tokenizer)
+    supernet.metadata = supernet.metadata.replace(stage="finetune", task={"name": "snips"})
+    source = supernet.save_pretrained(tmp_path / "values")
+    message = fails("train_width", source, "--output_dir", tmp_path / "out", code=2)
+    assert "has 1 outputs and task 'snips' needs 7" in message
