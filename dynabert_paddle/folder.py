@@ -16,8 +16,8 @@ from dynabert_paddle.errors import DynabertError, ModelError, UsageError
 METADATA_FILE = "dynabert.json"
 FORMAT_VERSION = 1
 
-# One of these is in every folder that this package writes: nothing else is ever removed.
-OWN_FILES = (METADATA_FILE, "run.yaml", "train.jsonl", "vdl")
+# In every output folder that this package has made; no other is ever removed.
+MARKER_FILE = ".dynabert"
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Metadata:
         metrics: what was measured, on which split.
         provenance: versions, seed, resolved settings, parent folder.
     """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
 
     stage: str = ""
     task: Mapping[str, Any] = field(default_factory=dict)
@@ -66,14 +68,19 @@ def read_metadata(folder: str | Path) -> Metadata:
     path = Path(folder) / METADATA_FILE
     if not path.is_file():
         return Metadata()
+    from pydantic import TypeAdapter, ValidationError
+
     values = read_json(path)
     if values.pop("format_version", None) != FORMAT_VERSION:
         raise ModelError(f"{path}: not format version {FORMAT_VERSION}: it comes from another dynabert_paddle")
-    known = {f.name for f in dataclasses.fields(Metadata)}
-    if not set(values) <= known or not all(isinstance(values.get(key, []), list) for key in ("heads", "neurons")):
-        raise ModelError(f"{path}: damaged, or of another version: copy the folder again from where it was made")
-    values |= {key: tuple(values[key]) for key in ("heads", "neurons") if key in values}
-    return Metadata(**values)
+    try:
+        metadata = TypeAdapter(Metadata).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ModelError(f"{path}: damaged at '{key}': copy the folder again from where it was made") from None
+    if len(metadata.heads) != len(metadata.neurons):
+        raise ModelError(f"{path}: damaged: it has heads for {len(metadata.heads)} layers and neurons for others")
+    return metadata
 
 
 def write_metadata(folder: str | Path, metadata: Metadata) -> None:
@@ -130,8 +137,9 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str) -> Path:
     """Write a folder's files so that the folder is whole or absent.
 
-    The files are written to a hidden sibling first. A new folder is that sibling, renamed. Into a folder that exists,
-    because it holds logs and checkpoints, the files are moved one by one, the one that marks it as whole last.
+    The files of a new folder are written to a hidden sibling, which is then renamed. In a folder that exists, because
+    it holds logs and checkpoints, they are written to a hidden subfolder, then moved one by one, the one that marks the
+    folder as whole last.
 
     Args:
         folder: where the files shall be.
@@ -145,12 +153,13 @@ def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str
         DynabertError: a full disk, or a folder that cannot be written to.
     """
     folder = Path(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
+    exists = folder.exists()
+    partial = folder / ".partial" if exists else folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write(partial)
-        if folder.exists():
+        if exists:
             for path in sorted(partial.iterdir(), key=lambda path: path.name == last):
                 path.replace(folder / path.name)
             partial.rmdir()
@@ -164,7 +173,7 @@ def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str
 
 
 def make_folder(folder: str | Path) -> Path:
-    """Make an output folder, with its parents.
+    """Make an output folder, with its parents, and mark it as this package's own where it is new.
 
     Args:
         folder: the folder, which may exist.
@@ -178,13 +187,27 @@ def make_folder(folder: str | Path) -> Path:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        own = is_own(folder) or not any(folder.iterdir())
         # os.access answers wrongly for root and on network file systems: only writing tells.
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        marker = folder / MARKER_FILE
+        marker.touch()
+        if not own:
+            marker.unlink()
     except OSError as error:
         raise _cannot_write(folder, error) from None
     return folder
+
+
+def is_own(folder: Path) -> bool:
+    """Whether this package has made a folder.
+
+    Args:
+        folder: an existing folder.
+
+    Returns:
+        True where it has, so that it may be removed when the user asks for that.
+    """
+    return (folder / METADATA_FILE).is_file() or (folder / MARKER_FILE).is_file()
 
 
 def check_absent(folder: str | Path, *, overwrite: bool) -> Path:
@@ -206,9 +229,12 @@ def check_absent(folder: str | Path, *, overwrite: bool) -> Path:
             raise UsageError(
                 f"{folder} exists: pass --overwrite_output_dir to replace it, or name another --output_dir"
             )
-        if not any((folder / name).exists() for name in OWN_FILES):
+        if folder.is_symlink() or not is_own(folder):
             raise UsageError(f"{folder} was not made by dynabert, and is not removed: name another --output_dir")
-        shutil.rmtree(folder)
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise _cannot_write(folder, error) from None
     elif folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file: name another --output_dir")
     return folder

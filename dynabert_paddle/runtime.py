@@ -76,9 +76,10 @@ def set_device(device: str) -> str:
     if name == "gpu" and int(index or 0) >= paddle.device.cuda.device_count():
         raise UsageError(f"device '{device}': this machine has {paddle.device.cuda.device_count()} GPU(s), from gpu:0")
     try:
-        return paddle.set_device(device)
+        paddle.set_device(device)
     except Exception as error:  # Paddle's own errors are C++ traces of many lines
         raise UsageError(f"device '{device}' cannot be used: {type(error).__name__}; try --device cpu") from None
+    return paddle.get_device()
 
 
 def set_seed(seed: int) -> None:

@@ -60,6 +60,24 @@ class Subnet:
         """Index, heads and neurons of each kept layer."""
         return tuple(zip(self.layers, self.heads, self.neurons, strict=True))
 
+    def check_part_of(self, full: Subnet) -> None:
+        """Refuse to be taken for a part of a model that has less.
+
+        Args:
+            full: the whole model, with all its layers.
+
+        Raises:
+            UsageError: a layer, head or neuron beyond the full model's.
+        """
+        for layer, heads, neurons in self.parts:
+            if layer >= len(full.layers):
+                raise UsageError(f"'{self}' keeps layer {layer}; this supernet has layers 0 to {len(full.layers) - 1}")
+            if heads > full.heads[layer] or neurons > full.neurons[layer]:
+                raise UsageError(
+                    f"'{self}' wants {heads} heads and {neurons} neurons of layer {layer}, "
+                    f"which has {full.heads[layer]} and {full.neurons[layer]}"
+                )
+
     @classmethod
     def parse(cls, name: str) -> Subnet:
         """Read a canonical name back: `Subnet.parse(str(subnet)) == subnet`.
@@ -181,26 +199,8 @@ class SearchSpace:
             width_mult, depth_mult = map(float, match.groups())
             return self.subnet(width_mult=width_mult, depth_mult=depth_mult)
         subnet = Subnet.parse(name)
-        self.check(subnet)
+        subnet.check_part_of(self.full)
         return subnet
-
-    def check(self, subnet: Subnet) -> None:
-        """Refuse a subnet that this backbone does not have.
-
-        Args:
-            subnet: the subnet to look at.
-
-        Raises:
-            UsageError: a layer, head or neuron beyond the full model's.
-        """
-        for layer, heads, neurons in subnet.parts:
-            if layer >= self.num_layers:
-                raise UsageError(f"'{subnet}' keeps layer {layer}; this supernet has layers 0 to {self.num_layers - 1}")
-            if heads > self.heads[layer] or neurons > self.neurons[layer]:
-                raise UsageError(
-                    f"'{subnet}' wants {heads} heads and {neurons} neurons of layer {layer}, "
-                    f"which has {self.heads[layer]} and {self.neurons[layer]}"
-                )
 
     def num_params(self, subnet: Subnet, *, embeddings: bool = True) -> int:
         """Count the parameters of a subnet once it is extracted.

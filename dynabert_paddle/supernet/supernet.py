@@ -90,8 +90,15 @@ class Supernet(nn.Layer):
 
         Returns:
             Logits and hidden states.
+
+        Raises:
+            UsageError: a sub-network that this model does not have.
         """
-        call = EncoderCall(self.encoder, subnet or self.full, embedding, head_gates)
+        if subnet is None:
+            subnet = self.full
+        else:
+            subnet.check_part_of(self.full)
+        call = EncoderCall(self.encoder, subnet, embedding, head_gates)
         logits = self._call_model(call, inputs)
         return SupernetOutput(logits, tuple(call.hidden_states))
 
@@ -114,18 +121,21 @@ class Supernet(nn.Layer):
         return output[0] if isinstance(output, (tuple, list)) else output
 
     def search_space(
-        self, *, width_mults: Sequence[float] = WIDTH_MULTS, depth_mults: Sequence[float] = DEPTH_MULTS
+        self, *, width_mults: Sequence[float] | None = None, depth_mults: Sequence[float] = DEPTH_MULTS
     ) -> SearchSpace:
         """Describe which sub-networks this model has.
 
         Args:
-            width_mults: shares of heads and neurons that make the grid.
+            width_mults: shares of heads and neurons that make the grid; by default the paper's, as far as every layer
+                has the heads for them.
             depth_mults: shares of layers that make the grid.
 
         Returns:
             The search space, which also counts parameters and MACs.
         """
         encoder, full = self.encoder, self.full
+        if width_mults is None:
+            width_mults = [mult for mult in WIDTH_MULTS if mult * min(full.heads) >= 0.5]
         in_layers = {id(parameter) for parameter in encoder.layers.parameters()}
         outside = [(name, p) for name, p in self.model.named_parameters() if id(p) not in in_layers]
         embedding_params = sum(p.size for name, p in outside if ".embeddings" in f".{name}")
@@ -216,9 +226,9 @@ def resize_layers(encoder: ElasticEncoder, subnet: Subnet) -> None:
             part = slice_parameter(parameter, name, heads=heads, neurons=neurons, head_dim=encoder.head_dim)
             if part is not parameter:
                 owner, attribute = _owner(layer, name)
-                small = owner.create_parameter(part.shape, dtype=parameter.dtype)
-                small.set_value(part.detach())
-                setattr(owner, attribute, small)
+                # The usual initializer would draw random numbers, and so change what a run draws later.
+                value = nn.initializer.Assign(part.numpy())
+                setattr(owner, attribute, owner.create_parameter(part.shape, default_initializer=value))
         layer.self_attn.num_heads = heads
     encoder.layers = nn.LayerList([encoder.layers[index] for index in subnet.layers])
 

@@ -19,7 +19,7 @@ from dynabert_paddle.config import (
 )
 from dynabert_paddle.data.features import sequential_batches
 from dynabert_paddle.data.tasks import Task
-from dynabert_paddle.folder import METADATA_FILE, check_absent, make_folder
+from dynabert_paddle.folder import METADATA_FILE, check_absent, is_own, make_folder
 from dynabert_paddle.rewiring.importance import compute_importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
 from dynabert_paddle.subnet import SearchSpace, Subnet
@@ -294,7 +294,7 @@ def prepare_output(output_dir: str | Path, *, overwrite: bool) -> Path:
         UsageError: it is finished, or holds something else, and `overwrite` is false.
     """
     output_dir = Path(output_dir)
-    unfinished = output_dir.is_dir() and not (output_dir / METADATA_FILE).exists() and (output_dir / "vdl").is_dir()
+    unfinished = output_dir.is_dir() and is_own(output_dir) and not (output_dir / METADATA_FILE).exists()
     if overwrite or not unfinished:
         check_absent(output_dir, overwrite=overwrite)
     return make_folder(output_dir)

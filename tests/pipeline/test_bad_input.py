@@ -13,13 +13,16 @@ from conftest import make_bert
 from test_cli import run_command
 
 import dynabert_paddle as db
+from dynabert_paddle.backbone import find_backbone
 
 REGRESSION = ("--task_name", "custom", "--kind", "regression")
 
 
 def snapshot(folder):
     """Every file below a folder with its size and time of change."""
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path: (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -165,7 +168,7 @@ def test_a_run_that_bad_data_stopped_can_be_repeated_with_good_data(capsys, fail
         ("task: {name: snip}", "unknown task 'snip'; built in: 'snips'"),
         ("task: {metrics: [acuracy]}", "unknown metric 'acuracy'"),
         ("device: tpu", "device 'tpu' is not one of auto, cpu, gpu:N"),
-        ("train: {1: 2}", "unknown key 'train.1'"),
+        ("train: {1: 2}", "my.yaml: a key is a word, not 1"),
     ],
 )
 def test_bad_config(fails, tmp_path, content, seen):
@@ -191,10 +194,10 @@ def test_bad_override(fails, tmp_path, override, seen):
 @pytest.mark.parametrize(
     ("mults", "seen"),
     [
-        ("width_mult_list=[2.0]", "a width multiplier lies in (0, 1], not 2.0"),
-        ("width_mult_list=0", "a width multiplier lies in (0, 1], not 0.0"),
-        ("depth_mult_list=[1.0, -0.5]", "a depth multiplier lies in (0, 1], not -0.5"),
-        ("width_mult_list=[]", "at least one width and one depth multiplier"),
+        ("width_mult_list=[2.0]", "in (0, 1]: [2.0] will not do"),
+        ("width_mult_list=0", "in (0, 1]: 0 will not do"),
+        ("depth_mult_list=[1.0, -0.5]", "in (0, 1]: [1.0, -0.5] will not do"),
+        ("width_mult_list=[]", "at least one multiplier is needed"),
         ("width_mult_list=[1.0, 0.1]", "width_mult 0.1 leaves no head of 4: use at least 0.125"),
         ("depth_mult_list=[0.1]", "depth_mult 0.1 leaves no layer of 4"),
         ("width_mult_list=half", "multipliers are numbers such as '1.0 0.75 0.5', not 'half'"),
@@ -205,16 +208,14 @@ def test_bad_multipliers_are_refused_before_the_first_stage_trains(
 ):
     """Fine-tuning takes hours; that the stage after next cannot run is known before."""
     words = ("-o", f"model_name_or_path={tiny_folder}", "-o", f"task.data_dir={tiny_data}", "-o", f"space.{mults}")
-    message = fails(
-        "run", "default", "--output_dir", tmp_path / "out", "-o", "train.max_steps=1", *words, code=2
-    )
+    message = fails("run", "default", "--output_dir", tmp_path / "out", "-o", "train.max_steps=1", *words, code=2)
     assert seen in message
 
 
 @pytest.mark.parametrize("mults", ["1.0 0.1", "1.5"])
 def test_bad_multipliers_of_a_verb(fails, finetuned, tmp_path, mults):
     words = ("--output_dir", tmp_path / "out", "--width_mult_list", mults)
-    assert re.search(r"leaves no head of 4|lies in \(0, 1\]", fails("train_width", finetuned, *words, code=2))
+    assert re.search(r"leaves no head of 4|in \(0, 1\]", fails("train_width", finetuned, *words, code=2))
 
 
 def cut(name):
@@ -244,7 +245,7 @@ MODEL_FAULTS = {
     "config of zeros": (overwrite("config.json", bytes(99)), "model/config.json: not JSON"),
     "list config": (overwrite("config.json", b"[]"), "model/config.json: holds no JSON object"),
     "odd config": (set_key("config.json", hidden_size="wide"), "model/config.json"),
-    "other size": (set_key("config.json", intermediate_size=40), "linear1"),
+    "other size": (set_key("config.json", intermediate_size=40), "model"),
     "unsupported": (
         set_key("config.json", architectures=["LlamaForCausalLM"], model_type="llama"),
         "model/config.json: names architecture 'LlamaForCausalLM', which is not supported; supported: BERT,",
@@ -254,14 +255,13 @@ MODEL_FAULTS = {
         "model/config.json: names architecture 'FooForBar', which is not supported",
     ),
     "odd architectures": (set_key("config.json", architectures="BertModel", model_type=""), "model"),
-    "null architectures": (set_key("config.json", architectures=None), "model/config.json"),
     "cut metadata": (cut("dynabert.json"), "model/dynabert.json: not JSON: the file is damaged or cut off"),
     "odd metadata": (set_key("dynabert.json", heads=[9]), "dynabert.json"),
-    "cut tokenizer": (cut("tokenizer.json"), "model/tokenizer.json"),
+    "cut tokenizer": (cut("tokenizer.json"), "model: tokenizer.json is truncated or corrupt"),
 }
 
 
-@pytest.mark.parametrize("fault", [fault for fault in MODEL_FAULTS if fault != "null architectures"])
+@pytest.mark.parametrize("fault", MODEL_FAULTS)
 def test_bad_model(fails, model, tiny_data, tmp_path, fault):
     spoil, seen = MODEL_FAULTS[fault]
     spoil(model)
@@ -352,13 +352,20 @@ def test_a_finished_output_is_kept(fails, finetuned, tmp_path, verb):
 
 @pytest.mark.parametrize("name", ["thesis.tex", "train.jsonl"])
 @pytest.mark.parametrize("verb", ["rewire", "train_width", "run"])
-def test_a_folder_of_the_users_is_never_removed(fails, finetuned, tmp_path, verb, name):
+def test_a_folder_of_the_users_is_never_removed(fails, finetuned, tiny_folder, tmp_path, verb, name):
     output = tmp_path / "out"
     output.mkdir()
     (output / name).write_text('{"sentence": "mine", "label": "PlayMusic"}\n')
     before = snapshot(output)
-    source = ("default",) if verb == "run" else (finetuned,)
-    message = fails(verb, *source, "--output_dir", output, "--overwrite_output_dir", code=2)
+    words = ["--output_dir", output, "--overwrite_output_dir"]
+    if verb == "run":
+        words = ["default", *words, "-o", f"model_name_or_path={tiny_folder}", "-o", "stages=[finetune]"]
+        words += ["-o", "train.max_steps=1"]
+    elif verb == "train_width":
+        words = [finetuned, *words, "--max_steps", "1"]
+    else:
+        words = [finetuned, *words]
+    message = fails(verb, *words, code=2)
     assert "was not made by dynabert, and is not removed" in message
     assert snapshot(output) == before
 
@@ -478,7 +485,7 @@ def test_a_disk_that_is_full_of_logs(tiny_folder, tiny_data, tmp_path):
 
 def test_a_regression_model_for_classes(fails, tmp_path):
     """One output cannot tell classes apart."""
-    tokenizer = db.Tokenizer.from_pretrained("minilm-l6")
+    tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
     supernet = db.Supernet(make_bert(num_labels=1), tokenizer)
     supernet.metadata = supernet.metadata.replace(stage="finetune", task={"name": "snips"})
     source = supernet.save_pretrained(tmp_path / "values")

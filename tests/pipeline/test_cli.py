@@ -217,7 +217,9 @@ def test_snake_case_and_hyphens_are_one(dynabert, finetuned, tmp_path, spelling)
         *("--no_mask_padding", "--subnets_per_step", "all", "--max_steps", "1"),
     ]
     if spelling == "hyphens":
-        words = [str(word).replace("_", "-") if index == 0 or "--" in str(word) else word for index, word in enumerate(words)]
+        words = [
+            str(word).replace("_", "-") if index == 0 or "--" in str(word) else word for index, word in enumerate(words)
+        ]
     done = dynabert(*words)
     assert done.code == 0, done.err
     used = read_metadata(tmp_path / "w").provenance["settings"]
@@ -351,7 +353,7 @@ def test_run_writes_the_result_to_stdout_and_the_rest_to_stderr(tiny_folder, tin
     ]
     assert lines[-1].startswith(f"next: dynabert evaluate {output / 'depth'} --subnet ")
     # Nothing of Paddle's or its libraries' own: neither warnings nor a progress bar.
-    stages = ("finetune", "rewire", "width", "depth", "wrote ", "next: ")
+    stages = ("finetune", "rewire", "width", "depth", "evaluating ", "wrote ", "next: ")
     assert [line for line in lines if not line.startswith(stages)] == []
     assert "\r" not in done.stderr
     assert "\x1b" not in done.stderr

@@ -59,7 +59,7 @@ def test_a_plain_folder_has_empty_metadata(tmp_path):
         ("[1, 2]", "holds no JSON object"),
         ("{}", "not format version 1"),
         ('{"format_version": 2}', "not format version 1"),
-        ('{"format_version": 1, "colour": "red"}', "damaged, or of another version"),
+        ('{"format_version": 1, "colour": "red"}', "damaged at 'colour'"),
         ('{"format_version": 1, "heads": 4}', "damaged"),
         ('{"format_version": 1, "heads": [4], "neurons": null}', "damaged"),
         ('{"format_version": 1, "heads": ["4"], "neurons": ["48"]}', "damaged"),
@@ -181,11 +181,17 @@ def test_below_a_file_nothing_can_be_written(tmp_path):
     assert files(tmp_path) == {"file": b"mine"}
 
 
-def test_making_a_folder_leaves_nothing_in_it(tmp_path):
+def test_making_a_folder_marks_a_new_one_and_keeps_what_is_there(tmp_path):
     folder = make_folder(tmp_path / "a" / "b")
     (folder / "log").write_text("kept")
     make_folder(folder)
-    assert files(tmp_path) == {"a/b/log": b"kept"}
+    assert files(tmp_path) == {"a/b/log": b"kept", "a/b/.dynabert": b""}
+
+
+def test_making_a_folder_of_the_users_leaves_nothing_in_it(tmp_path):
+    (tmp_path / "log").write_text("kept")
+    make_folder(tmp_path)
+    assert files(tmp_path) == {"log": b"kept"}
 
 
 def in_own_mounts(script, folder):
@@ -216,7 +222,7 @@ def test_an_output_folder_may_be_a_mount_of_its_own(tmp_path):
         """,
         folder,
     )
-    assert done.stdout == "whole ['a.json']\n", done.stderr
+    assert done.stdout == "whole ['.dynabert', 'a.json']\n", done.stderr
 
 
 def test_a_read_only_folder_is_refused_before_the_work(tmp_path):

@@ -85,9 +85,7 @@ def test_what_paddle_itself_refuses_is_one_line():
 @pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="this Paddle may have a GPU")
 @pytest.mark.parametrize("device", ["gpu", "gpu:0", "gpu:7"])
 def test_a_gpu_on_a_cpu_build_is_refused_with_the_remedy(device):
-    with pytest.raises(
-        UsageError, match=f"^device '{device}': the installed Paddle is a CPU build; use --device cpu$"
-    ):
+    with pytest.raises(UsageError, match=f"^device '{device}': the installed Paddle is a CPU build; use --device cpu$"):
         runtime.set_device(device)
     assert paddle.get_device() == "cpu"
 

@@ -247,8 +247,8 @@ def test_subnets_that_the_backbone_lacks_are_refused(name, message):
     with pytest.raises(UsageError, match=message):
         BERT_BASE.parse(name)
     with pytest.raises(UsageError, match=message):
-        BERT_BASE.check(Subnet.parse(name))
-    BERT_BASE.check(BERT_BASE.full)
+        Subnet.parse(name).check_part_of(BERT_BASE.full)
+    BERT_BASE.full.check_part_of(BERT_BASE.full)
 
 
 @pytest.mark.parametrize("mult", [0.0, -0.5, 1.01, float("nan"), float("inf")])

@@ -1,0 +1,189 @@
+"""The package as its sources are written: which part imports which, and what every public name's docstring says."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import dynabert_paddle
+
+ROOT = Path(dynabert_paddle.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+# Each part and what it may import from, the lowest first; a part may always import from itself.
+LEAVES = {"errors", "subnet", "config", "runtime", "folder", "weights", "tokenizer", "paddlenlp_tokenizer"}
+LAYERS = {
+    "errors": set(),
+    "subnet": {"errors"},
+    "config": {"errors", "subnet"},
+    "runtime": {"errors", "__init__"},  # the version
+    "folder": {"errors"},
+    "unpickling": {"errors"},
+    "weights": {"errors", "unpickling"},
+    "tokenizer": {"errors"},
+    "paddlenlp_tokenizer": {"errors", "tokenizer"},
+    "data": {"errors"},
+    "backbone": LEAVES,
+    "supernet": {"backbone", *LEAVES},
+    "rewiring": {"supernet", "backbone", *LEAVES},
+    "distill": {"supernet", "backbone", *LEAVES},
+}
+PARTS = set(LAYERS) | LEAVES
+ABOVE = {"training", "search", "export", "report", "deploy"}
+LAYERS |= dict.fromkeys(ABOVE, PARTS | ABOVE)
+LAYERS |= {"__init__": {"runtime"}, "cli": {"__init__", *PARTS, *ABOVE}, "__main__": {"cli"}}
+
+WITHOUT_PADDLE = {"__init__", "__main__", "errors", "subnet", "config", "runtime", "weights", "unpickling", "tokenizer"}
+
+
+def part_of(module):
+    """`dynabert_paddle.supernet.elastic` is of part `supernet`."""
+    return [*module.split("."), "__init__"][1]
+
+
+def imports(tree, *, top_level_only=False):
+    """Modules that a source imports, by their full names; `from package import name` counts name as a module."""
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else node.module
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module):
+    part = part_of(module)
+    assert part in LAYERS, f"say in LAYERS what {part} may import"
+    own = {part_of(name) for name in imports(TREES[module]) if name.split(".")[0] == "dynabert_paddle"}
+    assert own <= LAYERS[part] | {part}, module
+
+
+def test_the_layers_have_no_cycle():
+    order = []
+    waiting = {part: below - {part} - (ABOVE if part in ABOVE else set()) for part, below in LAYERS.items()}
+    waiting["runtime"] = waiting["runtime"] - {"__init__"}  # inside a function, once both are there
+    while waiting:
+        ready = [part for part, below in waiting.items() if below & set(LAYERS) <= set(order)]
+        assert ready, waiting
+        order += ready
+        waiting = {part: below for part, below in waiting.items() if part not in ready}
+
+
+def test_no_module_imports_itself_over_others():
+    below = {
+        module: {name for name in imports(tree, top_level_only=True) if name in MODULES and name != "dynabert_paddle"}
+        for module, tree in TREES.items()
+    }
+    while below:
+        ready = {module for module, names in below.items() if not names & set(below)}
+        assert ready, f"a cycle among {sorted(below)}"
+        below = {module: names for module, names in below.items() if module not in ready}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) in WITHOUT_PADDLE | {"data", "cli"}])
+def test_what_needs_no_paddle_does_not_import_it(module):
+    """Not at the top of a file, that is: a command may import what it runs."""
+    heavy = {"paddle", "paddlenlp", "paddleslim"}
+    assert not heavy & {name.split(".")[0] for name in imports(TREES[module], top_level_only=True)}
+
+
+def test_nothing_of_paddleslim_that_patches_paddle_is_imported():
+    slim = {name for tree in TREES.values() for name in imports(tree) if name.split(".")[0] == "paddleslim"}
+    assert "paddleslim.dygraph.dist.losses" in slim
+    assert not [name for name in slim if "nas" in name.split(".")]
+
+
+def is_empty(node):
+    """Whether a method is `...` alone: a protocol's, which its class explains."""
+    return isinstance(node.body[-1], ast.Expr) and getattr(node.body[-1].value, "value", None) is Ellipsis
+
+
+def public_names():
+    """Every public class, function and method, with its node, under the name that a reader would call it by."""
+    for module, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                yield f"{module}.{node.name}", node
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                for part in node.body:
+                    if isinstance(part, ast.FunctionDef) and not part.name.startswith("_") and not is_empty(part):
+                        yield f"{module}.{node.name}.{part.name}", part
+
+
+PUBLIC = dict(public_names())
+# Typer shows a command's docstring as its help; Typer's own annotations say what the arguments are.
+EXPLAINED = {name: node for name, node in PUBLIC.items() if part_of(name) != "cli"}
+
+
+def parameters(node):
+    """Names of the arguments of a function, or of the constructor or fields of a class."""
+    if isinstance(node, ast.ClassDef):
+        inits = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
+        if inits:
+            return parameters(inits[0])
+        fields = [p for p in node.body if isinstance(p, ast.AnnAssign) and not p.target.id.startswith("_")]
+        return [field.target.id for field in fields]
+    a = node.args
+    every = [*a.posonlyargs, *a.args, *([a.vararg] if a.vararg else []), *a.kwonlyargs, *([a.kwarg] if a.kwarg else [])]
+    return [argument.arg for argument in every if argument.arg not in ("self", "cls")]
+
+
+def section(doc, title):
+    """The lines of one of a docstring's sections; empty where there is none."""
+    match = re.search(rf"^{title}:\n((?:[ ]{{4}}.*\n?|\n)+)", doc, re.MULTILINE)
+    return match.group(1) if match else ""
+
+
+def own_nodes(node):
+    """What a function itself does, without what the functions inside it do."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.FunctionDef, ast.Lambda, ast.ClassDef)):
+            yield child
+            yield from own_nodes(child)
+
+
+@pytest.mark.parametrize("name", [*MODULES, *PUBLIC])
+def test_every_docstring_begins_with_one_line(name):
+    doc = ast.get_docstring(TREES[name] if name in TREES else PUBLIC[name])
+    assert doc, f"{name} has no docstring"
+    first, _, rest = doc.partition("\n")
+    assert first.endswith((".", "?")), name
+    assert not rest or rest.startswith("\n"), f"{name}: the first line is one sentence, then comes an empty line"
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_args_are_those_that_exist_in_their_order(name):
+    node = EXPLAINED[name]
+    doc, names = ast.get_docstring(node), parameters(node)
+    # A class may be made by its own methods alone, and what a short method says in one line needs no section.
+    if not section(doc, "Args") and (isinstance(node, ast.ClassDef) or ("\n" not in doc and len(names) <= 1)):
+        return
+    listed = re.findall(r"^ {4}(\w+):", section(doc, "Args"), re.MULTILINE)
+    assert listed == names, name
+
+
+@pytest.mark.parametrize("name", [name for name, node in EXPLAINED.items() if isinstance(node, ast.FunctionDef)])
+def test_returns_and_raises_are_told(name):
+    node = EXPLAINED[name]
+    doc, inside = ast.get_docstring(node), list(own_nodes(node))
+    returns = any(isinstance(part, ast.Return) and part.value is not None for part in inside)
+    yields = any(isinstance(part, (ast.Yield, ast.YieldFrom)) for part in inside)
+    raises = {
+        part.exc.func.id
+        for part in inside
+        if isinstance(part, ast.Raise) and isinstance(part.exc, ast.Call) and isinstance(part.exc.func, ast.Name)
+    }
+    if "\n" in doc:
+        assert bool(section(doc, "Returns") or section(doc, "Yields")) == (returns or yields), name
+    told = set(re.findall(r"^ {4}(\w+):", section(doc, "Raises"), re.MULTILINE))
+    for error in raises & {"DynabertError", "UsageError", "DataError", "ModelError"}:
+        assert told & {error, "DynabertError"}, f"{name} raises {error}"
