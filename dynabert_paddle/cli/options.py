@@ -65,17 +65,19 @@ def _parameter(key: str, section: type, field: dataclasses.Field) -> inspect.Par
     settings: dict[str, Any] = {"help": field.metadata["help"]}
     if get_origin(kind) is Literal:
         settings["click_type"] = click.Choice(list(get_args(kind)))
+        # Listed in the help, for in their own column they would leave no room for it.
+        settings["metavar"] = "NAME"
+        settings["help"] += f" ({', '.join(get_args(kind))})"
         kind = str
     elif many:
-        settings["metavar"] = "'A B ...'"
+        settings["metavar"] = "'A B'"
         settings["click_type"] = _Words()
         kind = str
     if many and default:
         settings["show_default"] = " ".join(map(str, default))
     else:
         settings["show_default"] = False if default is None else str(default)
-    declarations = [f"--{name}/--no_{name}"] if kind is bool else [f"--{name}"]
-    annotation = Annotated[kind | None, typer.Option(*declarations, rich_help_panel=_panel(key), **settings)]
+    annotation = Annotated[kind | None, typer.Option(f"--{name}", rich_help_panel=_panel(key), **settings)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

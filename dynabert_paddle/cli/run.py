@@ -10,7 +10,8 @@ import typer
 from dynabert_paddle.cli.output import show_grid, show_next
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("-o", metavar="SECTION.KEY=VALUE", help="Override one value of the config.")
+    list[str] | None,
+    typer.Option("-o", metavar="KEY=VALUE", help="Override one value of the config: section.key=value."),
 ]
 OverwriteOutputDir = Annotated[bool, typer.Option("--overwrite_output_dir", help="Replace what is in output_dir.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or gpu:N.", show_default="auto")]
@@ -58,12 +59,9 @@ def _run(
 
     runtime.import_paddle()
     runtime.set_device(config.device)
-    from dynabert_paddle.folder import check_absent
     from dynabert_paddle.training.run import CONFIG_FILE, GRID_FILE, run
 
-    if overwrite:
-        check_absent(config.output_dir, overwrite=True)
-    rows = run(config)
+    rows = run(config, overwrite=overwrite)
     show_grid(rows, split="dev", as_json=json)
     folder = Path(config.output_dir)
     last = folder / config.stages[-1]

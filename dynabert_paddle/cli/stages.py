@@ -135,10 +135,11 @@ def evaluate(
     _start_paddle(config.device)
     from dynabert_paddle.supernet.supernet import Supernet
     from dynabert_paddle.training.evaluate import evaluate_grid, evaluate_named
-    from dynabert_paddle.training.run import load_task_config
+    from dynabert_paddle.training.run import check_trained, load_task_config
 
     task = load_task_config(config.task)
     supernet = Supernet.from_pretrained(model_dir)
+    check_trained(supernet, task, model_dir)
     options = {"max_seq_length": config.task.max_seq_length, "batch_size": per_device_eval_batch_size}
     rows = (
         evaluate_grid(supernet, task, **options)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dynabert_paddle.data.files import DATA_FILE_ENDINGS
 from dynabert_paddle.data.metrics import check_metrics
 from dynabert_paddle.data.readers import (
-    DATA_FILE_ENDINGS,
     Columns,
     Examples,
     find_labels,

@@ -46,13 +46,18 @@ class DistillationLoss:
             `loss`, and its parts `logit` and `hidden`, each weighted.
 
         Raises:
-            ModelError: the teacher lacks a layer that the sub-network keeps, or differs in hidden size.
+            ModelError: the teacher lacks a layer that the sub-network keeps, or differs in hidden size or outputs.
         """
         targets = _hidden_targets(teacher, subnet)
         if targets[0].shape != student.hidden_states[0].shape:
             raise ModelError(
                 f"the teacher's hidden states are {targets[0].shape[-1]} wide, the student's "
                 f"{student.hidden_states[0].shape[-1]}: distil from the model that the student comes from"
+            )
+        if teacher.logits.shape != student.logits.shape:
+            raise ModelError(
+                f"the teacher has {teacher.logits.shape[-1]} outputs, the student {student.logits.shape[-1]}: "
+                f"distil from a model that was fine-tuned for the same labels"
             )
         # PaddleSlim divides all that it compares by the temperature, and only logits shall be softened.
         outputs = {"student": {"logits": student.logits}, "teacher": {"logits": teacher.logits}}

@@ -61,6 +61,7 @@ def compute_importance(
 
     was_training = supernet.training
     supernet.eval()
+    _clear(supernet, gates)
     for batch in batches:
         inputs = to_tensors(batch)
         labels = inputs.pop("labels")

@@ -11,6 +11,7 @@ import paddle
 from paddle import Tensor, nn
 
 from dynabert_paddle import backbone
+from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.folder import METADATA_FILE, Metadata, read_metadata, write_folder, write_metadata
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS, SearchSpace, Subnet
 from dynabert_paddle.supernet.elastic import ElasticEncoder, EncoderCall, count_elastic, encoder_call, slice_parameter
@@ -179,8 +180,12 @@ class Supernet(nn.Layer):
             metadata,
         )
         if metadata.heads:
-            layers = tuple(range(len(metadata.heads)))
-            resize_layers(supernet.encoder, Subnet(layers, metadata.heads, metadata.neurons))
+            try:
+                shape = Subnet(tuple(range(len(metadata.heads))), metadata.heads, metadata.neurons)
+                shape.check_part_of(supernet.full)
+            except UsageError:
+                raise ModelError(f"{folder}: config.json describes a smaller model than {METADATA_FILE}") from None
+            resize_layers(supernet.encoder, shape)
         backbone.load_weights(supernet.model, folder)
         return supernet
 

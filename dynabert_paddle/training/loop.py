@@ -20,6 +20,7 @@ from dynabert_paddle.backbone import set_arrays, to_arrays
 from dynabert_paddle.config import TrainConfig
 from dynabert_paddle.data.features import Features, length_bucketed_batches
 from dynabert_paddle.errors import DynabertError, Interrupted
+from dynabert_paddle.folder import cannot_write
 from dynabert_paddle.runtime import step_seed
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
@@ -102,27 +103,30 @@ def train(
         metrics=[f"eval/{stage.metric}/{name}" for name in stage.subnets],
     )
     batches = _batches_from(state.step, features, config, supernet.pad_token_id)
-    with log, _stop_requests() as stop:
-        while state.step < total_steps:
-            learning_rate = _learning_rate(state.step, total_steps, config)
-            optimizer.set_lr(learning_rate)
-            parts = _optimizer_step(supernet, optimizer, scaler, stage, state.step, next(batches), config)
-            state.step += 1
-            log.advance()
-            last = state.step == total_steps
-            due = last or stop or (config.save_steps and state.step % config.save_steps == 0)
-            if due:
-                _check_weights(supernet, stage, state.step, config)
-            if state.step % config.logging_steps == 0 or last:
-                log.train(state.step, {**parts, "learning_rate": learning_rate})
-            if state.step % eval_steps == 0 or last:
-                _keep_best(supernet, stage, state, log)
-            if due and (stop or not last):
-                save_checkpoint(output_dir, state, supernet.model, optimizer, scaler, settings=settings)
-            if stop:  # after the last step, too: whatever would come after it shall not begin
-                message = f"{stage.name}: stopped after step {state.step} of {total_steps}"
-                exit_code = 0 if stop[0] == signal.SIGTERM else 130
-                raise Interrupted(f"{message}; the same command goes on from there", exit_code=exit_code)
+    try:
+        with log, _stop_requests() as stop:
+            while state.step < total_steps:
+                learning_rate = _learning_rate(state.step, total_steps, config)
+                optimizer.set_lr(learning_rate)
+                parts = _optimizer_step(supernet, optimizer, scaler, stage, state.step, next(batches), config)
+                state.step += 1
+                log.advance()
+                last = state.step == total_steps
+                due = last or stop or (config.save_steps and state.step % config.save_steps == 0)
+                if due:
+                    _check_weights(supernet, stage, state.step, config)
+                if state.step % config.logging_steps == 0 or last:
+                    log.train(state.step, {**parts, "learning_rate": learning_rate})
+                if state.step % eval_steps == 0 or last:
+                    _keep_best(supernet, stage, state, log)
+                if due and (stop or not last):
+                    save_checkpoint(output_dir, state, supernet.model, optimizer, scaler, settings=settings)
+                if stop:  # after the last step, too: whatever would come after it shall not begin
+                    message = f"{stage.name}: stopped after step {state.step} of {total_steps}"
+                    exit_code = 0 if stop[0] == signal.SIGTERM else 130
+                    raise Interrupted(f"{message}; the same command goes on from there", exit_code=exit_code)
+    except OSError as error:  # of the logs; a checkpoint's says so itself
+        raise cannot_write(output_dir, error) from None
     set_arrays(supernet.model, state.best_arrays)
     return state
 

@@ -9,8 +9,17 @@ from typing import Any
 
 from dynabert_paddle.config import Config, TaskConfig, lasting_settings
 from dynabert_paddle.data.tasks import Task, load_task
-from dynabert_paddle.errors import UsageError
-from dynabert_paddle.folder import METADATA_FILE, make_folder, read_metadata, write_json
+from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.folder import (
+    METADATA_FILE,
+    check_absent,
+    check_replaceable,
+    make_folder,
+    read_metadata,
+    remove_unused,
+    write_json,
+)
+from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import stages
@@ -21,11 +30,12 @@ GRID_FILE = "grid.json"
 CONFIG_FILE = "run.yaml"
 
 
-def run(config: Config) -> list[dict[str, Any]]:
+def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
     """Run the stages of a config; what is finished is skipped, what was interrupted is resumed.
 
     Args:
         config: the run.
+        overwrite: begin anew: remove what an earlier run has left in the output folder.
 
     Returns:
         The grid on the dev set, one row a sub-network, as it stands in `grid.json`.
@@ -35,18 +45,26 @@ def run(config: Config) -> list[dict[str, Any]]:
     """
     if not config.stages:
         raise UsageError("stages: name at least one, for example [finetune, rewire, width, depth]")
-    output_dir = make_folder(config.output_dir)
-    _keep_config(output_dir, config)
     task = load_task_config(config.task)
+    if overwrite or not (Path(config.output_dir) / config.stages[0] / METADATA_FILE).exists():
+        # Now, rather than after hours of fine-tuning: a model that loads and has the heads for every width.
+        _grid_space(Supernet.from_pretrained(config.model_name_or_path), config).grid()
+    if overwrite:
+        check_absent(config.output_dir, overwrite=True)
+    output_dir = make_folder(config.output_dir)
     source: str | Path = config.model_name_or_path
-    for name in config.stages:
-        folder = output_dir / name
-        if (folder / METADATA_FILE).exists():
-            _check_finished(folder, getattr(config, name))
-            logger.info("%s: finished before, in %s", name, folder)
-        else:
-            run_stage(name, config, task, source=source, output_dir=folder)
-        source = folder
+    try:
+        _keep_config(output_dir / CONFIG_FILE, config)
+        for name in config.stages:
+            folder = output_dir / name
+            if (folder / METADATA_FILE).exists():
+                _check_finished(folder, getattr(config, name))
+                logger.info("%s: finished before, in %s", name, folder)
+            else:
+                run_stage(name, config, task, source=source, output_dir=folder)
+            source = folder
+    finally:
+        remove_unused(output_dir, CONFIG_FILE)
     supernet = Supernet.from_pretrained(source)
     rows = evaluate_grid(supernet, task, batch_size=config.finetune.per_device_eval_batch_size)
     write_json(output_dir / GRID_FILE, {"split": "dev", "model": str(source), "rows": rows})
@@ -86,13 +104,17 @@ def run_stage(
     if name == "finetune":
         return stages.finetune(source, task, config=settings, max_seq_length=config.task.max_seq_length, **output)
 
+    _check_apart(source, output_dir)
     supernet = Supernet.from_pretrained(source)
-    _check_start(name, supernet, task, source)
+    check_trained(supernet, task, source)
+    supernet.metadata = supernet.metadata.replace(task=stages.describe_task(task, config.task.max_seq_length))
     if name == "rewire":
-        stages.prepare_output(output_dir, overwrite=overwrite)
-        stages.rewire(supernet, task, config=settings).save_pretrained(output_dir)
+        check_replaceable(output_dir, overwrite=overwrite)
+        stages.rewire(supernet, task, config=settings)
+        check_absent(output_dir, overwrite=overwrite)
+        supernet.save_pretrained(output_dir)
         return supernet
-    space = supernet.search_space(width_mults=config.space.width_mult_list, depth_mults=config.space.depth_mult_list)
+    space = _grid_space(supernet, config)
     if name == "width":
         teaching = Supernet.from_pretrained(teacher) if teacher else extract(supernet, supernet.full)
         return stages.train_width(supernet, teaching, task, space, config=settings, **output)
@@ -117,16 +139,36 @@ def load_task_config(config: TaskConfig) -> Task:
     return load_task(**arguments)
 
 
-def _check_start(name: str, supernet: Supernet, task: Task, source: str | Path) -> None:
-    """A stage after the first starts from a model that was fine-tuned for the task."""
+def check_trained(supernet: Supernet, task: Task, source: str | Path) -> None:
+    """Refuse a model that was not fine-tuned for a task.
+
+    Args:
+        supernet: the model.
+        task: the task.
+        source: where the model comes from.
+
+    Raises:
+        UsageError: it was not fine-tuned, or for another number of outputs.
+    """
     if not supernet.metadata.stage:
-        raise UsageError(f"{source} is not a model that 'dynabert finetune' has made: {name} needs one")
+        raise UsageError(f"{source} is not a model that 'dynabert finetune' has made: begin with that")
     num_outputs = len(task.labels) or 1
     if supernet.model.config.num_labels != num_outputs:
         raise UsageError(
             f"{source} has {supernet.model.config.num_labels} outputs and task {task.name!r} needs {num_outputs}: "
             f"name the task and the data that it was fine-tuned on"
         )
+
+
+def _grid_space(supernet: Supernet, config: Config) -> SearchSpace:
+    return supernet.search_space(width_mults=config.space.width_mult_list, depth_mults=config.space.depth_mult_list)
+
+
+def _check_apart(source: str | Path, output_dir: str | Path) -> None:
+    """A stage must not replace what it starts from."""
+    source, output_dir = Path(source).resolve(), Path(output_dir).resolve()
+    if output_dir in (source, *source.parents):
+        raise UsageError(f"{output_dir} exists and holds the model to start from: name another --output_dir")
 
 
 def _check_finished(folder: Path, settings: Any) -> None:
@@ -140,18 +182,28 @@ def _check_finished(folder: Path, settings: Any) -> None:
             )
 
 
-def _keep_config(output_dir: Path, config: Config) -> None:
+def _keep_config(path: Path, config: Config) -> None:
     """Save the resolved config; refuse a folder that holds another model's or another task's run."""
     import yaml
 
-    path = output_dir / CONFIG_FILE
     values = json.loads(json.dumps(asdict(config)))  # tuples become lists, as YAML has them
     if path.exists():
-        before = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        for key in ("model_name_or_path", "task", "space"):
-            if before.get(key, values[key]) != values[key]:
+        try:
+            before = _flatten(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (yaml.YAMLError, ValueError, AttributeError):
+            raise DynabertError(f"{path}: damaged: remove it to go on with the settings of this run") from None
+        for key, value in _flatten(values).items():
+            if key.partition(".")[0] in ("model_name_or_path", "task", "space") and before.get(key, value) != value:
                 raise UsageError(
-                    f"{output_dir} holds a run with {key} = {before[key]}, this one has {values[key]}: "
+                    f"{path.parent} holds a run with {key} = {before[key]}, this one has {value}: "
                     f"name another output_dir, or pass --overwrite_output_dir"
                 )
     path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _flatten(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings by dotted key."""
+    flat = {}
+    for key, value in values.items():
+        flat |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
+    return flat

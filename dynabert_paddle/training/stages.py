@@ -19,7 +19,7 @@ from dynabert_paddle.config import (
 )
 from dynabert_paddle.data.features import sequential_batches
 from dynabert_paddle.data.tasks import Task
-from dynabert_paddle.folder import METADATA_FILE, check_absent, is_own, make_folder
+from dynabert_paddle.folder import MARKER_FILE, check_absent, is_own, make_folder
 from dynabert_paddle.rewiring.importance import compute_importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
 from dynabert_paddle.subnet import SearchSpace, Subnet
@@ -63,7 +63,7 @@ def finetune(
     supernet = Supernet.from_pretrained(
         model_name_or_path, labels=task.labels, num_labels=len(task.labels) if task.labels else 1
     )
-    supernet.metadata = supernet.metadata.replace(task={**task.to_dict(), "max_seq_length": max_seq_length})
+    supernet.metadata = supernet.metadata.replace(task=describe_task(task, max_seq_length))
     full = {"w1.00d1.00": supernet.full}
     return _train_stage(
         supernet,
@@ -280,6 +280,19 @@ def _train_stage(
     return supernet
 
 
+def describe_task(task: Task, max_seq_length: int) -> dict[str, Any]:
+    """Describe what a model is trained for, as its folder keeps it.
+
+    Args:
+        task: the task.
+        max_seq_length: longer inputs are cut to so many tokens.
+
+    Returns:
+        Values of a config's task section, in types that JSON knows.
+    """
+    return {**task.to_dict(), "max_seq_length": max_seq_length}
+
+
 def prepare_output(output_dir: str | Path, *, overwrite: bool) -> Path:
     """Make a stage's output folder, unless it holds a finished model.
 
@@ -294,10 +307,15 @@ def prepare_output(output_dir: str | Path, *, overwrite: bool) -> Path:
         UsageError: it is finished, or holds something else, and `overwrite` is false.
     """
     output_dir = Path(output_dir)
-    unfinished = output_dir.is_dir() and is_own(output_dir) and not (output_dir / METADATA_FILE).exists()
+    unfinished = output_dir.is_dir() and is_own(output_dir) and all(map(_is_of_a_run, output_dir.iterdir()))
     if overwrite or not unfinished:
         check_absent(output_dir, overwrite=overwrite)
     return make_folder(output_dir)
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether an unfinished stage has written a file; its folder has no other."""
+    return path.name in (MARKER_FILE, "train.jsonl", "vdl", ".partial") or "checkpoint-" in path.name
 
 
 def _trained_space(space: SearchSpace, subnets: Mapping[str, Subnet]) -> dict[str, list[float]]:

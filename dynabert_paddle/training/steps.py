@@ -87,7 +87,7 @@ def distillation_step(
     def prepare(batch: dict[str, Tensor], labels: Tensor | None) -> SubnetLoss:
         with paddle.no_grad():
             target = teacher(**batch)
-        rows = token_rows(batch["attention_mask"]) if config.mask_padding else None
+        rows = None if config.include_padding else token_rows(batch["attention_mask"])
         return lambda subnet, output: loss(output, target, subnet, rows=rows)
 
     return _over_subnets(supernet, subnets, config, prepare)

@@ -27,6 +27,7 @@ TINY = {
     "intermediate_size": 12,
     "num_hidden_layers": 2,
     "max_position_embeddings": 16,
+    "use_cache": True,  # as Hugging Face writes it; the model would return its cache beside the logits
 }
 # PaddleNLP's name of a part of a layer -> Hugging Face's.
 LAYER_NAMES = {

@@ -14,6 +14,7 @@ from test_cli import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone import find_backbone
+from dynabert_paddle.folder import make_folder
 
 REGRESSION = ("--task_name", "custom", "--kind", "regression")
 
@@ -372,8 +373,8 @@ def test_a_folder_of_the_users_is_never_removed(fails, finetuned, tiny_folder, t
 
 def test_overwriting_loses_nothing_to_a_mistyped_input(fails, finetuned, tmp_path):
     """The old result goes once the new one can begin."""
-    output = shutil.copytree(finetuned, tmp_path / "out" / "finetune").parent
-    (output / "run.yaml").write_text("{}\n")
+    output = make_folder(tmp_path / "out")
+    shutil.copytree(finetuned, output / "finetune")
     before = snapshot(output)
     words = ("--output_dir", output, "--overwrite_output_dir")
     fails("run", "default", *words, "-o", "task.data_dir=daat", code=1)
@@ -383,12 +384,23 @@ def test_overwriting_loses_nothing_to_a_mistyped_input(fails, finetuned, tmp_pat
 
 
 def test_overwriting_the_model_that_a_stage_starts_from_is_refused(fails, finetuned, tmp_path):
-    source = shutil.copytree(finetuned, tmp_path / "out" / "model")
-    (source.parent / "run.yaml").write_text("{}\n")
+    source = shutil.copytree(finetuned, make_folder(tmp_path / "out") / "model")
     before = snapshot(source)
     for output in (source, source.parent):
         fails("train_width", source, "--output_dir", output, "--overwrite_output_dir", "--max_steps", "1", code=2)
         assert snapshot(source) == before
+
+
+@pytest.mark.parametrize("verb", ["rewire", "train_width"])
+def test_the_folder_of_a_whole_run_is_no_unfinished_stage(fails, finetuned, tmp_path, verb):
+    """A stage's files among a run's folders would mix, and be removed together."""
+    output = make_folder(tmp_path / "out")
+    (output / "run.yaml").write_text("{}\n")
+    source = shutil.copytree(finetuned, output / "finetune")
+    before = snapshot(output)
+    flags = ("--max_steps", "1") if verb == "train_width" else ()
+    assert "exists" in fails(verb, source, "--output_dir", output, *flags, code=2)
+    assert snapshot(output) == before
 
 
 def test_a_failed_rewire_leaves_no_folder(fails, finetuned, tmp_path):

@@ -214,7 +214,7 @@ def test_every_built_in_config_is_valid_and_holds_differences_only(name):
 def test_snake_case_and_hyphens_are_one(dynabert, finetuned, tmp_path, spelling):
     words = [
         *("train_width", finetuned, "--output_dir", tmp_path / "w", "--width_mult_list", "1.0,0.5"),
-        *("--no_mask_padding", "--subnets_per_step", "all", "--max_steps", "1"),
+        *("--include_padding", "--subnets_per_step", "all", "--max_steps", "1"),
     ]
     if spelling == "hyphens":
         words = [
@@ -223,7 +223,7 @@ def test_snake_case_and_hyphens_are_one(dynabert, finetuned, tmp_path, spelling)
     done = dynabert(*words)
     assert done.code == 0, done.err
     used = read_metadata(tmp_path / "w").provenance["settings"]
-    assert (used["mask_padding"], used["subnets_per_step"], used["max_steps"]) == (False, "all", 1)
+    assert (used["include_padding"], used["subnets_per_step"], used["max_steps"]) == (True, "all", 1)
     assert read_metadata(tmp_path / "w").space["width_mults"] == [1.0, 0.5]
 
 

@@ -25,7 +25,8 @@ def test_the_example_of_the_design(tiny_folder, tiny_data, tmp_path):
         f"w{width}d{depth}" for depth in ("1.00", "0.75", "0.50") for width in ("1.00", "0.75", "0.50", "0.25")
     ]
     assert all({"accuracy", "macro_f1", "params", "params_without_embeddings", "macs"} <= set(row) for row in grid)
-    assert all(large["params"] > small["params"] for large, small in zip(grid[:4], grid[1:4], strict=False))
+    params = [row["params"] for row in grid[:4]]
+    assert params == sorted(set(params), reverse=True)
     small = db.extract(supernet, space.subnet(width_mult=0.5, depth_mult=0.5))
     small.save_pretrained(tmp_path / "small")
 

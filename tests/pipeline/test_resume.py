@@ -112,7 +112,7 @@ def test_a_run_killed_in_every_stage_ends_as_an_uninterrupted_one(config_file, u
     assert [name for name in wanted if found[name] != wanted[name]] == []
     assert out == expected_out
     # Neither checkpoints nor halves of files stay.
-    assert not [str(path) for path in output.rglob("*") if path.name.startswith((".", "checkpoint-"))]
+    assert not [path for pattern in ("checkpoint-*", "*.partial", "*.tmp") for path in output.rglob(pattern)]
 
 
 def test_a_finished_run_is_repeated_without_training(config_file, uninterrupted):

@@ -59,6 +59,7 @@ def check_extracted(supernet, subnet, batch):
     expected = supernet(subnet, **batch)
     assert_same_output(small(**batch), expected, str(subnet))
     assert small.full == Subnet(tuple(range(len(subnet.layers))), subnet.heads, subnet.neurons)
+    assert tuple(layer.self_attn.num_heads for layer in small.encoder.layers) == subnet.heads
     assert space.num_params(subnet) == sum(parameter.size for parameter in small.model.parameters())
     embeddings = sum(parameter.size for parameter in small.model.bert.embeddings.parameters())
     assert space.num_params(subnet, embeddings=False) == space.num_params(subnet) - embeddings
@@ -342,7 +343,7 @@ def test_a_step_over_the_grid_has_the_sum_of_the_extracted_models_gradients():
     "config",
     [
         WidthConfig(lambda_hidden=0.1),
-        WidthConfig(lambda_hidden=1.0, mask_padding=False, temperature=2.0),
+        WidthConfig(lambda_hidden=1.0, include_padding=True, temperature=2.0),
         WidthConfig(subnets_per_step="sandwich"),
     ],
 )
@@ -359,7 +360,7 @@ def test_a_distillation_step_has_the_sum_of_separate_backward_passes(config):
     supernet.clear_gradients()
     weights = {"lambda_logit": config.lambda_logit, "lambda_hidden": config.lambda_hidden}
     loss = DistillationLoss(**weights, temperature=config.temperature)
-    rows = token_rows(batch["attention_mask"]) if config.mask_padding else None
+    rows = None if config.include_padding else token_rows(batch["attention_mask"])
     with paddle.no_grad():
         target = teacher(**batch)
     losses = []

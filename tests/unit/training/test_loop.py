@@ -372,9 +372,7 @@ def test_a_nan_loss_names_the_step_and_the_remedy(tmp_path):
         parts = inner(index, batch, backward)
         return {"loss": parts["loss"] * float("nan")} if index == 4 else parts
 
-    with pytest.raises(
-        DynabertError, match=r"finetune: the loss is nan at step 5;.*lower the learning rate \(0\.001\)"
-    ):
+    with pytest.raises(DynabertError, match=r"the loss is nan at step 5;.*lower the learning rate \(0\.001\)"):
         run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=8, save_steps=2, learning_rate=1e-3)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-4"]
 

@@ -186,12 +186,12 @@ def widen(batch, *, columns):
     }
 
 
-@pytest.mark.parametrize("mask_padding", [True, False])
-def test_padding_counts_only_where_it_is_asked_for(mask_padding):
-    config = WidthConfig(mask_padding=mask_padding, lambda_logit=0.0, lambda_hidden=1.0)
+@pytest.mark.parametrize("include_padding", [True, False])
+def test_padding_counts_only_where_it_is_asked_for(include_padding):
+    config = WidthConfig(include_padding=include_padding, lambda_logit=0.0, lambda_hidden=1.0)
     narrow = distil(config, tensors())["hidden"]
     wide = distil(config, widen(tensors(), columns=20))["hidden"]
-    assert (wide == pytest.approx(narrow, rel=1e-4)) is mask_padding
+    assert (wide == pytest.approx(narrow, rel=1e-4)) is not include_padding
 
 
 def test_the_weights_of_the_losses_scale_their_parts():

@@ -1,0 +1,86 @@
+"""What the README promises: its commands exist, its Python runs, and the quick start reaches its figures."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    """The README's code blocks of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_verbs_of_the_readme_are_the_verbs_there_are():
+    from dynabert_paddle.cli import inspect, run, stages
+
+    verbs = {command.__name__ for module in (run, stages, inspect) for command in module.COMMANDS}
+    assert set(re.findall(r"^\| `dynabert (\w+)", README, flags=re.MULTILINE)) == verbs
+
+
+def test_every_file_that_the_readme_names_is_there():
+    named = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"(?:bash|python) (scripts/\S+\.\w+)", README)
+    missing = [name for name in named if not name.startswith("http") and not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_the_flags_of_the_readme_are_known():
+    for command in re.findall(r"^dynabert .*", "\n".join(blocks("bash")), flags=re.MULTILINE):
+        verb, *words = shlex.split(command, comments=True)[1:]
+        done = subprocess.run([sys.executable, "-m", "dynabert_paddle", verb, "--help"], capture_output=True, text=True)
+        assert done.returncode == 0, command
+        assert all(word in done.stdout for word in words if word.startswith("--")), command
+
+
+def test_the_config_of_the_readme_is_valid(tmp_path):
+    from dynabert_paddle.config import load_config
+
+    (config,) = blocks("yaml")
+    path = tmp_path / "mine.yaml"
+    path.write_text(config, encoding="utf-8")
+    loaded = load_config(path)
+    assert (loaded.task.name, loaded.width.learning_rate, loaded.depth.num_train_epochs) == ("custom", 5e-5, 3)
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, tiny_folder, tiny_data, capsys):
+    """As it stands, but for a backbone and data that take seconds."""
+    import dynabert_paddle as db
+
+    (example,) = blocks("python")
+    example = example.replace('"minilm-l6"', repr(str(tiny_folder)))
+    example = example.replace('db.load_task("snips")', f'db.load_task("custom", data_dir={str(tiny_data)!r})')
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("w")]
+    assert len(rows) == 12
+    small = db.Supernet.from_pretrained("out/small")
+    assert small.full.heads == (2, 2)
+    assert small.full.neurons == (24, 24)
+
+
+@pytest.mark.timeout(1500)
+def test_the_quick_start_reaches_its_figures(tmp_path):
+    """Accuracy of at least 0.97 for the full model and 0.93 for the smallest sub-network."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "dynabert_paddle", "quickstart", "--output_dir", str(tmp_path / "out"), "--json"],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {row["subnet"]: row for row in json.loads(done.stdout)["rows"]}
+    print(f"quick start: {time.perf_counter() - start:.0f} s, {rows['w1.00d1.00']}, {rows['w0.25d0.50']}")
+    assert len(rows) == 12
+    assert rows["w1.00d1.00"]["accuracy"] >= 0.97
+    assert rows["w0.25d0.50"]["accuracy"] >= 0.93
+    assert json.loads((tmp_path / "out" / "grid.json").read_text())["rows"] == list(rows.values())
