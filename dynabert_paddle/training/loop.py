@@ -112,16 +112,17 @@ def train(
                 state.step += 1
                 log.advance()
                 last = state.step == total_steps
-                due = last or stop or (config.save_steps and state.step % config.save_steps == 0)
-                if due:
-                    _check_weights(supernet, stage, state.step, config)
                 if state.step % config.logging_steps == 0 or last:
                     log.train(state.step, {**parts, "learning_rate": learning_rate})
                 if state.step % eval_steps == 0 or last:
                     _keep_best(supernet, stage, state, log)
-                if due and (stop or not last):
+                stopping = bool(stop)  # a request that comes after this is for the next step
+                due = stopping or (config.save_steps and state.step % config.save_steps == 0 and not last)
+                if due or last:
+                    _check_weights(supernet, stage, state.step, config)
+                if due:
                     save_checkpoint(output_dir, state, supernet.model, optimizer, scaler, settings=settings)
-                if stop:  # after the last step, too: whatever would come after it shall not begin
+                if stopping:  # after the last step, too: whatever would come after it shall not begin
                     message = f"{stage.name}: stopped after step {state.step} of {total_steps}"
                     exit_code = 0 if stop[0] == signal.SIGTERM else 130
                     raise Interrupted(f"{message}; the same command goes on from there", exit_code=exit_code)

@@ -54,11 +54,12 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
     output_dir = make_folder(config.output_dir)
     source: str | Path = config.model_name_or_path
     try:
+        for name in config.stages:
+            _check_finished(output_dir / name, getattr(config, name))
         _keep_config(output_dir / CONFIG_FILE, config)
         for name in config.stages:
             folder = output_dir / name
             if (folder / METADATA_FILE).exists():
-                _check_finished(folder, getattr(config, name))
                 logger.info("%s: finished before, in %s", name, folder)
             else:
                 run_stage(name, config, task, source=source, output_dir=folder)
@@ -172,6 +173,7 @@ def _check_apart(source: str | Path, output_dir: str | Path) -> None:
 
 
 def _check_finished(folder: Path, settings: Any) -> None:
+    """Refuse to take a stage for finished that was finished with other settings; one that is not there is fine."""
     before = read_metadata(folder).provenance.get("settings", {})
     now = lasting_settings(settings)
     for key, value in now.items():

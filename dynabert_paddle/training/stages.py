@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dynabert_paddle import runtime
+from dynabert_paddle.backbone import to_arrays
 from dynabert_paddle.config import (
     DepthConfig,
     FinalConfig,
@@ -19,7 +20,7 @@ from dynabert_paddle.config import (
 )
 from dynabert_paddle.data.features import sequential_batches
 from dynabert_paddle.data.tasks import Task
-from dynabert_paddle.folder import MARKER_FILE, check_absent, is_own, make_folder
+from dynabert_paddle.folder import METADATA_FILE, check_absent, is_own, make_folder
 from dynabert_paddle.rewiring.importance import compute_importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
 from dynabert_paddle.subnet import SearchSpace, Subnet
@@ -156,6 +157,7 @@ def train_width(
         config=config,
         output_dir=output_dir,
         space=space,
+        teacher=teacher,
         overwrite=overwrite,
     )
 
@@ -253,6 +255,7 @@ def _train_stage(
     config: TrainConfig,
     output_dir: str | Path,
     space: SearchSpace | None = None,
+    teacher: Supernet | None = None,
     parent: str | Path | None = None,
     overwrite: bool = False,
 ) -> Supernet:
@@ -265,7 +268,15 @@ def _train_stage(
         )
 
     stage = Stage(name, step, evaluate, subnets, task.metrics[0], split.select_name)
-    settings = {**lasting_settings(config), "stage": name, "subnets": list(subnets), "data": digest(split.train)}
+    settings = {
+        **lasting_settings(config),
+        "stage": name,
+        "sub-networks": list(subnets),
+        "metrics": list(task.metrics),
+        "data": digest([split.train.input_ids, split.train.offsets, split.train.labels]),
+        "model": digest(to_arrays(supernet.model).values()),
+        "teacher": digest(to_arrays(teacher.model).values()) if teacher else "none",
+    }
     logger.info("%s: %d training examples, %d to select on", name, len(split.train), len(split.select))
     state = train(supernet, split.train, stage, config=config, output_dir=output_dir, settings=settings)
     metadata = supernet.metadata
@@ -314,8 +325,10 @@ def prepare_output(output_dir: str | Path, *, overwrite: bool) -> Path:
 
 
 def _is_of_a_run(path: Path) -> bool:
-    """Whether an unfinished stage has written a file; its folder has no other."""
-    return path.name in (MARKER_FILE, "train.jsonl", "vdl", ".partial") or "checkpoint-" in path.name
+    """Whether an unfinished stage can have written this; a run's folder has other folders in it, and its own files."""
+    if path.is_dir():
+        return path.name in ("vdl", ".partial") or "checkpoint-" in path.name
+    return path.name not in (METADATA_FILE, "run.yaml", "grid.json")
 
 
 def _trained_space(space: SearchSpace, subnets: Mapping[str, Subnet]) -> dict[str, list[float]]:

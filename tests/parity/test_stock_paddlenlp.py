@@ -27,7 +27,7 @@ TINY = {
     "intermediate_size": 12,
     "num_hidden_layers": 2,
     "max_position_embeddings": 16,
-    "use_cache": True,  # as Hugging Face writes it; the model would return its cache beside the logits
+    "use_cache": True,  # as Hugging Face writes it
 }
 # PaddleNLP's name of a part of a layer -> Hugging Face's.
 LAYER_NAMES = {
@@ -328,6 +328,12 @@ def test_a_config_that_names_no_architecture_is_known_by_its_model_type(tmp_path
     """Hugging Face writes null where a model was saved without an architecture."""
     config = {**TINY, "architectures": architectures}
     assert type(build_model(folder_of(tmp_path, config))) is BertForSequenceClassification
+
+
+def test_a_model_returns_its_logits_without_a_cache(tmp_path):
+    """Before its encoder is elastic, too: a saved supernet's config is one that plain PaddleNLP reads."""
+    model = build_model(folder_of(tmp_path))
+    assert model(paddle.to_tensor([[1, 2, 3]])).shape == [1, 2]
 
 
 def test_labels_make_a_classifier_of_their_number(tmp_path):

@@ -183,7 +183,7 @@ LEAST = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("key", "least"), LEAST.items())
+@pytest.mark.parametrize(("key", "least"), list(LEAST.items()))
 def test_a_number_below_the_least_is_refused(key, least):
     assert getattr(load_config(None, [], {f"width.{key}": least}).width, key) == least
     with pytest.raises(UsageError, match=rf"{key} is at least {least}"):
@@ -343,7 +343,7 @@ def numbers():
                 yield f"{name}.{field.name}"
 
 
-@pytest.mark.parametrize("key", numbers())
+@pytest.mark.parametrize("key", list(numbers()))
 def test_no_number_may_be_negative(key):
     with pytest.raises(UsageError, match=rf"{key.split('.')[1]} is (at least|more than) \d.*, not -1"):
         load_config(None, [], {key: -1})
