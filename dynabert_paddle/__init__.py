@@ -20,7 +20,7 @@ _PUBLIC = {
     "WidthConfig": "config",
     "DepthConfig": "config",
     "FinalConfig": "config",
-    "load_config": "config",
+    "load_config": "config_file",
     "DynabertError": "errors",
     "Task": "data.tasks",
     "load_task": "data.tasks",
@@ -36,7 +36,7 @@ _PUBLIC = {
     "evaluate_grid": "training.evaluate",
     "run": "training.run",
 }
-_WITHOUT_PADDLE = ("subnet", "config", "errors", "data.tasks", "tokenizer")
+_WITHOUT_PADDLE = ("subnet", "config", "config_file", "errors", "data.tasks", "tokenizer")
 
 __all__ = ["__version__", *_PUBLIC]
 

@@ -31,7 +31,7 @@ def configs(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A built-in config to print.")] = None,
 ) -> None:
     """List the built-in configs, or print one."""
-    from dynabert_paddle.config import built_in_configs, find_config
+    from dynabert_paddle.config_file import built_in_configs, find_config
 
     print(find_config(name).read_text(encoding="utf-8") if name else "\n".join(built_in_configs()))
 

@@ -50,7 +50,7 @@ def run(
 def _run(
     name: str, output_dir: str | None, overrides: list[str] | None, device: str | None, overwrite: bool, json: bool
 ) -> None:
-    from dynabert_paddle.config import find_config, load_config
+    from dynabert_paddle.config_file import find_config, load_config
 
     config = load_config(
         find_config(name), overrides or (), {"output_dir": output_dir, "device": device}

@@ -170,7 +170,7 @@ def _run_stage(
 
 def _load(model_dir: str | None, config_file: str | None, overrides: list[str] | None, flags: dict[str, Any]):
     """Resolve the settings; task and grid are those that the model folder was trained for, unless others are named."""
-    from dynabert_paddle.config import find_config, load_config
+    from dynabert_paddle.config_file import find_config, load_config
 
     path = find_config(config_file) if config_file else None
     return load_config(path, overrides or (), flags, base=_trained_for(model_dir, flags) if model_dir else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dynabert_paddle.config import (
     WidthConfig,
     lasting_settings,
 )
+from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.features import sequential_batches
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.folder import METADATA_FILE, check_absent, is_own, make_folder
@@ -93,7 +95,7 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
     Raises:
         DynabertError: the importance cannot be computed.
     """
-    config = config or RewireConfig()
+    config = resolve_config(RewireConfig, asdict(config or RewireConfig()))
     per_batch = config.accumulation == "per_batch"
     examples = task.train if per_batch else task.dev
     features = tokenize_examples(examples, supernet)
@@ -259,6 +261,7 @@ def _train_stage(
     parent: str | Path | None = None,
     overwrite: bool = False,
 ) -> Supernet:
+    config = resolve_config(type(config), asdict(config))  # a caller in Python may have passed anything
     split = split_task(task, supernet, config)
     output_dir = prepare_output(output_dir, overwrite=overwrite)
 

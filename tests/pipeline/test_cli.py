@@ -14,7 +14,7 @@ import yaml
 import dynabert_paddle as db
 from dynabert_paddle import config as settings
 from dynabert_paddle.cli import main as command
-from dynabert_paddle.config import built_in_configs, load_config
+from dynabert_paddle.config_file import built_in_configs, find_config, load_config
 from dynabert_paddle.folder import read_metadata
 
 VERBS = {
@@ -195,7 +195,7 @@ def test_configs_are_listed_and_printed(dynabert):
 
 @pytest.mark.parametrize("name", built_in_configs())
 def test_every_built_in_config_is_valid_and_holds_differences_only(name):
-    path = settings.find_config(name)
+    path = find_config(name)
     config, defaults = load_config(path), load_config()
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     for section, keys in values.items():

@@ -10,7 +10,7 @@ from visualdl import LogReader
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone import find_backbone, to_arrays
-from dynabert_paddle.config import resolve_config
+from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.features import Features
 from dynabert_paddle.folder import read_metadata
 from dynabert_paddle.training.evaluate import evaluate_subnets, predict_logits

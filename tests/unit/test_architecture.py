@@ -37,7 +37,7 @@ LAYERS |= dict.fromkeys(ABOVE, PARTS | ABOVE)
 LAYERS |= {"__init__": {"runtime"}, "cli": {"__init__", *PARTS, *ABOVE}, "__main__": {"cli"}}
 
 WITHOUT_PADDLE = {"__init__", "__main__", "errors", "subnet", "config", "runtime", "weights", "tokenizer"}
-SECOND_FILES = {"paddlenlp_tokenizer": "tokenizer", "unpickling": "weights"}
+SECOND_FILES = {"config_file": "config", "paddlenlp_tokenizer": "tokenizer", "unpickling": "weights"}
 
 
 def part_of(module):

@@ -17,12 +17,9 @@ from dynabert_paddle.config import (
     RewireConfig,
     TaskConfig,
     WidthConfig,
-    built_in_configs,
-    find_config,
     lasting_settings,
-    load_config,
-    resolve_config,
 )
+from dynabert_paddle.config_file import built_in_configs, find_config, load_config, resolve_config
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS
 
