@@ -63,7 +63,7 @@ EXTRAS_REQUIRE = {
 setup(
     name="dynabert-paddle",
     version=read_version(),
-    description="DynaBERT for PaddlePaddle: a BERT supernet whose sub-networks all work, searched, extracted, deployed",
+    description="DynaBERT for PaddlePaddle: one BERT becomes a supernet whose sub-networks all work",
     long_description=read_readme(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

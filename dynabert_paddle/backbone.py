@@ -179,7 +179,9 @@ def find_encoder(model: nn.Layer) -> str:
         for path, layer in model.named_sublayers()
         if isinstance(getattr(layer, "layers", None), nn.LayerList)
         and len(layer.layers)
-        and all(isinstance(part, nn.TransformerEncoderLayer) for part in layer.layers)
+        # Not subclasses: RoFormer's and ConvBERT's compute something else with the same parameters.
+        and all(type(part) is nn.TransformerEncoderLayer for part in layer.layers)
+        and all(type(part.self_attn) is nn.MultiHeadAttention for part in layer.layers)
     ]
     if len(paths) != 1:
         raise ModelError(

@@ -55,7 +55,8 @@ def load_config(
 ) -> Config:
     """Resolve a config: flag over `-o` override over file over default.
 
-    A `train` section, in the file or in an override, sets a value for every stage that has it and does not set its own.
+    A `train` section sets a value for every stage that has it: in the file beside what stages set themselves, in an
+    override over what the file sets for them.
 
     Args:
         path: YAML file that holds only what differs from the defaults, or None.
@@ -70,18 +71,20 @@ def load_config(
         UsageError: a file, key or value that cannot be used, with the nearest spelling of a key.
     """
     values: dict[str, Any] = _read_yaml(path) if path else {}
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise UsageError(f"-o {override}: write it as section.key=value, for example -o train.seed=3")
-        _assign(values, key.strip(), _parse_yaml(text, f"-o {override}"))
+    values = _spread_train(values)
+    given = [_read_override(override) for override in overrides]
+    for key, value in sorted(given, key=lambda pair: not pair[0].startswith("train.")):  # a stage's own go last
+        _assign(values, key, value)
+        values = _spread_train(values, over=True)
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(values, key, value)
+    values = _spread_train(values, over=True)
     for section, defaults in (base or {}).items():
-        if isinstance(values.setdefault(section, {}), dict):
-            values[section] = {**defaults, **values[section]}
-    return _validate(_spread_train(values), str(path) if path else "the settings")
+        own = values.setdefault(section, {})
+        if isinstance(own, dict):
+            values[section] = {**_still_true(defaults, own), **own}
+    return _validate(values, str(path) if path else "the settings")
 
 
 def resolve_config(section: type, values: Mapping[str, Any]) -> Any:
@@ -176,8 +179,8 @@ def _check_ranges(config: Any, source: str) -> None:
                 raise UsageError(f"{source}: {f.name} is {bound}, not {value}")
 
 
-def _spread_train(values: dict[str, Any]) -> dict[str, Any]:
-    """Give every stage the values of the `train` section that it has a field for and does not set itself."""
+def _spread_train(values: dict[str, Any], *, over: bool = False) -> dict[str, Any]:
+    """Give every stage the values of the `train` section that it has a field for, over its own or beside them."""
     shared = values.pop("train", None)
     if shared is None:
         return values
@@ -191,8 +194,25 @@ def _spread_train(values: dict[str, Any]) -> dict[str, Any]:
     for name, keys in stages.items():
         own = values.setdefault(name, {})
         if isinstance(own, dict):
-            values[name] = {key: value for key, value in shared.items() if key in keys} | own
+            spread = {key: value for key, value in shared.items() if key in keys}
+            values[name] = own | spread if over else spread | own
     return values
+
+
+def _still_true(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left of a section's defaults beside the user's values: another task or folder has other files."""
+    if own.get("name", defaults.get("name")) != defaults.get("name"):
+        return {}
+    if "data_dir" in own:
+        return {key: value for key, value in defaults.items() if key not in ("train_file", "dev_file")}
+    return dict(defaults)
+
+
+def _read_override(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UsageError(f"-o {text}: write it as section.key=value, for example -o train.seed=3")
+    return key.strip(), _parse_yaml(value, f"-o {text}")
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:

@@ -30,7 +30,7 @@ class Metadata:
         heads: attention heads of each layer.
         neurons: FFN neurons of each layer.
         space: width and depth multipliers that were trained.
-        subnet: for an extracted model, the name of the subnet and the folder it was cut from.
+        subnet: for an extracted model, the name of the subnet that it is.
         importance: per layer, the importance of each head and neuron in their sorted order.
         metrics: what was measured, on which split.
         provenance: versions, seed, resolved settings, parent folder.
@@ -160,6 +160,7 @@ def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str
         partial.mkdir(parents=True)
         write(partial)
         if exists:
+            (folder / last).unlink(missing_ok=True)
             for path in sorted(partial.iterdir(), key=lambda path: path.name == last):
                 path.replace(folder / path.name)
             partial.rmdir()
@@ -237,6 +238,8 @@ def check_replaceable(folder: str | Path, *, overwrite: bool) -> None:
             raise UsageError(
                 f"{folder} exists: pass --overwrite_output_dir to replace it, or name another --output_dir"
             )
+        if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
+            raise UsageError(f"{folder} holds the working folder, and is not removed: name another --output_dir")
         if folder.is_symlink() or not is_own(folder):
             raise UsageError(f"{folder} was not made by dynabert, and is not removed: name another --output_dir")
     elif folder.exists() and not folder.is_dir():

@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from dynabert_paddle.errors import UsageError
+from dynabert_paddle.errors import DynabertError, UsageError
 
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "paddleslim", "visualdl", "numpy", "tokenizers")
 
@@ -36,10 +36,19 @@ def set_cpu_environment() -> None:
 
 
 def import_paddle() -> None:
-    """Import Paddle and PaddleNLP without the messages they print for their developers."""
+    """Import Paddle and PaddleNLP without the messages they print for their developers.
+
+    Raises:
+        DynabertError: one of them is not installed.
+    """
     set_cpu_environment()
     if "paddlenlp" in sys.modules:
         return
+    for package in ("paddle", "paddlenlp"):
+        if importlib.util.find_spec(package) is None:
+            raise DynabertError(
+                f"{package} is not installed: run 'pip install -e \".[cpu]\"', or 'dynabert env' for more"
+            )
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         importlib.import_module("paddle")

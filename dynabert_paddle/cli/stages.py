@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from dynabert_paddle.config import (
     TaskConfig,
     WidthConfig,
 )
+from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
 
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a built-in config.")]
 OutputDir = Annotated[str, typer.Option("--output_dir", help="Folder for the result; an interrupted run resumes.")]
@@ -127,8 +129,6 @@ def evaluate(
     flags: dict[str, Any],
 ) -> None:
     """Score sub-networks on the task's dev set; the full model without --subnet or --grid."""
-    from dynabert_paddle.errors import UsageError
-
     if subnet and grid:
         raise UsageError("--subnet and --grid exclude each other: name one sub-network, or ask for all")
     config = _load(model_dir, None, None, {**flags, "device": device})
@@ -159,6 +159,8 @@ def _run_stage(
     overwrite: bool,
     teacher: str | None = None,
 ) -> None:
+    if not output_dir:
+        raise UsageError("--output_dir is empty: name a folder")
     config = _load(model_dir, config_file, overrides, flags)
     _start_paddle(config.device)
     from dynabert_paddle.training.run import load_task_config, run_stage
@@ -172,26 +174,23 @@ def _load(model_dir: str | None, config_file: str | None, overrides: list[str] |
     """Resolve the settings; task and grid are those that the model folder was trained for, unless others are named."""
     from dynabert_paddle.config_file import find_config, load_config
 
+    if model_dir and not Path(model_dir).is_dir():
+        siblings = [str(path) for path in Path(model_dir).parent.glob("*") if path.is_dir()]
+        raise ModelError(f"{model_dir}: no such model folder.{did_you_mean(model_dir, siblings)}")
     path = find_config(config_file) if config_file else None
-    return load_config(path, overrides or (), flags, base=_trained_for(model_dir, flags) if model_dir else None)
+    return load_config(path, overrides or (), flags, base=_trained_for(model_dir) if model_dir else None)
 
 
-def _trained_for(model_dir: str, flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _trained_for(model_dir: str) -> dict[str, dict[str, Any]]:
     from dynabert_paddle.folder import read_metadata
 
     metadata = read_metadata(model_dir)
-    task = dict(metadata.task)
-    if flags["task.name"] not in (None, task.get("name")):
-        task = {}
-    if flags["task.data_dir"]:
-        task.pop("train_file", None)
-        task.pop("dev_file", None)
     space = {}
     if metadata.space:
         space["width_mult_list"] = metadata.space["width_mults"]
         if metadata.stage != "width":  # which says nothing of the depths that come after it
             space["depth_mult_list"] = metadata.space["depth_mults"]
-    return {"task": task, "space": space}
+    return {"task": metadata.task, "space": space}
 
 
 def _start_paddle(device: str) -> None:

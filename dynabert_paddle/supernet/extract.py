@@ -31,6 +31,7 @@ def extract(supernet: Supernet, subnet: Subnet) -> Supernet:
         subnet={"name": supernet.search_space().name(subnet)},
         space={},
         importance={},
+        metrics={},
     )
     small.train() if supernet.training else small.eval()
     return small

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS, SearchSpace, Subnet
 from dynabert_paddle.supernet.elastic import ElasticEncoder, EncoderCall, count_elastic, encoder_call, slice_parameter
 from dynabert_paddle.tokenizer import Tokenizer
 from dynabert_paddle.weights import write_safetensors
+
+logger = logging.getLogger(__name__)
 
 
 class SupernetOutput(NamedTuple):
@@ -186,7 +189,12 @@ class Supernet(nn.Layer):
             except UsageError:
                 raise ModelError(f"{folder}: config.json describes a smaller model than {METADATA_FILE}") from None
             resize_layers(supernet.encoder, shape)
-        backbone.load_weights(supernet.model, folder)
+        fresh = backbone.load_weights(supernet.model, folder)
+        if fresh and metadata.stage and num_labels is None:
+            raise ModelError(
+                f"{folder}: '{fresh[0]}' is missing or of another shape: the folder is damaged, copy it again"
+            )
+        logger.debug("%s: new weights for %s", name_or_path, fresh)
         return supernet
 
     def save_pretrained(self, folder: str | Path) -> Path:

@@ -160,6 +160,11 @@ def _check_settings(output_dir: Path, before: Mapping, now: Mapping) -> None:
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed:
         key = changed[0]
+        if key in ("data", "model", "teacher"):  # known by a hash, which says nothing to a reader
+            raise UsageError(
+                f"{output_dir} holds an unfinished run with another {key}: go on with the {key} of before, pass "
+                f"--overwrite_output_dir, or name another --output_dir"
+            )
         raise UsageError(
             f"{output_dir} holds an unfinished run with {key} = {before.get(key)}, this one has {now.get(key)}: go on "
             f"with the settings of before, pass --overwrite_output_dir, or name another --output_dir"

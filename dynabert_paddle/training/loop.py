@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,7 @@ from paddle import Tensor
 from dynabert_paddle.backbone import set_arrays, to_arrays
 from dynabert_paddle.config import TrainConfig
 from dynabert_paddle.data.features import Features, length_bucketed_batches
-from dynabert_paddle.errors import DynabertError, Interrupted
+from dynabert_paddle.errors import DynabertError, Interrupted, UsageError
 from dynabert_paddle.folder import cannot_write
 from dynabert_paddle.runtime import step_seed
 from dynabert_paddle.subnet import Subnet
@@ -78,8 +79,11 @@ def train(
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; a checkpoint is written.
+        UsageError: an unfinished run with other settings is there, or several processes train.
         DynabertError: the loss is not finite, or something cannot be written; earlier checkpoints stay.
     """
+    if int(os.environ.get("PADDLE_TRAINERS_NUM") or 1) > 1:
+        raise UsageError("training in several processes is not supported: start it without paddle.distributed.launch")
     num_batches = math.ceil(len(features) / config.per_device_train_batch_size)
     steps_per_epoch = math.ceil(num_batches / config.gradient_accumulation_steps)
     total_steps = config.max_steps or max(1, math.ceil(config.num_train_epochs * steps_per_epoch))
@@ -171,7 +175,9 @@ def _optimizer_step(
     if not math.isfinite(totals["loss"]):
         supernet.clear_gradients()
         raise _diverged(stage, f"the loss is {totals['loss']} at step {step + 1}", config)
-    scaler.step(optimizer)
+    # Paddle numbers an optimizer's tensors by how many optimizers their parameter has had; a resumed run has had one.
+    with paddle.utils.unique_name.guard():
+        scaler.step(optimizer)
     scaler.update()
     optimizer.clear_grad()
     return totals

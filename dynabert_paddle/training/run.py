@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dynabert_paddle.config import Config, TaskConfig, lasting_settings
+from dynabert_paddle.config import STAGES, Config, TaskConfig, lasting_settings
 from dynabert_paddle.data.tasks import Task, load_task
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.folder import (
@@ -50,7 +50,7 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
         # Now, rather than after hours of fine-tuning: a model that loads and has the heads for every width.
         _grid_space(Supernet.from_pretrained(config.model_name_or_path), config).grid()
     if overwrite:
-        check_absent(config.output_dir, overwrite=True)
+        _clear(Path(config.output_dir), config.model_name_or_path)
     output_dir = make_folder(config.output_dir)
     source: str | Path = config.model_name_or_path
     try:
@@ -102,10 +102,12 @@ def run_stage(
     """
     output = {"output_dir": output_dir, "overwrite": overwrite}
     settings = getattr(config, name)
+    _check_apart(source, output_dir)
+    if teacher:
+        _check_apart(teacher, output_dir)
     if name == "finetune":
         return stages.finetune(source, task, config=settings, max_seq_length=config.task.max_seq_length, **output)
 
-    _check_apart(source, output_dir)
     supernet = Supernet.from_pretrained(source)
     check_trained(supernet, task, source)
     supernet.metadata = supernet.metadata.replace(task=stages.describe_task(task, config.task.max_seq_length))
@@ -163,6 +165,20 @@ def check_trained(supernet: Supernet, task: Task, source: str | Path) -> None:
 
 def _grid_space(supernet: Supernet, config: Config) -> SearchSpace:
     return supernet.search_space(width_mults=config.space.width_mult_list, depth_mults=config.space.depth_mult_list)
+
+
+def _clear(output_dir: Path, model: str) -> None:
+    """Remove what a run has written, and nothing else that lies in its folder."""
+    check_replaceable(output_dir, overwrite=True)
+    folders = [output_dir / name for name in STAGES]
+    for folder in folders:
+        _check_apart(model, folder)
+        check_replaceable(folder, overwrite=True)
+    for folder in folders:
+        if folder.exists():
+            check_absent(folder, overwrite=True)
+    for name in (CONFIG_FILE, GRID_FILE):
+        (output_dir / name).unlink(missing_ok=True)
 
 
 def _check_apart(source: str | Path, output_dir: str | Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dynabert_paddle import runtime
-from dynabert_paddle.backbone import to_arrays
+from dynabert_paddle.backbone import set_arrays, to_arrays
 from dynabert_paddle.config import (
     DepthConfig,
     FinalConfig,
@@ -22,6 +22,7 @@ from dynabert_paddle.config import (
 from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.features import sequential_batches
 from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.errors import Interrupted
 from dynabert_paddle.folder import METADATA_FILE, check_absent, is_own, make_folder
 from dynabert_paddle.rewiring.importance import compute_importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
@@ -271,17 +272,22 @@ def _train_stage(
         )
 
     stage = Stage(name, step, evaluate, subnets, task.metrics[0], split.select_name)
+    start = to_arrays(supernet.model)
     settings = {
         **lasting_settings(config),
         "stage": name,
         "sub-networks": list(subnets),
         "metrics": list(task.metrics),
         "data": digest([split.train.input_ids, split.train.offsets, split.train.labels]),
-        "model": digest(to_arrays(supernet.model).values()),
+        "model": digest(start.values()),
         "teacher": digest(to_arrays(teacher.model).values()) if teacher else "none",
     }
     logger.info("%s: %d training examples, %d to select on", name, len(split.train), len(split.select))
-    state = train(supernet, split.train, stage, config=config, output_dir=output_dir, settings=settings)
+    try:
+        state = train(supernet, split.train, stage, config=config, output_dir=output_dir, settings=settings)
+    except Interrupted:
+        set_arrays(supernet.model, start)  # so that the same call goes on from the checkpoint
+        raise
     metadata = supernet.metadata
     supernet.metadata = metadata.replace(
         stage=name,

@@ -431,3 +431,13 @@ def test_names_paths_and_hub_names_are_told_apart(tmp_path):
     assert find_backbone(tmp_path) == find_backbone(str(tmp_path)) == tmp_path
     assert find_backbone("bert-base-uncased") is None
     assert find_backbone("hfl/rbt3") is None
+
+
+def test_an_encoder_that_computes_something_else_is_refused():
+    """RoFormer rotates its queries and keys, in a subclass with the same parameters: run as BERT's it is wrong."""
+    from paddlenlp.transformers import RoFormerConfig, RoFormerForSequenceClassification
+
+    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "embedding_size": 32, "num_attention_heads": 4}
+    model = RoFormerForSequenceClassification(RoFormerConfig(vocab_size=100, intermediate_size=48, **sizes))
+    with pytest.raises(ModelError, match="no encoder that can be made elastic; supported: BERT"):
+        db.Supernet(model)

@@ -296,7 +296,7 @@ def test_evaluating_a_model_that_was_never_fine_tuned(fails, tiny_folder, tiny_d
 @pytest.mark.parametrize("verb", ["rewire", "train_width", "evaluate"])
 def test_a_model_folder_that_is_not_there(fails, tmp_path, verb):
     words = () if verb == "evaluate" else ("--output_dir", tmp_path / "out")
-    assert "no such model folder" in fails(verb, tmp_path / "missing", *words, code=1)
+    assert "no such model folder" in fails(verb, tmp_path / "missing", *words, code=2)
 
 
 def test_stages_out_of_order_are_refused_before_anything_is_written(fails, tiny_folder, tmp_path):
@@ -503,3 +503,12 @@ def test_a_regression_model_for_classes(fails, tmp_path):
     source = supernet.save_pretrained(tmp_path / "values")
     message = fails("train_width", source, "--output_dir", tmp_path / "out", code=2)
     assert "has 1 outputs and task 'snips' needs 7" in message
+
+
+@pytest.mark.parametrize("verb", ["rewire", "train_width"])
+def test_an_output_without_a_name_is_not_the_working_folder(capsys, finetuned, tmp_path, monkeypatch, verb):
+    """As a shell passes it where a variable is not set: --output_dir "$OUT"."""
+    monkeypatch.chdir(tmp_path)
+    done = run_command(capsys, verb, finetuned, "--output_dir", "")
+    assert (done.code, done.out) == (2, "")
+    assert not list(tmp_path.iterdir())

@@ -328,3 +328,16 @@ def test_overwriting_through_a_link_is_done_or_refused_in_one_line(tmp_path):
         assert read_metadata(target).stage == "width"
     else:
         assert not link.exists() or not any(link.iterdir())
+
+
+def test_overwriting_the_working_folder_is_refused_before_anything_goes(tmp_path, monkeypatch):
+    """A process cannot remove the folder that it stands in, only what is inside."""
+    folder = make_folder(tmp_path / "here")
+    write_metadata(folder, Metadata(stage="width"))
+    (folder / "inner").mkdir()
+    before = files(folder)
+    for place, name in ((folder, "."), (folder / "inner", "..")):
+        monkeypatch.chdir(place)
+        with pytest.raises(UsageError):
+            check_absent(name, overwrite=True)
+        assert files(folder) == before
