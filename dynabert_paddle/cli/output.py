@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,13 +67,13 @@ def show_json(values: Any) -> None:
     print(json.dumps(values, ensure_ascii=False, indent=2))
 
 
-def show_next(*, wrote: Sequence[str | Path], then: str) -> None:
+def show_next(*then: str | Path, wrote: Sequence[str | Path] = ()) -> None:
     """End a verb: name what it wrote and the next command.
 
     Args:
+        then: the words after `dynabert` of a command.
         wrote: files and folders.
-        then: a command.
     """
     for path in wrote:
         print(f"wrote {path}", file=sys.stderr)
-    print(f"next: {then}", file=sys.stderr)
+    print(f"next: {shlex.join(['dynabert', *map(str, then)])}", file=sys.stderr)

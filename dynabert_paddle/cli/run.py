@@ -66,7 +66,7 @@ def _run(
     folder = Path(config.output_dir)
     last = folder / config.stages[-1]
     wrote = [*(folder / stage for stage in config.stages), folder / GRID_FILE, folder / CONFIG_FILE]
-    show_next(wrote=wrote, then=f"dynabert evaluate {last} --subnet w0.50d0.75")
+    show_next("evaluate", last, "--subnet", "w0.50d0.75", wrote=wrote)
 
 
 COMMANDS = (quickstart, run)

@@ -45,7 +45,7 @@ def finetune(
     """Stage 0: fine-tune a backbone on a task's labels."""
     flags = {**flags, "model_name_or_path": model_name_or_path, "device": device}
     _run_stage("finetune", None, output_dir, config, override, flags, overwrite_output_dir)
-    show_next(wrote=[output_dir], then=f"dynabert rewire {output_dir} --output_dir NEW_DIR")
+    show_next("rewire", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
 
 
 @with_sections(("task", TaskConfig), ("rewire", RewireConfig))
@@ -61,7 +61,7 @@ def rewire(
 ) -> None:
     """Stage 1: sort heads and neurons by importance; the full model computes what it did."""
     _run_stage("rewire", model_dir, output_dir, config, override, {**flags, "device": device}, overwrite_output_dir)
-    show_next(wrote=[output_dir], then=f"dynabert train_width {output_dir} --output_dir NEW_DIR")
+    show_next("train_width", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
 
 
 @with_sections(("task", TaskConfig), ("space", SpaceConfig), ("width", WidthConfig))
@@ -82,7 +82,7 @@ def train_width(
     """Stage 2: distil the rewired model into every width."""
     flags = {**flags, "device": device}
     _run_stage("width", model_dir, output_dir, config, override, flags, overwrite_output_dir, teacher_name_or_path)
-    show_next(wrote=[output_dir], then=f"dynabert train_depth {output_dir} --output_dir NEW_DIR")
+    show_next("train_depth", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
 
 
 @with_sections(("task", TaskConfig), ("space", SpaceConfig), ("depth", DepthConfig))
@@ -98,7 +98,7 @@ def train_depth(
 ) -> None:
     """Stage 3: distil the width-adaptive model into every width and depth."""
     _run_stage("depth", model_dir, output_dir, config, override, {**flags, "device": device}, overwrite_output_dir)
-    show_next(wrote=[output_dir], then=f"dynabert evaluate {output_dir} --grid")
+    show_next("evaluate", output_dir, "--grid", wrote=[output_dir])
 
 
 @with_sections(("task", TaskConfig), ("space", SpaceConfig), ("final", FinalConfig))
@@ -114,7 +114,7 @@ def train_final(
 ) -> None:
     """Stage 4, optional: train every sub-network on the labels, without a teacher."""
     _run_stage("final", model_dir, output_dir, config, override, {**flags, "device": device}, overwrite_output_dir)
-    show_next(wrote=[output_dir], then=f"dynabert evaluate {output_dir} --grid")
+    show_next("evaluate", output_dir, "--grid", wrote=[output_dir])
 
 
 @with_sections(("task", TaskConfig))
@@ -147,6 +147,7 @@ def evaluate(
         else evaluate_named(supernet, task, [subnet or "w1.00d1.00"], **options)
     )
     show_grid(rows, split="dev", as_json=json)
+    show_next("evaluate", model_dir, *(["--subnet", "w0.50d0.75"] if grid else ["--grid"]))
 
 
 def _run_stage(

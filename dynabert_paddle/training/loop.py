@@ -119,12 +119,12 @@ def train(
                 if state.step % config.logging_steps == 0 or last:
                     log.train(state.step, {**parts, "learning_rate": learning_rate})
                 if state.step % eval_steps == 0 or last:
+                    _check_weights(supernet, stage, state.step, config)
                     _keep_best(supernet, stage, state, log)
                 stopping = bool(stop)  # a request that comes after this is for the next step
                 due = stopping or (config.save_steps and state.step % config.save_steps == 0 and not last)
-                if due or last:
-                    _check_weights(supernet, stage, state.step, config)
                 if due:
+                    _check_weights(supernet, stage, state.step, config)
                     save_checkpoint(output_dir, state, supernet.model, optimizer, scaler, settings=settings)
                 if stopping:  # after the last step, too: whatever would come after it shall not begin
                     message = f"{stage.name}: stopped after step {state.step} of {total_steps}"

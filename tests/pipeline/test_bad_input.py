@@ -296,7 +296,7 @@ def test_evaluating_a_model_that_was_never_fine_tuned(fails, tiny_folder, tiny_d
 @pytest.mark.parametrize("verb", ["rewire", "train_width", "evaluate"])
 def test_a_model_folder_that_is_not_there(fails, tmp_path, verb):
     words = () if verb == "evaluate" else ("--output_dir", tmp_path / "out")
-    assert "no such model folder" in fails(verb, tmp_path / "missing", *words, code=2)
+    assert "no such model folder" in fails(verb, tmp_path / "missing", *words, code=1)
 
 
 def test_stages_out_of_order_are_refused_before_anything_is_written(fails, tiny_folder, tmp_path):

@@ -33,6 +33,14 @@ def test_every_file_that_the_readme_names_is_there():
     assert not missing
 
 
+def test_the_readme_shows_a_grid_that_meets_its_promise():
+    (grid,) = blocks("text")
+    rows = {row.split()[0]: row.split() for row in grid.splitlines() if row.strip().startswith("w")}
+    assert len(rows) == 12
+    assert float(rows["w1.00d1.00"][1]) >= 0.97
+    assert float(rows["w0.25d0.50"][1]) >= 0.93
+
+
 def test_the_flags_of_the_readme_are_known():
     for command in re.findall(r"^dynabert .*", "\n".join(blocks("bash")), flags=re.MULTILINE):
         verb, *words = shlex.split(command, comments=True)[1:]
