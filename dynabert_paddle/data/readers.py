@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dynabert_paddle.data.files import DATA_FILE_ENDINGS as DATA_FILE_ENDINGS  # part of what this module offers
 from dynabert_paddle.data.files import JSON_ENDINGS, first_record, open_records, quote
 from dynabert_paddle.errors import DataError, did_you_mean
 

@@ -15,7 +15,15 @@ from paddle import nn
 
 from dynabert_paddle.backbone import set_arrays, to_arrays
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.folder import read_json, write_folder, write_json
+from dynabert_paddle.folder import (
+    METADATA_FILE,
+    check_absent,
+    is_own,
+    make_folder,
+    read_json,
+    write_folder,
+    write_json,
+)
 from dynabert_paddle.weights import read_safetensors, write_safetensors
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -39,6 +47,33 @@ class TrainState:
     best_step: int = 0
     best_metrics: dict[str, Any] = field(default_factory=dict)
     best_arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def prepare_output(output_dir: str | Path, *, overwrite: bool) -> Path:
+    """Make a stage's output folder, unless it holds a finished model.
+
+    Args:
+        output_dir: the folder; one with an unfinished run is kept, so that the run is resumed.
+        overwrite: remove what is there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: it is finished, or holds something else, and `overwrite` is false.
+    """
+    output_dir = Path(output_dir)
+    unfinished = output_dir.is_dir() and is_own(output_dir) and all(map(_is_of_a_run, output_dir.iterdir()))
+    if overwrite or not unfinished:
+        check_absent(output_dir, overwrite=overwrite)
+    return make_folder(output_dir)
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether an unfinished stage can have written this; a run's folder has other folders in it, and its own files."""
+    if path.is_dir():
+        return path.name in ("vdl", ".partial") or "checkpoint-" in path.name
+    return path.name not in (METADATA_FILE, "run.yaml", "grid.json")
 
 
 def save_checkpoint(

@@ -23,13 +23,12 @@ from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.features import sequential_batches
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import Interrupted
-from dynabert_paddle.folder import METADATA_FILE, check_absent, is_own, make_folder
 from dynabert_paddle.rewiring.importance import compute_importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
 from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.training.checkpoint import remove_checkpoints
+from dynabert_paddle.training.checkpoint import prepare_output, remove_checkpoints
 from dynabert_paddle.training.evaluate import evaluate_subnets
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.loop import Stage, Step, train
@@ -234,7 +233,6 @@ def train_final(
         DynabertError: with the reason in one line.
     """
     config = config or FinalConfig()
-
     return _train_stage(
         supernet,
         task,
@@ -311,33 +309,6 @@ def describe_task(task: Task, max_seq_length: int) -> dict[str, Any]:
         Values of a config's task section, in types that JSON knows.
     """
     return {**task.to_dict(), "max_seq_length": max_seq_length}
-
-
-def prepare_output(output_dir: str | Path, *, overwrite: bool) -> Path:
-    """Make a stage's output folder, unless it holds a finished model.
-
-    Args:
-        output_dir: the folder; one with an unfinished run is kept, so that the run is resumed.
-        overwrite: remove what is there.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UsageError: it is finished, or holds something else, and `overwrite` is false.
-    """
-    output_dir = Path(output_dir)
-    unfinished = output_dir.is_dir() and is_own(output_dir) and all(map(_is_of_a_run, output_dir.iterdir()))
-    if overwrite or not unfinished:
-        check_absent(output_dir, overwrite=overwrite)
-    return make_folder(output_dir)
-
-
-def _is_of_a_run(path: Path) -> bool:
-    """Whether an unfinished stage can have written this; a run's folder has other folders in it, and its own files."""
-    if path.is_dir():
-        return path.name in ("vdl", ".partial") or "checkpoint-" in path.name
-    return path.name not in (METADATA_FILE, "run.yaml", "grid.json")
 
 
 def _trained_space(space: SearchSpace, subnets: Mapping[str, Subnet]) -> dict[str, list[float]]:
