@@ -35,8 +35,15 @@ _PUBLIC = {
     "train_final": "training.stages",
     "evaluate_grid": "training.evaluate",
     "run": "training.run",
+    "load_model": "supernet.supernet",
+    "export": "export.run",
+    "Prediction": "deploy.infer",
+    "Predictor": "deploy.predictor",
 }
-_WITHOUT_PADDLE = ("subnet", "config", "config_file", "errors", "data.tasks", "tokenizer")
+_WITHOUT_PADDLE = {
+    *("subnet", "config", "config_file", "errors", "data.tasks", "tokenizer"),
+    *("export.run", "deploy.infer", "deploy.predictor"),
+}
 
 __all__ = ["__version__", *_PUBLIC]
 

@@ -6,14 +6,14 @@ PaddleNLP's own tokenizers are slower and their import takes seconds, so one is 
 import hashlib
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
 from tokenizers import models, normalizers
 
+from dynabert_paddle.deploy.infer import find_templates, safe_text, truncate
 from dynabert_paddle.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -26,37 +26,7 @@ _FILES = ("tokenizer.json", CONFIG, "special_tokens_map.json", "added_tokens.jso
 _ORIGIN = ("name_or_path", "from_slow", "tokenizer_file", "special_tokens_map_file", "vocab_file")
 # Hugging Face's names for what PaddleNLP calls otherwise.
 _PADDLENLP_CLASSES = {"RobertaTokenizer": "RobertaBPETokenizer", "AlbertTokenizer": "AlbertEnglishTokenizer"}
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _BATCH = 1024  # rows per call: the library's encodings carry offsets and words, many times the size of their ids
-
-
-class _Template(NamedTuple):
-    """The special tokens around one text or two: what comes before the first, after it, and after the second."""
-
-    ids: tuple[list[int], ...]
-    type_ids: tuple[list[int], ...]
-    text_type_ids: tuple[int, ...]
-
-    @classmethod
-    def of(cls, encoding: tokenizers.Encoding) -> "_Template":
-        texts = encoding.n_sequences
-        ids, type_ids, text_type_ids = [[] for _ in range(texts + 1)], [[] for _ in range(texts + 1)], [0] * texts
-        seen = 0
-        for token, type_id, text in zip(encoding.ids, encoding.type_ids, encoding.sequence_ids, strict=True):
-            if text is None:
-                ids[seen].append(token)
-                type_ids[seen].append(type_id)
-            else:
-                seen = text + 1
-                text_type_ids[text] = type_id
-        return cls(tuple(ids), tuple(type_ids), tuple(text_type_ids))
-
-    def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
-        ids, type_ids = list(self.ids[0]), list(self.type_ids[0])
-        for i, text in enumerate(texts):
-            ids += text + self.ids[i + 1]
-            type_ids += [self.text_type_ids[i]] * len(text) + self.type_ids[i + 1]
-        return ids, type_ids
 
 
 class LongestFirst:
@@ -84,11 +54,11 @@ class LongestFirst:
             raise UsageError(f"max_seq_length is {max_seq_length}, but {kind} has {needed} special tokens: allow more")
         ids, type_ids = [], []
         for start in range(0, len(texts), _BATCH):
-            rows = [self._tokenize([_safe(text) for text in texts[start : start + _BATCH]])]
+            rows = [self._tokenize([safe_text(text) for text in texts[start : start + _BATCH]])]
             if pairs is not None:
-                rows.append(self._tokenize([_safe(text) for text in pairs[start : start + _BATCH]]))
+                rows.append(self._tokenize([safe_text(text) for text in pairs[start : start + _BATCH]]))
             for row in zip(*rows, strict=True):
-                row_ids, row_type_ids = self._wrap(*_truncate(row, max_seq_length - needed))
+                row_ids, row_type_ids = self._wrap(*truncate(row, max_seq_length - needed))
                 ids.append(row_ids)
                 type_ids.append(row_type_ids)
         return ids, type_ids
@@ -119,10 +89,9 @@ class Tokenizer(LongestFirst):
         self._class_name = self._paddlenlp_class()
         self.vocab_size = max(backend.get_vocab().values()) + 1
         self.fingerprint = digest({"tokenizer": json.loads(backend.to_str()), "pad_token_id": self.pad_token_id})
-        probe = next((p for p in "a1.的" if backend.encode(p, add_special_tokens=False).ids), None)
-        if probe is None:
+        self._templates = find_templates(backend)
+        if self._templates is None:
             raise ModelError("the tokenizer knows no letter, digit or stop: its vocabulary is empty or damaged")
-        self._templates = (_Template.of(backend.encode(probe)), _Template.of(backend.encode(probe, probe)))
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike) -> "Tokenizer | PaddleNlpTokenizer":
@@ -202,35 +171,13 @@ class Tokenizer(LongestFirst):
         return _PADDLENLP_CLASSES.get(name, name)
 
     def _num_special_tokens(self, texts: int) -> int:
-        return sum(map(len, self._templates[texts - 1].ids))
+        return self._templates[texts - 1].num_special_tokens
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._backend.encode_batch(texts, add_special_tokens=False)]
 
     def _wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
         return self._templates[len(texts) - 1].wrap(*texts)
-
-
-def _truncate(texts: tuple[list[int], ...], room: int) -> list[list[int]]:
-    """Cut from the end of the longer text, and of the second where they are equal: PaddleNLP's longest_first."""
-    if len(texts) == 1:
-        return [texts[0][:room]]
-    first, second = map(len, texts)
-    excess = max(first + second - room, 0)
-    levelled = min(excess, abs(first - second))
-    if first > second:
-        first -= levelled
-    else:
-        second -= levelled
-    excess -= levelled
-    return [texts[0][: first - excess // 2], texts[1][: second - (excess + 1) // 2]]
-
-
-def _safe(text: str) -> str:
-    """Join surrogate pairs and replace lone surrogates, which cannot be encoded and make the Rust library raise."""
-    if not _SURROGATES.search(text):
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _load(content: bytes) -> tokenizers.Tokenizer:

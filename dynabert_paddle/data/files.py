@@ -57,13 +57,13 @@ def quote(value: object) -> str:
 
 def _tsv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     # No quoting: the GLUE files hold bare double quotes.
-    for line, text in _read_lines(path):
+    for line, text in read_lines(path):
         yield line, text.split("\t")
 
 
 def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     # Strict, because the lenient mode swallows the rest of the file after an unclosed quote.
-    reader = csv.reader((text + "\n" for _, text in _read_lines(path)), strict=True)
+    reader = csv.reader((text + "\n" for _, text in read_lines(path)), strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -80,7 +80,7 @@ def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _json_records(path: Path) -> Iterator[tuple[int, dict]]:
-    for line, text in _read_lines(path):
+    for line, text in read_lines(path):
         if not text.strip():
             continue
         try:
@@ -92,8 +92,18 @@ def _json_records(path: Path) -> Iterator[tuple[int, dict]]:
         yield line, record
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Decode a UTF-8 file line by line; a byte order mark and the line ends are dropped."""
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Decode a UTF-8 file line by line; a byte order mark and the line ends are dropped.
+
+    Args:
+        path: the file.
+
+    Yields:
+        Line numbers, from 1, and lines.
+
+    Raises:
+        DataError: the file cannot be read, or a line is not UTF-8.
+    """
     try:
         with open(path, "rb") as file:
             for line, raw in enumerate(file, start=1):

@@ -57,7 +57,7 @@ class Supernet(nn.Layer):
         self.model = model
         self.tokenizer = tokenizer
         self.metadata = metadata or Metadata()
-        self._inputs = set(inspect.signature(model.forward).parameters)
+        self.input_names = frozenset(inspect.signature(model.forward).parameters)
 
     @property
     def encoder(self) -> ElasticEncoder:
@@ -121,7 +121,7 @@ class Supernet(nn.Layer):
 
     def _call_model(self, call: EncoderCall, inputs: dict[str, Tensor]) -> Tensor:
         with encoder_call(call):
-            output = self.model(**{name: value for name, value in inputs.items() if name in self._inputs})
+            output = self.model(**{name: value for name, value in inputs.items() if name in self.input_names})
         return output[0] if isinstance(output, (tuple, list)) else output
 
     def search_space(
@@ -222,6 +222,23 @@ class Supernet(nn.Layer):
             write_metadata(partial, metadata)
 
         return write_folder(folder, write, last=METADATA_FILE)
+
+
+def load_model(name_or_path: str | Path) -> Supernet:
+    """Load a model to use it: a supernet, an extracted sub-network, a fine-tuned model or a backbone.
+
+    Args:
+        name_or_path: a model folder, or a name, as for `Supernet.from_pretrained`.
+
+    Returns:
+        The model, in evaluation mode; `model(**inputs).logits` is what it predicts.
+
+    Raises:
+        ModelError: a folder that cannot be loaded, or a model that cannot be made elastic.
+    """
+    model = Supernet.from_pretrained(name_or_path)
+    model.eval()
+    return model
 
 
 def resize_layers(encoder: ElasticEncoder, subnet: Subnet) -> None:

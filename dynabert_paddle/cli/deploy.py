@@ -1,0 +1,238 @@
+"""Verbs that make small models and run them: extract, export, predict, bench."""
+
+from __future__ import annotations
+
+import json as json_
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dynabert_paddle.cli.options import with_sections
+from dynabert_paddle.cli.output import show_json, show_next, show_table
+from dynabert_paddle.cli.run import Json, OverwriteOutputDir
+from dynabert_paddle.config import TaskConfig
+from dynabert_paddle.errors import DynabertError, UsageError
+
+NumThreads = Annotated[int | None, typer.Option("--num_threads", min=1, help="CPU threads.", show_default="all cores")]
+DeployDevice = Annotated[str, typer.Option("--device", help="cpu or gpu:N.")]
+
+
+def extract(
+    model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Supernet's folder.")],
+    subnet: Annotated[str, typer.Argument(help="Sub-network, such as w0.50d0.75 or l0h6f768-l2h3f384.")],
+    *,
+    output_dir: Annotated[str, typer.Option("--output_dir", help="Folder for the small model.")],
+    overwrite_output_dir: OverwriteOutputDir = False,
+) -> None:
+    """Cut a sub-network out of a supernet as a small model of its own."""
+    from dynabert_paddle import runtime
+    from dynabert_paddle.folder import check_absent, check_replaceable
+
+    check_replaceable(output_dir, overwrite=overwrite_output_dir)
+    runtime.import_paddle()
+    runtime.set_device("cpu")
+    from dynabert_paddle.supernet.extract import extract
+    from dynabert_paddle.supernet.supernet import load_model
+
+    supernet = load_model(model_dir)
+    small = extract(supernet, supernet.search_space().parse(subnet))
+    check_absent(output_dir, overwrite=overwrite_output_dir)
+    small.save_pretrained(output_dir)
+    whole, part = (model.search_space().num_params(model.full) for model in (supernet, small))
+    print(f"{part / 1e6:.2f} M of {whole / 1e6:.2f} M parameters")
+    show_next("export", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
+
+
+@with_sections(("task", TaskConfig))
+def export(
+    model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder.")],
+    *,
+    output_dir: Annotated[str, typer.Option("--output_dir", help="Folder for the bundle.")],
+    format: Annotated[str, typer.Option("--format", help="paddle, pir, onnx or lite.")] = "paddle",
+    precision: Annotated[str, typer.Option("--precision", help="fp32, bf16, int16 or int8, as the format can.")] = (
+        "fp32"
+    ),
+    subnet: Annotated[str | None, typer.Option("--subnet", help="Export this sub-network of the model.")] = None,
+    max_seq_length: Annotated[
+        int | None, typer.Option("--max_seq_length", help="Longer texts are cut.", show_default="as trained")
+    ] = None,
+    num_calibration_examples: Annotated[
+        int, typer.Option("--num_calibration_examples", help="Training texts that int8 is calibrated on.")
+    ] = 256,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance", help="How far the bundle may be from the model: logits, or int8's loss on the dev set."
+        ),
+    ] = None,
+    overwrite_output_dir: OverwriteOutputDir = False,
+    flags: dict[str, Any],
+) -> None:
+    """Export a model to a bundle for Paddle Inference, ONNX Runtime or Paddle Lite, and check it against the model."""
+    from dynabert_paddle.export.run import export
+
+    export(
+        model_dir,
+        output_dir,
+        format=format,
+        precision=precision,
+        subnet=subnet,
+        task={key.partition(".")[2]: value for key, value in flags.items() if value is not None},
+        max_seq_length=max_seq_length,
+        num_calibration_examples=num_calibration_examples,
+        tolerance=tolerance,
+        overwrite=overwrite_output_dir,
+    )
+    if format == "lite":
+        show_next("evaluate", model_dir, wrote=[output_dir])
+    else:
+        show_next("predict", output_dir, "-i", "texts.tsv", wrote=[output_dir])
+
+
+def predict(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder that 'dynabert export' has made.")],
+    *,
+    input_file: Annotated[
+        str,
+        typer.Option("-i", "--input_file", help=".tsv, .csv or .jsonl with the columns below, or .txt, a text a line."),
+    ],
+    output_file: Annotated[
+        str | None, typer.Option("--output_file", help="Where to write.", show_default="stdout")
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option("--text_column", help="Column of the text.", show_default="sentence, else text")
+    ] = None,
+    text_pair_column: Annotated[
+        str | None, typer.Option("--text_pair_column", help="Column of the second text of a pair.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Texts at a time.")] = 32,
+    device: DeployDevice = "cpu",
+    num_threads: NumThreads = None,
+    json: Json = False,
+) -> None:
+    """Predict the label and its probability for every text of a file, in its order."""
+    from dynabert_paddle.deploy.predictor import Predictor
+
+    path = Path(input_file)
+    predictor = Predictor(bundle, device=device, num_threads=num_threads)
+    if predictor.takes_pairs and not text_pair_column:
+        raise UsageError("this bundle's task has pairs of texts: name the second text's column with --text_pair_column")
+    if text_pair_column and not predictor.takes_pairs:
+        raise UsageError("this bundle's task has single texts: leave out --text_pair_column")
+    rows = _count(_read_texts(path, text_column, text_pair_column))
+    with ExitStack() as stack:
+        out = stack.enter_context(_open_output(output_file)) if output_file else None
+        if not json:
+            print("label\tscore" if predictor.labels else "score", file=out)
+        for prediction in predictor.stream(rows, batch_size=batch_size):
+            if json:
+                line = json_.dumps(vars(prediction), ensure_ascii=False)
+            else:
+                cells = [prediction.label] if predictor.labels else []
+                line = "\t".join([*cells, f"{prediction.score:.4f}"])
+            print(line, file=out)
+    show_next("bench", bundle, wrote=[output_file] if output_file else [])
+
+
+def bench(
+    bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Folders that 'dynabert export' has made.")],
+    *,
+    batch_size: Annotated[str, typer.Option("--batch_size", metavar="'A B'", help="Batch sizes.")] = "1 32",
+    seq_length: Annotated[str, typer.Option("--seq_length", metavar="'A B'", help="Lengths in tokens.")] = "32 128",
+    vs: Annotated[
+        str | None, typer.Option("--vs", help="'onnxruntime': measure each floating-point graph there, too.")
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns that every bundle gets at every shape.")] = 5,
+    num_threads: NumThreads = None,
+    output_file: Annotated[str | None, typer.Option("--output_file", help="JSON file for the figures.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure latency, throughput, memory and size of bundles side by side, taking turns in one process."""
+    from dynabert_paddle.deploy.bench import bench
+
+    report = bench(
+        bundles,
+        batch_sizes=_integers(batch_size, "--batch_size"),
+        seq_lengths=_integers(seq_length, "--seq_length"),
+        vs=vs,
+        rounds=rounds,
+        num_threads=num_threads,
+    )
+    if output_file:
+        with _open_output(output_file) as file:
+            file.write(json_.dumps(report, ensure_ascii=False, indent=2) + "\n")
+    if json:
+        show_json(report)
+    else:
+        columns = ["bundle", "shape", "p50 ms", "p95 ms", "sentences/s", "speed-up", "peak MB", "size MB"]
+        lines = [
+            [
+                row["name"],
+                f"{row['batch_size']}x{row['seq_length']}",
+                f"{row['p50_ms']:.2f}",
+                f"{row['p95_ms']:.2f}",
+                f"{row['sentences_per_second']:.0f}",
+                f"{row['speedup']:.2f}",
+                f"{row['peak_memory_mb']:.0f}",
+                f"{row['size_mb']:.1f}",
+            ]
+            for row in report["rows"]
+        ]
+        show_table(columns, lines, title=f"{report['threads']} threads; speed-up against the first line of each shape")
+    show_next("predict", bundles[0], "-i", "texts.tsv", wrote=[output_file] if output_file else [])
+
+
+def _integers(words: str, flag: str) -> list[int]:
+    values = words.replace(",", " ").split()
+    if not values or not all(value.isdigit() and int(value) for value in values):
+        raise UsageError(f"{flag} takes whole numbers from 1, such as '1 32', not '{words}'")
+    return [int(value) for value in values]
+
+
+def _open_output(name: str):
+    path = Path(name)
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}: make it, or name another file")
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise DynabertError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _read_texts(path: Path, text_column: str | None, pair_column: str | None) -> Iterator[tuple[str, ...]]:
+    """Read a file's texts row by row."""
+    from dynabert_paddle.data.files import read_lines
+    from dynabert_paddle.data.readers import Columns, read_column_names, read_rows
+
+    if path.suffix.lower() == ".txt":
+        if pair_column:
+            raise UsageError(f"{path}: a .txt file has single texts: give pairs as .tsv, .csv or .jsonl with a header")
+        yield from ((text,) for _, text in read_lines(path))
+        return
+    if text_column is None:
+        names = read_column_names(path)
+        text_column = next((name for name in ("sentence", "text") if name in names), "sentence")
+    for row in read_rows(path, Columns(text_column, pair_column)):
+        yield (row.text,) if pair_column is None else (row.text, row.pair)
+
+
+def _count(rows: Iterator[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """Pass rows on, and show on a terminal how many there were."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from dynabert_paddle.training.logging import console
+
+    progress = Progress(
+        SpinnerColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn(), console=console, transient=True
+    )
+    task = progress.add_task("predict", total=None)
+    with progress if console.is_terminal else ExitStack():
+        for row in rows:
+            yield row
+            progress.advance(task)
+
+
+COMMANDS = (extract, export, predict, bench)

@@ -1,0 +1,1 @@
+"""Running bundles: needs paddle, numpy and tokenizers, and nothing of PaddleNLP."""

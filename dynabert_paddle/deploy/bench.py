@@ -1,0 +1,175 @@
+"""Latency of bundles side by side: they take turns in one process, so that a busy machine is busy for all of them."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from dynabert_paddle import runtime
+from dynabert_paddle.deploy import infer
+from dynabert_paddle.errors import DynabertError, UsageError
+
+# A runtime's threads go on spinning for work for up to 0.2 s after a call and slow down whoever comes next.
+_SETTLE_SECONDS = 0.25
+_SECONDS_A_TURN = 0.3
+
+
+def bench(
+    bundles: Sequence[str | Path],
+    *,
+    batch_sizes: Sequence[int] = (1, 32),
+    seq_lengths: Sequence[int] = (32, 128),
+    vs: str | None = None,
+    rounds: int = 5,
+    num_threads: int | None = None,
+) -> dict[str, Any]:
+    """Measure bundles.
+
+    Args:
+        bundles: their folders.
+        batch_sizes: texts at a time.
+        seq_lengths: tokens a text.
+        vs: `onnxruntime` to run each floating-point Paddle graph there, too.
+        rounds: turns of each bundle at each shape; a turn is a warm-up and some calls.
+        num_threads: CPU threads; all cores where not given.
+
+    Returns:
+        The environment, and one row per shape and bundle: latencies in ms, sentences a second, the median ratio of the
+        first bundle's latency to this one's in the same round, peak memory and file size in MB.
+
+    Raises:
+        DynabertError: a bundle that cannot be run, or lengths that it does not take.
+    """
+    runtime.set_cpu_environment()
+    if vs not in (None, "onnxruntime"):
+        raise UsageError(f"--vs is 'onnxruntime', not '{vs}'")
+    environment = runtime.describe()
+    threads = num_threads or environment["cores"]
+    with ExitStack() as stack:
+        subjects = []
+        for bundle in map(Path, bundles):
+            try:
+                description = infer.read_bundle(bundle)
+                subjects.append((str(bundle), bundle, description))
+                if vs and description["format"] in ("paddle", "pir") and description["precision"] != "int8":
+                    scratch = Path(stack.enter_context(TemporaryDirectory()))
+                    subjects.append((f"{bundle} (onnxruntime)", *_convert(bundle, description, scratch)))
+            except infer.BundleError as error:
+                raise DynabertError(str(error)) from None
+        _check_lengths(subjects, seq_lengths)
+        memory = {name: _peak_memory(folder, batch_sizes, seq_lengths, threads) for name, folder, _ in subjects}
+        engines = {name: _open(folder, description, threads) for name, folder, description in subjects}
+        sizes = {name: _model_bytes(folder) / 1e6 for name, folder, _ in subjects}
+        rows = []
+        for batch_size in batch_sizes:
+            for seq_length in seq_lengths:
+                turns = _take_turns(engines, make_batch(batch_size, seq_length), rounds)
+                first = np.array([np.median(turn) for turn in turns[subjects[0][0]]])
+                for name, measured in turns.items():
+                    medians = np.array([np.median(turn) for turn in measured])
+                    calls = np.concatenate(measured)
+                    rows.append(
+                        {
+                            "name": name,
+                            "batch_size": batch_size,
+                            "seq_length": seq_length,
+                            "p50_ms": float(np.median(calls)),
+                            "p95_ms": float(np.quantile(calls, 0.95)),
+                            "sentences_per_second": batch_size / float(np.median(calls)) * 1000,
+                            "speedup": float(np.median(first / medians)),
+                            "peak_memory_mb": memory[name],
+                            "size_mb": sizes[name],
+                        }
+                    )
+    return {"environment": environment, "threads": threads, "rounds": rounds, "rows": rows}
+
+
+def make_batch(batch_size: int, seq_length: int) -> dict[str, np.ndarray]:
+    """Make inputs without padding; what they say has no influence on the latency.
+
+    Args:
+        batch_size: rows.
+        seq_length: tokens a row.
+
+    Returns:
+        int64 `[b, s]` by name.
+    """
+    input_ids = np.random.default_rng(0).integers(0, 1000, (batch_size, seq_length))
+    return dict(zip(infer.INPUTS, (input_ids, np.zeros_like(input_ids), np.ones_like(input_ids)), strict=True))
+
+
+def _take_turns(
+    engines: dict[str, Callable[[dict[str, np.ndarray]], np.ndarray]], batch: dict[str, np.ndarray], rounds: int
+) -> dict[str, list[list[float]]]:
+    turns: dict[str, list[list[float]]] = {name: [] for name in engines}
+    for run in engines.values():
+        run(batch)
+    for _ in range(rounds):
+        for name, run in engines.items():
+            time.sleep(_SETTLE_SECONDS)
+            run(batch)
+            turn, began = [], time.perf_counter()
+            while len(turn) < 3 or time.perf_counter() - began < _SECONDS_A_TURN:
+                start = time.perf_counter()
+                run(batch)
+                turn.append((time.perf_counter() - start) * 1000)
+            turns[name].append(turn)
+    return turns
+
+
+def _open(folder: Path, description: dict[str, Any], threads: int) -> infer.Engine:
+    try:
+        return infer.open_engine(folder, description, num_threads=threads)
+    except infer.BundleError as error:
+        raise DynabertError(str(error)) from None
+
+
+def _check_lengths(subjects: Sequence[tuple[str, Path, dict[str, Any]]], seq_lengths: Sequence[int]) -> None:
+    for name, _, description in subjects:
+        longest = description["max_positions"]
+        if max(seq_lengths) > longest:
+            raise UsageError(f"{name} takes at most {longest} tokens: --seq_length {max(seq_lengths)} is too long")
+
+
+def _convert(bundle: Path, description: dict[str, Any], scratch: Path) -> tuple[Path, dict[str, Any]]:
+    """The same graph for ONNX Runtime."""
+    from dynabert_paddle.export.onnx import to_onnx
+
+    to_onnx(bundle, scratch / "model.onnx")
+    return scratch, {**description, "format": "onnx", "precision": "fp32"}
+
+
+def _model_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("model.*"))
+
+
+def _peak_memory(folder: Path, batch_sizes: Sequence[int], seq_lengths: Sequence[int], threads: int) -> float:
+    """Peak memory in MB of a process that loads a graph and runs its largest batch, and nothing else."""
+    sizes = [str(max(batch_sizes)), str(max(seq_lengths)), str(threads)]
+    command = [sys.executable, "-m", "dynabert_paddle.deploy.bench", str(folder), *sizes]
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if result.returncode:
+        said = [line for line in result.stderr.splitlines() if line.strip()] or ["it said nothing"]
+        raise DynabertError(f"{folder}: cannot be run: {said[-1][:300]}")
+    return float(result.stdout.split()[-1])
+
+
+def _main() -> None:
+    folder, batch_size, seq_length, threads = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+    converted = {"format": "onnx", "precision": "fp32"}  # what `_convert` makes is a graph alone
+    description = infer.read_bundle(folder) if (folder / infer.BUNDLE_FILE).exists() else converted
+    infer.open_engine(folder, description, num_threads=threads)(make_batch(batch_size, seq_length))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,84 @@
+"""A bundle in Python: texts in, labels and scores out. Never imports PaddleNLP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from dynabert_paddle.deploy.infer import Bundle, BundleError, Prediction
+from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.runtime import set_cpu_environment
+
+
+class Predictor:
+    """Predicts with a bundle that `dynabert export` has made.
+
+    Args:
+        bundle: its folder.
+        device: `cpu`, `gpu` or `gpu:N`.
+        num_threads: CPU threads; all cores that the process may use where not given.
+
+    Raises:
+        DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it.
+    """
+
+    def __init__(self, bundle: str | Path, *, device: str = "cpu", num_threads: int | None = None) -> None:
+        set_cpu_environment()
+        with _as_dynabert_error():
+            self._bundle = Bundle(bundle, device=device, num_threads=num_threads)
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes, in the order of the model's outputs; empty for regression."""
+        return self._bundle.labels
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether the task has pairs of texts."""
+        return self._bundle.takes_pairs
+
+    def __call__(
+        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, batch_size: int = 32
+    ) -> list[Prediction]:
+        """Predict for texts, or pairs of texts.
+
+        Args:
+            texts: one text a row, or a single text; longer ones than the bundle's length are cut.
+            pairs: a second text for each row.
+            batch_size: rows at a time.
+
+        Returns:
+            One prediction a row, in the order of the rows.
+
+        Raises:
+            DynabertError: rows that are not texts, or pairs where the task has single texts or the reverse.
+        """
+        texts, pairs = ([rows] if isinstance(rows, str) else rows for rows in (texts, pairs))
+        with _as_dynabert_error():
+            return self._bundle.predict(texts, pairs, batch_size=batch_size)
+
+    def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[Prediction]:
+        """Predict for any number of rows in constant memory.
+
+        Args:
+            rows: tuples of one text, or of two.
+            batch_size: rows at a time.
+
+        Yields:
+            One prediction a row, in the order of the rows.
+
+        Raises:
+            DynabertError: a row that is not one text, or not two where the task has pairs.
+        """
+        with _as_dynabert_error():
+            yield from self._bundle.stream(rows, batch_size=batch_size)
+
+
+@contextmanager
+def _as_dynabert_error() -> Iterator[None]:
+    """The script in a bundle stands alone, and has an error of its own."""
+    try:
+        yield
+    except BundleError as error:
+        raise DynabertError(str(error)) from None

@@ -1,0 +1,152 @@
+"""The bundle: a self-contained folder that runs a model wherever its runtime is, with the files' checksums."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dynabert_paddle import runtime
+from dynabert_paddle.deploy import infer
+from dynabert_paddle.errors import ModelError
+from dynabert_paddle.export.lite import write_tokenizer
+from dynabert_paddle.folder import write_json
+from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.tokenizer import Tokenizer
+
+_README = """# {task}: {what}
+
+{sentence}
+
+```bash
+pip install {packages}
+{command}
+```
+
+| | |
+|---|---|
+| labels | {labels} |
+| sub-network | {subnet} |
+| format, precision | {format}, {precision} |
+| longest input | {max_seq_length} tokens; longer texts are cut |
+| inputs | `input_ids`, `token_type_ids`, `attention_mask`, int64 [batch, length], feed them by name |
+| output | float32 [batch, {num_outputs}], logits |
+| checked against its source | {checked} |
+
+`bundle.json` holds the same for machines, with the SHA-256 of every file: copy the folder as a whole.
+"""
+
+
+def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length: int) -> dict[str, Any]:
+    """Say what a bundle is, as far as that is known before the graph is made.
+
+    Args:
+        supernet: the model to export.
+        format: what to.
+        precision: in which numbers.
+        max_seq_length: longer inputs are cut to so many tokens.
+
+    Returns:
+        The content of `bundle.json` without the verification and the files.
+
+    Raises:
+        ModelError: a model without a Rust tokenizer, or with other labels than outputs.
+    """
+    if not isinstance(supernet.tokenizer, Tokenizer):
+        raise ModelError(
+            "a bundle needs the model's tokenizer in its Rust form, tokenizer.json: save it into the model folder"
+            if supernet.tokenizer is None
+            else "this model's tokenizer has no Rust form (tokenizer.json), and a bundle does not carry PaddleNLP"
+        )
+    metadata, config = supernet.metadata, supernet.model.config
+    task = metadata.task
+    regression = task.get("kind") == "regression"
+    labels = [] if regression else [str(label) for label in task.get("labels") or _labels_of(config)]
+    if not regression and len(labels) != config.num_labels:
+        raise ModelError(f"the model has {config.num_labels} outputs and {len(labels)} labels: fine-tune it again")
+    return {
+        "format_version": infer.FORMAT_VERSION,
+        "format": format,
+        "precision": precision,
+        "task": {key: task[key] for key in ("name", "kind", "metrics") if key in task},
+        "labels": labels,
+        "pair": bool(task.get("text_pair_column")),
+        "max_seq_length": max_seq_length,
+        "max_positions": getattr(config, "max_position_embeddings", max_seq_length),
+        "inputs": list(infer.INPUTS),
+        "pad_token_id": supernet.tokenizer.pad_token_id,
+        "subnet": metadata.subnet.get("name", supernet.search_space().name(supernet.full)),
+        "num_params": supernet.search_space().num_params(supernet.full),
+        "versions": runtime.versions(),
+    }
+
+
+def write_tokenizer_files(supernet: Supernet, folder: Path, *, format: str) -> None:
+    """Write what the bundle tokenizes with, and the script that runs it.
+
+    Args:
+        supernet: the model to export.
+        folder: the bundle.
+        format: Paddle Lite's tokenizer is pure Python.
+    """
+    supernet.tokenizer.save_pretrained(folder)
+    script = "infer.py"
+    if format == "lite":
+        write_tokenizer(folder)
+        script = "infer_lite.py"
+    shutil.copyfile(Path(infer.__file__).with_name(script), folder / script)
+
+
+def seal(folder: Path, description: Mapping[str, Any]) -> None:
+    """Write the README and, last, `bundle.json` with every file's size and checksum.
+
+    Args:
+        folder: the bundle with all its other files.
+        description: what it is, with its verification.
+    """
+    (folder / "README.md").write_text(_readme(description), encoding="utf-8")
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": infer.file_digest(path)}
+        for path in sorted(folder.iterdir())
+    }
+    content = {**description, "files": files}
+    write_json(folder / infer.BUNDLE_FILE, {**content, "checksum": infer.digest(content)})
+
+
+def _labels_of(config) -> list[str]:
+    names = getattr(config, "id2label", None) or {}
+    return [names.get(index, f"LABEL_{index}") for index in range(config.num_labels)]
+
+
+def _readme(description: Mapping[str, Any]) -> str:
+    format, lite = description["format"], description["format"] == "lite"
+    versions = description["versions"]
+    # The wheels' versions have no dash: Lite calls itself v2.13-rc, its wheel is 2.13rc0.
+    lite_version = {"v2.13-rc": "2.13rc0"}.get(description.get("paddlelite"), description.get("paddlelite", "")[1:])
+    runtimes = {"onnx": "onnxruntime", "lite": f"paddlelite=={lite_version}"}
+    packages = runtimes.get(format, f"paddlepaddle=={versions.get('paddlepaddle', '3.1.1')}")
+    script, texts = "infer_lite.py" if lite else "infer.py", '"one text"'
+    checked = description["verification"]
+    if "metric" in checked:
+        result = (
+            f"{checked['metric']} {checked['exported']:.4f}, the source has {checked['source']:.4f} "
+            f"({checked['examples']} dev examples)"
+        )
+    else:
+        result = f"logits differ by at most {checked['max_abs_diff']:.1e} on {len(checked['shapes'])} shapes"
+    task = description["task"].get("name", "model")
+    return _README.format(
+        task=task,
+        what="Paddle Lite" if lite else {"onnx": "ONNX"}.get(format, "Paddle Inference"),
+        sentence="A text classifier." if description["labels"] else "A text scorer.",
+        packages=packages + (' "numpy<2"' if lite else " numpy tokenizers"),
+        command=f"python {script} {texts}" + (' "another text"' if description["pair"] else ""),
+        labels=", ".join(description["labels"]) or "none: one value is predicted",
+        subnet=description["subnet"],
+        format=format,
+        precision=description["precision"],
+        max_seq_length=description["max_seq_length"],
+        num_outputs=len(description["labels"]) or 1,
+        checked=result,
+    )

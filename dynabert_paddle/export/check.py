@@ -1,0 +1,145 @@
+"""How far an exported graph is from the model that it was made of. Shapes: b batch, s sequence, c classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import paddle
+
+from dynabert_paddle.data.features import Features, sequential_batches
+from dynabert_paddle.data.metrics import compute_metrics
+from dynabert_paddle.deploy.infer import INPUTS
+from dynabert_paddle.errors import ModelError
+from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+
+Run = Callable[[Sequence[dict[str, np.ndarray]]], list[np.ndarray]]
+
+
+def random_batches(vocab_size: int, max_seq_length: int, *, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    """Make inputs of several shapes, with padding and two segments.
+
+    Args:
+        vocab_size: ids are below it.
+        max_seq_length: length of the longest.
+        seed: chooses the ids.
+
+    Returns:
+        Four batches, int64 `[b, s]`.
+    """
+    rng = np.random.default_rng(seed)
+    batches = []
+    for batch_size, seq_length in ((1, min(2, max_seq_length)), (1, 9), (4, 17), (2, max_seq_length)):
+        seq_length = min(seq_length, max_seq_length)
+        lengths = rng.integers(1, seq_length + 1, batch_size)
+        lengths[0] = seq_length
+        mask = (np.arange(seq_length) < lengths[:, None]).astype(np.int64)
+        input_ids = rng.integers(0, vocab_size, (batch_size, seq_length)) * mask
+        token_type_ids = (np.arange(seq_length) >= seq_length // 2).astype(np.int64) * mask
+        batches.append(dict(zip(INPUTS, (input_ids, token_type_ids, mask), strict=True)))
+    return batches
+
+
+def source_logits(supernet: Supernet, batches: Sequence[dict[str, np.ndarray]]) -> list[np.ndarray]:
+    """Run the model itself.
+
+    Args:
+        supernet: the model.
+        batches: inputs by name.
+
+    Returns:
+        Its logits, `[b, c]` a batch.
+    """
+    supernet.eval()
+    with paddle.no_grad():
+        return [supernet(**to_tensors(batch)).logits.numpy() for batch in batches]
+
+
+def compare_logits(
+    supernet: Supernet, run: Run, *, max_seq_length: int, tolerance: float, relative: bool
+) -> dict[str, Any]:
+    """Compare the graph's logits with the model's on random inputs.
+
+    Args:
+        supernet: the model.
+        run: runs the graph.
+        max_seq_length: length of the longest input.
+        tolerance: how far they may differ.
+        relative: the tolerance is a share of the largest logit, where that is more than 1.
+
+    Returns:
+        Shapes, the largest difference and the tolerance in force.
+
+    Raises:
+        ModelError: they differ by more.
+    """
+    batches = random_batches(supernet.model.config.vocab_size, max_seq_length)
+    expected = source_logits(supernet, batches)
+    found = run(batches)
+    difference = max(float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True))
+    if relative:
+        tolerance *= max(1.0, max(float(np.abs(logits).max()) for logits in expected))
+    if not difference <= tolerance:  # not a number is a failure, too
+        raise ModelError(
+            f"the exported graph's logits differ from the model's by {difference:.1e}, more than {tolerance:.1e}: "
+            f"nothing was written; --tolerance allows more"
+        )
+    shapes = [list(batch["input_ids"].shape) for batch in batches]
+    return {"shapes": shapes, "max_abs_diff": difference, "tolerance": tolerance}
+
+
+def compare_metric(
+    supernet: Supernet, run: Run, features: Features, *, metric: str, tolerance: float, batch_size: int = 32
+) -> dict[str, Any]:
+    """Compare the graph's score on the dev set with the model's.
+
+    Args:
+        supernet: the model.
+        run: runs the graph.
+        features: the dev set, tokenized.
+        metric: what to score by.
+        tolerance: how much of it the graph may lose; one example is always allowed.
+        batch_size: examples at a time.
+
+    Returns:
+        Both scores, and how the logits differ.
+
+    Raises:
+        ModelError: the graph loses more.
+    """
+    parts = sequential_batches(features.lengths, batch_size)
+    batches = [pad(features, part, supernet.pad_token_id) for part in parts]
+    order = np.argsort(np.concatenate(parts))
+    expected, found = (np.concatenate(list_)[order] for list_ in (source_logits(supernet, batches), run(batches)))
+    source, exported = (compute_metrics((metric,), rows, features.labels)[metric] for rows in (expected, found))
+    tolerance = max(tolerance, 1 / len(features))
+    if not source - exported <= tolerance + 1e-9:
+        raise ModelError(
+            f"the exported graph's {metric} on dev is {exported:.4f}, the model's {source:.4f}: it loses more than "
+            f"{tolerance:.4f}, and nothing was written; --tolerance allows more"
+        )
+    return {
+        "metric": metric,
+        "source": source,
+        "exported": exported,
+        "examples": len(features),
+        "tolerance": tolerance,
+        "max_abs_diff": float(np.abs(expected - found).max()),
+        "shapes": sorted({batch["input_ids"].shape for batch in batches}),
+    }
+
+
+def pad(features: Features, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
+    """Make one batch of examples, as a bundle pads it.
+
+    Args:
+        features: tokenized examples.
+        indices: which.
+        pad_token_id: fills `input_ids`.
+
+    Returns:
+        The graph's inputs.
+    """
+    batch = features.collate(indices, pad_token_id)
+    return {name: batch[name] for name in INPUTS}

@@ -1,0 +1,90 @@
+"""What a model can be exported to: formats, precisions, how far each may be from its source, and what each needs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from contextlib import suppress
+
+from dynabert_paddle.errors import DynabertError, UsageError, did_you_mean
+from dynabert_paddle.export.lite import find_converter
+
+# Format -> precision -> how far the bundle may be from its source. Floating-point formats are compared by their logits:
+# the largest difference, for bf16 as a share of the largest logit. What is rounded to int8 is compared by the task's
+# first metric on the dev set: how much it may lose.
+TOLERANCES = {
+    "paddle": {"fp32": 1e-5, "bf16": 0.05, "int8": 0.005},
+    "pir": {"fp32": 1e-5, "bf16": 0.05},
+    "onnx": {"fp32": 1e-4, "int8": 0.005},
+    "lite": {"fp32": 1e-4, "int16": 1e-3, "int8": 0.005},
+}
+_LAST_LEGACY = (3, 1)  # from 3.2 on, Paddle's matmul refuses the legacy format
+
+
+def needs_legacy(format: str, precision: str) -> bool:
+    """Whether an export goes through Paddle's legacy static format.
+
+    Args:
+        format: one of `TOLERANCES`.
+        precision: one of the format's.
+
+    Returns:
+        False for what PIR can do, which every Paddle 3 has.
+    """
+    return format in ("paddle", "lite") or (format == "onnx" and not is_paddle_at_least(_LAST_LEGACY, above=True))
+
+
+def check_request(format: str, precision: str) -> None:
+    """Refuse an export that does not exist, or that this environment cannot do, before any work is done.
+
+    Args:
+        format: what to export to.
+        precision: in which numbers the bundle computes or is stored.
+
+    Raises:
+        UsageError: no such format or precision.
+        DynabertError: this Paddle cannot write it, or a package is missing; the message says which can, or what to do.
+    """
+    if format not in TOLERANCES:
+        raise UsageError(f"format '{format}' is not one of {', '.join(TOLERANCES)}.{did_you_mean(format, TOLERANCES)}")
+    if precision not in TOLERANCES[format]:
+        able = [name for name, precisions in TOLERANCES.items() if precision in precisions]
+        hint = f"; {precision} is there for {', '.join(able)}" if able else did_you_mean(precision, TOLERANCES[format])
+        raise UsageError(f"format {format} has the precisions {', '.join(TOLERANCES[format])}, not '{precision}'{hint}")
+    version = paddle_version()
+    if needs_legacy(format, precision) and is_paddle_at_least(_LAST_LEGACY, above=True):
+        what = "int8" if precision == "int8" and format == "paddle" else f"format {format}"
+        raise DynabertError(
+            f"{what} needs Paddle's legacy static format, which Paddle 2.6 to 3.1 can write and {version} cannot: "
+            f"export with one of those, or with --format pir or onnx"
+        )
+    if format == "pir" and not is_paddle_at_least((3, 0)):
+        raise DynabertError(f"format pir needs Paddle 3.0 or later, this is {version}: use --format paddle")
+    if format == "onnx":
+        for package in ("paddle2onnx", "onnxruntime"):
+            if importlib.util.find_spec(package) is None:
+                raise DynabertError(f"format onnx needs {package}: run 'pip install \"dynabert-paddle[onnx]\"'")
+    if format == "lite":
+        find_converter()
+
+
+def paddle_version() -> str:
+    """The version of the installed Paddle, found without importing it; empty where there is none."""
+    for package in ("paddlepaddle", "paddlepaddle-gpu"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    return ""
+
+
+def is_paddle_at_least(version: tuple[int, int], *, above: bool = False) -> bool:
+    """Compare the installed Paddle's version.
+
+    Args:
+        version: major and minor.
+        above: whether it must be later.
+
+    Returns:
+        Whether it is that version or later.
+    """
+    installed = tuple(int(part) for part in paddle_version().split(".")[:2] if part.isdigit())
+    return installed > version if above else installed >= version

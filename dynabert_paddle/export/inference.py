@@ -1,0 +1,50 @@
+"""A model as Paddle's static graph, in the legacy format or in PIR.
+
+Which of the two Paddle writes is decided when it is imported, by FLAGS_enable_pir_api.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import paddle
+from paddle import Tensor, nn
+from paddle.static import InputSpec
+
+from dynabert_paddle.deploy.infer import INPUTS
+from dynabert_paddle.export.program import read_program, strip_call_stacks, write_program
+from dynabert_paddle.supernet.supernet import Supernet
+
+
+class _Graph(nn.Layer):
+    """The model with the three inputs that every bundle has."""
+
+    def __init__(self, supernet: Supernet) -> None:
+        super().__init__()
+        self.model = supernet.model
+        self.takes = supernet.input_names
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        given = {"input_ids": input_ids, "token_type_ids": token_type_ids, "attention_mask": attention_mask}
+        output = self.model(**{name: value for name, value in given.items() if name in self.takes})
+        return output[0] if isinstance(output, (tuple, list)) else output
+
+
+def save_graph(supernet: Supernet, folder: Path) -> None:
+    """Write the full model as a static graph with int64 inputs `[b, s]` of any size.
+
+    Args:
+        supernet: the model; it is left in evaluation mode.
+        folder: gets `model.pdmodel` or, in a process that runs on PIR, `model.json`; and `model.pdiparams`.
+    """
+    graph = _Graph(supernet)
+    graph.eval()
+    spec = [InputSpec([-1, -1], "int64", name=name) for name in INPUTS]
+    static = paddle.jit.to_static(graph, input_spec=spec, full_graph=True)
+    paddle.jit.save(static, str(folder / "model"))
+    (folder / "model.pdiparams.info").unlink(missing_ok=True)  # names for training on
+    legacy = folder / "model.pdmodel"
+    if legacy.exists():
+        program = read_program(legacy)
+        strip_call_stacks(program)
+        write_program(legacy, program)

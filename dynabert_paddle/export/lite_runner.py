@@ -1,0 +1,64 @@
+"""What the converter's own interpreter executes, as a script: it has paddlelite and numpy, and nothing of this package.
+
+    python lite_runner.py version
+    python lite_runner.py inputs MODEL.nb
+    python lite_runner.py convert GRAPH_FOLDER OUTPUT_WITHOUT_NB TARGET PRECISION
+    python lite_runner.py run MODEL.nb BATCHES.npz OUTPUTS.npz INFER_LITE.py
+
+Python 3.7 runs it, so its syntax is that of 3.7.
+"""
+
+import sys
+
+
+def _version():
+    import numpy  # noqa: F401 - running a model needs it
+    from paddlelite import lite
+
+    print(lite.Opt().version())
+
+
+def _inputs(model):
+    from paddlelite import lite
+
+    config = lite.MobileConfig()
+    config.set_model_from_file(model)
+    print(",".join(lite.create_paddle_predictor(config).get_input_names()))
+
+
+def _convert(graph, output, target, precision):
+    from paddlelite import lite
+
+    opt = lite.Opt()
+    opt.set_model_file(graph + "/model.pdmodel")
+    opt.set_param_file(graph + "/model.pdiparams")
+    opt.set_model_type("naive_buffer")
+    opt.set_optimize_out(output)
+    opt.set_valid_places(target)
+    if precision != "fp32":
+        opt.set_quant_model(True)
+        opt.set_quant_type("QUANT_" + precision.upper())
+    opt.run()
+
+
+def _run(model, batches, outputs, script):
+    import importlib.util
+
+    import numpy as np
+
+    # The bundle's own script, so that what is verified is what ships.
+    spec = importlib.util.spec_from_file_location("infer_lite", script)
+    infer_lite = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(infer_lite)
+    execute = infer_lite.open_model(model)
+    with np.load(batches) as arrays:
+        rows = {}
+        for key in arrays.files:
+            index, _, name = key.partition(".")
+            rows.setdefault(int(index), {})[name] = arrays[key]
+    np.savez(outputs, **{str(index): execute(rows[index]) for index in sorted(rows)})
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # this file's folder, whose modules are named as packages are
+    {"version": _version, "inputs": _inputs, "convert": _convert, "run": _run}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,127 @@
+"""Export a model to a bundle, in a process of its own, so that it works where Paddle is already imported."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from dynabert_paddle.errors import DynabertError, ModelError, UsageError, did_you_mean
+from dynabert_paddle.export.formats import check_request, needs_legacy
+from dynabert_paddle.folder import check_replaceable, read_metadata
+
+if TYPE_CHECKING:
+    from dynabert_paddle.supernet.supernet import Supernet
+
+logger = logging.getLogger(__name__)
+
+
+def export(
+    model: Supernet | str | Path,
+    output_dir: str | Path,
+    *,
+    format: str = "paddle",
+    precision: str = "fp32",
+    subnet: str | None = None,
+    task: Mapping[str, Any] | None = None,
+    max_seq_length: int | None = None,
+    num_calibration_examples: int = 256,
+    tolerance: float | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Export a model to a bundle and check it against the model before it is called done.
+
+    Args:
+        model: a model, or its folder.
+        output_dir: the bundle.
+        format: paddle (legacy `.pdmodel`), pir (`.json`), onnx, or lite.
+        precision: fp32; for some formats bf16, int16 or int8.
+        subnet: export this sub-network of the model.
+        task: for int8, the settings of `config.TaskConfig` that differ from what the model was trained on: its training
+            texts calibrate, its dev set decides.
+        max_seq_length: longer texts are cut to so many tokens; by default as the model was trained.
+        num_calibration_examples: training texts that int8 is calibrated on.
+        tolerance: how far the bundle may be from the model, in place of the format's own: the largest difference of
+            logits, or for int8 the loss of the task's first metric on the dev set.
+        overwrite: replace what is in `output_dir`.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        DynabertError: with the reason in one line; no bundle was written.
+    """
+    check_request(format, precision)
+    if num_calibration_examples < 1:
+        raise UsageError(f"num_calibration_examples is at least 1, not {num_calibration_examples}")
+    if tolerance is not None and not tolerance >= 0:
+        raise UsageError(f"tolerance is at least 0, not {tolerance}")
+    output_dir = Path(output_dir)
+    check_replaceable(output_dir, overwrite=overwrite)
+    with TemporaryDirectory(prefix="dynabert-export-") as scratch:
+        folder = Path(model) if isinstance(model, (str, Path)) else model.save_pretrained(Path(scratch) / "model")
+        if not folder.is_dir():
+            siblings = [str(path) for path in folder.parent.glob("*") if path.is_dir()]
+            raise ModelError(f"{folder}: no such model folder.{did_you_mean(str(folder), siblings)}")
+        if output_dir.resolve() in (folder.resolve(), *folder.resolve().parents):
+            raise UsageError(f"{output_dir} holds the model to export: name another --output_dir")
+        job = {
+            "model_dir": str(folder),
+            "output_dir": str(output_dir),
+            "format": format,
+            "precision": precision,
+            "subnet": subnet,
+            "task": {**read_metadata(folder).task, **(task or {})},
+            "max_seq_length": max_seq_length,
+            "num_calibration_examples": num_calibration_examples,
+            "tolerance": tolerance,
+            "overwrite": overwrite,
+        }
+        logger.info("exporting %s to %s, %s", folder, format, precision)
+        verification = _run_worker(job, Path(scratch), legacy=needs_legacy(format, precision))
+    logger.info("checked against the model: %s", summarize(verification))
+    return output_dir
+
+
+def summarize(verification: Mapping[str, Any]) -> str:
+    """Say in a few words how far a bundle is from its model.
+
+    Args:
+        verification: as `bundle.json` has it.
+
+    Returns:
+        The difference of logits, or the scores on dev.
+    """
+    if "metric" in verification:
+        return (
+            f"{verification['metric']} {verification['exported']:.4f} on {verification['examples']} dev examples, "
+            f"the model has {verification['source']:.4f}"
+        )
+    shapes = ", ".join("x".join(map(str, shape)) for shape in verification["shapes"])
+    return f"logits differ by at most {verification['max_abs_diff']:.1e} (shapes {shapes})"
+
+
+def _run_worker(job: dict[str, Any], scratch: Path, *, legacy: bool) -> dict[str, Any]:
+    """Run a job in a fresh process, in which Paddle has not been imported yet; returns the verification."""
+    path, log = scratch / "job.json", scratch / "log.txt"
+    path.write_text(json.dumps(job), encoding="utf-8")
+    environment = {**os.environ, "FLAGS_enable_pir_api": "0" if legacy else "1"}
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "dynabert_paddle.export.worker", str(path)]
+        code = subprocess.run(command, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL).returncode
+    said = log.read_text(encoding="utf-8", errors="replace")
+    logger.debug("%s", said)
+    result_file = scratch / "result.json"
+    if not result_file.exists():
+        lines = [line for line in said.splitlines() if line.strip()] or ["it said nothing"]
+        raise DynabertError(f"the export to {job['format']} failed with exit code {code}: {lines[-1].strip()[:500]}")
+    result = json.loads(result_file.read_text(encoding="utf-8"))
+    if "error" in result:
+        raise (UsageError if result["exit_code"] == 2 else DynabertError)(result["error"])
+    return result["verification"]

@@ -1,0 +1,183 @@
+"""The process that exports: it alone knows before it imports Paddle which static format is wanted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from dynabert_paddle import runtime
+from dynabert_paddle.config import TaskConfig
+from dynabert_paddle.errors import DataError, DynabertError, UsageError
+from dynabert_paddle.export.formats import TOLERANCES
+
+_CALIBRATION_BATCH = 8
+
+
+def export_job(job: dict[str, Any]) -> dict[str, Any]:
+    """Export a model folder to a bundle.
+
+    Args:
+        job: the arguments of `export.run.export`, in types that JSON knows.
+
+    Returns:
+        The bundle's verification.
+
+    Raises:
+        DynabertError: with the reason in one line; no bundle was written.
+    """
+    from dynabert_paddle.deploy.infer import BUNDLE_FILE
+    from dynabert_paddle.export import bundle
+    from dynabert_paddle.folder import MARKER_FILE, check_absent, write_folder
+    from dynabert_paddle.supernet.extract import extract
+    from dynabert_paddle.supernet.supernet import Supernet
+
+    supernet = Supernet.from_pretrained(job["model_dir"])
+    if job["subnet"]:
+        supernet = extract(supernet, supernet.search_space().parse(job["subnet"]))
+    max_seq_length = _max_seq_length(supernet, job["max_seq_length"])
+    kind = {"format": job["format"], "precision": job["precision"]}
+    description = bundle.describe(supernet, **kind, max_seq_length=max_seq_length)
+    verification: dict[str, Any] = {}
+
+    def write(folder: Path) -> None:
+        bundle.write_tokenizer_files(supernet, folder, format=job["format"])
+        data = _load_data(supernet, job, max_seq_length) if job["precision"] == "int8" else None
+        run = _make_graph(supernet, description, folder, data)
+        verification.update(_verify(supernet, description, run, data, job["tolerance"]))
+        bundle.seal(folder, {**description, "verification": verification})
+        (folder / MARKER_FILE).touch()
+
+    output_dir = Path(job["output_dir"])
+    made = write_folder(output_dir.with_name(f".{output_dir.name}.exported"), write, last=BUNDLE_FILE)
+    try:
+        check_absent(output_dir, overwrite=job["overwrite"])
+        made.rename(output_dir)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return verification
+
+
+def _max_seq_length(supernet, wanted: int | None) -> int:
+    length = wanted or supernet.metadata.task.get("max_seq_length", TaskConfig.max_seq_length)
+    positions = getattr(supernet.model.config, "max_position_embeddings", length)
+    if wanted and not 3 <= wanted <= positions:
+        raise UsageError(f"max_seq_length is {wanted}: allowed are 3 to {positions}, the model's positions")
+    return min(length, positions)
+
+
+def _load_data(supernet, job: dict[str, Any], max_seq_length: int) -> dict[str, Any]:
+    """What int8 needs: training texts to calibrate on, and the dev set to compare by."""
+    from dynabert_paddle.export.check import pad
+    from dynabert_paddle.training.run import check_trained, load_task_config
+    from dynabert_paddle.training.split import tokenize_examples
+
+    if not job["task"].get("name"):
+        raise UsageError(
+            "int8 needs the task's texts, and this model was not fine-tuned: run 'dynabert finetune' first"
+        )
+    task = load_task_config(TaskConfig(**{key: value for key, value in job["task"].items() if value is not None}))
+    check_trained(supernet, task, job["model_dir"])
+    train = tokenize_examples(task.train, supernet, max_seq_length=max_seq_length)
+    chosen = np.random.default_rng(0).permutation(len(train))[: job["num_calibration_examples"]]
+    if not len(chosen):
+        raise DataError("int8 needs training texts to calibrate on, and there is none: add rows to the training file")
+    batches = [
+        pad(train, chosen[start : start + _CALIBRATION_BATCH], supernet.pad_token_id)
+        for start in range(0, len(chosen), _CALIBRATION_BATCH)
+    ]
+    dev = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)
+    return {"calibration": batches, "dev": dev, "metric": task.metrics[0]}
+
+
+def _make_graph(supernet, description: dict[str, Any], folder: Path, data: dict[str, Any] | None):
+    """Write the format's files into the bundle; returns what runs them on batches."""
+    from dynabert_paddle.export.inference import save_graph
+
+    format, precision = description["format"], description["precision"]
+    with TemporaryDirectory() as scratch:
+        if format in ("paddle", "pir"):
+            if precision == "int8":
+                from dynabert_paddle.export.quantize import quantize
+
+                save_graph(supernet, Path(scratch))
+                quantize(Path(scratch), folder, data["calibration"])
+            else:
+                save_graph(supernet, folder)
+        elif format == "onnx":
+            from dynabert_paddle.export.onnx import quantize_dynamic, to_onnx
+
+            save_graph(supernet, Path(scratch))
+            model = folder / "model.onnx"
+            to_onnx(Path(scratch), Path(scratch) / "model.onnx" if precision == "int8" else model)
+            if precision == "int8":
+                quantize_dynamic(Path(scratch) / "model.onnx", model)
+        else:
+            return _make_lite(supernet, description, folder, Path(scratch))
+    from dynabert_paddle.deploy.infer import open_engine
+
+    engine = open_engine(folder, description)
+    return lambda batches: [engine(batch) for batch in batches]
+
+
+def _make_lite(supernet, description: dict[str, Any], folder: Path, scratch: Path):
+    from dynabert_paddle.export import lite
+    from dynabert_paddle.export.inference import save_graph
+    from dynabert_paddle.export.program import matmul_to_mul, read_program, write_program
+
+    save_graph(supernet, scratch)
+    program = read_program(scratch / "model.pdmodel")
+    matmul_to_mul(program)
+    write_program(scratch / "model.pdmodel", program)
+    python = lite.find_converter()
+    for target in lite.TARGETS:
+        model = folder / f"model_{target}.nb"
+        lite.convert(scratch, model, target=target, precision=description["precision"], python=python)
+    description["inputs"] = lite.input_names(folder / "model_arm.nb", python=python)
+    description["paddlelite"] = lite.converter_version(python)
+    return partial(lite.run_x86, folder / "model_x86.nb", python=python)
+
+
+def _verify(supernet, description: dict[str, Any], run, data: dict[str, Any] | None, tolerance: float | None):
+    from dynabert_paddle.export.check import compare_logits, compare_metric
+
+    precision = description["precision"]
+    if tolerance is None:
+        tolerance = TOLERANCES[description["format"]][precision]
+    if data is not None:
+        return compare_metric(supernet, run, data["dev"], metric=data["metric"], tolerance=tolerance)
+    return compare_logits(
+        supernet,
+        run,
+        max_seq_length=description["max_seq_length"],
+        tolerance=tolerance,
+        relative=precision == "bf16",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read a job file, export, and write a result file beside it.
+
+    Args:
+        arguments: the job file, in place of `sys.argv`.
+    """
+    path = Path((arguments or sys.argv[1:])[0])
+    job = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        runtime.import_paddle()
+        runtime.set_device("cpu")
+        result = {"verification": export_job(job)}
+    except DynabertError as error:
+        result = {"error": str(error), "exit_code": error.exit_code}
+    path.with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

