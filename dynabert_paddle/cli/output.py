@@ -53,9 +53,9 @@ def show_table(columns: Sequence[str], lines: Sequence[Sequence[str]], *, title:
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
     for line in lines:
         table.add_row(*line)
-    console = Console()
     # In a file or a pipe there is no edge to keep away from.
-    console.print(table, width=None if console.is_terminal else 200, crop=False)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table, crop=False)
 
 
 def show_json(values: Any) -> None:

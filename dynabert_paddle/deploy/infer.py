@@ -389,15 +389,17 @@ def open_engine(
 def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_threads: int) -> Engine:
     # Paddle reads it once, when it is imported, and takes a single thread where it is not set.
     os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
-    import paddle
-    from paddle import inference
+    with quiet():
+        import paddle
+        from paddle import inference
 
     if description["format"] == "pir" and paddle.__version__.startswith("2."):
         raise BundleError(f"{folder}: format pir needs Paddle 3, this is {paddle.__version__}: export with paddle")
     graph = "model.json" if description["format"] == "pir" else "model.pdmodel"
     config = inference.Config(str(folder / graph), str(folder / "model.pdiparams"))
     config.disable_glog_info()
-    config.enable_memory_optim()
+    if graph == "model.pdmodel":  # Paddle 3.1 cannot load a PIR graph with it
+        config.enable_memory_optim()
     name, _, index = device.partition(":")
     if name == "gpu":
         if not paddle.is_compiled_with_cuda():
@@ -415,7 +417,7 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
     else:
         raise BundleError(f"device '{device}' is not one of cpu, gpu, gpu:N")
     try:
-        with _without_stdout():
+        with quiet():
             predictor = inference.create_predictor(config)
     except Exception as error:  # Paddle's errors are C++ traces of many lines
         lines = [line for line in str(error).splitlines() if "Error" in line] or [type(error).__name__]
@@ -449,17 +451,20 @@ def _open_onnx(folder: Path, description: dict[str, Any], device: str, num_threa
 
 
 @contextlib.contextmanager
-def _without_stdout() -> Iterator[None]:
-    """Paddle reports its int8 passes on stdout, which belongs to the results; Python cannot catch that by itself."""
+def quiet() -> Iterator[None]:
+    """Keep what C++ code prints out of the results and off the terminal; Python cannot catch that by itself."""
     sys.stdout.flush()
-    kept = os.dup(1)
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 1)
+        os.dup2(null, 2)
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        for descriptor, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, descriptor)
+            os.close(copy)
         os.close(null)
 
 

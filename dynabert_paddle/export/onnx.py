@@ -27,7 +27,26 @@ def to_onnx(graph: Path, path: Path) -> None:
     source = next(graph / name for name in ("model.pdmodel", "model.json") if (graph / name).exists())
     paddle2onnx.export(str(source), str(graph / "model.pdiparams"), str(path), opset_version=OPSET)
     if not path.exists():
-        raise DynabertError("paddle2onnx has written no model: its messages above say why")
+        raise DynabertError("paddle2onnx has written no model: export in another format")
+    _name_constants(path)
+
+
+def _name_constants(path: Path) -> None:
+    """Turn the nodes that paddle2onnx makes of weights into initializers, where ONNX's tools look for weights."""
+    import onnx
+
+    model = onnx.load(str(path))
+    kept = []
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            node.attribute[0].t.name = node.output[0]
+            model.graph.initializer.append(node.attribute[0].t)
+        else:
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
 
 
 def quantize_dynamic(path: Path, quantized: Path) -> None:

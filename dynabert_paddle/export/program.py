@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from dynabert_paddle.errors import DynabertError
 
@@ -72,66 +75,182 @@ def matmul_to_mul(program) -> None:
             attribute.name, attribute.type, attribute.i = name, protocol.INT, value
 
 
-def keep_quantized_products(program) -> None:
-    """Drop the quantization of every activation that is not the input of a quantized product.
+def fuse_quantized_products(program, scales: Mapping[str, np.ndarray]) -> None:
+    """Write products that PaddleSlim has quantized as the `quantize` and `fc` operators that oneDNN runs.
 
-    PaddleSlim rounds the outputs of all operators, too. oneDNN would then keep residuals and attention scores in int8,
-    which costs accuracy, and its int8 products of activations compute garbage once the batch's shape changes (Paddle
-    3.1.1: 57 % accuracy in place of 98 % on snips).
+    Paddle's own passes do it, too, but wrongly (3.1.1): `compute_propagate_scales_onednn_pass` reads the weights in the
+    wrong order, so that columns are clipped at another's maximum; `quant_dequant_onednn_pass` applies the scales of
+    square weights to rows in place of columns; and oneDNN's int8 products of activations, which PaddleSlim's rounding
+    of all outputs leads to, compute garbage once the batch's shape changes. Those passes leave an `fc` alone that has
+    its scales already. Products of one input, as queries, keys and values are, become a single one.
 
     Args:
-        program: changed in place.
+        program: changed in place; its quantized products are `mul` with a bias added.
+        scales: the range of every quantized tensor, by the name of the variable that holds it.
     """
     block = program.blocks[0]
-    product_inputs = {argument(op.inputs, "X") for op in block.ops if op.type == "mul"}
-    source = {argument(op.outputs, "Y"): argument(op.inputs, "X") for op in block.ops if op.type == "quantize_linear"}
-    kept, original = [], {}
-    for op in block.ops:
-        if op.type == "dequantize_linear":
-            quantized, restored = argument(op.inputs, "X"), argument(op.outputs, "Y")
-            if quantized in source and restored not in product_inputs:
-                original[restored] = original.get(source[quantized], source[quantized])
-                continue
-        kept.append(op)
-    for op in kept:
+    ranges = {argument(op.inputs, "X"): argument(op.inputs, "Scale") for op in block.ops if op.type in _ROUNDINGS}
+    source = {argument(op.outputs, "Y"): argument(op.inputs, "X") for op in block.ops if op.type in _ROUNDINGS}
+    weights = {variable.name for variable in block.vars if variable.persistable}
+    ops = [_copy(op) for op in block.ops if op.type not in _ROUNDINGS]
+    quantized = [op for op in ops if op.type == "mul" and argument(op.inputs, "Y") in source]
+    for op in ops:
         for slot in op.inputs:
             for index, name in enumerate(slot.arguments):
-                slot.arguments[index] = original.get(name, name)
-    needed = {name for op in kept if op.type != "quantize_linear" for slot in op.inputs for name in slot.arguments}
-    kept = [op for op in kept if op.type != "quantize_linear" or argument(op.outputs, "Y") in needed]
-    copies = [type(op).FromString(op.SerializeToString()) for op in kept]
+                while name in source:
+                    name = source[name]
+                slot.arguments[index] = name
+    groups: dict[str, list] = {}
+    for op in quantized:
+        groups.setdefault(argument(op.inputs, "X"), []).append(op)
+    adders = {argument(op.inputs, "X"): op for op in ops if op.type == "elementwise_add"}
+    starts, dropped = {}, set()
+    for x, products in groups.items():
+        sums = [adders[argument(op.outputs, "Out")] for op in products]
+        names = [argument(op.inputs, "Y") for op in products]
+        bound = np.concatenate([scales[ranges[name]].reshape(-1) for name in names])
+        starts[id(products[0])] = _int8_product(
+            program,
+            x,
+            float(scales[ranges[x]].item()),
+            names,
+            bound,
+            [argument(op.inputs, "Y") for op in sums],
+            [argument(op.outputs, "Out") for op in sums],
+            [ranges[n] for n in names],
+            products[0],
+        )
+        dropped |= {id(op) for op in [*products, *sums]}
+    first = next(index for index, op in enumerate(ops) if op.type != "feed")
+    constants = [op for made, _ in starts.values() for op in made]
+    kept = [*ops[:first], *constants]
+    for op in ops[first:]:
+        if id(op) in starts:
+            kept.extend(starts[id(op)][1])
+        elif id(op) not in dropped:
+            kept.append(op)
     del block.ops[:]
-    block.ops.extend(copies)
+    block.ops.extend(kept)
 
 
-def declare_weight_scales(program) -> None:
-    """Tell oneDNN the scale of every quantized weight.
+_ROUNDINGS = ("quantize_linear", "dequantize_linear")
 
-    Paddle's `compute_propagate_scales_onednn_pass` finds the scales anew where it knows none, and reads the weights in
-    the wrong order (3.1.1: `data[j + i * rows]` for column i), so that columns are clipped at another's maximum. It
-    keeps a scale that a `quantize_linear` of the same variable has declared; the pass that reads it removes the operator.
 
-    Args:
-        program: changed in place.
-    """
+def _copy(op):
+    return type(op).FromString(op.SerializeToString())
+
+
+def _int8_product(program, x, bound_x, weights, bound, biases, outputs, range_names, product):
+    protocol = _protocol()
     block = program.blocks[0]
-    weights = {variable.name for variable in block.vars if variable.persistable}
-    declared = []
-    for op in block.ops:
-        if op.type == "dequantize_linear" and argument(op.inputs, "X") in weights:
-            declaration = type(op).FromString(op.SerializeToString())
-            declaration.type = "quantize_linear"
-            declaration.outputs[0].arguments[0] = argument(op.inputs, "X") + ".declared"
-            declared.append(declaration)
-    for declaration in declared:
-        source = argument(declaration.inputs, "X")
+    dims = {v.name: _dims(v) for v in block.vars}
+    made = []
+
+    def var(name, shape, kind=protocol.VarType.FP32):
         variable = block.vars.add()
-        variable.CopyFrom(next(v for v in block.vars if v.name == source))
-        variable.name, variable.persistable = source + ".declared", False
-    first = next(index for index, op in enumerate(block.ops) if op.type != "feed")
-    operators = [type(op).FromString(op.SerializeToString()) for op in block.ops]
-    del block.ops[:]
-    block.ops.extend([*operators[:first], *declared, *operators[first:]])
+        variable.CopyFrom(next(v for v in block.vars if v.name == x))
+        variable.name, variable.persistable = name, False
+        tensor = variable.type.dense_tensor.tensor
+        tensor.data_type = kind
+        del tensor.dims[:]
+        tensor.dims.extend(shape)
+        return name
+
+    rows = dims[weights[0]][0]
+    restored = []
+    for weight, range_name in zip(weights, range_names, strict=False):
+        shape = dims[weight]
+        v = next(v for v in block.vars if v.name == weight)
+        v.type.dense_tensor.tensor.data_type = protocol.VarType.INT8
+        made.append(_op("cast", {"X": weight}, {"Out": var(weight + ".float", shape)}, in_dtype=21, out_dtype=5))
+        made.append(
+            _op(
+                "elementwise_mul",
+                {"X": weight + ".float", "Y": range_name},
+                {"Out": var(weight + ".scaled", shape)},
+                axis=-1,
+            )
+        )
+        made.append(
+            _op(
+                "scale",
+                {"X": weight + ".scaled"},
+                {"Out": var(weight + ".restored", shape)},
+                scale=1 / 127,
+                bias=0.0,
+                bias_after_scale=True,
+            )
+        )
+        restored.append(weight + ".restored")
+    w, b, out = restored[0], biases[0], outputs[0]
+    width = len(bound)
+    if len(weights) > 1:
+        w, b, out = (
+            var(x + end, shape)
+            for end, shape in ((".weight", [rows, width]), (".bias", [width]), (".product", [*dims[x][:-1], width]))
+        )
+        made.append(_op("concat", {"X": restored}, {"Out": w}, axis=1))
+        made.append(_op("concat", {"X": biases}, {"Out": b}, axis=0))
+    rounded = var(x + ".int8", dims[x], protocol.VarType.INT8)
+    run = [
+        _op(
+            "quantize",
+            {"Input": x},
+            {"Output": rounded},
+            Scale=127 / bound_x,
+            Shift=0.0,
+            is_negative_input=True,
+            output_format="NCHW",
+            bfloat16=False,
+        ),
+        _op(
+            "fc",
+            {"Input": rounded, "W": w, "Bias": b},
+            {"Out": out},
+            in_num_col_dims=len(dims[x]) - 1,
+            activation_type="",
+            padding_weights=False,
+            use_mkldnn=True,
+            mkldnn_data_type="int8",
+            use_quantizer=False,
+            Scale_in=127 / bound_x,
+            Scale_weights=[127 / v for v in bound.tolist()],
+            Scale_out=1.0,
+            Scale_in_eltwise=1.0,
+            force_fp32_output=True,
+        ),
+    ]
+    if len(weights) > 1:
+        run.append(_op("split", {"X": out}, {"Out": outputs}, axis=len(dims[x]) - 1, num=len(outputs), sections=[]))
+    return made, run
+
+
+def _op(kind, inputs, outputs, **settings):
+    protocol = _protocol()
+    op = protocol.OpDesc()
+    op.type = kind
+    for slots, given in ((op.inputs, inputs), (op.outputs, outputs)):
+        for name, value in given.items():
+            slot = slots.add()
+            slot.parameter = name
+            slot.arguments.extend([value] if isinstance(value, str) else value)
+    for name, value in settings.items():
+        attribute = op.attrs.add()
+        attribute.name = name
+        if isinstance(value, bool):
+            attribute.type, attribute.b = protocol.BOOLEAN, value
+        elif isinstance(value, int):
+            attribute.type, attribute.i = protocol.INT, value
+        elif isinstance(value, float):
+            attribute.type, attribute.f = protocol.FLOAT, value
+        elif isinstance(value, str):
+            attribute.type, attribute.s = protocol.STRING, value
+        elif name == "sections":
+            attribute.type = protocol.INTS
+        else:
+            attribute.type = protocol.FLOATS
+            attribute.floats.extend(value)
+    return op
 
 
 def count_ops(program) -> Counter:

@@ -14,8 +14,8 @@ import paddle
 
 from dynabert_paddle.errors import DataError
 from dynabert_paddle.export.program import (
-    declare_weight_scales,
-    keep_quantized_products,
+    argument,
+    fuse_quantized_products,
     read_program,
     strip_call_stacks,
     write_program,
@@ -55,14 +55,22 @@ def quantize(graph: Path, folder: Path, batches: Sequence[dict[str, np.ndarray]]
                 batch_nums=len(batches),
                 algo=algorithm,
                 quantizable_op_type=["mul"],
-                weight_quantize_type="abs_max",
+                weight_quantize_type="channel_wise_abs_max",
                 onnx_format=True,
+            )
+            program = read_program(folder / "model.pdmodel")
+            scope = paddle.static.global_scope()
+            fuse_quantized_products(
+                program,
+                {
+                    o: np.array(scope.find_var(o).get_tensor())
+                    for o in {
+                        argument(op.inputs, "Scale") for op in program.blocks[0].ops if "quantize_linear" in op.type
+                    }
+                },
             )
     finally:
         paddle.disable_static()
-    program = read_program(folder / "model.pdmodel")
-    keep_quantized_products(program)
-    declare_weight_scales(program)
     strip_call_stacks(program)
     write_program(folder / "model.pdmodel", program)
 
