@@ -1,5 +1,7 @@
 """What the tests share: small real models, and small real data from the built-in task."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,9 @@ from paddlenlp.transformers import BertConfig, BertForSequenceClassification  # 
 
 import dynabert_paddle as db  # noqa: E402
 from dynabert_paddle.backbone import find_backbone  # noqa: E402
+from dynabert_paddle.export import lite  # noqa: E402
+
+ROOT = Path(db.__file__).parents[1]
 
 SNIPS = Path(db.__file__).parent / "data" / "snips"
 
@@ -100,3 +105,15 @@ def tiny_data(tmp_path_factory):
         lines = (SNIPS / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
         (folder / f"{name}.tsv").write_text("\n".join(lines[: rows + 1]) + "\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def converter():
+    """Paddle Lite's interpreter, made where it is missing; skipped only where there is no Python to make it from."""
+    done = subprocess.run(["bash", ROOT / "scripts/setup_lite.sh"], capture_output=True, text=True, check=False)
+    if "no Python 3.10 or 3.7 found" in done.stderr and "DYNABERT_LITE_PYTHON" not in os.environ:
+        pytest.skip(done.stderr.strip())
+    try:
+        return lite.find_converter()
+    except db.DynabertError as error:
+        pytest.fail(f"{error}\n{done.stderr}")

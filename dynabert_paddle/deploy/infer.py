@@ -166,7 +166,13 @@ class Bundle:
         self.labels: list[str] = self.description["labels"]
         self.takes_pairs: bool = self.description["pair"]
         self.max_seq_length: int = self.description["max_seq_length"]
-        self._tokenizer = tokenizers.Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        except Exception as error:  # the library raises plain Exception
+            reason = " ".join(str(error).split())[:200]
+            raise BundleError(
+                f"{self.folder / 'tokenizer.json'}: tokenizers {tokenizers.__version__} cannot load it: {reason}"
+            ) from None
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._template = find_templates(self._tokenizer)[self.takes_pairs]
@@ -195,9 +201,12 @@ class Bundle:
                 if self.takes_pairs
                 else "this bundle's task has single texts: give no second ones"
             )
+        columns = [texts] if pairs is None else [texts, pairs]
+        for column in columns:
+            if isinstance(column, (str, bytes)) or not isinstance(column, Iterable):
+                raise BundleError(f"texts are a list of str, not {_shown(column)}")
         if pairs is not None and len(pairs) != len(texts):
             raise BundleError(f"{len(texts)} texts and {len(pairs)} second texts: give one for each")
-        columns = [texts] if pairs is None else [texts, pairs]
         return list(self.stream(zip(*columns, strict=True), batch_size=batch_size))
 
     def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[Prediction]:
@@ -234,9 +243,11 @@ class Bundle:
             BundleError: a row that is not one text, or not two where the model takes pairs.
         """
         for number, row in enumerate(rows, start=first + 1):
-            if len(row) != 1 + self.takes_pairs or not all(isinstance(text, str) for text in row):
-                wanted = "two texts" if self.takes_pairs else "one text"
-                raise BundleError(f"row {number} is {str(row)[:60]}: this bundle takes {wanted} a row")
+            # A str is a sequence, too: its characters are no texts.
+            is_row = isinstance(row, Sequence) and not isinstance(row, (str, bytes))
+            if not is_row or len(row) != 1 + self.takes_pairs or not all(isinstance(text, str) for text in row):
+                wanted = "tuples of two texts" if self.takes_pairs else "tuples of one text"
+                raise BundleError(f"row {number} is {_shown(row)}: this bundle takes {wanted}")
         columns = [
             [encoding.ids for encoding in self._tokenizer.encode_batch(list(map(safe_text, column)), False)]
             for column in zip(*rows, strict=True)
@@ -265,6 +276,12 @@ class Bundle:
         scores = dict(zip(self.labels, (weights / weights.sum()).tolist(), strict=True))
         label = self.labels[int(logits.argmax())]
         return Prediction(label, scores[label], scores)
+
+
+def _shown(value: object) -> str:
+    """A value in a message: one line, cut to 60 characters."""
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def collate(
@@ -309,19 +326,27 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_bytes())
         checksum = description.pop("checksum")
-    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise BundleError(f"{path}: damaged: {again}") from None
     if description.get("format_version") != FORMAT_VERSION:
         raise BundleError(f"{path}: not format version {FORMAT_VERSION}: it comes from another dynabert_paddle")
     if checksum != digest(description):
         raise BundleError(f"{path}: altered since the export: {again}")
-    for name, expected in description["files"].items():
-        if not (folder / name).is_file():
-            raise BundleError(f"{folder / name}: missing: {again}")
-        if (folder / name).stat().st_size != expected["bytes"]:
-            raise BundleError(f"{folder / name}: cut off or altered since the export: {again}")
-        if file_digest(folder / name) != expected["sha256"]:
-            raise BundleError(f"{folder / name}: altered since the export: {again}")
+    files = description.get("files")
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+        raise BundleError(f"{path}: damaged: {again}")
+    for name, expected in files.items():
+        if os.path.basename(name) != name:
+            raise BundleError(f"{path}: names '{name}', which is outside the bundle: {again}")
+        try:
+            if not (folder / name).is_file():
+                raise BundleError(f"{folder / name}: missing: {again}")
+            if (folder / name).stat().st_size != expected.get("bytes"):
+                raise BundleError(f"{folder / name}: cut off or altered since the export: {again}")
+            if file_digest(folder / name) != expected.get("sha256"):
+                raise BundleError(f"{folder / name}: altered since the export: {again}")
+        except OSError as error:
+            raise BundleError(f"{folder / name}: cannot be read: {error.strerror}") from None
     return description
 
 
@@ -368,8 +393,12 @@ def open_engine(
         A function from a batch, arrays by input name, to `[b, c]` logits.
 
     Raises:
-        BundleError: the runtime is not installed, or cannot run this format.
+        BundleError: the runtime is not installed, or cannot run this format, or there is no such device.
     """
+    if not re.fullmatch(r"cpu|gpu(:\d+)?", device):
+        raise BundleError(f"device '{device}' is not one of cpu, gpu, gpu:N")
+    if num_threads is not None and num_threads < 1:
+        raise BundleError(f"num_threads is at least 1, not {num_threads}")
     if num_threads is None:
         num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     kind = description["format"]
@@ -405,7 +434,7 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
         if not paddle.is_compiled_with_cuda():
             raise BundleError(f"device '{device}': the installed Paddle is a CPU build: use cpu")
         config.enable_use_gpu(256, int(index or 0))
-    elif device == "cpu":
+    else:
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(num_threads)
         config.enable_mkldnn()
@@ -414,8 +443,6 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
             config.enable_mkldnn_bfloat16()
         elif description["precision"] == "int8":
             config.enable_mkldnn_int8()
-    else:
-        raise BundleError(f"device '{device}' is not one of cpu, gpu, gpu:N")
     try:
         with quiet():
             predictor = inference.create_predictor(config)
@@ -440,7 +467,13 @@ def _open_onnx(folder: Path, description: dict[str, Any], device: str, num_threa
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.log_severity_level = 3
-    providers = ["CPUExecutionProvider"] if device == "cpu" else ["CUDAExecutionProvider"]
+    name, _, index = device.partition(":")
+    if name == "cpu":
+        providers = ["CPUExecutionProvider"]
+    elif "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        providers = [("CUDAExecutionProvider", {"device_id": int(index or 0)})]
+    else:  # it would take the CPU and say nothing
+        raise BundleError(f"device '{device}': the installed ONNX Runtime is a CPU build: use cpu")
     try:
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=providers)
     except Exception as error:  # whatever the runtime meets
@@ -490,7 +523,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle = Bundle(Path(__file__).parent, device=options.device, num_threads=options.num_threads)
         with contextlib.ExitStack() as stack:
             if options.input_file:
-                file = stack.enter_context(open(options.input_file, encoding="utf-8", newline="\n"))
+                file = stack.enter_context(open(options.input_file, encoding="utf-8-sig", newline="\n"))
                 lines = (line.rstrip("\r\n") for line in file)
                 rows = (line.split("\t") if bundle.takes_pairs else [line] for line in lines)
             else:

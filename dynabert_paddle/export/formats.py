@@ -68,6 +68,23 @@ def check_request(format: str, precision: str) -> None:
         find_converter()
 
 
+def list_abilities() -> dict[str, str]:
+    """Tell which formats this environment can export to.
+
+    Returns:
+        For each format `yes` and its precisions, or `no` and what to do.
+    """
+    found = {}
+    for format, precisions in TOLERANCES.items():
+        try:
+            for precision in precisions:
+                check_request(format, precision)
+            found[f"export to {format}"] = f"yes: {', '.join(precisions)}"
+        except DynabertError as error:
+            found[f"export to {format}"] = f"no: {error}"
+    return found
+
+
 def paddle_version() -> str:
     """The version of the installed Paddle, found without importing it; empty where there is none."""
     for package in ("paddlepaddle", "paddlepaddle-gpu"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,182 +76,93 @@ def matmul_to_mul(program) -> None:
             attribute.name, attribute.type, attribute.i = name, protocol.INT, value
 
 
-def fuse_quantized_products(program, scales: Mapping[str, np.ndarray]) -> None:
-    """Write products that PaddleSlim has quantized as the `quantize` and `fc` operators that oneDNN runs.
-
-    Paddle's own passes do it, too, but wrongly (3.1.1): `compute_propagate_scales_onednn_pass` reads the weights in the
-    wrong order, so that columns are clipped at another's maximum; `quant_dequant_onednn_pass` applies the scales of
-    square weights to rows in place of columns; and oneDNN's int8 products of activations, which PaddleSlim's rounding
-    of all outputs leads to, compute garbage once the batch's shape changes. Those passes leave an `fc` alone that has
-    its scales already. Products of one input, as queries, keys and values are, become a single one.
+def drop_rounding(program) -> tuple[dict[str, str], list]:
+    """Remove PaddleSlim's roundings to int8, which follow almost every operator.
 
     Args:
-        program: changed in place; its quantized products are `mul` with a bias added.
-        scales: the range of every quantized tensor, by the name of the variable that holds it.
+        program: changed in place.
+
+    Returns:
+        For each rounded variable the one that holds its range; the products with quantized weights.
     """
     block = program.blocks[0]
-    ranges = {argument(op.inputs, "X"): argument(op.inputs, "Scale") for op in block.ops if op.type in _ROUNDINGS}
-    source = {argument(op.outputs, "Y"): argument(op.inputs, "X") for op in block.ops if op.type in _ROUNDINGS}
-    weights = {variable.name for variable in block.vars if variable.persistable}
-    ops = [_copy(op) for op in block.ops if op.type not in _ROUNDINGS]
-    quantized = [op for op in ops if op.type == "mul" and argument(op.inputs, "Y") in source]
-    for op in ops:
+    roundings = [op for op in block.ops if op.type in ("quantize_linear", "dequantize_linear")]
+    ranges = {argument(op.inputs, "X"): argument(op.inputs, "Scale") for op in roundings}
+    source = {argument(op.outputs, "Y"): argument(op.inputs, "X") for op in roundings}
+    kept = [_copy(op) for op in block.ops if op.type not in ("quantize_linear", "dequantize_linear")]
+    products = [op for op in kept if op.type == "mul" and argument(op.inputs, "Y") in source]
+    for op in kept:
         for slot in op.inputs:
             for index, name in enumerate(slot.arguments):
                 while name in source:
                     name = source[name]
                 slot.arguments[index] = name
-    groups: dict[str, list] = {}
-    for op in quantized:
-        groups.setdefault(argument(op.inputs, "X"), []).append(op)
-    adders = {argument(op.inputs, "X"): op for op in ops if op.type == "elementwise_add"}
-    starts, dropped = {}, set()
-    for x, products in groups.items():
-        sums = [adders[argument(op.outputs, "Out")] for op in products]
-        names = [argument(op.inputs, "Y") for op in products]
-        bound = np.concatenate([scales[ranges[name]].reshape(-1) for name in names])
-        starts[id(products[0])] = _int8_product(
-            program,
-            x,
-            float(scales[ranges[x]].item()),
-            names,
-            bound,
-            [argument(op.inputs, "Y") for op in sums],
-            [argument(op.outputs, "Out") for op in sums],
-            [ranges[n] for n in names],
-            products[0],
-        )
-        dropped |= {id(op) for op in [*products, *sums]}
-    first = next(index for index, op in enumerate(ops) if op.type != "feed")
-    constants = [op for made, _ in starts.values() for op in made]
-    kept = [*ops[:first], *constants]
-    for op in ops[first:]:
-        if id(op) in starts:
-            kept.extend(starts[id(op)][1])
-        elif id(op) not in dropped:
-            kept.append(op)
-    del block.ops[:]
-    block.ops.extend(kept)
+    _replace_operators(block, kept)
+    wanted = {argument(op.inputs, slot) for op in products for slot in "XY"}
+    kept_products = [op for op in block.ops if op.type == "mul" and argument(op.inputs, "Y") in wanted]
+    return {name: ranges[name] for name in wanted}, kept_products
 
 
-_ROUNDINGS = ("quantize_linear", "dequantize_linear")
+def fuse_int8_products(program, values: dict[str, np.ndarray]) -> None:
+    """Write the products that PaddleSlim has quantized as oneDNN's operators `quantize` and `fc`.
 
+    Paddle's passes would do it, but wrongly (3.1.1): `compute_propagate_scales_onednn_pass` reads weights in the wrong
+    order and clips columns at another's maximum; `quant_dequant_onednn_pass` applies a square weight's scales to rows
+    in place of columns; and with the outputs of all operators rounded, oneDNN's int8 products of activations compute
+    garbage once the batch's shape changes. They leave an `fc` alone that comes with its scales.
 
-def _copy(op):
-    return type(op).FromString(op.SerializeToString())
+    Products of the same input, as queries, keys and values are, become one. Weights stay int8 in the file; operators on
+    constants make them the float32 that `fc` asks for, which the runtime evaluates once, when it loads the model.
 
-
-def _int8_product(program, x, bound_x, weights, bound, biases, outputs, range_names, product):
-    protocol = _protocol()
+    Args:
+        program: changed in place.
+        values: its parameters by name, the weights' as int8; changed in place, too.
+    """
+    ranges, products = drop_rounding(program)
     block = program.blocks[0]
-    dims = {v.name: _dims(v) for v in block.vars}
-    made = []
-
-    def var(name, shape, kind=protocol.VarType.FP32):
-        variable = block.vars.add()
-        variable.CopyFrom(next(v for v in block.vars if v.name == x))
-        variable.name, variable.persistable = name, False
-        tensor = variable.type.dense_tensor.tensor
-        tensor.data_type = kind
-        del tensor.dims[:]
-        tensor.dims.extend(shape)
-        return name
-
-    rows = dims[weights[0]][0]
-    restored = []
-    for weight, range_name in zip(weights, range_names, strict=False):
-        shape = dims[weight]
-        v = next(v for v in block.vars if v.name == weight)
-        v.type.dense_tensor.tensor.data_type = protocol.VarType.INT8
-        made.append(_op("cast", {"X": weight}, {"Out": var(weight + ".float", shape)}, in_dtype=21, out_dtype=5))
-        made.append(
-            _op(
-                "elementwise_mul",
-                {"X": weight + ".float", "Y": range_name},
-                {"Out": var(weight + ".scaled", shape)},
-                axis=-1,
-            )
-        )
-        made.append(
-            _op(
-                "scale",
-                {"X": weight + ".scaled"},
-                {"Out": var(weight + ".restored", shape)},
-                scale=1 / 127,
-                bias=0.0,
-                bias_after_scale=True,
-            )
-        )
-        restored.append(weight + ".restored")
-    w, b, out = restored[0], biases[0], outputs[0]
-    width = len(bound)
-    if len(weights) > 1:
-        w, b, out = (
-            var(x + end, shape)
-            for end, shape in ((".weight", [rows, width]), (".bias", [width]), (".product", [*dims[x][:-1], width]))
-        )
-        made.append(_op("concat", {"X": restored}, {"Out": w}, axis=1))
-        made.append(_op("concat", {"X": biases}, {"Out": b}, axis=0))
-    rounded = var(x + ".int8", dims[x], protocol.VarType.INT8)
-    run = [
-        _op(
-            "quantize",
-            {"Input": x},
-            {"Output": rounded},
-            Scale=127 / bound_x,
-            Shift=0.0,
-            is_negative_input=True,
-            output_format="NCHW",
-            bfloat16=False,
-        ),
-        _op(
-            "fc",
-            {"Input": rounded, "W": w, "Bias": b},
-            {"Out": out},
-            in_num_col_dims=len(dims[x]) - 1,
-            activation_type="",
-            padding_weights=False,
-            use_mkldnn=True,
-            mkldnn_data_type="int8",
-            use_quantizer=False,
-            Scale_in=127 / bound_x,
-            Scale_weights=[127 / v for v in bound.tolist()],
-            Scale_out=1.0,
-            Scale_in_eltwise=1.0,
-            force_fp32_output=True,
-        ),
-    ]
-    if len(weights) > 1:
-        run.append(_op("split", {"X": out}, {"Out": outputs}, axis=len(dims[x]) - 1, num=len(outputs), sections=[]))
-    return made, run
+    ops = list(block.ops)
+    sums = {argument(op.inputs, "X"): op for op in ops if op.type == "elementwise_add"}
+    groups: dict[str, list] = {}
+    for product in products:
+        groups.setdefault(argument(product.inputs, "X"), []).append(product)
+    constants, replaced = [], {}
+    for x, group in groups.items():
+        added = [sums[argument(product.outputs, "Out")] for product in group]
+        names = [argument(product.inputs, "Y") for product in group]
+        bounds = np.concatenate([values[ranges[name]].reshape(1, -1) for name in names], axis=1)
+        weight, bias = _declare_copy(block, x, ".weight"), _declare_copy(block, x, ".bias", persistable=True)
+        values[bias] = np.concatenate([values[argument(add.inputs, "Y")] for add in added])
+        _set_dims(block, bias, values[bias].shape)
+        integers = np.concatenate([values[name] for name in names], axis=1)
+        constants += _restore(block, values, weight, integers, bounds)
+        replaced |= {id(op): [] for op in [*group, *added]}
+        outputs = [argument(add.outputs, "Out") for add in added]
+        replaced[id(group[0])] = _int8_product(block, x, values[ranges[x]].item(), weight, bias, bounds, outputs)
+    _replace_operators(block, [*constants, *(new for op in ops for new in replaced.get(id(op), [op]))])
+    _prune(block, values)
 
 
-def _op(kind, inputs, outputs, **settings):
-    protocol = _protocol()
-    op = protocol.OpDesc()
-    op.type = kind
-    for slots, given in ((op.inputs, inputs), (op.outputs, outputs)):
-        for name, value in given.items():
-            slot = slots.add()
-            slot.parameter = name
-            slot.arguments.extend([value] if isinstance(value, str) else value)
-    for name, value in settings.items():
-        attribute = op.attrs.add()
-        attribute.name = name
-        if isinstance(value, bool):
-            attribute.type, attribute.b = protocol.BOOLEAN, value
-        elif isinstance(value, int):
-            attribute.type, attribute.i = protocol.INT, value
-        elif isinstance(value, float):
-            attribute.type, attribute.f = protocol.FLOAT, value
-        elif isinstance(value, str):
-            attribute.type, attribute.s = protocol.STRING, value
-        elif name == "sections":
-            attribute.type = protocol.INTS
-        else:
-            attribute.type = protocol.FLOATS
-            attribute.floats.extend(value)
-    return op
+def quantize_tables(program, values: dict[str, np.ndarray]) -> None:
+    """Keep embeddings in the file as int8, with a scale for each row.
+
+    PaddleSlim's `quant_embedding` has one scale for all, which costs about as much accuracy as all products together.
+
+    Args:
+        program: changed in place.
+        values: its parameters by name; changed in place, too.
+    """
+    block = program.blocks[0]
+    constants = []
+    for op in block.ops:
+        if op.type == "lookup_table_v2":
+            slot = next(slot for slot in op.inputs if slot.parameter == "W")
+            table = values[slot.arguments[0]]
+            bounds = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-8)
+            restored = _declare_copy(block, slot.arguments[0], ".restored", persistable=False)
+            constants += _restore(block, values, restored, np.rint(table / bounds * 127).astype(np.int8), bounds)
+            slot.arguments[0] = restored
+    _replace_operators(block, [*constants, *block.ops])
+    _prune(block, values)
 
 
 def count_ops(program) -> Counter:
@@ -271,11 +183,115 @@ def argument(slots, name: str) -> str:
     return next(slot.arguments[0] for slot in slots if slot.parameter == name)
 
 
+def _int8_product(block, x: str, bound: float, weight: str, bias: str, bounds: np.ndarray, outputs: list[str]) -> list:
+    rank = len(_dims(_variable(block, x)))
+    rounded = _declare_copy(block, x, ".int8")
+    _set_type(block, rounded, _protocol().VarType.INT8)
+    scale = {"Scale": 127 / bound, "Shift": 0.0, "is_negative_input": True, "output_format": "NCHW", "bfloat16": False}
+    settings = {
+        "in_num_col_dims": rank - 1,
+        "activation_type": "",
+        "padding_weights": False,
+        "use_mkldnn": True,
+        "mkldnn_data_type": "int8",
+        "Scale_in": 127 / bound,
+        "Scale_weights": (127 / bounds).reshape(-1).tolist(),
+        "force_fp32_output": True,
+    }
+    together = outputs[0]
+    if len(outputs) > 1:
+        together = _declare_copy(block, x, ".product")
+        _set_dims(block, together, [*_dims(_variable(block, x))[:-1], bounds.size])
+    made = [
+        _operator("quantize", {"Input": [x]}, {"Output": [rounded]}, scale),
+        _operator("fc", {"Input": [rounded], "W": [weight], "Bias": [bias]}, {"Out": [together]}, settings),
+    ]
+    if len(outputs) > 1:
+        made.append(_operator("split", {"X": [together]}, {"Out": outputs}, {"axis": rank - 1, "num": len(outputs)}))
+    return made
+
+
+def _restore(block, values: dict[str, np.ndarray], name: str, integers: np.ndarray, bounds: np.ndarray) -> list:
+    """Operators that make a float32 constant of an int8 one."""
+    stored, scale = (_declare_copy(block, name, end, persistable=True) for end in (".integers", ".scale"))
+    cast = _declare_copy(block, name, ".cast")
+    values[stored], values[scale] = integers, (bounds / 127).astype(np.float32)
+    for variable, shape in ((name, integers.shape), (stored, integers.shape), (cast, integers.shape), (scale, bounds.shape)):
+        _set_dims(block, variable, shape)
+    protocol = _protocol()
+    _set_type(block, stored, protocol.VarType.INT8)
+    types = {"in_dtype": protocol.VarType.INT8, "out_dtype": protocol.VarType.FP32}
+    return [
+        _operator("cast", {"X": [stored]}, {"Out": [cast]}, types),
+        _operator("elementwise_mul", {"X": [cast], "Y": [scale]}, {"Out": [name]}, {"axis": -1}),
+    ]
+
+
+def _operator(kind: str, inputs: dict[str, list[str]], outputs: dict[str, list[str]], settings: dict[str, Any]):
+    protocol = _protocol()
+    op = protocol.OpDesc(type=kind)
+    for slots, given in ((op.inputs, inputs), (op.outputs, outputs)):
+        for name, arguments in given.items():
+            slots.add(parameter=name, arguments=arguments)
+    for name, value in settings.items():
+        if isinstance(value, list):
+            op.attrs.add(name=name, type=protocol.FLOATS, floats=value)
+        else:
+            kind, field = {bool: ("BOOLEAN", "b"), int: ("INT", "i"), float: ("FLOAT", "f"), str: ("STRING", "s")}[type(value)]
+            op.attrs.add(name=name, type=getattr(protocol, kind), **{field: value})
+    return op
+
+
+def _copy(op):
+    return type(op).FromString(op.SerializeToString())
+
+
+def _replace_operators(block, ops: Iterable) -> None:
+    """Set a block's operators; the first ones, `feed`, stay first."""
+    copies = sorted(map(_copy, ops), key=lambda op: op.type != "feed")
+    del block.ops[:]
+    block.ops.extend(copies)
+
+
+def _prune(block, values: dict[str, np.ndarray]) -> None:
+    used = {name for op in block.ops for slot in (*op.inputs, *op.outputs) for name in slot.arguments}
+    kept = [_copy(variable) for variable in block.vars if variable.name in used]
+    del block.vars[:]
+    block.vars.extend(kept)
+    for name in values.keys() - {variable.name for variable in kept if variable.persistable}:
+        del values[name]
+
+
+def _variable(block, name: str):
+    return next(variable for variable in block.vars if variable.name == name)
+
+
+def _declare_copy(block, name: str, ending: str, *, persistable: bool = False) -> str:
+    variable = block.vars.add()
+    variable.CopyFrom(_variable(block, name))
+    variable.name, variable.persistable = name + ending, persistable
+    return variable.name
+
+
+def _set_dims(block, name: str, dims: Sequence[int]) -> None:
+    tensor = _tensor(_variable(block, name))
+    del tensor.dims[:]
+    tensor.dims.extend(dims)
+
+
+def _set_type(block, name: str, data_type: int) -> None:
+    _tensor(_variable(block, name)).data_type = data_type
+
+
 def _dims(variable) -> list[int]:
+    return list(_tensor(variable).dims)
+
+
+def _tensor(variable):
     # Paddle 3 calls the field dense_tensor, Paddle 2 lod_tensor.
     kind = variable.type
     names = {field.name for field in kind.DESCRIPTOR.fields}
-    return list((kind.dense_tensor if "dense_tensor" in names else kind.lod_tensor).tensor.dims)
+    return (kind.dense_tensor if "dense_tensor" in names else kind.lod_tensor).tensor
 
 
 def _protocol():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,12 +15,14 @@ import paddle
 
 from dynabert_paddle.errors import DataError
 from dynabert_paddle.export.program import (
-    argument,
-    fuse_quantized_products,
+    fuse_int8_products,
+    matmul_to_mul,
+    quantize_tables,
     read_program,
     strip_call_stacks,
     write_program,
 )
+
 
 
 def quantize(graph: Path, folder: Path, batches: Sequence[dict[str, np.ndarray]], *, algorithm: str = "avg") -> None:
@@ -44,9 +47,10 @@ def quantize(graph: Path, folder: Path, batches: Sequence[dict[str, np.ndarray]]
     paddle.enable_static()
     try:
         with TemporaryDirectory() as scratch, paddle.static.scope_guard(paddle.static.Scope()), _quiet():
-            _quantize_embeddings(graph, Path(scratch))
+            _copy_with_mul(graph, Path(scratch))
+            executor = paddle.static.Executor(paddle.CPUPlace())
             quant_post_static(
-                paddle.static.Executor(paddle.CPUPlace()),
+                executor,
                 scratch,
                 str(folder),
                 data_loader=lambda: iter(batches),
@@ -60,37 +64,31 @@ def quantize(graph: Path, folder: Path, batches: Sequence[dict[str, np.ndarray]]
             )
             program = read_program(folder / "model.pdmodel")
             scope = paddle.static.global_scope()
-            fuse_quantized_products(
-                program,
-                {
-                    o: np.array(scope.find_var(o).get_tensor())
-                    for o in {
-                        argument(op.inputs, "Scale") for op in program.blocks[0].ops if "quantize_linear" in op.type
-                    }
-                },
-            )
+            names = [variable.name for variable in program.blocks[0].vars if variable.persistable]
+            values = {n: np.array(scope.find_var(n).get_tensor()) for n in names if n not in ("feed", "fetch")}
+            fuse_int8_products(program, values)
+            quantize_tables(program, values)
+            _write_parameters(executor, folder, values)
     finally:
         paddle.disable_static()
     strip_call_stacks(program)
     write_program(folder / "model.pdmodel", program)
 
 
-def _quantize_embeddings(graph: Path, folder: Path) -> None:
-    from paddleslim.quant import quant_embedding
+def _copy_with_mul(graph: Path, folder: Path) -> None:
+    program = read_program(graph / "model.pdmodel")
+    matmul_to_mul(program)
+    write_program(folder / "model.pdmodel", program)
+    shutil.copyfile(graph / "model.pdiparams", folder / "model.pdiparams")
 
-    place = paddle.CPUPlace()
-    executor = paddle.static.Executor(place)
-    program, inputs, outputs = paddle.static.load_inference_model(str(graph / "model"), executor)
-    settings = {"quantize_type": "abs_max", "quantize_bits": 8, "dtype": "int8"}
-    program = quant_embedding(program, place, {"quantize_op_types": ["lookup_table_v2"], "lookup_table_v2": settings})
-    variables = program.global_block().var
-    paddle.static.save_inference_model(
-        str(folder / "model"),
-        [variables(name) for name in inputs],
-        [variables(output.name) for output in outputs],
-        executor,
-        program=program,
-    )
+
+def _write_parameters(executor: paddle.static.Executor, folder: Path, values: dict[str, np.ndarray]) -> None:
+    holder, scope = paddle.static.Program(), paddle.static.global_scope()
+    block = holder.global_block()
+    for name, value in values.items():
+        block.create_var(name=name, shape=value.shape, dtype=str(value.dtype), persistable=True)
+        scope.var(name).get_tensor().set(value, paddle.CPUPlace())
+    paddle.static.io.save_vars(executor, str(folder), holder, vars=list(block.vars.values()), filename="model.pdiparams")
 
 
 @contextlib.contextmanager

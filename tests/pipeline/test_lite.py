@@ -55,18 +55,6 @@ np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in model
 
 
 @pytest.fixture(scope="module")
-def converter():
-    """The converter's interpreter, made where it is missing; skipped only where there is no Python to make it from."""
-    done = subprocess.run(["bash", ROOT / "scripts/setup_lite.sh"], capture_output=True, text=True, check=False)
-    if "no Python 3.10 or 3.7 found" in done.stderr and "DYNABERT_LITE_PYTHON" not in os.environ:
-        pytest.skip(done.stderr.strip())
-    try:
-        return lite.find_converter()
-    except DynabertError as error:
-        pytest.fail(f"{error}\n{done.stderr}")
-
-
-@pytest.fixture(scope="module")
 def graph(tmp_path_factory):
     folder = tmp_path_factory.mktemp("graph")
     environment = {**os.environ, "FLAGS_enable_pir_api": "0"}

@@ -21,9 +21,9 @@ def blocks(language):
 
 
 def test_the_verbs_of_the_readme_are_the_verbs_there_are():
-    from dynabert_paddle.cli import inspect, run, stages
+    from dynabert_paddle.cli import deploy, inspect, run, stages
 
-    verbs = {command.__name__ for module in (run, stages, inspect) for command in module.COMMANDS}
+    verbs = {command.__name__ for module in (run, stages, deploy, inspect) for command in module.COMMANDS}
     assert set(re.findall(r"^\| `dynabert (\w+)", README, flags=re.MULTILINE)) == verbs
 
 
@@ -70,7 +70,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, tiny_folder, tiny_
     exec(compile(example, "README.md", "exec"), {})
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("w")]
     assert len(rows) == 12
-    small = db.Supernet.from_pretrained("out/small")
+    small = db.load_model("out/small")
     assert small.full.heads == (2, 2)
     assert small.full.neurons == (24, 24)
 

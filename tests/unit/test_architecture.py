@@ -16,7 +16,7 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 # Each part and what it may import from, the lowest first; a part may always import from itself.
-LEAVES = {"errors", "subnet", "config", "runtime", "folder", "weights", "tokenizer"}
+LEAVES = {"errors", "subnet", "config", "runtime", "folder", "weights", "infer", "tokenizer"}
 LAYERS = {
     "errors": set(),
     "subnet": {"errors"},
@@ -24,7 +24,8 @@ LAYERS = {
     "runtime": {"errors", "__init__"},  # the version
     "folder": {"errors"},
     "weights": {"errors"},
-    "tokenizer": {"errors"},
+    "infer": set(),  # is copied into bundles
+    "tokenizer": {"errors", "infer"},
     "data": {"errors"},
     "backbone": LEAVES,
     "supernet": {"backbone", *LEAVES},
@@ -36,12 +37,14 @@ ABOVE = {"training", "search", "export", "report", "deploy"}
 LAYERS |= dict.fromkeys(ABOVE, PARTS | ABOVE)
 LAYERS |= {"__init__": {"runtime"}, "cli": {"__init__", *PARTS, *ABOVE}, "__main__": {"cli"}}
 
-WITHOUT_PADDLE = {"__init__", "__main__", "errors", "subnet", "config", "runtime", "weights", "tokenizer"}
+WITHOUT_PADDLE = {"__init__", "__main__", "deploy", *LEAVES}
 SECOND_FILES = {"config_file": "config", "paddlenlp_tokenizer": "tokenizer", "unpickling": "weights"}
 
 
 def part_of(module):
     """`dynabert_paddle.supernet.elastic` is of part `supernet`; some parts have a second file beside their first."""
+    if module in ("dynabert_paddle.deploy.infer", "dynabert_paddle.deploy.infer_lite"):
+        return "infer"
     name = [*module.split("."), "__init__"][1]
     return SECOND_FILES.get(name, name)
 
@@ -83,6 +86,11 @@ def test_what_needs_no_paddle_does_not_import_it(module):
     """Not at the top of a file, that is: a command may import what it runs."""
     heavy = {"paddle", "paddlenlp", "paddleslim"}
     assert not heavy & {name.split(".")[0] for name in imports(TREES[module], top_level_only=True)}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) in ("infer", "deploy")])
+def test_what_runs_bundles_never_imports_paddlenlp(module):
+    assert "paddlenlp" not in {name.split(".")[0] for name in imports(TREES[module])}
 
 
 def test_nothing_of_paddleslim_that_patches_paddle_is_imported():

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 import dynabert_paddle
 from dynabert_paddle.deploy import infer_lite
-from dynabert_paddle.errors import DynabertError, ModelError
+from dynabert_paddle.errors import ModelError
 from dynabert_paddle.export import lite
 from dynabert_paddle.tokenizer import Tokenizer
 
@@ -206,18 +205,6 @@ def test_a_damaged_tokenizer_is_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ModelError, match="tokenizer.json: cannot be read .*: export the model again"):
         lite.tokenizer_settings(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def converter():
-    """The converter's interpreter, made where it is missing; skipped only where there is no Python to make it from."""
-    done = subprocess.run(["bash", ROOT / "scripts/setup_lite.sh"], capture_output=True, text=True, check=False)
-    if "no Python 3.10 or 3.7 found" in done.stderr and "DYNABERT_LITE_PYTHON" not in os.environ:
-        pytest.skip(done.stderr.strip())
-    try:
-        return lite.find_converter()
-    except DynabertError as error:
-        pytest.fail(f"{error}\n{done.stderr}")
 
 
 ENCODE = """
