@@ -1,0 +1,135 @@
+"""`dynabert extract`: a sub-network as an ordinary model folder, which does all that a model folder does."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+from conftest import make_batch, make_bert
+
+import dynabert_paddle as db
+from dynabert_paddle.backbone import find_backbone
+from dynabert_paddle.supernet.supernet import to_tensors
+from dynabert_paddle.training.evaluate import evaluate_named
+
+UNEVEN = "l0h3f40-l2h1f16-l3h4f48"
+
+
+def run(*words, code=0):
+    done = subprocess.run([sys.executable, "-m", "dynabert_paddle", *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def task(tiny_data):
+    return db.load_task("custom", data_dir=tiny_data)
+
+
+@pytest.fixture(scope="module")
+def supernet_folder(tmp_path_factory, tiny_folder, task):
+    """A small BERT, fine-tuned for a few steps."""
+    folder = tmp_path_factory.mktemp("supernet") / "teacher"
+    db.finetune(tiny_folder, task, config=db.FinetuneConfig(max_steps=3, learning_rate=1e-3), output_dir=folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["w0.50d0.50", UNEVEN])
+def extracted(request, tmp_path_factory, supernet_folder):
+    folder = tmp_path_factory.mktemp("small") / "model"
+    done = run("extract", supernet_folder, request.param, "--output_dir", folder)
+    assert f"wrote {folder}" in done.stderr
+    return request.param, folder
+
+
+def logits(model, **batch):
+    model.eval()
+    with paddle.no_grad():
+        return model(**batch).logits.numpy()
+
+
+def test_it_computes_what_the_slice_computes_and_is_small(supernet_folder, extracted):
+    name, folder = extracted
+    supernet, small = db.load_model(supernet_folder), db.load_model(folder)
+    batch = make_batch()
+    batch.pop("labels")
+    inputs = to_tensors(batch)
+    subnet = supernet.search_space().parse(name)
+    with paddle.no_grad():
+        expected = supernet(subnet, **inputs).logits.numpy()
+    assert np.abs(logits(small, **inputs) - expected).max() <= 1e-6
+    num_params = supernet.search_space().num_params(subnet)
+    assert sum(int(parameter.size) for parameter in small.parameters()) == num_params
+    assert (folder / "model.safetensors").stat().st_size < 4 * num_params + 20_000
+    assert json.loads((folder / "dynabert.json").read_text())["subnet"] == {"name": name}
+
+
+def test_it_evaluates_to_the_same_metric(supernet_folder, extracted, task):
+    name, folder = extracted
+    (expected,) = evaluate_named(db.load_model(supernet_folder), task, [name])
+    (found,) = json.loads(run("evaluate", folder, "--json").stdout)["rows"]
+    assert {**found, "subnet": name} == {**expected, "subnet": name}
+
+
+def test_it_extracts_again(extracted):
+    _, folder = extracted
+    small = db.load_model(folder)
+    again = db.extract(small, small.search_space().subnet(depth_mult=0.5))
+    inputs = to_tensors({name: value for name, value in make_batch().items() if name != "labels"})
+    with paddle.no_grad():
+        expected = small(small.search_space().subnet(depth_mult=0.5), **inputs).logits.numpy()
+    assert np.abs(logits(again, **inputs) - expected).max() <= 1e-6
+
+
+def test_it_trains_on_teaches_and_is_a_backbone(extracted, task, tmp_path):
+    _, folder = extracted
+    steps = {"max_steps": 1, "holdout_size": 8}
+    further = db.finetune(folder, task, config=db.FinetuneConfig(**steps), output_dir=tmp_path / "further")
+    assert further.full == db.load_model(folder).full
+    space = further.search_space(width_mults=[1.0], depth_mults=[1.0])
+    db.train_width(
+        further, db.load_model(folder), task, space, config=db.WidthConfig(**steps), output_dir=tmp_path / "width"
+    )
+    done = run(
+        "finetune",
+        "--model_name_or_path",
+        folder,
+        "--task_name",
+        "snips",
+        "--max_steps",
+        1,
+        "--output_dir",
+        tmp_path / "b",
+    )
+    assert "wrote" in done.stderr
+
+
+def test_plain_paddlenlp_loads_the_full_subnet(tmp_path):
+    from paddlenlp.transformers import BertForSequenceClassification
+
+    source = db.Supernet(make_bert(), db.Tokenizer.from_pretrained(find_backbone("minilm-l6")))
+    db.extract(source, source.full).save_pretrained(tmp_path / "full")
+    stock = BertForSequenceClassification.from_pretrained(str(tmp_path / "full"))
+    stock.eval()
+    inputs = to_tensors({name: value for name, value in make_batch().items() if name != "labels"})
+    with paddle.no_grad():
+        assert (stock(**inputs).numpy() == logits(source, **inputs)).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["w0.50d0.50"], 2, "exists"),
+        (["l9h1f1"], 2, "keeps layer 9"),
+        (["l0h99f1"], 2, "wants 99 heads"),
+        (["half"], 2, "is no subnet"),
+    ],
+)
+def test_bad_requests_are_told_in_one_line(supernet_folder, tmp_path, words, code, message):
+    output = supernet_folder if message == "exists" else tmp_path / "new"
+    done = run("extract", supernet_folder, *words, "--output_dir", output, code=code)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert message in line
+    assert not (tmp_path / "new").exists()
