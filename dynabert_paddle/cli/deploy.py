@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json as json_
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -61,7 +64,7 @@ def export(
     ] = None,
     num_calibration_examples: Annotated[
         int, typer.Option("--num_calibration_examples", help="Training texts that int8 is calibrated on.")
-    ] = 256,
+    ] = 64,
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -122,9 +125,15 @@ def predict(
         raise UsageError("this bundle's task has pairs of texts: name the second text's column with --text_pair_column")
     if text_pair_column and not predictor.takes_pairs:
         raise UsageError("this bundle's task has single texts: leave out --text_pair_column")
-    rows = _count(_read_texts(path, text_column, text_pair_column))
+    if output_file and path.exists() and os.path.exists(output_file) and path.samefile(output_file):
+        raise UsageError(f"{output_file} is the file to read: name another --output_file")
+    texts = _read_texts(path, text_column, text_pair_column)
+    # What is wrong with the whole file shows in its first row, before anything is written.
+    rows = _count(chain([first], texts) if (first := next(texts, None)) else texts)
     with ExitStack() as stack:
-        out = stack.enter_context(_open_output(output_file)) if output_file else None
+        out = stack.enter_context(_open_output(output_file)) if output_file else sys.stdout
+        if not output_file:
+            out.reconfigure(encoding="utf-8")  # as the input is, whatever the terminal's language
         if not json:
             print("label\tscore" if predictor.labels else "score", file=out)
         for prediction in predictor.stream(rows, batch_size=batch_size):
@@ -153,17 +162,18 @@ def bench(
     """Measure latency, throughput, memory and size of bundles side by side, taking turns in one process."""
     from dynabert_paddle.deploy.bench import bench
 
-    report = bench(
-        bundles,
-        batch_sizes=_integers(batch_size, "--batch_size"),
-        seq_lengths=_integers(seq_length, "--seq_length"),
-        vs=vs,
-        rounds=rounds,
-        num_threads=num_threads,
-    )
-    if output_file:
-        with _open_output(output_file) as file:
-            file.write(json_.dumps(report, ensure_ascii=False, indent=2) + "\n")
+    with ExitStack() as stack:
+        out = stack.enter_context(_open_output(output_file)) if output_file else None
+        report = bench(
+            bundles,
+            batch_sizes=_integers(batch_size, "--batch_size"),
+            seq_lengths=_integers(seq_length, "--seq_length"),
+            vs=vs,
+            rounds=rounds,
+            num_threads=num_threads,
+        )
+        if out:
+            out.write(json_.dumps(report, ensure_ascii=False, indent=2) + "\n")
     if json:
         show_json(report)
     else:
@@ -187,19 +197,30 @@ def bench(
 
 def _integers(words: str, flag: str) -> list[int]:
     values = words.replace(",", " ").split()
-    if not values or not all(value.isdigit() and int(value) for value in values):
+    if not values or not all(value.isdecimal() and int(value) for value in values):
         raise UsageError(f"{flag} takes whole numbers from 1, such as '1 32', not '{words}'")
     return [int(value) for value in values]
 
 
-def _open_output(name: str):
+@contextmanager
+def _open_output(name: str) -> Iterator[TextIO]:
+    """Open a file to write that is whole or as it was before; a device or a pipe is written to as it is."""
     path = Path(name)
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}: make it, or name another file")
+    # Not a link either: /dev/stdout is one.
+    is_file = not path.is_symlink() and (path.is_file() or not path.exists())
+    target = path.with_name(f".{path.name}.partial") if is_file else path
     try:
-        return path.open("w", encoding="utf-8")
+        with target.open("w", encoding="utf-8") as file:
+            yield file
+        if target != path:
+            target.replace(path)
     except OSError as error:
         raise DynabertError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        if target != path:
+            target.unlink(missing_ok=True)
 
 
 def _read_texts(path: Path, text_column: str | None, pair_column: str | None) -> Iterator[tuple[str, ...]]:

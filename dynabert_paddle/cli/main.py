@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Annotated
 
 import click
@@ -65,7 +67,7 @@ def main() -> None:
     if not sys.stdout.isatty():  # where Rich would fold the help to 80 columns
         os.environ.setdefault("TERMINAL_WIDTH", "120")
     try:
-        code = app(standalone_mode=False)
+        code = app(join_numbers(sys.argv[1:]), standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code
@@ -89,6 +91,27 @@ def main() -> None:
         _report(f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug before the verb shows where)")
         code = 1
     sys.exit(code)
+
+
+def join_numbers(words: Sequence[str]) -> list[str]:
+    """Let a list of numbers after a flag be written as in argparse, `--batch_size 1 32`, too.
+
+    Args:
+        words: the command line.
+
+    Returns:
+        The same, with several numbers in a row after a flag as one word, as our list options take them.
+    """
+    joined: list[str] = []
+    in_list = False
+    for word in words:
+        is_number = re.fullmatch(r"\d+(\.\d*)?|\.\d+", word) is not None
+        if is_number and in_list:
+            joined[-1] += f" {word}"
+            continue
+        in_list = is_number and bool(joined) and joined[-1].startswith("--")
+        joined.append(word)
+    return joined
 
 
 def _report(message: str) -> None:

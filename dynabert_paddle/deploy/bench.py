@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -144,7 +145,8 @@ def _convert(bundle: Path, description: dict[str, Any], scratch: Path) -> tuple[
     """The same graph for ONNX Runtime."""
     from dynabert_paddle.export.onnx import to_onnx
 
-    with infer.quiet():
+    # The converter prints in Python, too, which in a notebook does not go through the process's stdout.
+    with infer.quiet(), redirect_stdout(StringIO()):
         to_onnx(bundle, scratch / "model.onnx")
     return scratch, {**description, "format": "onnx", "precision": "fp32"}
 

@@ -249,8 +249,8 @@ class Bundle:
                 wanted = "tuples of two texts" if self.takes_pairs else "tuples of one text"
                 raise BundleError(f"row {number} is {_shown(row)}: this bundle takes {wanted}")
         columns = [
-            [encoding.ids for encoding in self._tokenizer.encode_batch(list(map(safe_text, column)), False)]
-            for column in zip(*rows, strict=True)
+            [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+            for texts in (list(map(safe_text, column)) for column in zip(*rows, strict=True))
         ]
         room = self.max_seq_length - self._template.num_special_tokens
         return [self._template.wrap(*truncate(texts, room)) for texts in zip(*columns, strict=True)]
@@ -433,6 +433,8 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
     if name == "gpu":
         if not paddle.is_compiled_with_cuda():
             raise BundleError(f"device '{device}': the installed Paddle is a CPU build: use cpu")
+        if description["precision"] in ("int8", "bf16"):
+            raise BundleError(f"{folder}: {description['precision']} runs through oneDNN, on CPUs alone: use cpu")
         config.enable_use_gpu(256, int(index or 0))
     else:
         config.disable_gpu()
@@ -520,6 +522,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if bool(options.text) == bool(options.input_file):
         parser.error("give a text, or a file with -i")
     try:
+        sys.stdout.reconfigure(encoding="utf-8")  # as the input is, whatever the terminal's language
         bundle = Bundle(Path(__file__).parent, device=options.device, num_threads=options.num_threads)
         with contextlib.ExitStack() as stack:
             if options.input_file:
@@ -535,7 +538,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     print(f"{prediction.score:.4f}")
                 else:
                     print(f"{prediction.label}\t{prediction.score:.4f}")
-    except (BundleError, OSError, UnicodeDecodeError) as error:
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough; Python would complain once more when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except UnicodeDecodeError as error:
+        print(f"error: {options.input_file}: not UTF-8 ({error.reason}): convert it", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename or 'stdout'}: {error.strerror}", file=sys.stderr)
+        return 1
+    except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

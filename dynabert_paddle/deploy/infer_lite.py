@@ -411,7 +411,7 @@ def main(arguments=None) -> int:
         with contextlib.ExitStack() as stack:
             rows = [options.text]
             if options.input_file:
-                file = stack.enter_context(open(options.input_file, encoding="utf-8", newline="\n"))
+                file = stack.enter_context(open(options.input_file, encoding="utf-8-sig", newline="\n"))
                 lines = (line.rstrip("\r\n") for line in file)
                 rows = (line.split("\t") if bundle.takes_pairs else [line] for line in lines)
             for label, score, scores in bundle.predict(rows):

@@ -11,6 +11,8 @@ import numpy as np
 
 from dynabert_paddle.errors import DynabertError
 
+_LEAST = 1e-8  # range of what is zero throughout
+
 
 def read_program(path: Path):
     """Read a program.
@@ -76,33 +78,6 @@ def matmul_to_mul(program) -> None:
             attribute.name, attribute.type, attribute.i = name, protocol.INT, value
 
 
-def drop_rounding(program) -> tuple[dict[str, str], list]:
-    """Remove PaddleSlim's roundings to int8, which follow almost every operator.
-
-    Args:
-        program: changed in place.
-
-    Returns:
-        For each rounded variable the one that holds its range; the products with quantized weights.
-    """
-    block = program.blocks[0]
-    roundings = [op for op in block.ops if op.type in ("quantize_linear", "dequantize_linear")]
-    ranges = {argument(op.inputs, "X"): argument(op.inputs, "Scale") for op in roundings}
-    source = {argument(op.outputs, "Y"): argument(op.inputs, "X") for op in roundings}
-    kept = [_copy(op) for op in block.ops if op.type not in ("quantize_linear", "dequantize_linear")]
-    products = [op for op in kept if op.type == "mul" and argument(op.inputs, "Y") in source]
-    for op in kept:
-        for slot in op.inputs:
-            for index, name in enumerate(slot.arguments):
-                while name in source:
-                    name = source[name]
-                slot.arguments[index] = name
-    _replace_operators(block, kept)
-    wanted = {argument(op.inputs, slot) for op in products for slot in "XY"}
-    kept_products = [op for op in block.ops if op.type == "mul" and argument(op.inputs, "Y") in wanted]
-    return {name: ranges[name] for name in wanted}, kept_products
-
-
 def fuse_int8_products(program, values: dict[str, np.ndarray]) -> None:
     """Write the products that PaddleSlim has quantized as oneDNN's operators `quantize` and `fc`.
 
@@ -118,26 +93,42 @@ def fuse_int8_products(program, values: dict[str, np.ndarray]) -> None:
         program: changed in place.
         values: its parameters by name, the weights' as int8; changed in place, too.
     """
-    ranges, products = drop_rounding(program)
     block = program.blocks[0]
-    ops = list(block.ops)
+    ops, ranges, products = _without_roundings(block)
     sums = {argument(op.inputs, "X"): op for op in ops if op.type == "elementwise_add"}
+    gelus = {argument(op.outputs, "Out"): op for op in ops if op.type == "gelu"}
+    uses = Counter(name for op in ops for slot in op.inputs for name in slot.arguments)
     groups: dict[str, list] = {}
     for product in products:
         groups.setdefault(argument(product.inputs, "X"), []).append(product)
-    constants, replaced = [], {}
+    constants, replaced, single = [], {}, {}
     for x, group in groups.items():
-        added = [sums[argument(product.outputs, "Out")] for product in group]
-        names = [argument(product.inputs, "Y") for product in group]
-        bounds = np.concatenate([values[ranges[name]].reshape(1, -1) for name in names], axis=1)
+        integers, bounds, biases, outputs = [], [], [], []
+        for product in group:
+            weight, output = argument(product.inputs, "Y"), argument(product.outputs, "Out")
+            integers.append(values[weight])
+            bounds.append(np.maximum(values[ranges[weight]].reshape(-1), _LEAST))
+            bias = np.zeros(bounds[-1].shape, np.float32)
+            added = sums.get(output)
+            if added is not None and argument(added.inputs, "Y") in values:
+                bias, output = values[argument(added.inputs, "Y")], argument(added.outputs, "Out")
+                replaced[id(added)] = []
+            biases.append(bias)
+            outputs.append(output)
+            replaced[id(product)] = []
         weight, bias = _declare_copy(block, x, ".weight"), _declare_copy(block, x, ".bias", persistable=True)
-        values[bias] = np.concatenate([values[argument(add.inputs, "Y")] for add in added])
+        values[bias] = np.concatenate(biases)
         _set_dims(block, bias, values[bias].shape)
-        integers = np.concatenate([values[name] for name in names], axis=1)
-        constants += _restore(block, values, weight, integers, bounds)
-        replaced |= {id(op): [] for op in [*group, *added]}
-        outputs = [argument(add.outputs, "Out") for add in added]
-        replaced[id(group[0])] = _int8_product(block, x, values[ranges[x]].item(), weight, bias, bounds, outputs)
+        constants += _restore(block, values, weight, np.concatenate(integers, axis=1), np.concatenate(bounds)[None])
+        made = _int8_product(block, x, max(values[ranges[x]].item(), _LEAST), weight, bias, bounds, outputs)
+        gelu = gelus.get(x)
+        before = gelu and single.get(argument(gelu.inputs, "X"))
+        if before and uses[x] == len(group) and uses[argument(gelu.inputs, "X")] == 1:
+            _round_output(before, gelu, made.pop(0))
+            replaced[id(gelu)] = []
+        replaced[id(group[0])] = made
+        if len(group) == 1:
+            single[outputs[0]] = made[-1]
     _replace_operators(block, [*constants, *(new for op in ops for new in replaced.get(id(op), [op]))])
     _prune(block, values)
 
@@ -157,7 +148,7 @@ def quantize_tables(program, values: dict[str, np.ndarray]) -> None:
         if op.type == "lookup_table_v2":
             slot = next(slot for slot in op.inputs if slot.parameter == "W")
             table = values[slot.arguments[0]]
-            bounds = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-8)
+            bounds = np.maximum(np.abs(table).max(axis=1, keepdims=True), _LEAST)
             restored = _declare_copy(block, slot.arguments[0], ".restored", persistable=False)
             constants += _restore(block, values, restored, np.rint(table / bounds * 127).astype(np.int8), bounds)
             slot.arguments[0] = restored
@@ -183,7 +174,26 @@ def argument(slots, name: str) -> str:
     return next(slot.arguments[0] for slot in slots if slot.parameter == name)
 
 
-def _int8_product(block, x: str, bound: float, weight: str, bias: str, bounds: np.ndarray, outputs: list[str]) -> list:
+def _without_roundings(block) -> tuple[list, dict[str, str], list]:
+    """A block's operators but for roundings to int8, the variables' ranges, and the products with int8 weights."""
+    roundings = [op for op in block.ops if op.type in ("quantize_linear", "dequantize_linear")]
+    ranges = {argument(op.inputs, "X"): argument(op.inputs, "Scale") for op in roundings}
+    source = {argument(op.outputs, "Y"): argument(op.inputs, "X") for op in roundings}
+    ops = [_copy(op) for op in block.ops if op.type not in ("quantize_linear", "dequantize_linear")]
+    products = [op for op in ops if op.type == "mul" and argument(op.inputs, "Y") in source]
+    for op in ops:
+        for slot in op.inputs:
+            for index, name in enumerate(slot.arguments):
+                while name in source:
+                    name = source[name]
+                slot.arguments[index] = name
+    return ops, ranges, products
+
+
+def _int8_product(
+    block, x: str, bound: float, weight: str, bias: str, bounds: list[np.ndarray], outputs: list[str]
+) -> list:
+    """Operators that round an input, multiply it, and split the result."""
     rank = len(_dims(_variable(block, x)))
     rounded = _declare_copy(block, x, ".int8")
     _set_type(block, rounded, _protocol().VarType.INT8)
@@ -192,23 +202,32 @@ def _int8_product(block, x: str, bound: float, weight: str, bias: str, bounds: n
         "in_num_col_dims": rank - 1,
         "activation_type": "",
         "padding_weights": False,
-        "use_mkldnn": True,
-        "mkldnn_data_type": "int8",
         "Scale_in": 127 / bound,
-        "Scale_weights": (127 / bounds).reshape(-1).tolist(),
+        "Scale_weights": (127 / np.concatenate(bounds)).tolist(),
         "force_fp32_output": True,
     }
-    together = outputs[0]
+    together, widths = outputs[0], [len(part) for part in bounds]
     if len(outputs) > 1:
         together = _declare_copy(block, x, ".product")
-        _set_dims(block, together, [*_dims(_variable(block, x))[:-1], bounds.size])
+        _set_dims(block, together, [*_dims(_variable(block, x))[:-1], sum(widths)])
     made = [
         _operator("quantize", {"Input": [x]}, {"Output": [rounded]}, scale),
         _operator("fc", {"Input": [rounded], "W": [weight], "Bias": [bias]}, {"Out": [together]}, settings),
     ]
     if len(outputs) > 1:
-        made.append(_operator("split", {"X": [together]}, {"Out": outputs}, {"axis": rank - 1, "num": len(outputs)}))
+        made.append(
+            _operator("split", {"X": [together]}, {"Out": outputs}, {"axis": rank - 1, "num": 0, "sections": widths})
+        )
     return made
+
+
+def _round_output(product, gelu, quantize) -> None:
+    """Have a product compute the activation that follows it and round the result for the next product."""
+    product.outputs[0].arguments[0] = argument(quantize.outputs, "Output")
+    next(attribute for attribute in product.attrs if attribute.name == "force_fp32_output").b = False
+    approximate = any(attribute.b for attribute in gelu.attrs if attribute.name == "approximate")
+    scale = next(attribute.f for attribute in quantize.attrs if attribute.name == "Scale")
+    _add_attributes(product, {"fuse_activation": "gelu_tanh" if approximate else "gelu_erf", "Scale_out": scale})
 
 
 def _restore(block, values: dict[str, np.ndarray], name: str, integers: np.ndarray, bounds: np.ndarray) -> list:
@@ -216,8 +235,9 @@ def _restore(block, values: dict[str, np.ndarray], name: str, integers: np.ndarr
     stored, scale = (_declare_copy(block, name, end, persistable=True) for end in (".integers", ".scale"))
     cast = _declare_copy(block, name, ".cast")
     values[stored], values[scale] = integers, (bounds / 127).astype(np.float32)
-    for variable, shape in ((name, integers.shape), (stored, integers.shape), (cast, integers.shape), (scale, bounds.shape)):
-        _set_dims(block, variable, shape)
+    for variable in (name, stored, cast):
+        _set_dims(block, variable, integers.shape)
+    _set_dims(block, scale, bounds.shape)
     protocol = _protocol()
     _set_type(block, stored, protocol.VarType.INT8)
     types = {"in_dtype": protocol.VarType.INT8, "out_dtype": protocol.VarType.FP32}
@@ -233,13 +253,17 @@ def _operator(kind: str, inputs: dict[str, list[str]], outputs: dict[str, list[s
     for slots, given in ((op.inputs, inputs), (op.outputs, outputs)):
         for name, arguments in given.items():
             slots.add(parameter=name, arguments=arguments)
-    for name, value in settings.items():
-        if isinstance(value, list):
-            op.attrs.add(name=name, type=protocol.FLOATS, floats=value)
-        else:
-            kind, field = {bool: ("BOOLEAN", "b"), int: ("INT", "i"), float: ("FLOAT", "f"), str: ("STRING", "s")}[type(value)]
-            op.attrs.add(name=name, type=getattr(protocol, kind), **{field: value})
+    _add_attributes(op, settings)
     return op
+
+
+def _add_attributes(op, settings: dict[str, Any]) -> None:
+    protocol = _protocol()
+    kinds = {bool: ("BOOLEAN", "b"), int: ("INT", "i"), float: ("FLOAT", "f"), str: ("STRING", "s")}
+    lists = {int: ("INTS", "ints"), float: ("FLOATS", "floats")}
+    for name, value in settings.items():
+        kind, field = lists[type(value[0])] if isinstance(value, list) else kinds[type(value)]
+        op.attrs.add(name=name, type=getattr(protocol, kind), **{field: value})
 
 
 def _copy(op):

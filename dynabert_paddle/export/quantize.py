@@ -24,15 +24,14 @@ from dynabert_paddle.export.program import (
 )
 
 
-
-def quantize(graph: Path, folder: Path, batches: Sequence[dict[str, np.ndarray]], *, algorithm: str = "avg") -> None:
+def quantize(graph: Path, folder: Path, batches: Sequence[dict[str, np.ndarray]], *, algorithm: str = "mse") -> None:
     """Quantize a graph's embeddings and its products with weights.
 
     Weights are int8 per output channel; a product's other input is rounded to int8 while it runs, by one scale that the
     calibration finds. Everything else is computed in float32.
 
     Args:
-        graph: folder with `model.pdmodel`, its products written as `mul`, and `model.pdiparams`.
+        graph: folder with `model.pdmodel` and `model.pdiparams`.
         folder: gets the same files, quantized.
         batches: inputs by name, on which the activations' ranges are measured.
         algorithm: how: one of PaddleSlim's `algo`.
@@ -88,7 +87,9 @@ def _write_parameters(executor: paddle.static.Executor, folder: Path, values: di
     for name, value in values.items():
         block.create_var(name=name, shape=value.shape, dtype=str(value.dtype), persistable=True)
         scope.var(name).get_tensor().set(value, paddle.CPUPlace())
-    paddle.static.io.save_vars(executor, str(folder), holder, vars=list(block.vars.values()), filename="model.pdiparams")
+    paddle.static.io.save_vars(
+        executor, str(folder), holder, vars=list(block.vars.values()), filename="model.pdiparams"
+    )
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ def export(
     subnet: str | None = None,
     task: Mapping[str, Any] | None = None,
     max_seq_length: int | None = None,
-    num_calibration_examples: int = 256,
+    num_calibration_examples: int = 64,
     tolerance: float | None = None,
     overwrite: bool = False,
 ) -> Path:

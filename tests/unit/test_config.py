@@ -351,3 +351,24 @@ def test_lasting_settings_leave_out_what_only_reports():
     assert lasting == lasting_settings(WidthConfig(logging_steps=1, save_steps=1))
     assert set(lasting) == {f.name for f in dataclasses.fields(WidthConfig)} - {"logging_steps", "save_steps"}
     assert lasting != lasting_settings(WidthConfig(temperature=2.0))
+
+
+@pytest.mark.parametrize(
+    ("words", "joined"),
+    [
+        (
+            "bench B --batch_size 1 32 --seq_length 32 128 --json",
+            ["bench", "B", "--batch_size", "1 32", "--seq_length", "32 128", "--json"],
+        ),
+        (
+            "train_width D --width_mult_list 1.0 .5 --seed 3",
+            ["train_width", "D", "--width_mult_list", "1.0 .5", "--seed", "3"],
+        ),
+        ("bench 7 8", ["bench", "7", "8"]),
+        ("bench --batch_size 1 2 dir", ["bench", "--batch_size", "1 2", "dir"]),
+    ],
+)
+def test_numbers_after_a_flag_are_one_list(words, joined):
+    from dynabert_paddle.cli.main import join_numbers
+
+    assert join_numbers(words.split()) == joined
