@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.errors import DynabertError
-
-_LEAST = 1e-8  # range of what is zero throughout
 
 
 def read_program(path: Path):
@@ -23,7 +20,7 @@ def read_program(path: Path):
     Returns:
         Its `ProgramDesc`.
     """
-    program = _protocol().ProgramDesc()
+    program = framework().ProgramDesc()
     program.ParseFromString(path.read_bytes())
     return program
 
@@ -59,9 +56,9 @@ def matmul_to_mul(program) -> None:
     Args:
         program: changed in place.
     """
-    protocol = _protocol()
+    protocol = framework()
     block = program.blocks[0]
-    ranks = {variable.name: len(_dims(variable)) for variable in block.vars}
+    ranks = {variable.name: len(dims_of(variable)) for variable in block.vars}
     weights = {variable.name for variable in block.vars if variable.persistable}
     for op in block.ops:
         if op.type != "matmul_v2":
@@ -78,89 +75,6 @@ def matmul_to_mul(program) -> None:
             attribute.name, attribute.type, attribute.i = name, protocol.INT, value
 
 
-def fuse_int8_products(program, values: dict[str, np.ndarray]) -> None:
-    """Write the products that PaddleSlim has quantized as oneDNN's operators `quantize` and `fc`.
-
-    Paddle's passes would do it, but wrongly (3.1.1): `compute_propagate_scales_onednn_pass` reads weights in the wrong
-    order and clips columns at another's maximum; `quant_dequant_onednn_pass` applies a square weight's scales to rows
-    in place of columns; and with the outputs of all operators rounded, oneDNN's int8 products of activations compute
-    garbage once the batch's shape changes. They leave an `fc` alone that comes with its scales.
-
-    Products of the same input, as queries, keys and values are, become one. Weights stay int8 in the file; operators on
-    constants make them the float32 that `fc` asks for, which the runtime evaluates once, when it loads the model.
-
-    Args:
-        program: changed in place.
-        values: its parameters by name, the weights' as int8; changed in place, too.
-    """
-    block = program.blocks[0]
-    ops, ranges, products = _without_roundings(block)
-    sums = {argument(op.inputs, "X"): op for op in ops if op.type == "elementwise_add"}
-    gelus = {argument(op.outputs, "Out"): op for op in ops if op.type == "gelu"}
-    uses = Counter(name for op in ops for slot in op.inputs for name in slot.arguments)
-    groups: dict[str, list] = {}
-    for product in products:
-        groups.setdefault(argument(product.inputs, "X"), []).append(product)
-    constants, replaced, single = [], {}, {}
-    for x, group in groups.items():
-        integers, bounds, biases, outputs = [], [], [], []
-        for product in group:
-            weight, output = argument(product.inputs, "Y"), argument(product.outputs, "Out")
-            integers.append(values[weight])
-            bounds.append(np.maximum(values[ranges[weight]].reshape(-1), _LEAST))
-            bias = np.zeros(bounds[-1].shape, np.float32)
-            added = sums.get(output)
-            if added is not None and argument(added.inputs, "Y") in values:
-                bias, output = values[argument(added.inputs, "Y")], argument(added.outputs, "Out")
-                replaced[id(added)] = []
-            biases.append(bias)
-            outputs.append(output)
-            replaced[id(product)] = []
-        weight, bias = _declare_copy(block, x, ".weight"), _declare_copy(block, x, ".bias", persistable=True)
-        values[bias] = np.concatenate(biases)
-        _set_dims(block, bias, values[bias].shape)
-        constants += _restore(block, values, weight, np.concatenate(integers, axis=1), np.concatenate(bounds)[None])
-        made = _int8_product(block, x, max(values[ranges[x]].item(), _LEAST), weight, bias, bounds, outputs)
-        gelu = gelus.get(x)
-        before = gelu and single.get(argument(gelu.inputs, "X"))
-        if before and uses[x] == len(group) and uses[argument(gelu.inputs, "X")] == 1:
-            _round_output(before, gelu, made.pop(0))
-            replaced[id(gelu)] = []
-        replaced[id(group[0])] = made
-        if len(group) == 1:
-            single[outputs[0]] = made[-1]
-    _replace_operators(block, [*constants, *(new for op in ops for new in replaced.get(id(op), [op]))])
-    _prune(block, values)
-
-
-def quantize_tables(program, values: dict[str, np.ndarray]) -> None:
-    """Keep embeddings in the file as int8, with a scale for each row.
-
-    PaddleSlim's `quant_embedding` has one scale for all, which costs about as much accuracy as all products together.
-
-    Args:
-        program: changed in place.
-        values: its parameters by name; changed in place, too.
-    """
-    block = program.blocks[0]
-    constants = []
-    for op in block.ops:
-        if op.type == "lookup_table_v2":
-            slot = next(slot for slot in op.inputs if slot.parameter == "W")
-            table = values[slot.arguments[0]]
-            bounds = np.maximum(np.abs(table).max(axis=1, keepdims=True), _LEAST)
-            restored = _declare_copy(block, slot.arguments[0], ".restored", persistable=False)
-            constants += _restore(block, values, restored, np.rint(table / bounds * 127).astype(np.int8), bounds)
-            slot.arguments[0] = restored
-    _replace_operators(block, [*constants, *block.ops])
-    _prune(block, values)
-
-
-def count_ops(program) -> Counter:
-    """Count a program's operators by type."""
-    return Counter(op.type for op in program.blocks[0].ops)
-
-
 def argument(slots, name: str) -> str:
     """The variable in one of an operator's slots.
 
@@ -174,91 +88,35 @@ def argument(slots, name: str) -> str:
     return next(slot.arguments[0] for slot in slots if slot.parameter == name)
 
 
-def _without_roundings(block) -> tuple[list, dict[str, str], list]:
-    """A block's operators but for roundings to int8, the variables' ranges, and the products with int8 weights."""
-    roundings = [op for op in block.ops if op.type in ("quantize_linear", "dequantize_linear")]
-    ranges = {argument(op.inputs, "X"): argument(op.inputs, "Scale") for op in roundings}
-    source = {argument(op.outputs, "Y"): argument(op.inputs, "X") for op in roundings}
-    ops = [_copy(op) for op in block.ops if op.type not in ("quantize_linear", "dequantize_linear")]
-    products = [op for op in ops if op.type == "mul" and argument(op.inputs, "Y") in source]
-    for op in ops:
-        for slot in op.inputs:
-            for index, name in enumerate(slot.arguments):
-                while name in source:
-                    name = source[name]
-                slot.arguments[index] = name
-    return ops, ranges, products
+def make_operator(kind: str, inputs: dict[str, list[str]], outputs: dict[str, list[str]], settings: dict[str, Any]):
+    """Make an operator.
 
+    Args:
+        kind: its type.
+        inputs: variables by slot.
+        outputs: variables by slot.
+        settings: attributes: booleans, integers, floats, strings, or lists of integers or floats.
 
-def _int8_product(
-    block, x: str, bound: float, weight: str, bias: str, bounds: list[np.ndarray], outputs: list[str]
-) -> list:
-    """Operators that round an input, multiply it, and split the result."""
-    rank = len(_dims(_variable(block, x)))
-    rounded = _declare_copy(block, x, ".int8")
-    _set_type(block, rounded, _protocol().VarType.INT8)
-    scale = {"Scale": 127 / bound, "Shift": 0.0, "is_negative_input": True, "output_format": "NCHW", "bfloat16": False}
-    settings = {
-        "in_num_col_dims": rank - 1,
-        "activation_type": "",
-        "padding_weights": False,
-        "Scale_in": 127 / bound,
-        "Scale_weights": (127 / np.concatenate(bounds)).tolist(),
-        "force_fp32_output": True,
-    }
-    together, widths = outputs[0], [len(part) for part in bounds]
-    if len(outputs) > 1:
-        together = _declare_copy(block, x, ".product")
-        _set_dims(block, together, [*_dims(_variable(block, x))[:-1], sum(widths)])
-    made = [
-        _operator("quantize", {"Input": [x]}, {"Output": [rounded]}, scale),
-        _operator("fc", {"Input": [rounded], "W": [weight], "Bias": [bias]}, {"Out": [together]}, settings),
-    ]
-    if len(outputs) > 1:
-        made.append(
-            _operator("split", {"X": [together]}, {"Out": outputs}, {"axis": rank - 1, "num": 0, "sections": widths})
-        )
-    return made
-
-
-def _round_output(product, gelu, quantize) -> None:
-    """Have a product compute the activation that follows it and round the result for the next product."""
-    product.outputs[0].arguments[0] = argument(quantize.outputs, "Output")
-    next(attribute for attribute in product.attrs if attribute.name == "force_fp32_output").b = False
-    approximate = any(attribute.b for attribute in gelu.attrs if attribute.name == "approximate")
-    scale = next(attribute.f for attribute in quantize.attrs if attribute.name == "Scale")
-    _add_attributes(product, {"fuse_activation": "gelu_tanh" if approximate else "gelu_erf", "Scale_out": scale})
-
-
-def _restore(block, values: dict[str, np.ndarray], name: str, integers: np.ndarray, bounds: np.ndarray) -> list:
-    """Operators that make a float32 constant of an int8 one."""
-    stored, scale = (_declare_copy(block, name, end, persistable=True) for end in (".integers", ".scale"))
-    cast = _declare_copy(block, name, ".cast")
-    values[stored], values[scale] = integers, (bounds / 127).astype(np.float32)
-    for variable in (name, stored, cast):
-        _set_dims(block, variable, integers.shape)
-    _set_dims(block, scale, bounds.shape)
-    protocol = _protocol()
-    _set_type(block, stored, protocol.VarType.INT8)
-    types = {"in_dtype": protocol.VarType.INT8, "out_dtype": protocol.VarType.FP32}
-    return [
-        _operator("cast", {"X": [stored]}, {"Out": [cast]}, types),
-        _operator("elementwise_mul", {"X": [cast], "Y": [scale]}, {"Out": [name]}, {"axis": -1}),
-    ]
-
-
-def _operator(kind: str, inputs: dict[str, list[str]], outputs: dict[str, list[str]], settings: dict[str, Any]):
-    protocol = _protocol()
+    Returns:
+        An `OpDesc`.
+    """
+    protocol = framework()
     op = protocol.OpDesc(type=kind)
     for slots, given in ((op.inputs, inputs), (op.outputs, outputs)):
         for name, arguments in given.items():
             slots.add(parameter=name, arguments=arguments)
-    _add_attributes(op, settings)
+    add_attributes(op, settings)
     return op
 
 
-def _add_attributes(op, settings: dict[str, Any]) -> None:
-    protocol = _protocol()
+def add_attributes(op, settings: dict[str, Any]) -> None:
+    """Give an operator attributes.
+
+    Args:
+        op: changed in place.
+        settings: values by name, as for `make_operator`.
+    """
+    protocol = framework()
     kinds = {bool: ("BOOLEAN", "b"), int: ("INT", "i"), float: ("FLOAT", "f"), str: ("STRING", "s")}
     lists = {int: ("INTS", "ints"), float: ("FLOATS", "floats")}
     for name, value in settings.items():
@@ -266,48 +124,95 @@ def _add_attributes(op, settings: dict[str, Any]) -> None:
         op.attrs.add(name=name, type=getattr(protocol, kind), **{field: value})
 
 
-def _copy(op):
+def copy_operator(op):
+    """Copy an operator, or a variable, out of its block, so that it outlives a change of the block."""
     return type(op).FromString(op.SerializeToString())
 
 
-def _replace_operators(block, ops: Iterable) -> None:
-    """Set a block's operators; the first ones, `feed`, stay first."""
-    copies = sorted(map(_copy, ops), key=lambda op: op.type != "feed")
+def replace_operators(block, ops: Iterable) -> None:
+    """Set a block's operators; the first ones, `feed`, stay first.
+
+    Args:
+        block: changed in place.
+        ops: the operators.
+    """
+    copies = sorted(map(copy_operator, ops), key=lambda op: op.type != "feed")
     del block.ops[:]
     block.ops.extend(copies)
 
 
-def _prune(block, values: dict[str, np.ndarray]) -> None:
+def prune(block, values: dict[str, np.ndarray]) -> None:
+    """Drop the variables that no operator has, and their values.
+
+    Args:
+        block: changed in place.
+        values: parameters by name; changed in place, too.
+    """
     used = {name for op in block.ops for slot in (*op.inputs, *op.outputs) for name in slot.arguments}
-    kept = [_copy(variable) for variable in block.vars if variable.name in used]
+    kept = [copy_operator(variable) for variable in block.vars if variable.name in used]
     del block.vars[:]
     block.vars.extend(kept)
     for name in values.keys() - {variable.name for variable in kept if variable.persistable}:
         del values[name]
 
 
-def _variable(block, name: str):
+def find_variable(block, name: str):
+    """Find a variable.
+
+    Args:
+        block: the program's block.
+        name: the variable's.
+
+    Returns:
+        Its `VarDesc`.
+    """
     return next(variable for variable in block.vars if variable.name == name)
 
 
-def _declare_copy(block, name: str, ending: str, *, persistable: bool = False) -> str:
+def declare_copy(block, name: str, ending: str, *, persistable: bool = False) -> str:
+    """Declare a variable like another one.
+
+    Args:
+        block: changed in place.
+        name: the other one.
+        ending: what the new one's name has after that.
+        persistable: whether it is a parameter.
+
+    Returns:
+        The new one's name.
+    """
     variable = block.vars.add()
-    variable.CopyFrom(_variable(block, name))
+    variable.CopyFrom(find_variable(block, name))
     variable.name, variable.persistable = name + ending, persistable
     return variable.name
 
 
-def _set_dims(block, name: str, dims: Sequence[int]) -> None:
-    tensor = _tensor(_variable(block, name))
+def set_dims(block, name: str, dims: Sequence[int]) -> None:
+    """Set a variable's shape.
+
+    Args:
+        block: changed in place.
+        name: the variable.
+        dims: its shape.
+    """
+    tensor = _tensor(find_variable(block, name))
     del tensor.dims[:]
     tensor.dims.extend(dims)
 
 
-def _set_type(block, name: str, data_type: int) -> None:
-    _tensor(_variable(block, name)).data_type = data_type
+def set_type(block, name: str, data_type: int) -> None:
+    """Set what a variable holds.
+
+    Args:
+        block: changed in place.
+        name: the variable.
+        data_type: one of `framework().VarType`.
+    """
+    _tensor(find_variable(block, name)).data_type = data_type
 
 
-def _dims(variable) -> list[int]:
+def dims_of(variable) -> list[int]:
+    """A variable's shape, -1 for what is not fixed."""
     return list(_tensor(variable).dims)
 
 
@@ -318,7 +223,15 @@ def _tensor(variable):
     return (kind.dense_tensor if "dense_tensor" in names else kind.lod_tensor).tensor
 
 
-def _protocol():
+def framework():
+    """Paddle's protobuf messages, of which a program is made.
+
+    Returns:
+        The module of the message classes.
+
+    Raises:
+        DynabertError: protobuf is not installed.
+    """
     try:
         from paddle.base.proto import framework_pb2
     except ImportError as error:
