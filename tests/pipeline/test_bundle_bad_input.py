@@ -1,0 +1,404 @@
+"""Damaged bundles and impossible exports: one line that names the file and the remedy, and nothing left behind."""
+
+import json
+import runpy
+import shutil
+import sys
+
+import pytest
+from conftest import make_bert
+from test_cli import run_command
+from test_predict import make_bundle, make_model
+
+import dynabert_paddle as db
+from dynabert_paddle.backbone import find_backbone
+from dynabert_paddle.deploy import infer
+from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.export import formats
+
+FILES = {
+    "paddle": ["model.pdiparams", "model.pdmodel"],
+    "onnx": ["model.onnx"],
+}
+for names in FILES.values():
+    names += ["README.md", "infer.py", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
+    names += ["vocab.txt"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return lambda format: make_bundle(tmp_path_factory.getbasetemp(), "snips", format)
+
+
+@pytest.fixture
+def spoilt(whole, tmp_path):
+    """A copy of a bundle that a test may spoil."""
+    return lambda format="paddle": shutil.copytree(whole(format), tmp_path / "bundle")
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """All four ways to use a bundle refuse it with the same line, which is returned."""
+
+    def run(folder, *, script=True):
+        (tmp_path / "texts.txt").write_text("play some jazz\n")
+        with pytest.raises(DynabertError) as caught:
+            db.Predictor(folder)
+        message = str(caught.value)
+        assert "\n" not in message
+        for words in (("predict", folder, "-i", tmp_path / "texts.txt"), ("bench", folder)):
+            done = run_command(capsys, *words)
+            assert (done.code, done.out, done.err) == (1, "", f"error: {message}\n")
+        if script:
+            code, out, err = run_script(capsys, folder, "play some jazz")
+            assert (code, out, err) == (1, "", f"error: {message}\n")
+        return message
+
+    return run
+
+
+def run_script(capsys, folder, *words):
+    """Run the script of a bundle in this process."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(sys, "argv", ["infer.py", *words])
+    capsys.readouterr()
+    try:
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(folder / "infer.py"), run_name="__main__")
+    finally:
+        patch.undo()
+    out, err = capsys.readouterr()
+    return caught.value.code, out, err
+
+
+def remove(path):
+    path.unlink()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def lengthen(path):
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+def flip(path):
+    """One bit, in a place where the script, too, still runs: its first line."""
+    content = bytearray(path.read_bytes())
+    content[8] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_every_file_of_a_bundle_is_under_its_checksum(whole, format):
+    files = json.loads((whole(format) / "bundle.json").read_text())["files"]
+    assert sorted(files) == sorted(FILES[format])
+    there = {path.name for path in whole(format).iterdir()}
+    assert there - set(files) == {"bundle.json", ".dynabert"}  # an empty mark that says who made the folder
+
+
+@pytest.mark.parametrize("damage", [remove, cut, empty, lengthen, flip])
+@pytest.mark.parametrize(("format", "name"), [*(("paddle", name) for name in FILES["paddle"]), ("onnx", "model.onnx")])
+def test_a_damaged_file_is_named(spoilt, refused, format, name, damage):
+    folder = spoilt(format)
+    damage(folder / name)
+    seen = {remove: "missing", flip: "altered since the export"}.get(damage, "cut off or altered since the export")
+    # What is left of the script itself cannot check anything.
+    script = name != "infer.py" or damage in (lengthen, flip)
+    assert refused(folder, script=script) == f"{folder / name}: {seen}: copy the bundle again, or export it again"
+
+
+def change(**values):
+    return lambda content: content | values
+
+
+def change_files(**values):
+    return lambda content: content | {"files": content["files"] | values}
+
+
+def drop(key):
+    return lambda content: {name: value for name, value in content.items() if name != key}
+
+
+SIZED = {"bytes": 3, "sha256": "0" * 64}
+DESCRIPTIONS = {
+    "edited labels": (change(labels=["a"] * 7), "altered since the export"),
+    "edited length": (change(max_seq_length=64), "altered since the export"),
+    "added key": (change(note="mine"), "altered since the export"),
+    "no labels": (drop("labels"), "altered since the export"),
+    "no files": (drop("files"), "altered since the export"),
+    "no checksum": (drop("checksum"), "damaged"),
+    "other checksum": (change(checksum="0" * 64), "altered since the export"),
+    "checksum of null": (change(checksum=None), "altered since the export"),
+    "later version": (change(format_version=2), "not format version 1: it comes from another dynabert_paddle"),
+    "no version": (drop("format_version"), "not format version 1"),
+    "path outside": (change_files(**{"../x": SIZED}), "altered since the export"),
+    "file of a number": (change_files(**{"vocab.txt": 3}), "altered since the export"),
+}
+
+
+@pytest.mark.parametrize("fault", DESCRIPTIONS)
+def test_an_edited_description_is_refused(spoilt, refused, fault):
+    edit, seen = DESCRIPTIONS[fault]
+    path = spoilt() / "bundle.json"
+    path.write_text(json.dumps(edit(json.loads(path.read_text()))))
+    assert refused(path.parent).startswith(f"{path}: {seen}")
+
+
+@pytest.mark.parametrize("damage", [cut, empty])
+def test_a_description_cut_off_is_refused(spoilt, refused, damage):
+    path = spoilt() / "bundle.json"
+    damage(path)
+    assert refused(path.parent) == f"{path}: damaged: copy the bundle again, or export it again"
+
+
+@pytest.mark.parametrize("content", [b"[]", b"3", b"not JSON", b"\xff\xfe{}"])
+def test_a_description_that_is_something_else_is_refused(spoilt, refused, content):
+    path = spoilt() / "bundle.json"
+    path.write_bytes(content)
+    assert refused(path.parent) == f"{path}: damaged: copy the bundle again, or export it again"
+
+
+def test_a_bundle_without_its_description_is_none(spoilt, refused):
+    folder = spoilt()
+    (folder / "bundle.json").unlink()
+    assert refused(folder) == f"{folder}: no bundle.json in it: name a folder that 'dynabert export' has made"
+
+
+def seal(folder, edit=lambda content: content):
+    """Compute the checksums anew, as nobody does by mistake."""
+    path = folder / "bundle.json"
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    for name, entry in content["files"].items():
+        entry.update(bytes=(folder / name).stat().st_size, sha256=infer.file_digest(folder / name))
+    content = edit(content)
+    path.write_text(json.dumps({**content, "checksum": infer.digest(content)}))
+
+
+def test_sealing_again_is_what_the_exporter_did(spoilt):
+    folder = spoilt()
+    before = json.loads((folder / "bundle.json").read_text())
+    seal(folder)
+    assert json.loads((folder / "bundle.json").read_text()) == before
+
+
+@pytest.mark.parametrize(
+    ("edit", "seen"),
+    [
+        (change_files(**{"../x": SIZED}), "names '../x', which is outside the bundle"),
+        (change_files(**{"/etc/passwd": SIZED}), "names '/etc/passwd', which is outside the bundle"),
+        (change_files(**{"vocab.txt": 3}), "damaged"),
+        (change(files=["vocab.txt"]), "damaged"),
+        (drop("files"), "damaged"),
+    ],
+)
+def test_a_forged_description_is_refused(spoilt, refused, edit, seen):
+    folder = spoilt()
+    (folder.parent / "x").write_text("abc")
+    seal(folder, edit)
+    assert refused(folder).startswith(f"{folder / 'bundle.json'}: {seen}")
+
+
+@pytest.mark.parametrize("damage", [cut, empty])
+@pytest.mark.parametrize(
+    ("format", "name", "seen"),
+    [
+        ("paddle", "model.pdmodel", "cannot load it"),
+        ("paddle", "model.pdiparams", "cannot load it"),
+        ("onnx", "model.onnx", "cannot load it"),
+        ("paddle", "tokenizer.json", "tokenizer.json: tokenizers"),
+    ],
+)
+def test_what_a_runtime_cannot_load_is_one_line(spoilt, format, name, seen, damage):
+    """As a bundle of a later runtime in front of an earlier one."""
+    folder = spoilt(format)
+    damage(folder / name)
+    seal(folder)
+    with pytest.raises(DynabertError) as caught:
+        db.Predictor(folder)
+    message = str(caught.value)
+    assert seen in message
+    assert "\n" not in message
+    assert str(folder) in message
+
+
+# Exports that cannot be.
+
+
+@pytest.fixture
+def source(tmp_path_factory):
+    return lambda kind: make_model(tmp_path_factory.getbasetemp(), kind)
+
+
+@pytest.fixture
+def no_export(capsys, tmp_path):
+    """Run an export that must fail in one line and leave no folder, whole or partial; returns the line."""
+
+    def run(model, *words, code, output=tmp_path / "out"):
+        before = sorted(tmp_path.rglob("*"))
+        done = run_command(capsys, "export", model, "--output_dir", output, *words)
+        assert done.code == code, done.err
+        assert done.out == ""
+        assert "Traceback" not in done.err
+        errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, done.err
+        assert done.err.splitlines()[-1] == errors[0], "the reason comes last"
+        assert sorted(tmp_path.rglob("*")) == before, "something was left behind or removed"
+        return errors[0].removeprefix("error: ")
+
+    return run
+
+
+REQUESTS = {
+    "misspelt format": (("--format", "padle"), 2, "format 'padle' is not one of paddle, pir, onnx, lite. Did you mean"),
+    "unknown format": (("--format", "tflite"), 2, "format 'tflite' is not one of paddle, pir, onnx, lite"),
+    "precision of another": (("--precision", "int16"), 2, "format paddle has the precisions fp32, bf16, int8, not"),
+    "lite has it": (("--precision", "int16"), 2, "int16 is there for lite"),
+    "onnx without bf16": (("--format", "onnx", "--precision", "bf16"), 2, "bf16 is there for paddle, pir"),
+    "misspelt precision": (("--precision", "fp23"), 2, "Did you mean 'fp32'?"),
+    "no examples": (("--num_calibration_examples", "0"), 2, "num_calibration_examples is at least 1, not 0"),
+    "negative tolerance": (("--tolerance", "-1"), 2, "tolerance is at least 0, not -1.0"),
+    "tolerance of nan": (("--tolerance", "nan"), 2, "tolerance is at least 0, not nan"),
+    "length of words": (("--max_seq_length", "long"), 2, "'long' is not a valid integer"),
+    "misspelt flag": (("--precison", "fp32"), 2, "--precision"),
+}
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_an_impossible_request_fails_at_once(no_export, source, request_):
+    words, code, seen = REQUESTS[request_]
+    assert seen in no_export(source("plain"), *words, code=code)
+
+
+def test_lite_without_its_converter(no_export, source, monkeypatch):
+    monkeypatch.setenv("DYNABERT_LITE_PYTHON", "/nonexistent")
+    message = no_export(source("plain"), "--format", "lite", code=1)
+    assert message.startswith("DYNABERT_LITE_PYTHON=/nonexistent: ")
+    assert "run 'bash scripts/setup_lite.sh' in the checkout" in message
+
+
+@pytest.mark.parametrize("version", ["3.2.0", "3.3.1", "4.0.0"])
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ((), "format paddle"),
+        (("--precision", "bf16"), "format paddle"),
+        (("--precision", "int8"), "int8"),
+        (("--format", "lite"), "format lite"),
+    ],
+)
+def test_a_paddle_that_cannot_write_the_legacy_format(no_export, source, monkeypatch, version, words, what):
+    monkeypatch.setattr(formats, "paddle_version", lambda: version)
+    message = no_export(source("plain"), *words, code=1)
+    assert message.startswith(f"{what} needs Paddle's legacy static format, which Paddle 2.6 to 3.1 can write")
+    assert f"{version} cannot" in message
+    assert "--format pir or onnx" in message
+
+
+def test_pir_before_paddle_3(no_export, source, monkeypatch):
+    monkeypatch.setattr(formats, "paddle_version", lambda: "2.6.2")
+    message = no_export(source("plain"), "--format", "pir", code=1)
+    assert message == "format pir needs Paddle 3.0 or later, this is 2.6.2: use --format paddle"
+
+
+def test_a_bundle_is_not_replaced_unasked(no_export, source, whole, tmp_path):
+    output = shutil.copytree(whole("paddle"), tmp_path / "out")
+    message = no_export(source("snips"), code=2)
+    assert message == f"{output} exists: pass --overwrite_output_dir to replace it, or name another --output_dir"
+
+
+def test_a_folder_of_the_users_is_never_replaced(no_export, source, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    message = no_export(source("snips"), "--overwrite_output_dir", code=2)
+    assert "was not made by dynabert, and is not removed" in message
+
+
+def test_a_file_in_place_of_the_output(no_export, source, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    assert "out is a file: name another --output_dir" in no_export(source("snips"), code=2)
+
+
+def test_the_model_is_not_replaced_by_its_bundle(no_export, source, tmp_path):
+    run = tmp_path / "run"
+    model = shutil.copytree(source("snips"), run / "final")
+    (run / ".dynabert").touch()
+    for output in (model, run):
+        assert "exists" in no_export(model, code=2, output=output)
+        message = no_export(model, "--overwrite_output_dir", code=2, output=output)
+        assert message == f"{output} holds the model to export: name another --output_dir"
+    link = tmp_path / "link"
+    link.symlink_to(model)
+    no_export(model, "--overwrite_output_dir", code=2, output=link)
+
+
+@pytest.mark.xfail(strict=True, reason="the worker alone finds that the folder has no name, with a ValueError")
+def test_an_output_without_a_name_is_not_the_working_folder(no_export, source, tmp_path, monkeypatch):
+    """As a shell passes it where a variable is not set: --output_dir "$OUT"."""
+    monkeypatch.chdir(tmp_path)
+    assert "--output_dir" in no_export(source("plain"), code=2, output="")
+
+
+def test_a_model_that_is_not_there(no_export, source, tmp_path):
+    shutil.copytree(source("plain"), tmp_path / "plain")
+    message = no_export(tmp_path / "plian", code=1)
+    assert message == f"{tmp_path / 'plian'}: no such model folder. Did you mean '{tmp_path / 'plain'}'?"
+
+
+@pytest.mark.parametrize(
+    "length",
+    ["129", "2", pytest.param("0", marks=pytest.mark.xfail(strict=True, reason="0 is taken for not given"))],
+)
+def test_lengths_that_the_model_does_not_take(no_export, source, length):
+    message = no_export(source("plain"), "--max_seq_length", length, code=2)
+    assert message == f"max_seq_length is {length}: allowed are 3 to 128, the model's positions"
+
+
+def test_a_sub_network_that_the_model_does_not_have(no_export, source):
+    assert "l9h4f48" in no_export(source("plain"), "--subnet", "l9h4f48", code=2)
+
+
+def test_no_tolerance_leaves_nothing_behind(no_export, source):
+    """No graph computes the model's logits to the last bit; that is found out when the bundle is all but done."""
+    message = no_export(source("plain"), "--tolerance", "0", code=1)
+    assert "more than 0.0e+00: nothing was written; --tolerance allows more" in message
+
+
+def test_a_failed_export_keeps_what_it_was_to_replace(no_export, source, whole, tmp_path):
+    output = shutil.copytree(whole("paddle"), tmp_path / "out")
+    no_export(source("plain"), "--tolerance", "0", "--overwrite_output_dir", code=1)
+    assert db.Predictor(output)("play")[0].label
+
+
+def test_int8_of_a_model_without_a_task(no_export, source):
+    message = no_export(source("plain"), "--precision", "int8", code=2)
+    assert "this model was not fine-tuned: run 'dynabert finetune' first" in message
+
+
+@pytest.mark.parametrize("rows", ["", "sentence\tlabel\n"])
+def test_int8_without_texts_to_calibrate_on(no_export, source, tiny_data, tmp_path, rows):
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    (data / "train.tsv").write_text(rows)
+    message = no_export(source("snips"), "--precision", "int8", "--data_dir", data, code=1)
+    assert "train.tsv:1: the file" in message
+
+
+def test_a_model_without_a_rust_tokenizer(no_export, tmp_path):
+    model = db.Supernet(make_bert(num_layers=2)).save_pretrained(tmp_path / "model")
+    message = no_export(model, code=1)
+    assert "tokenizer.json" in message
+
+
+def test_a_model_whose_labels_do_not_fit(no_export, tmp_path):
+    tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
+    supernet = db.Supernet(make_bert(num_labels=2, num_layers=2), tokenizer)
+    task = {"name": "custom", "kind": "classification", "labels": ["a", "b", "c"]}
+    supernet.metadata = supernet.metadata.replace(stage="finetune", task=task)
+    message = no_export(supernet.save_pretrained(tmp_path / "model"), code=1)
+    assert message == "the model has 2 outputs and 3 labels: fine-tune it again"
