@@ -36,13 +36,13 @@ _PUBLIC = {
     "evaluate_grid": "training.evaluate",
     "run": "training.run",
     "load_model": "supernet.supernet",
-    "export": "export.run",
+    "export": "exporting.run",
     "Prediction": "deploy.infer",
     "Predictor": "deploy.predictor",
 }
 _WITHOUT_PADDLE = {
     *("subnet", "config", "config_file", "errors", "data.tasks", "tokenizer"),
-    *("export.run", "deploy.infer", "deploy.predictor"),
+    *("exporting.run", "deploy.infer", "deploy.predictor"),
 }
 
 __all__ = ["__version__", *_PUBLIC]

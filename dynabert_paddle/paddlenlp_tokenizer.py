@@ -64,7 +64,8 @@ class PaddleNlpTokenizer(LongestFirst):
         """
         write_files(folder, self._files)
 
-    def _num_special_tokens(self, texts: int) -> int:
+    def num_special_tokens(self, texts: int) -> int:
+        """How many tokens are added to one text, or to a pair."""
         return self._backend.num_special_tokens_to_add(pair=texts == 2)
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:

@@ -48,7 +48,7 @@ class LongestFirst:
         Raises:
             UsageError: the special tokens alone are more than `max_seq_length`.
         """
-        needed = self._num_special_tokens(2 if pairs is not None else 1)
+        needed = self.num_special_tokens(2 if pairs is not None else 1)
         if max_seq_length < needed:
             kind = "a text" if pairs is None else "a pair"
             raise UsageError(f"max_seq_length is {max_seq_length}, but {kind} has {needed} special tokens: allow more")
@@ -170,7 +170,8 @@ class Tokenizer(LongestFirst):
             return "BertTokenizer" if isinstance(self._backend.model, models.WordPiece) else "PretrainedTokenizerFast"
         return _PADDLENLP_CLASSES.get(name, name)
 
-    def _num_special_tokens(self, texts: int) -> int:
+    def num_special_tokens(self, texts: int) -> int:
+        """How many tokens are added to one text, or to a pair."""
         return self._templates[texts - 1].num_special_tokens
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:

@@ -16,7 +16,7 @@ from paddlenlp.transformers import BertConfig, BertForSequenceClassification  # 
 
 import dynabert_paddle as db  # noqa: E402
 from dynabert_paddle.backbone import find_backbone  # noqa: E402
-from dynabert_paddle.export import lite  # noqa: E402
+from dynabert_paddle.exporting import lite  # noqa: E402
 
 ROOT = Path(db.__file__).parents[1]
 

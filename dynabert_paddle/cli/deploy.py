@@ -75,7 +75,7 @@ def export(
     flags: dict[str, Any],
 ) -> None:
     """Export a model to a bundle for Paddle Inference, ONNX Runtime or Paddle Lite, and check it against the model."""
-    from dynabert_paddle.export.run import export
+    from dynabert_paddle.exporting.run import export
 
     export(
         model_dir,
@@ -225,9 +225,12 @@ def _open_output(name: str) -> Iterator[TextIO]:
 
 def _read_texts(path: Path, text_column: str | None, pair_column: str | None) -> Iterator[tuple[str, ...]]:
     """Read a file's texts row by row."""
-    from dynabert_paddle.data.files import read_lines
+    from dynabert_paddle.data.files import DATA_FILE_ENDINGS, read_lines
     from dynabert_paddle.data.readers import Columns, read_column_names, read_rows
 
+    endings = (".txt", *DATA_FILE_ENDINGS)
+    if path.suffix.lower() not in endings:
+        raise UsageError(f"{path}: unknown file ending '{path.suffix}'; the endings are {', '.join(endings)}")
     if path.suffix.lower() == ".txt":
         if pair_column:
             raise UsageError(f"{path}: a .txt file has single texts: give pairs as .tsv, .csv or .jsonl with a header")

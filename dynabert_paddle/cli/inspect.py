@@ -13,7 +13,7 @@ from dynabert_paddle.cli.run import Json
 def env(*, json: Json = False) -> None:
     """Versions, processor, threads, and what this machine can do."""
     from dynabert_paddle import runtime
-    from dynabert_paddle.export.formats import list_abilities
+    from dynabert_paddle.exporting.formats import list_abilities
 
     described = runtime.describe()
     described["abilities"] |= list_abilities()

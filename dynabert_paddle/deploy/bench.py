@@ -67,13 +67,14 @@ def bench(
             except infer.BundleError as error:
                 raise DynabertError(str(error)) from None
         _check_lengths(subjects, seq_lengths)
+        vocab_size = min(description["vocab_size"] for _, _, description in subjects)
         memory = {name: _peak_memory(folder, batch_sizes, seq_lengths, threads) for name, folder, _ in subjects}
         engines = {name: _open(folder, description, threads) for name, folder, description in subjects}
         sizes = {name: _model_bytes(folder) / 1e6 for name, folder, _ in subjects}
         rows = []
         for batch_size in batch_sizes:
             for seq_length in seq_lengths:
-                turns = _take_turns(engines, make_batch(batch_size, seq_length), rounds)
+                turns = _take_turns(engines, make_batch(batch_size, seq_length, vocab_size), rounds)
                 first = np.array([np.median(turn) for turn in turns[subjects[0][0]]])
                 for name, measured in turns.items():
                     medians = np.array([np.median(turn) for turn in measured])
@@ -94,17 +95,18 @@ def bench(
     return {"environment": environment, "threads": threads, "rounds": rounds, "rows": rows}
 
 
-def make_batch(batch_size: int, seq_length: int) -> dict[str, np.ndarray]:
+def make_batch(batch_size: int, seq_length: int, vocab_size: int) -> dict[str, np.ndarray]:
     """Make inputs without padding; what they say has no influence on the latency.
 
     Args:
         batch_size: rows.
         seq_length: tokens a row.
+        vocab_size: ids are below it.
 
     Returns:
         int64 `[b, s]` by name.
     """
-    input_ids = np.random.default_rng(0).integers(0, 1000, (batch_size, seq_length))
+    input_ids = np.random.default_rng(0).integers(0, vocab_size, (batch_size, seq_length))
     return dict(zip(infer.INPUTS, (input_ids, np.zeros_like(input_ids), np.ones_like(input_ids)), strict=True))
 
 
@@ -143,7 +145,7 @@ def _check_lengths(subjects: Sequence[tuple[str, Path, dict[str, Any]]], seq_len
 
 def _convert(bundle: Path, description: dict[str, Any], scratch: Path) -> tuple[Path, dict[str, Any]]:
     """The same graph for ONNX Runtime."""
-    from dynabert_paddle.export.onnx import to_onnx
+    from dynabert_paddle.exporting.onnx import to_onnx
 
     # The converter prints in Python, too, which in a notebook does not go through the process's stdout.
     with infer.quiet(), redirect_stdout(StringIO()):
@@ -170,7 +172,7 @@ def _main() -> None:
     folder, batch_size, seq_length, threads = Path(sys.argv[1]), *map(int, sys.argv[2:5])
     converted = {"format": "onnx", "precision": "fp32"}  # what `_convert` makes is a graph alone
     description = infer.read_bundle(folder) if (folder / infer.BUNDLE_FILE).exists() else converted
-    infer.open_engine(folder, description, num_threads=threads)(make_batch(batch_size, seq_length))
+    infer.open_engine(folder, description, num_threads=threads)(make_batch(batch_size, seq_length, 1))
     # Not getrusage's, which counts what the parent had when it forked.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6)

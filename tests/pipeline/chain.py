@@ -17,11 +17,11 @@ from conftest import make_bert
 import dynabert_paddle as db
 from dynabert_paddle.backbone import find_backbone
 from dynabert_paddle.deploy.infer import open_engine
-from dynabert_paddle.export import lite
-from dynabert_paddle.export.check import random_batches, source_logits
-from dynabert_paddle.export.inference import save_graph
-from dynabert_paddle.export.onnx import to_onnx
-from dynabert_paddle.export.program import matmul_to_mul, read_program, write_program
+from dynabert_paddle.exporting import lite
+from dynabert_paddle.exporting.check import random_batches, source_logits
+from dynabert_paddle.exporting.inference import save_graph
+from dynabert_paddle.exporting.onnx import to_onnx
+from dynabert_paddle.exporting.program import matmul_to_mul, read_program, write_program
 from dynabert_paddle.supernet.supernet import to_tensors
 
 NUM_RANDOM, RESULT = int(sys.argv[1]), Path(sys.argv[2])

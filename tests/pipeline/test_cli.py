@@ -26,6 +26,10 @@ VERBS = {
     "train_depth": ("task", "space", "depth"),
     "train_final": ("task", "space", "final"),
     "evaluate": ("task",),
+    "extract": (),
+    "export": ("task",),
+    "predict": (),
+    "bench": (),
     "env": (),
     "configs": (),
 }

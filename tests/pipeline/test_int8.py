@@ -1,4 +1,4 @@
-"""int8 on real models and real data: how much accuracy it costs, and that what it computes does not depend on the batch."""
+"""int8 on real models and real data: what accuracy it costs, and that the batch does not change what it computes."""
 
 import json
 from pathlib import Path

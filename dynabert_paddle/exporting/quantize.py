@@ -14,8 +14,8 @@ import numpy as np
 import paddle
 
 from dynabert_paddle.errors import DataError
-from dynabert_paddle.export.int8 import fuse_int8_products, quantize_tables
-from dynabert_paddle.export.program import matmul_to_mul, read_program, strip_call_stacks, write_program
+from dynabert_paddle.exporting.int8 import fuse_int8_products, quantize_tables
+from dynabert_paddle.exporting.program import matmul_to_mul, read_program, strip_call_stacks, write_program
 
 
 def quantize(graph: Path, folder: Path, batches: Sequence[dict[str, np.ndarray]], *, algorithm: str = "mse") -> None:

@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 from paddle.static import InputSpec
 
 from dynabert_paddle.deploy.infer import INPUTS
-from dynabert_paddle.export.program import read_program, strip_call_stacks, write_program
+from dynabert_paddle.exporting.program import read_program, strip_call_stacks, write_program
 from dynabert_paddle.supernet.supernet import Supernet
 
 

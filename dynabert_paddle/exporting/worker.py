@@ -16,7 +16,7 @@ import numpy as np
 from dynabert_paddle import runtime
 from dynabert_paddle.config import TaskConfig
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
-from dynabert_paddle.export.formats import TOLERANCES
+from dynabert_paddle.exporting.formats import TOLERANCES
 
 _CALIBRATION_BATCH = 8
 
@@ -25,7 +25,7 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
     """Export a model folder to a bundle.
 
     Args:
-        job: the arguments of `export.run.export`, in types that JSON knows.
+        job: the arguments of `run.export`, in types that JSON knows.
 
     Returns:
         The bundle's verification.
@@ -34,7 +34,7 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
         DynabertError: with the reason in one line; no bundle was written.
     """
     from dynabert_paddle.deploy.infer import BUNDLE_FILE
-    from dynabert_paddle.export import bundle
+    from dynabert_paddle.exporting import bundle
     from dynabert_paddle.folder import MARKER_FILE, check_absent, write_folder
     from dynabert_paddle.supernet.extract import extract
     from dynabert_paddle.supernet.supernet import Supernet
@@ -56,7 +56,9 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
         (folder / MARKER_FILE).touch()
 
     output_dir = Path(job["output_dir"])
-    made = write_folder(output_dir.with_name(f".{output_dir.name}.exported"), write, last=BUNDLE_FILE)
+    hidden = output_dir.with_name(f".{output_dir.name}.exported")
+    shutil.rmtree(hidden, ignore_errors=True)  # of an export that was killed
+    made = write_folder(hidden, write, last=BUNDLE_FILE)
     try:
         check_absent(output_dir, overwrite=job["overwrite"])
         made.rename(output_dir)
@@ -66,16 +68,18 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _max_seq_length(supernet, wanted: int | None) -> int:
-    length = wanted or supernet.metadata.task.get("max_seq_length", TaskConfig.max_seq_length)
+    length = supernet.metadata.task.get("max_seq_length", TaskConfig.max_seq_length) if wanted is None else wanted
     positions = getattr(supernet.model.config, "max_position_embeddings", length)
-    if wanted and not 3 <= wanted <= positions:
-        raise UsageError(f"max_seq_length is {wanted}: allowed are 3 to {positions}, the model's positions")
+    texts = 2 if supernet.metadata.task.get("text_pair_column") else 1
+    least = supernet.tokenizer.num_special_tokens(texts) + texts if supernet.tokenizer else 1
+    if wanted is not None and not least <= wanted <= positions:
+        raise UsageError(f"max_seq_length is {wanted}: allowed are {least} to {positions}, the model's positions")
     return min(length, positions)
 
 
 def _load_data(supernet, job: dict[str, Any], max_seq_length: int) -> dict[str, Any]:
     """What int8 needs: training texts to calibrate on, and the dev set to compare by."""
-    from dynabert_paddle.export.check import pad
+    from dynabert_paddle.exporting.check import pad
     from dynabert_paddle.training.run import check_trained, load_task_config
     from dynabert_paddle.training.split import tokenize_examples
 
@@ -99,20 +103,20 @@ def _load_data(supernet, job: dict[str, Any], max_seq_length: int) -> dict[str, 
 
 def _make_graph(supernet, description: dict[str, Any], folder: Path, data: dict[str, Any] | None):
     """Write the format's files into the bundle; returns what runs them on batches."""
-    from dynabert_paddle.export.inference import save_graph
+    from dynabert_paddle.exporting.inference import save_graph
 
     format, precision = description["format"], description["precision"]
     with TemporaryDirectory() as scratch:
         if format in ("paddle", "pir"):
             if precision == "int8":
-                from dynabert_paddle.export.quantize import quantize
+                from dynabert_paddle.exporting.quantize import quantize
 
                 save_graph(supernet, Path(scratch))
                 quantize(Path(scratch), folder, data["calibration"])
             else:
                 save_graph(supernet, folder)
         elif format == "onnx":
-            from dynabert_paddle.export.onnx import quantize_dynamic, to_onnx
+            from dynabert_paddle.exporting.onnx import quantize_dynamic, to_onnx
 
             save_graph(supernet, Path(scratch))
             model = folder / "model.onnx"
@@ -128,9 +132,9 @@ def _make_graph(supernet, description: dict[str, Any], folder: Path, data: dict[
 
 
 def _make_lite(supernet, description: dict[str, Any], folder: Path, scratch: Path):
-    from dynabert_paddle.export import lite
-    from dynabert_paddle.export.inference import save_graph
-    from dynabert_paddle.export.program import matmul_to_mul, read_program, write_program
+    from dynabert_paddle.exporting import lite
+    from dynabert_paddle.exporting.inference import save_graph
+    from dynabert_paddle.exporting.program import matmul_to_mul, read_program, write_program
 
     save_graph(supernet, scratch)
     program = read_program(scratch / "model.pdmodel")
@@ -146,7 +150,7 @@ def _make_lite(supernet, description: dict[str, Any], folder: Path, scratch: Pat
 
 
 def _verify(supernet, description: dict[str, Any], run, data: dict[str, Any] | None, tolerance: float | None):
-    from dynabert_paddle.export.check import compare_logits, compare_metric
+    from dynabert_paddle.exporting.check import compare_logits, compare_metric
 
     precision = description["precision"]
     if tolerance is None:

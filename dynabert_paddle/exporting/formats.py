@@ -7,7 +7,7 @@ import importlib.util
 from contextlib import suppress
 
 from dynabert_paddle.errors import DynabertError, UsageError, did_you_mean
-from dynabert_paddle.export.lite import find_converter
+from dynabert_paddle.exporting.lite import find_converter
 
 # Format -> precision -> how far the bundle may be from its source. Floating-point formats are compared by their logits:
 # the largest difference, for bf16 as a share of the largest logit. What is rounded to int8 is compared by the task's

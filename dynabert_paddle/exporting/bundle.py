@@ -10,7 +10,7 @@ from typing import Any
 from dynabert_paddle import runtime
 from dynabert_paddle.deploy import infer
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.export.lite import write_tokenizer
+from dynabert_paddle.exporting.lite import write_tokenizer
 from dynabert_paddle.folder import write_json
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.tokenizer import Tokenizer
@@ -75,6 +75,7 @@ def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length:
         "max_seq_length": max_seq_length,
         "max_positions": getattr(config, "max_position_embeddings", max_seq_length),
         "inputs": list(infer.INPUTS),
+        "vocab_size": config.vocab_size,
         "pad_token_id": supernet.tokenizer.pad_token_id,
         "subnet": metadata.subnet.get("name", supernet.search_space().name(supernet.full)),
         "num_params": supernet.search_space().num_params(supernet.full),

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from dynabert_paddle.export.program import (
+from dynabert_paddle.exporting.program import (
     add_attributes,
     argument,
     copy_operator,

@@ -331,7 +331,7 @@ def _call(python: Path, *arguments: str | Path, timeout: int = _TIMEOUT) -> str:
     with tempfile.TemporaryDirectory(prefix="dynabert-lite-") as folder:  # for what a crash may leave
         try:
             done = subprocess.run(
-                [str(python.absolute()), "-E", str(_PACKAGE / "export" / "lite_runner.py"), *map(str, arguments)],
+                [str(python.absolute()), "-E", str(_PACKAGE / "exporting" / "lite_runner.py"), *map(str, arguments)],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
