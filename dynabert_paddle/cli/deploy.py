@@ -17,7 +17,7 @@ from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_json, show_next, show_table
 from dynabert_paddle.cli.run import Json, OverwriteOutputDir
 from dynabert_paddle.config import TaskConfig
-from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.errors import DataError, DynabertError, UsageError
 
 NumThreads = Annotated[int | None, typer.Option("--num_threads", min=1, help="CPU threads.", show_default="all cores")]
 DeployDevice = Annotated[str, typer.Option("--device", help="cpu or gpu:N.")]
@@ -59,9 +59,6 @@ def export(
         "fp32"
     ),
     subnet: Annotated[str | None, typer.Option("--subnet", help="Export this sub-network of the model.")] = None,
-    max_seq_length: Annotated[
-        int | None, typer.Option("--max_seq_length", help="Longer texts are cut.", show_default="as trained")
-    ] = None,
     num_calibration_examples: Annotated[
         int, typer.Option("--num_calibration_examples", help="Training texts that int8 is calibrated on.")
     ] = 64,
@@ -77,14 +74,15 @@ def export(
     """Export a model to a bundle for Paddle Inference, ONNX Runtime or Paddle Lite, and check it against the model."""
     from dynabert_paddle.exporting.run import export
 
+    task = {key.partition(".")[2]: value for key, value in flags.items() if value is not None}
     export(
         model_dir,
         output_dir,
         format=format,
         precision=precision,
         subnet=subnet,
-        task={key.partition(".")[2]: value for key, value in flags.items() if value is not None},
-        max_seq_length=max_seq_length,
+        task=task,
+        max_seq_length=task.pop("max_seq_length", None),
         num_calibration_examples=num_calibration_examples,
         tolerance=tolerance,
         overwrite=overwrite_output_dir,
@@ -230,7 +228,7 @@ def _read_texts(path: Path, text_column: str | None, pair_column: str | None) ->
 
     endings = (".txt", *DATA_FILE_ENDINGS)
     if path.suffix.lower() not in endings:
-        raise UsageError(f"{path}: unknown file ending '{path.suffix}'; the endings are {', '.join(endings)}")
+        raise DataError(f"{path}: unknown file ending '{path.suffix}'; the endings are {', '.join(endings)}")
     if path.suffix.lower() == ".txt":
         if pair_column:
             raise UsageError(f"{path}: a .txt file has single texts: give pairs as .tsv, .csv or .jsonl with a header")
