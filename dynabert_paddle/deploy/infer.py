@@ -442,7 +442,8 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
         config.enable_mkldnn()
         config.set_mkldnn_cache_capacity(16)  # shapes; without a bound every new shape stays in memory
         if description["precision"] == "bf16":
-            config.enable_mkldnn_bfloat16()
+            with quiet():
+                config.enable_mkldnn_bfloat16()
         elif description["precision"] == "int8":
             config.enable_mkldnn_int8()
     try:
