@@ -454,11 +454,14 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
         raise BundleError(f"{folder}: Paddle {paddle.__version__} cannot load it: {lines[-1].strip()[:200]}") from None
     names = predictor.get_input_names()
     output = predictor.get_output_names()[0]
+    process_threads = int(os.environ["OMP_NUM_THREADS"].partition(",")[0])
 
     def run(batch: dict[str, np.ndarray]) -> np.ndarray:
         for name in names:
             predictor.get_input_handle(name).copy_from_cpu(batch[name])
         predictor.run()
+        # A predictor sets it for the whole process, where a training would go on with other sums in another order.
+        paddle.base.core.set_num_threads(process_threads)
         return predictor.get_output_handle(output).copy_to_cpu()
 
     return run

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import paddle
 import pytest
-from conftest import SNIPS, make_bert
+from conftest import SNIPS, make_batch, make_bert
 from test_cli import run_command
 
 import dynabert_paddle as db
@@ -699,3 +699,22 @@ def test_bench_without_a_bundle(dynabert, tmp_path):
 def test_the_function_that_exports_is_not_its_package():
     assert callable(db.export)
     assert callable(db.export)
+
+
+def test_predicting_leaves_training_as_it_was(bundle):
+    """To the last bit: Paddle's predictors set the number of threads for the whole process."""
+
+    def gradients():
+        model = make_bert()
+        model.train()
+        paddle.seed(3)
+        batch = make_batch(batch_size=8, seq_length=16)
+        batch.pop("labels")
+        logits = model(**{name: paddle.to_tensor(value) for name, value in batch.items()})
+        (logits * logits).sum().backward()
+        return [parameter.grad.numpy() for parameter in model.parameters() if parameter.grad is not None]
+
+    before = gradients()
+    for num_threads in (1, None):
+        db.Predictor(bundle("plain"), num_threads=num_threads)(["play some jazz"])
+    assert all((a == b).all() for a, b in zip(before, gradients(), strict=True))
