@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dynabert_paddle.errors import DynabertError, ModelError, UsageError
+from dynabert_paddle.errors import DynabertError, ModelError, UsageError, did_you_mean
 
 METADATA_FILE = "dynabert.json"
 FORMAT_VERSION = 1
@@ -171,6 +171,20 @@ def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def check_model_folder(folder: str | Path) -> None:
+    """Refuse a model folder that is not there.
+
+    Args:
+        folder: what the user named.
+
+    Raises:
+        ModelError: no such folder; the message has the nearest one beside it.
+    """
+    if not Path(folder).is_dir():
+        siblings = [str(path) for path in Path(folder).parent.glob("*") if path.is_dir()]
+        raise ModelError(f"{folder}: no such model folder.{did_you_mean(str(folder), siblings)}")
 
 
 def make_folder(folder: str | Path) -> Path:

@@ -224,7 +224,8 @@ def _open_output(name: str) -> Iterator[TextIO]:
 def _read_texts(path: Path, text_column: str | None, pair_column: str | None) -> Iterator[tuple[str, ...]]:
     """Read a file's texts row by row."""
     from dynabert_paddle.data.files import DATA_FILE_ENDINGS, read_lines
-    from dynabert_paddle.data.readers import Columns, read_column_names, read_rows
+    from dynabert_paddle.data.readers import Columns, read_rows
+    from dynabert_paddle.data.tasks import default_text_column
 
     endings = (".txt", *DATA_FILE_ENDINGS)
     if path.suffix.lower() not in endings:
@@ -234,10 +235,7 @@ def _read_texts(path: Path, text_column: str | None, pair_column: str | None) ->
             raise UsageError(f"{path}: a .txt file has single texts: give pairs as .tsv, .csv or .jsonl with a header")
         yield from ((text,) for _, text in read_lines(path))
         return
-    if text_column is None:
-        names = read_column_names(path)
-        text_column = next((name for name in ("sentence", "text") if name in names), "sentence")
-    for row in read_rows(path, Columns(text_column, pair_column)):
+    for row in read_rows(path, Columns(text_column or default_text_column(path), pair_column)):
         yield (row.text,) if pair_column is None else (row.text, row.pair)
 
 

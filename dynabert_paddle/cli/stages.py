@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +18,7 @@ from dynabert_paddle.config import (
     TaskConfig,
     WidthConfig,
 )
-from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
+from dynabert_paddle.errors import UsageError
 
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a built-in config.")]
 OutputDir = Annotated[str, typer.Option("--output_dir", help="Folder for the result; an interrupted run resumes.")]
@@ -174,10 +173,10 @@ def _run_stage(
 def _load(model_dir: str | None, config_file: str | None, overrides: list[str] | None, flags: dict[str, Any]):
     """Resolve the settings; task and grid are those that the model folder was trained for, unless others are named."""
     from dynabert_paddle.config_file import find_config, load_config
+    from dynabert_paddle.folder import check_model_folder
 
-    if model_dir and not Path(model_dir).is_dir():
-        siblings = [str(path) for path in Path(model_dir).parent.glob("*") if path.is_dir()]
-        raise ModelError(f"{model_dir}: no such model folder.{did_you_mean(model_dir, siblings)}")
+    if model_dir:
+        check_model_folder(model_dir)
     path = find_config(config_file) if config_file else None
     return load_config(path, overrides or (), flags, base=_trained_for(model_dir) if model_dir else None)
 

@@ -57,6 +57,19 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def select(self, indices: np.ndarray) -> "Examples":
+        """Some of the rows.
+
+        Args:
+            indices: `[k]` integers, in any order.
+
+        Returns:
+            The rows in the order of `indices`.
+        """
+        pairs = None if self.pairs is None else [self.pairs[i] for i in indices]
+        labels = None if self.labels is None else self.labels[indices]
+        return Examples([self.texts[i] for i in indices], pairs, labels, self.source)
+
 
 def read_examples(
     path: str | os.PathLike, columns: Columns, *, kind: str = "classification", labels: Iterable[str] = ()

@@ -169,7 +169,7 @@ def load_task(
     train_path = _data_file(declared, train_file, declared.train_name, "--train_file")
     dev_path = _data_file(declared, dev_file, declared.dev_name, "--dev_file")
     columns = Columns(
-        declared.text_column or _default_text_column(train_path), declared.text_pair_column, declared.label_column
+        declared.text_column or default_text_column(train_path), declared.text_pair_column, declared.label_column
     )
     labels = _labels(declared, train_path, columns)
     metrics = tuple(declared.metrics or _DEFAULT_METRICS[declared.kind])
@@ -222,6 +222,14 @@ def _data_file(declared: _Declaration, given: str | os.PathLike | None, name: st
     raise DataError(f"{folder}: none of {allowed}; the folder holds {holds}. Give the file with {flag}.")
 
 
-def _default_text_column(train_path: Path) -> str:
-    names = read_column_names(train_path)
+def default_text_column(path: Path) -> str:
+    """Find the column of the text where the user names none.
+
+    Args:
+        path: a data file.
+
+    Returns:
+        `sentence` or `text`, whichever the file has; `sentence` where it has neither.
+    """
+    names = read_column_names(path)
     return next((column for column in _DEFAULT_TEXT_COLUMNS if column in names), _DEFAULT_TEXT_COLUMNS[0])

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from io import StringIO
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 
 from dynabert_paddle import runtime
 from dynabert_paddle.deploy import infer
+from dynabert_paddle.deploy.predictor import as_dynabert_error
 from dynabert_paddle.errors import DynabertError, UsageError
 
 # A runtime's threads go on spinning for work for up to 0.2 s after a call and slow down whoever comes next.
@@ -58,40 +60,29 @@ def bench(
     with ExitStack() as stack:
         subjects = []
         for bundle in map(Path, bundles):
-            try:
+            with as_dynabert_error():
                 description = infer.read_bundle(bundle)
-                subjects.append((str(bundle), bundle, description))
-                if vs and description["format"] in ("paddle", "pir") and description["precision"] != "int8":
-                    scratch = Path(stack.enter_context(TemporaryDirectory()))
-                    subjects.append((f"{bundle} (onnxruntime)", *_convert(bundle, description, scratch)))
-            except infer.BundleError as error:
-                raise DynabertError(str(error)) from None
+            subjects.append((str(bundle), bundle, description))
+            if vs and description["format"] in ("paddle", "pir") and description["precision"] != "int8":
+                scratch = Path(stack.enter_context(TemporaryDirectory()))
+                subjects.append((f"{bundle} (onnxruntime)", *_convert(bundle, description, scratch)))
         _check_lengths(subjects, seq_lengths)
         vocab_size = min(description["vocab_size"] for _, _, description in subjects)
         memory = {name: _peak_memory(folder, batch_sizes, seq_lengths, threads) for name, folder, _ in subjects}
-        engines = {name: _open(folder, description, threads) for name, folder, description in subjects}
+        with as_dynabert_error():
+            engines = {
+                name: infer.open_engine(folder, description, num_threads=threads)
+                for name, folder, description in subjects
+            }
         sizes = {name: _model_bytes(folder) / 1e6 for name, folder, _ in subjects}
         rows = []
-        for batch_size in batch_sizes:
-            for seq_length in seq_lengths:
-                turns = _take_turns(engines, make_batch(batch_size, seq_length, vocab_size), rounds)
-                first = np.array([np.median(turn) for turn in turns[subjects[0][0]]])
-                for name, measured in turns.items():
-                    medians = np.array([np.median(turn) for turn in measured])
-                    calls = np.concatenate(measured)
-                    rows.append(
-                        {
-                            "name": name,
-                            "batch_size": batch_size,
-                            "seq_length": seq_length,
-                            "p50_ms": float(np.median(calls)),
-                            "p95_ms": float(np.quantile(calls, 0.95)),
-                            "sentences_per_second": batch_size / float(np.median(calls)) * 1000,
-                            "speedup": float(np.median(first / medians)),
-                            "peak_memory_mb": memory[name],
-                            "size_mb": sizes[name],
-                        }
-                    )
+        for batch_size, seq_length in product(batch_sizes, seq_lengths):
+            turns = _take_turns(engines, make_batch(batch_size, seq_length, vocab_size), rounds)
+            first = turns[subjects[0][0]]
+            for name, measured in turns.items():
+                shape = {"name": name, "batch_size": batch_size, "seq_length": seq_length}
+                size = {"peak_memory_mb": memory[name], "size_mb": sizes[name]}
+                rows.append({**shape, **_summarize(measured, first, batch_size), **size})
     return {"environment": environment, "threads": threads, "rounds": rounds, "rows": rows}
 
 
@@ -129,11 +120,15 @@ def _take_turns(
     return turns
 
 
-def _open(folder: Path, description: dict[str, Any], threads: int) -> infer.Engine:
-    try:
-        return infer.open_engine(folder, description, num_threads=threads)
-    except infer.BundleError as error:
-        raise DynabertError(str(error)) from None
+def _summarize(turns: list[list[float]], first: list[list[float]], batch_size: int) -> dict[str, float]:
+    calls = np.concatenate(turns)
+    ratios = [np.median(one) / np.median(other) for one, other in zip(first, turns, strict=True)]
+    return {
+        "p50_ms": float(np.median(calls)),
+        "p95_ms": float(np.quantile(calls, 0.95)),
+        "sentences_per_second": batch_size / float(np.median(calls)) * 1000,
+        "speedup": float(np.median(ratios)),
+    }
 
 
 def _check_lengths(subjects: Sequence[tuple[str, Path, dict[str, Any]]], seq_lengths: Sequence[int]) -> None:

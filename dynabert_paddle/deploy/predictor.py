@@ -25,7 +25,7 @@ class Predictor:
 
     def __init__(self, bundle: str | Path, *, device: str = "cpu", num_threads: int | None = None) -> None:
         set_cpu_environment()
-        with _as_dynabert_error():
+        with as_dynabert_error():
             self._bundle = Bundle(bundle, device=device, num_threads=num_threads)
 
     @property
@@ -55,7 +55,7 @@ class Predictor:
             DynabertError: rows that are not texts, or pairs where the task has single texts or the reverse.
         """
         texts, pairs = ([rows] if isinstance(rows, str) else rows for rows in (texts, pairs))
-        with _as_dynabert_error():
+        with as_dynabert_error():
             return self._bundle.predict(texts, pairs, batch_size=batch_size)
 
     def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[Prediction]:
@@ -71,13 +71,20 @@ class Predictor:
         Raises:
             DynabertError: a row that is not one text, or not two where the task has pairs.
         """
-        with _as_dynabert_error():
+        with as_dynabert_error():
             yield from self._bundle.stream(rows, batch_size=batch_size)
 
 
 @contextmanager
-def _as_dynabert_error() -> Iterator[None]:
-    """The script in a bundle stands alone, and has an error of its own."""
+def as_dynabert_error() -> Iterator[None]:
+    """Turn the error of the script in a bundle, which stands alone, into the package's.
+
+    Yields:
+        Nothing, for the length of a `with` block.
+
+    Raises:
+        DynabertError: in place of a `BundleError`.
+    """
     try:
         yield
     except BundleError as error:

@@ -11,6 +11,7 @@ from dynabert_paddle import runtime
 from dynabert_paddle.deploy import infer
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.exporting.lite import write_tokenizer
+from dynabert_paddle.exporting.run import summarize
 from dynabert_paddle.folder import write_json
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.tokenizer import Tokenizer
@@ -127,27 +128,19 @@ def _readme(description: Mapping[str, Any]) -> str:
     lite_version = {"v2.13-rc": "2.13rc0"}.get(description.get("paddlelite"), description.get("paddlelite", "")[1:])
     runtimes = {"onnx": "onnxruntime", "lite": f"paddlelite=={lite_version}"}
     packages = runtimes.get(format, f"paddlepaddle=={versions.get('paddlepaddle', '3.1.1')}")
-    script, texts = "infer_lite.py" if lite else "infer.py", '"one text"'
-    checked = description["verification"]
-    if "metric" in checked:
-        result = (
-            f"{checked['metric']} {checked['exported']:.4f}, the source has {checked['source']:.4f} "
-            f"({checked['examples']} dev examples)"
-        )
-    else:
-        result = f"logits differ by at most {checked['max_abs_diff']:.1e} on {len(checked['shapes'])} shapes"
+    script = "infer_lite.py" if lite else "infer.py"
     task = description["task"].get("name", "model")
     return _README.format(
         task=task,
         what="Paddle Lite" if lite else {"onnx": "ONNX"}.get(format, "Paddle Inference"),
         sentence="A text classifier." if description["labels"] else "A text scorer.",
         packages=packages + (' "numpy<2"' if lite else " numpy tokenizers"),
-        command=f"python {script} {texts}" + (' "another text"' if description["pair"] else ""),
+        command=f'python {script} "one text"' + (' "another text"' if description["pair"] else ""),
         labels=", ".join(description["labels"]) or "none: one value is predicted",
         subnet=description["subnet"],
         format=format,
         precision=description["precision"],
         max_seq_length=description["max_seq_length"],
         num_outputs=len(description["labels"]) or 1,
-        checked=result,
+        checked=summarize(description["verification"]),
     )

@@ -21,17 +21,16 @@ TOLERANCES = {
 _LAST_LEGACY = (3, 1)  # from 3.2 on, Paddle's matmul refuses the legacy format
 
 
-def needs_legacy(format: str, precision: str) -> bool:
+def needs_legacy(format: str) -> bool:
     """Whether an export goes through Paddle's legacy static format.
 
     Args:
         format: one of `TOLERANCES`.
-        precision: one of the format's.
 
     Returns:
         False for what PIR can do, which every Paddle 3 has.
     """
-    return format in ("paddle", "lite") or (format == "onnx" and not is_paddle_at_least(_LAST_LEGACY, above=True))
+    return format in ("paddle", "lite") or (format == "onnx" and _release() <= _LAST_LEGACY)
 
 
 def check_request(format: str, precision: str) -> None:
@@ -52,13 +51,13 @@ def check_request(format: str, precision: str) -> None:
         hint = f"; {precision} is there for {', '.join(able)}" if able else did_you_mean(precision, TOLERANCES[format])
         raise UsageError(f"format {format} has the precisions {', '.join(TOLERANCES[format])}, not '{precision}'{hint}")
     version = paddle_version()
-    if needs_legacy(format, precision) and is_paddle_at_least(_LAST_LEGACY, above=True):
+    if needs_legacy(format) and _release() > _LAST_LEGACY:
         what = "int8" if precision == "int8" and format == "paddle" else f"format {format}"
         raise DynabertError(
             f"{what} needs Paddle's legacy static format, which Paddle 2.6 to 3.1 can write and {version} cannot: "
             f"export with one of those, or with --format pir or onnx"
         )
-    if format == "pir" and not is_paddle_at_least((3, 0)):
+    if format == "pir" and _release() < (3, 0):
         raise DynabertError(f"format pir needs Paddle 3.0 or later, this is {version}: use --format paddle")
     if format == "onnx":
         for package in ("paddle2onnx", "onnxruntime"):
@@ -77,8 +76,8 @@ def list_abilities() -> dict[str, str]:
     found = {}
     for format, precisions in TOLERANCES.items():
         try:
-            for precision in precisions:
-                check_request(format, precision)
+            # What is missing for one precision of a format is missing for all.
+            check_request(format, next(iter(precisions)))
             found[f"export to {format}"] = f"yes: {', '.join(precisions)}"
         except DynabertError as error:
             found[f"export to {format}"] = f"no: {error}"
@@ -93,15 +92,6 @@ def paddle_version() -> str:
     return ""
 
 
-def is_paddle_at_least(version: tuple[int, int], *, above: bool = False) -> bool:
-    """Compare the installed Paddle's version.
-
-    Args:
-        version: major and minor.
-        above: whether it must be later.
-
-    Returns:
-        Whether it is that version or later.
-    """
-    installed = tuple(int(part) for part in paddle_version().split(".")[:2] if part.isdigit())
-    return installed > version if above else installed >= version
+def _release() -> tuple[int, ...]:
+    """The installed Paddle's major and minor version."""
+    return tuple(int(part) for part in paddle_version().split(".")[:2] if part.isdigit())

@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 from paddle.static import InputSpec
 
 from dynabert_paddle.deploy.infer import INPUTS
-from dynabert_paddle.exporting.program import read_program, strip_call_stacks, write_program
+from dynabert_paddle.exporting.program import rewrite, strip_call_stacks
 from dynabert_paddle.supernet.supernet import Supernet
 
 
@@ -45,6 +45,4 @@ def save_graph(supernet: Supernet, folder: Path) -> None:
     (folder / "model.pdiparams.info").unlink(missing_ok=True)  # names for training on
     legacy = folder / "model.pdmodel"
     if legacy.exists():
-        program = read_program(legacy)
-        strip_call_stacks(program)
-        write_program(legacy, program)
+        rewrite(legacy, strip_call_stacks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,18 @@ def write_program(path: Path, program) -> None:
         program: a `ProgramDesc`.
     """
     path.write_bytes(program.SerializeToString())
+
+
+def rewrite(path: Path, change: Callable[[Any], None]) -> None:
+    """Change a program where it lies.
+
+    Args:
+        path: `model.pdmodel`.
+        change: changes a `ProgramDesc` in place.
+    """
+    program = read_program(path)
+    change(program)
+    write_program(path, program)
 
 
 def strip_call_stacks(program) -> None:

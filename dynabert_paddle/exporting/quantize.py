@@ -15,7 +15,13 @@ import paddle
 
 from dynabert_paddle.errors import DataError
 from dynabert_paddle.exporting.int8 import fuse_int8_products, quantize_tables
-from dynabert_paddle.exporting.program import matmul_to_mul, read_program, strip_call_stacks, write_program
+from dynabert_paddle.exporting.program import (
+    matmul_to_mul,
+    read_program,
+    rewrite,
+    strip_call_stacks,
+    write_program,
+)
 
 
 def quantize(graph: Path, folder: Path, batches: Sequence[dict[str, np.ndarray]], *, algorithm: str = "mse") -> None:
@@ -69,10 +75,9 @@ def quantize(graph: Path, folder: Path, batches: Sequence[dict[str, np.ndarray]]
 
 
 def _copy_with_mul(graph: Path, folder: Path) -> None:
-    program = read_program(graph / "model.pdmodel")
-    matmul_to_mul(program)
-    write_program(folder / "model.pdmodel", program)
-    shutil.copyfile(graph / "model.pdiparams", folder / "model.pdiparams")
+    for name in ("model.pdmodel", "model.pdiparams"):
+        shutil.copyfile(graph / name, folder / name)
+    rewrite(folder / "model.pdmodel", matmul_to_mul)
 
 
 def _write_parameters(executor: paddle.static.Executor, folder: Path, values: dict[str, np.ndarray]) -> None:

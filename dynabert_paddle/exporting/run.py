@@ -13,9 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from dynabert_paddle.errors import DynabertError, ModelError, UsageError, did_you_mean
+from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.exporting.formats import check_request, needs_legacy
-from dynabert_paddle.folder import check_replaceable, read_metadata
+from dynabert_paddle.folder import check_model_folder, check_replaceable, read_metadata
 
 if TYPE_CHECKING:
     from dynabert_paddle.supernet.supernet import Supernet
@@ -69,9 +69,7 @@ def export(
     check_replaceable(output_dir, overwrite=overwrite)
     with TemporaryDirectory(prefix="dynabert-export-") as scratch:
         folder = Path(model) if isinstance(model, (str, Path)) else model.save_pretrained(Path(scratch) / "model")
-        if not folder.is_dir():
-            siblings = [str(path) for path in folder.parent.glob("*") if path.is_dir()]
-            raise ModelError(f"{folder}: no such model folder.{did_you_mean(str(folder), siblings)}")
+        check_model_folder(folder)
         if output_dir.resolve() in (folder.resolve(), *folder.resolve().parents):
             raise UsageError(f"{output_dir} holds the model to export: name another --output_dir")
         job = {
@@ -89,7 +87,7 @@ def export(
         logger.info("exporting %s to %s, %s", folder, format, precision)
         missing = [parent for parent in output_dir.parents if not parent.exists()]
         try:
-            verification = _run_worker(job, Path(scratch), legacy=needs_legacy(format, precision))
+            verification = _run_worker(job, Path(scratch), legacy=needs_legacy(format))
         except BaseException:
             for parent in missing:  # the innermost first
                 with suppress(OSError):

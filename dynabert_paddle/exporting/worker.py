@@ -15,7 +15,7 @@ import numpy as np
 
 from dynabert_paddle import runtime
 from dynabert_paddle.config import TaskConfig
-from dynabert_paddle.errors import DataError, DynabertError, UsageError
+from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.exporting.formats import TOLERANCES
 
 _CALIBRATION_BATCH = 8
@@ -78,7 +78,7 @@ def _max_seq_length(supernet, wanted: int | None) -> int:
 
 
 def _load_data(supernet, job: dict[str, Any], max_seq_length: int) -> dict[str, Any]:
-    """What int8 needs: training texts to calibrate on, and the dev set to compare by."""
+    """What int8 needs: the dev set to compare by, and for Paddle Inference training texts to calibrate on."""
     from dynabert_paddle.exporting.check import pad
     from dynabert_paddle.training.run import check_trained, load_task_config
     from dynabert_paddle.training.split import tokenize_examples
@@ -89,14 +89,13 @@ def _load_data(supernet, job: dict[str, Any], max_seq_length: int) -> dict[str, 
         )
     task = load_task_config(TaskConfig(**{key: value for key, value in job["task"].items() if value is not None}))
     check_trained(supernet, task, job["model_dir"])
-    train = tokenize_examples(task.train, supernet, max_seq_length=max_seq_length)
-    chosen = np.random.default_rng(0).permutation(len(train))[: job["num_calibration_examples"]]
-    if not len(chosen):
-        raise DataError("int8 needs training texts to calibrate on, and there is none: add rows to the training file")
-    batches = [
-        pad(train, chosen[start : start + _CALIBRATION_BATCH], supernet.pad_token_id)
-        for start in range(0, len(chosen), _CALIBRATION_BATCH)
-    ]
+    batches = []
+    if job["format"] == "paddle":  # the others round activations while they run, or not at all
+        chosen = np.random.default_rng(0).permutation(len(task.train))[: job["num_calibration_examples"]]
+        train = tokenize_examples(task.train.select(chosen), supernet, max_seq_length=max_seq_length)
+        rows = np.arange(len(train))
+        starts = range(0, len(train), _CALIBRATION_BATCH)
+        batches = [pad(train, rows[start : start + _CALIBRATION_BATCH], supernet.pad_token_id) for start in starts]
     dev = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)
     return {"calibration": batches, "dev": dev, "metric": task.metrics[0]}
 
@@ -134,12 +133,10 @@ def _make_graph(supernet, description: dict[str, Any], folder: Path, data: dict[
 def _make_lite(supernet, description: dict[str, Any], folder: Path, scratch: Path):
     from dynabert_paddle.exporting import lite
     from dynabert_paddle.exporting.inference import save_graph
-    from dynabert_paddle.exporting.program import matmul_to_mul, read_program, write_program
+    from dynabert_paddle.exporting.program import matmul_to_mul, rewrite
 
     save_graph(supernet, scratch)
-    program = read_program(scratch / "model.pdmodel")
-    matmul_to_mul(program)
-    write_program(scratch / "model.pdmodel", program)
+    rewrite(scratch / "model.pdmodel", matmul_to_mul)
     python = lite.find_converter()
     for target in lite.TARGETS:
         model = folder / f"model_{target}.nb"

@@ -21,7 +21,7 @@ from dynabert_paddle.exporting import lite
 from dynabert_paddle.exporting.check import random_batches, source_logits
 from dynabert_paddle.exporting.inference import save_graph
 from dynabert_paddle.exporting.onnx import to_onnx
-from dynabert_paddle.exporting.program import matmul_to_mul, read_program, write_program
+from dynabert_paddle.exporting.program import matmul_to_mul, rewrite
 from dynabert_paddle.supernet.supernet import to_tensors
 
 NUM_RANDOM, RESULT = int(sys.argv[1]), Path(sys.argv[2])
@@ -41,9 +41,7 @@ def run_engine(folder, format):
 
 
 def run_lite(folder, python):
-    program = read_program(folder / "model.pdmodel")
-    matmul_to_mul(program)
-    write_program(folder / "model.pdmodel", program)
+    rewrite(folder / "model.pdmodel", matmul_to_mul)
     lite.convert(folder, folder / "model_x86.nb", target="x86", precision="fp32", python=python)
     return lite.run_x86(folder / "model_x86.nb", BATCHES, python=python)
 
