@@ -20,6 +20,7 @@ _PUBLIC = {
     "WidthConfig": "config",
     "DepthConfig": "config",
     "FinalConfig": "config",
+    "AugmentConfig": "config",
     "load_config": "config_file",
     "DynabertError": "errors",
     "Task": "data.tasks",
@@ -28,6 +29,7 @@ _PUBLIC = {
     "Supernet": "supernet.supernet",
     "SupernetOutput": "supernet.supernet",
     "extract": "supernet.extract",
+    "augment": "training.augment",
     "finetune": "training.stages",
     "rewire": "training.stages",
     "train_width": "training.stages",
@@ -37,12 +39,15 @@ _PUBLIC = {
     "run": "training.run",
     "load_model": "supernet.supernet",
     "export": "exporting.run",
-    "Prediction": "deploy.infer",
+    "Prediction": "deploy.decode",
+    "WordLabels": "deploy.decode",
+    "Entity": "deploy.decode",
+    "Answer": "deploy.decode",
     "Predictor": "deploy.predictor",
 }
 _WITHOUT_PADDLE = {
     *("subnet", "config", "config_file", "errors", "data.tasks", "tokenizer"),
-    *("exporting.run", "deploy.infer", "deploy.predictor"),
+    *("exporting.run", "deploy.decode", "deploy.predictor"),
 }
 
 __all__ = ["__version__", *_PUBLIC]

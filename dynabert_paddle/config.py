@@ -29,17 +29,27 @@ class _Section:
 class TaskConfig(_Section):
     """Which data, read how."""
 
-    name: str = _option("snips", "the built-in task 'snips', or 'custom' for your own files")
-    data_dir: str | None = _option(None, "folder with train.* and dev.* (.tsv, .csv or .jsonl)")
+    name: str = _option("snips", "a built-in task, such as snips, rte or tnews, or 'custom' for your own files")
+    data_dir: str | None = _option(
+        None,
+        "folder with the task's files (your own: train.* and dev.*), or the one above; GLUE and CLUE can be downloaded",
+    )
     train_file: str | None = _option(None, "training file, in place of data_dir")
     dev_file: str | None = _option(None, "development file, in place of data_dir")
     text_column: str | None = _option(None, "column of the sentence; found where it is 'sentence' or 'text'")
     text_pair_column: str | None = _option(None, "column of the second sentence of a pair")
     label_column: str | None = _option(None, "column of the label; 'label' where not given")
     labels: tuple[str, ...] | None = _option(None, "labels in their order; found in the training file where not given")
-    kind: Literal["classification", "regression"] | None = _option(None, "what is predicted; a class where not given")
+    kind: Literal["classification", "regression", "token_classification", "question_answering"] | None = _option(
+        None, "what is predicted; a class where not given"
+    )
     metrics: tuple[str, ...] | None = _option(None, "metrics, of which the first selects; the task's own by default")
     max_seq_length: int = _option(128, "longer inputs are cut to so many tokens")
+    doc_stride: int | None = _option(None, "question answering: tokens from one window of a context to the next")
+    max_answer_length: int | None = _option(None, "question answering: longest answer in tokens")
+    may_be_empty: bool | None = _option(
+        None, "question answering: questions may have no answer; as the training file has it where not given"
+    )
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,9 @@ class WidthConfig(_SubnetsConfig):
     lambda_hidden: float = _option(0.1, "weight of the embedding and hidden-state loss, lambda_2 in the paper")
     temperature: float = _option(1.0, "softens both sides' logits")
     include_padding: bool = _option(False, "average the hidden-state loss over padding too, as the authors do")
+    augmented_file: str | None = _option(
+        None, "train on these texts, which 'dynabert augment' made of the training rows, without those held out"
+    )
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,17 @@ class DepthConfig(WidthConfig):
 @dataclass(frozen=True)
 class FinalConfig(_SubnetsConfig):
     """Stage 4, optional: train every sub-network on the labels, without a teacher."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig(_Section):
+    """How `augment` makes copies of a text; the defaults are the DynaBERT paper's."""
+
+    num_copies: int = _option(30, "copies of each row, N in the paper")
+    num_candidates: int = _option(15, "words that can replace a word, M in the paper")
+    probability: float = _option(0.4, "with which a word is replaced, p in the paper")
+    seed: int = _option(42, "every random choice follows from it and the row")
+    batch_size: int = _option(64, "rows at a time; changes nothing in the file")
 
 
 @dataclass(frozen=True)
@@ -148,6 +172,11 @@ SECTIONS = {
 }
 
 _REPORTING = ("logging_steps", "save_steps")
+
+
+def plain_name(name: str) -> str:
+    """Write a task's name as it is compared: capitals, `-` and `_` make no difference."""
+    return name.lower().replace("-", "").replace("_", "")
 
 
 def lasting_settings(config: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dynabert_paddle.config import SECTIONS, STAGES, Config
+from dynabert_paddle.config import SECTIONS, STAGES, Config, plain_name
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.subnet import parse_mults
 
@@ -163,6 +163,8 @@ _RANGES = {
     "lambda_hidden": (0, None, True),
     "temperature": (0, None, False),
     "max_seq_length": (3, None, True),
+    "doc_stride": (1, None, True),
+    "max_answer_length": (1, None, True),
 }
 
 
@@ -201,7 +203,8 @@ def _spread_train(values: dict[str, Any], *, over: bool = False) -> dict[str, An
 
 def _still_true(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """What is left of a section's defaults beside the user's values: another task or folder has other files."""
-    if own.get("name", defaults.get("name")) != defaults.get("name"):
+    names = {plain_name(str(task.get("name", defaults.get("name")))) for task in (own, defaults)}
+    if len(names) > 1:
         return {}
     if "data_dir" in own:
         return {key: value for key, value in defaults.items() if key not in ("train_file", "dev_file")}

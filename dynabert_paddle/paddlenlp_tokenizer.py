@@ -28,6 +28,8 @@ from dynabert_paddle.tokenizer import (
 
 # PaddleNLP's BERT splits at symbols too, and at a few letters that it counts as such.
 _SYMBOLS = "[\\p{S}\u00b2\u00b5\u00ba\u00d8\u014b\u01b1\u3007]"
+_BERT_LIKE = ("bert", "distilbert", "electra")  # models whose vocab.txt is read as BERT's is
+_ROBERTA_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 _BERT_TOKENS = ("unk", "sep", "pad", "cls", "mask")
 # Texts on which tokenizers differ: case, accents, symbols, digits, Chinese words, special tokens, spaces, long words.
 _PROBES = (
@@ -67,6 +69,20 @@ class PaddleNlpTokenizer(LongestFirst):
     def num_special_tokens(self, texts: int) -> int:
         """How many tokens are added to one text, or to a pair."""
         return self._backend.num_special_tokens_to_add(pair=texts == 2)
+
+    def encode_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Refuse to tell where tokens are, which PaddleNLP's tokenizers do not know.
+
+        Args:
+            texts: any texts.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError(
+            "token classification and question answering need the tokenizer's Rust form, tokenizer.json: save it into "
+            "the model folder, or take a model with BERT's vocab.txt"
+        )
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._backend.convert_tokens_to_ids(self._backend.tokenize(text)) for text in texts]
@@ -136,7 +152,9 @@ def is_plain_bert(files: dict[str, bytes], folder: Path) -> bool:
     name = config.get("tokenizer_class")
     if not name and (folder / "config.json").is_file():
         model = parse_json({"config.json": (folder / "config.json").read_bytes()}, "config.json")
-        name = "BertTokenizer" if model.get("model_type") == "bert" else "its model's"
+        # Configs of 2019 name no model.
+        kinds = [model.get("model_type"), *(model.get("architectures") or [])]
+        name = "BertTokenizer" if kinds[0] in _BERT_LIKE or not any(kinds) else "its model's"
     return (
         (name or "BertTokenizer").removesuffix("Fast") == "BertTokenizer"
         and [file for file in (*VOCABULARIES, "added_tokens.json") if file in files] == ["vocab.txt"]
@@ -183,4 +201,53 @@ def bert_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
     )
     backend.decoder = decoders.WordPiece()
     backend.add_special_tokens([token for token in special.values() if token in vocab])
+    return backend
+
+
+def is_roberta(files: dict[str, bytes]) -> bool:
+    """Whether vocab.json and merges.txt are all there is to a tokenizer, and RoBERTa's special tokens are in it.
+
+    Args:
+        files: the tokenizer's files' contents by name.
+
+    Returns:
+        Whether `roberta_backend` makes the tokenizer.
+    """
+    name = parse_json(files, CONFIG).get("tokenizer_class") or "RobertaTokenizer"
+    return (
+        name.removesuffix("Fast") in ("RobertaTokenizer", "RobertaBPETokenizer")
+        and [file for file in (*VOCABULARIES, "added_tokens.json") if file in files] == ["vocab.json", "merges.txt"]
+        and set(_ROBERTA_TOKENS.values()) <= set(parse_json(files, "vocab.json"))
+    )
+
+
+def roberta_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
+    """Build RoBERTa's byte-level BPE tokenizer in the Rust library, from vocab.json and merges.txt.
+
+    Args:
+        files: the tokenizer's files' contents by name.
+
+    Returns:
+        The Rust tokenizer.
+
+    Raises:
+        ModelError: a file is damaged.
+    """
+    config = parse_json(files, CONFIG) | parse_json(files, "special_tokens_map.json")
+    special = {name: token_text(config.get(f"{name}_token", token)) for name, token in _ROBERTA_TOKENS.items()}
+    vocab = parse_json(files, "vocab.json")
+    try:
+        lines = files["merges.txt"].decode("utf-8").split("\n")
+        merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+        backend = tokenizers.Tokenizer(models.BPE(vocab, merges, unk_token=special["unk"]))
+        ends = {name: (special[name], vocab[special[name]]) for name in ("sep", "cls")}
+    except Exception as error:  # the library raises plain Exception
+        raise damaged("merges.txt", error) from error
+    space = config.get("add_prefix_space", False)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+    backend.post_processor = processors.RobertaProcessing(**ends, add_prefix_space=space)
+    backend.decoder = decoders.ByteLevel()
+    # A mask stands for a word with the space before it.
+    mask = tokenizers.AddedToken(special["mask"], lstrip=True, normalized=False)
+    backend.add_special_tokens([*(token for name, token in special.items() if name != "mask"), mask])
     return backend

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tokenizers
-from tokenizers import models, normalizers
+from tokenizers import models, normalizers, processors
 
-from dynabert_paddle.deploy.infer import find_templates, safe_text, truncate
+from dynabert_paddle.deploy.encode import Template, find_templates, safe_text, truncate
 from dynabert_paddle.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ class Tokenizer(LongestFirst):
         """Load a tokenizer from a folder or by a name that PaddleNLP knows.
 
         Args:
-            name_or_path: a folder with `tokenizer.json`, with BERT's `vocab.txt`, or with another PaddleNLP
-                tokenizer's files; or a name such as `bert-base-uncased`.
+            name_or_path: a folder with `tokenizer.json`, with BERT's `vocab.txt`, with RoBERTa's `vocab.json` and
+                `merges.txt`, or with another PaddleNLP tokenizer's files; or a name such as `bert-base-uncased`.
 
         Returns:
             The tokenizer, in its Rust form wherever there is one.
@@ -108,7 +108,13 @@ class Tokenizer(LongestFirst):
             ModelError: there is no such folder or name, no tokenizer in it, or a damaged file.
         """
         # Not at the top: that module is made of this one.
-        from dynabert_paddle.paddlenlp_tokenizer import bert_backend, is_plain_bert, load_from_paddlenlp
+        from dynabert_paddle.paddlenlp_tokenizer import (
+            bert_backend,
+            is_plain_bert,
+            is_roberta,
+            load_from_paddlenlp,
+            roberta_backend,
+        )
 
         name = str(name_or_path)
         folder = Path(os.path.expanduser(name))
@@ -127,6 +133,8 @@ class Tokenizer(LongestFirst):
                 return cls(_load(content), files)
             if is_plain_bert(files, folder):
                 return cls(bert_backend(files), files)
+            if is_roberta(files):
+                return cls(roberta_backend(files), files)
         except ModelError as error:
             raise ModelError(f"{folder}: {error}") from error
         except (AttributeError, TypeError) as error:
@@ -167,12 +175,33 @@ class Tokenizer(LongestFirst):
     def _paddlenlp_class(self) -> str:
         name = (self._config.get("tokenizer_class") or "").removesuffix("Fast")
         if name in ("", "PreTrainedTokenizer", "PretrainedTokenizer"):
+            if isinstance(self._backend.post_processor, processors.RobertaProcessing):
+                return "RobertaBPETokenizer"
             return "BertTokenizer" if isinstance(self._backend.model, models.WordPiece) else "PretrainedTokenizerFast"
         return _PADDLENLP_CLASSES.get(name, name)
 
     def num_special_tokens(self, texts: int) -> int:
         """How many tokens are added to one text, or to a pair."""
         return self._templates[texts - 1].num_special_tokens
+
+    def template(self, texts: int) -> Template:
+        """The special tokens around one text, or around a pair."""
+        return self._templates[texts - 1]
+
+    def encode_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Turn texts into ids without special tokens, and tell where each token is.
+
+        Args:
+            texts: any texts.
+
+        Returns:
+            For each text its ids, and where each of its tokens begins and ends in characters.
+        """
+        found = []
+        for start in range(0, len(texts), _BATCH):
+            batch = [safe_text(text) for text in texts[start : start + _BATCH]]
+            found += [(e.ids, e.offsets) for e in self._backend.encode_batch(batch, add_special_tokens=False)]
+        return found
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._backend.encode_batch(texts, add_special_tokens=False)]

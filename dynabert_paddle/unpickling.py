@@ -23,6 +23,7 @@ _TORCH_CODES = {
     "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "b1",
 }
 # fmt: on
+_OLD_TORCH = 0x1950A86A20F9469CFC6C  # the number that a file of PyTorch before 1.6 begins with
 _MAX_EXPANDED = 2**24  # elements of a view that repeats a smaller storage: a few bytes must not become gigabytes
 
 
@@ -64,6 +65,40 @@ def unpickle_torch(archive: zipfile.ZipFile, path: str | os.PathLike) -> dict[st
     if len(roots) != 1:
         raise ValueError(f"{len(roots)} data.pkl inside, 1 expected")
     return _named_arrays(_TorchUnpickler(archive, roots[0], path).load(), path)
+
+
+def unpickle_old_torch(content: mmap.mmap, path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read the state dict in a file of the format that `torch.save` wrote before PyTorch 1.6.
+
+    Args:
+        content: pickles of a magic number, a version, the system, the state dict and its storages' keys, then for each
+            storage its length and its values.
+        path: the file's name for messages.
+
+    Returns:
+        Each tensor's array by its name, as `unpickle_torch` gives them.
+
+    Raises:
+        ModelError: the file holds no state dict, or asks for another global than tensors need.
+        Exception: of almost any type, where the file is damaged.
+    """
+    if [_ArrayUnpickler(content, path).load() for _ in range(2)] != [_OLD_TORCH, 1001]:
+        raise ValueError("neither a zip archive nor PyTorch's older format")
+    is_little = _ArrayUnpickler(content, path).load()["little_endian"]
+    start = content.tell()
+    # The storages come last, and a tensor is a copy of a part of one: a first reading tells what they are.
+    blank = _OldTorchUnpickler(content, path, len(content))
+    blank.load()
+    filled = _OldTorchUnpickler(content, path, len(content))
+    for key in _ArrayUnpickler(content, path).load():
+        code, count = blank.found[key]
+        if int.from_bytes(content.read(8), "little" if is_little else "big") != count:
+            raise ValueError(f"storage {key} has another length")
+        data = content.read(count * int(code[1:]))
+        values = array_from_bytes(data, f"{'<' if is_little else '>'}{code}", (count,))
+        filled.storages[key] = _Array(widen(values, bfloat16=code == "u2"))
+    content.seek(start)
+    return _named_arrays(filled.load(), path)
 
 
 def array_from_bytes(data: bytes, dtype: str, shape: Any, *, order: str = "C") -> np.ndarray:
@@ -247,3 +282,18 @@ class _TorchUnpickler(_ArrayUnpickler):
             values = array_from_bytes(self._member(f"data/{key}"), f"{self._order}{code}", (count,))
             self._storages[key, code] = _Array(widen(values, bfloat16=code == "u2"))
         return self._storages[key, code]
+
+
+class _OldTorchUnpickler(_ArrayUnpickler):
+    """Unpickles the state dict of the older format, with storages of zeros as long as `storages` is empty."""
+
+    def __init__(self, file: mmap.mmap, path: str | os.PathLike, limit: int) -> None:
+        super().__init__(file, path)
+        self.storages, self.found, self._limit = {}, {}, limit
+
+    def persistent_load(self, pid: Any) -> _Array:
+        _kind, code, key, _device, count, view = pid
+        if view is not None or not 0 <= count * int(code[1:]) <= self._limit:
+            raise pickle.UnpicklingError(f"storage {key} is a view, or longer than the file")
+        self.found[key] = code, count
+        return self.storages[key] if self.storages else _Array(np.zeros(count, code))

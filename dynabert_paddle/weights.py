@@ -1,4 +1,4 @@
-"""A model folder's weights as NumPy arrays: reads safetensors, Paddle's pickle and PyTorch's zip; writes safetensors.
+"""A model folder's weights as NumPy arrays: reads safetensors, Paddle's and PyTorch's own files; writes safetensors.
 
 Nothing here imports paddle or torch, and nothing inside a file is executed.
 """
@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.unpickling import array_from_bytes, unpickle_paddle, unpickle_torch, widen
+from dynabert_paddle.unpickling import array_from_bytes, unpickle_old_torch, unpickle_paddle, unpickle_torch, widen
 
 # fmt: off
 _SAFETENSORS_CODES = {
@@ -40,10 +40,10 @@ def read_weights(folder: str | os.PathLike) -> dict[str, np.ndarray]:
         ModelError: there is no such folder or file, or the file is damaged or asks for more than arrays.
     """
     folder = Path(folder)
-    names = ", ".join(_READERS)
+    names = ", ".join(WEIGHT_FILES)
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder: name a model folder with one of {names}")
-    for name, read in _READERS.items():
+    for name, read in WEIGHT_FILES.items():
         if (folder / name).is_file():
             return read(folder / name)
     raise ModelError(f"{folder} holds no weights: looked for {names}; save the model there first")
@@ -113,25 +113,23 @@ def read_pdparams(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read a state dict that `torch.save` wrote in its zip format, without torch and without running anything.
+    """Read a state dict that `torch.save` wrote, without torch and without running anything.
 
     Args:
-        path: the file, as PyTorch 1.6 and later write it.
+        path: the file, in the zip format of PyTorch 1.6 and later or in the one before it.
 
     Returns:
         Each tensor's array by its name, views of one storage as arrays of their own; bfloat16 and float16 as float32.
 
     Raises:
-        ModelError: the file is missing, damaged, in the older format, or asks for another global than tensors need.
+        ModelError: the file is missing, damaged, or asks for another global than tensors need.
     """
     with _one_line_errors(path), open(path, "rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            raise ModelError(
-                f"{path} is not in PyTorch's zip format (older than PyTorch 1.6, or damaged): "
-                "load it in PyTorch and save it again as model.safetensors"
-            )
-        with zipfile.ZipFile(file) as archive:
-            return unpickle_torch(archive, path)
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                return unpickle_torch(archive, path)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return unpickle_old_torch(content, path)
 
 
 def write_safetensors(
@@ -171,7 +169,8 @@ def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
         raise ModelError(f"{path} is truncated or corrupt ({reason[:200]}): download or copy it again") from error
 
 
-_READERS = {
+# File -> what reads it, the preferred one first.
+WEIGHT_FILES = {
     "model.safetensors": read_safetensors,
     "model.safetensors.index.json": _read_shards,
     "model_state.pdparams": read_pdparams,

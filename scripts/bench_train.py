@@ -93,7 +93,7 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
     settings = WidthConfig()
     loss = DistillationLoss(lambda_logit=settings.lambda_logit, lambda_hidden=settings.lambda_hidden)
     rows = token_rows(batch["attention_mask"])
-    step = distillation_step(supernet, teacher, widths, settings, regression=False)
+    step = distillation_step(supernet, teacher, widths, settings, kind="classification")
     target = {}
 
     def teach() -> None:

@@ -12,11 +12,12 @@ runtime.import_paddle()
 
 import numpy as np  # noqa: E402 - Paddle's environment comes first
 import paddle  # noqa: E402
-from paddlenlp.transformers import BertConfig, BertForSequenceClassification  # noqa: E402
+from paddlenlp.transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification  # noqa: E402
 
 import dynabert_paddle as db  # noqa: E402
-from dynabert_paddle.backbone import find_backbone  # noqa: E402
+from dynabert_paddle.backbone import find_backbone, to_arrays  # noqa: E402
 from dynabert_paddle.exporting import lite  # noqa: E402
+from dynabert_paddle.weights import write_safetensors  # noqa: E402
 
 ROOT = Path(db.__file__).parents[1]
 
@@ -95,6 +96,25 @@ def tiny_folder(tmp_path_factory):
     tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
     folder = tmp_path_factory.mktemp("models") / "tiny"
     return db.Supernet(make_bert(num_labels=2), tokenizer).save_pretrained(folder)
+
+
+def save_masked_lm(folder, model, tokenizer):
+    """Write a PaddleNLP masked LM as a folder."""
+    model.config.architectures = [type(model).__name__]
+    tokenizer.save_pretrained(folder)
+    model.config.to_json_file(str(folder / "config.json"))
+    write_safetensors(folder / "model.safetensors", to_arrays(model), metadata={"format": "np"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def masked_lm(tmp_path_factory):
+    """A folder with a small random masked LM and the built-in backbone's tokenizer."""
+    paddle.seed(0)
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "num_hidden_layers": 2}
+    model = BertForMaskedLM(BertConfig(max_position_embeddings=128, initializer_range=0.2, **sizes))
+    tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
+    return save_masked_lm(tmp_path_factory.mktemp("models") / "masked_lm", model, tokenizer)
 
 
 @pytest.fixture(scope="session")

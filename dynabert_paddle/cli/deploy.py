@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import chain
+from dataclasses import asdict
+from itertools import chain, tee
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -18,6 +19,11 @@ from dynabert_paddle.cli.output import show_json, show_next, show_table
 from dynabert_paddle.cli.run import Json, OverwriteOutputDir
 from dynabert_paddle.config import TaskConfig
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
+
+if TYPE_CHECKING:
+    from dynabert_paddle.data.readers import Row
+    from dynabert_paddle.data.submission import SubmissionForm
+    from dynabert_paddle.deploy.predictor import Predictor
 
 NumThreads = Annotated[int | None, typer.Option("--num_threads", min=1, help="CPU threads.", show_default="all cores")]
 DeployDevice = Annotated[str, typer.Option("--device", help="cpu or gpu:N.")]
@@ -101,7 +107,7 @@ def predict(
         typer.Option("-i", "--input_file", help=".tsv, .csv or .jsonl with the columns below, or .txt, a text a line."),
     ],
     output_file: Annotated[
-        str | None, typer.Option("--output_file", help="Where to write.", show_default="stdout")
+        str | None, typer.Option("-o", "--output_file", help="Where to write.", show_default="stdout")
     ] = None,
     text_column: Annotated[
         str | None, typer.Option("--text_column", help="Column of the text.", show_default="sentence, else text")
@@ -110,36 +116,38 @@ def predict(
         str | None, typer.Option("--text_pair_column", help="Column of the second text of a pair.")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Texts at a time.")] = 32,
+    submission: Annotated[
+        bool, typer.Option("--submission", help="Write the file that GLUE takes, from the task's own test file.")
+    ] = False,
     device: DeployDevice = "cpu",
     num_threads: NumThreads = None,
     json: Json = False,
 ) -> None:
-    """Predict the label and its probability for every text of a file, in its order."""
+    """Predict for every text of a file, in its order: a label, a value, the entities, or the answer to a question."""
+    from dynabert_paddle.data.catalog import find_submission
     from dynabert_paddle.deploy.predictor import Predictor
 
     path = Path(input_file)
+    if submission and (json or text_column or text_pair_column):
+        raise UsageError("--submission knows its columns and its form: leave out --json and the columns")
     predictor = Predictor(bundle, device=device, num_threads=num_threads)
-    if predictor.takes_pairs and not text_pair_column:
-        raise UsageError("this bundle's task has pairs of texts: name the second text's column with --text_pair_column")
-    if text_pair_column and not predictor.takes_pairs:
-        raise UsageError("this bundle's task has single texts: leave out --text_pair_column")
     if output_file and path.exists() and os.path.exists(output_file) and path.samefile(output_file):
         raise UsageError(f"{output_file} is the file to read: name another --output_file")
-    texts = _read_texts(path, text_column, text_pair_column)
-    # What is wrong with the whole file shows in its first row, before anything is written.
-    rows = _count(chain([first], texts) if (first := next(texts, None)) else texts)
+    if submission:
+        task = find_submission(predictor.task_name)
+        rows = task.submission.read(path, task.text_column, task.text_pair_column)
+        lines = _submission(predictor, task.submission, _count(_begin(rows)), batch_size=batch_size)
+    else:
+        if predictor.kind == "question_answering":
+            text_column, text_pair_column = text_column or "question", text_pair_column or "context"
+        _check_pairs(predictor, text_pair_column)
+        texts = _read_texts(path, text_column, text_pair_column)
+        lines = _predictions(predictor, _count(_begin(texts)), batch_size=batch_size, as_json=json)
     with ExitStack() as stack:
         out = stack.enter_context(_open_output(output_file)) if output_file else sys.stdout
         if not output_file:
             out.reconfigure(encoding="utf-8")  # as the input is, whatever the terminal's language
-        if not json:
-            print("label\tscore" if predictor.labels else "score", file=out)
-        for prediction in predictor.stream(rows, batch_size=batch_size):
-            if json:
-                line = json_.dumps(vars(prediction), ensure_ascii=False)
-            else:
-                cells = [prediction.label] if predictor.labels else []
-                line = "\t".join([*cells, f"{prediction.score:.4f}"])
+        for line in lines:
             print(line, file=out)
     show_next("bench", bundle, wrote=[output_file] if output_file else [])
 
@@ -239,7 +247,40 @@ def _read_texts(path: Path, text_column: str | None, pair_column: str | None) ->
         yield (row.text,) if pair_column is None else (row.text, row.pair)
 
 
-def _count(rows: Iterator[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+def _check_pairs(predictor: Predictor, pair_column: str | None) -> None:
+    if predictor.takes_pairs and not pair_column:
+        raise UsageError("this bundle's task has pairs of texts: name the second text's column with --text_pair_column")
+    if pair_column and not predictor.takes_pairs:
+        raise UsageError("this bundle's task has single texts: leave out --text_pair_column")
+
+
+def _begin(rows: Iterator[tuple]) -> Iterator[tuple]:
+    """Read the first row, in which what is wrong with the whole file shows before anything is written."""
+    return chain([first], rows) if (first := next(rows, None)) else rows
+
+
+def _predictions(
+    predictor: Predictor, texts: Iterator[tuple[str, ...]], *, batch_size: int, as_json: bool
+) -> Iterator[str]:
+    """What is printed for texts, line by line."""
+    from dynabert_paddle.deploy.decode import columns
+
+    if not as_json:
+        yield "\t".join(columns(predictor.kind))
+    for prediction in predictor.stream(texts, batch_size=batch_size):
+        yield json_.dumps(asdict(prediction), ensure_ascii=False) if as_json else "\t".join(prediction.cells)
+
+
+def _submission(predictor: Predictor, form: SubmissionForm, rows: Iterator[Row], *, batch_size: int) -> Iterator[str]:
+    """What a benchmark's server takes for a test file's rows, line by line."""
+    rows, again = tee(rows)
+    texts = ((row.text,) if row.pair is None else (row.text, row.pair) for row in rows)
+    yield form.heading
+    for row, prediction in zip(again, predictor.stream(texts, batch_size=batch_size), strict=True):
+        yield form.line(row.label, prediction.label, prediction.score)
+
+
+def _count(rows: Iterator[tuple]) -> Iterator[tuple]:
     """Pass rows on, and show on a terminal how many there were."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -1,19 +1,25 @@
 """Tokenized examples: made once, cached on disk, cut into batches. Shapes: n examples, b batch, s sequence."""
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from dynabert_paddle.data.readers import Examples
+from dynabert_paddle.data.metrics import compute_metrics
+from dynabert_paddle.deploy.encode import Template
 from dynabert_paddle.errors import DataError
+
+if TYPE_CHECKING:
+    from dynabert_paddle.data.readers import Examples
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +36,14 @@ class TextEncoder(Protocol):
     def encode(
         self, texts: list[str], pairs: list[str] | None, *, max_seq_length: int
     ) -> tuple[list[list[int]], list[list[int]]]: ...
+
+
+class OffsetEncoder(Protocol):
+    """What the tokens of words and of answers need: ids without special tokens, and where in the text each token is."""
+
+    def template(self, texts: int) -> Template: ...
+
+    def encode_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +70,12 @@ class Features:
         """Tokens of each example, `[n]`."""
         return np.diff(self.offsets)
 
-    def select(self, indices: np.ndarray) -> "Features":
+    @property
+    def targets(self) -> np.ndarray | None:
+        """What is trained on."""
+        return self.labels
+
+    def select(self, indices: np.ndarray) -> Features:
         """Copy some of the examples.
 
         Args:
@@ -91,6 +110,30 @@ class Features:
         token_type_ids[mask] = batch.token_type_ids
         arrays = {"input_ids": input_ids, "token_type_ids": token_type_ids, "attention_mask": mask.astype(np.int64)}
         return arrays if batch.labels is None else arrays | {"labels": batch.labels}
+
+    def restore(self, batches: Sequence[np.ndarray], logits: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """Put batches of logits into the examples' order.
+
+        Args:
+            batches: indices of each batch's examples; every example is in one.
+            logits: `[b, c]` of each batch.
+
+        Returns:
+            `[n, c]`.
+        """
+        return np.concatenate(logits)[np.argsort(np.concatenate(batches))]
+
+    def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
+        """Score logits against the labels.
+
+        Args:
+            metrics: names of metrics.
+            logits: as `restore` returns them.
+
+        Returns:
+            Each metric as a fraction: 1.0 is perfect.
+        """
+        return compute_metrics(metrics, logits, self.labels)
 
 
 def tokenize(

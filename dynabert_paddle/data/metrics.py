@@ -1,10 +1,13 @@
-"""The metrics of GLUE and CLUE tasks."""
+"""The metrics of tasks, and those of classes and of values."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from dynabert_paddle.errors import UsageError, did_you_mean
+
+WORD_METRICS = ("entity_f1", "entity_precision", "entity_recall", "token_accuracy")  # data/token_classification.py
+ANSWER_METRICS = ("f1", "exact_match")  # data/question_answering.py
 
 
 def compute_metrics(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -38,23 +41,28 @@ def check_metrics(names: Sequence[str], *, kind: str, num_labels: int) -> None:
 
     Args:
         names: metrics of the task.
-        kind: 'classification' or 'regression'.
-        num_labels: number of classes; 0 for regression.
+        kind: of the task.
+        num_labels: number of classes; 0 where there are none.
 
     Raises:
         UsageError: an unknown metric, one of the other kind, or `f1` of more than two classes.
     """
     _check_names(names)
-    allowed = _CLASSIFICATION_METRICS if kind == "classification" else _REGRESSION_METRICS
+    allowed = {
+        "classification": _CLASSIFICATION_METRICS,
+        "regression": _REGRESSION_METRICS,
+        "token_classification": WORD_METRICS,
+        "question_answering": ANSWER_METRICS,
+    }[kind]
     for name in names:
         if name not in allowed:
             raise UsageError(f"metric {name!r} is not for {kind}; choose from {', '.join(allowed)} with --metrics.")
-    if "f1" in names and num_labels != 2:
+    if kind == "classification" and "f1" in names and num_labels != 2:
         raise UsageError(f"metric 'f1' is for two classes and the task has {num_labels}; use --metrics macro_f1.")
 
 
 def _check_names(names: Sequence[str]) -> None:
-    known = [*_CLASSIFICATION_METRICS, *_REGRESSION_METRICS]
+    known = list(dict.fromkeys([*_CLASSIFICATION_METRICS, *_REGRESSION_METRICS, *WORD_METRICS, *ANSWER_METRICS]))
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known)

@@ -1,17 +1,23 @@
 """Data files to examples: the columns that a task reads, row by row, with errors that name the file and the line."""
 
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from dynabert_paddle.data.features import Features, TextEncoder, tokenize
 from dynabert_paddle.data.files import JSON_ENDINGS, first_record, open_records, quote
+from dynabert_paddle.data.layout import PLAIN, Layout
 from dynabert_paddle.errors import DataError, did_you_mean
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,23 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def strata(self) -> np.ndarray:
+        """What a held-out part shall have in proportion, `[n]`: the labels."""
+        return self.labels
+
+    def tokenize(self, tokenizer: TextEncoder, *, max_seq_length: int) -> Features:
+        """Turn the texts into token ids, through the cache.
+
+        Args:
+            tokenizer: the tokenizer.
+            max_seq_length: longer inputs are cut to so many tokens, special tokens included.
+
+        Returns:
+            The tokenized examples, in their order.
+        """
+        return tokenize(self, tokenizer, max_seq_length=max_seq_length)
+
     def select(self, indices: np.ndarray) -> "Examples":
         """Some of the rows.
 
@@ -72,7 +95,12 @@ class Examples:
 
 
 def read_examples(
-    path: str | os.PathLike, columns: Columns, *, kind: str = "classification", labels: Iterable[str] = ()
+    path: str | os.PathLike,
+    columns: Columns,
+    *,
+    kind: str = "classification",
+    labels: Iterable[str] = (),
+    layout: Layout = PLAIN,
 ) -> Examples:
     """Read a data file into memory and turn its labels into numbers.
 
@@ -81,6 +109,7 @@ def read_examples(
         columns: the columns to read.
         kind: 'classification' (labels become indices into `labels`) or 'regression' (labels become scores).
         labels: the classes in the order of the logits; not used for regression.
+        layout: how the file differs from a plain one.
 
     Returns:
         The file's rows, in its order.
@@ -91,7 +120,7 @@ def read_examples(
     path = Path(path)
     class_indices = {label: index for index, label in enumerate(labels)}
     texts, pairs, values = [], [], []
-    for row in read_rows(path, columns):
+    for row in read_rows(path, columns, layout):
         texts.append(row.text)
         pairs.append(row.pair)
         if row.label is not None:
@@ -105,12 +134,13 @@ def read_examples(
     )
 
 
-def find_labels(path: str | os.PathLike, columns: Columns) -> tuple[str, ...]:
+def find_labels(path: str | os.PathLike, columns: Columns, layout: Layout = PLAIN) -> tuple[str, ...]:
     """List the classes that occur in a data file.
 
     Args:
         path: the training file.
         columns: the columns to read; `columns.label` must be given.
+        layout: how the file differs from a plain one.
 
     Returns:
         The distinct labels, sorted; by value where all of them are numbers.
@@ -118,7 +148,7 @@ def find_labels(path: str | os.PathLike, columns: Columns) -> tuple[str, ...]:
     Raises:
         DataError: the file cannot be read.
     """
-    labels = sorted({row.label for row in read_rows(path, columns)})
+    labels = sorted({row.label for row in read_rows(path, columns, layout)})
     return tuple(sorted(labels, key=float) if all(map(_is_number, labels)) else labels)
 
 
@@ -138,12 +168,13 @@ def read_column_names(path: str | os.PathLike) -> list[str]:
     return list(first_record(path, open_records(path))[1])
 
 
-def read_rows(path: str | os.PathLike, columns: Columns) -> Iterator[Row]:
+def read_rows(path: str | os.PathLike, columns: Columns, layout: Layout = PLAIN) -> Iterator[Row]:
     """Read a data file row by row, without holding it in memory.
 
     Args:
         path: the data file.
         columns: the columns to read.
+        layout: how the file differs from a plain one; rows that it leaves out are counted in the log.
 
     Returns:
         An iterator over the rows. Texts are as in the file; labels are stripped of blanks.
@@ -152,22 +183,35 @@ def read_rows(path: str | os.PathLike, columns: Columns) -> Iterator[Row]:
         DataError: while iterating, at the first fault.
     """
     path = Path(path)
-    row = None
+    num_rows, skipped = 0, []
     rows = _json_rows if path.suffix.lower() in JSON_ENDINGS else _table_rows
-    for row in rows(path, columns):
+    for row in rows(path, columns, layout):
         if row.label is not None:
             row = row._replace(label=row.label.strip())
             if not row.label:
                 raise DataError(f"{path}:{row.line}: the label is empty; fill it in or delete the row.")
+            if row.label == layout.skipped_label:
+                skipped.append(row.line)
+                continue
+        num_rows += 1
         yield row
-    if row is None:
+    _log_skipped(path, skipped, f"with the label {layout.skipped_label!r}")
+    if not num_rows:
         raise DataError(f"{path}:1: the file has no rows of data; add at least one.")
 
 
-def _table_rows(path: Path, columns: Columns) -> Iterator[Row]:
+def _log_skipped(path: Path, lines: list[int], fault: str) -> None:
+    if lines:
+        logger.info("%s: left out %d of its rows, %s; the first is line %d", path, len(lines), fault, lines[0])
+
+
+def _table_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
     records = open_records(path)
     header_line, header = first_record(path, records)
-    positions = []
+    # Some copies of a file that has no header got one.
+    if layout.header and not {name for _, name in _flags(columns) if name} <= set(header):
+        header, records = list(layout.header), chain([(header_line, header)], records)
+    positions, short = [], []
     for flag, name in _flags(columns):
         _check_column(path, header_line, header, name, flag)
         positions.append(None if name is None else header.index(name))
@@ -175,9 +219,13 @@ def _table_rows(path: Path, columns: Columns) -> Iterator[Row]:
         # A blank line is a row only where it can be one: an empty text in a file of one column.
         if fields == [""] and len(header) > 1:
             continue
+        if layout.skip_short_rows and len(fields) < len(header):
+            short.append(line)
+            continue
         if len(fields) != len(header):
             raise DataError(f"{path}:{line}: {len(fields)} fields, but the header has {len(header)}; {_remedy(path)}.")
         yield Row(line, *(None if position is None else fields[position] for position in positions))
+    _log_skipped(path, short, f"with fewer fields than the header's {len(header)}")
 
 
 def _remedy(path: Path) -> str:
@@ -186,14 +234,27 @@ def _remedy(path: Path) -> str:
     return "separate the fields by one TAB each, and replace a TAB or line break inside a text by a blank"
 
 
-def _json_rows(path: Path, columns: Columns) -> Iterator[Row]:
+def _json_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
     wanted = _flags(columns)
     for line, record in open_records(path):
+        if layout.derive:
+            record = _derive(path, line, record, layout)
         values = []
         for flag, name in wanted:
             _check_column(path, line, list(record), name, flag)
             values.append(None if name is None else _json_text(path, line, name, record[name]))
         yield Row(line, *values)
+
+
+def _derive(path: Path, line: int, record: dict, layout: Layout) -> dict:
+    try:
+        return layout.derive(record)
+    except KeyError as error:
+        raise DataError(f"{path}:{line}: no key {error}; correct or delete the row.") from None
+    except ValueError as error:
+        raise DataError(f"{path}:{line}: {error}; correct or delete the row.") from None
+    except TypeError as error:
+        raise DataError(f"{path}:{line}: a value is of the wrong type ({error}); correct or delete the row.") from None
 
 
 def _json_text(path: Path, line: int, name: str, value: object) -> str:

@@ -1,26 +1,34 @@
-"""Tasks: what is predicted from which files, and how it is scored. A built-in task is one declaration."""
+"""Tasks: what is predicted from which files, and how it is scored."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from dynabert_paddle.data.catalog import find_declaration
+from dynabert_paddle.data.declaration import Declaration
+from dynabert_paddle.data.fetch import fetch
 from dynabert_paddle.data.files import DATA_FILE_ENDINGS
+from dynabert_paddle.data.kinds import KINDS
+from dynabert_paddle.data.layout import Layout
 from dynabert_paddle.data.metrics import check_metrics
+from dynabert_paddle.data.question_answering import AnswerSettings, Questions, read_questions
 from dynabert_paddle.data.readers import (
     Columns,
     Examples,
     find_labels,
     read_column_names,
     read_examples,
+    read_rows,
 )
+from dynabert_paddle.data.token_classification import Sentences, find_word_labels, read_sentences
 from dynabert_paddle.errors import DataError, UsageError, did_you_mean
 
-_BUILT_IN_DIR = Path(__file__).parent
-_DEFAULT_METRICS = {"classification": ("accuracy", "macro_f1"), "regression": ("pearson", "spearman")}
-_DEFAULT_TEXT_COLUMNS = ("sentence", "text")
+# What `Task.train` and `Task.dev` may be.
+TaskExamples = Examples | Sentences | Questions
 
 
 @dataclass(frozen=True)
@@ -29,12 +37,13 @@ class Task:
 
     Args:
         name: a built-in task, or 'custom'.
-        kind: 'classification' or 'regression'.
-        labels: the classes in the order of the logits; empty for regression.
+        kind: one of `KINDS`.
+        labels: the classes in the order of the logits; empty where there are none.
         metrics: what is measured; the first metric selects checkpoints and sub-networks, higher is better.
         columns: the columns that were read.
         train: the training examples, with labels.
         dev: the development examples, with labels.
+        files: the files that the user has named, by `load_task`'s arguments for them.
     """
 
     name: str
@@ -42,17 +51,27 @@ class Task:
     labels: tuple[str, ...]
     metrics: tuple[str, ...]
     columns: Columns
-    train: Examples
-    dev: Examples
+    train: TaskExamples
+    dev: TaskExamples
+    files: Mapping[str, str]
+
+    @property
+    def head(self) -> str:
+        """The ending of PaddleNLP's classes for this kind of task."""
+        return KINDS[self.kind].head
+
+    @property
+    def num_outputs(self) -> int:
+        """How many logits a model for it has: for a text, for each token, or for each token's two roles."""
+        return KINDS[self.kind].num_outputs or len(self.labels)
 
     def to_dict(self) -> dict:
         """Describe the task for a model folder, so that an evaluation can be repeated.
 
         Returns:
             The arguments of `load_task` that load the same task, in types that JSON knows. Files that come with the
-            package are left out, so that the description holds on another machine.
+            package or are fetched are left out, so that the description holds on another machine.
         """
-        files = {"train_file": self.train.source, "dev_file": self.dev.source}
         return {
             "name": self.name,
             "kind": self.kind,
@@ -61,55 +80,28 @@ class Task:
             "text_column": self.columns.text,
             "text_pair_column": self.columns.pair,
             "label_column": self.columns.label,
-        } | {flag: str(path) for flag, path in files.items() if not path.is_relative_to(_BUILT_IN_DIR)}
+            **(asdict(self.train.settings) if isinstance(self.train, Questions) else {}),
+            **self.files,
+        }
 
 
 @dataclass(frozen=True)
-class _Declaration:
-    """What is fixed about a task before its files are opened.
+class TrainingTexts:
+    """A task's training texts, one row after the other.
 
     Args:
-        name: the task's name.
-        kind: 'classification' or 'regression'.
-        labels: the classes in the order of the logits; None: those of the training file.
-        metrics: the first one selects; None: the kind's default.
-        text_column: None: `sentence`, else `text`.
-        text_pair_column: None: single texts.
-        label_column: the column of the class or the score.
-        data_dir: where the files are; None: the user says.
-        train_name: name of the training file without its ending.
-        dev_name: name of the development file without its ending.
+        path: the training file.
+        columns: what is read.
+        layout: how the file differs from a plain one.
     """
 
-    name: str
-    kind: str = "classification"
-    labels: Sequence[str] | None = None
-    metrics: Sequence[str] | None = None
-    text_column: str | None = None
-    text_pair_column: str | None = None
-    label_column: str = "label"
-    data_dir: str | os.PathLike | None = None
-    train_name: str = "train"
-    dev_name: str = "dev"
+    path: Path
+    columns: Columns
+    layout: Layout
 
-
-_CUSTOM = _Declaration("custom")
-_SNIPS = _Declaration(
-    "snips",
-    labels=(
-        "AddToPlaylist",
-        "BookRestaurant",
-        "GetWeather",
-        "PlayMusic",
-        "RateBook",
-        "SearchCreativeWork",
-        "SearchScreeningEvent",
-    ),
-    metrics=("accuracy", "macro_f1"),
-    text_column="sentence",
-    data_dir=_BUILT_IN_DIR / "snips",
-)
-_DECLARATIONS = {declaration.name: declaration for declaration in (_SNIPS, _CUSTOM)}
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        for row in read_rows(self.path, self.columns, self.layout):
+            yield (row.text,) if self.columns.pair is None else (row.text, row.pair)
 
 
 def load_task(
@@ -124,23 +116,33 @@ def load_task(
     labels: Sequence[str] | None = None,
     kind: str | None = None,
     metrics: Sequence[str] | None = None,
+    doc_stride: int | None = None,
+    max_answer_length: int | None = None,
+    may_be_empty: bool | None = None,
 ) -> Task:
     """Load a built-in task, or one made of the user's own files.
 
     An argument that is given replaces what the task declares.
 
     Args:
-        name: 'snips', or 'custom' for your own files.
-        data_dir: folder with train.* and dev.*, each .tsv, .csv, .jsonl or .json (one JSON object a line).
+        name: a built-in task, such as 'snips', 'rte' or 'tnews', or 'custom' for your own files; capitals, `-` and `_`
+            make no difference.
+        data_dir: for 'custom' a folder with train.* and dev.*, each .tsv, .csv, .jsonl or .json (one JSON object a
+            line); for the labels of words .conll, .bio or .txt, too; for question answering SQuAD's .json, or .jsonl.
+            For another task its own folder in the official layout, or the folder above that. Where it is not given,
+            PaddleNLP's loaders download the task.
         train_file: the training file, in place of the one in `data_dir`.
         dev_file: the development file, in place of the one in `data_dir`.
-        text_column: column of the text; by default `sentence`, else `text`.
+        text_column: column of the text; by default `sentence`, else `text`; of JSON lines with words `tokens`.
         text_pair_column: column of the second text of a pair; by default none.
-        label_column: column of the class or the score; by default `label`.
+        label_column: column of the class or the score; by default `label`; of JSON lines with words `labels`.
         labels: the classes in the order of the logits; by default those of the training file, sorted.
-        kind: 'classification' (the default) or 'regression'.
-        metrics: names of metrics, of which the first selects; by default accuracy and macro_f1, or pearson and
-            spearman for regression.
+        kind: 'classification' (the default), 'regression', 'token_classification' or 'question_answering'.
+        metrics: names of metrics, of which the first selects; by default the kind's own.
+        doc_stride: of question answering: tokens from one window of a long context to the next; by default 128.
+        max_answer_length: of question answering: longest answer in tokens; by default 30.
+        may_be_empty: of question answering: whether there are questions without an answer; by default whether the
+            training file has some.
 
     Returns:
         The task with its examples read.
@@ -149,87 +151,167 @@ def load_task(
         UsageError: an unknown name, or arguments that do not fit together.
         DataError: a file that is missing or cannot be read as described.
     """
-    if name not in _DECLARATIONS:
-        built_in = ", ".join(repr(task) for task in _DECLARATIONS if task != "custom")
-        raise UsageError(
-            f"unknown task {name!r}; built in: {built_in}; 'custom' reads your own files."
-            f"{did_you_mean(name, _DECLARATIONS)} Choose one with --task_name."
-        )
-    given = {
-        "data_dir": data_dir,
-        "text_column": text_column,
-        "text_pair_column": text_pair_column,
-        "label_column": label_column,
-        "labels": labels,
-        "kind": kind,
-        "metrics": metrics,
-    }
-    declared = replace(_DECLARATIONS[name], **{key: value for key, value in given.items() if value is not None})
-    _check_kind(declared)
+    declared = _declare(
+        name,
+        data_dir=data_dir,
+        text_column=text_column,
+        text_pair_column=text_pair_column,
+        label_column=label_column,
+        labels=labels,
+        kind=kind,
+        metrics=metrics,
+    )
     train_path = _data_file(declared, train_file, declared.train_name, "--train_file")
     dev_path = _data_file(declared, dev_file, declared.dev_name, "--dev_file")
+    files = {
+        argument: str(path.absolute())
+        for argument, path, own in (("train_file", train_path, train_file), ("dev_file", dev_path, dev_file))
+        if own is not None or data_dir is not None
+    }
+    kind = KINDS[declared.kind]
     columns = Columns(
-        declared.text_column or default_text_column(train_path), declared.text_pair_column, declared.label_column
+        declared.text_column or default_text_column(train_path, declared.kind),
+        "context" if declared.kind == "question_answering" else declared.text_pair_column,
+        declared.label_column or kind.label_column,
     )
     labels = _labels(declared, train_path, columns)
-    metrics = tuple(declared.metrics or _DEFAULT_METRICS[declared.kind])
+    metrics = tuple(declared.metrics or kind.metrics)
     check_metrics(metrics, kind=declared.kind, num_labels=len(labels))
-    train = read_examples(train_path, columns, kind=declared.kind, labels=labels)
-    if declared.kind == "classification" and np.all(train.labels == train.labels[0]):
+    if declared.kind == "token_classification":
+        read = partial(read_sentences, names=labels, text_column=columns.text, label_column=columns.label)
+        train, dev = read(train_path), read(dev_path)
+    elif declared.kind == "question_answering":
+        answers = {"doc_stride": doc_stride, "max_answer_length": max_answer_length, "may_be_empty": may_be_empty}
+        train, dev = _read_questions(train_path, dev_path, answers)
+    else:
+        read = partial(read_examples, columns=columns, kind=declared.kind, labels=labels, layout=declared.layout)
+        train = read(train_path)
+        _check_classes(train, labels)
+        dev = read(dev_path)
+    return Task(declared.name, declared.kind, labels, metrics, columns, train, dev, files)
+
+
+def read_training_texts(name: str, *, train_file: str | os.PathLike | None = None, **given) -> TrainingTexts:
+    """Find a task's training texts, to be read one by one and without labels.
+
+    Args:
+        name: as for `load_task`.
+        train_file: as for `load_task`.
+        given: `load_task`'s other arguments that say which texts are read, and from where.
+
+    Returns:
+        Where the texts are, and what reads them.
+
+    Raises:
+        UsageError: an unknown name, or a task whose examples are not texts.
+        DataError: there is no such file.
+    """
+    declared = _declare(name, **given)
+    if declared.kind not in ("classification", "regression"):
+        raise UsageError(f"task {declared.name!r} is {declared.kind}; only tasks of whole texts can be augmented.")
+    path = _data_file(declared, train_file, declared.train_name, "--train_file")
+    columns = Columns(
+        declared.text_column or default_text_column(path),
+        declared.text_pair_column,
+        # Rows that are left out for their label are not counted.
+        (declared.label_column or "label") if declared.layout.skipped_label else None,
+    )
+    return TrainingTexts(path, columns, declared.layout)
+
+
+def _declare(name: str, **given) -> Declaration:
+    """A task's declaration, with what the user has given in place of its own."""
+    declared = find_declaration(name)
+    if declared.scored_as:
+        raise UsageError(
+            f"task {declared.name!r} has a test file only: fine-tune on {declared.scored_as!r}, and give the file to "
+            "'dynabert predict --submission'."
+        )
+    declared = replace(declared, **{key: value for key, value in given.items() if value is not None})
+    _check_kind(declared)
+    return declared
+
+
+def _check_classes(train: Examples, labels: Sequence[str]) -> None:
+    if labels and np.all(train.labels == train.labels[0]):
         raise DataError(
-            f"{train_path}: every row has the label {labels[train.labels[0]]!r}; a classifier needs rows of at least "
+            f"{train.source}: every row has the label {labels[train.labels[0]]!r}; a classifier needs rows of at least "
             "two classes. Choose another column with --label_column, or add rows."
         )
-    dev = read_examples(dev_path, columns, kind=declared.kind, labels=labels)
-    return Task(declared.name, declared.kind, labels, metrics, columns, train, dev)
 
 
-def _check_kind(declared: _Declaration) -> None:
-    if declared.kind not in _DEFAULT_METRICS:
-        hint = did_you_mean(declared.kind, _DEFAULT_METRICS)
-        raise UsageError(f"unknown kind of task {declared.kind!r}; --kind is 'classification' or 'regression'.{hint}")
-    if declared.kind == "regression" and declared.labels:
-        raise UsageError("a regression task has scores, no labels; leave out --labels, or pass --kind classification.")
+def _read_questions(train_path: Path, dev_path: Path, given: dict[str, int | bool | None]) -> tuple[Questions, ...]:
+    train = read_questions(train_path, training=True)
+    if given["may_be_empty"] is None:
+        given = {**given, "may_be_empty": any(not row.answers for row in train.rows)}
+    settings = AnswerSettings(**{name: value for name, value in given.items() if value is not None})
+    for flag, value in (("doc_stride", settings.doc_stride), ("max_answer_length", settings.max_answer_length)):
+        if value < 1:
+            raise UsageError(f"--{flag} is {value}; it is at least 1.")
+    return replace(train, settings=settings), read_questions(dev_path, settings=settings)
 
 
-def _labels(declared: _Declaration, train_path: Path, columns: Columns) -> tuple[str, ...]:
-    if declared.kind == "regression":
+def _check_kind(declared: Declaration) -> None:
+    if declared.kind not in KINDS:
+        hint = did_you_mean(declared.kind, KINDS)
+        raise UsageError(f"unknown kind of task {declared.kind!r}; --kind is one of {', '.join(KINDS)}.{hint}")
+    if KINDS[declared.kind].num_outputs and declared.labels:
+        what = {"regression": "scores", "question_answering": "answers"}[declared.kind]
+        raise UsageError(
+            f"a {declared.kind} task has {what}, no labels; leave out --labels, or pass --kind classification."
+        )
+
+
+def _labels(declared: Declaration, train_path: Path, columns: Columns) -> tuple[str, ...]:
+    if KINDS[declared.kind].num_outputs:
         return ()
     if declared.labels is None:
-        return find_labels(train_path, columns)
+        if declared.kind == "token_classification":
+            return find_word_labels(train_path, text_column=columns.text, label_column=columns.label)
+        return find_labels(train_path, columns, declared.layout)
     labels = tuple(str(label) for label in declared.labels)
     if len(set(labels)) < max(2, len(labels)):
         raise UsageError(f"--labels must list at least two labels, each of them once, not {list(labels)}.")
     return labels
 
 
-def _data_file(declared: _Declaration, given: str | os.PathLike | None, name: str, flag: str) -> Path:
+def _data_file(declared: Declaration, given: str | os.PathLike | None, name: str, flag: str) -> Path:
     if given is not None:
         return Path(given).expanduser()
     if declared.data_dir is None:
+        if declared.loader:
+            return fetch(declared.loader, name)
         raise UsageError(f"task {declared.name!r} needs files: pass --data_dir, or both --train_file and --dev_file.")
     folder = Path(declared.data_dir).expanduser()
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Give one with --data_dir, or a file with {flag}.")
+    folder = next((folder / own for own in declared.folders if (folder / own).is_dir()), folder)
     names = sorted(path.name for path in folder.glob("*"))
-    found = [file for file in names if Path(file).stem == name and Path(file).suffix.lower() in DATA_FILE_ENDINGS]
+    allowed = [name] if name.endswith(DATA_FILE_ENDINGS) else [name + ending for ending in KINDS[declared.kind].endings]
+    found = [file for file in names if Path(file).stem + Path(file).suffix.lower() in allowed]
     if len(found) == 1:
         return folder / found[0]
     if found:
         raise DataError(f"{folder}: {' and '.join(found)} could all be read. Choose one with {flag}.")
-    allowed = ", ".join(name + ending for ending in DATA_FILE_ENDINGS)
+    expected = "none of " + ", ".join(allowed)
+    if declared.folders:
+        expected = f"task {declared.name!r} is in {declared.train_name} and {declared.dev_name}"
     holds = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "no file"
-    raise DataError(f"{folder}: none of {allowed}; the folder holds {holds}. Give the file with {flag}.")
+    raise DataError(f"{folder}: {expected}; the folder holds {holds}. Give the file with {flag}.")
 
 
-def default_text_column(path: Path) -> str:
+def default_text_column(path: Path, kind: str = "classification") -> str:
     """Find the column of the text where the user names none.
 
     Args:
         path: a data file.
+        kind: of the task.
 
     Returns:
-        `sentence` or `text`, whichever the file has; `sentence` where it has neither.
+        The one of the kind's usual names that the file has; the first of them where it has none.
     """
+    usual = KINDS[kind].text_columns
+    if len(usual) == 1:
+        return usual[0]
     names = read_column_names(path)
-    return next((column for column in _DEFAULT_TEXT_COLUMNS if column in names), _DEFAULT_TEXT_COLUMNS[0])
+    return next((column for column in usual if column in names), usual[0])

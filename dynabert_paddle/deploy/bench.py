@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle import runtime
-from dynabert_paddle.deploy import infer
+from dynabert_paddle.deploy.bundle_files import BUNDLE_FILE, read_bundle
+from dynabert_paddle.deploy.engines import INPUTS, open_engine, quiet
 from dynabert_paddle.deploy.predictor import as_dynabert_error
 from dynabert_paddle.errors import DynabertError, UsageError
 
@@ -61,7 +62,7 @@ def bench(
         subjects = []
         for bundle in map(Path, bundles):
             with as_dynabert_error():
-                description = infer.read_bundle(bundle)
+                description = read_bundle(bundle)
             subjects.append((str(bundle), bundle, description))
             if vs and description["format"] in ("paddle", "pir") and description["precision"] != "int8":
                 scratch = Path(stack.enter_context(TemporaryDirectory()))
@@ -71,8 +72,7 @@ def bench(
         memory = {name: _peak_memory(folder, batch_sizes, seq_lengths, threads) for name, folder, _ in subjects}
         with as_dynabert_error():
             engines = {
-                name: infer.open_engine(folder, description, num_threads=threads)
-                for name, folder, description in subjects
+                name: open_engine(folder, description, num_threads=threads) for name, folder, description in subjects
             }
         sizes = {name: _model_bytes(folder) / 1e6 for name, folder, _ in subjects}
         rows = []
@@ -98,7 +98,7 @@ def make_batch(batch_size: int, seq_length: int, vocab_size: int) -> dict[str, n
         int64 `[b, s]` by name.
     """
     input_ids = np.random.default_rng(0).integers(0, vocab_size, (batch_size, seq_length))
-    return dict(zip(infer.INPUTS, (input_ids, np.zeros_like(input_ids), np.ones_like(input_ids)), strict=True))
+    return dict(zip(INPUTS, (input_ids, np.zeros_like(input_ids), np.ones_like(input_ids)), strict=True))
 
 
 def _take_turns(
@@ -143,7 +143,7 @@ def _convert(bundle: Path, description: dict[str, Any], scratch: Path) -> tuple[
     from dynabert_paddle.exporting.onnx import to_onnx
 
     # The converter prints in Python, too, which in a notebook does not go through the process's stdout.
-    with infer.quiet(), redirect_stdout(StringIO()):
+    with quiet(), redirect_stdout(StringIO()):
         to_onnx(bundle, scratch / "model.onnx")
     return scratch, {**description, "format": "onnx", "precision": "fp32"}
 
@@ -166,8 +166,8 @@ def _peak_memory(folder: Path, batch_sizes: Sequence[int], seq_lengths: Sequence
 def _main() -> None:
     folder, batch_size, seq_length, threads = Path(sys.argv[1]), *map(int, sys.argv[2:5])
     converted = {"format": "onnx", "precision": "fp32"}  # what `_convert` makes is a graph alone
-    description = infer.read_bundle(folder) if (folder / infer.BUNDLE_FILE).exists() else converted
-    infer.open_engine(folder, description, num_threads=threads)(make_batch(batch_size, seq_length, 1))
+    description = read_bundle(folder) if (folder / BUNDLE_FILE).exists() else converted
+    open_engine(folder, description, num_threads=threads)(make_batch(batch_size, seq_length, 1))
     # Not getrusage's, which counts what the parent had when it forked.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6)

@@ -1,4 +1,4 @@
-"""Text in, labels out, with the bundle that this file lies in: needs numpy, tokenizers, and paddle or onnxruntime.
+"""Text in, predictions out, with the bundle that this file lies in: needs numpy, tokenizers, and paddle or onnxruntime.
 
     python infer.py "some text"
     python infer.py -i FILE --json
@@ -10,142 +10,49 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
 
-BUNDLE_FILE = "bundle.json"
-FORMAT_VERSION = 1
-INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+from dynabert_paddle.deploy.bundle_files import BundleError, read_bundle
+from dynabert_paddle.deploy.decode import (
+    Answer,
+    Prediction,
+    WordLabels,
+    best_answer,
+    cut_padding,
+    find_entities,
+    label_words,
+    softmax,
+)
+from dynabert_paddle.deploy.encode import (
+    find_templates,
+    first_tokens,
+    question_windows,
+    safe_text,
+    split_words,
+    truncate,
+)
+from dynabert_paddle.deploy.engines import collate, open_engine
 
 _CHUNK = 4096  # texts that are held in memory and sorted by length at a time
 _LENGTH_STEP = 8  # batches are padded to multiples of it: every new shape costs the runtime some set-up
-_SURROGATES = re.compile("[\ud800-\udfff]")
-
-Engine = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
-class BundleError(Exception):
-    """A bundle that cannot be run, or texts that it cannot take; the message is one line."""
+class Encoded(NamedTuple):
+    """A row as the graph takes it: ids and token type ids of its windows; and what makes their logits a prediction."""
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one text, or of one pair.
-
-    Args:
-        label: the most probable class; None for regression.
-        score: its probability; for regression the predicted value.
-        scores: every class's probability.
-    """
-
-    label: str | None
-    score: float
-    scores: dict[str, float] = field(repr=False)
-
-
-class Template(NamedTuple):
-    """The special tokens around one text or two: what comes before the first, after it, and after the second."""
-
-    ids: tuple[list[int], ...]
-    type_ids: tuple[list[int], ...]
-    text_type_ids: tuple[int, ...]
-
-    @classmethod
-    def of(cls, encoding: tokenizers.Encoding) -> Template:
-        """Read the special tokens off an encoded example.
-
-        Args:
-            encoding: of one text or two, with special tokens.
-
-        Returns:
-            Its template.
-        """
-        texts = encoding.n_sequences
-        ids, type_ids, text_type_ids = [[] for _ in range(texts + 1)], [[] for _ in range(texts + 1)], [0] * texts
-        seen = 0
-        for token, type_id, text in zip(encoding.ids, encoding.type_ids, encoding.sequence_ids, strict=True):
-            if text is None:
-                ids[seen].append(token)
-                type_ids[seen].append(type_id)
-            else:
-                seen = text + 1
-                text_type_ids[text] = type_id
-        return cls(tuple(ids), tuple(type_ids), tuple(text_type_ids))
-
-    @property
-    def num_special_tokens(self) -> int:
-        """How many tokens it adds."""
-        return sum(map(len, self.ids))
-
-    def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
-        """Put the special tokens around one text's tokens, or two's.
-
-        Args:
-            texts: token ids without special tokens.
-
-        Returns:
-            Ids and token type ids.
-        """
-        ids, type_ids = list(self.ids[0]), list(self.type_ids[0])
-        for i, text in enumerate(texts):
-            ids += text + self.ids[i + 1]
-            type_ids += [self.text_type_ids[i]] * len(text) + self.type_ids[i + 1]
-        return ids, type_ids
-
-
-def find_templates(backend: tokenizers.Tokenizer) -> tuple[Template, Template] | None:
-    """Find a tokenizer's templates by encoding something.
-
-    Args:
-        backend: a tokenizer without padding and truncation.
-
-    Returns:
-        The template for one text and the one for two; None where the tokenizer knows no character.
-    """
-    probe = next((p for p in "a1.的" if backend.encode(p, add_special_tokens=False).ids), None)
-    return probe and (Template.of(backend.encode(probe)), Template.of(backend.encode(probe, probe)))
-
-
-def truncate(texts: Sequence[list[int]], room: int) -> list[list[int]]:
-    """Cut from the end of the longer text, and of the second where they are equal: PaddleNLP's longest_first.
-
-    Args:
-        texts: token ids of one text or two, without special tokens.
-        room: tokens to keep in all.
-
-    Returns:
-        The same texts, cut.
-    """
-    if len(texts) == 1:
-        return [texts[0][:room]]
-    first, second = map(len, texts)
-    excess = max(first + second - room, 0)
-    levelled = min(excess, abs(first - second))
-    if first > second:
-        first -= levelled
-    else:
-        second -= levelled
-    excess -= levelled
-    return [texts[0][: first - excess // 2], texts[1][: second - (excess + 1) // 2]]
-
-
-def safe_text(text: str) -> str:
-    """Join surrogate pairs and replace lone surrogates, which cannot be encoded and make the Rust library raise."""
-    if not _SURROGATES.search(text):
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    windows: list[tuple[list[int], list[int]]]
+    decode: Callable[[list[np.ndarray]], Prediction | WordLabels | Answer]
 
 
 class Bundle:
@@ -163,6 +70,7 @@ class Bundle:
     def __init__(self, folder: str | os.PathLike, *, device: str = "cpu", num_threads: int | None = None) -> None:
         self.folder = Path(folder)
         self.description = read_bundle(self.folder)
+        self.kind: str = self.description["task"].get("kind", "classification")
         self.labels: list[str] = self.description["labels"]
         self.takes_pairs: bool = self.description["pair"]
         self.max_seq_length: int = self.description["max_seq_length"]
@@ -226,10 +134,12 @@ class Bundle:
             raise BundleError(f"batch_size is at least 1, not {batch_size}")
         rows, seen = iter(rows), 0
         while chunk := list(islice(rows, _CHUNK)):
-            yield from map(self._prediction, self._logits(self.encode(chunk, first=seen), batch_size))
+            encoded = self.encode(chunk, first=seen)
+            logits = iter(self._logits([window for row in encoded for window in row.windows], batch_size))
+            yield from [row.decode([next(logits) for _ in row.windows]) for row in encoded]
             seen += len(chunk)
 
-    def encode(self, rows: Sequence[Sequence[str]], *, first: int = 0) -> list[tuple[list[int], list[int]]]:
+    def encode(self, rows: Sequence[Sequence[str]], *, first: int = 0) -> list[Encoded]:
         """Turn rows into token ids, as in training.
 
         Args:
@@ -237,7 +147,7 @@ class Bundle:
             first: number of the first row, for messages.
 
         Returns:
-            Ids and token type ids of each row, with special tokens.
+            Each row's windows; only a question has more than one.
 
         Raises:
             BundleError: a row that is not one text, or not two where the model takes pairs.
@@ -248,32 +158,67 @@ class Bundle:
             if not is_row or len(row) != 1 + self.takes_pairs or not all(isinstance(text, str) for text in row):
                 wanted = "tuples of two texts" if self.takes_pairs else "tuples of one text"
                 raise BundleError(f"row {number} is {_shown(row)}: this bundle takes {wanted}")
-        columns = [
-            [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
-            for texts in (list(map(safe_text, column)) for column in zip(*rows, strict=True))
-        ]
-        room = self.max_seq_length - self._template.num_special_tokens
-        return [self._template.wrap(*truncate(texts, room)) for texts in zip(*columns, strict=True)]
+        texts = [list(map(safe_text, column)) for column in zip(*rows, strict=True)]
+        encodings = [self._tokenizer.encode_batch(column, add_special_tokens=False) for column in texts]
+        kinds = {"token_classification": self._encode_words, "question_answering": self._encode_question}
+        encode = kinds.get(self.kind, self._encode_texts)
+        return [encode(*row) for row in zip(zip(*texts, strict=True), zip(*encodings, strict=True), strict=True)]
 
-    def _logits(self, encoded: Sequence[tuple[list[int], list[int]]], batch_size: int) -> np.ndarray:
+    def _encode_texts(self, texts: Sequence[str], encodings: Sequence[tokenizers.Encoding]) -> Encoded:
+        cut = truncate(
+            [encoding.ids for encoding in encodings], self.max_seq_length - self._template.num_special_tokens
+        )
+        return Encoded([self._template.wrap(*cut)], lambda logits: self._classify(logits[0]))
+
+    def _encode_words(self, texts: Sequence[str], encodings: Sequence[tokenizers.Encoding]) -> Encoded:
+        (text,), (encoding,) = texts, encodings
+        room = self.max_seq_length - self._template.num_special_tokens
+        words, before = split_words(text), len(self._template.ids[0])
+        tokens = [before + token if token >= 0 else -1 for token in first_tokens(encoding.offsets[:room], words)]
+
+        def decode(logits: list[np.ndarray]) -> WordLabels:
+            labels, scores = label_words(logits[0], tokens, self.labels)
+            entities = find_entities(text, words, labels, scores)
+            return WordLabels([text[start:end] for start, end in words], labels, entities)
+
+        return Encoded([self._template.wrap(encoding.ids[:room])], decode)
+
+    def _encode_question(self, texts: Sequence[str], encodings: Sequence[tokenizers.Encoding]) -> Encoded:
+        question, context = encodings
+        settings = dict(self.description["answers"])
+        room = {"max_seq_length": self.max_seq_length, "doc_stride": settings.pop("doc_stride")}
+        windows = question_windows(self._template, question.ids, context.ids, **room)
+
+        def decode(logits: list[np.ndarray]) -> Answer:
+            parts = [
+                (values, window.first, context.offsets[window.start : window.end])
+                for values, window in zip(logits, windows, strict=True)
+            ]
+            return best_answer(texts[1], parts, **settings)
+
+        return Encoded([(window.ids, window.type_ids) for window in windows], decode)
+
+    def _logits(self, encoded: Sequence[tuple[list[int], list[int]]], batch_size: int) -> list[np.ndarray]:
+        """Logits of each row, without those of its padding."""
         lengths = np.array([len(ids) for ids, _ in encoded])
         order = np.argsort(-lengths, kind="stable")
-        parts = []
+        found: list[np.ndarray] = [np.empty(0)] * len(encoded)
         for start in range(0, len(order), batch_size):
-            batch = [encoded[i] for i in order[start : start + batch_size]]
+            rows = order[start : start + batch_size]
+            batch = [encoded[i] for i in rows]
             padded = -(-len(batch[0][0]) // _LENGTH_STEP) * _LENGTH_STEP
             with self._lock:
-                parts.append(self._run(collate(batch, min(padded, self.max_seq_length), self.description)))
-        logits = np.concatenate(parts).astype(np.float64)  # [n, c]
-        if not np.isfinite(logits).all():
-            raise BundleError(f"{self.folder}: the model computes values that are not finite: export it again")
-        return logits[np.argsort(order)]
+                logits = self._run(collate(batch, min(padded, self.max_seq_length), self.description))
+            if not np.isfinite(logits).all():
+                raise BundleError(f"{self.folder}: the model computes values that are not finite: export it again")
+            for i, values in zip(rows, logits.astype(np.float64), strict=True):
+                found[i] = cut_padding(values, lengths[i], self.kind)
+        return found
 
-    def _prediction(self, logits: np.ndarray) -> Prediction:
+    def _classify(self, logits: np.ndarray) -> Prediction:
         if not self.labels:
             return Prediction(None, float(logits[0]), {})
-        weights = np.exp(logits - logits.max())
-        scores = dict(zip(self.labels, (weights / weights.sum()).tolist(), strict=True))
+        scores = dict(zip(self.labels, softmax(logits).tolist(), strict=True))
         label = self.labels[int(logits.argmax())]
         return Prediction(label, scores[label], scores)
 
@@ -282,229 +227,6 @@ def _shown(value: object) -> str:
     """A value in a message: one line, cut to 60 characters."""
     shown = " ".join(repr(value).split())
     return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-def collate(
-    rows: Sequence[tuple[list[int], list[int]]], seq_length: int, description: dict[str, Any]
-) -> dict[str, np.ndarray]:
-    """Pad rows to one batch.
-
-    Args:
-        rows: ids and token type ids.
-        seq_length: tokens to pad to.
-        description: the bundle's, which knows the padding token.
-
-    Returns:
-        The graph's inputs, int64 `[b, s]`.
-    """
-    shape = (len(rows), seq_length)
-    input_ids = np.full(shape, description["pad_token_id"], dtype=np.int64)
-    token_type_ids, mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    for i, (ids, type_ids) in enumerate(rows):
-        input_ids[i, : len(ids)] = ids
-        token_type_ids[i, : len(ids)] = type_ids
-        mask[i, : len(ids)] = 1
-    return dict(zip(INPUTS, (input_ids, token_type_ids, mask), strict=True))
-
-
-def read_bundle(folder: Path) -> dict[str, Any]:
-    """Read `bundle.json` and check every file of the bundle against it.
-
-    Args:
-        folder: the bundle.
-
-    Returns:
-        What `bundle.json` says.
-
-    Raises:
-        BundleError: no bundle, or one with a file that is missing, cut off or altered.
-    """
-    path = folder / BUNDLE_FILE
-    again = "copy the bundle again, or export it again"
-    if not path.is_file():
-        raise BundleError(f"{folder}: no {BUNDLE_FILE} in it: name a folder that 'dynabert export' has made")
-    try:
-        description = json.loads(path.read_bytes())
-        checksum = description.pop("checksum")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise BundleError(f"{path}: damaged: {again}") from None
-    if description.get("format_version") != FORMAT_VERSION:
-        raise BundleError(f"{path}: not format version {FORMAT_VERSION}: it comes from another dynabert_paddle")
-    if checksum != digest(description):
-        raise BundleError(f"{path}: altered since the export: {again}")
-    files = description.get("files")
-    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
-        raise BundleError(f"{path}: damaged: {again}")
-    for name, expected in files.items():
-        if os.path.basename(name) != name:
-            raise BundleError(f"{path}: names '{name}', which is outside the bundle: {again}")
-        try:
-            if not (folder / name).is_file():
-                raise BundleError(f"{folder / name}: missing: {again}")
-            if (folder / name).stat().st_size != expected.get("bytes"):
-                raise BundleError(f"{folder / name}: cut off or altered since the export: {again}")
-            if file_digest(folder / name) != expected.get("sha256"):
-                raise BundleError(f"{folder / name}: altered since the export: {again}")
-        except OSError as error:
-            raise BundleError(f"{folder / name}: cannot be read: {error.strerror}") from None
-    return description
-
-
-def digest(description: dict[str, Any]) -> str:
-    """Hash what `bundle.json` says, apart from this hash.
-
-    Args:
-        description: its content.
-
-    Returns:
-        SHA-256 in hexadecimal.
-    """
-    return hashlib.sha256(json.dumps(description, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Hash a file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        SHA-256 in hexadecimal.
-    """
-    hashed = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            hashed.update(block)
-    return hashed.hexdigest()
-
-
-def open_engine(
-    folder: Path, description: dict[str, Any], *, device: str = "cpu", num_threads: int | None = None
-) -> Engine:
-    """Load a bundle's graph into its runtime.
-
-    Args:
-        folder: the bundle.
-        description: what its `bundle.json` says: the format and the precision count.
-        device: `cpu`, `gpu` or `gpu:N`.
-        num_threads: CPU threads; all cores that the process may use where not given.
-
-    Returns:
-        A function from a batch, arrays by input name, to `[b, c]` logits.
-
-    Raises:
-        BundleError: the runtime is not installed, or cannot run this format, or there is no such device.
-    """
-    if not re.fullmatch(r"cpu|gpu(:\d+)?", device):
-        raise BundleError(f"device '{device}' is not one of cpu, gpu, gpu:N")
-    if num_threads is not None and num_threads < 1:
-        raise BundleError(f"num_threads is at least 1, not {num_threads}")
-    if num_threads is None:
-        num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    kind = description["format"]
-    if kind == "lite":
-        raise BundleError(f"{folder}: a Paddle Lite bundle: run it with 'python {folder / 'infer_lite.py'}'")
-    module = "onnxruntime" if kind == "onnx" else "paddle"
-    try:
-        open_graph = _open_onnx if kind == "onnx" else _open_paddle
-        return open_graph(folder, description, device, num_threads)
-    except ImportError as error:
-        if error.name and error.name.partition(".")[0] == module:
-            package = "paddlepaddle" if module == "paddle" else module
-            raise BundleError(f"{folder}: format {kind} needs {module}: run 'pip install {package}'") from None
-        raise
-
-
-def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_threads: int) -> Engine:
-    # Paddle reads it once, when it is imported, and takes a single thread where it is not set.
-    os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
-    with quiet():
-        import paddle
-        from paddle import inference
-
-    if description["format"] == "pir" and paddle.__version__.startswith("2."):
-        raise BundleError(f"{folder}: format pir needs Paddle 3, this is {paddle.__version__}: export with paddle")
-    graph = "model.json" if description["format"] == "pir" else "model.pdmodel"
-    config = inference.Config(str(folder / graph), str(folder / "model.pdiparams"))
-    config.disable_glog_info()
-    if graph == "model.pdmodel":  # Paddle 3.1 cannot load a PIR graph with it
-        config.enable_memory_optim()
-    name, _, index = device.partition(":")
-    if name == "gpu":
-        if not paddle.is_compiled_with_cuda():
-            raise BundleError(f"device '{device}': the installed Paddle is a CPU build: use cpu")
-        if description["precision"] in ("int8", "bf16"):
-            raise BundleError(f"{folder}: {description['precision']} runs through oneDNN, on CPUs alone: use cpu")
-        config.enable_use_gpu(256, int(index or 0))
-    else:
-        config.disable_gpu()
-        config.set_cpu_math_library_num_threads(num_threads)
-        config.enable_mkldnn()
-        config.set_mkldnn_cache_capacity(16)  # shapes; without a bound every new shape stays in memory
-        if description["precision"] == "bf16":
-            with quiet():
-                config.enable_mkldnn_bfloat16()
-        elif description["precision"] == "int8":
-            config.enable_mkldnn_int8()
-    try:
-        with quiet():
-            predictor = inference.create_predictor(config)
-    except Exception as error:  # Paddle's errors are C++ traces of many lines
-        lines = [line for line in str(error).splitlines() if "Error" in line] or [type(error).__name__]
-        raise BundleError(f"{folder}: Paddle {paddle.__version__} cannot load it: {lines[-1].strip()[:200]}") from None
-    names = predictor.get_input_names()
-    output = predictor.get_output_names()[0]
-    process_threads = int(os.environ["OMP_NUM_THREADS"].partition(",")[0])
-
-    def run(batch: dict[str, np.ndarray]) -> np.ndarray:
-        for name in names:
-            predictor.get_input_handle(name).copy_from_cpu(batch[name])
-        predictor.run()
-        # A predictor sets it for the whole process, where a training would go on with other sums in another order.
-        paddle.base.core.set_num_threads(process_threads)
-        return predictor.get_output_handle(output).copy_to_cpu()
-
-    return run
-
-
-def _open_onnx(folder: Path, description: dict[str, Any], device: str, num_threads: int) -> Engine:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.log_severity_level = 3
-    name, _, index = device.partition(":")
-    if name == "cpu":
-        providers = ["CPUExecutionProvider"]
-    elif "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        providers = [("CUDAExecutionProvider", {"device_id": int(index or 0)})]
-    else:  # it would take the CPU and say nothing
-        raise BundleError(f"device '{device}': the installed ONNX Runtime is a CPU build: use cpu")
-    try:
-        session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=providers)
-    except Exception as error:  # whatever the runtime meets
-        reason = " ".join(str(error).split())[:200]
-        raise BundleError(f"{folder}: ONNX Runtime {onnxruntime.__version__} cannot load it: {reason}") from None
-    names = [graph_input.name for graph_input in session.get_inputs()]
-    return lambda batch: session.run(None, {name: batch[name] for name in names})[0]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what C++ code prints out of the results and off the terminal; Python cannot catch that by itself."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        yield
-    finally:
-        for descriptor, copy in zip((1, 2), kept, strict=True):
-            os.dup2(copy, descriptor)
-            os.close(copy)
-        os.close(null)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -516,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(description="Predict labels with the bundle that this file lies in.")
+    parser = argparse.ArgumentParser(description="Predict with the bundle that this file lies in.")
     parser.add_argument("text", nargs="*", help="a text; for a task of pairs two of them")
     parser.add_argument("-i", "--input_file", help="one text a line; for pairs two, with a TAB between them")
     parser.add_argument("--json", action="store_true", help="print JSON lines with every class's probability")
@@ -537,11 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 rows = [options.text]
             for prediction in bundle.stream(rows):
                 if options.json:
-                    print(json.dumps(vars(prediction), ensure_ascii=False))
-                elif prediction.label is None:
-                    print(f"{prediction.score:.4f}")
+                    print(json.dumps(asdict(prediction), ensure_ascii=False))
                 else:
-                    print(f"{prediction.label}\t{prediction.score:.4f}")
+                    print("\t".join(prediction.cells))
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; Python would complain once more when it closes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

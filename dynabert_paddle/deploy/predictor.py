@@ -6,9 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dynabert_paddle.deploy.infer import Bundle, BundleError, Prediction
+from dynabert_paddle.deploy.bundle_files import BundleError
+from dynabert_paddle.deploy.decode import Answer, Prediction, WordLabels
+from dynabert_paddle.deploy.infer import Bundle
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime import set_cpu_environment
+
+AnyPrediction = Prediction | WordLabels | Answer
 
 
 class Predictor:
@@ -34,14 +38,24 @@ class Predictor:
         return self._bundle.labels
 
     @property
+    def kind(self) -> str:
+        """What is predicted: classification, regression, token_classification or question_answering."""
+        return self._bundle.kind
+
+    @property
+    def task_name(self) -> str:
+        """The task that the model was trained for; 'custom' where the model does not say."""
+        return self._bundle.description["task"].get("name", "custom")
+
+    @property
     def takes_pairs(self) -> bool:
-        """Whether the task has pairs of texts."""
+        """Whether the task has pairs of texts; a question and its context are one."""
         return self._bundle.takes_pairs
 
     def __call__(
         self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, batch_size: int = 32
-    ) -> list[Prediction]:
-        """Predict for texts, or pairs of texts.
+    ) -> list[AnyPrediction]:
+        """Predict for texts, pairs of texts, or questions and their contexts.
 
         Args:
             texts: one text a row, or a single text; longer ones than the bundle's length are cut.
@@ -58,7 +72,7 @@ class Predictor:
         with as_dynabert_error():
             return self._bundle.predict(texts, pairs, batch_size=batch_size)
 
-    def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[Prediction]:
+    def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[AnyPrediction]:
         """Predict for any number of rows in constant memory.
 
         Args:

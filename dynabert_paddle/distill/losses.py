@@ -20,16 +20,16 @@ class DistillationLoss:
         lambda_hidden: weight of the sum of mean squared errors over the input of each kept layer and the final output.
         temperature: divides both sides' logits; the logit loss is multiplied by its square, so that the size of the
             gradients does not depend on it (Hinton et al., 2015).
-        regression: the logits are values, not classes.
+        kind: of the task: values are compared by their squared error, and the labels of padding do not count.
     """
 
     def __init__(
-        self, *, lambda_logit: float, lambda_hidden: float, temperature: float = 1.0, regression: bool = False
+        self, *, lambda_logit: float, lambda_hidden: float, temperature: float = 1.0, kind: str = "classification"
     ) -> None:
         self.lambda_logit = lambda_logit
         self.lambda_hidden = lambda_hidden
         self.temperature = temperature
-        self.regression = regression
+        self.kind = kind
 
     def __call__(
         self, student: SupernetOutput, teacher: SupernetOutput, subnet: Subnet, *, rows: Tensor | None = None
@@ -60,12 +60,16 @@ class DistillationLoss:
                 f"distil from a model that was fine-tuned for the same labels"
             )
         # PaddleSlim divides all that it compares by the temperature, and only logits shall be softened.
-        outputs = {"student": {"logits": student.logits}, "teacher": {"logits": teacher.logits}}
+        counted = rows if self.kind == "token_classification" else None
+        outputs = {
+            "student": {"logits": pick_rows(student.logits, counted)},
+            "teacher": {"logits": pick_rows(teacher.logits, counted)},
+        }
         for index, (hidden, target) in enumerate(zip(student.hidden_states, targets, strict=True)):
             outputs["student"][f"hidden_{index}"] = pick_rows(hidden, rows)
             outputs["teacher"][f"hidden_{index}"] = pick_rows(target, rows)
         combined = _combined_loss(
-            len(targets), self.lambda_logit, self.lambda_hidden, self.temperature, self.regression
+            len(targets), self.lambda_logit, self.lambda_hidden, self.temperature, self.kind == "regression"
         )
         parts = combined(outputs, None)
         logit = next(value for name, value in parts.items() if "_logits_" in name)
@@ -85,7 +89,7 @@ def token_rows(attention_mask: Tensor) -> Tensor:
 
 
 def pick_rows(hidden: Tensor, rows: Tensor | None) -> Tensor:
-    """Take the hidden states of some tokens.
+    """Take the hidden states, or the logits, of some tokens.
 
     Args:
         hidden: `[b, s, d]`.

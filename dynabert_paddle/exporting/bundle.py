@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from dynabert_paddle import runtime
-from dynabert_paddle.deploy import infer
+from dynabert_paddle.data.kinds import KINDS
+from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
+from dynabert_paddle.deploy import bundle_files, decode, encode, engines, infer
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.exporting.lite import write_tokenizer
 from dynabert_paddle.exporting.run import summarize
 from dynabert_paddle.folder import write_json
+from dynabert_paddle.structure import num_positions
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.tokenizer import Tokenizer
+
+# Imports that a script of its own has no use for, or has once at its top.
+_LEFT_OUT = ("dynabert_paddle.deploy", "__future__")
 
 _README = """# {task}: {what}
 
@@ -32,11 +40,25 @@ pip install {packages}
 | format, precision | {format}, {precision} |
 | longest input | {max_seq_length} tokens; longer texts are cut |
 | inputs | `input_ids`, `token_type_ids`, `attention_mask`, int64 [batch, length], feed them by name |
-| output | float32 [batch, {num_outputs}], logits |
+| output | float32 {output}, logits |
 | checked against its source | {checked} |
 
 `bundle.json` holds the same for machines, with the SHA-256 of every file: copy the folder as a whole.
 """
+
+
+_SENTENCES = {
+    "classification": "A text classifier.",
+    "regression": "A text scorer: it predicts one value.",
+    "token_classification": "It labels the words of a text, and finds what several of them make up.",
+    "question_answering": "It finds the answer to a question, the first text, in a context, the second text.",
+}
+_OUTPUTS = {
+    "classification": "[batch, {}]",
+    "regression": "[batch, 1]",
+    "token_classification": "[batch, length, {}]",
+    "question_answering": "[batch, 2, length]: that the answer begins, and that it ends at a token",
+}
 
 
 def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length: int) -> dict[str, Any]:
@@ -62,20 +84,21 @@ def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length:
         )
     metadata, config = supernet.metadata, supernet.model.config
     task = metadata.task
-    regression = task.get("kind") == "regression"
-    labels = [] if regression else [str(label) for label in task.get("labels") or _labels_of(config)]
-    if not regression and len(labels) != config.num_labels:
+    kind = KINDS[task.get("kind", "classification")]
+    labels = [] if kind.num_outputs else [str(label) for label in task.get("labels") or _labels_of(config)]
+    if labels and len(labels) != config.num_labels:
         raise ModelError(f"the model has {config.num_labels} outputs and {len(labels)} labels: fine-tune it again")
     return {
-        "format_version": infer.FORMAT_VERSION,
+        "format_version": bundle_files.FORMAT_VERSION,
         "format": format,
         "precision": precision,
         "task": {key: task[key] for key in ("name", "kind", "metrics") if key in task},
         "labels": labels,
+        **({"answers": {name: task[name] for name in ANSWER_SETTINGS}} if "doc_stride" in task else {}),
         "pair": bool(task.get("text_pair_column")),
         "max_seq_length": max_seq_length,
-        "max_positions": getattr(config, "max_position_embeddings", max_seq_length),
-        "inputs": list(infer.INPUTS),
+        "max_positions": num_positions(config),
+        "inputs": list(engines.INPUTS),
         "vocab_size": config.vocab_size,
         "pad_token_id": supernet.tokenizer.pad_token_id,
         "subnet": metadata.subnet.get("name", supernet.search_space().name(supernet.full)),
@@ -85,7 +108,7 @@ def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length:
 
 
 def write_tokenizer_files(supernet: Supernet, folder: Path, *, format: str) -> None:
-    """Write what the bundle tokenizes with, and the script that runs it.
+    """Write what the bundle tokenizes with, and the scripts that run it.
 
     Args:
         supernet: the model to export.
@@ -93,11 +116,25 @@ def write_tokenizer_files(supernet: Supernet, folder: Path, *, format: str) -> N
         format: Paddle Lite's tokenizer is pure Python.
     """
     supernet.tokenizer.save_pretrained(folder)
-    script = "infer.py"
     if format == "lite":
         write_tokenizer(folder)
-        script = "infer_lite.py"
-    shutil.copyfile(Path(infer.__file__).with_name(script), folder / script)
+        shutil.copyfile(Path(infer.__file__).with_name("infer_lite.py"), folder / "infer_lite.py")
+        return
+    (folder / "infer.py").write_text(_one_script(bundle_files, decode, encode, engines, infer), encoding="utf-8")
+
+
+def _one_script(*modules: ModuleType) -> str:
+    """Join modules to a file that needs none of them: the last one's docstring, then all that they define."""
+    parts = []
+    for module in modules:
+        source = Path(module.__file__).read_text(encoding="utf-8")
+        lines, (docstring, *body) = source.splitlines(), ast.parse(source).body
+        own = [node for node in body if isinstance(node, ast.ImportFrom) and node.module.startswith(_LEFT_OUT)]
+        for node in reversed([docstring, *own]):
+            del lines[node.lineno - 1 : node.end_lineno]
+        parts.append("\n".join(lines).strip())
+    head = f'"""{docstring.value.value}"""\n\nfrom __future__ import annotations'
+    return "\n\n\n".join([head, *parts]) + "\n"
 
 
 def seal(folder: Path, description: Mapping[str, Any]) -> None:
@@ -109,11 +146,11 @@ def seal(folder: Path, description: Mapping[str, Any]) -> None:
     """
     (folder / "README.md").write_text(_readme(description), encoding="utf-8")
     files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": infer.file_digest(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": bundle_files.file_digest(path)}
         for path in sorted(folder.iterdir())
     }
     content = {**description, "files": files}
-    write_json(folder / infer.BUNDLE_FILE, {**content, "checksum": infer.digest(content)})
+    write_json(folder / bundle_files.BUNDLE_FILE, {**content, "checksum": bundle_files.digest(content)})
 
 
 def _labels_of(config) -> list[str]:
@@ -130,17 +167,18 @@ def _readme(description: Mapping[str, Any]) -> str:
     packages = runtimes.get(format, f"paddlepaddle=={versions.get('paddlepaddle', '3.1.1')}")
     script = "infer_lite.py" if lite else "infer.py"
     task = description["task"].get("name", "model")
+    kind = description["task"].get("kind", "classification")
     return _README.format(
         task=task,
         what="Paddle Lite" if lite else {"onnx": "ONNX"}.get(format, "Paddle Inference"),
-        sentence="A text classifier." if description["labels"] else "A text scorer.",
+        sentence=_SENTENCES[kind],
         packages=packages + (' "numpy<2"' if lite else " numpy tokenizers"),
         command=f'python {script} "one text"' + (' "another text"' if description["pair"] else ""),
-        labels=", ".join(description["labels"]) or "none: one value is predicted",
+        labels=", ".join(description["labels"]) or "none",
         subnet=description["subnet"],
         format=format,
         precision=description["precision"],
         max_seq_length=description["max_seq_length"],
-        num_outputs=len(description["labels"]) or 1,
+        output=_OUTPUTS[kind].format(len(description["labels"])),
         checked=summarize(description["verification"]),
     )

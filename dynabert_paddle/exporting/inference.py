@@ -11,8 +11,9 @@ import paddle
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
-from dynabert_paddle.deploy.infer import INPUTS
+from dynabert_paddle.deploy.engines import INPUTS
 from dynabert_paddle.exporting.program import rewrite, strip_call_stacks
+from dynabert_paddle.structure import join_logits
 from dynabert_paddle.supernet.supernet import Supernet
 
 
@@ -23,11 +24,19 @@ class _Graph(nn.Layer):
         super().__init__()
         self.model = supernet.model
         self.takes = supernet.input_names
+        self.of_tokens = type(supernet.model).__name__.endswith("ForTokenClassification")
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor) -> Tensor:
         given = {"input_ids": input_ids, "token_type_ids": token_type_ids, "attention_mask": attention_mask}
-        output = self.model(**{name: value for name, value in given.items() if name in self.takes})
-        return output[0] if isinstance(output, (tuple, list)) else output
+        for name in sorted(given.keys() - self.takes):
+            # An input that nothing uses would not be in the graph.
+            given["input_ids"] = given["input_ids"] + (given[name] - given[name])
+        taken = {name: value for name, value in given.items() if name in self.takes}
+        if not self.of_tokens:
+            return join_logits(self.model(**taken))
+        # Paddle cannot convert the returns of RoBERTa's own forward. Without dropout every class's computes this.
+        states = getattr(self.model, self.model.base_model_prefix)(**taken)
+        return self.model.classifier(states[0] if isinstance(states, (tuple, list)) else states)
 
 
 def save_graph(supernet: Supernet, folder: Path) -> None:

@@ -33,7 +33,7 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
     Raises:
         DynabertError: with the reason in one line; no bundle was written.
     """
-    from dynabert_paddle.deploy.infer import BUNDLE_FILE
+    from dynabert_paddle.deploy.bundle_files import BUNDLE_FILE
     from dynabert_paddle.exporting import bundle
     from dynabert_paddle.folder import MARKER_FILE, check_absent, write_folder
     from dynabert_paddle.supernet.extract import extract
@@ -45,6 +45,11 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
     max_seq_length = _max_seq_length(supernet, job["max_seq_length"])
     kind = {"format": job["format"], "precision": job["precision"]}
     description = bundle.describe(supernet, **kind, max_seq_length=max_seq_length)
+    if job["format"] == "lite" and description["task"].get("kind") in ("token_classification", "question_answering"):
+        raise UsageError(
+            f"format lite is for tasks of whole texts, this model is for {description['task']['kind']}: "
+            f"export with --format paddle, pir or onnx"
+        )
     verification: dict[str, Any] = {}
 
     def write(folder: Path) -> None:
@@ -68,8 +73,10 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _max_seq_length(supernet, wanted: int | None) -> int:
+    from dynabert_paddle.structure import num_positions
+
     length = supernet.metadata.task.get("max_seq_length", TaskConfig.max_seq_length) if wanted is None else wanted
-    positions = getattr(supernet.model.config, "max_position_embeddings", length)
+    positions = num_positions(supernet.model.config)
     texts = 2 if supernet.metadata.task.get("text_pair_column") else 1
     least = supernet.tokenizer.num_special_tokens(texts) + texts if supernet.tokenizer else 1
     if wanted is not None and not least <= wanted <= positions:
@@ -124,7 +131,7 @@ def _make_graph(supernet, description: dict[str, Any], folder: Path, data: dict[
                 quantize_dynamic(Path(scratch) / "model.onnx", model)
         else:
             return _make_lite(supernet, description, folder, Path(scratch))
-    from dynabert_paddle.deploy.infer import open_engine
+    from dynabert_paddle.deploy.engines import open_engine
 
     engine = open_engine(folder, description)
     return lambda batches: [engine(batch) for batch in batches]

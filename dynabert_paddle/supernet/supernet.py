@@ -14,6 +14,7 @@ from paddle import Tensor, nn
 from dynabert_paddle import backbone
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.folder import METADATA_FILE, Metadata, read_metadata, write_folder, write_metadata
+from dynabert_paddle.structure import check_logits, find_encoder, join_logits
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS, SearchSpace, Subnet
 from dynabert_paddle.supernet.elastic import ElasticEncoder, EncoderCall, count_elastic, encoder_call, slice_parameter
 from dynabert_paddle.tokenizer import Tokenizer
@@ -26,7 +27,8 @@ class SupernetOutput(NamedTuple):
     """What a sub-network computes.
 
     Args:
-        logits: `[b, c]` for c classes.
+        logits: `[b, c]` for c classes of a sequence, `[b, s, c]` for those of its tokens, `[b, 2, s]` for starts and
+            ends of answers.
         hidden_states: the input of each kept layer and the final output, `[b, s, d]` each.
     """
 
@@ -35,7 +37,7 @@ class SupernetOutput(NamedTuple):
 
 
 class Supernet(nn.Layer):
-    """A PaddleNLP sequence classifier whose encoder runs any sub-network.
+    """A PaddleNLP model for sequences, tokens or answers, whose encoder runs any sub-network.
 
     The model keeps its own parameters under its own names: its full-size weights load in plain PaddleNLP.
 
@@ -45,19 +47,22 @@ class Supernet(nn.Layer):
         metadata: where the model comes from and what it was trained for.
 
     Raises:
-        ModelError: a model without an encoder that can be made elastic.
+        ModelError: a model without an encoder that can be made elastic, or without logits for a text.
     """
 
     def __init__(self, model: nn.Layer, tokenizer: Tokenizer | None = None, metadata: Metadata | None = None) -> None:
         super().__init__()
-        self._encoder_path = backbone.find_encoder(model)
+        self._encoder_path = find_encoder(model)
         owner, name = _owner(model, self._encoder_path)
         if not isinstance(getattr(owner, name), ElasticEncoder):
+            check_logits(model)
             setattr(owner, name, ElasticEncoder(getattr(owner, name)))
         self.model = model
         self.tokenizer = tokenizer
         self.metadata = metadata or Metadata()
-        self.input_names = frozenset(inspect.signature(model.forward).parameters)
+        # RoBERTa has one type of token, whatever a tokenizer calls the second text.
+        unused = {"token_type_ids"} if getattr(model.config, "type_vocab_size", 2) < 2 else set()
+        self.input_names = frozenset(inspect.signature(model.forward).parameters) - unused
 
     @property
     def encoder(self) -> ElasticEncoder:
@@ -121,8 +126,9 @@ class Supernet(nn.Layer):
 
     def _call_model(self, call: EncoderCall, inputs: dict[str, Tensor]) -> Tensor:
         with encoder_call(call):
-            output = self.model(**{name: value for name, value in inputs.items() if name in self.input_names})
-        return output[0] if isinstance(output, (tuple, list)) else output
+            return join_logits(
+                self.model(**{name: value for name, value in inputs.items() if name in self.input_names})
+            )
 
     def search_space(
         self, *, width_mults: Sequence[float] | None = None, depth_mults: Sequence[float] = DEPTH_MULTS
@@ -157,7 +163,12 @@ class Supernet(nn.Layer):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, *, labels: tuple[str, ...] | None = None, num_labels: int | None = None
+        cls,
+        name_or_path: str | Path,
+        *,
+        labels: tuple[str, ...] | None = None,
+        num_labels: int | None = None,
+        head: str | None = None,
     ) -> Supernet:
         """Load any model folder of this project's, PaddleNLP's or Hugging Face's, or a name on PaddleNLP's hub.
 
@@ -165,20 +176,23 @@ class Supernet(nn.Layer):
             name_or_path: a built-in name such as `minilm-l6`, a folder, or a hub name.
             labels: the task's labels, where the classifier shall be a new one for them.
             num_labels: outputs of the classifier; the folder's own where not given.
+            head: `ForSequenceClassification`, `ForTokenClassification` or `ForQuestionAnswering`; the folder's own
+                where not given, and the first for a folder of none of them.
 
         Returns:
             The supernet, in training mode. What the folder lacks of a head has new weights.
 
         Raises:
             ModelError: a folder that cannot be loaded, or a model that cannot be made elastic.
+            UsageError: there is no such head.
         """
         folder = backbone.find_backbone(name_or_path)
         if folder is None:
-            model = backbone.load_from_hub(str(name_or_path), labels=labels, num_labels=num_labels)
+            model = backbone.load_from_hub(str(name_or_path), labels=labels, num_labels=num_labels, head=head)
             return cls(model, Tokenizer.from_pretrained(name_or_path))
         metadata = read_metadata(folder)
         supernet = cls(
-            backbone.build_model(folder, labels=labels, num_labels=num_labels),
+            backbone.build_model(folder, labels=labels, num_labels=num_labels, head=head),
             Tokenizer.from_pretrained(folder),
             metadata,
         )
@@ -190,7 +204,7 @@ class Supernet(nn.Layer):
                 raise ModelError(f"{folder}: config.json describes a smaller model than {METADATA_FILE}") from None
             resize_layers(supernet.encoder, shape)
         fresh = backbone.load_weights(supernet.model, folder)
-        if fresh and metadata.stage and num_labels is None:
+        if fresh and metadata.stage and num_labels is None and head is None:
             raise ModelError(
                 f"{folder}: '{fresh[0]}' is missing or of another shape: the folder is damaged, copy it again"
             )
@@ -211,6 +225,7 @@ class Supernet(nn.Layer):
         """
         full = self.full
         metadata = self.metadata.replace(heads=full.heads, neurons=full.neurons)
+        self.model.config.architectures = [type(self.model).__name__]
 
         def write(partial: Path) -> None:
             self.model.config.to_json_file(str(partial / "config.json"))

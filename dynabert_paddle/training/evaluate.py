@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import paddle
 
 from dynabert_paddle.data.features import Features, sequential_batches
-from dynabert_paddle.data.metrics import compute_metrics
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
@@ -19,7 +18,7 @@ from dynabert_paddle.training.split import tokenize_examples
 
 def predict_logits(
     supernet: Supernet, features: Features, subnets: Iterable[Subnet], *, batch_size: int = 64
-) -> list[np.ndarray]:
+) -> list[Sequence[np.ndarray]]:
     """Run sub-networks over all examples, in evaluation mode.
 
     Args:
@@ -29,7 +28,8 @@ def predict_logits(
         batch_size: examples at a time.
 
     Returns:
-        For each sub-network `[n, c]` logits, in the examples' order.
+        For each sub-network its logits, in the examples' order: `[n, c]`, or for the labels of tokens and for answers
+        one array an example.
     """
     subnets = list(subnets)
     logits: list[list[np.ndarray]] = [[] for _ in subnets]
@@ -46,8 +46,7 @@ def predict_logits(
                 logits[index].append(output.logits.astype("float32").numpy())
     if was_training:
         supernet.train()
-    order = np.argsort(np.concatenate(batches))
-    return [np.concatenate(rows)[order] for rows in logits]
+    return [features.restore(batches, rows) for rows in logits]
 
 
 def evaluate_subnets(
@@ -72,7 +71,7 @@ def evaluate_subnets(
     """
     names = tuple(metrics)
     logits = predict_logits(supernet, features, subnets.values(), batch_size=batch_size)
-    return {name: compute_metrics(names, rows, features.labels) for name, rows in zip(subnets, logits, strict=True)}
+    return {name: features.score(names, rows) for name, rows in zip(subnets, logits, strict=True)}
 
 
 def evaluate_grid(

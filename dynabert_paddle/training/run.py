@@ -9,7 +9,7 @@ from typing import Any
 
 from dynabert_paddle.config import STAGES, Config, TaskConfig, lasting_settings
 from dynabert_paddle.data.tasks import Task, load_task
-from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.errors import DataError, DynabertError, UsageError
 from dynabert_paddle.folder import (
     METADATA_FILE,
     check_absent,
@@ -56,6 +56,7 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
     try:
         for name in config.stages:
             _check_finished(output_dir / name, getattr(config, name))
+            _check_augmented(name, getattr(config, name))
         _keep_config(output_dir / CONFIG_FILE, config)
         for name in config.stages:
             folder = output_dir / name
@@ -155,11 +156,13 @@ def check_trained(supernet: Supernet, task: Task, source: str | Path) -> None:
     """
     if not supernet.metadata.stage:
         raise UsageError(f"{source} is not a model that 'dynabert finetune' has made: begin with that")
-    num_outputs = len(task.labels) or 1
-    if supernet.model.config.num_labels != num_outputs:
+    what = f"task {task.name!r} needs"
+    hint = "name the task and the data that it was fine-tuned on"
+    if not type(supernet.model).__name__.endswith(task.head):
+        raise UsageError(f"{source} is a {type(supernet.model).__name__} and {what} a ...{task.head}: {hint}")
+    if supernet.model.config.num_labels != task.num_outputs:
         raise UsageError(
-            f"{source} has {supernet.model.config.num_labels} outputs and task {task.name!r} needs {num_outputs}: "
-            f"name the task and the data that it was fine-tuned on"
+            f"{source} has {supernet.model.config.num_labels} outputs and {what} {task.num_outputs}: {hint}"
         )
 
 
@@ -198,6 +201,13 @@ def _check_finished(folder: Path, settings: Any) -> None:
                 f"{folder} was made with {key} = {before[key]}, this run has {value}: name another output_dir, "
                 f"or remove {folder} and the stages after it"
             )
+
+
+def _check_augmented(name: str, settings: Any) -> None:
+    """Tell before the first stage what would else end a later one."""
+    path = getattr(settings, "augmented_file", None)
+    if path and not Path(path).expanduser().is_file():
+        raise DataError(f"{path}: no such file; make it with 'dynabert augment', or leave out {name}.augmented_file")
 
 
 def _keep_config(path: Path, config: Config) -> None:

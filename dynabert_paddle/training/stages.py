@@ -64,7 +64,7 @@ def finetune(
     config = config or FinetuneConfig()
     runtime.set_seed(config.seed)
     supernet = Supernet.from_pretrained(
-        model_name_or_path, labels=task.labels, num_labels=len(task.labels) if task.labels else 1
+        model_name_or_path, labels=task.labels, num_labels=task.num_outputs, head=task.head
     )
     supernet.metadata = supernet.metadata.replace(task=describe_task(task, max_seq_length))
     full = {"w1.00d1.00": supernet.full}
@@ -97,11 +97,11 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
     """
     config = resolve_config(RewireConfig, asdict(config or RewireConfig()))
     per_batch = config.accumulation == "per_batch"
-    examples = task.train if per_batch else task.dev
-    features = tokenize_examples(examples, supernet)
+    examples = task.dev
     if per_batch:
-        _, held_out = hold_out(features, config.holdout_size, seed=config.seed)
-        features = features.select(held_out)
+        _, held_out = hold_out(task.train, config.holdout_size, seed=config.seed)
+        examples = task.train.select(held_out)
+    features = tokenize_examples(examples, supernet)
     batches = (
         features.collate(rows, supernet.pad_token_id)
         for rows in sequential_batches(features.lengths, config.per_device_eval_batch_size)
@@ -149,7 +149,7 @@ def train_width(
     """
     widths = {name: subnet for name, subnet in space.grid().items() if len(subnet.layers) == space.num_layers}
     config = config or WidthConfig()
-    step = distillation_step(supernet, teacher, widths, config, regression=not task.labels)
+    step = distillation_step(supernet, teacher, widths, config, kind=task.kind)
     return _train_stage(
         supernet,
         task,
@@ -193,7 +193,7 @@ def train_depth(
     """
     teacher = extract(supernet, supernet.full)
     config = config or DepthConfig()
-    step = distillation_step(supernet, teacher, space.grid(), config, regression=not task.labels)
+    step = distillation_step(supernet, teacher, space.grid(), config, kind=task.kind)
     return _train_stage(
         supernet,
         task,
@@ -271,12 +271,13 @@ def _train_stage(
 
     stage = Stage(name, step, evaluate, subnets, task.metrics[0], split.select_name)
     start = to_arrays(supernet.model)
+    data = (split.train.input_ids, split.train.offsets, split.train.targets)
     settings = {
         **lasting_settings(config),
         "stage": name,
         "sub-networks": list(subnets),
         "metrics": list(task.metrics),
-        "data": digest([split.train.input_ids, split.train.offsets, split.train.labels]),
+        "data": digest(array for array in data if array is not None),
         "model": digest(start.values()),
         "teacher": digest(to_arrays(teacher.model).values()) if teacher else "none",
     }

@@ -15,6 +15,7 @@ from paddle import Tensor
 
 from dynabert_paddle import runtime
 from dynabert_paddle.config import FinalConfig, WidthConfig
+from dynabert_paddle.data.token_classification import IGNORED
 from dynabert_paddle.distill.losses import DistillationLoss, token_rows
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, SupernetOutput
@@ -62,7 +63,7 @@ def label_step(supernet: Supernet, subnets: Mapping[str, Subnet], config: FinalC
 
 
 def distillation_step(
-    supernet: Supernet, teacher: Supernet, subnets: Mapping[str, Subnet], config: WidthConfig, *, regression: bool
+    supernet: Supernet, teacher: Supernet, subnets: Mapping[str, Subnet], config: WidthConfig, *, kind: str
 ) -> Step:
     """A step that distils the teacher, run once per batch, into sub-networks.
 
@@ -71,7 +72,7 @@ def distillation_step(
         teacher: what it learns from.
         subnets: its sub-networks by name, the largest first and the smallest last.
         config: the loss, and which of the sub-networks a step trains.
-        regression: the logits are values, not classes.
+        kind: of the task.
 
     Returns:
         The step.
@@ -80,7 +81,7 @@ def distillation_step(
         lambda_logit=config.lambda_logit,
         lambda_hidden=config.lambda_hidden,
         temperature=config.temperature,
-        regression=regression,
+        kind=kind,
     )
     teacher.eval()
 
@@ -124,15 +125,17 @@ def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """The hard-label loss: cross-entropy for classes, mean squared error for values.
 
     Args:
-        logits: `[b, c]`.
-        labels: `[b]`, int64 classes or float32 values.
+        logits: `[b, c]`; `[b, s, c]` for the labels of tokens; `[b, 2, s]` for an answer's first and last token.
+        labels: `[b]`, `[b, s]` or `[b, 2]`, int64 classes, of which `IGNORED` does not count; or float32 values, `[b]`.
 
     Returns:
-        The mean over the batch.
+        The mean over all labels that count.
     """
     if paddle.is_floating_point(labels):
         return F.mse_loss(logits.squeeze(-1), labels)
-    return F.cross_entropy(logits, labels)
+    # Paddle's own mean counts the ignored ones, too.
+    counted = (labels != IGNORED).astype(logits.dtype).sum()
+    return F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / counted.clip(min=1)
 
 
 def choose_subnets(subnets: Mapping[str, Subnet], config: WidthConfig | FinalConfig, step: int) -> list[Subnet]:

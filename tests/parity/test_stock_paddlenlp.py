@@ -1,10 +1,8 @@
 """A supernet's full model against plain PaddleNLP, folders of either library, and Paddle's classes left alone."""
 
 import json
-import pickle
 import subprocess
 import sys
-import zipfile
 
 import numpy as np
 import paddle
@@ -12,10 +10,12 @@ import pytest
 from conftest import make_batch, make_bert
 from paddlenlp.transformers import BertForSequenceClassification
 from safetensors.numpy import load_file, save_file
+from torch_file import write_torch
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import build_model, find_backbone, find_encoder, load_weights
+from dynabert_paddle.backbone import build_model, find_backbone, load_weights
 from dynabert_paddle.errors import ModelError
+from dynabert_paddle.structure import find_encoder
 
 MINILM = find_backbone("minilm-l6")
 TINY = {
@@ -213,31 +213,6 @@ def to_hugging_face(state, *, prefix="bert.", old_norms=False):
     return named
 
 
-def write_torch(path, arrays):
-    """The zip that `torch.save(state_dict)` writes, its pickle spelt out opcode by opcode."""
-
-    def text(value):
-        return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()
-
-    def number(value):
-        return b"J" + value.to_bytes(4, "little")
-
-    def row(values):
-        return b"(" + b"".join(map(number, values)) + b"t"
-
-    body = b"\x80\x02ccollections\nOrderedDict\n)R("
-    with zipfile.ZipFile(path, "w") as archive:
-        for key, (name, array) in enumerate(arrays.items()):
-            storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(str(key)) + text("cpu")
-            storage += number(array.size) + b"tQ"
-            strides = [stride // array.itemsize for stride in array.strides]
-            body += text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(0)
-            body += row(array.shape) + row(strides) + b"\x89ccollections\nOrderedDict\n)RtR"
-            archive.writestr(f"archive/data/{key}", array.tobytes())
-        archive.writestr("archive/data.pkl", body + b"u" + pickle.STOP)
-        archive.writestr("archive/version", b"3\n")
-
-
 @pytest.mark.parametrize("old_norms", [False, True])
 @pytest.mark.parametrize("prefix", ["bert.", ""])
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
@@ -357,6 +332,7 @@ def test_labels_make_a_classifier_of_their_number(tmp_path):
         ({**TINY, "architectures": ["T5Model"], "model_type": "t5"}, "supported: BERT, RoBERTa, ERNIE"),
         ({**TINY, "architectures": ["AlbertModel"], "embedding_size": 8}, "AlbertForSequenceClassification has no enc"),
         ({**TINY, "architectures": ["GPTModel"]}, "supported: BERT, RoBERTa, ERNIE"),
+        ({**TINY, "position_embedding_type": "relative_key"}, "is 'relative_key': allowed is absolute"),
         ({**TINY, "hidden_size": 9}, "cannot be built from it: embed_dim must be divisible by num_heads"),
         ({**TINY, "hidden_size": "eight"}, "BertForSequenceClassification cannot be built from it"),
         ({**TINY, "hidden_act": "swoosh"}, "BertForSequenceClassification cannot be built from it"),
@@ -431,13 +407,3 @@ def test_names_paths_and_hub_names_are_told_apart(tmp_path):
     assert find_backbone(tmp_path) == find_backbone(str(tmp_path)) == tmp_path
     assert find_backbone("bert-base-uncased") is None
     assert find_backbone("hfl/rbt3") is None
-
-
-def test_an_encoder_that_computes_something_else_is_refused():
-    """RoFormer rotates its queries and keys, in a subclass with the same parameters: run as BERT's it is wrong."""
-    from paddlenlp.transformers import RoFormerConfig, RoFormerForSequenceClassification
-
-    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "embedding_size": 32, "num_attention_heads": 4}
-    model = RoFormerForSequenceClassification(RoFormerConfig(vocab_size=100, intermediate_size=48, **sizes))
-    with pytest.raises(ModelError, match="no encoder that can be made elastic; supported: BERT"):
-        db.Supernet(model)

@@ -12,7 +12,7 @@ from test_predict import make_bundle, make_model
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.deploy import infer
+from dynabert_paddle.deploy import bundle_files
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.exporting import formats
 
@@ -176,9 +176,9 @@ def seal(folder, edit=lambda content: content):
     content = json.loads(path.read_text())
     del content["checksum"]
     for name, entry in content["files"].items():
-        entry.update(bytes=(folder / name).stat().st_size, sha256=infer.file_digest(folder / name))
+        entry.update(bytes=(folder / name).stat().st_size, sha256=bundle_files.file_digest(folder / name))
     content = edit(content)
-    path.write_text(json.dumps({**content, "checksum": infer.digest(content)}))
+    path.write_text(json.dumps({**content, "checksum": bundle_files.digest(content)}))
 
 
 def test_sealing_again_is_what_the_exporter_did(spoilt):

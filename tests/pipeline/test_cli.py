@@ -26,6 +26,7 @@ VERBS = {
     "train_depth": ("task", "space", "depth"),
     "train_final": ("task", "space", "final"),
     "evaluate": ("task",),
+    "augment": ("task",),
     "extract": (),
     "export": ("task",),
     "predict": (),

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -34,7 +35,16 @@ TASKS = {
     },
     "values": {"name": "custom", "kind": "regression", "max_seq_length": 32},
 }
-OUTPUTS = {"plain": 2, "snips": 7, "pairs": 3, "values": 1}
+# Tasks of GLUE as their models' metadata have them.
+GLUE = {
+    "cola": {"labels": ["0", "1"]},
+    "rte": {"labels": ["entailment", "not_entailment"], "text_pair_column": "sentence2"},
+    "mnli": {"labels": ["entailment", "neutral", "contradiction"], "text_pair_column": "sentence2"},
+    "sts-b": {"kind": "regression", "text_pair_column": "sentence2"},
+}
+TASKS |= {name: {"name": name, "kind": "classification", "max_seq_length": 64} | task for name, task in GLUE.items()}
+OUTPUTS = {"plain": 2, "snips": 7, "pairs": 3, "values": 1, "cola": 2, "rte": 2, "mnli": 3, "sts-b": 1}
+SAMPLES = Path(__file__).parents[1] / "samples" / "glue"
 
 # Python, but a package that a bundle's user does not have cannot be imported, wherever it is installed.
 ALONE = """
@@ -164,7 +174,7 @@ def test_ids_are_those_of_training(predictor, texts, answers):
         tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
         ids, type_ids = tokenizer.encode(*columns, max_seq_length=TASKS[kind]["max_seq_length"])
         encoded = predictor(kind)._bundle.encode(list(zip(*columns, strict=True)))
-        assert encoded == list(zip(ids, type_ids, strict=True))
+        assert [row.windows for row in encoded] == [[row] for row in zip(ids, type_ids, strict=True)]
 
 
 @pytest.mark.parametrize("kind", ["plain", "snips", "values"])
@@ -218,6 +228,7 @@ def test_the_properties_describe_the_bundle(predictor):
     assert (predictor("plain").labels, predictor("plain").takes_pairs) == (["LABEL_0", "LABEL_1"], False)
     assert (predictor("pairs").labels, predictor("pairs").takes_pairs) == (["是", "否", "也许"], True)
     assert (predictor("values").labels, predictor("values").takes_pairs) == ([], False)
+    assert [predictor(kind).task_name for kind in ("snips", "plain", "pairs")] == ["snips", "custom", "custom"]
 
 
 def test_a_stream_is_read_as_far_as_needed_and_in_order(predictor, texts):
@@ -500,6 +511,63 @@ def test_pairs_need_their_column(dynabert, bundle, tmp_path):
 def test_bad_flags_of_predict(dynabert, bundle, tmp_path, flags):
     (tmp_path / "texts.txt").write_text("play\n")
     failed(dynabert("predict", bundle("snips"), "-i", tmp_path / "texts.txt", *flags), 2)
+
+
+SUBMISSIONS = {
+    "cola": "CoLA/test.tsv",
+    "rte": "RTE/test.tsv",
+    "mnli": "diagnostic/diagnostic.tsv",
+    "sts-b": "STS-B/test.tsv",
+}
+
+
+@pytest.mark.parametrize("name", SUBMISSIONS)
+def test_a_submission_has_a_line_for_every_row_of_the_test_file(dynabert, bundle, predictor, tmp_path, name):
+    header, *lines = (SAMPLES / SUBMISSIONS[name]).read_text(encoding="utf-8").splitlines()
+    # Other indices than the lines' numbers, and more rows than a batch has.
+    lines = [line.split("\t", 1)[1] for line in lines] * 10
+    test_file, output = tmp_path / "test.tsv", tmp_path / f"{name}.tsv"
+    test_file.write_text("\n".join([header, *(f"{3 * i}\t{line}" for i, line in enumerate(lines))]) + "\n")
+    done = dynabert("predict", bundle(name), "-i", test_file, "--submission", "-o", output)
+    assert (done.code, done.out) == (0, ""), done.err
+
+    columns = [[line.split("\t")[i] for line in lines] for i in ((-2, -1) if predictor(name).takes_pairs else (-1,))]
+    expected = predictor(name)(*columns)
+    if name == "sts-b":
+        assert any(row.score < 0 or row.score > 5 for row in expected), "or clipping would not be tested"
+        predicted = [f"{min(max(row.score, 0), 5):.3f}" for row in expected]
+    else:
+        predicted = [row.label for row in expected]
+        assert set(predicted) <= set(GLUE[name]["labels"])
+    assert len(set(predicted)) > 1, "or their order would not be tested"
+    assert output.read_text().splitlines() == [
+        "index\tprediction",
+        *(f"{3 * i}\t{value}" for i, value in enumerate(predicted)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "flags", "code", "seen"),
+    [
+        ("snips", "RTE/test.tsv", (), 2, "task 'snips' has no submission file; these have one: cola, sst-2, "),
+        ("plain", "RTE/test.tsv", (), 2, "task 'custom' has no submission file"),
+        ("rte", "RTE/test.tsv", ("--json",), 2, "--submission knows its columns and its form: leave out --json"),
+        ("rte", "RTE/test.tsv", ("--text_column", "sentence1"), 2, "leave out --json and the columns"),
+        (
+            "rte",
+            "QNLI/test.tsv",
+            (),
+            1,
+            "has the columns index, sentence1, sentence2, and this file has index, question",
+        ),
+        ("rte", "RTE/absent.tsv", (), 1, "absent.tsv: no such file"),
+    ],
+)
+def test_a_submission_that_cannot_be_made(dynabert, bundle, tmp_path, kind, file, flags, code, seen):
+    output = tmp_path / "out.tsv"
+    done = dynabert("predict", bundle(kind), "-i", SAMPLES / file, "--submission", "-o", output, *flags)
+    assert seen in failed(done, code)
+    assert not output.exists()
 
 
 def shell(*words, **options):

@@ -26,7 +26,7 @@ LAYERS = {
     "weights": {"errors"},
     "infer": set(),  # is copied into bundles
     "tokenizer": {"errors", "infer"},
-    "data": {"errors"},
+    "data": {"errors", "infer", "config"},
     "backbone": LEAVES,
     "supernet": {"backbone", *LEAVES},
     "rewiring": {"supernet", "backbone", *LEAVES},
@@ -38,12 +38,19 @@ LAYERS |= dict.fromkeys(ABOVE, PARTS | ABOVE)
 LAYERS |= {"__init__": {"runtime"}, "cli": {"__init__", *PARTS, *ABOVE}, "__main__": {"cli"}}
 
 WITHOUT_PADDLE = {"__init__", "__main__", "deploy", *LEAVES}
-SECOND_FILES = {"config_file": "config", "paddlenlp_tokenizer": "tokenizer", "unpickling": "weights"}
+IN_BUNDLES = {"infer", "bundle_files", "engines", "encode", "decode", "infer_lite"}
+SECOND_FILES = {
+    "config_file": "config",
+    "huggingface": "backbone",
+    "paddlenlp_tokenizer": "tokenizer",
+    "structure": "backbone",
+    "unpickling": "weights",
+}
 
 
 def part_of(module):
     """`dynabert_paddle.supernet.elastic` is of part `supernet`; some parts have a second file beside their first."""
-    if module in ("dynabert_paddle.deploy.infer", "dynabert_paddle.deploy.infer_lite"):
+    if module.startswith("dynabert_paddle.deploy.") and module.rpartition(".")[2] in IN_BUNDLES:
         return "infer"
     name = [*module.split("."), "__init__"][1]
     return SECOND_FILES.get(name, name)

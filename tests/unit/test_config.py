@@ -20,6 +20,7 @@ from dynabert_paddle.config import (
     lasting_settings,
 )
 from dynabert_paddle.config_file import built_in_configs, find_config, load_config, resolve_config
+from dynabert_paddle.data.catalog import CATALOG
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS
 
@@ -298,6 +299,28 @@ def test_built_in_configs_are_found_by_name_and_files_by_path(write):
     assert find_config(str(path)) == path
     with pytest.raises(UsageError, match=r"quikstart: no such file, .*Did you mean 'quickstart'\?"):
         find_config("quikstart")
+
+
+@pytest.mark.parametrize("benchmark", ["glue", "clue"])
+def test_every_task_of_a_benchmark_has_a_config_of_its_name(benchmark):
+    folder = find_config("default").parent / benchmark
+    names = [name for name, task in CATALOG.items() if task.loader and bool(task.submission) == (benchmark == "glue")]
+    assert {path.stem for path in folder.iterdir()} == set(names)
+    for name in names:
+        config = load_config(find_config(f"{benchmark}/{name}"))
+        assert config.task.name == name
+        # The paper's: every stage but the fine-tuning of CLUE, which follows PaddleNLP.
+        sections = ("rewire", "width", "depth", "final", *(["finetune"] if benchmark == "glue" else []))
+        assert all(getattr(config, section) == getattr(Config(), section) for section in sections)
+
+
+def test_a_config_says_nothing_that_is_a_default():
+    for name in built_in_configs():
+        values = yaml.safe_load(find_config(name).read_text(encoding="utf-8"))
+        for section in set(values) & set(SECTIONS):
+            defaults = dataclasses.asdict(SECTIONS[section]())
+            resolved = dataclasses.asdict(getattr(load_config(find_config(name)), section))
+            assert not [key for key in values[section] if resolved[key] == defaults[key]], (name, section)
 
 
 @pytest.mark.parametrize("name", built_in_configs())

@@ -1,7 +1,9 @@
 """What `infer.py` does before a runtime comes in: truncation, templates, padding, the bundle's checks, its flags."""
 
+import ast
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import processors
 
 from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.deploy import infer
+from dynabert_paddle.deploy import bundle_files, decode, encode, engines, infer
 
 LENGTHS = st.integers(0, 12)
 
@@ -28,8 +30,8 @@ def cut_one_by_one(texts, room):
 @given(first=LENGTHS, second=LENGTHS, room=st.integers(0, 30))
 def test_truncation_is_longest_first(first, second, room):
     pair = [list(range(first)), list(range(100, 100 + second))]
-    assert infer.truncate(pair, room) == cut_one_by_one(pair, room)
-    assert infer.truncate(pair[:1], room) == [pair[0][:room]]
+    assert encode.truncate(pair, room) == cut_one_by_one(pair, room)
+    assert encode.truncate(pair[:1], room) == [pair[0][:room]]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ XLNET = processors.TemplateProcessing(
 def test_a_template_wraps_as_the_library_does(backend, processor):
     copy = tokenizers.Tokenizer.from_str(backend.to_str())
     copy.post_processor = processor
-    templates = infer.find_templates(copy)
+    templates = encode.find_templates(copy)
     texts = ("play some jazz", "stop it now please")
     for count, template in enumerate(templates, start=1):
         expected = copy.encode(*texts[:count])
@@ -66,7 +68,7 @@ def test_a_template_wraps_as_the_library_does(backend, processor):
 
 
 def test_a_tokenizer_that_knows_nothing_has_no_template():
-    assert infer.find_templates(tokenizers.Tokenizer(tokenizers.models.BPE())) is None
+    assert encode.find_templates(tokenizers.Tokenizer(tokenizers.models.BPE())) is None
 
 
 @pytest.mark.parametrize(
@@ -81,18 +83,18 @@ def test_a_tokenizer_that_knows_nothing_has_no_template():
     ],
 )
 def test_surrogates_are_joined_or_replaced(text, safe):
-    assert infer.safe_text(text) == safe
+    assert encode.safe_text(text) == safe
 
 
 @given(st.text(st.characters(exclude_categories=())))
 def test_a_safe_text_can_be_encoded(text):
-    safe = infer.safe_text(text)
+    safe = encode.safe_text(text)
     assert safe.encode() is not None
-    assert infer.safe_text(safe) == safe
+    assert encode.safe_text(safe) == safe
 
 
 def test_batches_are_padded_at_the_end():
-    batch = infer.collate([([5, 6, 7], [0, 0, 1]), ([8], [0])], 4, {"pad_token_id": 9})
+    batch = engines.collate([([5, 6, 7], [0, 0, 1]), ([8], [0])], 4, {"pad_token_id": 9})
     assert list(batch) == ["input_ids", "token_type_ids", "attention_mask"]
     np.testing.assert_array_equal(batch["input_ids"], [[5, 6, 7, 9], [8, 9, 9, 9]])
     np.testing.assert_array_equal(batch["token_type_ids"], [[0, 0, 1, 0], [0, 0, 0, 0]])
@@ -102,7 +104,7 @@ def test_batches_are_padded_at_the_end():
 
 def write(folder, description):
     """Write `bundle.json` with a checksum that is right."""
-    content = {**description, "checksum": infer.digest(description)}
+    content = {**description, "checksum": bundle_files.digest(description)}
     (folder / "bundle.json").write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -112,21 +114,21 @@ def bundle(tmp_path):
     folder = tmp_path / "bundle"
     folder.mkdir()
     (folder / "model.bin").write_bytes(b"weights")
-    entry = {"bytes": 7, "sha256": infer.file_digest(folder / "model.bin")}
+    entry = {"bytes": 7, "sha256": bundle_files.file_digest(folder / "model.bin")}
     write(folder, {"format_version": 1, "format": "paddle", "files": {"model.bin": entry}})
     return folder
 
 
 def refuses(folder, part):
-    with pytest.raises(infer.BundleError) as caught:
-        infer.read_bundle(folder)
+    with pytest.raises(bundle_files.BundleError) as caught:
+        bundle_files.read_bundle(folder)
     message = str(caught.value)
     assert part in message
     assert "\n" not in message
 
 
 def test_a_whole_bundle_is_read(bundle):
-    description = infer.read_bundle(bundle)
+    description = bundle_files.read_bundle(bundle)
     assert description["format"] == "paddle"
     assert "checksum" not in description
 
@@ -134,7 +136,7 @@ def test_a_whole_bundle_is_read(bundle):
 def test_moving_a_bundle_or_adding_a_file_does_no_harm(bundle, tmp_path):
     moved = shutil.move(bundle, tmp_path / "moved")
     (moved / "notes.txt").write_text("mine")
-    assert infer.read_bundle(moved)["format_version"] == 1
+    assert bundle_files.read_bundle(moved)["format_version"] == 1
 
 
 @pytest.mark.parametrize(
@@ -199,19 +201,19 @@ def test_a_folder_in_place_of_a_file(bundle):
 @pytest.mark.parametrize("format", ["paddle", "pir", "onnx"])
 @pytest.mark.parametrize("device", ["", "cuda", "GPU", "gpu:", "gpu:x", "gpu:-1", "cpu:0", "npu"])
 def test_devices_that_there_are_not(tmp_path, format, device):
-    with pytest.raises(infer.BundleError, match=f"device '{device}' is not one of cpu, gpu, gpu:N"):
-        infer.open_engine(tmp_path, {"format": format, "precision": "fp32"}, device=device)
+    with pytest.raises(bundle_files.BundleError, match=f"device '{device}' is not one of cpu, gpu, gpu:N"):
+        engines.open_engine(tmp_path, {"format": format, "precision": "fp32"}, device=device)
 
 
 @pytest.mark.parametrize("num_threads", [0, -1])
 def test_no_threads(tmp_path, num_threads):
-    with pytest.raises(infer.BundleError, match=f"num_threads is at least 1, not {num_threads}"):
-        infer.open_engine(tmp_path, {"format": "paddle", "precision": "fp32"}, num_threads=num_threads)
+    with pytest.raises(bundle_files.BundleError, match=f"num_threads is at least 1, not {num_threads}"):
+        engines.open_engine(tmp_path, {"format": "paddle", "precision": "fp32"}, num_threads=num_threads)
 
 
 def test_a_lite_bundle_names_its_own_script(tmp_path):
-    with pytest.raises(infer.BundleError, match=r"a Paddle Lite bundle: run it with 'python .*infer_lite\.py'"):
-        infer.open_engine(tmp_path, {"format": "lite", "precision": "fp32"})
+    with pytest.raises(bundle_files.BundleError, match=r"a Paddle Lite bundle: run it with 'python .*infer_lite\.py'"):
+        engines.open_engine(tmp_path, {"format": "lite", "precision": "fp32"})
 
 
 @pytest.mark.parametrize("words", [[], ["text", "-i", "file"], ["--json"], ["--num_threads", "x", "text"]])
@@ -229,3 +231,15 @@ def test_the_script_beside_no_bundle(capsys):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert "no bundle.json in it" in err
+
+
+def test_the_parts_of_the_script_define_no_name_twice():
+    """They are joined to one file for a bundle, where a second definition would replace the first."""
+    defined = []
+    for module in (bundle_files, decode, encode, engines, infer):
+        for node in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node]
+            defined += [getattr(target, "id", getattr(target, "name", None)) for target in targets]
+    names = [name for name in defined if name]
+    assert len(names) > 30
+    assert len(set(names)) == len(names)

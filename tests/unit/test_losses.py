@@ -18,9 +18,9 @@ MASK = (np.arange(LENGTH) < np.array([[5], [3], [1], [4]])).astype("int64")
 CLOSE = 2e-6
 
 
-def random_output(rng, num_layers, *, classes=CLASSES, hidden=HIDDEN):
+def random_output(rng, num_layers, *, shape=(CLASSES,), hidden=HIDDEN):
     return SupernetOutput(
-        paddle.to_tensor(rng.normal(0, 2, (BATCH, classes)).astype("float32")),
+        paddle.to_tensor(rng.normal(0, 2, (BATCH, *shape)).astype("float32")),
         tuple(
             paddle.to_tensor(rng.normal(0, 1, (BATCH, LENGTH, hidden)).astype("float32")) for _ in range(num_layers + 1)
         ),
@@ -67,12 +67,34 @@ def test_the_loss_is_the_papers(lambda_logit, lambda_hidden, depth_mult, kept, m
 
 
 @pytest.mark.parametrize("masked", [True, False])
+def test_the_labels_of_padding_do_not_count(masked):
+    rng = np.random.default_rng(1)
+    subnet = SPACE.subnet(depth_mult=0.5)
+    student, teacher = (random_output(rng, count, shape=(LENGTH, CLASSES)) for count in (6, LAYERS))
+    loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=0.0, kind="token_classification")
+    rows = token_rows(paddle.to_tensor(MASK)) if masked else None
+    counted = MASK.astype(bool) if masked else np.ones_like(MASK, dtype=bool)
+    expected = 0.7 * soft_cross_entropy(student.logits.numpy()[counted], teacher.logits.numpy()[counted], 1.0)
+    assert float(loss(student, teacher, subnet, rows=rows)["loss"]) == pytest.approx(expected, rel=CLOSE)
+
+
+def test_an_answers_ends_are_distributions_over_the_tokens():
+    rng = np.random.default_rng(1)
+    subnet = SPACE.subnet(depth_mult=0.5)
+    student, teacher = (random_output(rng, count, shape=(2, LENGTH)) for count in (6, LAYERS))
+    loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=0.0, kind="question_answering")
+    expected = 0.7 * soft_cross_entropy(student.logits.numpy(), teacher.logits.numpy(), 1.0)
+    rows = token_rows(paddle.to_tensor(MASK))
+    assert float(loss(student, teacher, subnet, rows=rows)["loss"]) == pytest.approx(expected, rel=CLOSE)
+
+
+@pytest.mark.parametrize("masked", [True, False])
 def test_regression_compares_values(masked):
     rng = np.random.default_rng(1)
     subnet, kept = SPACE.subnet(depth_mult=0.5), [0, 2, 4, 6, 8, 10]
-    student, teacher = (random_output(rng, count, classes=1) for count in (6, LAYERS))
+    student, teacher = (random_output(rng, count, shape=(1,)) for count in (6, LAYERS))
     # The temperature of a soft cross-entropy has no meaning here.
-    loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=0.2, temperature=3.0, regression=True)
+    loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=0.2, temperature=3.0, kind="regression")
     rows = token_rows(paddle.to_tensor(MASK)) if masked else None
     parts = loss(student, teacher, subnet, rows=rows)
     logit = 0.7 * ((student.logits.numpy().astype("float64") - teacher.logits.numpy()) ** 2).mean()
@@ -186,4 +208,4 @@ def test_a_teacher_of_other_labels_is_refused():
     rng = np.random.default_rng(6)
     loss = DistillationLoss(lambda_logit=1.0, lambda_hidden=1.0)
     with pytest.raises(ModelError):
-        loss(random_output(rng, LAYERS), random_output(rng, LAYERS, classes=4), SPACE.full)
+        loss(random_output(rng, LAYERS), random_output(rng, LAYERS, shape=(4,)), SPACE.full)

@@ -351,7 +351,7 @@ def test_a_distillation_step_has_the_sum_of_separate_backward_passes(config):
     supernet, teacher = db.Supernet(make_bert(**NO_DROPOUT)), db.Supernet(make_bert(seed=1))
     grid = supernet.search_space().grid()
     batch = {name: paddle.to_tensor(value) for name, value in make_batch().items()}
-    step = distillation_step(supernet, teacher, grid, config, regression=False)
+    step = distillation_step(supernet, teacher, grid, config, kind="classification")
     parts = step(3, dict(batch), lambda loss: loss.backward())
     actual = gradients(supernet.model)
     assert all(parameter.grad is None for parameter in teacher.parameters())

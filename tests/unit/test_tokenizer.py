@@ -196,6 +196,62 @@ def test_a_tokenizer_without_a_rust_form_keeps_paddlenlps(rows, paddlenlp, tmp_p
     tokenizer.encode(ODD_TEXTS[:6], None, max_seq_length=12)
 
 
+@pytest.fixture
+def roberta_folder(rows, tmp_path):
+    """RoBERTa's two files, from a byte-level BPE trained on the rows."""
+    import tokenizers
+
+    bpe = tokenizers.ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    bpe.train_from_iterator(rows, vocab_size=600, special_tokens=special, show_progress=False)
+    (tmp_path / "roberta").mkdir()
+    bpe.save_model(str(tmp_path / "roberta"))
+    return tmp_path / "roberta"
+
+
+@pytest.mark.filterwarnings("ignore:Be aware, overflowing tokens")
+def test_robertas_files_give_paddlenlps_ids(rows, paddlenlp, roberta_folder):
+    tokenizer = Tokenizer.from_pretrained(roberta_folder)
+    stock = paddlenlp.RobertaBPETokenizer.from_pretrained(str(roberta_folder))
+    texts = [*rows, "It's  a\tcaf\u00e9 \u4eca\u5929 \U0001f600!", "", " led </s> by", "see <mask>now"]
+    for length in (64, 7):
+        assert tokenizer.encode(texts, None, max_seq_length=length) == stock_encode(stock, texts, None, length)
+        expected = stock_encode(stock, texts, texts[::-1], length)
+        assert tokenizer.encode(texts, texts[::-1], max_seq_length=length) == expected
+    assert (tokenizer.pad_token_id, tokenizer.num_special_tokens(2)) == (1, 4)
+    tokenizer.save_pretrained(roberta_folder.parent / "saved")
+    assert Tokenizer.from_pretrained(roberta_folder.parent / "saved").fingerprint == tokenizer.fingerprint
+    again = paddlenlp.AutoTokenizer.from_pretrained(str(roberta_folder.parent / "saved"))
+    assert type(again).__name__ == "RobertaBPETokenizer"
+    assert stock_encode(again, rows, None, 64) == tokenizer.encode(rows, None, max_seq_length=64)
+
+
+def test_a_space_before_robertas_first_word_is_a_setting(rows, roberta_folder):
+    plain = Tokenizer.from_pretrained(roberta_folder)
+    config = {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": True}
+    (roberta_folder / "tokenizer_config.json").write_text(json.dumps(config))
+    spaced = Tokenizer.from_pretrained(roberta_folder).encode(rows, None, max_seq_length=64)
+    assert spaced == plain.encode([f" {row}" for row in rows], None, max_seq_length=64)
+    assert spaced != plain.encode(rows, None, max_seq_length=64)
+
+
+@pytest.mark.parametrize(("file", "content"), [("merges.txt", b"#version\na"), ("vocab.json", b'{"<s>"')])
+def test_damaged_files_of_robertas_are_called_so(roberta_folder, file, content):
+    (roberta_folder / file).write_bytes(content)
+    with pytest.raises(ModelError, match=f"{file} is truncated or corrupt"):
+        Tokenizer.from_pretrained(roberta_folder)
+
+
+@pytest.mark.parametrize("model_type", ["electra", "distilbert", None])
+def test_a_vocabulary_beside_another_models_config_is_berts(rows, minilm, tmp_path, model_type):
+    """Hugging Face folders need not say what tokenizer they have."""
+    folder = vocab_folder(tmp_path / "source", config={"model_type": model_type} if model_type else {})
+    (folder / "tokenizer_config.json").rename(folder / "config.json")
+    tokenizer = Tokenizer.from_pretrained(folder)
+    assert isinstance(tokenizer, Tokenizer)
+    assert tokenizer.encode(rows, None, max_seq_length=64) == minilm.encode(rows, None, max_seq_length=64)
+
+
 def test_added_tokens_are_kept(paddlenlp, tmp_path):
     stock = paddlenlp.BertTokenizer.from_pretrained(str(vocab_folder(tmp_path / "source")))
     stock.add_tokens(["<movie>"])

@@ -88,7 +88,7 @@ def write_torch(path, content, storages, *, byteorder=b"little", compression=zip
         archive.writestr("archive/version", b"3\n")
 
 
-def write_sample_torch(path, **options):
+def write_sample_torch(path, *, write=write_torch, **options):
     values = np.arange(24, dtype=np.float32)
     bits = (np.array([1.5, -2.0], np.float32).view(np.uint32) >> 16).astype(np.uint16)
     shared = Storage("FloatStorage", "0", values)
@@ -110,7 +110,7 @@ def write_sample_torch(path, **options):
         ids=View(storages[3], 0, (1, 4), (4, 1)),
     )
     state._metadata = collections.OrderedDict(version=1)  # as torch's own state dicts carry
-    write_torch(path, state, storages, **options)
+    write(path, state, storages, **options)
     matrix = values.reshape(4, 6)
     return {
         "plain": matrix,
@@ -286,10 +286,51 @@ def test_compressed_torch_archives_are_refused(tmp_path, monkeypatch):
         read_torch(tmp_path / "m.bin")
 
 
-def test_the_older_torch_format_is_refused_with_a_remedy(tmp_path):
-    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2))
-    with pytest.raises(ModelError, match=r"older than PyTorch 1\.6.*save it again as model\.safetensors"):
-        read_weights(tmp_path)
+class OldTorchPickler(TorchPickler):
+    def persistent_id(self, obj):
+        entry = super().persistent_id(obj)
+        return entry and (*entry, None)  # of which storage it is a view
+
+
+def write_old_torch(path, content, storages, *, little=True):
+    """The format of `torch.save` before PyTorch 1.6, as its `_legacy_save` documents it."""
+    with open(path, "wb") as file:
+        for value in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": little}):
+            pickle.dump(value, file, protocol=2)
+        OldTorchPickler(file, protocol=2).dump(content)
+        pickle.dump(sorted(storage.key for storage in storages), file, protocol=2)
+        for storage in sorted(storages, key=lambda storage: storage.key):
+            file.write(storage.array.size.to_bytes(8, "little" if little else "big") + storage.array.tobytes())
+
+
+def test_the_older_torch_format_gives_the_same_arrays(tmp_path, monkeypatch):
+    fake_torch(monkeypatch)
+    expected = write_sample_torch(tmp_path / "pytorch_model.bin", write=write_old_torch)
+    storage = Storage("FloatStorage", "0", np.arange(3, dtype=">f4"))
+    write_old_torch(tmp_path / "big.bin", {"w": View(storage, 0, (3,), (1,))}, [storage], little=False)
+    monkeypatch.undo()
+    assert_same(read_weights(tmp_path), expected)
+    assert_same(read_torch(tmp_path / "big.bin"), {"w": np.arange(3, dtype=np.float32)})
+
+
+@pytest.mark.parametrize("length", [0, 9, 40, 300, -1])
+def test_a_truncated_file_of_the_older_torch_format_is_called_so(tmp_path, monkeypatch, length):
+    fake_torch(monkeypatch)
+    write_sample_torch(tmp_path / "m.bin", write=write_old_torch)
+    (tmp_path / "m.bin").write_bytes((tmp_path / "m.bin").read_bytes()[:length])
+    with pytest.raises(ModelError, match="truncated or corrupt"):
+        read_torch(tmp_path / "m.bin")
+
+
+def test_a_file_of_the_older_torch_format_cannot_ask_for_more_than_it_holds(tmp_path, monkeypatch):
+    fake_torch(monkeypatch)
+    storage = Storage("FloatStorage", "0", np.broadcast_to(np.float32(0), (1 << 40,)))
+    with open(tmp_path / "m.bin", "wb") as file:
+        for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+            pickle.dump(value, file, protocol=2)
+        OldTorchPickler(file, protocol=2).dump({"w": View(storage, 0, (1,), (1,))})
+    with pytest.raises(ModelError, match="longer than the file"):
+        read_torch(tmp_path / "m.bin")
 
 
 class Command:
@@ -322,11 +363,12 @@ def test_a_pickle_that_runs_code_is_refused_by_name(tmp_path, protocol, number):
     assert not (tmp_path / "marker").exists()
 
 
+@pytest.mark.parametrize("write", [write_torch, write_old_torch])
 @pytest.mark.parametrize("number", range(4))
-def test_a_torch_file_that_runs_code_is_refused_by_name(tmp_path, monkeypatch, number):
+def test_a_torch_file_that_runs_code_is_refused_by_name(tmp_path, monkeypatch, number, write):
     name, attack = list(attacks(tmp_path / "marker").items())[number]
     fake_torch(monkeypatch)
-    write_torch(tmp_path / "pytorch_model.bin", {"w": attack}, [])
+    write(tmp_path / "pytorch_model.bin", {"w": attack}, [])
     with pytest.raises(ModelError, match=f"asks for {name},"):
         read_weights(tmp_path)
     assert not (tmp_path / "marker").exists()

@@ -90,6 +90,26 @@ def test_label_loss_of_classes_is_the_mean_cross_entropy():
     assert float(label_loss(paddle.to_tensor(logits), paddle.to_tensor(labels))) == pytest.approx(expected)
 
 
+def log_softmax(logits):
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def test_label_loss_of_tokens_leaves_out_what_is_no_words_first():
+    logits = np.random.default_rng(0).normal(0, 2, (2, 4, 3))
+    labels = np.array([[-100, 2, 0, -100], [1, -100, -100, -100]])
+    logs = log_softmax(logits)
+    expected = -(logs[0, 1, 2] + logs[0, 2, 0] + logs[1, 0, 1]) / 3
+    assert float(label_loss(paddle.to_tensor(logits), paddle.to_tensor(labels))) == pytest.approx(expected)
+
+
+def test_label_loss_of_answers_is_the_mean_over_both_ends():
+    logits = np.random.default_rng(0).normal(0, 2, (3, 2, 5))
+    labels = np.array([[1, 3], [0, 0], [4, 4]])
+    logs = log_softmax(logits)
+    expected = -np.mean([logs[row, end, labels[row, end]] for row in range(3) for end in range(2)])
+    assert float(label_loss(paddle.to_tensor(logits), paddle.to_tensor(labels))) == pytest.approx(expected)
+
+
 def test_label_loss_of_values_is_the_mean_squared_error():
     logits = np.random.default_rng(0).normal(0, 2, (6, 1)).astype("float32")
     labels = np.arange(6, dtype="float32")
@@ -141,11 +161,11 @@ def test_label_step_trains_only_the_sandwich(grid):
         np.testing.assert_allclose(gradient, gradients(reference)[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def distil(config, batch, *, student=None, teacher=None, subnets=None, regression=False):
+def distil(config, batch, *, student=None, teacher=None, subnets=None, kind="classification"):
     student = student or make_supernet()
     teacher = teacher or extract(student, student.full)
     subnets = subnets or student.search_space(depth_mults=(1.0,)).grid()
-    return take_step(distillation_step(student, teacher, subnets, config, regression=regression), batch)
+    return take_step(distillation_step(student, teacher, subnets, config, kind=kind), batch)
 
 
 def test_distillation_runs_the_teacher_without_dropout_or_gradients():
@@ -206,7 +226,7 @@ def test_regression_distils_values_by_their_squared_error():
     teacher = Supernet(make_bert(num_labels=1, vocab_size=1500, seed=1))
     config = WidthConfig(lambda_hidden=0.0)
     full = {"w1.00d1.00": student.full}
-    parts = distil(config, tensors(), student=student, teacher=teacher, subnets=full, regression=True)
+    parts = distil(config, tensors(), student=student, teacher=teacher, subnets=full, kind="regression")
     student.eval()
     batch = tensors()
     batch.pop("labels")

@@ -1,0 +1,68 @@
+"""The verb that makes more training texts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from dynabert_paddle.cli.options import with_sections
+from dynabert_paddle.cli.output import show_next
+from dynabert_paddle.cli.run import Device
+from dynabert_paddle.config import AugmentConfig, TaskConfig
+
+
+@with_sections(("task", TaskConfig), ("augment", AugmentConfig))
+def augment(
+    *,
+    masked_lm: Annotated[str, typer.Option("--masked_lm", help="Folder or PaddleNLP name of a masked language model.")],
+    output_file: Annotated[
+        str, typer.Option("--output_file", help=".tsv or .jsonl file to write; an interrupted run resumes.")
+    ],
+    word_vectors: Annotated[
+        str | None,
+        typer.Option(
+            "--word_vectors",
+            help="For words of several tokens: glove-6b-50d, a text file as GloVe's, or a folder with .npy and .txt.",
+        ),
+    ] = None,
+    model_name_or_path: Annotated[
+        str | None,
+        typer.Option("--model_name_or_path", help="Backbone; refuse a masked LM of another vocabulary."),
+    ] = None,
+    device: Device = None,
+    overwrite_output_file: Annotated[
+        bool, typer.Option("--overwrite_output_file", help="Replace output_file.")
+    ] = False,
+    flags: dict[str, Any],
+) -> None:
+    """Copy the training texts with words replaced, as TinyBERT does; the stages width and depth train on the copies."""
+    from dynabert_paddle import runtime
+    from dynabert_paddle.config_file import resolve_config
+
+    values: dict[str, dict[str, Any]] = {"task": {}, "augment": {}}
+    for key, value in flags.items():
+        section, _, name = key.partition(".")
+        if value is not None:
+            values[section][name] = value
+    config = resolve_config(AugmentConfig, values["augment"])
+    runtime.import_paddle()
+    runtime.set_device(device or "auto")
+    from dynabert_paddle.training.augment import augment
+
+    done = augment(
+        masked_lm,
+        output_file,
+        task=values["task"],
+        config=config,
+        word_vectors=word_vectors,
+        model_name_or_path=model_name_or_path,
+        overwrite=overwrite_output_file,
+    )
+    print(f"{done.rows_in} rows in, {done.rows_out} rows out, {done.words_replaced} words replaced")
+    show_next(
+        "train_width", "REWIRED_DIR", "--augmented_file", output_file, "--output_dir", "NEW_DIR", wrote=[output_file]
+    )
+
+
+COMMANDS = (augment,)

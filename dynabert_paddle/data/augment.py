@@ -1,0 +1,142 @@
+"""Word replacement as TinyBERT augments data (Jiao et al., 2020, algorithm 1), and the files that it fills.
+
+A row becomes itself and N copies. In a copy each word, with probability p, gives way to one of its M candidates. Words
+are runs of letters, in Chinese single characters; stop words, numbers and punctuation stay, as in TinyBERT's script.
+"""
+
+import json
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dynabert_paddle.data.readers import Columns, Examples, read_column_names, read_rows
+from dynabert_paddle.errors import DataError
+
+# The column that says which training row, counted from 0, a text was made of.
+SOURCE_ROW = "source_row"
+
+# TinyBERT's script's, which are English; tokenizers cut words at apostrophes, so that only the parts stand here.
+STOP_WORDS = frozenset(
+    """
+    i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it
+    its itself they them their theirs themselves this that these those am is are was were be been being have has had
+    having do does did doing a an the and but if or because as until while of at by for with about against between into
+    through during before after above below to from up down in out on off over under again further then once here there
+    all any both each few more most other some such no nor not only own same so than too very s t can will just don
+    should now d ll m o re ve y ain aren couldn didn doesn hadn hasn haven isn ma mightn mustn needn shan shouldn wasn
+    weren won wouldn
+    """.split()  # noqa: SIM905 - a list would have a line for each
+)
+
+_BREAKS = str.maketrans("\t\r\n", "   ")
+
+
+class Word(NamedTuple):
+    """A word that can be replaced: where in its text it begins and ends, and by what."""
+
+    start: int
+    end: int
+    candidates: Sequence[str]
+
+
+def is_word(text: str) -> bool:
+    """Whether a text is letters, with their accents, and nothing else."""
+    return bool(text) and all(unicodedata.category(character)[0] in "LM" for character in text)
+
+
+def is_replaceable(text: str) -> bool:
+    """Whether a text is a word, and none of the stop words."""
+    return is_word(text) and text.lower() not in STOP_WORDS
+
+
+def copy_row(
+    texts: Sequence[str],
+    words: Sequence[Sequence[Word]],
+    rng: np.random.Generator,
+    *,
+    num_copies: int,
+    probability: float,
+) -> tuple[list[tuple[str, ...]], int]:
+    """Make copies of a row in which words are replaced; all else stays as it is.
+
+    Args:
+        texts: the row's text, or both texts of a pair, which all change in each copy.
+        words: each text's replaceable words, in their order, every one with at least one candidate.
+        rng: makes the random choices.
+        num_copies: N in the paper.
+        probability: p in the paper, with which each word is replaced.
+
+    Returns:
+        The row and its copies, which can be alike, and how many words were replaced.
+    """
+    versions, num_replaced = [], 0
+    for text, candidates in zip(texts, words, strict=True):
+        shape = (num_copies, len(candidates))
+        replaced = rng.random(shape) < probability
+        picks = (rng.random(shape) * [len(word.candidates) for word in candidates]).astype(np.int64)
+        versions.append([text, *(_replace(text, candidates, *chosen) for chosen in zip(replaced, picks, strict=True))])
+        num_replaced += int(replaced.sum())
+    return list(zip(*versions, strict=True)), num_replaced
+
+
+def _replace(text: str, words: Sequence[Word], replaced: np.ndarray, picks: np.ndarray) -> str:
+    parts, end = [], 0
+    for index in np.flatnonzero(replaced):
+        word = words[index]
+        parts += [text[end : word.start], word.candidates[picks[index]]]
+        end = word.end
+    return "".join([*parts, text[end:]])
+
+
+def to_line(values: Mapping[str, object], *, as_json: bool) -> str:
+    """Write a row as a line of a data file that our readers read.
+
+    Args:
+        values: by column.
+        as_json: as JSON; else as TSV, in which tabs and line breaks become blanks.
+
+    Returns:
+        The line.
+    """
+    if as_json:
+        return json.dumps(values, ensure_ascii=False) + "\n"
+    return "\t".join(_one_line(str(value)) for value in values.values()) + "\n"
+
+
+def read_augmented(path: str | os.PathLike, columns: Columns, train: Examples) -> tuple[Examples, np.ndarray]:
+    """Read an augmented file into memory.
+
+    Args:
+        path: the file, as `augment` wrote it.
+        columns: the task's columns; labels are not read.
+        train: the training examples that it was made of.
+
+    Returns:
+        The texts, and `[n]` int64 indices into `train`: the example that each text was made of.
+
+    Raises:
+        DataError: the file cannot be read, or was not made of these examples.
+    """
+    if SOURCE_ROW not in read_column_names(path):
+        raise DataError(f"{path}:1: no column {SOURCE_ROW!r}; make the file with 'dynabert augment'.")
+    texts, pairs, sources = [], [], []
+    for row in read_rows(path, Columns(columns.text, columns.pair, SOURCE_ROW)):
+        source = int(row.label) if row.label.isdecimal() else len(train)
+        # The first text of each source row is that row itself.
+        is_new = not sources or source != sources[-1]
+        if source >= len(train) or (is_new and _one_line(row.text) != _one_line(train.texts[source])):
+            raise DataError(
+                f"{path}:{row.line}: {SOURCE_ROW} {row.label!r} is not this row of {train.source}; "
+                "make the file again of these training rows with 'dynabert augment', and keep its order."
+            )
+        texts.append(row.text)
+        pairs.append(row.pair)
+        sources.append(source)
+    return Examples(texts, pairs if columns.pair else None, None, train.source), np.array(sources, dtype=np.int64)
+
+
+def _one_line(text: str) -> str:
+    return text.translate(_BREAKS)

@@ -1,0 +1,50 @@
+"""The kinds of tasks: what a model for one ends in, what it is scored by, and what its files look like."""
+
+from dataclasses import dataclass
+
+from dynabert_paddle.data.files import DATA_FILE_ENDINGS
+from dynabert_paddle.data.metrics import ANSWER_METRICS
+from dynabert_paddle.data.question_answering import QUESTION_ENDINGS
+from dynabert_paddle.data.token_classification import LABEL_COLUMN, SENTENCE_ENDINGS, TEXT_COLUMN
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of task.
+
+    Args:
+        head: the ending of PaddleNLP's classes for it.
+        metrics: what is measured where nothing else is asked for; the first metric selects.
+        text_columns: what the column of the text may be called where the user names none.
+        label_column: what the column of the label is called where the user names none.
+        endings: of data files.
+        num_outputs: of the model; None: one a label.
+    """
+
+    head: str
+    metrics: tuple[str, ...]
+    text_columns: tuple[str, ...] = ("sentence", "text")
+    label_column: str = "label"
+    endings: tuple[str, ...] = DATA_FILE_ENDINGS
+    num_outputs: int | None = None
+
+
+KINDS = {
+    "classification": Kind("ForSequenceClassification", ("accuracy", "macro_f1")),
+    "regression": Kind("ForSequenceClassification", ("pearson", "spearman"), num_outputs=1),
+    "token_classification": Kind(
+        "ForTokenClassification",
+        ("entity_f1", "token_accuracy"),
+        text_columns=(TEXT_COLUMN,),
+        label_column=LABEL_COLUMN,
+        endings=SENTENCE_ENDINGS,
+    ),
+    "question_answering": Kind(
+        "ForQuestionAnswering",
+        ANSWER_METRICS,
+        text_columns=("question",),
+        label_column="answers",
+        endings=QUESTION_ENDINGS,
+        num_outputs=2,
+    ),
+}

@@ -1,0 +1,62 @@
+"""The files that GLUE's server takes: a line for every row of a test file, with its index and what is predicted."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dynabert_paddle.data.readers import Columns, Row, read_column_names, read_rows
+from dynabert_paddle.errors import DataError
+
+
+@dataclass(frozen=True)
+class SubmissionForm:
+    """How the predictions of a task are handed in.
+
+    Args:
+        index_column: the column of the test file that numbers its rows.
+        score_range: the least and the greatest score; None where classes are predicted.
+    """
+
+    heading = "index\tprediction"
+
+    index_column: str = "index"
+    score_range: tuple[float, float] | None = None
+
+    def read(self, path: Path, text_column: str, text_pair_column: str | None) -> Iterator[Row]:
+        """Read a test file.
+
+        Args:
+            path: the file.
+            text_column: the column of the text.
+            text_pair_column: the column of the second text; None for single texts.
+
+        Yields:
+            Its rows; the index stands where other files have the label.
+
+        Raises:
+            DataError: the file cannot be read, or is no test file of the task.
+        """
+        needed = [name for name in (self.index_column, text_column, text_pair_column) if name]
+        found = read_column_names(path)
+        if not set(needed) <= set(found):
+            raise DataError(
+                f"{path}: a test file of this task has the columns {', '.join(needed)}, and this file has "
+                f"{', '.join(found)[:200]}; give the benchmark's test file, or leave out --submission."
+            )
+        yield from read_rows(path, Columns(text_column, text_pair_column, self.index_column))
+
+    def line(self, index: str, label: str | None, score: float) -> str:
+        """Write one prediction.
+
+        Args:
+            index: the row's index.
+            label: the predicted class; None for regression.
+            score: the predicted value, of regression.
+
+        Returns:
+            The line without its end.
+        """
+        if self.score_range is None:
+            return f"{index}\t{label}"
+        low, high = self.score_range
+        return f"{index}\t{min(max(score, low), high):.3f}"

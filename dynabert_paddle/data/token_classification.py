@@ -1,0 +1,323 @@
+"""Token classification: sentences whose words have labels, in CoNLL's format or as JSON lines. n sentences."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dynabert_paddle.data.features import Features, OffsetEncoder
+from dynabert_paddle.data.files import JSON_ENDINGS, open_records, quote, read_lines
+from dynabert_paddle.deploy.decode import OUTSIDE, cut_padding, label_words
+from dynabert_paddle.deploy.encode import first_tokens
+from dynabert_paddle.errors import DataError, did_you_mean
+
+SENTENCE_ENDINGS = (".conll", ".bio", ".txt", ".tsv", *JSON_ENDINGS)
+TEXT_COLUMN, LABEL_COLUMN = "tokens", "labels"  # of JSON lines
+IGNORED = -100  # the label of a token that no word is scored by
+_DOCUMENT = "-DOCSTART-"
+
+
+class Sentence(NamedTuple):
+    """A sentence: the line that it begins at, its words, and their labels; None for a file without labels."""
+
+    line: int
+    words: list[str]
+    labels: list[str] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Sentences:
+    """The sentences of one data file.
+
+    Args:
+        words: each sentence's words.
+        labels: their labels.
+        names: the classes in the order of the logits.
+        source: the file that was read, as an absolute path.
+    """
+
+    words: list[list[str]]
+    labels: list[list[str]]
+    names: tuple[str, ...]
+    source: Path
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @property
+    def strata(self) -> np.ndarray:
+        """What a held-out part shall have in proportion, `[n]`: nothing."""
+        return np.zeros(len(self), dtype=np.float32)
+
+    def select(self, indices: np.ndarray) -> Sentences:
+        """Some of the sentences.
+
+        Args:
+            indices: `[k]` integers, in any order.
+
+        Returns:
+            The sentences in the order of `indices`.
+        """
+        words, labels = ([rows[i] for i in indices] for rows in (self.words, self.labels))
+        return Sentences(words, labels, self.names, self.source)
+
+    def tokenize(self, tokenizer: OffsetEncoder, *, max_seq_length: int) -> WordFeatures:
+        """Turn the sentences into token ids; a word's label is that of its first token.
+
+        Args:
+            tokenizer: knows where in a text each token is.
+            max_seq_length: longer sentences are cut to so many tokens, special tokens included.
+
+        Returns:
+            The tokenized sentences.
+        """
+        encoded = tokenizer.encode_offsets([" ".join(words) for words in self.words])
+        template = tokenizer.template(1)
+        room, before = max_seq_length - template.num_special_tokens, len(template.ids[0])
+        classes = {name: index for index, name in enumerate(self.names)}
+        rows, tokens, token_labels = [], [], []
+        for (ids, offsets), words, labels in zip(encoded, self.words, self.labels, strict=True):
+            ends = np.cumsum([len(word) + 1 for word in words]) - 1
+            spans = [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
+            found = np.array(first_tokens(offsets[:room], spans))
+            found = np.where(found < 0, -1, found + before)
+            rows.append(template.wrap(ids[:room]))
+            tokens.append(found)
+            row_labels = np.full(len(rows[-1][0]), IGNORED, dtype=np.int64)
+            row_labels[found[found >= 0]] = [classes[name] for name, i in zip(labels, found, strict=True) if i >= 0]
+            token_labels.append(row_labels)
+        ids, type_ids = zip(*rows, strict=True)
+        return WordFeatures(
+            np.fromiter(chain.from_iterable(ids), dtype=np.int32),
+            np.fromiter(chain.from_iterable(type_ids), dtype=np.uint8),
+            np.concatenate([[0], np.cumsum([len(row) for row in ids], dtype=np.int64)]),
+            None,
+            token_labels=np.concatenate(token_labels),
+            tokens=tokens,
+            word_labels=self.labels,
+            names=self.names,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class WordFeatures(Features):
+    """Tokenized sentences.
+
+    Args:
+        token_labels: `[tokens]` int64, the class of each word's first token, -100 for other tokens.
+        tokens: each sentence's words' first tokens; -1 for a word that was cut off.
+        word_labels: each sentence's words' labels.
+        names: the classes in the order of the logits.
+    """
+
+    token_labels: np.ndarray
+    tokens: list[np.ndarray]
+    word_labels: list[list[str]]
+    names: tuple[str, ...]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What is trained on."""
+        return self.token_labels
+
+    def select(self, indices: np.ndarray) -> WordFeatures:
+        """Copy some of the sentences.
+
+        Args:
+            indices: `[b]` integers in any order, or an `[n]` mask.
+
+        Returns:
+            The sentences in the order of `indices`.
+        """
+        indices = np.arange(len(self))[indices]
+        selected = super().select(indices)
+        parts = [self.token_labels[self.offsets[i] : self.offsets[i + 1]] for i in indices]
+        return replace(
+            self,
+            input_ids=selected.input_ids,
+            token_type_ids=selected.token_type_ids,
+            offsets=selected.offsets,
+            token_labels=np.concatenate([np.empty(0, dtype=np.int64), *parts]),
+            tokens=[self.tokens[i] for i in indices],
+            word_labels=[self.word_labels[i] for i in indices],
+        )
+
+    def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
+        """Make one batch, padded on the right to its longest sentence.
+
+        Args:
+            indices: `[b]`, the sentences of the batch.
+            pad_token_id: fills `input_ids`.
+
+        Returns:
+            `input_ids`, `token_type_ids`, `attention_mask` and `labels`, each `[b, s]` int64.
+        """
+        arrays = super().collate(indices, pad_token_id)
+        labels = np.full(arrays["input_ids"].shape, IGNORED, dtype=np.int64)
+        labels[arrays["attention_mask"] == 1] = self.select(indices).token_labels
+        return arrays | {"labels": labels}
+
+    def restore(self, batches: Sequence[np.ndarray], logits: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Put batches of logits into the sentences' order.
+
+        Args:
+            batches: indices of each batch's sentences.
+            logits: `[b, s, c]` of each batch.
+
+        Returns:
+            `[s, c]` of each sentence, without padding.
+        """
+        found: list[np.ndarray] = [np.empty(0)] * len(self)
+        for rows, values in zip(batches, logits, strict=True):
+            for i, row in zip(rows, values, strict=True):
+                found[i] = cut_padding(row, self.lengths[i], "token_classification")
+        return found
+
+    def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
+        """Score predicted labels; a word that was cut off counts as predicted to be outside.
+
+        Args:
+            metrics: names from `WORD_METRICS`; those of entities are seqeval's, over all sentences.
+            logits: `[s, c]` of each sentence.
+
+        Returns:
+            Each metric as a fraction.
+        """
+        from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
+
+        predicted = [label_words(row, tokens, self.names)[0] for row, tokens in zip(logits, self.tokens, strict=True)]
+        scores = {
+            "entity_f1": lambda: f1_score(self.word_labels, predicted, zero_division=0),
+            "entity_precision": lambda: precision_score(self.word_labels, predicted, zero_division=0),
+            "entity_recall": lambda: recall_score(self.word_labels, predicted, zero_division=0),
+            "token_accuracy": lambda: accuracy_score(self.word_labels, predicted),
+        }
+        return {metric: float(scores[metric]()) for metric in metrics}
+
+
+def read_sentences(
+    path: str | os.PathLike, names: Sequence[str], *, text_column: str = TEXT_COLUMN, label_column: str = LABEL_COLUMN
+) -> Sentences:
+    """Read a data file into memory.
+
+    Args:
+        path: CoNLL's format, a word and its label a line; or JSON lines, an object a sentence.
+        names: the classes in the order of the logits.
+        text_column: of JSON lines: the list of words.
+        label_column: of JSON lines: the list of labels.
+
+    Returns:
+        The file's sentences, in its order.
+
+    Raises:
+        DataError: the file cannot be read, or a sentence is not as described.
+    """
+    path = Path(path)
+    words, labels = [], []
+    for sentence in iterate_sentences(path, text_column=text_column, label_column=label_column):
+        for label in sentence.labels:
+            if label not in names:
+                allowed = ", ".join(map(quote, names[:20])) + (", ..." if len(names) > 20 else "")
+                raise DataError(
+                    f"{path}:{sentence.line}: the sentence has the label {quote(label)}, which is not one of the "
+                    f"task's, {allowed}.{did_you_mean(label, names)} Correct it, or list all labels with --labels."
+                )
+        words.append(sentence.words)
+        labels.append(sentence.labels)
+    return Sentences(words, labels, tuple(names), path.absolute())
+
+
+def find_word_labels(path: str | os.PathLike, *, text_column: str, label_column: str) -> tuple[str, ...]:
+    """List the labels that occur in a data file.
+
+    Args:
+        path: the training file.
+        text_column: of JSON lines: the list of words.
+        label_column: of JSON lines: the list of labels.
+
+    Returns:
+        The distinct labels: `O`, where it occurs, and then the others, sorted.
+
+    Raises:
+        DataError: the file cannot be read, or has a single label.
+    """
+    sentences = iterate_sentences(Path(path), text_column=text_column, label_column=label_column)
+    found = {label for sentence in sentences for label in sentence.labels}
+    if len(found) < 2:
+        raise DataError(f"{path}: every word has the label {quote(*found)}; a classifier needs at least two labels.")
+    return tuple(sorted(found, key=lambda label: (label != OUTSIDE, label)))
+
+
+def iterate_sentences(path: Path, *, text_column: str, label_column: str) -> Iterator[Sentence]:
+    """Read a data file sentence by sentence, without holding it in memory.
+
+    Args:
+        path: the data file.
+        text_column: of JSON lines: the list of words.
+        label_column: of JSON lines: the list of labels.
+
+    Yields:
+        The sentences that have words.
+
+    Raises:
+        DataError: at the first fault.
+    """
+    ending = path.suffix.lower()
+    if ending not in SENTENCE_ENDINGS:
+        raise DataError(
+            f"{path}: unknown file ending {ending!r}; the endings of token classification are "
+            f"{', '.join(SENTENCE_ENDINGS)}.{did_you_mean(ending, SENTENCE_ENDINGS)} Rename or convert the file."
+        )
+    sentence = None
+    rows = _json_sentences(path, text_column, label_column) if ending in JSON_ENDINGS else _conll_sentences(path)
+    for sentence in rows:
+        if any(not word.strip() or any(map(str.isspace, word)) for word in sentence.words):
+            raise DataError(f"{path}:{sentence.line}: a word is empty or holds a blank; split or remove it.")
+        yield sentence
+    if sentence is None:
+        raise DataError(f"{path}:1: the file has no sentences; add at least one.")
+
+
+def _conll_sentences(path: Path) -> Iterator[Sentence]:
+    begin, rows, width = 1, [], None
+    for line, text in chain(read_lines(path), [(0, "")]):
+        fields = text.split()
+        if not fields or fields[0] == _DOCUMENT:
+            if rows:
+                yield Sentence(begin, [row[0] for row in rows], [row[-1] for row in rows])
+            rows = []
+            continue
+        width = width or len(fields)
+        if len(fields) < 2 or len(fields) != width:
+            raise DataError(
+                f"{path}:{line}: {len(fields)} columns where {max(width, 2)} are expected; a line holds a word, "
+                f"perhaps further columns, and last its label, and an empty line ends a sentence."
+            )
+        begin = line if not rows else begin
+        rows.append(fields)
+
+
+def _json_sentences(path: Path, text_column: str, label_column: str) -> Iterator[Sentence]:
+    for line, record in open_records(path):
+        lists = []
+        for flag, name in (("--text_column", text_column), ("--label_column", label_column)):
+            if name not in record:
+                raise DataError(
+                    f"{path}:{line}: no {name!r}; the keys here are {', '.join(map(quote, record))}."
+                    f"{did_you_mean(name, record)} Choose one with {flag}."
+                )
+            values = record[name]
+            if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+                raise DataError(f"{path}:{line}: {name!r} holds {quote(values)}; it must be a list of strings.")
+            lists.append(values)
+        words, labels = lists
+        if len(words) != len(labels):
+            raise DataError(f"{path}:{line}: {len(words)} tokens and {len(labels)} labels; give each token one.")
+        if words:
+            yield Sentence(line, words, labels)

@@ -1,0 +1,90 @@
+"""The files of a bundle, each under its checksum.
+
+This file is a part of every bundle's `infer.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+BUNDLE_FILE = "bundle.json"
+FORMAT_VERSION = 1
+
+
+class BundleError(Exception):
+    """A bundle that cannot be run, or texts that it cannot take; the message is one line."""
+
+
+def read_bundle(folder: Path) -> dict[str, Any]:
+    """Read `bundle.json` and check every file of the bundle against it.
+
+    Args:
+        folder: the bundle.
+
+    Returns:
+        What `bundle.json` says.
+
+    Raises:
+        BundleError: no bundle, or one with a file that is missing, cut off or altered.
+    """
+    path = folder / BUNDLE_FILE
+    again = "copy the bundle again, or export it again"
+    if not path.is_file():
+        raise BundleError(f"{folder}: no {BUNDLE_FILE} in it: name a folder that 'dynabert export' has made")
+    try:
+        description = json.loads(path.read_bytes())
+        checksum = description.pop("checksum")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise BundleError(f"{path}: damaged: {again}") from None
+    if description.get("format_version") != FORMAT_VERSION:
+        raise BundleError(f"{path}: not format version {FORMAT_VERSION}: it comes from another dynabert_paddle")
+    if checksum != digest(description):
+        raise BundleError(f"{path}: altered since the export: {again}")
+    files = description.get("files")
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+        raise BundleError(f"{path}: damaged: {again}")
+    for name, expected in files.items():
+        if os.path.basename(name) != name:
+            raise BundleError(f"{path}: names '{name}', which is outside the bundle: {again}")
+        try:
+            if not (folder / name).is_file():
+                raise BundleError(f"{folder / name}: missing: {again}")
+            if (folder / name).stat().st_size != expected.get("bytes"):
+                raise BundleError(f"{folder / name}: cut off or altered since the export: {again}")
+            if file_digest(folder / name) != expected.get("sha256"):
+                raise BundleError(f"{folder / name}: altered since the export: {again}")
+        except OSError as error:
+            raise BundleError(f"{folder / name}: cannot be read: {error.strerror}") from None
+    return description
+
+
+def digest(description: dict[str, Any]) -> str:
+    """Hash what `bundle.json` says, apart from this hash.
+
+    Args:
+        description: its content.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
+    return hashlib.sha256(json.dumps(description, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Hash a file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
+    hashed = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            hashed.update(block)
+    return hashed.hexdigest()

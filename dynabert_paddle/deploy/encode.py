@@ -1,0 +1,205 @@
+"""Texts to token ids, in training and in a bundle alike: special tokens, truncation, words, windows.
+
+This file is a part of every bundle's `infer.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import tokenizers
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# A Chinese character, a run of other letters and digits, or a symbol.
+_WORDS = re.compile(f"[{_HAN}]|[^\\W{_HAN}]+|[^\\w\\s]")
+
+
+class Template(NamedTuple):
+    """The special tokens around one text or two: what comes before the first, after it, and after the second."""
+
+    ids: tuple[list[int], ...]
+    type_ids: tuple[list[int], ...]
+    text_type_ids: tuple[int, ...]
+
+    @classmethod
+    def of(cls, encoding: tokenizers.Encoding) -> Template:
+        """Read the special tokens off an encoded example.
+
+        Args:
+            encoding: of one text or two, with special tokens.
+
+        Returns:
+            Its template.
+        """
+        texts = encoding.n_sequences
+        ids, type_ids, text_type_ids = [[] for _ in range(texts + 1)], [[] for _ in range(texts + 1)], [0] * texts
+        seen = 0
+        for token, type_id, text in zip(encoding.ids, encoding.type_ids, encoding.sequence_ids, strict=True):
+            if text is None:
+                ids[seen].append(token)
+                type_ids[seen].append(type_id)
+            else:
+                seen = text + 1
+                text_type_ids[text] = type_id
+        return cls(tuple(ids), tuple(type_ids), tuple(text_type_ids))
+
+    @property
+    def num_special_tokens(self) -> int:
+        """How many tokens it adds."""
+        return sum(map(len, self.ids))
+
+    def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
+        """Put the special tokens around one text's tokens, or two's.
+
+        Args:
+            texts: token ids without special tokens.
+
+        Returns:
+            Ids and token type ids.
+        """
+        ids, type_ids = list(self.ids[0]), list(self.type_ids[0])
+        for i, text in enumerate(texts):
+            ids += text + self.ids[i + 1]
+            type_ids += [self.text_type_ids[i]] * len(text) + self.type_ids[i + 1]
+        return ids, type_ids
+
+
+def find_templates(backend: tokenizers.Tokenizer) -> tuple[Template, Template] | None:
+    """Find a tokenizer's templates by encoding something.
+
+    Args:
+        backend: a tokenizer without padding and truncation.
+
+    Returns:
+        The template for one text and the one for two; None where the tokenizer knows no character.
+    """
+    probe = next((p for p in "a1.的" if backend.encode(p, add_special_tokens=False).ids), None)
+    return probe and (Template.of(backend.encode(probe)), Template.of(backend.encode(probe, probe)))
+
+
+def truncate(texts: Sequence[list[int]], room: int) -> list[list[int]]:
+    """Cut from the end of the longer text, and of the second where they are equal: PaddleNLP's longest_first.
+
+    Args:
+        texts: token ids of one text or two, without special tokens.
+        room: tokens to keep in all.
+
+    Returns:
+        The same texts, cut.
+    """
+    if len(texts) == 1:
+        return [texts[0][:room]]
+    first, second = map(len, texts)
+    excess = max(first + second - room, 0)
+    levelled = min(excess, abs(first - second))
+    if first > second:
+        first -= levelled
+    else:
+        second -= levelled
+    excess -= levelled
+    return [texts[0][: first - excess // 2], texts[1][: second - (excess + 1) // 2]]
+
+
+def safe_text(text: str) -> str:
+    """Join surrogate pairs and replace lone surrogates, which cannot be encoded and make the Rust library raise."""
+    if not _SURROGATES.search(text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def split_words(text: str) -> list[tuple[int, int]]:
+    """Find the words of a text, each of which gets a label in token classification.
+
+    Args:
+        text: any text.
+
+    Returns:
+        Where each word begins and ends; a Chinese character is a word, and so is a punctuation mark.
+    """
+    return [match.span() for match in _WORDS.finditer(text)]
+
+
+def first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> list[int]:
+    """Find the token that stands for each word: its first.
+
+    Args:
+        offsets: where each token begins and ends in the text.
+        words: where each word does, in order.
+
+    Returns:
+        For each word the index of its token; -1 where the tokenizer drops the word, or the token was cut off.
+    """
+    starts = [start for start, _ in words]
+    found = [-1] * len(words)
+    for token, (start, end) in enumerate(offsets):
+        # A byte-level token may begin with the blank before its word: its end says where it belongs.
+        word = bisect_right(starts, max(start, end - 1)) - 1
+        if end > start and word >= 0 and start < words[word][1] and found[word] < 0:
+            found[word] = token
+    return found
+
+
+def windows(num_tokens: int, room: int, stride: int) -> Iterator[tuple[int, int]]:
+    """Cut a long text into overlapping windows.
+
+    Args:
+        num_tokens: tokens of the text.
+        room: tokens of a window, at most.
+        stride: tokens from the beginning of one window to that of the next.
+
+    Yields:
+        Beginning and end of each window; the last one ends with the text.
+    """
+    start = 0
+    while True:
+        end = min(start + room, num_tokens)
+        yield start, end
+        if end == num_tokens:
+            return
+        start += min(stride, room)
+
+
+class Window(NamedTuple):
+    """A question with a part of its context.
+
+    Args:
+        ids: the row's tokens.
+        type_ids: the row's token type ids.
+        first: the row's first token of the context.
+        start: that token's place in the whole context.
+        end: where the part ends in it.
+    """
+
+    ids: list[int]
+    type_ids: list[int]
+    first: int
+    start: int
+    end: int
+
+
+def question_windows(
+    template: Template, question: Sequence[int], context: Sequence[int], *, max_seq_length: int, doc_stride: int
+) -> list[Window]:
+    """Put a question before every window of its context.
+
+    Args:
+        template: of a pair.
+        question: token ids; it is cut to half of the room.
+        context: token ids.
+        max_seq_length: tokens of a row, at most.
+        doc_stride: tokens from one window to the next, at most as many as a window has.
+
+    Returns:
+        The rows.
+    """
+    room = max_seq_length - template.num_special_tokens
+    question = list(question[: room // 2])
+    first = len(template.ids[0]) + len(question) + len(template.ids[1])
+    return [
+        Window(*template.wrap(question, list(context[start:end])), first, start, end)
+        for start, end in windows(len(context), room - len(question), doc_stride)
+    ]

@@ -1,0 +1,105 @@
+"""What a PaddleNLP model must have to be made elastic: one stock encoder, and logits for a text's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import paddle
+from paddle import Tensor, nn
+
+from dynabert_paddle.errors import ModelError
+
+SUPPORTED = (
+    "BERT, RoBERTa, ERNIE, ERNIE-M, TinyBERT, PP-MiniLM, ELECTRA, DistilBERT and others on nn.TransformerEncoder"
+)
+
+_UNLIMITED = 1_000_000
+
+
+def find_encoder(model: nn.Layer) -> str:
+    """Find the one `nn.TransformerEncoder` (or what stands in for it) in a model.
+
+    Args:
+        model: any PaddleNLP model.
+
+    Returns:
+        Its path, for example `bert.encoder`.
+
+    Raises:
+        ModelError: none or several, or a decoder beside it, so that the model is not one that can be made elastic.
+    """
+    stacks = {
+        path: list(part) for path, part in model.named_sublayers() if isinstance(part, nn.LayerList) and len(part)
+    }
+    paths = [
+        path.removesuffix(".layers")
+        for path, layers in stacks.items()
+        # Not subclasses: RoFormer's and ConvBERT's compute something else with the same parameters.
+        if all(type(layer) is nn.TransformerEncoderLayer for layer in layers)
+        and all(type(layer.self_attn) is nn.MultiHeadAttention for layer in layers)
+    ]
+    decoders = [part for part in model.sublayers() if isinstance(part, nn.TransformerDecoderLayer)]
+    if len(paths) == 1 and not decoders:
+        return paths[0]
+    if paths:
+        seen = "a decoder beside its encoder" if decoders else f"{len(paths)} encoders that can be made elastic"
+    else:
+        kinds = (type(layers[0]).__name__ for layers in stacks.values() if not isinstance(layers[0], nn.LayerList))
+        kind = next((f", its layers are {name}" for name in kinds), "")
+        seen = f"no encoder that can be made elastic{kind}"
+    raise ModelError(f"{type(model).__name__} has {seen}; supported: {SUPPORTED}")
+
+
+def num_positions(config) -> int:
+    """Count the tokens that a model has positions for.
+
+    Args:
+        config: a PaddleNLP model's.
+
+    Returns:
+        The longest input; a large number for a model without such a limit.
+    """
+    limit = getattr(config, "max_position_embeddings", _UNLIMITED)
+    # Both count from above 0: RoBERTa from behind the padding token's position, ERNIE-M from 2.
+    return limit - {"roberta": (config.pad_token_id or 0) + 1, "ernie_m": 2}.get(config.model_type, 0)
+
+
+def join_logits(output: Tensor | Sequence) -> Tensor:
+    """Make one tensor of what a PaddleNLP model returns.
+
+    Args:
+        output: logits; logits and more; or for question answering the logits of starts and ends, `[b, s]` each.
+
+    Returns:
+        `[b, c]` for a sequence, `[b, s, c]` for its tokens, `[b, 2, s]` for starts and ends.
+    """
+    if not isinstance(output, (tuple, list)):
+        return output
+    if len(output) == 2 and all(getattr(part, "ndim", None) == 2 for part in output):
+        return paddle.stack(output, axis=1)
+    return output[0]
+
+
+def check_logits(model: nn.Layer) -> None:
+    """Refuse a model that needs more than a text's tokens, or gives something else than logits.
+
+    Args:
+        model: a PaddleNLP model; it is run on two tokens, and left as it was.
+
+    Raises:
+        ModelError: it fails, or returns no floating-point tensor.
+    """
+    tokens = paddle.zeros([1, 2], dtype="int64")
+    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    model.eval()
+    try:
+        with paddle.no_grad():
+            logits = join_logits(model(input_ids=tokens, attention_mask=paddle.ones_like(tokens)))
+    except Exception as error:  # whatever the missing input causes inside
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ModelError(f"{type(model).__name__} needs more inputs than a text's tokens: {reason}") from None
+    finally:
+        for layer, training in modes:
+            layer.training = training
+    if not paddle.is_floating_point(logits):
+        raise ModelError(f"{type(model).__name__} returns {logits.dtype} and no logits; supported: {SUPPORTED}")

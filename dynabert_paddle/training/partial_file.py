@@ -1,0 +1,100 @@
+"""A text file that takes hours to write: what is written survives being killed, and the same run goes on from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.folder import cannot_write, read_json, write_json
+
+
+class PartialFile:
+    """Writes `.NAME.partial` piece by piece and renames it when all is there; a context manager.
+
+    Beside it, `.NAME.state` says how many bytes count, and what they hold; what came after them is dropped.
+
+    Args:
+        path: the file.
+        settings: what a run must have in common with the one that began the file, to go on with it.
+        counts: what the file holds before anything is written, by name.
+        overwrite: begin anew where the settings differ.
+
+    Raises:
+        UsageError: the file was begun with other settings.
+        DynabertError: it cannot be written, or what an earlier run wrote is gone.
+    """
+
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], *, counts: Mapping[str, int], overwrite: bool = False
+    ) -> None:
+        self._path = path
+        self._partial = path.with_name(f".{path.name}.partial")
+        self._state = path.with_name(f".{path.name}.state")
+        self._settings, self.counts, self._size = dict(settings), dict(counts), 0
+        if self._partial.exists() and self._state.exists():
+            self._resume(overwrite=overwrite)
+        try:
+            self._file = self._partial.open("r+b" if self._size else "wb")
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
+        except OSError as error:
+            raise cannot_write(path, error) from None
+
+    def __enter__(self) -> PartialFile:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._file.close()
+        if not self._size:
+            self._partial.unlink(missing_ok=True)
+
+    def write(self, text: str, counts: Mapping[str, int]) -> None:
+        """Write a piece, after which the run can be killed.
+
+        Args:
+            text: the piece.
+            counts: what it adds to the counts.
+
+        Raises:
+            DynabertError: the disk is full, or something else forbids it.
+        """
+        try:
+            self._file.write(text.encode("utf-8"))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._size = self._file.tell()
+            self.counts = {name: count + counts.get(name, 0) for name, count in self.counts.items()}
+            write_json(self._state, {"settings": self._settings, "bytes": self._size, "counts": self.counts})
+        except OSError as error:
+            raise cannot_write(self._path, error) from None
+
+    def finish(self) -> None:
+        """Give the file its name.
+
+        Raises:
+            DynabertError: it cannot be renamed.
+        """
+        try:
+            self._partial.replace(self._path)
+            self._state.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self._path, error) from None
+
+    def _resume(self, *, overwrite: bool) -> None:
+        state = read_json(self._state)
+        before = state.get("settings", {})
+        differing = next((key for key, value in self._settings.items() if before.get(key) != value), None)
+        if differing and overwrite:
+            return
+        if differing:
+            raise UsageError(
+                f"{self._partial} was begun with {differing} = {before.get(differing)}, this run has "
+                f"{self._settings[differing]}: repeat its settings, or begin anew with --overwrite_output_file"
+            )
+        self._size, self.counts = state["bytes"], state["counts"]
+        if self._partial.stat().st_size < self._size:
+            raise DynabertError(f"{self._partial} is damaged: remove it to begin anew")

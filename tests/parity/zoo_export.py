@@ -1,0 +1,35 @@
+"""Run by test_backbones.py in a process of its own: how far each exported model is from its source.
+
+FLAGS_enable_pir_api=0 python zoo_export.py RESULT.json NAME...
+"""
+
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dynabert_paddle import runtime
+
+runtime.import_paddle()
+
+import numpy as np  # noqa: E402 - Paddle's environment comes first
+from zoo import VOCAB, build, heterogeneous  # noqa: E402
+
+import dynabert_paddle as db  # noqa: E402
+from dynabert_paddle.deploy.infer import open_engine  # noqa: E402
+from dynabert_paddle.exporting.check import random_batches, source_logits  # noqa: E402
+from dynabert_paddle.exporting.inference import save_graph  # noqa: E402
+
+BATCHES = random_batches(VOCAB, 24)
+differences = {}
+for name in sys.argv[2:]:
+    with TemporaryDirectory() as folder:
+        supernet = db.Supernet(build(name, folder))
+        small = db.extract(supernet, heterogeneous(supernet.full))
+        expected = source_logits(small, BATCHES)
+        save_graph(small, Path(folder))
+        engine = open_engine(Path(folder), {"format": "paddle", "precision": "fp32"})
+        found = [engine(batch) for batch in BATCHES]
+    assert [a.shape for a in found] == [b.shape for b in expected], name
+    differences[name] = max(float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True))
+Path(sys.argv[1]).write_text(json.dumps(differences))

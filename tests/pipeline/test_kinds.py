@@ -1,0 +1,224 @@
+"""Labels of words and answers to questions through all stages, the export, and a bundle in use."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+from conftest import make_bert
+from test_cli import run_command
+from test_predict import ALONE
+
+import dynabert_paddle as db
+from dynabert_paddle.backbone import find_backbone
+from dynabert_paddle.config_file import resolve_config
+from dynabert_paddle.data.features import sequential_batches
+from dynabert_paddle.deploy import bundle_files
+from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.training.split import split_task, tokenize_examples
+
+CITIES = ["paris", "london", "madrid", "tokyo", "berlin"]
+PEOPLE = ["maria", "john", "peter", "anna", "george"]
+SURNAMES = ["smith", "king", "brown", "young", "green"]
+OTHERS = ["the", "a", "house", "river", "went", "to", "with", "stone", "from", "over", "never", ".", ","]
+STAGES = ("finetune", "rewire", "width", "depth", "final")
+
+
+def write_sentences(path, count, *, seed):
+    rng = np.random.default_rng(seed)
+    lines = []
+    for _ in range(count):
+        for word in rng.choice(OTHERS, rng.integers(2, 6)):
+            lines.append(f"{word} O")
+        if rng.integers(2):
+            lines += [f"{rng.choice(PEOPLE)} B-PER", f"{rng.choice(SURNAMES)} I-PER"]
+        if rng.integers(2):
+            lines += ["in O", f"{rng.choice(CITIES)} B-LOC"]
+        lines.append("")
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def write_questions(path, count, *, seed):
+    rng = np.random.default_rng(seed)
+    paragraphs = []
+    for number in range(count):
+        person, city = rng.choice(PEOPLE), rng.choice(CITIES)
+        filler = [" ".join(rng.choice(OTHERS, rng.integers(1, 5))) for _ in range(3)]
+        context = f"{filler[0]} {person} {filler[1]} {city} {filler[2]}"
+        question, answer = [("which person", person), ("which city", city)][rng.integers(2)]
+        answers = [{"text": answer, "answer_start": context.find(f" {answer} ") + 1}]
+        qas = [{"id": f"{seed}-{number}", "question": question, "answers": answers}]
+        paragraphs.append({"context": context, "qas": qas})
+    path.write_text(json.dumps({"data": [{"title": "t", "paragraphs": paragraphs}]}), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A small model that has never seen a label."""
+    tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
+    supernet = db.Supernet(make_bert(num_labels=2, num_layers=2, hidden_size=64), tokenizer)
+    return supernet.save_pretrained(tmp_path_factory.mktemp("start") / "model")
+
+
+@pytest.fixture(scope="module", params=["token_classification", "question_answering"])
+def trained(request, start, tmp_path_factory):
+    """A task of one kind, and the folder of a run through all stages."""
+    kind, folder = request.param, tmp_path_factory.mktemp(request.param)
+    write, ending = (write_sentences, "conll") if kind == "token_classification" else (write_questions, "json")
+    for name, count, seed in (("train", 400, 0), ("dev", 50, 1)):
+        write(folder / f"{name}.{ending}", count, seed=seed)
+    values = {
+        "model_name_or_path": str(start),
+        "output_dir": str(folder / "out"),
+        "device": "cpu",
+        "stages": STAGES,
+        "task": {"name": "custom", "kind": kind, "data_dir": str(folder), "max_seq_length": 32, "doc_stride": 8},
+        "space": {"width_mult_list": [1.0, 0.5], "depth_mult_list": [1.0, 0.5]},
+    }
+    for stage, steps, rate in (
+        ("finetune", 300, 2e-3),
+        ("width", 100, 1e-3),
+        ("depth", 100, 1e-3),
+        ("final", 20, 2e-4),
+    ):
+        values[stage] = {"max_steps": steps, "learning_rate": rate, "eval_steps": 1000, "logging_steps": 20}
+    if kind == "token_classification":
+        values["task"].pop("doc_stride")
+    rows = db.run(resolve_config(db.Config, values))
+    return db.load_task("custom", kind=kind, data_dir=folder), folder, rows
+
+
+def test_every_sub_network_learns(trained):
+    task, _, rows = trained
+    assert [row["subnet"] for row in rows] == ["w1.00d1.00", "w0.50d1.00", "w1.00d0.50", "w0.50d0.50"]
+    scores = [row[task.metrics[0]] for row in rows]
+    assert scores[0] > 0.9, scores
+    assert min(scores) > 0.6, scores
+    assert set(task.metrics) <= set(rows[0])
+
+
+def test_a_stage_starts_where_the_last_one_ended(trained):
+    task, folder, _ = trained
+    before, after = (db.Supernet.from_pretrained(folder / "out" / stage) for stage in ("finetune", "rewire"))
+    features = tokenize_examples(task.dev, before)
+    batch = features.collate(np.arange(8), before.pad_token_id)
+    batch.pop("labels")
+    inputs = {name: paddle.to_tensor(value) for name, value in batch.items()}
+    before.eval(), after.eval()
+    np.testing.assert_allclose(before(**inputs).logits.numpy(), after(**inputs).logits.numpy(), atol=1e-4)
+    changed = before.encoder.layers[0].linear1.weight.numpy() != after.encoder.layers[0].linear1.weight.numpy()
+    assert changed.any()
+
+
+def test_held_out_examples_are_whole(trained):
+    task, folder, _ = trained
+    supernet = db.Supernet.from_pretrained(folder / "out" / "finetune")
+    split = split_task(task, supernet, db.FinetuneConfig())
+    assert len(split.select) >= 40
+    if task.kind == "question_answering":  # a question's windows are on one side
+        assert len(set(split.select.owners)) == 40
+
+
+@pytest.fixture(scope="module")
+def bundle(trained, tmp_path_factory):
+    _, folder, _ = trained
+    return db.export(folder / "out" / "depth", tmp_path_factory.mktemp("bundles") / "b", subnet="w0.50d1.00")
+
+
+def test_a_bundle_predicts_what_the_model_does(trained, bundle):
+    task, folder, _ = trained
+    model = db.extract(
+        supernet := db.Supernet.from_pretrained(folder / "out" / "depth"), supernet.search_space().parse("w0.50d1.00")
+    )
+    model.eval()
+    features = tokenize_examples(task.dev, model)
+    parts = sequential_batches(features.lengths, 16)
+    logits = []
+    for part in parts:
+        batch = features.collate(part, model.pad_token_id)
+        batch.pop("labels")
+        with paddle.no_grad():
+            logits.append(model(**{name: paddle.to_tensor(value) for name, value in batch.items()}).logits.numpy())
+    score = features.score(task.metrics, features.restore(parts, logits))
+    predictor = db.Predictor(bundle)
+    if task.kind == "token_classification":
+        found = predictor([" ".join(words) for words in task.dev.words], batch_size=7)
+        assert [row.words for row in found] == task.dev.words
+        right = sum(
+            a == b
+            for row, own in zip(found, task.dev.labels, strict=True)
+            for a, b in zip(row.labels, own, strict=True)
+        )
+        assert right / sum(map(len, task.dev.labels)) == pytest.approx(score["token_accuracy"])
+    else:
+        rows = task.dev.rows
+        found = predictor([row.question for row in rows], [row.context for row in rows], batch_size=7)
+        exact = np.mean([row.answers[0][0] == answer.answer for row, answer in zip(rows, found, strict=True)])
+        assert exact == pytest.approx(score["exact_match"])
+        for row, answer in zip(rows, found, strict=True):
+            assert row.context[answer.start : answer.end] == answer.answer
+            assert 0 < answer.score <= 1
+
+
+def test_entities_are_parts_of_the_text(trained, bundle):
+    task, _, _ = trained
+    if task.kind != "token_classification":
+        pytest.skip("answers have no entities")
+    text = "the river with Maria  Smith, in Paris."
+    (found,) = db.Predictor(bundle)([text])
+    for entity in found.entities:
+        assert text[entity.start : entity.end] == entity.text
+    assert ("PER", "Maria  Smith") in {(entity.label, entity.text) for entity in found.entities}
+    assert ("LOC", "Paris") in {(entity.label, entity.text) for entity in found.entities}
+
+
+@pytest.mark.parametrize("format, precision", [("pir", "fp32"), ("onnx", "fp32"), ("paddle", "int8"), ("onnx", "int8")])
+def test_other_formats(trained, tmp_path, format, precision):
+    _, folder, _ = trained
+    made = db.export(folder / "out" / "finetune", tmp_path / "b", format=format, precision=precision, tolerance=0.05)
+    description = bundle_files.read_bundle(made)
+    assert description["verification"]["max_abs_diff"] < (1e-4 if precision == "fp32" else 10)
+
+
+def test_lite_says_what_it_is_for(trained, tmp_path):
+    task, folder, _ = trained
+    with pytest.raises(DynabertError, match=rf"format lite is for tasks of whole texts, this model is for {task.kind}"):
+        db.export(folder / "out" / "finetune", tmp_path / "b", format="lite")
+    assert not (tmp_path / "b").exists()
+
+
+def test_command_line(capsys, trained, bundle, tmp_path):
+    task, folder, _ = trained
+    done = run_command(capsys, "evaluate", folder / "out" / "depth", "--grid", "--json")
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)["rows"]) == 4
+    if task.kind == "token_classification":
+        (tmp_path / "texts.txt").write_text("the house in Paris\n\n", encoding="utf-8")
+        done = run_command(capsys, "predict", bundle, "-i", tmp_path / "texts.txt")
+        assert done.out.splitlines()[:2] == ["entities", "LOC: Paris"]
+        alone = ["in Paris"]
+    else:
+        row = {"question": "which city", "context": "the river Maria went to Paris over stone"}
+        (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        done = run_command(capsys, "predict", bundle, "-i", tmp_path / "rows.jsonl", "--json")
+        assert json.loads(done.out)["answer"] == "Paris", done
+        alone = ["which city", row["context"]]
+    # The bundle's own script, where this package is not installed.
+    command = [sys.executable, "-c", ALONE, str(bundle / "infer.py"), *alone]
+    alone = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""})
+    assert "Paris" in alone.stdout, alone.stderr
+
+
+@pytest.mark.parametrize("text", ["", " ", "\x00\x01", "\ud800", "😀" * 300, "x" * 100_000, "שלום עולם"])
+def test_any_text_is_answered(trained, bundle, text):
+    task, _, _ = trained
+    if task.kind == "token_classification":
+        (found,) = db.Predictor(bundle)([text])
+        assert len(found.words) == len(found.labels)
+    else:
+        for question, context in ((text, "the river"), ("which city", text), (text, text)):
+            (found,) = db.Predictor(bundle)([question], [context])
+            assert isinstance(found.answer, str)

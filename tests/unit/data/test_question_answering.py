@@ -1,0 +1,183 @@
+"""Questions, contexts and answers: read, cut into windows, scored."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+import dynabert_paddle as db
+from dynabert_paddle.backbone import find_backbone
+from dynabert_paddle.data.question_answering import AnswerSettings, read_questions
+from dynabert_paddle.errors import DataError, UsageError
+
+CONTEXT = (
+    "Our river Rhine rises in Switzerland. It passes Basel, Strasbourg and Cologne, "
+    "and reaches the North Sea near Rotterdam after 1,233 kilometres."
+)
+CHINESE = "长江发源于青海省唐古拉山。全长6300公里。在上海注入东海。"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
+
+
+def asked(id, question, *answers, context=CONTEXT, **more):
+    found = [{"text": text, "answer_start": context.find(text)} for text in answers]
+    return {"id": id, "question": question, "answers": found, **more}
+
+
+def squad(tmp_path, *questions, context=CONTEXT, name="dev.json"):
+    content = {"version": "1.1", "data": [{"title": "x", "paragraphs": [{"context": context, "qas": list(questions)}]}]}
+    path = tmp_path / name
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+PARAGRAPH = '{"data": [{"paragraphs": [{"context": "c", "qas": [%s]}]}]}'
+
+RISES = asked("a", "Where does the Rhine rise?", "Switzerland")
+LENGTH = asked("b", "How long is the Rhine?", "1,233 kilometres", "1,233")
+
+
+def test_squad_and_json_lines_give_the_same(tmp_path):
+    first = read_questions(squad(tmp_path, RISES, LENGTH))
+    lines = []
+    for row in first.rows:
+        texts, starts = zip(*row.answers, strict=True)
+        answers = {"text": texts, "answer_start": starts}
+        lines.append(json.dumps({"id": row.id, "question": row.question, "context": row.context, "answers": answers}))
+    (tmp_path / "dev.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert read_questions(tmp_path / "dev.jsonl").rows == first.rows
+    assert first.rows[1].answers == [("1,233 kilometres", CONTEXT.find("1,233")), ("1,233", CONTEXT.find("1,233"))]
+
+
+def test_an_answer_that_is_not_in_its_context_is_counted(tmp_path, caplog):
+    wrong = {"id": "w", "question": "q?", "answers": [{"text": "Vienna", "answer_start": 3}]}
+    moved = {"id": "m", "question": "q?", "answers": [{"text": "Basel", "answer_start": 5}]}
+    path = squad(tmp_path, wrong, RISES, moved)
+    with caplog.at_level(logging.WARNING, logger="dynabert_paddle"):
+        logging.getLogger("dynabert_paddle").propagate = True
+        assert [row.id for row in read_questions(path, training=True).rows] == ["a"]
+        assert [row.id for row in read_questions(path).rows] == ["w", "a", "m"]
+    train, dev = caplog.messages
+    assert "2 answers are not in their context" in train and "left out; the first is of question 'w'" in train
+    assert "compared by their texts alone" in dev
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("[1]", "not in SQuAD's format"),
+        ('{"data": 3}', "not in SQuAD's format"),
+        ('{"data": [{"paragraphs": [{"qas": []}]}]}', "not in SQuAD's format .KeyError: 'context'"),
+        ('{"data": [}', "not in SQuAD's format"),
+        ('{"data": []}', "no question that can be used"),
+        (PARAGRAPH % '{"id": "x"}', "question 'x': needs the texts"),
+        (PARAGRAPH % "7", "question 7: needs the texts"),
+        (PARAGRAPH % '{"id": 1, "question": "q", "answers": [{"text": 3}]}', "question 1: needs the texts"),
+    ],
+)
+def test_what_is_wrong_is_told(tmp_path, content, message):
+    path = tmp_path / "dev.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message) as caught:
+        read_questions(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_ending_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"unknown file ending '.txt'; question answering reads .json, .jsonl"):
+        read_questions(tmp_path / "dev.txt")
+
+
+@pytest.mark.parametrize("length", [24, 40, 384])
+@pytest.mark.parametrize("stride", [3, 10, 500])
+def test_windows_cover_the_context_and_hold_the_answer(tmp_path, tokenizer, length, stride):
+    settings = AnswerSettings(doc_stride=stride)
+    questions = read_questions(squad(tmp_path, RISES, LENGTH), settings=settings)
+    features = questions.tokenize(tokenizer, max_seq_length=length)
+    context = tokenizer.encode([CONTEXT], max_seq_length=500)[0][0][1:-1]
+    held = [0, 0]
+    for index, (owner, first, spans) in enumerate(zip(features.owners, features.first, features.spans, strict=True)):
+        row = features.collate(np.array([index]), 0)
+        ids = row["input_ids"][0]
+        assert len(ids) <= length
+        assert ids[first : first + len(spans)].tolist() == context[: len(spans)] or index
+        assert row["token_type_ids"][0].tolist() == [0] * first + [1] * (len(ids) - first)
+        start, end = row["labels"][0]
+        if end:
+            held[owner] += 1
+            text, _ = questions.rows[owner].answers[0]
+            assert CONTEXT[spans[start - first][0] : spans[end - first][1]] == text
+    seen = {owner: set() for owner in (0, 1)}
+    for owner, spans in zip(features.owners, features.spans, strict=True):
+        seen[owner] |= set(spans)
+    assert len(seen[0]) == len(seen[1]) == len(context)
+    if stride <= 3 or length == 384:
+        assert min(held) >= 1
+
+
+def test_too_short_rows_are_refused(tmp_path, tokenizer):
+    with pytest.raises(UsageError, match="max_seq_length is 6"):
+        read_questions(squad(tmp_path, RISES)).tokenize(tokenizer, max_seq_length=6)
+
+
+def pointing(features, answers):
+    """Logits that point at a text wherever a window holds it, and else at the row's first token."""
+    rows = []
+    for owner, length, first, spans in zip(
+        features.owners, features.lengths, features.first, features.spans, strict=True
+    ):
+        context, wanted = features.questions.rows[owner].context, answers[owner]
+        begin = context.find(wanted) if wanted else -1
+        logits = np.zeros((2, length))
+        starts = [i for i, (start, _) in enumerate(spans) if start == begin]
+        ends = [i for i, (_, end) in enumerate(spans) if end == begin + len(wanted)]
+        where = (first + starts[0], first + ends[0]) if starts and ends else (0, 0)
+        logits[0, where[0]] = logits[1, where[1]] = 9
+        rows.append(logits)
+    return rows
+
+
+@pytest.mark.parametrize("length", [24, 384])
+def test_scores_are_the_best_over_a_questions_answers(tmp_path, tokenizer, length):
+    settings = AnswerSettings(doc_stride=4)
+    features = read_questions(squad(tmp_path, RISES, LENGTH), settings=settings).tokenize(
+        tokenizer, max_seq_length=length
+    )
+    metrics = ("f1", "exact_match")
+    assert features.score(metrics, pointing(features, ["Switzerland", "1,233"])) == {"f1": 1, "exact_match": 1}
+    # "Rotterdam after 1,233" shares one word of three with "1,233", and two of three with neither: F1 is 1/2 for one
+    # answer, (1/3, 1/2) -> 2/5 for the other; the better one counts.
+    scores = features.score(metrics, pointing(features, ["Switzerland", "Rotterdam after 1,233"]))
+    assert scores == pytest.approx({"f1": (1 + 1 / 2) / 2, "exact_match": 1 / 2})
+
+
+def test_a_question_without_an_answer(tmp_path, tokenizer):
+    nothing = asked("c", "Who owns it?", is_impossible=True)
+    for may_be_empty, exact in ((True, 1.0), (False, 0.5)):
+        settings = AnswerSettings(may_be_empty=may_be_empty)
+        features = read_questions(squad(tmp_path, RISES, nothing), settings=settings).tokenize(
+            tokenizer, max_seq_length=64
+        )
+        scores = features.score(("exact_match",), pointing(features, ["Switzerland", ""]))
+        assert scores == {"exact_match": exact}
+
+
+def test_chinese_is_compared_by_characters(tmp_path):
+    tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
+    question = asked("z", "长江在哪里注入东海", "上海", context=CHINESE)
+    features = read_questions(squad(tmp_path, question, context=CHINESE)).tokenize(tokenizer, max_seq_length=64)
+    scores = features.score(("f1", "exact_match"), pointing(features, ["在上海"]))
+    assert scores == pytest.approx({"f1": 2 * (2 / 3) * 1 / (2 / 3 + 1), "exact_match": 0})
+
+
+def test_the_longest_answer_is_bounded(tmp_path, tokenizer):
+    settings = AnswerSettings(max_answer_length=2)
+    features = read_questions(squad(tmp_path, RISES), settings=settings).tokenize(tokenizer, max_seq_length=64)
+    logits = np.zeros((1, 2, features.lengths[0]))
+    logits[0, 0, features.first[0]] = logits[0, 1, features.first[0] + 8] = 5  # nine tokens apart
+    logits[0, 0, features.first[0] + 5] = logits[0, 1, features.first[0] + 5] = 3  # Switzerland
+    assert features.score(("exact_match",), list(logits)) == {"exact_match": 1.0}

@@ -1,0 +1,200 @@
+"""Sentences whose words have labels: read, tokenized, batched, scored."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+import dynabert_paddle as db
+from dynabert_paddle.backbone import find_backbone
+from dynabert_paddle.data.token_classification import find_word_labels, iterate_sentences, read_sentences
+from dynabert_paddle.errors import DataError
+
+COLUMNS = {"text_column": "tokens", "label_column": "labels"}
+NAMES = ("O", "B-LOC", "B-PER", "I-PER")
+CONLL = """\
+-DOCSTART- -X- -X- O
+
+Angela NNP B-NP B-PER
+Merkel NNP I-NP I-PER
+visited VBD B-VP O
+Paris NNP B-NP B-LOC
+. . O O
+
+Unbelievably RB B-ADVP O
+quiet JJ B-ADJP O
+"""
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
+
+
+def write(path, content):
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("ending", [".conll", ".txt", ".bio", ".tsv"])
+@pytest.mark.parametrize("separator", [" ", "\t"])
+def test_conll_has_the_word_first_and_its_label_last(tmp_path, ending, separator):
+    path = write(tmp_path / f"train{ending}", CONLL.replace(" ", separator))
+    first, second = iterate_sentences(path, **COLUMNS)
+    assert first.words == ["Angela", "Merkel", "visited", "Paris", "."]
+    assert first.labels == ["B-PER", "I-PER", "O", "B-LOC", "O"]
+    assert (first.line, second.line) == (3, 9)
+    assert second.words == ["Unbelievably", "quiet"]  # the last line ends a sentence, too
+
+
+def test_json_lines_have_two_lists(tmp_path):
+    rows = [{"tokens": ["去", "北", "京"], "ner": ["O", "B-LOC", "I-LOC"]}, {"tokens": [], "ner": []}]
+    path = write(tmp_path / "train.jsonl", "\n".join(json.dumps(row) for row in rows))
+    (sentence,) = iterate_sentences(path, text_column="tokens", label_column="ner")
+    assert sentence.words == ["去", "北", "京"]
+    assert sentence.labels == ["O", "B-LOC", "I-LOC"]
+
+
+def test_labels_are_found_with_the_outside_first(tmp_path):
+    assert find_word_labels(write(tmp_path / "a.conll", CONLL), **COLUMNS) == NAMES
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.jsonl", '{"tokens": ["a", "b"], "labels": ["O"]}', r":1: 2 tokens and 1 labels; give each token one"),
+        ("a.jsonl", '{"tokens": "a b", "labels": ["O"]}', r":1: 'tokens' holds 'a b'; it must be a list of strings"),
+        (
+            "a.jsonl",
+            '{"token": ["a"], "labels": ["O"]}',
+            r":1: no 'tokens'; the keys here are 'token', 'labels'.*--text",
+        ),
+        ("a.jsonl", '{"tokens": ["a b"], "labels": ["O"]}', r":1: a word is empty or holds a blank"),
+        ("a.jsonl", '{"tokens": [""], "labels": ["O"]}', r":1: a word is empty or holds a blank"),
+        ("a.conll", "a O\nb\n", r":2: 1 columns where 2 are expected"),
+        ("a.conll", "a X O\nb O\n", r":2: 2 columns where 3 are expected"),
+        ("a.conll", "alone\n", r":1: 1 columns where 2 are expected"),
+        ("a.conll", "\n\n", r":1: the file has no sentences"),
+        (
+            "a.json5",
+            "",
+            r"unknown file ending '.json5'; the endings of token classification are .*Did you mean '.json'",
+        ),
+        (
+            "a.conll",
+            "a O\nb B-PRE\n",
+            r":1: the sentence has the label 'B-PRE', which is not one .*Did you mean 'B-PER'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message) as caught:
+        read_sentences(write(tmp_path / name, content), NAMES)
+    assert str(caught.value).startswith(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_label_is_nothing_to_learn(tmp_path):
+    with pytest.raises(DataError, match="every word has the label 'O'"):
+        find_word_labels(write(tmp_path / "a.conll", "a O\nb O\n"), **COLUMNS)
+
+
+def test_a_words_label_is_its_first_tokens(tmp_path, tokenizer):
+    sentences = read_sentences(write(tmp_path / "a.conll", CONLL), NAMES)
+    features = sentences.tokenize(tokenizer, max_seq_length=32)
+    batch = features.collate(np.arange(2), pad_token_id=0)
+    ids, labels = batch["input_ids"], batch["labels"]
+    plain, _ = tokenizer.encode([" ".join(words) for words in sentences.words], max_seq_length=32)
+    for row, expected in zip(ids, plain, strict=True):
+        assert row[: len(expected)].tolist() == expected
+    for row, row_labels, words, own in zip(ids, labels, sentences.words, sentences.labels, strict=True):
+        pieces = [tokenizer.encode([word], max_seq_length=32)[0][0][1:-1] for word in words]
+        starts = 1 + np.cumsum([0, *map(len, pieces)])[:-1]
+        for start, piece, label in zip(starts, pieces, own, strict=True):
+            assert row[start] == piece[0]
+            assert row_labels[start] == NAMES.index(label)
+        assert (row_labels != -100).sum() == len(words)
+    assert len(pieces[0]) > 1  # "Unbelievably" is split, so that the last assertion could fail
+    assert (labels[batch["attention_mask"] == 0] == -100).all()
+
+
+def test_selected_sentences_keep_their_labels(tmp_path, tokenizer):
+    sentences = read_sentences(write(tmp_path / "a.conll", CONLL), NAMES)
+    whole = sentences.tokenize(tokenizer, max_seq_length=32)
+    for features in (whole.select(np.array([1])), sentences.select([1]).tokenize(tokenizer, max_seq_length=32)):
+        batch, expected = features.collate(np.array([0]), 0), whole.collate(np.array([1]), 0)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(batch[name], values)
+
+
+def one_hot(features, labels):
+    """Logits that give each word the label that it is given here, and every other token some label."""
+    rows = []
+    for index, (tokens, words) in enumerate(zip(features.tokens, labels, strict=True)):
+        logits = np.random.default_rng(index).normal(size=(features.lengths[index], len(features.names)))
+        for token, label in zip(tokens, words, strict=True):
+            if token >= 0:
+                logits[token, features.names.index(label)] = 9
+        rows.append(logits)
+    return rows
+
+
+def test_scores_are_those_of_entities(tmp_path, tokenizer):
+    features = read_sentences(write(tmp_path / "a.conll", CONLL), NAMES).tokenize(tokenizer, max_seq_length=32)
+    metrics = ("entity_f1", "entity_precision", "entity_recall", "token_accuracy")
+    perfect = features.score(metrics, one_hot(features, features.word_labels))
+    assert perfect == dict.fromkeys(metrics, 1.0)
+    # One of two entities found, none made up: precision 1, recall 1/2; one of seven words wrong.
+    missed = [["B-PER", "I-PER", "O", "O", "O"], ["O", "O"]]
+    scores = features.score(metrics, one_hot(features, missed))
+    assert scores == pytest.approx(
+        {"entity_f1": 2 / 3, "entity_precision": 1, "entity_recall": 1 / 2, "token_accuracy": 6 / 7}
+    )
+    # Half of an entity is none.
+    broken = [["B-PER", "O", "O", "B-LOC", "O"], ["O", "O"]]
+    assert features.score(("entity_recall",), one_hot(features, broken)) == {"entity_recall": 0.5}
+
+
+def test_a_word_that_was_cut_off_counts_as_outside(tmp_path, tokenizer):
+    path = write(tmp_path / "a.conll", CONLL)
+    features = read_sentences(path, NAMES).tokenize(tokenizer, max_seq_length=6)  # "mer ##kel" is two tokens
+    assert features.lengths.max() == 6
+    assert features.tokens[0].tolist() == [1, 2, 4, -1, -1]
+    scores = features.score(("entity_recall",), one_hot(features, features.word_labels))
+    assert scores == {"entity_recall": 0.5}  # Paris is lost
+
+
+def test_batches_come_back_in_order(tmp_path, tokenizer):
+    words = ["stone", "river", "cloud"]
+    content = "\n\n".join("\n".join(f"{words[k % 3]} O" for k in range(n)) + "\nx B-LOC" for n in (3, 9, 1, 6))
+    features = read_sentences(write(tmp_path / "a.conll", content), NAMES).tokenize(tokenizer, max_seq_length=32)
+    batches = [np.array([3, 1]), np.array([0, 2])]
+    logits = [
+        np.random.default_rng(i).normal(size=(2, features.lengths[rows].max(), 4)) for i, rows in enumerate(batches)
+    ]
+    restored = features.restore(batches, logits)
+    assert [len(row) for row in restored] == features.lengths.tolist()
+    np.testing.assert_array_equal(restored[3], logits[0][0][: features.lengths[3]])
+    np.testing.assert_array_equal(restored[2], logits[1][1][: features.lengths[2]])
+
+
+def test_random_sentences_keep_one_token_a_word(tmp_path, tokenizer):
+    random.seed(0)
+    alphabet = "abc.,'-$§é中文😀\u200b\u0301"
+    rows = []
+    for _ in range(200):
+        words = ["".join(random.choices(alphabet, k=random.randint(1, 6))) for _ in range(random.randint(1, 12))]
+        rows.append(json.dumps({"tokens": words, "labels": ["O"] * len(words)}))
+    sentences = read_sentences(write(tmp_path / "a.jsonl", "\n".join(rows)), NAMES)
+    features = sentences.tokenize(tokenizer, max_seq_length=128)
+    dropped = 0
+    for words, tokens in zip(sentences.words, features.tokens, strict=True):
+        assert len(tokens) == len(words)
+        kept = tokens[tokens >= 0]
+        assert (np.diff(kept) > 0).all()
+        for word, token in zip(words, tokens, strict=True):
+            alone = tokenizer.encode([word], max_seq_length=128)[0][0]
+            assert (token < 0) == (len(alone) == 2)  # words of nothing but marks that the tokenizer drops
+            dropped += token < 0
+    assert dropped

@@ -1,0 +1,118 @@
+"""Word vectors are read in every layout, and neighbours are those that a brute-force search finds."""
+
+import numpy as np
+import pytest
+
+from dynabert_paddle.data.word_vectors import WordVectors
+from dynabert_paddle.errors import DataError
+
+WORDS = ["the", ",", "music", "jazz", "song", "2024", "river", "Paris"]
+VECTORS = np.random.default_rng(0).normal(size=(len(WORDS), 5)).astype(np.float32)
+
+
+def write_text(path, words=WORDS, vectors=VECTORS):
+    lines = [" ".join([word, *map(str, vector)]) for word, vector in zip(words, vectors, strict=True)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_folder(folder, words=WORDS, vectors=VECTORS):
+    np.save(folder / "vectors.npy", vectors)
+    (folder / "words.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    return folder
+
+
+def write_parquet(folder, words=WORDS, vectors=VECTORS):
+    """As the package of the built-in vectors has them."""
+    import pyarrow
+    from pyarrow import parquet
+
+    np.save(folder / "emb.npy", vectors)
+    parquet.write_table(pyarrow.table({"index": words}), folder / "index.parquet")
+    return folder
+
+
+def brute_force(word, count):
+    """By the definition of the cosine, among the words that are letters."""
+    vector = VECTORS[WORDS.index(word)].astype(np.float64)
+    cosines = {
+        other: float(theirs @ vector / np.linalg.norm(theirs) / np.linalg.norm(vector))
+        for other, theirs in zip(WORDS, VECTORS.astype(np.float64), strict=True)
+        if other.isalpha() and other != word
+    }
+    return sorted(cosines, key=cosines.get, reverse=True)[:count]
+
+
+@pytest.mark.parametrize("write", [write_text, write_folder, write_parquet])
+@pytest.mark.parametrize("count", [1, 3, 100])
+def test_neighbours_are_the_nearest_by_cosine(tmp_path, write, count):
+    vectors = WordVectors.read(write(tmp_path / "glove.txt" if write is write_text else tmp_path))
+    assert vectors.neighbours("music", count) == brute_force("music", count)
+
+
+def test_a_word_is_looked_up_in_lower_case_too_and_its_title_case_is_kept(tmp_path):
+    vectors = WordVectors.read(write_text(tmp_path / "glove.txt"))
+    assert vectors.neighbours("Music", 3) == [word.title() for word in brute_force("music", 3)]
+    assert vectors.neighbours("MUSIC", 3) == brute_force("music", 3)
+    assert vectors.neighbours("Paris", 3) == [word.title() for word in brute_force("Paris", 3)]
+    assert vectors.neighbours("paris", 3) == []
+    assert vectors.neighbours("unheard", 3) == []
+
+
+def test_the_npy_file_itself_can_be_named(tmp_path):
+    assert WordVectors.read(write_folder(tmp_path) / "vectors.npy").words == WordVectors.read(tmp_path).words
+
+
+def test_the_fingerprint_tells_words_and_numbers_apart(tmp_path):
+    texts = [write_text(tmp_path / "a.txt"), write_text(tmp_path / "b.txt")]
+    others = [write_text(tmp_path / "c.txt", WORDS[::-1]), write_text(tmp_path / "d.txt", vectors=VECTORS[::-1])]
+    prints = [WordVectors.read(path).fingerprint for path in (*texts, *others)]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "empty"),
+        ("music 0.1 0.2\njazz 0.1\n", ":2: not a word and 2 numbers"),
+        ("music 0.1 0.2\njazz 0.1 x\n", ":2: not a word and 2 numbers"),
+        ("music\n", ":1: not a word"),
+        ("music 0.1 nan\n", "not finite"),
+        ("1 0.1\n2 0.3\n", "none of its words"),
+    ],
+)
+def test_what_holds_no_vectors_is_refused(tmp_path, content, said):
+    (tmp_path / "glove.txt").write_text(content)
+    with pytest.raises(DataError) as caught:
+        WordVectors.read(tmp_path / "glove.txt")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    with pytest.raises(DataError, match="0 .npy files and 0 word lists"):
+        WordVectors.read(tmp_path)
+    write_folder(tmp_path, WORDS[1:])
+    with pytest.raises(DataError, match="for 7 words"):
+        WordVectors.read(tmp_path)
+    (tmp_path / "vectors.npy").write_bytes(b"cut off")
+    with pytest.raises(DataError, match="cannot be read"):
+        WordVectors.read(tmp_path)
+
+
+def test_a_pickle_in_the_npy_file_is_not_opened(tmp_path):
+    write_folder(tmp_path)
+    np.save(tmp_path / "vectors.npy", np.array([{}] * len(WORDS), dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="cannot be read"):
+        WordVectors.read(tmp_path)
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path):
+    (write_parquet(tmp_path) / "index.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="index.parquet: cannot be read"):
+        WordVectors.read(tmp_path)
+
+
+def test_a_misspelt_built_in_name_gets_the_nearest(tmp_path):
+    with pytest.raises(DataError, match="Did you mean 'glove-6b-50d'"):
+        WordVectors.read("glove-6b-50")
