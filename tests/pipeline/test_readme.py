@@ -21,9 +21,9 @@ def blocks(language):
 
 
 def test_the_verbs_of_the_readme_are_the_verbs_there_are():
-    from dynabert_paddle.cli import deploy, inspect, run, stages
+    from dynabert_paddle.cli import augment, deploy, inspect, run, stages
 
-    verbs = {command.__name__ for module in (run, stages, deploy, inspect) for command in module.COMMANDS}
+    verbs = {command.__name__ for module in (augment, run, stages, deploy, inspect) for command in module.COMMANDS}
     assert set(re.findall(r"^\| `dynabert (\w+)", README, flags=re.MULTILINE)) == verbs
 
 

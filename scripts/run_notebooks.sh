@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Executes the notebooks and saves what they print and plot in them: run_notebooks.sh [--smoke] [--output_dir DIR] [NOTEBOOK...]
+#   --smoke           copies in place of the notebooks themselves, a few steps on a few rows: about a minute each
+#   --output_dir DIR  keeps those copies, and the models that they make, in this folder
+set -euo pipefail
+
+die() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+smoke='' output_dir='' notebooks=()
+while [[ $# -gt 0 ]]; do
+    case $1 in
+        --smoke) smoke=yes && shift ;;
+        --output_dir)
+            [[ $# -gt 1 ]] || die "$1 needs a value"
+            output_dir=$2 && shift 2
+            ;;
+        -*) die "unknown argument '$1'; the first lines of this script say what there is" ;;
+        *)
+            [[ -f $1 ]] || die "$1: no such notebook"
+            notebooks+=("$1") && shift
+            ;;
+    esac
+done
+[[ -z $output_dir || -n $smoke ]] || die "--output_dir goes with --smoke: a full run saves into the notebooks themselves"
+[[ ${#notebooks[@]} -gt 0 ]] || notebooks=("$root"/notebooks/*.ipynb)
+
+export PATH="$root/.venv/bin:$PATH"
+python -c 'import ipykernel, nbclient' 2>/dev/null || die "nbclient or ipykernel is missing: run 'bash scripts/setup_env.sh dev'"
+folder=$output_dir
+if [[ -z $folder ]]; then
+    folder=$(mktemp -d) # empty: no stage of an earlier run is taken for finished
+    trap 'rm -rf "$folder"' EXIT
+fi
+if [[ -n $smoke ]]; then
+    export DYNABERT_SMOKE=1
+    mkdir -p "$folder"
+    cp "${notebooks[@]}" "$folder"
+    notebooks=("${notebooks[@]##*/}")
+    notebooks=("${notebooks[@]/#/$folder/}")
+fi
+for notebook in "${notebooks[@]}"; do
+    echo "+ $notebook" >&2
+    python - "$notebook" "$folder" <<'END'
+import sys
+
+import nbformat
+from nbclient import NotebookClient
+
+path, folder = sys.argv[1:]
+notebook = nbformat.read(path, as_version=4)
+where = {"metadata": {"path": folder}}
+NotebookClient(notebook, timeout=None, resources=where, record_timing=False, coalesce_streams=True).execute()
+nbformat.write(notebook, path)
+END
+done

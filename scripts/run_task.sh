@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# The whole chain of one task: data augmentation where asked for, all stages, the grid, an export, and one line of report.
+# run_glue.sh, run_clue.sh and run_qqp.sh call this with a task's config; `run_task.sh` alone shows its arguments.
+set -euo pipefail
+
+usage() {
+    cat >&2 <<'END'
+usage: run_task.sh CONFIG [DATA_DIR] [options]
+  CONFIG                a built-in config, such as glue/rte, or a YAML file
+  DATA_DIR              the task's folder in the official layout; fetched through PaddleNLP where not given
+  --output_dir DIR      gets one folder a stage, grid.json, and the bundle (default: out/CONFIG)
+  --last_stage NAME     the stage whose model is exported (default: depth)
+  --subnet NAME         which sub-network of it (default: w0.50d0.50)
+  --also TASK           score the last stage's grid on this task's dev set, too
+  --masked_lm NAME      augment the training data with this masked language model, as the paper does
+  --word_vectors FILE   and with these GloVe vectors
+  --smoke               a tiny model and two steps a stage on a few rows: does everything, in about a minute
+  --samples DIR         where those rows are
+  --dry_run             only show the commands
+  -o KEY=VALUE          override a value of the config; may be repeated
+END
+    exit 2
+}
+
+die() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+[[ $# -gt 0 && $1 != -* ]] || usage
+config=$1 && shift
+data_dir='' samples='' output_dir='' last_stage=depth subnet=w0.50d0.50 also='' masked_lm='' word_vectors='' smoke='' dry_run='' overrides=()
+if [[ $# -gt 0 && $1 != -* ]]; then
+    data_dir=$1 && shift
+fi
+while [[ $# -gt 0 ]]; do
+    case $1 in
+        --samples | --output_dir | --last_stage | --subnet | --also | --masked_lm | --word_vectors | -o)
+            [[ $# -gt 1 ]] || die "$1 needs a value"
+            if [[ $1 == -o ]]; then overrides+=(-o "$2"); else declare "${1#--}=$2"; fi
+            shift 2
+            ;;
+        --smoke | --dry_run) declare "${1#--}=yes" && shift ;;
+        *) die "unknown argument '$1'; 'run_task.sh' alone lists what there is" ;;
+    esac
+done
+[[ -z $word_vectors || -n $masked_lm ]] || die "--word_vectors needs --masked_lm"
+output_dir=${output_dir:-out/${smoke:+smoke/}${config%.yaml}}
+task=$(basename "${config%.yaml}")
+task=${task%%_*}
+if [[ -n $smoke ]]; then
+    data_dir=$samples
+    model=$output_dir/tiny
+    overrides=(-o model_name_or_path="$model" -o train.max_steps=2 -o train.per_device_train_batch_size=4
+        -o task.max_seq_length=32 "${overrides[@]}")
+fi
+[[ -z $data_dir || -d $data_dir ]] || die "$data_dir: no such folder; name the one that holds the task's files"
+
+# Everything that is done, in its order; called once to show it and once to do it.
+chain() {
+    local data=() augmented=()
+    [[ -z $data_dir ]] || data=(--data_dir "$data_dir")
+    step bash "$root/scripts/setup_env.sh"
+    [[ -z $smoke ]] || step "$root/.venv/bin/python" "$root/scripts/tiny_model.py" "$model"
+    if [[ -n $masked_lm ]]; then
+        local file=$output_dir/augmented.tsv
+        augmented=(-o width.augmented_file="$file" -o depth.augmented_file="$file")
+        step mkdir -p "$output_dir"
+        [[ -e $file ]] || step dynabert augment --task_name "$task" "${data[@]}" --masked_lm "$masked_lm" \
+            ${word_vectors:+--word_vectors "$word_vectors"} --output_file "$file"
+    fi
+    step dynabert run "$config" --output_dir "$output_dir" ${data_dir:+-o task.data_dir="$data_dir"} \
+        "${augmented[@]}" "${overrides[@]}"
+    [[ -z $also ]] || step dynabert evaluate "$output_dir/$last_stage" --grid --task_name "$also" "${data[@]}"
+    step dynabert export "$output_dir/$last_stage" --subnet "$subnet" --output_dir "$output_dir/bundle" --overwrite_output_dir
+    step "$root/.venv/bin/python" "$root/scripts/report_line.py" "$output_dir"
+}
+
+show() { printf '+ %s\n' "$(printf '%q ' "$@")"; }
+run() {
+    show "$@" >&2
+    "$@"
+}
+
+export PATH=$root/.venv/bin:$PATH
+step() { show "$@"; }
+chain
+[[ -z $dry_run ]] || exit 0
+step() { run "$@"; }
+chain

@@ -1,0 +1,109 @@
+"""The scripts that reproduce: what they say they will do, what they refuse, and everything once on a few rows."""
+
+import json
+import re
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst-2", "sts-b", "wnli")
+CLUE = ("afqmc", "chnsenticorp", "cluewsc2020", "cmnli", "csl", "iflytek", "lcqmc", "ocnli", "tnews")
+
+
+def script(folder, name, *words):
+    command = ["bash", ROOT / "scripts" / name, *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+
+
+@pytest.mark.parametrize(
+    "name, task", [*(("run_glue.sh", task) for task in GLUE), *(("run_clue.sh", task) for task in CLUE)]
+)
+def test_a_dry_run_shows_the_whole_chain_and_does_nothing(tmp_path, name, task):
+    (tmp_path / "data").mkdir()
+    done = script(tmp_path, name, task.upper(), "data", "--dry_run", "-o", "train.seed=3")
+    assert done.returncode == 0, done.stderr
+    benchmark = name[4:8]
+    folder = f"out/{benchmark}/{task}"
+    run = f"dynabert run {benchmark}/{task} --output_dir {folder} -o task.data_dir=data -o train.seed=3"
+    expected = ["setup_env.sh", run, f"dynabert export {folder}/depth --subnet w0.50d0.50", f"report_line.py {folder}"]
+    if task == "mnli":
+        expected.insert(2, f"dynabert evaluate {folder}/depth --grid --task_name mnli-mm --data_dir data")
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(expected)
+    for line, part in zip(lines, expected, strict=True):
+        assert part in line
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_augmentation_comes_first_and_is_trained_on(tmp_path):
+    words = ("--masked_lm", "bert-base-uncased", "--word_vectors", "glove.txt", "--dry_run")
+    done = script(tmp_path, "run_glue.sh", "rte", *words)
+    augment, run = (next(line for line in done.stdout.splitlines() if verb in line) for verb in (" augment ", " run "))
+    assert "--task_name rte --masked_lm bert-base-uncased --word_vectors glove.txt" in augment
+    (file,) = re.findall(r"--output_file (\S+)", augment)
+    assert f"-o width.augmented_file={file} -o depth.augmented_file={file}" in run
+    assert done.stdout.index(augment) < done.stdout.index(run)
+
+
+def test_qqp_has_two_backbones(tmp_path):
+    tiny, base = (script(tmp_path, "run_qqp.sh", name, "--dry_run").stdout for name in ("tinybert", "bert-base"))
+    assert "dynabert run qqp_tinybert " in tiny
+    assert "dynabert export out/qqp_tinybert/width --subnet w0.50d1.00 " in tiny
+    assert "dynabert run glue/qqp " in base
+    assert "dynabert export out/glue/qqp/depth --subnet w0.50d0.50 " in base
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("run_glue.sh", "sst"), "'sst' is not a task of GLUE: cola mnli mrpc qnli qqp rte sst-2 sts-b wnli"),
+        (("run_glue.sh",), "'' is not a task of GLUE"),
+        (("run_clue.sh", "rte"), "'rte' is not a task of CLUE: afqmc "),
+        (("run_qqp.sh", "roberta"), "'roberta' is not a backbone for QQP: tinybert bert-base"),
+        (("run_glue.sh", "rte", "nowhere"), "nowhere: no such folder; name the one that holds the task's files"),
+        (("run_glue.sh", "rte", "--smok"), "unknown argument '--smok'"),
+        (("run_glue.sh", "rte", "--subnet"), "--subnet needs a value"),
+        (("run_glue.sh", "rte", "--word_vectors", "x"), "--word_vectors needs --masked_lm"),
+        (("export_lite.sh",), "name the model folder"),
+        (("export_lite.sh", "nowhere"), "nowhere: no such model folder"),
+        (("export_lite.sh", "--precison", "int8"), "unknown argument '--precison'"),
+    ],
+)
+def test_bad_words_are_refused_at_once(tmp_path, words, message):
+    done = script(tmp_path, *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words, folder, stage, num_subnets",
+    [
+        (("run_glue.sh", "sts-b"), "glue/sts-b", "depth", 12),
+        (("run_glue.sh", "mnli"), "glue/mnli", "depth", 12),
+        (("run_clue.sh", "cluewsc2020"), "clue/cluewsc2020", "depth", 12),
+        (("run_qqp.sh", "tinybert"), "qqp_tinybert", "width", 4),
+        (("run_qqp.sh", "bert-base"), "glue/qqp", "depth", 12),
+    ],
+)
+def test_smoke(tmp_path, words, folder, stage, num_subnets):
+    done = script(tmp_path, *words, "--smoke")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out" / "smoke" / folder
+    grid = json.loads((out / "grid.json").read_text())
+    assert len(grid["rows"]) == num_subnets
+    assert (out / stage / "dynabert.json").exists()
+    bundle = json.loads((out / "bundle" / "bundle.json").read_text())
+    assert bundle["verification"]["max_abs_diff"] <= 1e-5
+    report = done.stdout.splitlines()[-1]
+    task = folder.rpartition("/")[2].partition("_")[0]
+    assert re.fullmatch(rf"{task} dev \w+: full -?\d\.\d{{4}}, best .*; bundle out/smoke/{folder}/bundle", report)
+
+
+def test_smoke_for_phones(tmp_path, converter):
+    done = script(tmp_path, "export_lite.sh", "--smoke", "--precision", "int16")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"LABEL_[01]\t0\.\d{4}", done.stdout.splitlines()[-1])
+    assert (tmp_path / "out/smoke/lite/tiny-w0.50d0.50-lite/model_arm.nb").exists()
