@@ -57,7 +57,16 @@ EXTRAS_REQUIRE = {
     "onnx": ["paddle2onnx>=1.2.9,<2.1", "onnx>=1.16", "onnxruntime>=1.19"],
     "lite": ["protobuf>=3.20.2"],  # to rewrite the graph; Paddle Lite's converter runs in an interpreter of its own
     # ruff as in dev.txt: its formatting changes between versions
-    "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff==0.11.13", "pre-commit"],
+    "dev": [
+        "pytest>=8",
+        "pytest-timeout",
+        "hypothesis",
+        "ruff==0.11.13",
+        "pre-commit",
+        "nbclient",
+        "nbformat",
+        "ipykernel",
+    ],
 }
 
 setup(
