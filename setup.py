@@ -40,6 +40,8 @@ INSTALL_REQUIRES = [
     "PyYAML",
     "scikit-learn",
     "scipy",
+    "seqeval",
+    "httpx",
     # Not ours: PaddleNLP and PaddleSlim import these, and fail on what pip would choose or leave out.
     "aistudio-sdk<0.3",
     "datasets<4",

@@ -83,7 +83,7 @@ def load_config(
     for section, defaults in (base or {}).items():
         own = values.setdefault(section, {})
         if isinstance(own, dict):
-            values[section] = {**_still_true(defaults, own), **own}
+            values[section] = {**still_true(defaults, own), **own}
     return _validate(values, str(path) if path else "the settings")
 
 
@@ -201,11 +201,19 @@ def _spread_train(values: dict[str, Any], *, over: bool = False) -> dict[str, An
     return values
 
 
-def _still_true(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """What is left of a section's defaults beside the user's values: another task or folder has other files."""
+def still_true(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell what is left of a section's defaults beside the user's values: another task or folder has other files.
+
+    Args:
+        defaults: values by field name, such as the task that a model was trained for.
+        own: the user's values.
+
+    Returns:
+        The defaults that hold.
+    """
     names = {plain_name(str(task.get("name", defaults.get("name")))) for task in (own, defaults)}
-    if len(names) > 1:
-        return {}
+    if len(names) > 1:  # the length is the model's, not the task's
+        return {key: value for key, value in defaults.items() if key == "max_seq_length"}
     if "data_dir" in own:
         return {key: value for key, value in defaults.items() if key not in ("train_file", "dev_file")}
     return dict(defaults)

@@ -47,8 +47,6 @@ while [[ $# -gt 0 ]]; do
 done
 [[ -z $word_vectors || -n $masked_lm ]] || die "--word_vectors needs --masked_lm"
 output_dir=${output_dir:-out/${smoke:+smoke/}${config%.yaml}}
-task=$(basename "${config%.yaml}")
-task=${task%%_*}
 if [[ -n $smoke ]]; then
     data_dir=$samples
     model=$output_dir/tiny
@@ -59,19 +57,22 @@ fi
 
 # Everything that is done, in its order; called once to show it and once to do it.
 chain() {
-    local data=() augmented=()
-    [[ -z $data_dir ]] || data=(--data_dir "$data_dir")
+    local data=() augmented=() settings=("${overrides[@]}")
+    if [[ -n $data_dir ]]; then
+        data=(--data_dir "$data_dir")
+        settings=(-o task.data_dir="$data_dir" "${overrides[@]}")
+    fi
     step bash "$root/scripts/setup_env.sh"
     [[ -z $smoke ]] || step "$root/.venv/bin/python" "$root/scripts/tiny_model.py" "$model"
     if [[ -n $masked_lm ]]; then
-        local file=$output_dir/augmented.tsv
+        # The name tells what it was made with, so that another model's words are not taken for this one's.
+        local file=$output_dir/augmented-$(basename "$masked_lm")${word_vectors:+-$(basename "$word_vectors")}.tsv
         augmented=(-o width.augmented_file="$file" -o depth.augmented_file="$file")
         step mkdir -p "$output_dir"
-        [[ -e $file ]] || step dynabert augment --task_name "$task" "${data[@]}" --masked_lm "$masked_lm" \
+        [[ -e $file ]] || step dynabert augment --config "$config" "${settings[@]}" --masked_lm "$masked_lm" \
             ${word_vectors:+--word_vectors "$word_vectors"} --output_file "$file"
     fi
-    step dynabert run "$config" --output_dir "$output_dir" ${data_dir:+-o task.data_dir="$data_dir"} \
-        "${augmented[@]}" "${overrides[@]}"
+    step dynabert run "$config" --output_dir "$output_dir" "${settings[@]}" "${augmented[@]}"
     [[ -z $also ]] || step dynabert evaluate "$output_dir/$last_stage" --grid --task_name "$also" "${data[@]}"
     step dynabert export "$output_dir/$last_stage" --subnet "$subnet" --output_dir "$output_dir/bundle" --overwrite_output_dir
     step "$root/.venv/bin/python" "$root/scripts/report_line.py" "$output_dir"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_next
-from dynabert_paddle.cli.run import Device
+from dynabert_paddle.cli.run import Device, Overrides
+from dynabert_paddle.cli.stages import ConfigFile
 from dynabert_paddle.config import AugmentConfig, TaskConfig
 
 
@@ -30,6 +32,8 @@ def augment(
         str | None,
         typer.Option("--model_name_or_path", help="Backbone; refuse a masked LM of another vocabulary."),
     ] = None,
+    config: ConfigFile = None,
+    override: Overrides = None,
     device: Device = None,
     overwrite_output_file: Annotated[
         bool, typer.Option("--overwrite_output_file", help="Replace output_file.")
@@ -38,14 +42,11 @@ def augment(
 ) -> None:
     """Copy the training texts with words replaced, as TinyBERT does; the stages width and depth train on the copies."""
     from dynabert_paddle import runtime
-    from dynabert_paddle.config_file import resolve_config
+    from dynabert_paddle.config_file import find_config, load_config, resolve_config
 
-    values: dict[str, dict[str, Any]] = {"task": {}, "augment": {}}
-    for key, value in flags.items():
-        section, _, name = key.partition(".")
-        if value is not None:
-            values[section][name] = value
-    config = resolve_config(AugmentConfig, values["augment"])
+    own = {key.partition(".")[2]: flags.pop(key) for key in list(flags) if key.startswith("augment.")}
+    copies = resolve_config(AugmentConfig, {key: value for key, value in own.items() if value is not None})
+    task = load_config(find_config(config) if config else None, override or (), flags).task
     runtime.import_paddle()
     runtime.set_device(device or "auto")
     from dynabert_paddle.training.augment import augment
@@ -53,8 +54,8 @@ def augment(
     done = augment(
         masked_lm,
         output_file,
-        task=values["task"],
-        config=config,
+        task=asdict(task),
+        config=copies,
         word_vectors=word_vectors,
         model_name_or_path=model_name_or_path,
         overwrite=overwrite_output_file,

@@ -110,7 +110,10 @@ def predict(
         str | None, typer.Option("-o", "--output_file", help="Where to write.", show_default="stdout")
     ] = None,
     text_column: Annotated[
-        str | None, typer.Option("--text_column", help="Column of the text.", show_default="sentence, else text")
+        str | None,
+        typer.Option(
+            "--text_column", help="Column of the text; 'tokens' for lists of words.", show_default="sentence, else text"
+        ),
     ] = None,
     text_pair_column: Annotated[
         str | None, typer.Option("--text_pair_column", help="Column of the second text of a pair.")
@@ -141,7 +144,7 @@ def predict(
         if predictor.kind == "question_answering":
             text_column, text_pair_column = text_column or "question", text_pair_column or "context"
         _check_pairs(predictor, text_pair_column)
-        texts = _read_texts(path, text_column, text_pair_column)
+        texts = _read_rows(predictor.kind, path, text_column, text_pair_column)
         lines = _predictions(predictor, _count(_begin(texts)), batch_size=batch_size, as_json=json)
     with ExitStack() as stack:
         out = stack.enter_context(_open_output(output_file)) if output_file else sys.stdout
@@ -227,6 +230,20 @@ def _open_output(name: str) -> Iterator[TextIO]:
     finally:
         if target != path:
             target.unlink(missing_ok=True)
+
+
+def _read_rows(kind: str, path: Path, text_column: str | None, pair_column: str | None) -> Iterator[tuple]:
+    """Read what a kind of task predicts for; its training files can be read, too."""
+    ending = path.suffix.lower()
+    if kind == "question_answering" and ending == ".json":
+        from dynabert_paddle.data.question_answering import iterate_questions
+
+        return ((row.question, row.context) for row in iterate_questions(path))
+    if kind == "token_classification" and (ending in (".conll", ".bio") or text_column == "tokens"):
+        from dynabert_paddle.data.token_classification import iterate_sentences
+
+        return ((row.words,) for row in iterate_sentences(path, label_column=None))
+    return _read_texts(path, text_column, pair_column)
 
 
 def _read_texts(path: Path, text_column: str | None, pair_column: str | None) -> Iterator[tuple[str, ...]]:

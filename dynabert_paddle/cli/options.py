@@ -77,7 +77,8 @@ def _parameter(key: str, section: type, field: dataclasses.Field) -> inspect.Par
         settings["show_default"] = " ".join(map(str, default))
     else:
         settings["show_default"] = False if default is None else str(default)
-    annotation = Annotated[kind | None, typer.Option(f"--{name}", rich_help_panel=_panel(key), **settings)]
+    flag = f"--{name}/--no_{name}" if kind is bool else f"--{name}"
+    annotation = Annotated[kind | None, typer.Option(flag, rich_help_panel=_panel(key), **settings)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

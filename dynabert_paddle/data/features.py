@@ -71,6 +71,11 @@ class Features:
         return np.diff(self.offsets)
 
     @property
+    def num_scored(self) -> int:
+        """How many examples a score is the mean over."""
+        return len(self)
+
+    @property
     def targets(self) -> np.ndarray | None:
         """What is trained on."""
         return self.labels

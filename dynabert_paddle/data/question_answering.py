@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dynabert_paddle.data.features import Features, OffsetEncoder
+from dynabert_paddle.data.features import Features, OffsetEncoder, split_holdout
 from dynabert_paddle.data.files import open_records, quote, read_lines
 from dynabert_paddle.data.metrics import ANSWER_METRICS
 from dynabert_paddle.deploy.decode import best_answer, cut_padding
@@ -48,6 +48,25 @@ class AnswerSettings:
     max_answer_length: int = 30
     may_be_empty: bool = False
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> AnswerSettings:
+        """Take the settings out of a task's.
+
+        Args:
+            values: by name; what is missing or None has its default.
+
+        Returns:
+            The settings.
+
+        Raises:
+            UsageError: a length below 1.
+        """
+        settings = cls(**{name: values[name] for name in ANSWER_SETTINGS if values.get(name) is not None})
+        for name in ("doc_stride", "max_answer_length"):
+            if getattr(settings, name) < 1:
+                raise UsageError(f"--{name} is {getattr(settings, name)}; it is at least 1.")
+        return settings
+
 
 ANSWER_SETTINGS = tuple(field.name for field in fields(AnswerSettings))
 
@@ -69,10 +88,24 @@ class Questions:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
-    def strata(self) -> np.ndarray:
-        """What a held-out part shall have in proportion, `[q]`: nothing."""
-        return np.zeros(len(self), dtype=np.float32)
+    def hold_out(self, num_examples: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Hold questions out, with all others of their contexts, so that none of these is trained on.
+
+        Args:
+            num_examples: how many; the last context may bring some more.
+            seed: chooses the contexts.
+
+        Returns:
+            Ascending indices of the questions to train on, and of those held out.
+        """
+        _, contexts = np.unique([row.context for row in self.rows], return_inverse=True)
+        order = np.random.default_rng(seed).permutation(contexts.max() + 1)
+        if len(order) == 1:
+            return split_holdout(np.zeros(len(self), dtype=np.float32), num_examples=num_examples, seed=seed)
+        sizes = np.cumsum(np.bincount(contexts)[order])
+        chosen = order[: min(np.searchsorted(sizes, max(num_examples, 1)) + 1, len(order) - 1)]
+        held_out = np.isin(contexts, chosen)
+        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
     def select(self, indices: np.ndarray) -> Questions:
         """Some of the questions.
@@ -101,7 +134,8 @@ class Questions:
         asked = tokenizer.encode_offsets([row.question for row in self.rows])
         template = tokenizer.template(2)
         if max_seq_length < template.num_special_tokens + 4:
-            raise UsageError(f"max_seq_length is {max_seq_length}: a question and a context need more tokens")
+            least = template.num_special_tokens + 4
+            raise UsageError(f"max_seq_length is {max_seq_length}: a question and its context need at least {least}")
         contexts = list(dict.fromkeys(row.context for row in self.rows))  # many questions share one
         read = dict(zip(contexts, tokenizer.encode_offsets(contexts), strict=True))
         cut, labels, owners, spans = [], [], [], []
@@ -140,6 +174,11 @@ class WindowFeatures(Features):
     owners: np.ndarray
     first: np.ndarray
     spans: list[Sequence[tuple[int, int]]]
+
+    @property
+    def num_scored(self) -> int:
+        """How many examples a score is the mean over: the questions."""
+        return len(self.questions)
 
     def restore(self, batches: Sequence[np.ndarray], logits: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Put batches of logits into the windows' order.
@@ -202,7 +241,7 @@ def read_questions(
     """
     path = Path(path)
     rows, lost, first = [], 0, ""
-    for row in _records(path):
+    for row in iterate_questions(path):
         answers = [(text, start) for text, start in row.answers if row.context[start : start + len(text)] == text]
         if len(answers) < len(row.answers):
             lost += len(row.answers) - len(answers)
@@ -223,7 +262,18 @@ def read_questions(
     return Questions(rows, settings or AnswerSettings(), path.absolute())
 
 
-def _records(path: Path) -> Iterator[Question]:
+def iterate_questions(path: Path) -> Iterator[Question]:
+    """Read a data file question by question.
+
+    Args:
+        path: SQuAD's `.json`, or `.jsonl`.
+
+    Yields:
+        The questions.
+
+    Raises:
+        DataError: at the first fault.
+    """
     ending = path.suffix.lower()
     if ending not in QUESTION_ENDINGS:
         raise DataError(
@@ -248,7 +298,7 @@ def _records(path: Path) -> Iterator[Question]:
 
 
 def _question(place: str, record: Any, context: Any) -> Question:
-    answers = record.get("answers", []) if isinstance(record, dict) else None
+    answers = record.get("answers", [] if record.get("is_impossible") else None) if isinstance(record, dict) else None
     if isinstance(answers, dict):  # Hugging Face's lists side by side
         texts, starts = answers.get("text"), answers.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
@@ -264,7 +314,7 @@ def _question(place: str, record: Any, context: Any) -> Question:
         )
     if record.get("is_impossible"):
         answers = []
-    found = [(answer["text"], answer["answer_start"]) for answer in answers]
+    found = [(answer["text"], answer["answer_start"]) for answer in answers if answer["text"]]
     return Question(str(record.get("id", "")), record["question"], context, found)
 
 

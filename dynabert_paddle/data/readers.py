@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dynabert_paddle.data.features import Features, TextEncoder, tokenize
+from dynabert_paddle.data.features import Features, TextEncoder, split_holdout, tokenize
 from dynabert_paddle.data.files import JSON_ENDINGS, first_record, open_records, quote
 from dynabert_paddle.data.layout import PLAIN, Layout
 from dynabert_paddle.errors import DataError, did_you_mean
@@ -63,10 +63,17 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
-    @property
-    def strata(self) -> np.ndarray:
-        """What a held-out part shall have in proportion, `[n]`: the labels."""
-        return self.labels
+    def hold_out(self, num_examples: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Hold examples out, each class in proportion.
+
+        Args:
+            num_examples: how many.
+            seed: chooses them.
+
+        Returns:
+            Ascending indices of the examples to train on, and of those held out.
+        """
+        return split_holdout(self.labels, num_examples=num_examples, seed=seed)
 
     def tokenize(self, tokenizer: TextEncoder, *, max_seq_length: int) -> Features:
         """Turn the texts into token ids, through the cache.

@@ -168,6 +168,10 @@ def load_task(
         for argument, path, own in (("train_file", train_path, train_file), ("dev_file", dev_path, dev_file))
         if own is not None or data_dir is not None
     }
+    answers = {"doc_stride": doc_stride, "max_answer_length": max_answer_length, "may_be_empty": may_be_empty}
+    for flag, value in answers.items():
+        if value is not None and declared.kind != "question_answering":
+            raise UsageError(f"--{flag} is for question_answering, this task is {declared.kind}: leave it out.")
     kind = KINDS[declared.kind]
     columns = Columns(
         declared.text_column or default_text_column(train_path, declared.kind),
@@ -181,7 +185,6 @@ def load_task(
         read = partial(read_sentences, names=labels, text_column=columns.text, label_column=columns.label)
         train, dev = read(train_path), read(dev_path)
     elif declared.kind == "question_answering":
-        answers = {"doc_stride": doc_stride, "max_answer_length": max_answer_length, "may_be_empty": may_be_empty}
         train, dev = _read_questions(train_path, dev_path, answers)
     else:
         read = partial(read_examples, columns=columns, kind=declared.kind, labels=labels, layout=declared.layout)
@@ -244,10 +247,7 @@ def _read_questions(train_path: Path, dev_path: Path, given: dict[str, int | boo
     train = read_questions(train_path, training=True)
     if given["may_be_empty"] is None:
         given = {**given, "may_be_empty": any(not row.answers for row in train.rows)}
-    settings = AnswerSettings(**{name: value for name, value in given.items() if value is not None})
-    for flag, value in (("doc_stride", settings.doc_stride), ("max_answer_length", settings.max_answer_length)):
-        if value < 1:
-            raise UsageError(f"--{flag} is {value}; it is at least 1.")
+    settings = AnswerSettings.of(given)
     return replace(train, settings=settings), read_questions(dev_path, settings=settings)
 
 
@@ -255,7 +255,13 @@ def _check_kind(declared: Declaration) -> None:
     if declared.kind not in KINDS:
         hint = did_you_mean(declared.kind, KINDS)
         raise UsageError(f"unknown kind of task {declared.kind!r}; --kind is one of {', '.join(KINDS)}.{hint}")
-    if KINDS[declared.kind].num_outputs and declared.labels:
+    kind = KINDS[declared.kind]
+    for flag in ("text_column", "text_pair_column", "label_column"):
+        value, fixed = getattr(declared, flag), kind.fixed_columns
+        if flag in fixed and value not in (None, fixed[flag]):
+            allowed = f"it is {fixed[flag]!r}" if fixed[flag] else "there is none"
+            raise UsageError(f"--{flag} is {value!r}, but in {declared.kind} {allowed}: leave it out.")
+    if kind.num_outputs and declared.labels:
         what = {"regression": "scores", "question_answering": "answers"}[declared.kind]
         raise UsageError(
             f"a {declared.kind} task has {what}, no labels; leave out --labels, or pass --kind classification."

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dynabert_paddle.data.features import Features, OffsetEncoder
+from dynabert_paddle.data.features import Features, OffsetEncoder, split_holdout
 from dynabert_paddle.data.files import JSON_ENDINGS, open_records, quote, read_lines
 from dynabert_paddle.deploy.decode import OUTSIDE, cut_padding, label_words
-from dynabert_paddle.deploy.encode import first_tokens
+from dynabert_paddle.deploy.encode import first_tokens, join_words
 from dynabert_paddle.errors import DataError, did_you_mean
 
 SENTENCE_ENDINGS = (".conll", ".bio", ".txt", ".tsv", *JSON_ENDINGS)
@@ -50,10 +50,17 @@ class Sentences:
     def __len__(self) -> int:
         return len(self.words)
 
-    @property
-    def strata(self) -> np.ndarray:
-        """What a held-out part shall have in proportion, `[n]`: nothing."""
-        return np.zeros(len(self), dtype=np.float32)
+    def hold_out(self, num_examples: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Hold sentences out.
+
+        Args:
+            num_examples: how many.
+            seed: chooses them.
+
+        Returns:
+            Ascending indices of the sentences to train on, and of those held out.
+        """
+        return split_holdout(np.zeros(len(self), dtype=np.float32), num_examples=num_examples, seed=seed)
 
     def select(self, indices: np.ndarray) -> Sentences:
         """Some of the sentences.
@@ -77,14 +84,13 @@ class Sentences:
         Returns:
             The tokenized sentences.
         """
-        encoded = tokenizer.encode_offsets([" ".join(words) for words in self.words])
+        laid_out = [join_words(words) for words in self.words]
+        encoded = tokenizer.encode_offsets([text for text, _ in laid_out])
         template = tokenizer.template(1)
         room, before = max_seq_length - template.num_special_tokens, len(template.ids[0])
         classes = {name: index for index, name in enumerate(self.names)}
         rows, tokens, token_labels = [], [], []
-        for (ids, offsets), words, labels in zip(encoded, self.words, self.labels, strict=True):
-            ends = np.cumsum([len(word) + 1 for word in words]) - 1
-            spans = [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
+        for (ids, offsets), (_, spans), labels in zip(encoded, laid_out, self.labels, strict=True):
             found = np.array(first_tokens(offsets[:room], spans))
             found = np.where(found < 0, -1, found + before)
             rows.append(template.wrap(ids[:room]))
@@ -254,13 +260,15 @@ def find_word_labels(path: str | os.PathLike, *, text_column: str, label_column:
     return tuple(sorted(found, key=lambda label: (label != OUTSIDE, label)))
 
 
-def iterate_sentences(path: Path, *, text_column: str, label_column: str) -> Iterator[Sentence]:
+def iterate_sentences(
+    path: Path, *, text_column: str = TEXT_COLUMN, label_column: str | None = LABEL_COLUMN
+) -> Iterator[Sentence]:
     """Read a data file sentence by sentence, without holding it in memory.
 
     Args:
         path: the data file.
         text_column: of JSON lines: the list of words.
-        label_column: of JSON lines: the list of labels.
+        label_column: of JSON lines: the list of labels; None: there are none, and a CoNLL file can be words alone.
 
     Yields:
         The sentences that have words.
@@ -275,7 +283,10 @@ def iterate_sentences(path: Path, *, text_column: str, label_column: str) -> Ite
             f"{', '.join(SENTENCE_ENDINGS)}.{did_you_mean(ending, SENTENCE_ENDINGS)} Rename or convert the file."
         )
     sentence = None
-    rows = _json_sentences(path, text_column, label_column) if ending in JSON_ENDINGS else _conll_sentences(path)
+    if ending in JSON_ENDINGS:
+        rows = _json_sentences(path, text_column, label_column)
+    else:
+        rows = _conll_sentences(path, labelled=label_column is not None)
     for sentence in rows:
         if any(not word.strip() or any(map(str.isspace, word)) for word in sentence.words):
             raise DataError(f"{path}:{sentence.line}: a word is empty or holds a blank; split or remove it.")
@@ -284,29 +295,32 @@ def iterate_sentences(path: Path, *, text_column: str, label_column: str) -> Ite
         raise DataError(f"{path}:1: the file has no sentences; add at least one.")
 
 
-def _conll_sentences(path: Path) -> Iterator[Sentence]:
-    begin, rows, width = 1, [], None
+def _conll_sentences(path: Path, *, labelled: bool) -> Iterator[Sentence]:
+    begin, rows, width, least = 1, [], None, 1 + labelled
     for line, text in chain(read_lines(path), [(0, "")]):
         fields = text.split()
         if not fields or fields[0] == _DOCUMENT:
             if rows:
-                yield Sentence(begin, [row[0] for row in rows], [row[-1] for row in rows])
+                yield Sentence(begin, [row[0] for row in rows], [row[-1] for row in rows] if labelled else None)
             rows = []
             continue
         width = width or len(fields)
-        if len(fields) < 2 or len(fields) != width:
+        if len(fields) < least or len(fields) != width:
             raise DataError(
-                f"{path}:{line}: {len(fields)} columns where {max(width, 2)} are expected; a line holds a word, "
+                f"{path}:{line}: {len(fields)} columns where {max(width, least)} are expected; a line holds a word, "
                 f"perhaps further columns, and last its label, and an empty line ends a sentence."
             )
         begin = line if not rows else begin
         rows.append(fields)
 
 
-def _json_sentences(path: Path, text_column: str, label_column: str) -> Iterator[Sentence]:
+def _json_sentences(path: Path, text_column: str, label_column: str | None) -> Iterator[Sentence]:
     for line, record in open_records(path):
-        lists = []
+        lists: list[list[str] | None] = []
         for flag, name in (("--text_column", text_column), ("--label_column", label_column)):
+            if name is None:
+                lists.append(None)
+                continue
             if name not in record:
                 raise DataError(
                     f"{path}:{line}: no {name!r}; the keys here are {', '.join(map(quote, record))}."
@@ -317,7 +331,7 @@ def _json_sentences(path: Path, text_column: str, label_column: str) -> Iterator
                 raise DataError(f"{path}:{line}: {name!r} holds {quote(values)}; it must be a list of strings.")
             lists.append(values)
         words, labels = lists
-        if len(words) != len(labels):
+        if labels is not None and len(words) != len(labels):
             raise DataError(f"{path}:{line}: {len(words)} tokens and {len(labels)} labels; give each token one.")
         if words:
             yield Sentence(line, words, labels)

@@ -156,7 +156,8 @@ def find_entities(text: str, words: Sequence[tuple[int, int]], labels: Sequence[
     Args:
         text: the text.
         words: where each word begins and ends.
-        labels: each word's label: `O`, or a type after `B-` (begins), `I-` (goes on), `E-` (ends) or `S-` (alone).
+        labels: each word's label: `O`, or a type after `B-` (begins), `I-` (goes on), `E-` or `L-` (ends), `S-` or `U-`
+            (alone); a type by itself joins its neighbours.
         scores: each label's probability.
 
     Returns:
@@ -165,11 +166,13 @@ def find_entities(text: str, words: Sequence[tuple[int, int]], labels: Sequence[
     found: list[Entity] = []
     previous = ("", "")
     for (start, end), label, score in zip(words, labels, scores, strict=True):
-        part, _, kind = label.partition("-")
+        part, dash, kind = label.partition("-")
+        if not dash:
+            part, kind = "I", "" if label == OUTSIDE else label
         if not kind:
             previous = ("", "")
             continue
-        goes_on = part in "IE" and previous[1] == kind and previous[0] in "BI"
+        goes_on = part in "IEL" and previous[1] == kind and previous[0] in "BI"
         if goes_on:
             before = found.pop()
             start, score = before.start, min(before.score, score)

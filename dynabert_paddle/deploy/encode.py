@@ -6,16 +6,20 @@ This file is a part of every bundle's `infer.py`.
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import tokenizers
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-# A Chinese character, a run of other letters and digits, or a symbol.
-_WORDS = re.compile(f"[{_HAN}]|[^\\W{_HAN}]+|[^\\w\\s]")
+# A Chinese character; letters and digits, with what joins them in U.S., Al-Ain, it's, a@b.de or 1,233; or a symbol.
+_LETTERS = f"[^\\W{_HAN}]+"
+_WORDS = re.compile(f"[{_HAN}]|{_LETTERS}(?:(?:[.'\u2019&/@+-]|(?<=\\d)[,:](?=\\d)){_LETTERS})*|[^\\w\\s]")
+_JOINERS = "\u200c\u200d"
 
 
 class Template(NamedTuple):
@@ -118,9 +122,33 @@ def split_words(text: str) -> list[tuple[int, int]]:
         text: any text.
 
     Returns:
-        Where each word begins and ends; a Chinese character is a word, and so is a punctuation mark.
+        Where each word begins and ends; a Chinese character is a word, and so is a symbol that joins no letters.
     """
-    return [match.span() for match in _WORDS.finditer(text)]
+    spans: list[tuple[int, int]] = []
+    for match in _WORDS.finditer(text):
+        start, end = match.span()
+        # An accent or a vowel sign that stands by itself belongs to the letter before it, and the next letter to it.
+        if spans and spans[-1][1] == start and (_is_mark(text[start]) or _is_mark(text[start - 1])):
+            start = spans.pop()[0]
+        spans.append((start, end))
+    return spans
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] == "M" or character in _JOINERS
+
+
+def join_words(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+    """Make a text of words.
+
+    Args:
+        words: the words.
+
+    Returns:
+        The words with blanks between them, and where each begins and ends.
+    """
+    ends = list(accumulate(len(word) + 1 for word in words))
+    return " ".join(words), [(end - 1 - len(word), end - 1) for word, end in zip(words, ends, strict=True)]
 
 
 def first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> list[int]:

@@ -57,7 +57,7 @@ def open_engine(
         num_threads: CPU threads; all cores that the process may use where not given.
 
     Returns:
-        A function from a batch, arrays by input name, to `[b, c]` logits.
+        A function from a batch, arrays by input name, to logits.
 
     Raises:
         BundleError: the runtime is not installed, or cannot run this format, or there is no such device.

@@ -37,6 +37,7 @@ from dynabert_paddle.deploy.decode import (
 from dynabert_paddle.deploy.encode import (
     find_templates,
     first_tokens,
+    join_words,
     question_windows,
     safe_text,
     split_words,
@@ -143,7 +144,7 @@ class Bundle:
         """Turn rows into token ids, as in training.
 
         Args:
-            rows: tuples of one text, or of two.
+            rows: tuples of one text, or of two; for the labels of words a text can be a list of words.
             first: number of the first row, for messages.
 
         Returns:
@@ -155,14 +156,22 @@ class Bundle:
         for number, row in enumerate(rows, start=first + 1):
             # A str is a sequence, too: its characters are no texts.
             is_row = isinstance(row, Sequence) and not isinstance(row, (str, bytes))
-            if not is_row or len(row) != 1 + self.takes_pairs or not all(isinstance(text, str) for text in row):
+            if not is_row or len(row) != 1 + self.takes_pairs or not all(map(self._is_text, row)):
                 wanted = "tuples of two texts" if self.takes_pairs else "tuples of one text"
                 raise BundleError(f"row {number} is {_shown(row)}: this bundle takes {wanted}")
+        if self.kind == "token_classification":
+            laid_out = [_lay_out(text) for (text,) in rows]
+            encodings = self._tokenizer.encode_batch([text for text, _ in laid_out], add_special_tokens=False)
+            return [self._encode_words(*row) for row in zip(*zip(*laid_out, strict=True), encodings, strict=True)]
         texts = [list(map(safe_text, column)) for column in zip(*rows, strict=True)]
         encodings = [self._tokenizer.encode_batch(column, add_special_tokens=False) for column in texts]
-        kinds = {"token_classification": self._encode_words, "question_answering": self._encode_question}
-        encode = kinds.get(self.kind, self._encode_texts)
+        encode = self._encode_question if self.kind == "question_answering" else self._encode_texts
         return [encode(*row) for row in zip(zip(*texts, strict=True), zip(*encodings, strict=True), strict=True)]
+
+    def _is_text(self, value: object) -> bool:
+        """Whether a value is a text, or for the labels of words a list of words."""
+        is_list = self.kind == "token_classification" and isinstance(value, (list, tuple))
+        return all(isinstance(word, str) for word in value) if is_list else isinstance(value, str)
 
     def _encode_texts(self, texts: Sequence[str], encodings: Sequence[tokenizers.Encoding]) -> Encoded:
         cut = truncate(
@@ -170,10 +179,8 @@ class Bundle:
         )
         return Encoded([self._template.wrap(*cut)], lambda logits: self._classify(logits[0]))
 
-    def _encode_words(self, texts: Sequence[str], encodings: Sequence[tokenizers.Encoding]) -> Encoded:
-        (text,), (encoding,) = texts, encodings
-        room = self.max_seq_length - self._template.num_special_tokens
-        words, before = split_words(text), len(self._template.ids[0])
+    def _encode_words(self, text: str, words: list[tuple[int, int]], encoding: tokenizers.Encoding) -> Encoded:
+        room, before = self.max_seq_length - self._template.num_special_tokens, len(self._template.ids[0])
         tokens = [before + token if token >= 0 else -1 for token in first_tokens(encoding.offsets[:room], words)]
 
         def decode(logits: list[np.ndarray]) -> WordLabels:
@@ -221,6 +228,13 @@ class Bundle:
         scores = dict(zip(self.labels, softmax(logits).tolist(), strict=True))
         label = self.labels[int(logits.argmax())]
         return Prediction(label, scores[label], scores)
+
+
+def _lay_out(text: str | Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+    """A text, and where its words begin and end."""
+    if not isinstance(text, str):
+        return join_words([safe_text(word) for word in text])
+    return safe_text(text), split_words(safe_text(text))
 
 
 def _shown(value: object) -> str:

@@ -58,8 +58,9 @@ class Predictor:
         """Predict for texts, pairs of texts, or questions and their contexts.
 
         Args:
-            texts: one text a row, or a single text; longer ones than the bundle's length are cut.
-            pairs: a second text for each row.
+            texts: one text a row, or a single text; longer ones than the bundle's length are cut. For the labels of
+                words a text can be a list of words.
+            pairs: a second text for each row; the contexts of questions.
             batch_size: rows at a time.
 
         Returns:

@@ -20,19 +20,25 @@ class DistillationLoss:
         lambda_hidden: weight of the sum of mean squared errors over the input of each kept layer and the final output.
         temperature: divides both sides' logits; the logit loss is multiplied by its square, so that the size of the
             gradients does not depend on it (Hinton et al., 2015).
-        kind: of the task: values are compared by their squared error, and the labels of padding do not count.
+        regression: the logits are values, not classes.
     """
 
     def __init__(
-        self, *, lambda_logit: float, lambda_hidden: float, temperature: float = 1.0, kind: str = "classification"
+        self, *, lambda_logit: float, lambda_hidden: float, temperature: float = 1.0, regression: bool = False
     ) -> None:
         self.lambda_logit = lambda_logit
         self.lambda_hidden = lambda_hidden
         self.temperature = temperature
-        self.kind = kind
+        self.regression = regression
 
     def __call__(
-        self, student: SupernetOutput, teacher: SupernetOutput, subnet: Subnet, *, rows: Tensor | None = None
+        self,
+        student: SupernetOutput,
+        teacher: SupernetOutput,
+        subnet: Subnet,
+        *,
+        rows: Tensor | None = None,
+        logit_rows: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compare one sub-network's output with the teacher's.
 
@@ -40,7 +46,8 @@ class DistillationLoss:
             student: what `subnet` computed.
             teacher: what the teacher, which has all layers, computed for the same batch.
             subnet: says which of the teacher's hidden states belong to the student's.
-            rows: the tokens that count, from `token_rows`; None for all of them.
+            rows: the tokens whose hidden states count, from `token_rows`; None for all of them.
+            logit_rows: likewise for logits of tokens, `[b, s, c]`; None for other logits.
 
         Returns:
             `loss`, and its parts `logit` and `hidden`, each weighted.
@@ -60,16 +67,15 @@ class DistillationLoss:
                 f"distil from a model that was fine-tuned for the same labels"
             )
         # PaddleSlim divides all that it compares by the temperature, and only logits shall be softened.
-        counted = rows if self.kind == "token_classification" else None
         outputs = {
-            "student": {"logits": pick_rows(student.logits, counted)},
-            "teacher": {"logits": pick_rows(teacher.logits, counted)},
+            "student": {"logits": pick_rows(student.logits, logit_rows)},
+            "teacher": {"logits": pick_rows(teacher.logits, logit_rows)},
         }
         for index, (hidden, target) in enumerate(zip(student.hidden_states, targets, strict=True)):
             outputs["student"][f"hidden_{index}"] = pick_rows(hidden, rows)
             outputs["teacher"][f"hidden_{index}"] = pick_rows(target, rows)
         combined = _combined_loss(
-            len(targets), self.lambda_logit, self.lambda_hidden, self.temperature, self.kind == "regression"
+            len(targets), self.lambda_logit, self.lambda_hidden, self.temperature, self.regression
         )
         parts = combined(outputs, None)
         logit = next(value for name, value in parts.items() if "_logits_" in name)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from dynabert_paddle import runtime
-from dynabert_paddle.data.kinds import KINDS
-from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
+from dynabert_paddle.data.kinds import KINDS, kind_of
+from dynabert_paddle.data.question_answering import AnswerSettings
 from dynabert_paddle.deploy import bundle_files, decode, encode, engines, infer
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.exporting.lite import write_tokenizer
@@ -83,8 +84,9 @@ def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length:
             else "this model's tokenizer has no Rust form (tokenizer.json), and a bundle does not carry PaddleNLP"
         )
     metadata, config = supernet.metadata, supernet.model.config
-    task = metadata.task
-    kind = KINDS[task.get("kind", "classification")]
+    task = {"kind": kind_of(type(supernet.model).__name__), **metadata.task}
+    answers = task["kind"] == "question_answering"
+    kind = KINDS[task["kind"]]
     labels = [] if kind.num_outputs else [str(label) for label in task.get("labels") or _labels_of(config)]
     if labels and len(labels) != config.num_labels:
         raise ModelError(f"the model has {config.num_labels} outputs and {len(labels)} labels: fine-tune it again")
@@ -94,8 +96,8 @@ def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length:
         "precision": precision,
         "task": {key: task[key] for key in ("name", "kind", "metrics") if key in task},
         "labels": labels,
-        **({"answers": {name: task[name] for name in ANSWER_SETTINGS}} if "doc_stride" in task else {}),
-        "pair": bool(task.get("text_pair_column")),
+        **({"answers": asdict(AnswerSettings.of(task))} if answers else {}),
+        "pair": answers or bool(task.get("text_pair_column")),
         "max_seq_length": max_seq_length,
         "max_positions": num_positions(config),
         "inputs": list(engines.INPUTS),

@@ -111,7 +111,7 @@ def compare_metric(
     batches = [pad(features, part, supernet.pad_token_id) for part in parts]
     expected, found = source_logits(supernet, batches), run(batches)
     source, exported = (features.score((metric,), features.restore(parts, rows))[metric] for rows in (expected, found))
-    tolerance = max(tolerance, 1 / len(features))
+    tolerance = max(tolerance, 1 / features.num_scored)
     if not source - exported <= tolerance + 1e-9:
         raise ModelError(
             f"the exported graph's {metric} on dev is {exported:.4f}, the model's {source:.4f}: it loses more than "
@@ -121,7 +121,7 @@ def compare_metric(
         "metric": metric,
         "source": source,
         "exported": exported,
-        "examples": len(features),
+        "examples": features.num_scored,
         "tolerance": tolerance,
         "max_abs_diff": max(float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True)),
         "shapes": len({batch["input_ids"].shape for batch in batches}),

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from dynabert_paddle.config_file import still_true
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.exporting.formats import check_request, needs_legacy
 from dynabert_paddle.folder import check_model_folder, check_replaceable, read_metadata
@@ -72,13 +73,15 @@ def export(
         check_model_folder(folder)
         if output_dir.resolve() in (folder.resolve(), *folder.resolve().parents):
             raise UsageError(f"{output_dir} holds the model to export: name another --output_dir")
+        trained_for = read_metadata(folder).task
+        given = {key: value for key, value in (task or {}).items() if value is not None}
         job = {
             "model_dir": str(folder),
             "output_dir": str(output_dir),
             "format": format,
             "precision": precision,
             "subnet": subnet,
-            "task": {**read_metadata(folder).task, **(task or {})},
+            "task": {**still_true(trained_for, given), **given},
             "max_seq_length": max_seq_length,
             "num_calibration_examples": num_calibration_examples,
             "tolerance": tolerance,

@@ -33,6 +33,7 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
     Raises:
         DynabertError: with the reason in one line; no bundle was written.
     """
+    from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
     from dynabert_paddle.deploy.bundle_files import BUNDLE_FILE
     from dynabert_paddle.exporting import bundle
     from dynabert_paddle.folder import MARKER_FILE, check_absent, write_folder
@@ -42,6 +43,8 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
     supernet = Supernet.from_pretrained(job["model_dir"])
     if job["subnet"]:
         supernet = extract(supernet, supernet.search_space().parse(job["subnet"]))
+    answers = {name: job["task"][name] for name in ANSWER_SETTINGS if job["task"].get(name) is not None}
+    supernet.metadata = supernet.metadata.replace(task={**supernet.metadata.task, **answers})
     max_seq_length = _max_seq_length(supernet, job["max_seq_length"])
     kind = {"format": job["format"], "precision": job["precision"]}
     description = bundle.describe(supernet, **kind, max_seq_length=max_seq_length)

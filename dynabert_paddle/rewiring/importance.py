@@ -41,7 +41,7 @@ def compute_importance(
     Args:
         supernet: the fine-tuned model; its gradients are cleared.
         batches: collated batches with labels.
-        loss: maps logits `[b, c]` and labels `[b]` to the stage's hard-label loss.
+        loss: maps logits and labels to the stage's hard-label loss.
         clear_gradients: add up |gradient| of each batch. Without it gradients are never cleared between batches, so
             that their signs cancel, as in the authors' code.
 

@@ -95,6 +95,6 @@ class PartialFile:
                 f"{self._partial} was begun with {differing} = {before.get(differing)}, this run has "
                 f"{self._settings[differing]}: repeat its settings, or begin anew with --overwrite_output_file"
             )
-        self._size, self.counts = state["bytes"], state["counts"]
-        if self._partial.stat().st_size < self._size:
+        self._size, self.counts = state.get("bytes", -1), state.get("counts")
+        if self._size < 0 or not self.counts or self._partial.stat().st_size < self._size:
             raise DynabertError(f"{self._partial} is damaged: remove it to begin anew")

@@ -11,7 +11,7 @@ import numpy as np
 
 from dynabert_paddle.config import TaskConfig, TrainConfig, WidthConfig
 from dynabert_paddle.data.augment import read_augmented
-from dynabert_paddle.data.features import Features, split_holdout
+from dynabert_paddle.data.features import Features
 from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.tasks import Task, TaskExamples
 from dynabert_paddle.errors import DataError, UsageError
@@ -81,7 +81,7 @@ def hold_out(examples: TaskExamples, size: int, *, seed: int) -> tuple[np.ndarra
     Returns:
         Indices of the examples to train on, and of those held out.
     """
-    return split_holdout(examples.strata, num_examples=min(size, len(examples) // 10), seed=seed)
+    return examples.hold_out(min(size, len(examples) // 10), seed=seed)
 
 
 def tokenize_examples(examples: TaskExamples, supernet: Supernet, *, max_seq_length: int | None = None) -> Features:

@@ -81,15 +81,17 @@ def distillation_step(
         lambda_logit=config.lambda_logit,
         lambda_hidden=config.lambda_hidden,
         temperature=config.temperature,
-        kind=kind,
+        regression=kind == "regression",
     )
     teacher.eval()
 
     def prepare(batch: dict[str, Tensor], labels: Tensor | None) -> SubnetLoss:
         with paddle.no_grad():
             target = teacher(**batch)
-        rows = None if config.include_padding else token_rows(batch["attention_mask"])
-        return lambda subnet, output: loss(output, target, subnet, rows=rows)
+        tokens = token_rows(batch["attention_mask"])
+        rows = None if config.include_padding else tokens
+        logit_rows = tokens if kind == "token_classification" else None
+        return lambda subnet, output: loss(output, target, subnet, rows=rows, logit_rows=logit_rows)
 
     return _over_subnets(supernet, subnets, config, prepare)
 

@@ -212,6 +212,42 @@ def test_command_line(capsys, trained, bundle, tmp_path):
     assert "Paris" in alone.stdout, alone.stderr
 
 
+def test_a_bundle_reads_what_the_task_trains_on(capsys, trained, bundle):
+    task, folder, _ = trained
+    file = folder / ("dev.conll" if task.kind == "token_classification" else "dev.json")
+    done = run_command(capsys, "predict", bundle, "-i", file, "--json")
+    assert done.code == 0, done.err
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert len(rows) == len(task.dev)
+    if task.kind == "token_classification":
+        assert [row["words"] for row in rows] == task.dev.words
+        given = db.Predictor(bundle)([["U.S.", "in", "Paris"]])[0]
+        assert (given.words, len(given.labels)) == (["U.S.", "in", "Paris"], 3)
+
+
+def test_an_export_takes_other_settings_and_other_data(trained, start, tmp_path):
+    task, folder, _ = trained
+    if task.kind == "token_classification":
+        pytest.skip("the labels of words have no settings of their own")
+    write_questions(tmp_path / "train.json", 12, seed=5)
+    write_questions(tmp_path / "dev.json", 7, seed=6)
+    settings = {"data_dir": str(tmp_path), "max_answer_length": 3, "doc_stride": 6, "may_be_empty": True}
+    made = db.export(folder / "out" / "depth", tmp_path / "b", precision="int8", task=settings, tolerance=1.0)
+    description = bundle_files.read_bundle(made)
+    assert description["answers"] == {"doc_stride": 6, "max_answer_length": 3, "may_be_empty": True}
+    assert description["verification"]["examples"] == 7  # questions, not windows
+
+
+@pytest.mark.parametrize("head", ["ForTokenClassification", "ForQuestionAnswering"])
+def test_a_model_from_elsewhere_exports_as_what_it_is(start, tmp_path, head):
+    supernet = db.Supernet.from_pretrained(start, head=head, num_labels=2)
+    found = db.Predictor(db.export(supernet, tmp_path / "b"))
+    if head == "ForTokenClassification":
+        assert len(found(["the house in Paris"])[0].labels) == 4
+    else:
+        assert found(["which city"], ["the river"])[0].answer in "the river"
+
+
 @pytest.mark.parametrize("text", ["", " ", "\x00\x01", "\ud800", "😀" * 300, "x" * 100_000, "שלום עולם"])
 def test_any_text_is_answered(trained, bundle, text):
     task, _, _ = trained

@@ -40,7 +40,7 @@ def test_augmentation_comes_first_and_is_trained_on(tmp_path):
     words = ("--masked_lm", "bert-base-uncased", "--word_vectors", "glove.txt", "--dry_run")
     done = script(tmp_path, "run_glue.sh", "rte", *words)
     augment, run = (next(line for line in done.stdout.splitlines() if verb in line) for verb in (" augment ", " run "))
-    assert "--task_name rte --masked_lm bert-base-uncased --word_vectors glove.txt" in augment
+    assert "--config glue/rte --masked_lm bert-base-uncased --word_vectors glove.txt" in augment
     (file,) = re.findall(r"--output_file (\S+)", augment)
     assert f"-o width.augmented_file={file} -o depth.augmented_file={file}" in run
     assert done.stdout.index(augment) < done.stdout.index(run)

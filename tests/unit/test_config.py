@@ -395,3 +395,9 @@ def test_numbers_after_a_flag_are_one_list(words, joined):
     from dynabert_paddle.cli.main import join_numbers
 
     assert join_numbers(words.split()) == joined
+
+
+def test_a_sister_task_is_read_at_the_length_that_the_model_was_trained_at():
+    base = {"task": {"name": "mnli", "max_seq_length": 256, "dev_file": "dev_matched.tsv"}}
+    task = load_config(flags={"task.name": "mnli-mm"}, base=base).task
+    assert (task.name, task.max_seq_length, task.dev_file) == ("mnli-mm", 256, None)

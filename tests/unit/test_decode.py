@@ -17,7 +17,14 @@ from dynabert_paddle.deploy.encode import first_tokens, split_words, windows
     [
         ("Angela Merkel, in Paris.", ["Angela", "Merkel", ",", "in", "Paris", "."]),
         ("他住在北京2024年", ["他", "住", "在", "北", "京", "2024", "年"]),
-        ("it's 5€ x_1", ["it", "'", "s", "5", "€", "x_1"]),
+        ("it's 5€ x_1", ["it's", "5", "€", "x_1"]),
+        (
+            "U.S. beat Al-Ain 2-1 (a@b.de), 1,233 at 12:30",
+            ["U.S", ".", "beat", "Al-Ain", "2-1", "(", "a@b.de", ")", ",", "1,233", "at", "12:30"],
+        ),
+        ("Merkel,in:Paris", ["Merkel", ",", "in", ":", "Paris"]),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("cafe\u0301 noir", ["cafe\u0301", "noir"]),
         ("naïve שלום 😀", ["naïve", "שלום", "😀"]),
         (" \t\n", []),
         ("", []),
@@ -68,7 +75,19 @@ def test_entities_are_seqevals(labels):
 def test_an_entity_is_as_sure_as_its_least_sure_word():
     (entity,) = find_entities("Angela Merkel", [(0, 6), (7, 13)], ["B-PER", "I-PER"], [0.9, 0.7])
     assert (entity.text, entity.score) == ("Angela Merkel", 0.7)
-    assert find_entities("a b", [(0, 1), (2, 3)], ["NOUN", "VERB"], [1.0, 1.0]) == []  # no parts of anything
+
+
+def types_of(labels):
+    text = " ".join("abcdefgh"[: len(labels)])
+    return [(e.label, e.text) for e in find_entities(text, split_words(text), labels, [1.0] * len(labels))]
+
+
+def test_types_without_a_part_join_their_neighbours():
+    assert types_of(["LOC", "LOC", "O", "LOC", "PER"]) == [("LOC", "a b"), ("LOC", "d"), ("PER", "e")]
+
+
+def test_bilou_is_understood_too():
+    assert types_of(["B-PER", "I-PER", "L-PER", "U-PER", "O"]) == [("PER", "a b c"), ("PER", "d")]
 
 
 def test_words_get_their_tokens_label():

@@ -71,18 +71,18 @@ def test_the_labels_of_padding_do_not_count(masked):
     rng = np.random.default_rng(1)
     subnet = SPACE.subnet(depth_mult=0.5)
     student, teacher = (random_output(rng, count, shape=(LENGTH, CLASSES)) for count in (6, LAYERS))
-    loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=0.0, kind="token_classification")
+    loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=0.0)
     rows = token_rows(paddle.to_tensor(MASK)) if masked else None
     counted = MASK.astype(bool) if masked else np.ones_like(MASK, dtype=bool)
     expected = 0.7 * soft_cross_entropy(student.logits.numpy()[counted], teacher.logits.numpy()[counted], 1.0)
-    assert float(loss(student, teacher, subnet, rows=rows)["loss"]) == pytest.approx(expected, rel=CLOSE)
+    assert float(loss(student, teacher, subnet, logit_rows=rows)["loss"]) == pytest.approx(expected, rel=CLOSE)
 
 
 def test_an_answers_ends_are_distributions_over_the_tokens():
     rng = np.random.default_rng(1)
     subnet = SPACE.subnet(depth_mult=0.5)
     student, teacher = (random_output(rng, count, shape=(2, LENGTH)) for count in (6, LAYERS))
-    loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=0.0, kind="question_answering")
+    loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=0.0)
     expected = 0.7 * soft_cross_entropy(student.logits.numpy(), teacher.logits.numpy(), 1.0)
     rows = token_rows(paddle.to_tensor(MASK))
     assert float(loss(student, teacher, subnet, rows=rows)["loss"]) == pytest.approx(expected, rel=CLOSE)
@@ -94,7 +94,7 @@ def test_regression_compares_values(masked):
     subnet, kept = SPACE.subnet(depth_mult=0.5), [0, 2, 4, 6, 8, 10]
     student, teacher = (random_output(rng, count, shape=(1,)) for count in (6, LAYERS))
     # The temperature of a soft cross-entropy has no meaning here.
-    loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=0.2, temperature=3.0, kind="regression")
+    loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=0.2, temperature=3.0, regression=True)
     rows = token_rows(paddle.to_tensor(MASK)) if masked else None
     parts = loss(student, teacher, subnet, rows=rows)
     logit = 0.7 * ((student.logits.numpy().astype("float64") - teacher.logits.numpy()) ** 2).mean()

@@ -75,6 +75,7 @@ def test_an_answer_that_is_not_in_its_context_is_counted(tmp_path, caplog):
         ('{"data": [}', "not in SQuAD's format"),
         ('{"data": []}', "no question that can be used"),
         (PARAGRAPH % '{"id": "x"}', "question 'x': needs the texts"),
+        (PARAGRAPH % '{"id": "y", "question": "q", "answer": []}', "question 'y': needs the texts"),
         (PARAGRAPH % "7", "question 7: needs the texts"),
         (PARAGRAPH % '{"id": 1, "question": "q", "answers": [{"text": 3}]}', "question 1: needs the texts"),
     ],
@@ -172,6 +173,31 @@ def test_chinese_is_compared_by_characters(tmp_path):
     features = read_questions(squad(tmp_path, question, context=CHINESE)).tokenize(tokenizer, max_seq_length=64)
     scores = features.score(("f1", "exact_match"), pointing(features, ["在上海"]))
     assert scores == pytest.approx({"f1": 2 * (2 / 3) * 1 / (2 / 3 + 1), "exact_match": 0})
+
+
+def test_an_empty_answer_is_none(tmp_path):
+    empty = {"id": "e", "question": "Who?", "answers": [{"text": "", "answer_start": -1}]}
+    assert read_questions(squad(tmp_path, empty, RISES), training=True).rows[0].answers == []
+
+
+def test_held_out_questions_share_no_context_with_the_others(tmp_path):
+    paragraphs = [
+        {
+            "context": f"stone {i} lies here",
+            "qas": [asked(f"{i}-{j}", "Which?", "stone", context="stone") for j in range(5)],
+        }
+        for i in range(40)
+    ]
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), encoding="utf-8")
+    questions = read_questions(path)
+    kept, held_out = questions.hold_out(23, seed=0)
+    assert sorted([*kept, *held_out]) == list(range(200))
+    assert len(held_out) == 25
+    contexts = [{questions.rows[i].context for i in rows} for rows in (kept, held_out)]
+    assert not contexts[0] & contexts[1]
+    assert set(questions.hold_out(23, seed=1)[1]) != set(held_out)
+    assert len(questions.select(range(5)).hold_out(2, seed=0)[1]) == 2  # of a single context
 
 
 def test_the_longest_answer_is_bounded(tmp_path, tokenizer):

@@ -214,6 +214,22 @@ def test_labels_with_regression(folder):
     assert "leave out --labels" in message
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "token_classification", "text_pair_column": "b"}, "--text_pair_column is 'b', but in token_class"),
+        (
+            {"kind": "question_answering", "text_column": "b"},
+            "--text_column is 'b', but in question_answering it is 'q",
+        ),
+        ({"doc_stride": 8}, "--doc_stride is for question_answering, this task is classification: leave it out."),
+        ({"kind": "question_answering", "labels": ["a", "b"]}, "a question_answering task has answers, no labels"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(folder, arguments, message):
+    assert message in refusal(UsageError, "custom", data_dir=folder, **arguments)
+
+
 def test_unknown_kind(folder):
     message = refusal(UsageError, "custom", data_dir=folder, kind="regresion")
     assert message.startswith("unknown kind of task 'regresion'; --kind is one of classification, regression, ")

@@ -56,6 +56,13 @@ def test_json_lines_have_two_lists(tmp_path):
     assert sentence.labels == ["O", "B-LOC", "I-LOC"]
 
 
+@pytest.mark.parametrize("name, content", [("a.conll", "Angela\nMerkel\n\nParis\n"), ("a.jsonl", '{"tokens": ["x"]}')])
+def test_words_can_stand_without_labels(tmp_path, name, content):
+    sentences = list(iterate_sentences(write(tmp_path / name, content), label_column=None))
+    assert [sentence.labels for sentence in sentences] == [None] * len(sentences)
+    assert sentences[0].words == (["Angela", "Merkel"] if name == "a.conll" else ["x"])
+
+
 def test_labels_are_found_with_the_outside_first(tmp_path):
     assert find_word_labels(write(tmp_path / "a.conll", CONLL), **COLUMNS) == NAMES
 
