@@ -1,6 +1,6 @@
 """The files of a bundle, each under its checksum.
 
-This file is a part of every bundle's `infer.py`.
+This file is a part of every bundle's `infer.py` and `infer_lite.py`; Python 3.7 runs it.
 """
 
 from __future__ import annotations
@@ -85,6 +85,6 @@ def file_digest(path: Path) -> str:
     """
     hashed = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
+        for block in iter(lambda: file.read(1 << 20), b""):
             hashed.update(block)
     return hashed.hexdigest()

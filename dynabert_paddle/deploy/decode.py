@@ -1,12 +1,13 @@
 """Logits to what a user asked for: a class, a value, labels of words, or an answer.
 
-This file is a part of every bundle's `infer.py`. Shapes: s sequence, c classes.
+This file is a part of every bundle's `infer.py` and `infer_lite.py`; Python 3.7 runs it. Shapes: s sequence, c classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Union
 
 import numpy as np
 
@@ -94,6 +95,9 @@ class Answer:
         return [" ".join(self.answer.split()), f"{self.score:.4f}"]
 
 
+AnyPrediction = Union[Prediction, WordLabels, Answer]  # noqa: UP007 - Python 3.7 knows no `|` of classes
+
+
 def columns(kind: str) -> list[str]:
     """Name the cells that a kind of prediction has.
 
@@ -165,7 +169,7 @@ def find_entities(text: str, words: Sequence[tuple[int, int]], labels: Sequence[
     """
     found: list[Entity] = []
     previous = ("", "")
-    for (start, end), label, score in zip(words, labels, scores, strict=True):
+    for (start, end), label, score in zip(words, labels, scores):  # noqa: B905 - Python 3.7 knows no strict
         part, dash, kind = label.partition("-")
         if not dash:
             part, kind = "I", "" if label == OUTSIDE else label

@@ -1,6 +1,6 @@
 """Texts to token ids, in training and in a bundle alike: special tokens, truncation, words, windows.
 
-This file is a part of every bundle's `infer.py`.
+This file is a part of every bundle's `infer.py` and `infer_lite.py`; Python 3.7 runs it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import tokenizers
+if TYPE_CHECKING:
+    import tokenizers
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -148,7 +149,8 @@ def join_words(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
         The words with blanks between them, and where each begins and ends.
     """
     ends = list(accumulate(len(word) + 1 for word in words))
-    return " ".join(words), [(end - 1 - len(word), end - 1) for word, end in zip(words, ends, strict=True)]
+    spans = [(end - 1 - len(word), end - 1) for word, end in zip(words, ends)]  # noqa: B905 - Python 3.7 knows no strict
+    return " ".join(words), spans
 
 
 def first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> list[int]:

@@ -14,46 +14,22 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tokenizers
 
 from dynabert_paddle.deploy.bundle_files import BundleError, read_bundle
-from dynabert_paddle.deploy.decode import (
-    Answer,
-    Prediction,
-    WordLabels,
-    best_answer,
-    cut_padding,
-    find_entities,
-    label_words,
-    softmax,
-)
-from dynabert_paddle.deploy.encode import (
-    find_templates,
-    first_tokens,
-    join_words,
-    question_windows,
-    safe_text,
-    split_words,
-    truncate,
-)
+from dynabert_paddle.deploy.decode import AnyPrediction, cut_padding
+from dynabert_paddle.deploy.encode import find_templates
 from dynabert_paddle.deploy.engines import collate, open_engine
+from dynabert_paddle.deploy.rows import Encoded, RowEncoder, Tokens
 
 _CHUNK = 4096  # texts that are held in memory and sorted by length at a time
 _LENGTH_STEP = 8  # batches are padded to multiples of it: every new shape costs the runtime some set-up
-
-
-class Encoded(NamedTuple):
-    """A row as the graph takes it: ids and token type ids of its windows; and what makes their logits a prediction."""
-
-    windows: list[tuple[list[int], list[int]]]
-    decode: Callable[[list[np.ndarray]], Prediction | WordLabels | Answer]
 
 
 class Bundle:
@@ -71,7 +47,6 @@ class Bundle:
     def __init__(self, folder: str | os.PathLike, *, device: str = "cpu", num_threads: int | None = None) -> None:
         self.folder = Path(folder)
         self.description = read_bundle(self.folder)
-        self.kind: str = self.description["task"].get("kind", "classification")
         self.labels: list[str] = self.description["labels"]
         self.takes_pairs: bool = self.description["pair"]
         self.max_seq_length: int = self.description["max_seq_length"]
@@ -84,13 +59,14 @@ class Bundle:
             ) from None
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._template = find_templates(self._tokenizer)[self.takes_pairs]
+        self._rows = RowEncoder(self.description, find_templates(self._tokenizer)[self.takes_pairs])
+        self.kind = self._rows.kind
         self._run = open_engine(self.folder, self.description, device=device, num_threads=num_threads)
         self._lock = threading.Lock()  # a runtime's input and output buffers are one per model
 
     def predict(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_size: int = 32
-    ) -> list[Prediction]:
+    ) -> list[AnyPrediction]:
         """Predict for texts, or pairs of texts.
 
         Args:
@@ -118,7 +94,7 @@ class Bundle:
             raise BundleError(f"{len(texts)} texts and {len(pairs)} second texts: give one for each")
         return list(self.stream(zip(*columns, strict=True), batch_size=batch_size))
 
-    def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[Prediction]:
+    def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[AnyPrediction]:
         """Predict for any number of rows in constant memory.
 
         Args:
@@ -153,57 +129,12 @@ class Bundle:
         Raises:
             BundleError: a row that is not one text, or not two where the model takes pairs.
         """
-        for number, row in enumerate(rows, start=first + 1):
-            # A str is a sequence, too: its characters are no texts.
-            is_row = isinstance(row, Sequence) and not isinstance(row, (str, bytes))
-            if not is_row or len(row) != 1 + self.takes_pairs or not all(map(self._is_text, row)):
-                wanted = "tuples of two texts" if self.takes_pairs else "tuples of one text"
-                raise BundleError(f"row {number} is {_shown(row)}: this bundle takes {wanted}")
-        if self.kind == "token_classification":
-            laid_out = [_lay_out(text) for (text,) in rows]
-            encodings = self._tokenizer.encode_batch([text for text, _ in laid_out], add_special_tokens=False)
-            return [self._encode_words(*row) for row in zip(*zip(*laid_out, strict=True), encodings, strict=True)]
-        texts = [list(map(safe_text, column)) for column in zip(*rows, strict=True)]
-        encodings = [self._tokenizer.encode_batch(column, add_special_tokens=False) for column in texts]
-        encode = self._encode_question if self.kind == "question_answering" else self._encode_texts
-        return [encode(*row) for row in zip(zip(*texts, strict=True), zip(*encodings, strict=True), strict=True)]
-
-    def _is_text(self, value: object) -> bool:
-        """Whether a value is a text, or for the labels of words a list of words."""
-        is_list = self.kind == "token_classification" and isinstance(value, (list, tuple))
-        return all(isinstance(word, str) for word in value) if is_list else isinstance(value, str)
-
-    def _encode_texts(self, texts: Sequence[str], encodings: Sequence[tokenizers.Encoding]) -> Encoded:
-        cut = truncate(
-            [encoding.ids for encoding in encodings], self.max_seq_length - self._template.num_special_tokens
-        )
-        return Encoded([self._template.wrap(*cut)], lambda logits: self._classify(logits[0]))
-
-    def _encode_words(self, text: str, words: list[tuple[int, int]], encoding: tokenizers.Encoding) -> Encoded:
-        room, before = self.max_seq_length - self._template.num_special_tokens, len(self._template.ids[0])
-        tokens = [before + token if token >= 0 else -1 for token in first_tokens(encoding.offsets[:room], words)]
-
-        def decode(logits: list[np.ndarray]) -> WordLabels:
-            labels, scores = label_words(logits[0], tokens, self.labels)
-            entities = find_entities(text, words, labels, scores)
-            return WordLabels([text[start:end] for start, end in words], labels, entities)
-
-        return Encoded([self._template.wrap(encoding.ids[:room])], decode)
-
-    def _encode_question(self, texts: Sequence[str], encodings: Sequence[tokenizers.Encoding]) -> Encoded:
-        question, context = encodings
-        settings = dict(self.description["answers"])
-        room = {"max_seq_length": self.max_seq_length, "doc_stride": settings.pop("doc_stride")}
-        windows = question_windows(self._template, question.ids, context.ids, **room)
-
-        def decode(logits: list[np.ndarray]) -> Answer:
-            parts = [
-                (values, window.first, context.offsets[window.start : window.end])
-                for values, window in zip(logits, windows, strict=True)
-            ]
-            return best_answer(texts[1], parts, **settings)
-
-        return Encoded([(window.ids, window.type_ids) for window in windows], decode)
+        read = [self._rows.read(row, number) for number, row in enumerate(rows, start=first + 1)]
+        columns = [
+            [Tokens(e.ids, e.offsets) for e in self._tokenizer.encode_batch(column, add_special_tokens=False)]
+            for column in map(list, zip(*(row.texts for row in read), strict=True))
+        ]
+        return [self._rows.encode(*row) for row in zip(read, zip(*columns, strict=True), strict=True)]
 
     def _logits(self, encoded: Sequence[tuple[list[int], list[int]]], batch_size: int) -> list[np.ndarray]:
         """Logits of each row, without those of its padding."""
@@ -221,20 +152,6 @@ class Bundle:
             for i, values in zip(rows, logits.astype(np.float64), strict=True):
                 found[i] = cut_padding(values, lengths[i], self.kind)
         return found
-
-    def _classify(self, logits: np.ndarray) -> Prediction:
-        if not self.labels:
-            return Prediction(None, float(logits[0]), {})
-        scores = dict(zip(self.labels, softmax(logits).tolist(), strict=True))
-        label = self.labels[int(logits.argmax())]
-        return Prediction(label, scores[label], scores)
-
-
-def _lay_out(text: str | Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-    """A text, and where its words begin and end."""
-    if not isinstance(text, str):
-        return join_words([safe_text(word) for word in text])
-    return safe_text(text), split_words(safe_text(text))
 
 
 def _shown(value: object) -> str:

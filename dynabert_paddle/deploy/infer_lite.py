@@ -1,4 +1,4 @@
-"""Text in, labels out, with the Paddle Lite bundle that this file lies in: needs Python 3.7, paddlelite and numpy.
+"""Text in, predictions out, with the Paddle Lite bundle that this file lies in: needs Python 3.7, paddlelite and numpy.
 
     python infer_lite.py "some text"
     python infer_lite.py -i FILE --json
@@ -11,31 +11,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import platform
 import re
 import sys
 from bisect import bisect_right
+from dataclasses import asdict
 
 import numpy as np
 
-BUNDLE_FILE = "bundle.json"
-FORMAT_VERSION = 1
+from dynabert_paddle.deploy.bundle_files import BUNDLE_FILE, FORMAT_VERSION, BundleError, digest, file_digest
+from dynabert_paddle.deploy.decode import cut_padding
+from dynabert_paddle.deploy.encode import Template, safe_text
+from dynabert_paddle.deploy.rows import RowEncoder, Tokens
+
 TOKENIZER_FILE = "lite_tokenizer.json"
 VOCABULARY_FILE = "vocab.txt"
 # A model for the other kind of processor gives garbage and no error.
 X86_MODEL, ARM_MODEL = "model_x86.nb", "model_arm.nb"
 
 _BATCH = 16
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _SPACES = "\t\n\x0b\x0c\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 _AGAIN = "copy the bundle again, or export it again"
-
-
-class BundleError(Exception):
-    """A bundle that cannot be run, or texts that it cannot take; the message is one line."""
 
 
 class Characters(dict):
@@ -92,7 +90,9 @@ class Tokenizer:
         characters, words = settings["characters"], settings["words"]
         self._normalized = Characters(characters["ranges"], characters["replaced"], hangul=characters["hangul"])
         self._separated = Characters(words["ranges"], {})
-        self._templates = [settings["templates"]["single"], settings["templates"]["pair"]]
+        names = ("ids", "type_ids", "text_type_ids")
+        templates = [settings["templates"][kind] for kind in ("single", "pair")]
+        self.templates = [Template(*(template[name] for name in names)) for template in templates]
         added = settings["added_tokens"]
         self._added, self._added_normalized = (
             {token["content"]: token for token in added if token["normalized"] == normalized}
@@ -120,141 +120,106 @@ class Tokenizer:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise BundleError(f"{folder}: {TOKENIZER_FILE} or {VOCABULARY_FILE} is damaged: {_AGAIN}") from None
 
-    def encode(self, texts, pairs=None, *, max_seq_length: int) -> tuple[list[list[int]], list[list[int]]]:
-        """Turn texts, or pairs of texts, into ids with special tokens, without padding.
-
-        Args:
-            texts: one text a row.
-            pairs: a second text for each row.
-            max_seq_length: longest row in tokens; a longer one loses tokens from the end of its longer text.
-
-        Returns:
-            The ids and the token type ids, one list a row.
-        """
-        template = self._templates[pairs is not None]
-        room = max_seq_length - sum(map(len, template["ids"]))
-        all_ids, all_type_ids = [], []
-        for row in zip(*([texts] if pairs is None else [texts, pairs])):  # noqa: B905 - Python 3.7 knows no strict
-            ids, type_ids = list(template["ids"][0]), list(template["type_ids"][0])
-            for i, text in enumerate(truncate([self.tokenize(text) for text in row], room)):
-                ids += text + template["ids"][i + 1]
-                type_ids += [template["text_type_ids"][i]] * len(text) + template["type_ids"][i + 1]
-            all_ids.append(ids)
-            all_type_ids.append(type_ids)
-        return all_ids, all_type_ids
-
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> Tokens:
         """Turn a text into ids without special tokens around it.
 
         Args:
             text: any text.
 
         Returns:
-            The ids.
+            The ids, and where in the text each token begins and ends.
         """
-        ids = []
-        for found, piece in _split(safe_text(text), self._added):  # 1. tokens that are left whole
+        text = safe_text(text)
+        ids, offsets = [], []
+        for found, start, end in _split(text, self._added):  # 1. tokens that are left whole
             if found is not None:
                 ids.append(found)
+                offsets.append((start, end))
                 continue
-            normalized = piece.translate(self._normalized)  # 2. every character by itself
-            for found, part in _split(normalized, self._added_normalized):
-                if found is not None:
-                    ids.append(found)
-                    continue
-                for word in part.translate(self._separated).split("\n"):  # 3. words, and characters that stand alone
-                    if word:
-                        ids += self._pieces(word)  # 4. the longest pieces that the vocabulary has
-        return ids
+            parts = [self._normalized[ord(character)] for character in text[start:end]]  # 2. every character by itself
+            owners = [start + i for i, part in enumerate(parts) for _ in part]
+            normalized = "".join(parts)
+            for found, begin, stop in _split(normalized, self._added_normalized):
+                pieces = [(found, begin, stop)]
+                if found is None:  # 3. words, and characters that stand alone; 4. the longest pieces in the vocabulary
+                    words = self._words(normalized, begin, stop)
+                    pieces = [piece for word in words for piece in self._pieces(normalized, *word)]
+                for piece, first, last in pieces:
+                    ids.append(piece)
+                    offsets.append((owners[first], owners[last - 1] + 1))
+        return Tokens(ids, offsets)
 
-    def _pieces(self, word: str) -> list[int]:
-        if len(word) > self._longest:
-            return [self._unknown]
-        ids, start = [], 0
-        while start < len(word):
-            for end in range(len(word), start, -1):
-                found = self._ids.get((self._prefix if start else "") + word[start:end])
+    def _words(self, text: str, start: int, end: int):
+        """Yield where each word of a part of a text begins and ends."""
+        begin = start
+        for i in range(start, end):
+            separated = self._separated[ord(text[i])]
+            if separated == text[i] != "\n":
+                continue
+            if begin < i:
+                yield begin, i
+            begin = i + 1
+            if separated.strip("\n"):
+                yield i, i + 1
+        if begin < end:
+            yield begin, end
+
+    def _pieces(self, text: str, start: int, end: int) -> list[tuple[int, int, int]]:
+        """The ids that a word is made of, and where each begins and ends."""
+        if end - start > self._longest:
+            return [(self._unknown, start, end)]
+        pieces, begin = [], start
+        while begin < end:
+            for stop in range(end, begin, -1):
+                found = self._ids.get((self._prefix if begin > start else "") + text[begin:stop])
                 if found is not None:
                     break
             else:
-                return [self._unknown]
-            ids.append(found)
-            start = end
-        return ids
+                return [(self._unknown, start, end)]
+            pieces.append((found, begin, stop))
+            begin = stop
+        return pieces
 
 
 def _split(text: str, tokens: dict):
-    """Yield the id of each added token that is in a text, and what is between them, the leftmost and longest first."""
-    if not tokens:
-        yield None, text
-        return
-    pattern = "|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))
+    """Yield the id of each added token that is in a text, and None for what is between them, with begin and end."""
     kept = 0
-    for match in re.finditer(pattern, text):
-        token, (start, end) = tokens[match.group()], match.span()
-        if token["lstrip"]:
-            start = max(kept, len(text[:start].rstrip(_SPACES)))
-        if token["rstrip"]:
-            end = len(text) - len(text[end:].lstrip(_SPACES))
-        if kept < start:
-            yield None, text[kept:start]
-        yield token["id"], None
-        kept = end
+    if tokens:
+        pattern = "|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))
+        for match in re.finditer(pattern, text):
+            token, (start, end) = tokens[match.group()], match.span()
+            if token["lstrip"]:
+                start = max(kept, len(text[:start].rstrip(_SPACES)))
+            if token["rstrip"]:
+                end = len(text) - len(text[end:].lstrip(_SPACES))
+            if kept < start:
+                yield None, kept, start
+            yield token["id"], start, end
+            kept = end
     if kept < len(text):
-        yield None, text[kept:]
+        yield None, kept, len(text)
 
 
-def truncate(texts: list[list[int]], room: int) -> list[list[int]]:
-    """Cut from the end of the longer text, and of the second where they are equal: PaddleNLP's longest_first.
-
-    Args:
-        texts: token ids of one text or two, without special tokens.
-        room: tokens to keep in all.
-
-    Returns:
-        The same texts, cut.
-    """
-    if len(texts) == 1:
-        return [texts[0][:room]]
-    first, second = map(len, texts)
-    excess = max(first + second - room, 0)
-    levelled = min(excess, abs(first - second))
-    if first > second:
-        first -= levelled
-    else:
-        second -= levelled
-    excess -= levelled
-    return [texts[0][: first - excess // 2], texts[1][: second - (excess + 1) // 2]]
-
-
-def safe_text(text: str) -> str:
-    """Join surrogate pairs and replace lone surrogates, as in training."""
-    if not _SURROGATES.search(text):
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def collate(ids: list[list[int]], type_ids: list[list[int]], pad_token_id: int) -> dict[str, np.ndarray]:
+def collate(rows: list[tuple[list[int], list[int]]], pad_token_id: int) -> dict[str, np.ndarray]:
     """Pad rows to one batch.
 
     Args:
-        ids: token ids, one list a row.
-        type_ids: token type ids, likewise.
+        rows: token ids and token type ids.
         pad_token_id: fills the shorter rows.
 
     Returns:
         The model's inputs by name, int64 `[b, s]`.
     """
-    shape = (len(ids), max(map(len, ids)))
+    shape = (len(rows), max(len(ids) for ids, _ in rows))
     batch = {
         "input_ids": np.full(shape, pad_token_id, dtype=np.int64),
         "token_type_ids": np.zeros(shape, dtype=np.int64),
         "attention_mask": np.zeros(shape, dtype=np.int64),
     }
-    for i, row in enumerate(ids):
-        batch["input_ids"][i, : len(row)] = row
-        batch["token_type_ids"][i, : len(row)] = type_ids[i]
-        batch["attention_mask"][i, : len(row)] = 1
+    for i, (ids, type_ids) in enumerate(rows):
+        batch["input_ids"][i, : len(ids)] = ids
+        batch["token_type_ids"][i, : len(ids)] = type_ids
+        batch["attention_mask"][i, : len(ids)] = 1
     return batch
 
 
@@ -265,7 +230,7 @@ def open_model(path: str):
         path: a `.nb` file for this machine's kind of processor.
 
     Returns:
-        A function from inputs by name, int64 `[b, s]` of any size, to `[b, c]` logits.
+        A function from inputs by name, int64 `[b, s]` of any size, to logits.
 
     Raises:
         BundleError: paddlelite is not installed.
@@ -291,7 +256,7 @@ def open_model(path: str):
     return run
 
 
-def read_bundle(folder: str, names: list[str]) -> dict:
+def read_lite_bundle(folder: str, names: list[str]) -> dict:
     """Read `bundle.json` and check against it the files that are about to be used.
 
     Args:
@@ -316,18 +281,13 @@ def read_bundle(folder: str, names: list[str]) -> dict:
         raise BundleError(f"{path}: damaged, or not of a Paddle Lite bundle: {_AGAIN}") from None
     if description.get("format_version") != FORMAT_VERSION:
         raise BundleError(f"{path}: not format version {FORMAT_VERSION}: it comes from another dynabert_paddle")
-    content = json.dumps(description, sort_keys=True, ensure_ascii=True).encode()
-    if checksum != hashlib.sha256(content).hexdigest():
+    if checksum != digest(description):
         raise BundleError(f"{path}: altered since the export: {_AGAIN}")
     for name in names:
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             raise BundleError(f"{path}: missing: {_AGAIN}")
-        hashed = hashlib.sha256()
-        with open(path, "rb") as file:
-            for block in iter(lambda: file.read(1 << 20), b""):
-                hashed.update(block)
-        if os.path.getsize(path) != expected[name]["bytes"] or hashed.hexdigest() != expected[name]["sha256"]:
+        if os.path.getsize(path) != expected[name]["bytes"] or file_digest(path) != expected[name]["sha256"]:
             raise BundleError(f"{path}: cut off or altered since the export: {_AGAIN}")
     return description
 
@@ -342,31 +302,28 @@ class Bundle:
             folder: the bundle.
         """
         model = X86_MODEL if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else ARM_MODEL
-        description = read_bundle(folder, [model, VOCABULARY_FILE, TOKENIZER_FILE])
-        self.labels, self.takes_pairs = description["labels"], description["pair"]
-        self._max_seq_length, self._pad_token_id = description["max_seq_length"], description["pad_token_id"]
+        description = read_lite_bundle(folder, [model, VOCABULARY_FILE, TOKENIZER_FILE])
+        self.takes_pairs, self._pad_token_id = description["pair"], description["pad_token_id"]
         self._tokenizer = Tokenizer.from_folder(folder)
+        self._rows = RowEncoder(description, self._tokenizer.templates[self.takes_pairs])
         self._run = open_model(os.path.join(folder, model))
 
     def predict(self, rows):
-        """Predict for texts, or pairs of texts.
+        """Predict for texts, pairs of texts, or questions and their contexts.
 
         Args:
             rows: any number of lists of one text, or of two.
 
         Yields:
-            For each row its label, None for regression; the label's probability, or the predicted value; and every
-            label's probability.
+            For each row what is predicted.
 
         Raises:
             BundleError: a row that is not one text, or not two where the model takes pairs.
         """
         batch = []
         for number, row in enumerate(rows, start=1):
-            if len(row) != 1 + self.takes_pairs:
-                wanted = "two texts" if self.takes_pairs else "one text"
-                raise BundleError(f"row {number} is {ascii(row)[:60]}: this bundle takes {wanted} a row")
-            batch.append(row)
+            read = self._rows.read(row, number)
+            batch.append(self._rows.encode(read, [self._tokenizer.tokenize(text) for text in read.texts]))
             if len(batch) == _BATCH:
                 yield from self._predict_batch(batch)
                 batch = []
@@ -374,20 +331,17 @@ class Bundle:
             yield from self._predict_batch(batch)
 
     def _predict_batch(self, rows):
-        columns = [[row[i] for row in rows] for i in range(1 + self.takes_pairs)]
-        ids, type_ids = self._tokenizer.encode(*columns, max_seq_length=self._max_seq_length)
-        logits = self._run(collate(ids, type_ids, self._pad_token_id)).astype(np.float64)  # [b, c]
-        if not np.isfinite(logits).all():
-            raise BundleError("the model computes values that are not finite: export it again")
-        for values in logits:
-            if not self.labels:
-                yield None, float(values[0]), {}
-                continue
-            weights = np.exp(values - values.max())
-            weights /= weights.sum()
-            scores = {label: float(weights[i]) for i, label in enumerate(self.labels)}
-            label = self.labels[int(values.argmax())]
-            yield label, scores[label], scores
+        windows = [window for row in rows for window in row.windows]
+        found = []
+        for start in range(0, len(windows), _BATCH):
+            part = windows[start : start + _BATCH]
+            logits = self._run(collate(part, self._pad_token_id)).astype(np.float64)
+            if not np.isfinite(logits).all():
+                raise BundleError("the model computes values that are not finite: export it again")
+            found += [cut_padding(values, len(ids), self._rows.kind) for values, (ids, _) in zip(logits, part)]  # noqa: B905
+        found = iter(found)
+        for row in rows:
+            yield row.decode([next(found) for _ in row.windows])
 
 
 def main(arguments=None) -> int:
@@ -399,10 +353,10 @@ def main(arguments=None) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(description="Predict labels with the Paddle Lite bundle that this file lies in.")
+    parser = argparse.ArgumentParser(description="Predict with the Paddle Lite bundle that this file lies in.")
     parser.add_argument("text", nargs="*", help="a text; for a task of pairs two of them")
     parser.add_argument("-i", "--input_file", help="one text a line; for pairs two, with a TAB between them")
-    parser.add_argument("--json", action="store_true", help="print JSON lines with every class's probability")
+    parser.add_argument("--json", action="store_true", help="print JSON lines with all there is to say")
     options = parser.parse_args(arguments)
     if bool(options.text) == bool(options.input_file):
         parser.error("give a text, or a file with -i")
@@ -414,13 +368,10 @@ def main(arguments=None) -> int:
                 file = stack.enter_context(open(options.input_file, encoding="utf-8-sig", newline="\n"))
                 lines = (line.rstrip("\r\n") for line in file)
                 rows = (line.split("\t") if bundle.takes_pairs else [line] for line in lines)
-            for label, score, scores in bundle.predict(rows):
-                if options.json:
-                    print(json.dumps({"label": label, "score": score, "scores": scores}, ensure_ascii=False))
-                elif label is None:
-                    print(f"{score:.4f}")
-                else:
-                    print(f"{label}\t{score:.4f}")
+            for prediction in bundle.predict(rows):
+                print(
+                    json.dumps(asdict(prediction), ensure_ascii=False) if options.json else "\t".join(prediction.cells)
+                )
     except (BundleError, OSError, UnicodeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dynabert_paddle.deploy.bundle_files import BundleError
-from dynabert_paddle.deploy.decode import Answer, Prediction, WordLabels
+from dynabert_paddle.deploy.decode import AnyPrediction
 from dynabert_paddle.deploy.infer import Bundle
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime import set_cpu_environment
-
-AnyPrediction = Prediction | WordLabels | Answer
 
 
 class Predictor:

