@@ -37,7 +37,7 @@ fi
 while [[ $# -gt 0 ]]; do
     case $1 in
         --samples | --output_dir | --last_stage | --subnet | --also | --masked_lm | --word_vectors | -o)
-            [[ $# -gt 1 ]] || die "$1 needs a value"
+            [[ $# -gt 1 && $2 != -* ]] || die "$1 needs a value"
             if [[ $1 == -o ]]; then overrides+=(-o "$2"); else declare "${1#--}=$2"; fi
             shift 2
             ;;
