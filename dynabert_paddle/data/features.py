@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from dynabert_paddle.data.metrics import compute_metrics
+from dynabert_paddle.deploy.decode import cut_padding
 from dynabert_paddle.deploy.encode import Template
 from dynabert_paddle.errors import DataError
 
@@ -57,6 +58,8 @@ class Features:
         labels: `[n]`, int64 class indices or float32 scores; None where there are none.
     """
 
+    kind = "classification"  # or regression: `restore` knows no difference
+
     input_ids: np.ndarray
     token_type_ids: np.ndarray
     offsets: np.ndarray
@@ -90,12 +93,16 @@ class Features:
             The examples in the order of `indices`.
         """
         indices = np.arange(len(self))[indices]
+        tokens, offsets = self._tokens_of(indices)
+        labels = None if self.labels is None else self.labels[indices]
+        return Features(self.input_ids[tokens], self.token_type_ids[tokens], offsets, labels)
+
+    def _tokens_of(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some examples' tokens in the flat arrays, and the offsets of what is copied from there."""
         lengths = self.lengths[indices]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         # Each token moves by as much as its example's start does.
-        tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], lengths)
-        labels = None if self.labels is None else self.labels[indices]
-        return Features(self.input_ids[tokens], self.token_type_ids[tokens], offsets, labels)
+        return np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], lengths), offsets
 
     def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
         """Make one batch, padded on the right to its longest example.
@@ -105,7 +112,7 @@ class Features:
             pad_token_id: fills `input_ids`.
 
         Returns:
-            `input_ids`, `token_type_ids`, `attention_mask`, each `[b, s]` int64; `labels`, `[b]`, if there are any.
+            `input_ids`, `token_type_ids`, `attention_mask`, each `[b, s]` int64; `labels`, if there are any.
         """
         batch = self.select(indices)
         mask = np.arange(batch.lengths.max()) < batch.lengths[:, None]  # [b, s]
@@ -114,19 +121,31 @@ class Features:
         input_ids[mask] = batch.input_ids
         token_type_ids[mask] = batch.token_type_ids
         arrays = {"input_ids": input_ids, "token_type_ids": token_type_ids, "attention_mask": mask.astype(np.int64)}
-        return arrays if batch.labels is None else arrays | {"labels": batch.labels}
+        labels = batch._batch_labels(mask)
+        return arrays if labels is None else arrays | {"labels": labels}
+
+    def _batch_labels(self, mask: np.ndarray) -> np.ndarray | None:
+        """The labels of a batch that holds all of these examples; the mask says which of its tokens are theirs."""
+        return self.labels
 
     def restore(self, batches: Sequence[np.ndarray], logits: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         """Put batches of logits into the examples' order.
 
         Args:
             batches: indices of each batch's examples; every example is in one.
-            logits: `[b, c]` of each batch.
+            logits: of each batch, `[b, c]`; `[b, s, c]` for the labels of tokens; `[b, 2, s]` for answers.
 
         Returns:
-            `[n, c]`.
+            `[n, c]`; where there are logits of tokens one array an example, without those of padding.
         """
-        return np.concatenate(logits)[np.argsort(np.concatenate(batches))]
+        if logits[0].ndim == 2:
+            return np.concatenate(logits)[np.argsort(np.concatenate(batches))]
+        found: list[np.ndarray] = [np.empty(0)] * len(self)
+        lengths = self.lengths
+        for rows, values in zip(batches, logits, strict=True):
+            for i, row in zip(rows, values, strict=True):
+                found[i] = cut_padding(row, lengths[i], self.kind)
+        return found
 
     def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
         """Score logits against the labels.
@@ -139,6 +158,23 @@ class Features:
             Each metric as a fraction: 1.0 is perfect.
         """
         return compute_metrics(metrics, logits, self.labels)
+
+
+def flatten(rows: Iterable[tuple[list[int], list[int]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lay tokenized rows out as `Features` has them.
+
+    Args:
+        rows: ids and token type ids of each example.
+
+    Returns:
+        `input_ids`, `token_type_ids` and `offsets`.
+    """
+    ids, type_ids = zip(*rows, strict=True)
+    return (
+        np.fromiter(chain.from_iterable(ids), dtype=np.int32),
+        np.fromiter(chain.from_iterable(type_ids), dtype=np.uint8),
+        np.concatenate([[0], np.cumsum([len(row) for row in ids], dtype=np.int64)]),
+    )
 
 
 def tokenize(

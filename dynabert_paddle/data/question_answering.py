@@ -7,16 +7,15 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dynabert_paddle.data.features import Features, OffsetEncoder, split_holdout
+from dynabert_paddle.data.features import Features, OffsetEncoder, flatten, split_holdout
 from dynabert_paddle.data.files import open_records, quote, read_lines
 from dynabert_paddle.data.metrics import ANSWER_METRICS
-from dynabert_paddle.deploy.decode import best_answer, cut_padding
+from dynabert_paddle.deploy.decode import best_answer
 from dynabert_paddle.deploy.encode import Window, question_windows
 from dynabert_paddle.errors import DataError, UsageError
 
@@ -148,9 +147,7 @@ class Questions:
                 spans.append(offsets[window.start : window.end])
                 labels.append(_answer_tokens(row, window, spans[-1]))
         return WindowFeatures(
-            np.fromiter(chain.from_iterable(window.ids for window in cut), dtype=np.int32),
-            np.fromiter(chain.from_iterable(window.type_ids for window in cut), dtype=np.uint8),
-            np.concatenate([[0], np.cumsum([len(window.ids) for window in cut], dtype=np.int64)]),
+            *flatten((window.ids, window.type_ids) for window in cut),
             np.array(labels, dtype=np.int64),
             questions=self,
             owners=np.array(owners),
@@ -170,6 +167,8 @@ class WindowFeatures(Features):
         spans: for each window, where its tokens of the context begin and end in it.
     """
 
+    kind = "question_answering"
+
     questions: Questions
     owners: np.ndarray
     first: np.ndarray
@@ -179,22 +178,6 @@ class WindowFeatures(Features):
     def num_scored(self) -> int:
         """How many examples a score is the mean over: the questions."""
         return len(self.questions)
-
-    def restore(self, batches: Sequence[np.ndarray], logits: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Put batches of logits into the windows' order.
-
-        Args:
-            batches: indices of each batch's windows.
-            logits: `[b, 2, s]` of each batch.
-
-        Returns:
-            `[2, s]` of each window, without padding.
-        """
-        found: list[np.ndarray] = [np.empty(0)] * len(self)
-        for rows, values in zip(batches, logits, strict=True):
-            for i, row in zip(rows, values, strict=True):
-                found[i] = cut_padding(row, self.lengths[i], "question_answering")
-        return found
 
     def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
         """Score answers as SQuAD does, through PaddleNLP.

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dynabert_paddle.data.features import Features, OffsetEncoder, split_holdout
+from dynabert_paddle.data.features import Features, OffsetEncoder, flatten, split_holdout
 from dynabert_paddle.data.files import JSON_ENDINGS, open_records, quote, read_lines
-from dynabert_paddle.deploy.decode import OUTSIDE, cut_padding, label_words
+from dynabert_paddle.deploy.decode import OUTSIDE, label_words
 from dynabert_paddle.deploy.encode import first_tokens, join_words
 from dynabert_paddle.errors import DataError, did_you_mean
 
@@ -91,18 +91,14 @@ class Sentences:
         classes = {name: index for index, name in enumerate(self.names)}
         rows, tokens, token_labels = [], [], []
         for (ids, offsets), (_, spans), labels in zip(encoded, laid_out, self.labels, strict=True):
-            found = np.array(first_tokens(offsets[:room], spans))
-            found = np.where(found < 0, -1, found + before)
+            found = np.array(first_tokens(offsets[:room], spans, before=before))
             rows.append(template.wrap(ids[:room]))
             tokens.append(found)
             row_labels = np.full(len(rows[-1][0]), IGNORED, dtype=np.int64)
             row_labels[found[found >= 0]] = [classes[name] for name, i in zip(labels, found, strict=True) if i >= 0]
             token_labels.append(row_labels)
-        ids, type_ids = zip(*rows, strict=True)
         return WordFeatures(
-            np.fromiter(chain.from_iterable(ids), dtype=np.int32),
-            np.fromiter(chain.from_iterable(type_ids), dtype=np.uint8),
-            np.concatenate([[0], np.cumsum([len(row) for row in ids], dtype=np.int64)]),
+            *flatten(rows),
             None,
             token_labels=np.concatenate(token_labels),
             tokens=tokens,
@@ -121,6 +117,8 @@ class WordFeatures(Features):
         word_labels: each sentence's words' labels.
         names: the classes in the order of the logits.
     """
+
+    kind = "token_classification"
 
     token_labels: np.ndarray
     tokens: list[np.ndarray]
@@ -142,48 +140,21 @@ class WordFeatures(Features):
             The sentences in the order of `indices`.
         """
         indices = np.arange(len(self))[indices]
-        selected = super().select(indices)
-        parts = [self.token_labels[self.offsets[i] : self.offsets[i + 1]] for i in indices]
+        tokens, offsets = self._tokens_of(indices)
         return replace(
             self,
-            input_ids=selected.input_ids,
-            token_type_ids=selected.token_type_ids,
-            offsets=selected.offsets,
-            token_labels=np.concatenate([np.empty(0, dtype=np.int64), *parts]),
+            input_ids=self.input_ids[tokens],
+            token_type_ids=self.token_type_ids[tokens],
+            offsets=offsets,
+            token_labels=self.token_labels[tokens],
             tokens=[self.tokens[i] for i in indices],
             word_labels=[self.word_labels[i] for i in indices],
         )
 
-    def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
-        """Make one batch, padded on the right to its longest sentence.
-
-        Args:
-            indices: `[b]`, the sentences of the batch.
-            pad_token_id: fills `input_ids`.
-
-        Returns:
-            `input_ids`, `token_type_ids`, `attention_mask` and `labels`, each `[b, s]` int64.
-        """
-        arrays = super().collate(indices, pad_token_id)
-        labels = np.full(arrays["input_ids"].shape, IGNORED, dtype=np.int64)
-        labels[arrays["attention_mask"] == 1] = self.select(indices).token_labels
-        return arrays | {"labels": labels}
-
-    def restore(self, batches: Sequence[np.ndarray], logits: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Put batches of logits into the sentences' order.
-
-        Args:
-            batches: indices of each batch's sentences.
-            logits: `[b, s, c]` of each batch.
-
-        Returns:
-            `[s, c]` of each sentence, without padding.
-        """
-        found: list[np.ndarray] = [np.empty(0)] * len(self)
-        for rows, values in zip(batches, logits, strict=True):
-            for i, row in zip(rows, values, strict=True):
-                found[i] = cut_padding(row, self.lengths[i], "token_classification")
-        return found
+    def _batch_labels(self, mask: np.ndarray) -> np.ndarray:
+        labels = np.full(mask.shape, IGNORED, dtype=np.int64)  # [b, s]
+        labels[mask] = self.token_labels
+        return labels
 
     def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
         """Score predicted labels; a word that was cut off counts as predicted to be outside.

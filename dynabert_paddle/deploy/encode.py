@@ -153,15 +153,16 @@ def join_words(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     return " ".join(words), spans
 
 
-def first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]]) -> list[int]:
+def first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]], *, before: int = 0) -> list[int]:
     """Find the token that stands for each word: its first.
 
     Args:
         offsets: where each token begins and ends in the text.
         words: where each word does, in order.
+        before: special tokens that come before them in a row.
 
     Returns:
-        For each word the index of its token; -1 where the tokenizer drops the word, or the token was cut off.
+        For each word the index of its token in the row; -1 where the tokenizer drops the word, or it was cut off.
     """
     starts = [start for start, _ in words]
     found = [-1] * len(words)
@@ -169,7 +170,7 @@ def first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, 
         # A byte-level token may begin with the blank before its word: its end says where it belongs.
         word = bisect_right(starts, max(start, end - 1)) - 1
         if end > start and word >= 0 and start < words[word][1] and found[word] < 0:
-            found[word] = token
+            found[word] = before + token
     return found
 
 

@@ -26,7 +26,7 @@ from dynabert_paddle.deploy.bundle_files import BundleError, read_bundle
 from dynabert_paddle.deploy.decode import AnyPrediction, cut_padding
 from dynabert_paddle.deploy.encode import find_templates
 from dynabert_paddle.deploy.engines import collate, open_engine
-from dynabert_paddle.deploy.rows import Encoded, RowEncoder, Tokens
+from dynabert_paddle.deploy.rows import Encoded, RowEncoder, Tokens, shown
 
 _CHUNK = 4096  # texts that are held in memory and sorted by length at a time
 _LENGTH_STEP = 8  # batches are padded to multiples of it: every new shape costs the runtime some set-up
@@ -89,7 +89,7 @@ class Bundle:
         columns = [texts] if pairs is None else [texts, pairs]
         for column in columns:
             if isinstance(column, (str, bytes)) or not isinstance(column, Iterable):
-                raise BundleError(f"texts are a list of str, not {_shown(column)}")
+                raise BundleError(f"texts are a list of str, not {shown(column)}")
         if pairs is not None and len(pairs) != len(texts):
             raise BundleError(f"{len(texts)} texts and {len(pairs)} second texts: give one for each")
         return list(self.stream(zip(*columns, strict=True), batch_size=batch_size))
@@ -152,12 +152,6 @@ class Bundle:
             for i, values in zip(rows, logits.astype(np.float64), strict=True):
                 found[i] = cut_padding(values, lengths[i], self.kind)
         return found
-
-
-def _shown(value: object) -> str:
-    """A value in a message: one line, cut to 60 characters."""
-    shown = " ".join(repr(value).split())
-    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -32,6 +32,12 @@ from dynabert_paddle.deploy.encode import (
 )
 
 
+def shown(value: object) -> str:
+    """A value in a message: one line, cut to 60 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 class Row(NamedTuple):
     """A row's texts, and where the words of its first one begin and end where each gets a label."""
 
@@ -86,10 +92,8 @@ class RowEncoder:
         # A str is a sequence, too: its characters are no texts.
         is_row = isinstance(row, Sequence) and not isinstance(row, (str, bytes)) and len(row) == 1 + self.takes_pairs
         if not is_row or not all(map(self._is_text, row)):
-            shown = " ".join(repr(row).split())
-            shown = shown if len(shown) <= 60 else shown[:57] + "..."
             wanted = "tuples of two texts" if self.takes_pairs else "tuples of one text"
-            raise BundleError(f"row {number} is {shown}: this bundle takes {wanted}")
+            raise BundleError(f"row {number} is {shown(row)}: this bundle takes {wanted}")
         if self.kind != "token_classification":
             return Row([safe_text(text) for text in row], None)
         if isinstance(row[0], str):
@@ -128,8 +132,8 @@ class RowEncoder:
         return Prediction(label, scores[label], scores)
 
     def _encode_words(self, row: Row, tokens: Tokens) -> Encoded:
-        (text,), words, before = row.texts, row.words, len(self._template.ids[0])
-        first = [before + token if token >= 0 else -1 for token in first_tokens(tokens.offsets[: self._room], words)]
+        (text,), words = row.texts, row.words
+        first = first_tokens(tokens.offsets[: self._room], words, before=len(self._template.ids[0]))
 
         def decode(logits: list[np.ndarray]) -> WordLabels:
             labels, scores = label_words(logits[0], first, self.labels)
