@@ -41,6 +41,9 @@ INSTALL_REQUIRES = [
     "scikit-learn",
     "scipy",
     "seqeval",
+    "optuna>=4",
+    "matplotlib",
+    "Jinja2",
     "httpx",
     # Not ours: PaddleNLP and PaddleSlim import these, and fail on what pip would choose or leave out.
     "aistudio-sdk<0.3",
