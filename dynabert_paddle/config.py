@@ -140,6 +140,24 @@ class FinalConfig(_SubnetsConfig):
 
 
 @dataclass(frozen=True)
+class BaselineConfig(TrainConfig):
+    """A model of one fixed size to compare with; the weights are those of DistilBERT's and TinyBERT's authors."""
+
+    method: Literal["distilbert", "tinybert", "pruned", "finetuned"] = _option("distilbert", "how it is trained")
+    subnet: str = _option("w1.00d0.50", "the sub-network of DIR that gives its shape")
+    num_examples: int | None = _option(
+        None, "examples to see, those of the model that it starts from included, in place of steps and epochs"
+    )
+    temperature: float = _option(2.0, "distilbert: softens both sides' logits")
+    lambda_logit: float = _option(5.0, "distilbert: weight of the logit loss, alpha_ce in its authors' code")
+    lambda_label: float = _option(2.0, "distilbert: weight of the hard-label loss, in place of alpha_mlm")
+    lambda_cosine: float = _option(1.0, "distilbert: weight of the last hidden state's cosine loss, alpha_cos")
+    layer_share: float = _option(
+        0.5, "tinybert: share of the steps that train the layers, before those that train the prediction"
+    )
+
+
+@dataclass(frozen=True)
 class AugmentConfig(_Section):
     """How `augment` makes copies of a text; the defaults are the DynaBERT paper's."""
 
@@ -165,6 +183,7 @@ class Config(_Section):
     width: WidthConfig = field(default_factory=WidthConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
     final: FinalConfig = field(default_factory=FinalConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
 
 
 SECTIONS = {

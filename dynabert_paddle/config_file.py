@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ _CONFIG_DIR = next(
     (path / "configs" for path in (Path(__file__).parent, Path(__file__).parents[1]) if (path / "configs").is_dir()),
     Path(__file__).parent / "configs",
 )
+
+# The sections that a `train` section's values go to.
+_TRAINED = (*STAGES, "baseline")
 
 
 def built_in_configs() -> list[str]:
@@ -109,7 +113,7 @@ def _validate(values: dict[str, Any], source: str) -> Config:
     for key in ("width_mult_list", "depth_mult_list"):
         if isinstance(space, dict) and key in space:
             space[key] = parse_mults(space[key])
-    for stage in STAGES:  # YAML takes a bare `off` for false
+    for stage in _TRAINED:  # YAML takes a bare `off` for false
         if isinstance(values.get(stage), dict) and values[stage].get("amp") is False:
             values[stage]["amp"] = "off"
     return _build(Config, values, source)
@@ -138,7 +142,9 @@ def _first_problem(section: type, error) -> str:
         allowed = [f.name for f in dataclasses.fields(owner)]
         suggestion = did_you_mean(keys[-1], allowed) or f" Known keys: {', '.join(allowed)}."
         return f"unknown key '{key}'.{suggestion}"
-    return f"{key}: {problem['input']!r} will not do: {problem['msg'].lower()}"
+    allowed = re.findall("'(.*?)'", problem["ctx"]["expected"]) if problem["type"] == "literal_error" else ()
+    suggestion = did_you_mean(str(problem["input"]), allowed)
+    return f"{key}: {problem['input']!r} will not do: {problem['msg'].lower()}{suggestion and '.'}{suggestion}"
 
 
 # What each number may be; keys are field names, which mean the same in every section.
@@ -161,6 +167,10 @@ _RANGES = {
     "num_random_subnets": (0, None, True),
     "lambda_logit": (0, None, True),
     "lambda_hidden": (0, None, True),
+    "lambda_label": (0, None, True),
+    "lambda_cosine": (0, None, True),
+    "layer_share": (0, 1, True),
+    "num_examples": (1, None, True),
     "temperature": (0, None, False),
     "max_seq_length": (3, None, True),
     "doc_stride": (1, None, True),
@@ -188,7 +198,7 @@ def _spread_train(values: dict[str, Any], *, over: bool = False) -> dict[str, An
         return values
     if not isinstance(shared, dict):
         raise UsageError(f"train: a section holds keys and values, not {shared!r}")
-    stages = {name: {f.name for f in dataclasses.fields(SECTIONS[name])} for name in STAGES}
+    stages = {name: {f.name for f in dataclasses.fields(SECTIONS[name])} for name in _TRAINED}
     known = set().union(*stages.values())
     for key in shared:
         if key not in known:

@@ -22,12 +22,7 @@ END
     exit 2
 }
 
-die() {
-    echo "error: $*" >&2
-    exit 2
-}
-
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+source "$(dirname "${BASH_SOURCE[0]}")/chain.sh"
 [[ $# -gt 0 && $1 != -* ]] || usage
 config=$1 && shift
 data_dir='' samples='' output_dir='' last_stage=depth subnet=w0.50d0.50 also='' masked_lm='' word_vectors='' smoke='' dry_run='' overrides=()
@@ -55,7 +50,7 @@ if [[ -n $smoke ]]; then
 fi
 [[ -z $data_dir || -d $data_dir ]] || die "$data_dir: no such folder; name the one that holds the task's files"
 
-# Everything that is done, in its order; called once to show it and once to do it.
+# Everything that is done, in its order.
 chain() {
     local data=() augmented=() settings=("${overrides[@]}")
     if [[ -n $data_dir ]]; then
@@ -78,15 +73,4 @@ chain() {
     step "$root/.venv/bin/python" "$root/scripts/report_line.py" "$output_dir"
 }
 
-show() { printf '+ %s\n' "$(printf '%q ' "$@")"; }
-run() {
-    show "$@" >&2
-    "$@"
-}
-
-export PATH=$root/.venv/bin:$PATH
-step() { show "$@"; }
-chain
-[[ -z $dry_run ]] || exit 0
-step() { run "$@"; }
-chain
+run_chain "$dry_run"

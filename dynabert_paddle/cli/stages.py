@@ -21,7 +21,17 @@ from dynabert_paddle.config import (
 from dynabert_paddle.errors import UsageError
 
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a built-in config.")]
-OutputDir = Annotated[str, typer.Option("--output_dir", help="Folder for the result; an interrupted run resumes.")]
+
+
+def _named(folder: str) -> str:
+    if not folder:
+        raise UsageError("--output_dir is empty: name a folder")
+    return folder
+
+
+OutputDir = Annotated[
+    str, typer.Option("--output_dir", help="Folder for the result; an interrupted run resumes.", callback=_named)
+]
 ModelDir = Annotated[str, typer.Argument(metavar="DIR", help="Model folder that the stage before has made.")]
 
 
@@ -130,7 +140,7 @@ def evaluate(
     """Score sub-networks on the task's dev set; the full model without --subnet or --grid."""
     if subnet and grid:
         raise UsageError("--subnet and --grid exclude each other: name one sub-network, or ask for all")
-    config = _load(model_dir, None, None, {**flags, "device": device})
+    config = load_settings(model_dir, None, None, {**flags, "device": device})
     _start_paddle(config.device)
     from dynabert_paddle.supernet.supernet import Supernet
     from dynabert_paddle.training.evaluate import evaluate_grid, evaluate_named
@@ -159,9 +169,7 @@ def _run_stage(
     overwrite: bool,
     teacher: str | None = None,
 ) -> None:
-    if not output_dir:
-        raise UsageError("--output_dir is empty: name a folder")
-    config = _load(model_dir, config_file, overrides, flags)
+    config = load_settings(model_dir, config_file, overrides, flags)
     _start_paddle(config.device)
     from dynabert_paddle.training.run import load_task_config, run_stage
 
@@ -170,8 +178,18 @@ def _run_stage(
     run_stage(name, config, task, source=source, output_dir=output_dir, teacher=teacher, overwrite=overwrite)
 
 
-def _load(model_dir: str | None, config_file: str | None, overrides: list[str] | None, flags: dict[str, Any]):
-    """Resolve the settings; task and grid are those that the model folder was trained for, unless others are named."""
+def load_settings(model_dir: str | None, config_file: str | None, overrides: list[str] | None, flags: dict[str, Any]):
+    """Resolve a verb's settings; task and grid are those that the folder was trained for, unless others are named.
+
+    Args:
+        model_dir: the model folder; None for a verb that starts from a backbone.
+        config_file: a YAML file, or the name of a built-in config.
+        overrides: `section.key=value` strings.
+        flags: values by dotted key, None where not given.
+
+    Returns:
+        The `Config`.
+    """
     from dynabert_paddle.config_file import find_config, load_config
     from dynabert_paddle.folder import check_model_folder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor
 
 from dynabert_paddle.errors import ModelError
@@ -71,15 +72,28 @@ class DistillationLoss:
             "student": {"logits": pick_rows(student.logits, logit_rows)},
             "teacher": {"logits": pick_rows(teacher.logits, logit_rows)},
         }
-        for index, (hidden, target) in enumerate(zip(student.hidden_states, targets, strict=True)):
+        pairs = list(zip(student.hidden_states, targets, strict=True)) if self.lambda_hidden else []
+        for index, (hidden, target) in enumerate(pairs):
             outputs["student"][f"hidden_{index}"] = pick_rows(hidden, rows)
             outputs["teacher"][f"hidden_{index}"] = pick_rows(target, rows)
-        combined = _combined_loss(
-            len(targets), self.lambda_logit, self.lambda_hidden, self.temperature, self.regression
-        )
+        combined = _combined_loss(len(pairs), self.lambda_logit, self.lambda_hidden, self.temperature, self.regression)
         parts = combined(outputs, None)
         logit = next(value for name, value in parts.items() if "_logits_" in name)
         return {"loss": parts["loss"], "logit": logit, "hidden": parts["loss"] - logit}
+
+
+def cosine_loss(student: Tensor, teacher: Tensor, *, rows: Tensor) -> Tensor:
+    """The loss by which DistilBERT turns its last hidden states to its teacher's (Sanh et al., 2019, section 3).
+
+    Args:
+        student: `[b, s, d]`.
+        teacher: `[b, s, d]`.
+        rows: the tokens that count, from `token_rows`.
+
+    Returns:
+        The mean of 1 - cos over these tokens.
+    """
+    return (1 - F.cosine_similarity(pick_rows(student, rows), pick_rows(teacher, rows), axis=-1)).mean()
 
 
 def token_rows(attention_mask: Tensor) -> Tensor:

@@ -40,6 +40,8 @@ class TrainState:
         best_step: the step that reached it.
         best_metrics: every sub-network's metrics at that step.
         best_arrays: the weights at that step; empty before the first evaluation.
+        examples: seen so far, each as often as it came.
+        seconds: spent so far, evaluations included.
     """
 
     step: int = 0
@@ -47,6 +49,8 @@ class TrainState:
     best_step: int = 0
     best_metrics: dict[str, Any] = field(default_factory=dict)
     best_arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    examples: int = 0
+    seconds: float = 0.0
 
 
 def prepare_output(output_dir: str | Path, *, overwrite: bool) -> Path:
@@ -106,6 +110,8 @@ def save_checkpoint(
         "best_score": state.best_score if state.best_arrays else None,
         "best_step": state.best_step,
         "best_metrics": state.best_metrics,
+        "examples": state.examples,
+        "seconds": state.seconds,
         "scaler": {key: np.asarray(value).tolist() for key, value in scaler.state_dict().items()},
         "settings": settings,
     }
@@ -165,6 +171,8 @@ def load_checkpoint(
             best_step=values["best_step"],
             best_metrics=values["best_metrics"],
             best_arrays=read_safetensors(folder / "best.safetensors") if has_best else {},
+            examples=values["examples"],
+            seconds=values["seconds"],
         )
         set_arrays(model, read_safetensors(folder / "model.safetensors"))
         _set_optimizer_arrays(optimizer, model, read_safetensors(folder / "optimizer.safetensors"))

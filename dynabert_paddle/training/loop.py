@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -84,10 +85,8 @@ def train(
     """
     if int(os.environ.get("PADDLE_TRAINERS_NUM") or 1) > 1:
         raise UsageError("training in several processes is not supported: start it without paddle.distributed.launch")
-    num_batches = math.ceil(len(features) / config.per_device_train_batch_size)
-    steps_per_epoch = math.ceil(num_batches / config.gradient_accumulation_steps)
-    total_steps = config.max_steps or max(1, math.ceil(config.num_train_epochs * steps_per_epoch))
-    eval_steps = config.eval_steps or steps_per_epoch
+    total_steps = count_steps(len(features), config)
+    eval_steps = config.eval_steps or _steps_per_epoch(len(features), config)
 
     if config.amp != "off" and paddle.get_device() == "cpu":
         logger.warning("amp %s: Paddle has no mixed precision on a CPU; training in float32", config.amp)
@@ -107,12 +106,15 @@ def train(
         metrics=[f"eval/{stage.metric}/{name}" for name in stage.subnets],
     )
     batches = _batches_from(state.step, features, config, supernet.pad_token_id)
+    begin = time.perf_counter() - state.seconds
     try:
         with log, _stop_requests() as stop:
             while state.step < total_steps:
                 learning_rate = _learning_rate(state.step, total_steps, config)
                 optimizer.set_lr(learning_rate)
-                parts = _optimizer_step(supernet, optimizer, scaler, stage, state.step, next(batches), config)
+                step_batches = next(batches)
+                state.examples += sum(len(batch["input_ids"]) for batch in step_batches)
+                parts = _optimizer_step(supernet, optimizer, scaler, stage, state.step, step_batches, config)
                 state.step += 1
                 log.advance()
                 last = state.step == total_steps
@@ -121,6 +123,7 @@ def train(
                 if state.step % eval_steps == 0 or last:
                     _check_weights(supernet, stage, state.step, config)
                     _keep_best(supernet, stage, state, log)
+                state.seconds = time.perf_counter() - begin
                 stopping = bool(stop)  # a request that comes after this is for the next step
                 due = stopping or (config.save_steps and state.step % config.save_steps == 0 and not last)
                 if due:
@@ -134,6 +137,24 @@ def train(
         raise cannot_write(output_dir, error) from None
     set_arrays(supernet.model, state.best_arrays)
     return state
+
+
+def count_steps(num_examples: int, config: TrainConfig) -> int:
+    """Count the optimizer steps of a run.
+
+    Args:
+        num_examples: training examples.
+        config: how to train.
+
+    Returns:
+        `max_steps`, or what `num_train_epochs` come to.
+    """
+    return config.max_steps or max(1, math.ceil(config.num_train_epochs * _steps_per_epoch(num_examples, config)))
+
+
+def _steps_per_epoch(num_examples: int, config: TrainConfig) -> int:
+    num_batches = math.ceil(num_examples / config.per_device_train_batch_size)
+    return math.ceil(num_batches / config.gradient_accumulation_steps)
 
 
 def _batches_from(

@@ -25,6 +25,7 @@ from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import stages
 from dynabert_paddle.training.evaluate import evaluate_grid
 from dynabert_paddle.training.logging import logger
+from dynabert_paddle.training.stage import describe_task
 
 GRID_FILE = "grid.json"
 CONFIG_FILE = "run.yaml"
@@ -103,15 +104,15 @@ def run_stage(
     """
     output = {"output_dir": output_dir, "overwrite": overwrite}
     settings = getattr(config, name)
-    _check_apart(source, output_dir)
+    check_apart(source, output_dir)
     if teacher:
-        _check_apart(teacher, output_dir)
+        check_apart(teacher, output_dir)
     if name == "finetune":
         return stages.finetune(source, task, config=settings, max_seq_length=config.task.max_seq_length, **output)
 
     supernet = Supernet.from_pretrained(source)
     check_trained(supernet, task, source)
-    supernet.metadata = supernet.metadata.replace(task=stages.describe_task(task, config.task.max_seq_length))
+    supernet.metadata = supernet.metadata.replace(task=describe_task(task, config.task.max_seq_length))
     if name == "rewire":
         check_replaceable(output_dir, overwrite=overwrite)
         stages.rewire(supernet, task, config=settings)
@@ -175,7 +176,7 @@ def _clear(output_dir: Path, model: str) -> None:
     check_replaceable(output_dir, overwrite=True)
     folders = [output_dir / name for name in STAGES]
     for folder in folders:
-        _check_apart(model, folder)
+        check_apart(model, folder)
         check_replaceable(folder, overwrite=True)
     for folder in folders:
         if folder.exists():
@@ -184,8 +185,16 @@ def _clear(output_dir: Path, model: str) -> None:
         (output_dir / name).unlink(missing_ok=True)
 
 
-def _check_apart(source: str | Path, output_dir: str | Path) -> None:
-    """A stage must not replace what it starts from."""
+def check_apart(source: str | Path, output_dir: str | Path) -> None:
+    """Refuse an output folder that holds what a stage starts from, which it must not replace.
+
+    Args:
+        source: the model that the stage starts from.
+        output_dir: where the result is to go.
+
+    Raises:
+        UsageError: the one lies in the other.
+    """
     source, output_dir = Path(source).resolve(), Path(output_dir).resolve()
     if output_dir in (source, *source.parents):
         raise UsageError(f"{output_dir} exists and holds the model to start from: name another --output_dir")

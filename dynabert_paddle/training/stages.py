@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from dynabert_paddle import runtime
-from dynabert_paddle.backbone import set_arrays, to_arrays
 from dynabert_paddle.config import (
     DepthConfig,
     FinalConfig,
     FinetuneConfig,
     RewireConfig,
     TaskConfig,
-    TrainConfig,
     WidthConfig,
-    lasting_settings,
 )
 from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.features import sequential_batches
 from dynabert_paddle.data.tasks import Task
-from dynabert_paddle.errors import Interrupted
 from dynabert_paddle.rewiring.importance import compute_importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
-from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.training.checkpoint import prepare_output, remove_checkpoints
-from dynabert_paddle.training.evaluate import evaluate_subnets
 from dynabert_paddle.training.logging import logger
-from dynabert_paddle.training.loop import Stage, Step, train
-from dynabert_paddle.training.split import digest, hold_out, split_task, tokenize_examples
+from dynabert_paddle.training.split import hold_out, tokenize_examples
+from dynabert_paddle.training.stage import describe_task, provenance_of, train_stage
 from dynabert_paddle.training.steps import distillation_step, full_model_step, label_loss, label_step
 
 
@@ -68,7 +61,7 @@ def finetune(
     )
     supernet.metadata = supernet.metadata.replace(task=describe_task(task, max_seq_length))
     full = {"w1.00d1.00": supernet.full}
-    return _train_stage(
+    return train_stage(
         supernet,
         task,
         "finetune",
@@ -107,6 +100,7 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
         for rows in sequential_batches(features.lengths, config.per_device_eval_batch_size)
     )
     logger.info("rewire: reading the importance of heads and neurons from %d examples", len(features))
+    begin = time.perf_counter()
     importance = compute_importance(supernet, batches, label_loss, clear_gradients=per_batch)
     importance = sort_by_importance(supernet, importance)
     supernet.metadata = supernet.metadata.replace(
@@ -115,7 +109,12 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
             "heads": [values.tolist() for values in importance.heads],
             "neurons": [values.tolist() for values in importance.neurons],
         },
-        provenance=_provenance(config, parent=supernet.metadata.provenance),
+        provenance=provenance_of(
+            config,
+            parent=supernet.metadata.provenance,
+            examples=len(features),
+            seconds=time.perf_counter() - begin,
+        ),
     )
     return supernet
 
@@ -150,7 +149,7 @@ def train_width(
     widths = {name: subnet for name, subnet in space.grid().items() if len(subnet.layers) == space.num_layers}
     config = config or WidthConfig()
     step = distillation_step(supernet, teacher, widths, config, kind=task.kind)
-    return _train_stage(
+    return train_stage(
         supernet,
         task,
         "width",
@@ -194,7 +193,7 @@ def train_depth(
     teacher = extract(supernet, supernet.full)
     config = config or DepthConfig()
     step = distillation_step(supernet, teacher, space.grid(), config, kind=task.kind)
-    return _train_stage(
+    return train_stage(
         supernet,
         task,
         "depth",
@@ -233,7 +232,7 @@ def train_final(
         DynabertError: with the reason in one line.
     """
     config = config or FinalConfig()
-    return _train_stage(
+    return train_stage(
         supernet,
         task,
         "final",
@@ -244,80 +243,3 @@ def train_final(
         space=space,
         overwrite=overwrite,
     )
-
-
-def _train_stage(
-    supernet: Supernet,
-    task: Task,
-    name: str,
-    step: Step,
-    subnets: Mapping[str, Subnet],
-    *,
-    config: TrainConfig,
-    output_dir: str | Path,
-    space: SearchSpace | None = None,
-    teacher: Supernet | None = None,
-    parent: str | Path | None = None,
-    overwrite: bool = False,
-) -> Supernet:
-    config = resolve_config(type(config), asdict(config))  # a caller in Python may have passed anything
-    split = split_task(task, supernet, config)
-    output_dir = prepare_output(output_dir, overwrite=overwrite)
-
-    def evaluate() -> dict[str, dict[str, float]]:
-        return evaluate_subnets(
-            supernet, split.select, subnets, metrics=task.metrics, batch_size=config.per_device_eval_batch_size
-        )
-
-    stage = Stage(name, step, evaluate, subnets, task.metrics[0], split.select_name)
-    start = to_arrays(supernet.model)
-    data = (split.train.input_ids, split.train.offsets, split.train.targets)
-    settings = {
-        **lasting_settings(config),
-        "stage": name,
-        "sub-networks": list(subnets),
-        "metrics": list(task.metrics),
-        "data": digest(array for array in data if array is not None),
-        "model": digest(start.values()),
-        "teacher": digest(to_arrays(teacher.model).values()) if teacher else "none",
-    }
-    logger.info("%s: %d training examples, %d to select on", name, len(split.train), len(split.select))
-    try:
-        state = train(supernet, split.train, stage, config=config, output_dir=output_dir, settings=settings)
-    except Interrupted:
-        set_arrays(supernet.model, start)  # so that the same call goes on from the checkpoint
-        raise
-    metadata = supernet.metadata
-    supernet.metadata = metadata.replace(
-        stage=name,
-        space={} if space is None else _trained_space(space, subnets),
-        metrics={split.select_name: state.best_metrics, "best_step": state.best_step, "steps": state.step},
-        provenance=_provenance(config, parent=metadata.provenance if parent is None else str(parent)),
-    )
-    supernet.save_pretrained(output_dir)
-    remove_checkpoints(output_dir)
-    return supernet
-
-
-def describe_task(task: Task, max_seq_length: int) -> dict[str, Any]:
-    """Describe what a model is trained for, as its folder keeps it.
-
-    Args:
-        task: the task.
-        max_seq_length: longer inputs are cut to so many tokens.
-
-    Returns:
-        Values of a config's task section, in types that JSON knows.
-    """
-    return {**task.to_dict(), "max_seq_length": max_seq_length}
-
-
-def _trained_space(space: SearchSpace, subnets: Mapping[str, Subnet]) -> dict[str, list[float]]:
-    """The part of the grid that a stage has trained, which is what an evaluation of the grid looks at."""
-    deepest_only = all(len(subnet.layers) == space.num_layers for subnet in subnets.values())
-    return {"width_mults": list(space.width_mults), "depth_mults": [1.0] if deepest_only else list(space.depth_mults)}
-
-
-def _provenance(config: Any, *, parent: Any) -> dict[str, Any]:
-    """What it takes to repeat a stage; a parent's provenance is kept inside its child's."""
-    return {"versions": runtime.versions(), "settings": lasting_settings(config), "parent": parent}

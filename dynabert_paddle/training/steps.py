@@ -14,9 +14,10 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from dynabert_paddle import runtime
-from dynabert_paddle.config import FinalConfig, WidthConfig
+from dynabert_paddle.config import BaselineConfig, FinalConfig, WidthConfig
 from dynabert_paddle.data.token_classification import IGNORED
-from dynabert_paddle.distill.losses import DistillationLoss, token_rows
+from dynabert_paddle.distill.attention import attention_loss, attention_scores, block_ends
+from dynabert_paddle.distill.losses import DistillationLoss, cosine_loss, token_rows
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, SupernetOutput
 from dynabert_paddle.training.loop import Step
@@ -94,6 +95,100 @@ def distillation_step(
         return lambda subnet, output: loss(output, target, subnet, rows=rows, logit_rows=logit_rows)
 
     return _over_subnets(supernet, subnets, config, prepare)
+
+
+def distilbert_step(student: Supernet, teacher: Supernet, subnet: Subnet, config: BaselineConfig, *, kind: str) -> Step:
+    """A step of DistilBERT's loss (Sanh et al., 2019, section 3), with the task's labels in place of the masked words.
+
+    lambda_logit * T^2 * SCE(z_s / T, z_t / T) + lambda_label * CE(z_s, y) + lambda_cosine * mean(1 - cos(h_s, h_t)),
+    z being logits and h the last hidden states of the tokens that are not padding; for regression, mean squared errors
+    of the values stand for SCE and CE.
+
+    Args:
+        student: the model, trained whole.
+        teacher: what it learns from.
+        subnet: the student's shape.
+        config: temperature and weights; by default those of its authors' commands, 5, 2, 1 and T = 2.
+        kind: of the task.
+
+    Returns:
+        The step.
+    """
+    logit_loss = DistillationLoss(
+        lambda_logit=config.lambda_logit,
+        lambda_hidden=0.0,
+        temperature=config.temperature,
+        regression=kind == "regression",
+    )
+    teacher.eval()
+
+    def step(index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None]) -> dict[str, Tensor]:
+        labels = batch.pop("labels")
+        with paddle.no_grad():
+            target = teacher(**batch)
+        output = student(**batch)
+        rows = token_rows(batch["attention_mask"])
+        logit_rows = rows if kind == "token_classification" else None
+        cosine = cosine_loss(output.hidden_states[-1], target.hidden_states[-1], rows=rows)
+        parts = {
+            "logit": logit_loss(output, target, subnet, logit_rows=logit_rows)["loss"],
+            "label": config.lambda_label * label_loss(output.logits, labels),
+            "cosine": config.lambda_cosine * cosine,
+        }
+        loss = sum(parts.values())
+        backward(loss)
+        return {"loss": loss, **parts}
+
+    return step
+
+
+def tinybert_step(student: Supernet, teacher: Supernet, subnet: Subnet, *, layer_steps: int, kind: str) -> Step:
+    """A step of TinyBERT's task distillation (Jiao et al., 2020, section 3): the layers first, then the prediction.
+
+    First the sum of the mean squared errors of the embedding, of each layer's output and of its attention scores
+    against the teacher's layer at the end of its block; then the soft cross-entropy of the logits at temperature 1, for
+    regression the mean squared error of the values. The hidden sizes are equal, so that the paper's W_h is not needed.
+    The paper has a run for each of the two, of 10 or 20 epochs at 5e-5 and of 3 at up to 3e-5; here one learning rate
+    decays over both.
+
+    Args:
+        student: the model, trained whole; it has as many heads as the teacher.
+        teacher: what it learns from.
+        subnet: the student's shape.
+        layer_steps: how many steps train the layers.
+        kind: of the task.
+
+    Returns:
+        The step.
+    """
+    hidden_loss = DistillationLoss(lambda_logit=0.0, lambda_hidden=1.0)
+    logit_loss = DistillationLoss(lambda_logit=1.0, lambda_hidden=0.0, regression=kind == "regression")
+    ends = block_ends(subnet, len(teacher.encoder.layers))
+    teacher.eval()
+
+    def step(index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None]) -> dict[str, Tensor]:
+        batch.pop("labels", None)
+        rows = token_rows(batch["attention_mask"])
+        with paddle.no_grad():
+            target = teacher(**batch)
+        output = student(**batch)
+        if index < layer_steps:
+            with paddle.no_grad():
+                wanted = [attention_scores(teacher.encoder.layers[end], target.hidden_states[end]) for end in ends]
+            inputs = output.hidden_states[:-1]
+            scores = [attention_scores(*pair) for pair in zip(student.encoder.layers, inputs, strict=True)]
+            parts = {
+                "hidden": hidden_loss(output, target, subnet, rows=rows)["hidden"],
+                "attention": attention_loss(scores, wanted, batch["attention_mask"]),
+            }
+        else:
+            logit_rows = rows if kind == "token_classification" else None
+            parts = {"logit": logit_loss(output, target, subnet, logit_rows=logit_rows)["loss"]}
+        loss = sum(parts.values())
+        backward(loss)
+        return {"loss": loss, **parts}
+
+    return step
 
 
 def _over_subnets(

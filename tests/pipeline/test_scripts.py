@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -54,6 +56,25 @@ def test_qqp_has_two_backbones(tmp_path):
     assert "dynabert export out/glue/qqp/depth --subnet w0.50d0.50 " in base
 
 
+def test_a_comparison_trains_every_method_beside_every_seeds_run(tmp_path):
+    words = ("glue/rte", "--subnet", "w1.00d0.75", "--seeds", "3 5", "-o", "task.data_dir=data", "--dry_run")
+    done = script(tmp_path, "compare_fixed.sh", *words)
+    assert done.returncode == 0, done.stderr
+    lines = iter(done.stdout.splitlines())
+    assert "setup_env.sh" in next(lines)
+    for seed in (3, 5):
+        run, last = f"out/compare/glue/rte/seed-{seed}", f"-o task.data_dir=data -o train.seed={seed} "
+        assert next(lines) == f"+ dynabert run glue/rte --output_dir {run} {last}"
+        for method in ("distilbert", "tinybert", "pruned", "finetuned"):
+            source = "rewire" if method == "pruned" else "finetune"
+            command = f"+ dynabert baseline {method} {run}/{source} --subnet w1.00d0.75 --num_examples EXAMPLES "
+            folder = f"{run}/baselines/{method}-w1.00d0.75"
+            assert next(lines) == f"{command}--output_dir {folder} --config glue/rte {last}"
+    assert next(lines).endswith(f"table out/compare/glue/rte w1.00d0.75 out/compare/glue/rte/seed-3 {run} ")
+    assert next(lines, None) is None
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -65,6 +86,9 @@ def test_qqp_has_two_backbones(tmp_path):
         (("run_glue.sh", "rte", "--smok"), "unknown argument '--smok'"),
         (("run_glue.sh", "rte", "--subnet"), "--subnet needs a value"),
         (("run_glue.sh", "rte", "--word_vectors", "x"), "--word_vectors needs --masked_lm"),
+        (("compare_fixed.sh", "--seeds", "one"), "--seeds are numbers such as \"1 2 3\", not 'one'"),
+        (("compare_fixed.sh", "glue/rte", "--subnets"), "unknown argument '--subnets'"),
+        (("compare_fixed.sh", "--subnet"), "--subnet needs a value"),
         (("export_lite.sh",), "name the model folder"),
         (("export_lite.sh", "nowhere"), "nowhere: no such model folder"),
         (("export_lite.sh", "--precison", "int8"), "unknown argument '--precison'"),
@@ -100,6 +124,54 @@ def test_smoke(tmp_path, words, folder, stage, num_subnets):
     report = done.stdout.splitlines()[-1]
     task = folder.rpartition("/")[2].partition("_")[0]
     assert re.fullmatch(rf"{task} dev \w+: full -?\d\.\d{{4}}, best .*; bundle out/smoke/{folder}/bundle", report)
+
+
+def test_smoke_of_a_comparison(tmp_path):
+    words = ("compare_fixed.sh", "--smoke", "--seeds", "1")
+    done = script(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    again = script(tmp_path, *words, "--dry_run")
+    assert "dynabert run" in again.stdout
+    assert "dynabert baseline" not in again.stdout, "what is finished is not trained again"
+
+    out = tmp_path / "out" / "compare" / "smoke" / "quickstart"
+    cells = ("w0.50d1.00", "w1.00d0.50")  # whose MACs are equal
+    methods = ("distilbert", "finetuned", "pruned", "tinybert")
+    expected = [*(("dynabert", cell) for cell in cells), *((method, "w1.00d0.50") for method in methods)]
+    rows = json.loads((out / "comparison.json").read_text())["rows"]
+    assert [(row["method"], row["subnet"]) for row in rows] == expected
+    assert len({row["macs"] for row in rows}) == 1
+    limit = rows[0]["examples_seen"]
+    for row in rows[2:]:  # at most two batches of 4 less, for an epoch's last one is smaller
+        assert limit - 2 * 4 < row["examples_seen"] <= limit, row
+
+    # A second seed, whose accuracies are 0.1 lower.
+    shutil.copytree(out / "seed-1", out / "seed-2")
+    grid = json.loads((out / "seed-1/grid.json").read_text())
+    lower = {**grid, "rows": [{**row, "accuracy": row["accuracy"] - 0.1} for row in grid["rows"]]}
+    (out / "seed-2/grid.json").write_text(json.dumps(lower))
+    for path in out.glob("seed-2/baselines/*/baseline.json"):
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps({**found, "metrics": {"accuracy": found["metrics"]["accuracy"] - 0.1}}))
+    table = [
+        sys.executable,
+        ROOT / "scripts/compare_fixed.py",
+        "table",
+        out,
+        "w1.00d0.50",
+        out / "seed-1",
+        out / "seed-2",
+    ]
+    subprocess.run(table, check=True, capture_output=True)
+    for before, row in zip(rows, json.loads((out / "comparison.json").read_text())["rows"], strict=True):
+        (first,) = before["values"]
+        assert (before["mean"], before["std"]) == (first, None)
+        assert row["values"] == pytest.approx([first, first - 0.1])
+        assert row["mean"] == pytest.approx(first - 0.05)
+        assert row["std"] == pytest.approx(0.1 / 2**0.5)
+    lines = (out / "comparison.csv").read_text().splitlines()
+    assert lines[0] == "method,subnet,macs,params,mean,std,examples_seen,seconds"
+    assert [tuple(line.split(",")[:2]) for line in lines[1:]] == expected
 
 
 def test_smoke_for_phones(tmp_path, converter):

@@ -10,6 +10,7 @@ import yaml
 from dynabert_paddle.config import (
     SECTIONS,
     STAGES,
+    BaselineConfig,
     Config,
     DepthConfig,
     FinalConfig,
@@ -77,7 +78,7 @@ def test_what_a_model_was_trained_for_goes_after_all_that_the_user_says(write):
 
 def test_train_reaches_every_stage_that_has_the_value(write):
     config = load_config(write("train: {seed: 7, max_steps: 5, temperature: 2.0}\nwidth: {max_steps: 9}"))
-    assert [getattr(config, stage).seed for stage in STAGES] == [7] * 5
+    assert [getattr(config, stage).seed for stage in (*STAGES, "baseline")] == [7] * 6
     assert [getattr(config, stage).max_steps for stage in TRAINED] == [5, 9, 5, 5]
     assert (config.width.temperature, config.depth.temperature) == (2.0, 2.0)
     assert config.finetune == FinetuneConfig(seed=7, max_steps=5)
@@ -150,6 +151,7 @@ def test_a_key_that_is_no_string_is_refused(write, text):
         ("train: {max_steps: 2.5}", "finetune.max_steps: 2.5 will not do"),
         ("train: {learning_rate: 2e-5x}", "finetune.learning_rate: '2e-5x' will not do"),
         ("train: {learning_rate: [1]}", "finetune.learning_rate: [1] will not do"),
+        ("baseline: {method: distilbrt}", "'finetuned'. Did you mean 'distilbert'?"),
         ("train: {amp: fp8}", "finetune.amp: 'fp8' will not do: input should be 'off', 'bf16' or 'fp16'"),
         ("depth: {subnets_per_step: some}", "depth.subnets_per_step: 'some' will not do: input should be 'all' or"),
         ("depth: {include_padding: 3}", "depth.include_padding: 3 will not do"),
@@ -332,7 +334,9 @@ def test_a_resolved_config_reads_back_from_yaml(write, name):
     assert load_config(write(yaml.safe_dump(dataclasses.asdict(Config())))) == Config()
 
 
-@pytest.mark.parametrize("section", [FinetuneConfig, RewireConfig, WidthConfig, DepthConfig, FinalConfig, TaskConfig])
+@pytest.mark.parametrize(
+    "section", [FinetuneConfig, RewireConfig, WidthConfig, DepthConfig, FinalConfig, BaselineConfig, TaskConfig]
+)
 def test_one_section_is_validated_as_a_whole_config_is(section):
     config = resolve_config(section, {})
     assert config == section()

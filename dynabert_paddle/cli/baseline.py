@@ -1,0 +1,78 @@
+"""The verb that trains models of a fixed size to compare with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dynabert_paddle.cli.options import with_sections
+from dynabert_paddle.cli.output import show_json, show_next, show_table
+from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
+from dynabert_paddle.cli.stages import ConfigFile, OutputDir, load_settings
+from dynabert_paddle.config import BaselineConfig, TaskConfig
+
+
+@with_sections(("task", TaskConfig), ("baseline", BaselineConfig))
+def baseline(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="distilbert, tinybert, pruned or finetuned.")],
+    model_dir: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR", help="Fine-tuned model; for pruned the rewired one; for finetuned it or a backbone."
+        ),
+    ],
+    *,
+    output_dir: OutputDir,
+    config: ConfigFile = None,
+    override: Overrides = None,
+    device: Device = None,
+    overwrite_output_dir: OverwriteOutputDir = False,
+    json: Json = False,
+    flags: dict[str, Any],
+) -> None:
+    """Train a model of one fixed size to compare with, and score it on the task's dev set."""
+    flags = {**flags, "baseline.method": method, "device": device}
+    is_name = method == "finetuned" and not Path(model_dir).exists()  # a backbone's
+    settings = load_settings(None if is_name else model_dir, config, override, flags)
+    from dynabert_paddle import runtime
+
+    runtime.import_paddle()
+    runtime.set_device(settings.device)
+    from dynabert_paddle.folder import read_json
+    from dynabert_paddle.training.baseline import BASELINE_FILE, baseline
+    from dynabert_paddle.training.run import load_task_config
+
+    baseline(
+        model_dir,
+        load_task_config(settings.task),
+        output_dir=output_dir,
+        config=settings.baseline,
+        max_seq_length=settings.task.max_seq_length,
+        overwrite=overwrite_output_dir,
+    )
+    result = read_json(Path(output_dir) / BASELINE_FILE)
+    if json:
+        show_json(result)
+    else:
+        _show(result)
+    show_next("export", output_dir, "--output_dir", "BUNDLE_DIR", wrote=[output_dir])
+
+
+def _show(result: dict[str, Any]) -> None:
+    columns = ["method", "shape", *result["metrics"], "params", "MACs", "examples", "seconds"]
+    line = [
+        result["method"],
+        result["subnet"],
+        *(f"{value:.4f}" for value in result["metrics"].values()),
+        f"{result['params'] / 1e6:.2f} M",
+        f"{result['macs'] / 1e9:.3f} G",
+        str(result["examples_seen"]),
+        f"{result['seconds']:.1f}",
+    ]
+    title = "baseline on dev (MACs of 128 tokens; the fine-tuning before is counted in)"
+    show_table(columns, [line], title=title)
+
+
+COMMANDS = (baseline,)

@@ -1,0 +1,221 @@
+"""Models of one fixed size, trained as others train small models, to compare a supernet's sub-networks with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from dynabert_paddle import runtime
+from dynabert_paddle.config import BaselineConfig, TaskConfig
+from dynabert_paddle.config_file import resolve_config
+from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.distill.attention import block_ends
+from dynabert_paddle.errors import ModelError, UsageError
+from dynabert_paddle.folder import Metadata, read_metadata, write_json
+from dynabert_paddle.subnet import Subnet
+from dynabert_paddle.supernet.extract import extract
+from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.checkpoint import TrainState
+from dynabert_paddle.training.evaluate import evaluate_named
+from dynabert_paddle.training.loop import Step, count_steps
+from dynabert_paddle.training.run import check_apart, check_trained
+from dynabert_paddle.training.split import split_task
+from dynabert_paddle.training.stage import describe_task, train_stage
+from dynabert_paddle.training.steps import distilbert_step, full_model_step, tinybert_step
+
+BASELINE_FILE = "baseline.json"
+
+# The stages that make what a method starts from; 'finetuned' starts from a backbone.
+_SOURCES = {"distilbert": ("finetune", "rewire"), "tinybert": ("finetune", "rewire"), "pruned": ("rewire",)}
+
+
+class Spent(NamedTuple):
+    """What training has cost.
+
+    Args:
+        examples: that were read, each as often as it came; however many sub-networks read it.
+        seconds: that it took, evaluations included.
+    """
+
+    examples: int
+    seconds: float
+
+
+def baseline(
+    model_name_or_path: str | Path,
+    task: Task,
+    *,
+    output_dir: str | Path,
+    config: BaselineConfig | None = None,
+    max_seq_length: int | None = None,
+    overwrite: bool = False,
+) -> Supernet:
+    """Train a small model of a fixed size, and score it on the task's dev set.
+
+    - `distilbert`: the fine-tuned model's layers that `config.subnet` keeps, distilled as by DistilBERT's authors.
+    - `tinybert`: the same start, distilled layer by layer as by TinyBERT's authors, without their general
+      distillation: its layers already are the teacher's.
+    - `pruned`: the sub-network of a rewired model, which keeps the most important heads and neurons, fine-tuned on
+      the labels.
+    - `finetuned`: the same shape cut out of the pretrained backbone, fine-tuned on the labels.
+
+    The examples and the time that are told, and that `config.num_examples` limits, include those of the model that the
+    method starts from: its fine-tuning, and for `pruned` the reading of the importance. `finetuned` has no such model.
+
+    Args:
+        model_name_or_path: a model folder that `finetune` or `rewire` has made, for `pruned` one of `rewire`; for
+            `finetuned` either, of which the backbone is taken, or the backbone.
+        task: its task.
+        output_dir: where the model and `baseline.json` go; an interrupted run in it is resumed.
+        config: the method, the shape, and how to train.
+        max_seq_length: longer inputs are cut to so many tokens; by default as the model was trained.
+        overwrite: replace what is in `output_dir`.
+
+    Returns:
+        The small model, with the best weights.
+
+    Raises:
+        DynabertError: with the reason in one line.
+    """
+    config = resolve_config(BaselineConfig, asdict(config or BaselineConfig()))
+    check_apart(model_name_or_path, output_dir)
+    runtime.set_seed(config.seed)
+    parent = None
+    if config.method == "finetuned":
+        parent = _backbone_of(model_name_or_path)
+        supernet, before = _load_backbone(parent, model_name_or_path, task), Spent(0, 0.0)
+    else:
+        supernet = Supernet.from_pretrained(model_name_or_path)
+        check_trained(supernet, task, model_name_or_path)
+        _check_source(supernet.metadata.stage, config.method, model_name_or_path)
+        before = total_spent(supernet.metadata, model_name_or_path)
+    subnet = supernet.search_space().parse(config.subnet)
+    student = extract(supernet, subnet)
+    trained_for = read_metadata(model_name_or_path).task
+    length = max_seq_length or trained_for.get("max_seq_length", TaskConfig.max_seq_length)
+    student.metadata = student.metadata.replace(task=describe_task(task, length))
+    if config.num_examples:
+        config = replace(config, max_steps=_affordable_steps(config, before))
+
+    def finish(state: TrainState) -> None:
+        (row,) = evaluate_named(student, task, ["w1.00d1.00"], batch_size=config.per_device_eval_batch_size)
+        result = {
+            "method": config.method,
+            "subnet": student.metadata.subnet["name"],
+            "seed": config.seed,
+            "split": "dev",
+            "metrics": {metric: row[metric] for metric in task.metrics},
+            "params": row["params"],
+            "macs": row["macs"],
+            "examples_seen": before.examples + state.examples,
+            "seconds": round(before.seconds + state.seconds, 1),
+        }
+        write_json(Path(output_dir) / BASELINE_FILE, result)
+
+    return train_stage(
+        student,
+        task,
+        "baseline",
+        _make_step(student, supernet, subnet, task, config),
+        {student.metadata.subnet["name"]: student.full},
+        config=config,
+        output_dir=output_dir,
+        teacher=supernet if config.method in ("distilbert", "tinybert") else None,
+        parent=parent,
+        finish=finish,
+        overwrite=overwrite,
+    )
+
+
+def total_spent(metadata: Metadata, source: str | Path) -> Spent:
+    """Add up what a model has cost since its backbone: all stages up to its own.
+
+    Args:
+        metadata: the model's.
+        source: where it comes from.
+
+    Returns:
+        Examples and seconds.
+
+    Raises:
+        UsageError: one of the stages did not tell.
+    """
+    examples, seconds, provenance = 0, 0.0, metadata.provenance
+    while isinstance(provenance, Mapping):
+        if "spent" not in provenance:
+            raise UsageError(
+                f"{source} does not tell how many examples its training has seen, an older version made it: "
+                f"begin with 'dynabert finetune' again"
+            )
+        examples += provenance["spent"]["examples"]
+        seconds += provenance["spent"]["seconds"]
+        provenance = provenance["parent"]
+    return Spent(examples, seconds)
+
+
+def _make_step(student: Supernet, teacher: Supernet, subnet: Subnet, task: Task, config: BaselineConfig) -> Step:
+    if config.method == "distilbert":
+        return distilbert_step(student, teacher, subnet, config, kind=task.kind)
+    if config.method == "tinybert":
+        _check_heads(subnet, teacher.full, config.subnet)
+        steps = config.max_steps or count_steps(len(split_task(task, student, config).train), config)
+        return tinybert_step(student, teacher, subnet, layer_steps=int(config.layer_share * steps), kind=task.kind)
+    return full_model_step(student)
+
+
+def _affordable_steps(config: BaselineConfig, before: Spent) -> int:
+    """The whole steps that `num_examples` leaves; an epoch's last batch may be smaller, and counts as full here."""
+    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    steps = (config.num_examples - before.examples) // per_step
+    if steps < 1:
+        raise UsageError(
+            f"num_examples is {config.num_examples}: the model that {config.method} starts from has seen "
+            f"{before.examples}, and one step sees {per_step}: pass at least {before.examples + per_step}"
+        )
+    return steps
+
+
+def _check_source(stage: str, method: str, source: str | Path) -> None:
+    if stage in _SOURCES[method]:
+        return
+    if method == "pruned":
+        raise UsageError(
+            f"{source} was made by the stage {stage}, and pruned starts from a rewired model, which knows its most "
+            f"important heads and neurons: run 'dynabert rewire' on the fine-tuned model, and name its output_dir"
+        )
+    raise UsageError(
+        f"{source} was made by the stage {stage}, and {method} learns from a fine-tuned model: name a folder that "
+        f"'dynabert finetune' or 'dynabert rewire' has made"
+    )
+
+
+def _check_heads(subnet: Subnet, full: Subnet, name: str) -> None:
+    ends = block_ends(subnet, len(full.layers))
+    for (layer, heads, _), end in zip(subnet.parts, ends, strict=True):
+        if heads != full.heads[end]:
+            raise UsageError(
+                f"tinybert learns attention scores head by head: '{name}' keeps {heads} heads of layer {layer}, and "
+                f"layer {end} of its teacher has {full.heads[end]}: keep all heads, as w1.00d0.50 does, or take "
+                f"another method"
+            )
+
+
+def _backbone_of(source: str | Path) -> str | Path:
+    """The backbone that a model was fine-tuned from; a backbone is its own."""
+    parent = read_metadata(source).provenance or source
+    while isinstance(parent, Mapping):
+        parent = parent["parent"]
+    return parent
+
+
+def _load_backbone(backbone: str | Path, source: str | Path, task: Task) -> Supernet:
+    try:
+        return Supernet.from_pretrained(backbone, labels=task.labels, num_labels=task.num_outputs, head=task.head)
+    except ModelError as error:
+        if backbone == source:
+            raise
+        raise ModelError(
+            f"{source} was fine-tuned from a backbone that is gone ({error}): name one in its place"
+        ) from None

@@ -1,0 +1,112 @@
+#!/usr/bin/env python
+"""What compare_fixed.sh has trained: compare_fixed.py examples RUN, compare_fixed.py table OUTPUT_DIR SUBNET RUN..."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import typer
+
+from dynabert_paddle import runtime
+from dynabert_paddle.cli.output import show_table
+from dynabert_paddle.folder import read_json, read_metadata, write_json
+
+NOTE = (
+    "DynaBERT's examples and seconds are those of one run, which yields all sub-networks; every other line's are of "
+    "its one model, with the fine-tuning that it starts from. An example counts each time it is read, however many "
+    "sub-networks read it."
+)
+# How far a sub-network's MACs may be from the fixed-size models', as a share of them.
+SAME_MACS = 0.02
+
+app = typer.Typer()
+
+
+@app.command()
+def examples(run: Path) -> None:
+    """Print how many examples a run has seen in all its stages."""
+    print(spent(run).examples)
+
+
+@app.command()
+def table(output_dir: Path, subnet: str, runs: list[Path]) -> None:
+    """Print the table of all runs, and write it as JSON and CSV."""
+    scores = [score for run in runs for score in [*baselines(run, subnet), *cells(run, subnet)]]
+    (metric,) = {score["metric"] for score in scores}
+    keys = dict.fromkeys((score["method"], score["subnet"]) for score in scores)
+    rows = [summary([s for s in scores if (s["method"], s["subnet"]) == key]) for key in keys]
+    rows.sort(key=lambda row: row["method"] != "dynabert")
+    result = {"split": "dev", "metric": metric, "subnet": subnet, "runs": [str(run) for run in runs], "note": NOTE}
+    write_json(output_dir / "comparison.json", {**result, "rows": rows})
+    with (output_dir / "comparison.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [key for key in rows[0] if key != "values"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    columns = ["method", "shape", "MACs", "params", metric, "spread", "examples", "seconds"]
+    title = f"{metric} on dev, mean and standard deviation over {len(runs)} seed{'s' if len(runs) > 1 else ''}"
+    show_table(columns, [line(row) for row in rows], title=title)
+    print(NOTE)
+    print(f"wrote {output_dir / 'comparison.json'} and {output_dir / 'comparison.csv'}")
+
+
+def baselines(run: Path, subnet: str) -> Iterable[dict[str, Any]]:
+    """The fixed-size models of a run."""
+    for path in sorted(run.glob(f"baselines/*-{subnet}/baseline.json")):
+        found = read_json(path)
+        metric, value = next(iter(found["metrics"].items()))
+        yield {**found, "metric": metric, "value": value}
+
+
+def cells(run: Path, subnet: str) -> Iterable[dict[str, Any]]:
+    """The sub-networks of a run's grid that cost what the fixed-size models do."""
+    examples, seconds = spent(run)
+    macs = next(iter(baselines(run, subnet)))["macs"]
+    for row in read_json(run / "grid.json")["rows"]:
+        if abs(row["macs"] - macs) <= SAME_MACS * macs:
+            metric = next(key for key in row if key != "subnet")
+            common = {"method": "dynabert", "metric": metric, "value": row[metric]}
+            yield {**row, **common, "examples_seen": examples, "seconds": seconds}
+
+
+def spent(run: Path):
+    """What all stages of a run have cost together."""
+    runtime.import_paddle()  # before anything else imports Paddle, which would print
+    from dynabert_paddle.training.baseline import total_spent
+
+    last = run / Path(read_json(run / "grid.json")["model"]).name
+    return total_spent(read_metadata(last), last)
+
+
+def summary(scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """One method's results over all seeds."""
+    values = [score["value"] for score in scores]
+    return {
+        **{key: scores[0][key] for key in ("method", "subnet", "macs", "params")},
+        "values": values,
+        "mean": mean(values),
+        "std": stdev(values) if len(values) > 1 else None,
+        "examples_seen": round(mean(score["examples_seen"] for score in scores)),
+        "seconds": round(mean(score["seconds"] for score in scores), 1),
+    }
+
+
+def line(row: dict[str, Any]) -> list[str]:
+    """A row as the table shows it."""
+    return [
+        row["method"],
+        row["subnet"],
+        f"{row['macs'] / 1e9:.3f} G",
+        f"{row['params'] / 1e6:.2f} M",
+        f"{row['mean']:.4f}",
+        "-" if row["std"] is None else f"{row['std']:.4f}",
+        str(row["examples_seen"]),
+        f"{row['seconds']:.0f}",
+    ]
+
+
+if __name__ == "__main__":
+    app()
