@@ -86,7 +86,12 @@ setup(
     packages=[*find_packages(include=["dynabert_paddle*"]), "dynabert_paddle.configs"],
     package_dir={"dynabert_paddle.configs": "configs"},
     package_data={
-        "dynabert_paddle": ["data/snips/*.tsv", "data/snips/*.md"],
+        "dynabert_paddle": [
+            "data/snips/*.tsv",
+            "data/snips/*.md",
+            "reporting/chinese.json",
+            "reporting/templates/*",
+        ],
         "dynabert_paddle.configs": ["*.yaml", "*/*.yaml"],
     },
     entry_points={"console_scripts": ["dynabert = dynabert_paddle.cli.main:main"]},

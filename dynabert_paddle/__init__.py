@@ -46,6 +46,7 @@ _PUBLIC = {
     "Entity": "deploy.decode",
     "Answer": "deploy.decode",
     "Predictor": "deploy.predictor",
+    "report": "reporting.run",
 }
 _WITHOUT_PADDLE = {
     *("subnet", "config", "config_file", "errors", "data.tasks", "tokenizer"),

@@ -16,6 +16,10 @@ from dynabert_paddle.errors import DynabertError, ModelError, UsageError, did_yo
 METADATA_FILE = "dynabert.json"
 FORMAT_VERSION = 1
 
+# What a run keeps beside its stages' folders: its settings, and the grid on the dev set.
+CONFIG_FILE = "run.yaml"
+GRID_FILE = "grid.json"
+
 # In every output folder that this package has made; no other is ever removed.
 MARKER_FILE = ".dynabert"
 
@@ -125,13 +129,25 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         path: the file.
         values: its content.
     """
+    write_text(path, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that the file is whole or as it was before.
+
+    Args:
+        path: the file.
+        text: its content.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(values, file, ensure_ascii=False, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str) -> Path:

@@ -13,6 +13,7 @@ import platform
 import random
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def import_paddle() -> None:
             raise DynabertError(
                 f"{package} is not installed: run 'pip install -e \".[cpu]\"', or 'dynabert env' for more"
             )
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), _keep_matplotlib_backend():
         warnings.simplefilter("ignore")
         importlib.import_module("paddle")
         importlib.import_module("paddlenlp.transformers")
@@ -178,3 +179,16 @@ def _cpuinfo() -> str:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+@contextlib.contextmanager
+def _keep_matplotlib_backend() -> Iterator[None]:
+    """PaddleNLP imports PaddleSlim, which would switch matplotlib to files, and so a notebook's plots off."""
+    import matplotlib
+
+    use = matplotlib.use
+    matplotlib.use = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        matplotlib.use = use

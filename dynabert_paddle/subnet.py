@@ -194,9 +194,9 @@ class SearchSpace:
         Raises:
             UsageError: not a name, or a subnet that this backbone does not have.
         """
-        match = _GRID_NAME.fullmatch(name)
-        if match:
-            width_mult, depth_mult = map(float, match.groups())
+        mults = grid_mults(name)
+        if mults:
+            width_mult, depth_mult = mults
             return self.subnet(width_mult=width_mult, depth_mult=depth_mult)
         subnet = Subnet.parse(name)
         subnet.check_part_of(self.full)
@@ -238,6 +238,19 @@ class SearchSpace:
             h = heads * self.head_dim
             total += s * (4 * d * h + 2 * d * neurons) + 2 * s * s * h
         return total
+
+
+def grid_mults(name: str) -> tuple[float, float] | None:
+    """Read the multipliers out of a grid cell's name.
+
+    Args:
+        name: for example `w0.50d0.75`.
+
+    Returns:
+        The width and depth multiplier; None where the name is no grid cell's.
+    """
+    match = _GRID_NAME.fullmatch(name)
+    return (float(match[1]), float(match[2])) if match else None
 
 
 def parse_mults(values: str | float | Iterable[float]) -> tuple[float, ...]:

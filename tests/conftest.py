@@ -137,3 +137,13 @@ def converter():
         return lite.find_converter()
     except db.DynabertError as error:
         pytest.fail(f"{error}\n{done.stderr}")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium, installed where it is missing; skipped only where only an administrator could."""
+    done = subprocess.run(["bash", ROOT / "scripts/setup_browser.sh"], capture_output=True, text=True, check=False)
+    if "missing: " in done.stderr and "CHROMIUM" not in os.environ:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    return os.environ.get("CHROMIUM", "chromium")

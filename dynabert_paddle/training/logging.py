@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,9 @@ logger = logging.getLogger("dynabert_paddle")
 
 # Log lines and the progress bar share one console, so that the lines appear above the bar.
 console = Console(stderr=True)
+
+# In a notebook without widgets Rich draws the bar when it is full, and needs to say no more.
+warnings.filterwarnings("ignore", message='install "ipywidgets"')
 
 
 class RunLog:

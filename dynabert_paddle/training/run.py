@@ -11,6 +11,8 @@ from dynabert_paddle.config import STAGES, Config, TaskConfig, lasting_settings
 from dynabert_paddle.data.tasks import Task, load_task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
 from dynabert_paddle.folder import (
+    CONFIG_FILE,
+    GRID_FILE,
     METADATA_FILE,
     check_absent,
     check_replaceable,
@@ -26,9 +28,6 @@ from dynabert_paddle.training import stages
 from dynabert_paddle.training.evaluate import evaluate_grid
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.stage import describe_task
-
-GRID_FILE = "grid.json"
-CONFIG_FILE = "run.yaml"
 
 
 def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ VERBS = {
     "export": ("task",),
     "predict": (),
     "bench": (),
+    "report": (),
     "env": (),
     "configs": (),
 }
@@ -127,7 +128,7 @@ def test_help_of_a_verb_has_every_flag_with_its_default(dynabert, verb):
                 default = " ".join(map(str, default))
             if default is not None and not isinstance(default, bool):
                 assert re.search(rf"\[default: \(?{re.escape(str(default))}\)?\]", described), (flag, described)
-    if verb not in ("extract", "export", "bench", "env", "configs"):
+    if verb not in ("extract", "export", "bench", "report", "env", "configs"):
         assert "--device" in text
 
 

@@ -33,11 +33,11 @@ LAYERS = {
     "distill": {"supernet", "backbone", *LEAVES},
 }
 PARTS = set(LAYERS) | LEAVES
-ABOVE = {"training", "search", "exporting", "report", "deploy"}
+ABOVE = {"training", "search", "exporting", "reporting", "deploy"}
 LAYERS |= dict.fromkeys(ABOVE, PARTS | ABOVE)
 LAYERS |= {"__init__": {"runtime"}, "cli": {"__init__", *PARTS, *ABOVE}, "__main__": {"cli"}}
 
-WITHOUT_PADDLE = {"__init__", "__main__", "deploy", *LEAVES}
+WITHOUT_PADDLE = {"__init__", "__main__", "deploy", "reporting", *LEAVES}
 IN_BUNDLES = {"infer", "rows", "bundle_files", "engines", "encode", "decode", "infer_lite"}
 SECOND_FILES = {
     "config_file": "config",

@@ -65,6 +65,15 @@ def test_importing_paddle_prints_nothing_and_keeps_the_threads():
 
 
 @pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="this Paddle may have a GPU")
+def test_importing_paddle_keeps_the_backend_that_draws_plots():
+    """A notebook's, for example; it is svg's here."""
+    code = (
+        "import json, sys; import dynabert_paddle as db; db.Supernet; from paddleslim.common import analyze_helper;"
+        "import matplotlib; print(json.dumps(matplotlib.get_backend()))"
+    )
+    assert fresh(code, MPLBACKEND="svg") == "svg"
+
+
 @pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_on_a_cpu_build_the_device_is_the_cpu(device):
     assert runtime.set_device(device) == "cpu"

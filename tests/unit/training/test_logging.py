@@ -1,6 +1,8 @@
 """What a run logs: lines of JSON, VisualDL's scalars, and progress that keeps off stdout."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from visualdl import LogReader
@@ -77,3 +79,26 @@ def test_progress_is_said_on_stderr_or_not_at_all(tmp_path, capfd, caplog):
     assert capfd.readouterr().out == ""
     messages = [record.getMessage() for record in caplog.records]
     assert messages == ["width 1/10 loss 0.5000", "width 1/10 accuracy on holdout: mean 0.3750, lowest 0.2500"]
+
+
+IN_A_NOTEBOOK = """
+import builtins, sys
+
+class ZMQInteractiveShell:
+    pass
+
+builtins.get_ipython = ZMQInteractiveShell
+sys.modules["ipywidgets"] = None
+from pathlib import Path
+from dynabert_paddle.training.logging import RunLog, console
+assert console.is_jupyter
+with RunLog(Path(sys.argv[1]), "width", total_steps=1, first_step=0, hparams={}, metrics=[]) as log:
+    log.advance()
+"""
+
+
+def test_a_notebook_without_widgets_gets_no_warning(tmp_path):
+    command = [sys.executable, "-c", IN_A_NOTEBOOK, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ipywidgets" not in done.stderr

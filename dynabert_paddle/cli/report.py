@@ -1,0 +1,34 @@
+"""The verb that shows what a run has done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dynabert_paddle.cli.output import show_next
+
+
+def report(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run, or of one of its stages.")],
+    *,
+    output_file: Annotated[
+        str | None, typer.Option("--output_file", help="The page.", show_default="DIR/report.html")
+    ] = None,
+    language: Annotated[
+        str, typer.Option("--language", help="Of the page at first: en, zh, or auto for the browser's.")
+    ] = "auto",
+    visualdl: Annotated[
+        bool, typer.Option("--visualdl/--no_visualdl", help="Write the charts for VisualDL, too, to DIR/vdl_report.")
+    ] = True,
+) -> None:
+    """Write one HTML page with all that a run has done: charts, settings, and where all comes from."""
+    from dynabert_paddle.reporting.run import RECORDS_FOLDER, report
+
+    page = report(folder, output_file=output_file, language=language, visualdl=visualdl)
+    wrote = [page, Path(folder) / RECORDS_FOLDER] if visualdl else [page]
+    show_next("export", "MODEL_DIR", "--subnet", "w0.50d0.75", "--output_dir", "NEW_DIR", wrote=wrote)
+
+
+COMMANDS = (report,)

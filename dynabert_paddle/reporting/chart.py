@@ -1,0 +1,198 @@
+"""One chart: drawn once by matplotlib, shown in the page as SVG with values on hover, and in VisualDL as an image."""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text as Words
+from matplotlib.ticker import MaxNLocator
+
+from dynabert_paddle.reporting.labels import Text, verbatim
+
+# Inches. A phone 390 pixels wide shows this on 340 of them, so that 9 points are 10 pixels there.
+WIDTH = 4.2
+
+STYLE = {
+    "font.size": 9,
+    "axes.labelsize": 10,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "text.parse_math": False,  # a dollar in somebody's metric is a dollar
+    "svg.fonttype": "none",  # text stays text: searchable, and Chinese is the browser's to draw
+    "svg.hashsalt": "dynabert",
+}
+# Okabe and Ito's, which the colour-blind can tell apart.
+BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
+    "#222222",
+)
+COLORS = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_REFERENCE = re.compile(r"#([\w-]+)")
+_FONT_FAMILY = re.compile(r"font-family: [^;]*;? ?")
+ET.register_namespace("", "http://www.w3.org/2000/svg")
+ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The figures behind a chart.
+
+    Args:
+        columns: headings.
+        rows: cells.
+    """
+
+    columns: tuple[Text, ...]
+    rows: tuple[tuple[Text | str, ...], ...]
+
+
+class Chart:
+    """A chart with its words in both languages.
+
+    Args:
+        name: short, unlike any other chart's.
+        title: above it.
+        height: in inches.
+        rows: plots one above the other.
+    """
+
+    def __init__(self, name: str, title: Text, *, height: float, rows: int = 1) -> None:
+        self.name = name
+        self.title = title
+        self.finding = verbatim("")
+        self.note: Text | None = None
+        self.table: Table | None = None
+        self.figure = Figure(figsize=(WIDTH, height), layout="constrained", dpi=150)
+        FigureCanvasAgg(self.figure)
+        self.axes = self.figure.subplots(rows, squeeze=False, sharex=True)[:, 0]
+        self._words: dict[str, Text] = {}
+        self._tips: dict[str, Text] = {}
+
+    def write(self, words: Words, text: Text) -> None:
+        """Give words in the figure their text.
+
+        Args:
+            words: a title, label or the like.
+            text: in both languages.
+        """
+        words.set_text("".join(char for char in text.en if char.isprintable()))  # XML allows no others
+        words.set_gid(self._id(len(self._words), "w"))
+        self._words[words.get_gid()] = text
+
+    def tip(self, artist: Artist, text: Text) -> None:
+        """Give a mark the values that are shown when one points at it.
+
+        Args:
+            artist: the mark.
+            text: the values.
+        """
+        artist.set_gid(self._id(len(self._tips), "m"))
+        self._tips[artist.get_gid()] = text
+
+    def label_axes(self, axes: Axes, *, x: Text | None = None, y: Text | None = None) -> None:
+        """Name a plot's axes.
+
+        Args:
+            axes: the plot.
+            x: what runs to the right.
+            y: what runs upwards.
+        """
+        if x:
+            self.write(axes.xaxis.label, x)
+            axes.xaxis.set_major_locator(MaxNLocator(6))
+        if y:
+            self.write(axes.yaxis.label, y)
+
+    def legend(
+        self, handles: Sequence[Artist], texts: Sequence[Text], *, columns: int, axes: Axes | None = None
+    ) -> None:
+        """Explain the marks.
+
+        Args:
+            handles: one mark of each kind.
+            texts: what they are.
+            columns: how many stand side by side.
+            axes: the plot above which they are explained; by default below the figure.
+        """
+        # Inside a plot they would hide its marks.
+        place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1)} if axes else {"loc": "outside lower center"}
+        legend = (axes or self.figure).legend(
+            handles, [text.en for text in texts], ncols=columns, columnspacing=1.2, handletextpad=0.5, **place
+        )
+        for words, text in zip(legend.get_texts(), texts, strict=True):
+            self.write(words, text)
+
+    def image(self) -> np.ndarray:
+        """Draw the figure, in English.
+
+        Returns:
+            Its pixels, `[height, width, 3]` of uint8.
+        """
+        self.figure.canvas.draw()
+        return np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3].copy()
+
+    def svg(self) -> str:
+        """Draw the figure for the page.
+
+        Returns:
+            An SVG element, the same for the same data.
+        """
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        root = ET.fromstring(buffer.getvalue())
+        for useless in (root.find(f"{_SVG}metadata"), root.find(f"{_SVG}defs")):
+            if useless is not None:
+                root.remove(useless)
+        for key in ("width", "height", "version"):
+            root.attrib.pop(key, None)
+        root.set("role", "img")
+        root.set("aria-labelledby", f"{self.name}-title {self.name}-finding")
+        for words in root.iter(f"{_SVG}text"):
+            words.set("style", _FONT_FAMILY.sub("", words.get("style", "")))  # the page chooses the font
+        for element in list(root.iter()):
+            self._add_words(element)
+        self._keep_ids(root)
+        return ET.tostring(root, encoding="unicode")
+
+    def _id(self, number: int, kind: str) -> str:
+        return f"{self.name}-{kind}{number}"
+
+    def _add_words(self, element: ET.Element) -> None:
+        """Put tips into marks, and a Chinese twin beside each English text."""
+        gid = element.get("id", "")
+        if gid in self._tips:
+            tip = self._tips[gid]
+            title = ET.Element(f"{_SVG}title", {"data-zh": tip.zh})
+            title.text = tip.en
+            element.insert(0, title)
+            element.set("class", "mark")
+        if gid in self._words and self._words[gid].zh != self._words[gid].en:
+            (english,) = element.iter(f"{_SVG}text")
+            parent = next(node for node in element.iter() if english in node)
+            chinese = copy.deepcopy(english)
+            english.set("lang", "en")
+            chinese.set("lang", "zh")
+            chinese.text = self._words[gid].zh
+            parent.append(chinese)
+
+    def _keep_ids(self, root: ET.Element) -> None:
+        """Drop the ids that nothing refers to: in one page they would stand for each other's."""
+        used = {name for node in root.iter() for value in node.attrib.values() for name in _REFERENCE.findall(value)}
+        for element in root.iter():
+            if element.get("id") not in used:
+                element.attrib.pop("id", None)

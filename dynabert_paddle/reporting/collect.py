@@ -1,0 +1,183 @@
+"""Read what a run or one of its stages has left in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dynabert_paddle.config import STAGES
+from dynabert_paddle.config_file import load_config
+from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
+from dynabert_paddle.folder import (
+    CONFIG_FILE,
+    GRID_FILE,
+    METADATA_FILE,
+    Metadata,
+    check_model_folder,
+    read_json,
+    read_metadata,
+)
+from dynabert_paddle.reporting.content import Baseline, Grid, GridRow, Importance, Run, Search, SearchRow, Stage
+from dynabert_paddle.subnet import SearchSpace, Subnet
+
+_LOG_FILE = "train.jsonl"
+
+_T = TypeVar("_T")
+
+
+def collect(folder: str | Path) -> Run:
+    """Read a run's folder, or a stage's.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        ModelError: it is neither, or one of its files is damaged.
+    """
+    folder = Path(folder)
+    check_model_folder(folder)
+    if not _is_model(folder) and not _is_run(folder):
+        inside = [str(path) for path in sorted(folder.iterdir()) if _is_model(path) or _is_run(path)]
+        hint = f" Did you mean '{inside[0]}'?" if inside else did_you_mean(folder.name, STAGES)
+        raise ModelError(
+            f"{folder}: neither a run's folder ({CONFIG_FILE}, {GRID_FILE}, or stages such as depth/) nor a model's "
+            f"({METADATA_FILE}): name what 'dynabert run' or one of its stages has written.{hint}"
+        )
+    folders = [folder] if _is_model(folder) else [folder / name for name in STAGES if _is_model(folder / name)]
+    stages = tuple(_read_stage(path) for path in folders)
+    config = folder / CONFIG_FILE
+    return Run(
+        folder,
+        load_config(config) if config.is_file() else None,
+        config.read_text(encoding="utf-8") if config.is_file() else "",
+        stages,
+        _read_grid(folder / GRID_FILE, stages) if (folder / GRID_FILE).is_file() else _trained_grid(stages),
+        _read_search(stages),
+        tuple(_read(path, Baseline) for path in sorted(folder.glob("baselines/*/baseline.json"))),
+    )
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / METADATA_FILE).is_file() or (folder / _LOG_FILE).is_file()
+
+
+def _is_run(folder: Path) -> bool:
+    found = (folder / name for name in (CONFIG_FILE, GRID_FILE))
+    return any(path.is_file() for path in found) or any(_is_model(folder / name) for name in STAGES)
+
+
+def _read_stage(folder: Path) -> Stage:
+    log = folder / _LOG_FILE
+    metadata = read_metadata(folder)
+    if metadata.importance:
+        _validate(folder / METADATA_FILE, Importance, metadata.importance)
+    return Stage(folder.resolve().name, folder, metadata, tuple(_read_log(log)) if log.is_file() else ())
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    """Lines of a log; the last one may still be being written."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            record = json.loads(line)
+            {tag: float(value) for tag, value in record.items()}
+            records.append({**record, "step": int(record["step"])})
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            raise ModelError(f"{path}: line {number} is damaged: remove it, or the file, to report the rest") from None
+    return records
+
+
+def _last_finished(stages: tuple[Stage, ...]) -> Stage | None:
+    return next((stage for stage in reversed(stages) if stage.metadata.stage), None)
+
+
+def _read_grid(path: Path, stages: tuple[Stage, ...]) -> Grid:
+    values = read_json(path)
+    try:
+        rows = [_grid_row(row) for row in values["rows"]]
+    except (KeyError, TypeError, AttributeError):
+        raise ModelError(f"{path}: damaged at 'rows': 'dynabert run' makes it anew once it is removed") from None
+    grid = _check_grid(_validate(path, Grid, {"split": values.get("split"), "rows": rows}), path)
+    model = _last_finished(stages)
+    _check_names(path, grid.rows, model.metadata if model else Metadata())
+    return grid
+
+
+def _grid_row(row: dict[str, Any]) -> dict[str, Any]:
+    costs = {key: row[key] for key in ("subnet", "params", "macs")}
+    return {**costs, "metrics": {k: v for k, v in row.items() if k not in (*costs, "params_without_embeddings")}}
+
+
+def _trained_grid(stages: tuple[Stage, ...]) -> Grid | None:
+    """What the last stage has scored when it had trained."""
+    model = _last_finished(stages)
+    for split, scores in model.metadata.metrics.items() if model else ():
+        if isinstance(scores, dict):  # beside numbers such as the steps
+            path = model.folder / METADATA_FILE
+            rows = [{"subnet": name, "metrics": metrics} for name, metrics in scores.items()]
+            return _check_grid(_validate(path, Grid, {"split": split, "rows": rows}), path)
+    return None
+
+
+def _check_grid(grid: Grid, path: Path) -> Grid:
+    if not grid.rows or not grid.metrics or any(list(row.metrics) != grid.metrics for row in grid.rows):
+        raise ModelError(f"{path}: damaged: every sub-network of a grid has the same metrics, at least one")
+    return grid
+
+
+def _read_search(stages: tuple[Stage, ...]) -> Search | None:
+    for stage in reversed(stages):
+        path = stage.folder / "search" / "search.json"
+        if path.is_file():
+            search = _read(path, Search)
+            _check_names(path, (search.full, *search.grid, *search.pareto), stage.metadata)
+            return search
+    return None
+
+
+def _read(path: Path, kind: type[_T]) -> _T:
+    return _validate(path, kind, read_json(path))
+
+
+def _validate(path: Path, kind: type[_T], values: Any) -> _T:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ModelError(f"{path}: damaged at '{key}': make it again, or remove it to report the rest") from None
+
+
+def subnet_of(metadata: Metadata, name: str) -> Subnet:
+    """Find what a sub-network keeps of a model.
+
+    Args:
+        metadata: the model's.
+        name: the sub-network's.
+
+    Returns:
+        The sub-network.
+    """
+    # What it costs depends on more than the counts, and stands in the files.
+    space = SearchSpace(metadata.heads, metadata.neurons, hidden_size=0, head_dim=0, width_mults=(1.0,))
+    return space.parse(name)
+
+
+def _check_names(path: Path, rows: Iterable[GridRow | SearchRow], metadata: Metadata) -> None:
+    for row in rows if metadata.heads else ():
+        try:
+            subnet_of(metadata, row.subnet)
+        except UsageError as error:
+            raise ModelError(f"{path}: belongs to another model, or is damaged: {error}") from None

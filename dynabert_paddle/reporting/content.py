@@ -1,0 +1,191 @@
+"""What a run's folder holds, as the report uses it; pydantic checks what is read from files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Len
+
+from dynabert_paddle.config import Config
+from dynabert_paddle.folder import Metadata
+
+_Layers = Annotated[tuple[Annotated[tuple[float, ...], Len(1)], ...], Len(1)]
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """One sub-network of the grid.
+
+    Args:
+        subnet: its name.
+        metrics: its scores by metric, the one that selects first.
+        params: parameters of the extracted model; None where only its scores were kept.
+        macs: multiply-accumulates of one sequence of 128 tokens; likewise.
+    """
+
+    subnet: str
+    metrics: dict[str, float]
+    params: int | None = None
+    macs: int | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid as it was scored.
+
+    Args:
+        split: the data.
+        rows: its sub-networks.
+    """
+
+    split: str
+    rows: tuple[GridRow, ...]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics, the one that selects first."""
+        return list(self.rows[0].metrics)
+
+
+@dataclass(frozen=True)
+class SearchRow:
+    """One sub-network that a search has scored.
+
+    Args:
+        subnet: its name.
+        score: the metric, or the agreement with the teacher.
+        params: parameters of the extracted model.
+        macs: multiply-accumulates of one sequence of the search's length.
+        latency_ms: estimated from the machine's table.
+        measured_latency_ms: measured as a whole model, where that was done.
+    """
+
+    subnet: str
+    score: float
+    params: int
+    macs: int
+    latency_ms: float | None = None
+    measured_latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a search's latencies and MACs are for."""
+
+    device: str
+    batch_size: int
+    seq_length: int
+    num_threads: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Search:
+    """What `dynabert search` has found, as `search.json` keeps it.
+
+    Args:
+        metric: the task's metric.
+        score: whether the scores are that metric or the agreement with the teacher.
+        split: the data that was scored.
+        num_examples: how many examples that were.
+        setting: what latencies and MACs are for.
+        budget: limits by cost.
+        num_evaluated: sub-networks scored.
+        full: the whole model.
+        grid: the paper's cells, scored in the same way.
+        pareto: the trade-off found, in ascending cost.
+        best: the best within the budget.
+    """
+
+    metric: str
+    score: Literal["metric", "agreement"]
+    split: str
+    num_examples: int
+    setting: Setting
+    budget: dict[str, float]
+    num_evaluated: int
+    full: SearchRow
+    grid: tuple[SearchRow, ...]
+    pareto: tuple[SearchRow, ...]
+    best: SearchRow | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A fixed-size model that one seed has trained, as its `baseline.json` keeps it.
+
+    Args:
+        method: how it was trained.
+        subnet: its size, as a sub-network's name.
+        split: the data that was scored.
+        metrics: its scores.
+        params: its parameters.
+        macs: multiply-accumulates of one sequence of 128 tokens.
+    """
+
+    method: str
+    subnet: str
+    split: str
+    metrics: dict[str, float]
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage's folder.
+
+    Args:
+        name: of the folder.
+        folder: the folder.
+        metadata: its `dynabert.json`; empty while it trains.
+        log: the lines of its `train.jsonl`.
+    """
+
+    name: str
+    folder: Path
+    metadata: Metadata
+    log: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What `dynabert.json` says of importance.
+
+    Args:
+        heads: of each head, layer by layer.
+        neurons: of each neuron, likewise.
+    """
+
+    heads: _Layers
+    neurons: _Layers
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that is known of a run.
+
+    Args:
+        folder: where it lies.
+        config: the settings, where `run.yaml` is there.
+        config_text: the same as written.
+        stages: in the order of their work.
+        grid: of the run, else what the last stage has scored.
+        search: the last stage's that has one.
+        baselines: one for each method, size and seed.
+    """
+
+    folder: Path
+    config: Config | None
+    config_text: str
+    stages: tuple[Stage, ...]
+    grid: Grid | None
+    search: Search | None
+    baselines: tuple[Baseline, ...]
+
+    @property
+    def model(self) -> Stage | None:
+        """The last stage that has finished."""
+        return next((stage for stage in reversed(self.stages) if stage.metadata.stage), None)

@@ -1,0 +1,153 @@
+"""Models as points: what each scored, on which data, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from statistics import mean, stdev
+
+from dynabert_paddle.reporting.content import Baseline, Grid, Run, Search, SearchRow
+from dynabert_paddle.reporting.labels import Text, say, split_name, verbatim
+
+_FULL = "w1.00d1.00"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An axis that models are compared along; MACs of another length are another axis.
+
+    Args:
+        key: `latency_ms`, `params` or `macs`.
+        label: what it is, with its unit.
+        unit: as it is written behind a number.
+    """
+
+    key: str
+    label: Text
+    unit: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model on a chart.
+
+    Args:
+        kind: full, grid, searched, or a baseline's method.
+        name: what the page calls it.
+        subnet: the sub-network that it is, or that it is as large as.
+        score: its metric.
+        metric: what the score is.
+        measure: the same, and on which data.
+        costs: by axis.
+        spread: of the scores of several seeds.
+        seeds: how many there are.
+    """
+
+    kind: str
+    name: str
+    subnet: str
+    score: float
+    metric: Text
+    measure: Text
+    costs: dict[Cost, float] = field(hash=False)
+    spread: float = 0.0
+    seeds: int = 1
+
+
+def collect_points(run: Run) -> list[Point]:
+    """All models that were scored.
+
+    Args:
+        run: what is known.
+
+    Returns:
+        Their points, those of a search first.
+    """
+    metric = run.grid.metrics[0] if run.grid else run.search.metric if run.search else ""
+    return _merge(
+        [
+            *(_search_points(run.search) if run.search else ()),
+            *(_grid_points(run.grid) if run.grid else ()),
+            *_baseline_points(run.baselines, metric),
+        ]
+    )
+
+
+_PARAMS = Cost("params", say("parameters (M)"), "M")
+_LATENCY = Cost("latency_ms", say("latency (ms)"), "ms")
+
+
+def _merge(points: Iterable[Point]) -> list[Point]:
+    """One point for a model that two files tell of: they know different costs of it."""
+    merged: dict[tuple, Point] = {}
+    for point in points:
+        key = point.measure, point.name, point.score
+        merged[key] = replace(point, costs=merged[key].costs | point.costs) if key in merged else point
+    return list(merged.values())
+
+
+def _macs(length: int) -> Cost:
+    return Cost("macs", say("MACs of {length} tokens (G)", length=length), "G")
+
+
+def _grid_points(grid: Grid) -> Iterable[Point]:
+    metric = verbatim(grid.metrics[0])
+    for row in grid.rows:
+        if row.params is not None and row.macs is not None:
+            costs = {_PARAMS: row.params, _macs(128): row.macs}
+            score = row.metrics[grid.metrics[0]]
+            yield Point(_kind(row.subnet), row.subnet, row.subnet, score, metric, _measure(metric, grid.split), costs)
+
+
+def _search_points(search: Search) -> Iterable[Point]:
+    metric = say("agreement with the teacher") if search.score == "agreement" else verbatim(search.metric)
+    measure = _measure(metric, search.split)
+    rows = [(_kind(row.subnet), row.subnet, row) for row in (search.full, *search.grid)]
+    rows += [("searched", f"S{number}", row) for number, row in enumerate(search.pareto, start=1)]
+    for kind, name, row in rows:
+        yield Point(kind, name, row.subnet, row.score, metric, measure, search_costs(search, row))
+
+
+def search_costs(search: Search, row: SearchRow) -> dict[Cost, float]:
+    """What a searched sub-network costs.
+
+    Args:
+        search: the search.
+        row: one of its sub-networks.
+
+    Returns:
+        Its costs by axis.
+    """
+    costs = {_PARAMS: row.params, _macs(search.setting.seq_length): row.macs}
+    return costs if row.latency_ms is None else {_LATENCY: row.latency_ms, **costs}
+
+
+def _baseline_points(baselines: Iterable[Baseline], metric: str) -> Iterable[Point]:
+    def key(baseline: Baseline) -> tuple[str, str, str]:
+        return baseline.method, baseline.subnet, baseline.split
+
+    scored = sorted((baseline for baseline in baselines if metric in baseline.metrics), key=key)
+    for (method, subnet, split), group in groupby(scored, key):
+        runs = list(group)
+        scores = [baseline.metrics[metric] for baseline in runs]
+        what = verbatim(metric)
+        yield Point(
+            method,
+            f"{method} {subnet}",
+            subnet,
+            mean(scores),
+            what,
+            _measure(what, split),
+            {_PARAMS: runs[0].params, _macs(128): runs[0].macs},
+            stdev(scores) if len(scores) > 1 else 0.0,
+            len(runs),
+        )
+
+
+def _measure(metric: Text, split: str) -> Text:
+    return say("{metric} on {split}", metric=metric, split=split_name(split))
+
+
+def _kind(subnet: str) -> str:
+    return "full" if subnet == _FULL else "grid"

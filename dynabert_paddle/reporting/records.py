@@ -1,0 +1,40 @@
+"""The report for VisualDL: the charts as images, importance as histograms, scores as scalars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from dynabert_paddle.folder import write_folder
+from dynabert_paddle.reporting.chart import Chart
+from dynabert_paddle.reporting.content import Run
+
+# VisualDL takes any name with its word in it; always the same, so that a new report replaces the old one.
+_FILE = "vdlrecords.report.log"
+
+
+def write_records(folder: Path, run: Run, charts: Iterable[Chart]) -> None:
+    """Write a folder that `visualdl --logdir` shows as one run.
+
+    Args:
+        folder: the folder.
+        run: what is known.
+        charts: drawn charts.
+
+    Raises:
+        DynabertError: the folder cannot be written to.
+    """
+    from visualdl import LogWriter
+
+    def write(partial: Path) -> None:
+        with LogWriter(logdir=str(partial), file_name=_FILE) as writer:
+            for chart in charts:
+                writer.add_image(tag=f"report/{chart.name}", img=chart.image(), step=0)
+            for what, layers in (run.model.metadata.importance if run.model else {}).items():
+                for layer, values in enumerate(layers):
+                    writer.add_histogram(tag=f"importance/{what}/layer{layer}", values=values, step=0, buckets=20)
+            for row in run.grid.rows if run.grid else ():
+                for metric, value in row.metrics.items():
+                    writer.add_scalar(tag=f"{run.grid.split}/{metric}/{row.subnet}", value=value, step=0)
+
+    write_folder(folder, write, last=_FILE)

@@ -1,0 +1,136 @@
+"""From a folder to its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+from dynabert_paddle.errors import UsageError, did_you_mean
+from dynabert_paddle.folder import Metadata, cannot_write, write_text
+from dynabert_paddle.reporting.chart import STYLE
+from dynabert_paddle.reporting.collect import collect
+from dynabert_paddle.reporting.content import Run
+from dynabert_paddle.reporting.curves import draw_training
+from dynabert_paddle.reporting.heat_map import draw_grid
+from dynabert_paddle.reporting.importance import draw_heads, draw_kept, draw_neurons
+from dynabert_paddle.reporting.labels import Text, join, quantity, say
+from dynabert_paddle.reporting.page import LANGUAGES, Section, render
+from dynabert_paddle.reporting.records import write_records
+from dynabert_paddle.reporting.tradeoff import draw_tradeoffs
+
+PAGE_FILE = "report.html"
+RECORDS_FOLDER = "vdl_report"
+
+# Searched sub-networks that a chart shows; more would not fit a page of paper.
+_MAX_SEARCHED = 12
+
+
+def report(
+    folder: str | Path, *, output_file: str | Path | None = None, language: str = "auto", visualdl: bool = True
+) -> Path:
+    """Write what a run has done as one HTML page that needs no other file and no network.
+
+    Args:
+        folder: a run's folder, or one of its stages'.
+        output_file: the page; by default `report.html` in the folder.
+        language: of the page's words at first, `en`, `zh`, or `auto` for the browser's; the page has both.
+        visualdl: write the charts, histograms of importance and scores for VisualDL to the folder's `vdl_report`, too.
+
+    Returns:
+        The page.
+
+    Raises:
+        ModelError: the folder is neither, or one of its files is damaged.
+        UsageError: an unknown language, or an output file in a folder that is not there.
+        DynabertError: a file that cannot be written.
+    """
+    if language not in LANGUAGES:
+        raise UsageError(f"language is {', '.join(LANGUAGES)}, not {language!r}.{did_you_mean(language, LANGUAGES)}")
+    run = collect(folder)
+    page = Path(output_file) if output_file else run.folder / PAGE_FILE
+    if not page.parent.is_dir():
+        raise UsageError(f"{page}: there is no folder {page.parent}: make it, or name another file")
+    with matplotlib.rc_context(STYLE):
+        sections = _sections(run)
+        text = render(run, sections, language=language)
+        try:
+            # What UTF-8 cannot hold is half of a character from a damaged file.
+            write_text(page, text.encode("utf-8", "replace").decode("utf-8"))
+        except OSError as error:
+            raise cannot_write(page, error) from None
+        if visualdl:
+            write_records(run.folder / RECORDS_FOLDER, run, [chart for part in sections for chart in part.charts])
+    return page
+
+
+def _sections(run: Run) -> list[Section]:
+    training = tuple(chart for stage in run.stages if (chart := draw_training(stage)))
+    return [
+        Section(
+            say("The grid"),
+            (draw_grid(run.grid),) if run.grid else (),
+            None if run.grid else say("Nothing was scored yet: 'dynabert run' does it once its stages have finished."),
+        ),
+        _tradeoff(run),
+        _importance(run),
+        Section(
+            say("Training"),
+            training,
+            None if training else say("No training was logged here: the stages of 'dynabert run' log theirs."),
+        ),
+    ]
+
+
+def _tradeoff(run: Run) -> Section:
+    notes: list[Text] = []
+    charts = draw_tradeoffs(run)
+    if charts:
+        notes.append(
+            say("Each chart has only what was scored on the same data; scores on different data do not compare.")
+        )
+    if run.search:
+        if run.search.full.latency_ms is not None:
+            notes.append(
+                say(
+                    "Latency: {batch_size} x {seq_length} tokens, {device}, {num_threads} threads, {precision}, "
+                    "estimated from measured layers.",
+                    **vars(run.search.setting),
+                )
+            )
+        best = run.search.best
+        if best and best.measured_latency_ms is not None:
+            latency = quantity(best.measured_latency_ms, "ms")
+            notes.append(
+                say("The chosen sub-network {name} was measured: {latency}.", name=best.subnet, latency=latency)
+            )
+        elif not best and run.search.budget:
+            notes.append(say("No sub-network that was found fits the budget."))
+    elif run.model:
+        notes.append(
+            say(
+                "No search was made yet: 'dynabert search {folder} --max_latency_ms 12' adds sub-networks beyond the "
+                "grid, and latency.",
+                folder=str(run.model.folder),
+            )
+        )
+    notes.append(
+        say("Fixed-size models: the mean over seeds, with the standard deviation as a bar.")
+        if run.baselines
+        else say("No fixed-size models are there to compare with: 'dynabert baseline' trains them.")
+    )
+    return Section(say("The trade-off"), tuple(charts), join(*notes))
+
+
+def _importance(run: Run) -> Section:
+    metadata = run.model.metadata if run.model else Metadata()
+    charts = [draw_heads(metadata), draw_neurons(metadata)] if metadata.importance else []
+    subnets = {row.subnet: row.subnet for row in run.grid.rows} if run.grid else {}
+    if run.search:
+        numbered = {f"S{number}": row.subnet for number, row in enumerate(run.search.pareto, start=1)}
+        step = -(-len(numbered) // _MAX_SEARCHED) or 1
+        subnets |= dict(list(numbered.items())[::step])
+    if metadata.heads and subnets:
+        charts.append(draw_kept(metadata, subnets))
+    missing = None if metadata.importance else say("Nothing is known of importance: 'dynabert rewire' computes it.")
+    return Section(say("Importance, and what is kept"), tuple(charts), missing)

@@ -1,0 +1,210 @@
+"""The page as text: all that it shows, that it needs nothing else, and that it is whole or absent."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pytest
+from report_folder import SEARCHED, edit_json, edit_metadata, write_run
+from visualdl import LogReader
+
+import dynabert_paddle as db
+
+CHARTS = ["grid", "tradeoff0", "tradeoff4", "heads", "neurons", "kept", "training-finetune", "training-depth"]
+VOID = {"meta", "input", "link", "br"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the text inside elements with an id; refuses what is not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.texts, self._open = [], {}, []
+        self.feed(text)
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append((tag, dict(attrs).get("id")))
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop()[0] == tag
+
+    def handle_data(self, data):
+        for _, name in self._open:
+            if name:
+                self.texts[name] = self.texts.get(name, "") + data
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A run with its report, which tests only read."""
+    folder = write_run(tmp_path_factory.mktemp("report") / "run")
+    db.report(folder)
+    return folder
+
+
+@pytest.fixture
+def text(done):
+    return (done / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_run(tmp_path / "run")
+
+
+@pytest.fixture
+def little(tmp_path):
+    """A run of which only the settings are there."""
+    (tmp_path / "run.yaml").write_text("task: {name: snips}\n", encoding="utf-8")
+    return tmp_path
+
+
+def render(folder, **options):
+    return db.report(folder, visualdl=False, **options).read_text(encoding="utf-8")
+
+
+def test_every_chart_is_a_picture_with_a_text_that_says_what_it_shows(text):
+    page = Page(text)
+    pictures = [attrs["aria-labelledby"].split() for tag, attrs in page.elements if tag == "svg"]
+    named = {title.removesuffix("-title") for title, _ in pictures}
+    assert set(CHARTS) <= named
+    for title, finding in pictures:
+        assert len(page.texts[title]) > 5 and re.search(r"\d", page.texts[finding]), finding
+
+
+def test_every_sub_network_and_seed_is_in_a_table(text):
+    for name in (*SEARCHED, "w0.25d0.50", "distilbert w1.00d0.50"):
+        assert f"<td>{name}</td>" in text
+
+
+def test_marks_have_values_on_hover_in_both_languages(text):
+    titles = re.findall(r'<title data-zh="([^"]+)">([^<]+)</title>', text)
+    assert [en for zh, en in titles if en.startswith("w0.50d0.75: accuracy 0.8400, macro_f1 0.8300, 1.0")]
+    assert [en for zh, en in titles if en.startswith("S2 l0h3f32-l1h2f16-l3h3f32: accuracy on held-out training data")]
+    assert [zh for zh, en in titles if zh.startswith("第 1 步") and zh.endswith("损失 loss 2")]
+
+
+def test_the_page_needs_nothing_from_elsewhere(text):
+    addresses = set(re.findall(r"https?://[^\s\"'<]+", text))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    for tag, attrs in Page(text).elements:
+        assert tag not in ("link", "img", "iframe", "object")
+        assert "src" not in attrs
+        assert all(value.startswith(("#", "data:")) for key, value in attrs.items() if key in ("href", "xlink:href"))
+    assert "@import" not in text and not re.findall(r"url\((?!#)", text)
+
+
+def test_the_same_files_make_the_same_page(done, text, tmp_path):
+    assert render(done, output_file=tmp_path / "again.html") == text
+
+
+@pytest.mark.parametrize(("language", "checked"), [("auto", "en"), ("en", "en"), ("zh", "zh")])
+def test_the_language_is_chosen(little, language, checked):
+    elements = Page(render(little, language=language)).elements
+    choices = {attrs["id"]: "checked" in attrs for tag, attrs in elements if tag == "input"}
+    assert choices == {"en": checked == "en", "zh": checked == "zh"}
+    assert dict(elements[0][1])["lang"] == checked
+
+
+def test_what_users_name_is_text_and_not_markup(folder):
+    evil = '<script>alert("x")</script>$\\frac$\x01'
+    edit_metadata(folder / "depth", task={"name": evil, "labels": [evil]})
+    path = folder / "run.yaml"
+    path.write_text(json.dumps({"model_name_or_path": evil, "task": {"name": evil}}), encoding="utf-8")
+    edit_json(folder / "baselines" / "pruned-1" / "baseline.json", lambda values: values.update(method=evil))
+    edit_json(folder / "grid.json", lambda values: [row.update({evil: row.pop("accuracy")}) for row in values["rows"]])
+    text = render(folder)
+    assert text.count("<script>") == 1
+    assert text.count("&lt;script&gt;alert(") > 5
+    Page(text)
+
+
+def test_a_page_of_little_says_which_command_makes_the_rest(folder):
+    for path in ("depth", "width", "rewire", "baselines"):
+        (folder / path).rename(folder.parent / path)
+    (folder / "grid.json").unlink()
+    text = render(folder)
+    for command in ("dynabert search {folder}/finetune", "dynabert baseline", "dynabert rewire"):
+        assert f"&#39;{command.format(folder=folder)}" in text
+    assert 'id="training-finetune-title"' in text
+
+
+def test_what_a_search_chose_is_told(text, folder):
+    assert f"The chosen sub-network {SEARCHED[1]} was measured: 1.00 ms." in text
+    edit_json(folder / "depth" / "search" / "search.json", lambda values: values.update(best=None))
+    assert "No sub-network that was found fits the budget." in render(folder / "depth")
+
+
+def test_settings_only_is_a_page_too(little):
+    text = render(little)
+    assert "&#39;dynabert run&#39;" in text and "svg" not in {tag for tag, _ in Page(text).elements}
+
+
+def test_values_that_are_no_numbers_do_not_stop_the_page(folder):
+    edit_json(folder / "grid.json", lambda values: values["rows"][2].update(accuracy=float("nan")))
+    log = folder / "width" / "train.jsonl"
+    log.write_text(log.read_text(encoding="utf-8") + '{"step": 21, "train/loss": NaN, "train/logit": Infinity}\n')
+    assert 'id="training-width-title"' in render(folder)
+
+
+def test_visualdl_reads_images_histograms_and_scores(done):
+    (path,) = (done / "vdl_report").iterdir()
+    reader = LogReader(file_path=str(path))
+    tags = reader.get_tags()
+    images = {tag.replace("%", "/") for tag in tags["image"]}
+    assert {f"report/{name}" for name in CHARTS} <= images
+    assert reader.get_data("image", "report/grid")[0].image.encoded_image_string.startswith(b"\x89PNG")
+    (histogram,) = reader.get_data("histogram", "importance/neurons/layer3")
+    assert sum(histogram.histogram.hist) == 48
+    (point,) = reader.get_data("scalar", "dev/accuracy/w0.50d0.75")
+    assert np.isclose(point.value, 0.84)
+
+
+def test_a_second_report_replaces_the_first(folder):
+    stage = folder / "depth"
+    db.report(stage)
+    before = sorted(stage.rglob("*"))
+    db.report(stage)
+    assert sorted(stage.rglob("*")) == before
+    (path,) = (stage / "vdl_report").iterdir()
+    assert len(LogReader(file_path=str(path)).get_data("image", "report/grid")) == 1
+
+
+def test_the_process_keeps_its_own_plots_as_they_were(little):
+    before = dict(matplotlib.rcParams)
+    render(little)
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [("no/page.html", "there is no folder"), ("depth", "cannot be written: Is a directory")],
+)
+def test_a_page_that_cannot_be_written_leaves_nothing(little, output, message):
+    (little / "depth").mkdir()
+    before = sorted(little.rglob("*"))
+    with pytest.raises(db.DynabertError, match=message):
+        db.report(little, output_file=little / output)
+    assert sorted(little.rglob("*")) == before
+
+
+def test_an_unknown_language_is_refused(little):
+    with pytest.raises(db.DynabertError, match="language is auto, en, zh, not 'cn'"):
+        db.report(little, language="cn")
+
+
+def test_damage_leaves_the_page_before_as_it_was(little):
+    page = db.report(little, visualdl=False)
+    before = page.read_bytes()
+    (little / "grid.json").write_text("{", encoding="utf-8")
+    with pytest.raises(db.DynabertError, match=r"grid.json: not JSON"):
+        db.report(little)
+    assert page.read_bytes() == before and not (little / "vdl_report").exists()
