@@ -47,10 +47,12 @@ _PUBLIC = {
     "Answer": "deploy.decode",
     "Predictor": "deploy.predictor",
     "report": "reporting.run",
+    "AdaptivePredictor": "deploy.adaptive",
+    "TimedPredictions": "deploy.adaptive",
 }
 _WITHOUT_PADDLE = {
     *("subnet", "config", "config_file", "errors", "data.tasks", "tokenizer"),
-    *("exporting.run", "deploy.decode", "deploy.predictor"),
+    *("exporting.run", "deploy.decode", "deploy.predictor", "deploy.adaptive"),
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -55,26 +55,11 @@ def export_all(
     shape: str, subnet: str, seq_lengths: list[int], folder: Path
 ) -> tuple[dict[tuple[str, str, str], Path], dict[int, float]]:
     """Export the full model and the sub-network to everything that is compared."""
-    from paddlenlp.transformers import BertConfig, BertForSequenceClassification
+    from shapes import random_supernet
 
     import dynabert_paddle as db
-    from dynabert_paddle.backbone import find_backbone
-    from dynabert_paddle.folder import Metadata
 
-    layers, hidden = map(int, shape.split("x"))
-    task = db.load_task("snips")
-    config = BertConfig(
-        num_hidden_layers=layers,
-        hidden_size=hidden,
-        num_attention_heads=hidden // 32,
-        intermediate_size=4 * hidden,
-        num_labels=len(task.labels),
-        use_cache=False,
-    )
-    supernet = db.Supernet(
-        BertForSequenceClassification(config), db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
-    )
-    supernet.metadata = Metadata(stage="finetune", task={**task.to_dict(), "max_seq_length": 128})
+    supernet = random_supernet(shape)
     space = supernet.search_space()
     small = space.parse(subnet)
     bundles = {}

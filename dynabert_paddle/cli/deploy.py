@@ -65,6 +65,14 @@ def export(
         "fp32"
     ),
     subnet: Annotated[str | None, typer.Option("--subnet", help="Export this sub-network of the model.")] = None,
+    subnets: Annotated[
+        str | None,
+        typer.Option(
+            "--subnets",
+            metavar="'A B'",
+            help="Export several into one bundle: names, or pareto:N of what 'dynabert search' has found.",
+        ),
+    ] = None,
     num_calibration_examples: Annotated[
         int, typer.Option("--num_calibration_examples", help="Training texts that int8 is calibrated on.")
     ] = 64,
@@ -87,6 +95,7 @@ def export(
         format=format,
         precision=precision,
         subnet=subnet,
+        subnets=subnets,
         task=task,
         max_seq_length=task.pop("max_seq_length", None),
         num_calibration_examples=num_calibration_examples,
@@ -122,6 +131,9 @@ def predict(
     submission: Annotated[
         bool, typer.Option("--submission", help="Write the file that GLUE takes, from the task's own test file.")
     ] = False,
+    subnet: Annotated[
+        str | None, typer.Option("--subnet", help="Which one of a bundle of several.", show_default="its best")
+    ] = None,
     device: DeployDevice = "cpu",
     num_threads: NumThreads = None,
     json: Json = False,
@@ -133,7 +145,7 @@ def predict(
     path = Path(input_file)
     if submission and (json or text_column or text_pair_column):
         raise UsageError("--submission knows its columns and its form: leave out --json and the columns")
-    predictor = Predictor(bundle, device=device, num_threads=num_threads)
+    predictor = Predictor(bundle, subnet=subnet, device=device, num_threads=num_threads)
     if output_file and path.exists() and os.path.exists(output_file) and path.samefile(output_file):
         raise UsageError(f"{output_file} is the file to read: name another --output_file")
     if submission:

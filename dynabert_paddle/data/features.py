@@ -202,7 +202,7 @@ def tokenize(
 
 
 def default_cache_dir() -> Path:
-    """Find the folder for tokenized data.
+    """Find the folder for tokenized data and tables of latencies.
 
     Returns:
         `$DYNABERT_CACHE_DIR`, else `$XDG_CACHE_HOME/dynabert_paddle`, else `~/.cache/dynabert_paddle`.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
 from io import StringIO
 from itertools import product
@@ -17,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle import runtime
-from dynabert_paddle.deploy.bundle_files import BUNDLE_FILE, read_bundle
-from dynabert_paddle.deploy.engines import INPUTS, open_engine, quiet
+from dynabert_paddle.deploy.bundle_files import read_bundle
+from dynabert_paddle.deploy.engines import INPUTS, Engine, open_engine, quiet
+from dynabert_paddle.deploy.members import members_of, unpack
 from dynabert_paddle.deploy.predictor import as_dynabert_error
 from dynabert_paddle.errors import DynabertError, UsageError
 
 # A runtime's threads go on spinning for work for up to 0.2 s after a call and slow down whoever comes next.
 _SETTLE_SECONDS = 0.25
-_SECONDS_A_TURN = 0.3
 
 
 def bench(
@@ -63,13 +64,15 @@ def bench(
         for bundle in map(Path, bundles):
             with as_dynabert_error():
                 description = read_bundle(bundle)
-            subjects.append((str(bundle), bundle, description))
-            if vs and description["format"] in ("paddle", "pir") and description["precision"] != "int8":
-                scratch = Path(stack.enter_context(TemporaryDirectory()))
-                subjects.append((f"{bundle} (onnxruntime)", *_convert(bundle, description, scratch)))
+            for name, folder in _graphs(bundle, description, stack):
+                subjects.append((name, folder, description))
+                if vs and description["format"] in ("paddle", "pir") and description["precision"] != "int8":
+                    scratch = Path(stack.enter_context(TemporaryDirectory()))
+                    subjects.append((f"{name} (onnxruntime)", *_convert(folder, description, scratch)))
         _check_lengths(subjects, seq_lengths)
         vocab_size = min(description["vocab_size"] for _, _, description in subjects)
-        memory = {name: _peak_memory(folder, batch_sizes, seq_lengths, threads) for name, folder, _ in subjects}
+        sizes = (max(batch_sizes), max(seq_lengths), threads)
+        memory = {name: _peak_memory(folder, description, *sizes) for name, folder, description in subjects}
         with as_dynabert_error():
             engines = {
                 name: open_engine(folder, description, num_threads=threads) for name, folder, description in subjects
@@ -77,7 +80,7 @@ def bench(
         sizes = {name: _model_bytes(folder) / 1e6 for name, folder, _ in subjects}
         rows = []
         for batch_size, seq_length in product(batch_sizes, seq_lengths):
-            turns = _take_turns(engines, make_batch(batch_size, seq_length, vocab_size), rounds)
+            turns = take_turns(engines, make_batch(batch_size, seq_length, vocab_size), rounds)
             first = turns[subjects[0][0]]
             for name, measured in turns.items():
                 shape = {"name": name, "batch_size": batch_size, "seq_length": seq_length}
@@ -101,18 +104,47 @@ def make_batch(batch_size: int, seq_length: int, vocab_size: int) -> dict[str, n
     return dict(zip(INPUTS, (input_ids, np.zeros_like(input_ids), np.ones_like(input_ids)), strict=True))
 
 
-def _take_turns(
-    engines: dict[str, Callable[[dict[str, np.ndarray]], np.ndarray]], batch: dict[str, np.ndarray], rounds: int
+def _graphs(bundle: Path, description: dict[str, Any], stack: ExitStack) -> Iterator[tuple[str, Path]]:
+    """A bundle's name and folder; of a bundle of several sub-networks those of each."""
+    if "members" not in description:
+        yield str(bundle), bundle
+        return
+    for subnet in members_of(description):
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        with as_dynabert_error():
+            unpack(bundle, description, subnet, folder)
+        yield f"{bundle} ({subnet})", folder
+
+
+def take_turns(
+    engines: Mapping[str, Engine],
+    batch: dict[str, np.ndarray],
+    rounds: int,
+    *,
+    seconds: float = 0.3,
+    settle_seconds: float = _SETTLE_SECONDS,
 ) -> dict[str, list[list[float]]]:
+    """Time engines one after the other, again and again.
+
+    Args:
+        engines: what runs a batch, by name.
+        batch: what they run.
+        rounds: turns of each; a turn is a warm-up and at least three calls.
+        seconds: how long a turn is at least.
+        settle_seconds: pause before a turn; engines of one runtime share its threads and need none.
+
+    Returns:
+        For each engine its turns, and of each turn the calls' times in ms.
+    """
     turns: dict[str, list[list[float]]] = {name: [] for name in engines}
     for run in engines.values():
         run(batch)
     for _ in range(rounds):
         for name, run in engines.items():
-            time.sleep(_SETTLE_SECONDS)
+            time.sleep(settle_seconds)
             run(batch)
             turn, began = [], time.perf_counter()
-            while len(turn) < 3 or time.perf_counter() - began < _SECONDS_A_TURN:
+            while len(turn) < 3 or time.perf_counter() - began < seconds:
                 start = time.perf_counter()
                 run(batch)
                 turn.append((time.perf_counter() - start) * 1000)
@@ -152,10 +184,10 @@ def _model_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("model.*"))
 
 
-def _peak_memory(folder: Path, batch_sizes: Sequence[int], seq_lengths: Sequence[int], threads: int) -> float:
+def _peak_memory(folder: Path, description: dict[str, Any], *sizes: int) -> float:
     """Peak memory in MB of a process that loads a graph and runs its largest batch, and nothing else."""
-    sizes = [str(max(batch_sizes)), str(max(seq_lengths)), str(threads)]
-    command = [sys.executable, "-m", "dynabert_paddle.deploy.bench", str(folder), *sizes]
+    kind = json.dumps({key: description[key] for key in ("format", "precision")})
+    command = [sys.executable, "-m", "dynabert_paddle.deploy.bench", str(folder), kind, *map(str, sizes)]
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if result.returncode:
         said = [line for line in result.stderr.splitlines() if line.strip()] or ["it said nothing"]
@@ -164,9 +196,7 @@ def _peak_memory(folder: Path, batch_sizes: Sequence[int], seq_lengths: Sequence
 
 
 def _main() -> None:
-    folder, batch_size, seq_length, threads = Path(sys.argv[1]), *map(int, sys.argv[2:5])
-    converted = {"format": "onnx", "precision": "fp32"}  # what `_convert` makes is a graph alone
-    description = read_bundle(folder) if (folder / BUNDLE_FILE).exists() else converted
+    folder, description, batch_size, seq_length, threads = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
     open_engine(folder, description, num_threads=threads)(make_batch(batch_size, seq_length, 1))
     # Not getrusage's, which counts what the parent had when it forked.
     status = Path("/proc/self/status").read_text(encoding="ascii")

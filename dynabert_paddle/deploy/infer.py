@@ -25,7 +25,8 @@ import tokenizers
 from dynabert_paddle.deploy.bundle_files import BundleError, read_bundle
 from dynabert_paddle.deploy.decode import AnyPrediction, cut_padding
 from dynabert_paddle.deploy.encode import find_templates
-from dynabert_paddle.deploy.engines import collate, open_engine
+from dynabert_paddle.deploy.engines import Engine, collate
+from dynabert_paddle.deploy.members import choose_subnet, open_subnet
 from dynabert_paddle.deploy.rows import Encoded, RowEncoder, Tokens, shown
 
 _CHUNK = 4096  # texts that are held in memory and sorted by length at a time
@@ -37,6 +38,7 @@ class Bundle:
 
     Args:
         folder: the bundle.
+        subnet: which sub-network of a bundle of several; the best where not given.
         device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads; all cores that the process may use where not given.
 
@@ -44,9 +46,17 @@ class Bundle:
         BundleError: a file that is missing or altered, or a runtime that is missing or cannot run it.
     """
 
-    def __init__(self, folder: str | os.PathLike, *, device: str = "cpu", num_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        *,
+        subnet: str | None = None,
+        device: str = "cpu",
+        num_threads: int | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.description = read_bundle(self.folder)
+        self.subnet = choose_subnet(self.folder, self.description, subnet)
         self.labels: list[str] = self.description["labels"]
         self.takes_pairs: bool = self.description["pair"]
         self.max_seq_length: int = self.description["max_seq_length"]
@@ -61,8 +71,22 @@ class Bundle:
         self._tokenizer.no_truncation()
         self._rows = RowEncoder(self.description, find_templates(self._tokenizer)[self.takes_pairs])
         self.kind = self._rows.kind
-        self._run = open_engine(self.folder, self.description, device=device, num_threads=num_threads)
+        self._settings = {"device": device, "num_threads": num_threads}
+        self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()  # a runtime's input and output buffers are one per model
+        self.load(self.subnet)
+
+    def load(self, subnet: str) -> None:
+        """Load a sub-network, too, into the runtime.
+
+        Args:
+            subnet: which.
+
+        Raises:
+            BundleError: the runtime is missing or cannot run it.
+        """
+        if subnet not in self._engines:
+            self._engines[subnet] = open_subnet(self.folder, self.description, subnet, **self._settings)
 
     def predict(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_size: int = 32
@@ -80,6 +104,21 @@ class Bundle:
         Raises:
             BundleError: rows that are not texts, or pairs where the model was trained on single texts or the reverse.
         """
+        return list(self.stream(self.rows(texts, pairs), batch_size=batch_size))
+
+    def rows(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Iterator[tuple[str, ...]]:
+        """Put texts, or pairs of texts, into rows.
+
+        Args:
+            texts: one text a row.
+            pairs: a second text for each row.
+
+        Returns:
+            Tuples of one text, or of two.
+
+        Raises:
+            BundleError: what is not texts, or pairs where the model was trained on single texts or the reverse.
+        """
         if (pairs is not None) != self.takes_pairs:
             raise BundleError(
                 "this bundle's task has pairs of texts: give a second text for each"
@@ -92,7 +131,7 @@ class Bundle:
                 raise BundleError(f"texts are a list of str, not {shown(column)}")
         if pairs is not None and len(pairs) != len(texts):
             raise BundleError(f"{len(texts)} texts and {len(pairs)} second texts: give one for each")
-        return list(self.stream(zip(*columns, strict=True), batch_size=batch_size))
+        return zip(*columns, strict=True)
 
     def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[AnyPrediction]:
         """Predict for any number of rows in constant memory.
@@ -145,13 +184,35 @@ class Bundle:
             rows = order[start : start + batch_size]
             batch = [encoded[i] for i in rows]
             padded = -(-len(batch[0][0]) // _LENGTH_STEP) * _LENGTH_STEP
-            with self._lock:
-                logits = self._run(collate(batch, min(padded, self.max_seq_length), self.description))
-            if not np.isfinite(logits).all():
-                raise BundleError(f"{self.folder}: the model computes values that are not finite: export it again")
-            for i, values in zip(rows, logits.astype(np.float64), strict=True):
-                found[i] = cut_padding(values, lengths[i], self.kind)
+            values = self.run(batch, min(padded, self.max_seq_length))
+            for i, logits in zip(rows, values, strict=True):
+                found[i] = logits
         return found
+
+    def run(
+        self, windows: Sequence[tuple[list[int], list[int]]], seq_length: int, *, subnet: str | None = None
+    ) -> list[np.ndarray]:
+        """Run the graph on one batch.
+
+        Args:
+            windows: ids and token type ids, as `encode` gives them.
+            seq_length: tokens to pad to.
+            subnet: which, of those that are loaded; the one that the bundle was opened for where not given.
+
+        Returns:
+            Logits of each, without those of its padding.
+
+        Raises:
+            BundleError: the model computes values that are not finite.
+        """
+        with self._lock:
+            logits = self._engines[subnet or self.subnet](collate(windows, seq_length, self.description))
+        if not np.isfinite(logits).all():
+            raise BundleError(f"{self.folder}: the model computes values that are not finite: export it again")
+        return [
+            cut_padding(values, len(ids), self.kind)
+            for values, (ids, _) in zip(logits.astype(np.float64), windows, strict=True)
+        ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("text", nargs="*", help="a text; for a task of pairs two of them")
     parser.add_argument("-i", "--input_file", help="one text a line; for pairs two, with a TAB between them")
     parser.add_argument("--json", action="store_true", help="print JSON lines with every class's probability")
+    parser.add_argument("--subnet", help="which sub-network of a bundle of several; its best by default")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
     parser.add_argument("--num_threads", type=int, help="CPU threads; all cores by default")
     options = parser.parse_args(arguments)
@@ -174,7 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("give a text, or a file with -i")
     try:
         sys.stdout.reconfigure(encoding="utf-8")  # as the input is, whatever the terminal's language
-        bundle = Bundle(Path(__file__).parent, device=options.device, num_threads=options.num_threads)
+        settings = {"subnet": options.subnet, "device": options.device, "num_threads": options.num_threads}
+        bundle = Bundle(Path(__file__).parent, **settings)
         with contextlib.ExitStack() as stack:
             if options.input_file:
                 file = stack.enter_context(open(options.input_file, encoding="utf-8-sig", newline="\n"))

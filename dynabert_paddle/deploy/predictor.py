@@ -18,6 +18,7 @@ class Predictor:
 
     Args:
         bundle: its folder.
+        subnet: which sub-network of a bundle of several; its best where not given.
         device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads; all cores that the process may use where not given.
 
@@ -25,10 +26,17 @@ class Predictor:
         DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it.
     """
 
-    def __init__(self, bundle: str | Path, *, device: str = "cpu", num_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: str | Path,
+        *,
+        subnet: str | None = None,
+        device: str = "cpu",
+        num_threads: int | None = None,
+    ) -> None:
         set_cpu_environment()
         with as_dynabert_error():
-            self._bundle = Bundle(bundle, device=device, num_threads=num_threads)
+            self._bundle = Bundle(bundle, subnet=subnet, device=device, num_threads=num_threads)
 
     @property
     def labels(self) -> list[str]:

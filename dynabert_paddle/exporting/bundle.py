@@ -11,6 +11,7 @@ from dynabert_paddle import runtime
 from dynabert_paddle.data.kinds import KINDS, kind_of
 from dynabert_paddle.data.question_answering import AnswerSettings
 from dynabert_paddle.deploy import bundle_files, engines
+from dynabert_paddle.deploy.members import members_of
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.exporting.lite import write_tokenizer
 from dynabert_paddle.exporting.run import summarize
@@ -151,6 +152,7 @@ def _readme(description: Mapping[str, Any]) -> str:
     script = "infer_lite.py" if lite else "infer.py"
     task = description["task"].get("name", "model")
     kind = description["task"].get("kind", "classification")
+    subnets = list(members_of(description))
     return _README.format(
         task=task,
         what="Paddle Lite" if lite else {"onnx": "ONNX"}.get(format, "Paddle Inference"),
@@ -158,7 +160,7 @@ def _readme(description: Mapping[str, Any]) -> str:
         packages=packages + (' "numpy<2"' if lite else " numpy tokenizers"),
         command=f'python {script} "one text"' + (' "another text"' if description["pair"] else ""),
         labels=", ".join(description["labels"]) or "none",
-        subnet=description["subnet"],
+        subnet=", ".join(subnets) + ("; the first runs, or which `--subnet` names" if subnets[1:] else ""),
         format=format,
         precision=description["precision"],
         max_seq_length=description["max_seq_length"],

@@ -33,6 +33,11 @@ def needs_legacy(format: str) -> bool:
     return format in ("paddle", "lite") or (format == "onnx" and _release() <= _LAST_LEGACY)
 
 
+def paddle_format() -> str:
+    """The format for Paddle Inference that the installed Paddle writes: paddle, or pir where that is gone."""
+    return "paddle" if _release() <= _LAST_LEGACY else "pir"
+
+
 def check_request(format: str, precision: str) -> None:
     """Refuse an export that does not exist, or that this environment cannot do, before any work is done.
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dynabert_paddle.config_file import still_true
-from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.deploy.bundle_files import BUNDLE_FILE
+from dynabert_paddle.errors import UsageError
 from dynabert_paddle.exporting.formats import check_request, needs_legacy
-from dynabert_paddle.folder import check_model_folder, check_replaceable, read_metadata
+from dynabert_paddle.exporting.process import run_apart
+from dynabert_paddle.exporting.worker import export_job
+from dynabert_paddle.folder import check_model_folder, check_replaceable, read_json, read_metadata
 
 if TYPE_CHECKING:
     from dynabert_paddle.supernet.supernet import Supernet
@@ -31,6 +30,7 @@ def export(
     format: str = "paddle",
     precision: str = "fp32",
     subnet: str | None = None,
+    subnets: str | Sequence[str] | None = None,
     task: Mapping[str, Any] | None = None,
     max_seq_length: int | None = None,
     num_calibration_examples: int = 64,
@@ -45,8 +45,11 @@ def export(
         format: paddle (legacy `.pdmodel`), pir (`.json`), onnx, or lite.
         precision: fp32; for some formats bf16, int16 or int8.
         subnet: export this sub-network of the model.
-        task: for int8, the settings of `config.TaskConfig` that differ from what the model was trained on: its training
-            texts calibrate, its dev set decides.
+        subnets: export several into one bundle that stores their weights once: their names, or `pareto:N` for N of the
+            Pareto set that `dynabert search` has found.
+        task: for int8 and `subnets`, the settings of `config.TaskConfig` that differ from what the model was trained
+            on. int8: its training texts calibrate, its dev set decides. `subnets`: its dev set tells which is the best;
+            MACs do where it is not to be had.
         max_seq_length: longer texts are cut to so many tokens; by default as the model was trained.
         num_calibration_examples: training texts that int8 is calibrated on.
         tolerance: how far the bundle may be from the model, in place of the format's own: the largest difference of
@@ -60,6 +63,8 @@ def export(
         DynabertError: with the reason in one line; no bundle was written.
     """
     check_request(format, precision)
+    if subnets is not None:
+        _check_several(subnets, model, subnet=subnet, format=format, precision=precision)
     if num_calibration_examples < 1:
         raise UsageError(f"num_calibration_examples is at least 1, not {num_calibration_examples}")
     if tolerance is not None and not tolerance >= 0:
@@ -81,6 +86,8 @@ def export(
             "format": format,
             "precision": precision,
             "subnet": subnet,
+            "subnets": subnets if subnets is None or isinstance(subnets, str) else list(map(str, subnets)),
+            "task_is_given": bool(given),
             "task": {**still_true(trained_for, given), **given},
             "max_seq_length": max_seq_length,
             "num_calibration_examples": num_calibration_examples,
@@ -90,13 +97,17 @@ def export(
         logger.info("exporting %s to %s, %s", folder, format, precision)
         missing = [parent for parent in output_dir.parents if not parent.exists()]
         try:
-            verification = _run_worker(job, Path(scratch), legacy=needs_legacy(format))
+            verification = run_apart(export_job, job, legacy=needs_legacy(format), name=f"the export to {format}")
         except BaseException:
             for parent in missing:  # the innermost first
                 with suppress(OSError):
                     parent.rmdir()
             raise
     logger.info("checked against the model: %s", summarize(verification))
+    if subnets is not None:
+        made = read_json(output_dir / BUNDLE_FILE)
+        names = ", ".join(f"{member['subnet']} ({member['score']:.4g})" for member in made["members"])
+        logger.info("best first by %s: %s", made["ranked_by"]["metric"], names)
     return output_dir
 
 
@@ -118,21 +129,15 @@ def summarize(verification: Mapping[str, Any]) -> str:
     return f"logits differ by at most {verification['max_abs_diff']:.1e} (shapes {shapes})"
 
 
-def _run_worker(job: dict[str, Any], scratch: Path, *, legacy: bool) -> dict[str, Any]:
-    """Run a job in a fresh process, in which Paddle has not been imported yet; returns the verification."""
-    path, log = scratch / "job.json", scratch / "log.txt"
-    path.write_text(json.dumps(job), encoding="utf-8")
-    environment = {**os.environ, "FLAGS_enable_pir_api": "0" if legacy else "1"}
-    with log.open("wb") as file:
-        command = [sys.executable, "-m", "dynabert_paddle.exporting.worker", str(path)]
-        code = subprocess.run(command, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL).returncode
-    said = log.read_text(encoding="utf-8", errors="replace")
-    logger.debug("%s", said)
-    result_file = scratch / "result.json"
-    if not result_file.exists():
-        lines = [line for line in said.splitlines() if line.strip()] or ["it said nothing"]
-        raise DynabertError(f"the export to {job['format']} failed with exit code {code}: {lines[-1].strip()[:500]}")
-    result = json.loads(result_file.read_text(encoding="utf-8"))
-    if "error" in result:
-        raise (UsageError if result["exit_code"] == 2 else DynabertError)(result["error"])
-    return result["verification"]
+def _check_several(
+    subnets: str | Sequence[str], model: Any, *, subnet: str | None, format: str, precision: str
+) -> None:
+    if subnet:
+        raise UsageError("--subnet is for one sub-network and --subnets for several: give one of them")
+    if format not in ("paddle", "pir") or precision not in ("fp32", "bf16"):
+        raise UsageError(
+            f"--subnets is there for the formats paddle and pir in fp32 or bf16, not for {format} in {precision}: "
+            f"export each sub-network by itself with --subnet"
+        )
+    if not isinstance(model, (str, Path)) and "pareto:" in str(subnets):
+        raise UsageError("pareto:N are a search's results, which lie in the model's folder: give that, not the model")

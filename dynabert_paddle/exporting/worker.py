@@ -1,21 +1,18 @@
-"""The process that exports: it alone knows before it imports Paddle which static format is wanted."""
+"""What an export does in its process, which knows before it imports Paddle which static format is wanted."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
-from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from dynabert_paddle import runtime
 from dynabert_paddle.config import TaskConfig
-from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.errors import UsageError
 from dynabert_paddle.exporting.formats import TOLERANCES
 
 _CALIBRATION_BATCH = 8
@@ -49,12 +46,18 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
     kind = {"format": job["format"], "precision": job["precision"]}
     description = bundle.describe(supernet, **kind, max_seq_length=max_seq_length)
     verification: dict[str, Any] = {}
+    if job["subnets"] is not None:
+        del description["subnet"], description["num_params"]  # each member has its own
+        description.update(_describe_members(supernet, job, max_seq_length))
 
     def write(folder: Path) -> None:
         bundle.write_tokenizer_files(supernet, folder, format=job["format"])
-        data = _load_data(supernet, job, max_seq_length) if job["precision"] == "int8" else None
-        run = _make_graph(supernet, description, folder, data)
-        verification.update(_verify(supernet, description, run, data, job["tolerance"]))
+        if job["subnets"] is not None:
+            verification.update(_make_members(supernet, description, folder, job["tolerance"]))
+        else:
+            data = _load_data(supernet, job, max_seq_length) if job["precision"] == "int8" else None
+            run = _make_graph(supernet, description, folder, data)
+            verification.update(_verify(supernet, description, run, data, job["tolerance"]))
         bundle.seal(folder, {**description, "verification": verification})
         (folder / MARKER_FILE).touch()
 
@@ -80,6 +83,14 @@ def _max_seq_length(supernet, wanted: int | None) -> int:
     if wanted is not None and not least <= wanted <= positions:
         raise UsageError(f"max_seq_length is {wanted}: allowed are {least} to {positions}, the model's positions")
     return min(length, positions)
+
+
+def _describe_members(supernet, job: dict[str, Any], max_seq_length: int) -> dict[str, Any]:
+    from dynabert_paddle.exporting.selection import select_members
+
+    given = {"task": job["task"], "task_is_given": job["task_is_given"], "max_seq_length": max_seq_length}
+    members, ranking = select_members(supernet, Path(job["model_dir"]), job["subnets"], **given)
+    return {"members": members, "ranked_by": ranking}
 
 
 def _load_data(supernet, job: dict[str, Any], max_seq_length: int) -> dict[str, Any]:
@@ -131,7 +142,10 @@ def _make_graph(supernet, description: dict[str, Any], folder: Path, data: dict[
             return _make_lite(supernet, description, folder, Path(scratch))
     from dynabert_paddle.deploy.engines import open_engine
 
-    engine = open_engine(folder, description)
+    return _runner(open_engine(folder, description))
+
+
+def _runner(engine):
     return lambda batches: [engine(batch) for batch in batches]
 
 
@@ -151,6 +165,29 @@ def _make_lite(supernet, description: dict[str, Any], folder: Path, scratch: Pat
     return partial(lite.run_x86, folder / "model_x86.nb", python=python)
 
 
+def _make_members(supernet, description: dict[str, Any], folder: Path, tolerance: float | None) -> dict[str, Any]:
+    """Write the graphs and the weights of sub-networks into the bundle; returns the worst one's verification."""
+    from dynabert_paddle.deploy.members import members_of, open_subnet
+    from dynabert_paddle.exporting.inference import save_graph
+    from dynabert_paddle.exporting.sharing import share_weights
+    from dynabert_paddle.supernet.extract import extract
+
+    space = supernet.search_space()
+    small = {name: extract(supernet, space.parse(name)) for name in members_of(description)}
+    with TemporaryDirectory() as scratch:
+        graphs = {name: Path(scratch) / str(i) for i, name in enumerate(small)}
+        for name, graph in graphs.items():
+            graph.mkdir()
+            save_graph(small[name], graph)
+        stored = share_weights(graphs, folder)
+    for member, files in zip(description["members"], stored, strict=True):
+        member.update(files)
+    for name, member in members_of(description).items():
+        run = _runner(open_subnet(folder, description, name))
+        member["verification"] = _verify(small[name], description, run, None, tolerance)
+    return max((member["verification"] for member in description["members"]), key=itemgetter("max_abs_diff"))
+
+
 def _verify(supernet, description: dict[str, Any], run, data: dict[str, Any] | None, tolerance: float | None):
     from dynabert_paddle.exporting.check import compare_logits, compare_metric
 
@@ -166,24 +203,3 @@ def _verify(supernet, description: dict[str, Any], run, data: dict[str, Any] | N
         tolerance=tolerance,
         relative=precision == "bf16",
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read a job file, export, and write a result file beside it.
-
-    Args:
-        arguments: the job file, in place of `sys.argv`.
-    """
-    path = Path((arguments or sys.argv[1:])[0])
-    job = json.loads(path.read_text(encoding="utf-8"))
-    try:
-        runtime.import_paddle()
-        runtime.set_device("cpu")
-        result = {"verification": export_job(job)}
-    except DynabertError as error:
-        result = {"error": str(error), "exit_code": error.exit_code}
-    path.with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

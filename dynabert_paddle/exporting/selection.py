@@ -1,0 +1,134 @@
+"""Which sub-networks go into a bundle of several, and which of them is the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynabert_paddle.deploy.bundle_files import file_digest
+from dynabert_paddle.errors import DynabertError, ModelError, UsageError
+from dynabert_paddle.folder import read_json
+from dynabert_paddle.subnet import Subnet
+from dynabert_paddle.supernet.supernet import Supernet
+
+_WEIGHTS = "model.safetensors"
+
+
+def select_members(
+    supernet: Supernet,
+    folder: Path,
+    subnets: str | Sequence[str],
+    *,
+    task: Mapping[str, Any],
+    task_is_given: bool,
+    max_seq_length: int,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Find the sub-networks that a user asks for, and their order.
+
+    Args:
+        supernet: the model.
+        folder: its folder, beside whose weights a search's result may lie.
+        subnets: names, or `pareto:N` for N of the search's Pareto set.
+        task: the settings of `config.TaskConfig` for the dev set that named sub-networks are ranked by.
+        task_is_given: the user has named data, so that not finding them is an error; otherwise MACs rank.
+        max_seq_length: longer texts are cut to so many tokens.
+
+    Returns:
+        Name, parameters, MACs at length 128 and score of each, the best first; and what the score is: the metric, and
+        the split that it was measured on. They are ranked by their scores, at equal ones by their MACs.
+
+    Raises:
+        UsageError: no, unknown or repeated names, or a number that is none.
+        ModelError: the search's result is missing, damaged, or of other weights.
+        DataError: the data that the user has named cannot be read.
+    """
+    names = subnets.replace(",", " ").split() if isinstance(subnets, str) else list(map(str, subnets))
+    space = supernet.search_space()
+    if len(names) == 1 and names[0].startswith("pareto:"):
+        scores, ranking = _read_pareto(folder, names[0].partition(":")[2])
+        _parse(supernet, scores)
+    else:
+        names = list(_parse(supernet, names))
+        try:
+            scores, ranking = _score(supernet, names, folder, task, max_seq_length)
+        except DynabertError:
+            if task_is_given:
+                raise
+            scores, ranking = {name: space.num_macs(space.parse(name)) for name in names}, {"metric": "macs"}
+    members = [
+        {
+            "subnet": name,
+            "num_params": space.num_params(space.parse(name)),
+            "macs": space.num_macs(space.parse(name)),
+            "score": score,
+        }
+        for name, score in scores.items()
+    ]
+    return sorted(members, key=lambda member: (-member["score"], -member["macs"])), ranking
+
+
+def _parse(supernet: Supernet, names: Sequence[str]) -> dict[str, Subnet]:
+    """Sub-networks by their names in this model."""
+    space, found = supernet.search_space(), {}
+    if not names:
+        raise UsageError("--subnets names no sub-network: write 'pareto:4', or names such as 'w1.00d1.00 w0.50d0.50'")
+    for name in names:
+        subnet = space.parse(name)
+        if subnet in found.values():
+            raise UsageError(f"--subnets names the sub-network '{name}' twice: name each once")
+        found[space.name(subnet)] = subnet
+    return found
+
+
+def _read_pareto(folder: Path, number: str) -> tuple[dict[str, float], dict[str, Any]]:
+    """Scores of some of a search's Pareto set: the best, the cheapest, and others spread between their costs."""
+    if not (number.isdecimal() and int(number)):
+        raise UsageError(f"--subnets pareto:{number}: the number is at least 1, such as pareto:4")
+    path = folder / "search" / "search.json"
+    again = f"run 'dynabert search {folder}' again"
+    if not path.is_file():
+        raise ModelError(f"{path}: missing: run 'dynabert search {folder}' first, or name sub-networks in --subnets")
+    result = read_json(path)
+    try:
+        cost = result["goals"][0]
+        rows = {str(row["subnet"]): (float(row[cost]), float(row["score"])) for row in result["pareto"]}
+        ranking = {key: result[key] for key in ("metric", "split", "num_examples")}
+        ranking["metric"] = "agreement" if result["score"] == "agreement" else ranking["metric"]
+        whole = bool(rows) and np.isfinite(list(rows.values())).all()
+    except (KeyError, IndexError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise ModelError(f"{path}: damaged: {again}")
+    if result.get("weights") != file_digest(folder / _WEIGHTS)[:16]:
+        raise ModelError(f"{path}: of other weights than those in {folder}: {again}")
+    ends = [max(rows, key=lambda name: (rows[name][1], -rows[name][0])), min(rows, key=rows.get)]
+    chosen = list(dict.fromkeys(ends))[: int(number)]
+    (high, _), (low, _) = (rows[name] for name in ends)
+    for target in np.linspace(low, high, int(number))[1:-1]:
+        if left := rows.keys() - chosen:
+            chosen.append(min(sorted(left), key=lambda name: abs(rows[name][0] - target)))
+    return {name: rows[name][1] for name in chosen}, ranking
+
+
+def _score(
+    supernet: Supernet, names: Sequence[str], folder: Path, task: Mapping[str, Any], max_seq_length: int
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Scores of sub-networks on the dev set, by the task's first metric."""
+    from dynabert_paddle.config import TaskConfig
+    from dynabert_paddle.training.evaluate import evaluate_named
+    from dynabert_paddle.training.run import check_trained, load_task_config
+
+    if not task.get("name"):
+        raise UsageError(f"{folder} does not say what task it was trained for: name it with --task_name")
+    loaded = load_task_config(TaskConfig(**{key: value for key, value in task.items() if value is not None}))
+    check_trained(supernet, loaded, folder)
+    rows = evaluate_named(supernet, loaded, names, max_seq_length=max_seq_length)
+    metric = loaded.metrics[0]
+    return {row["subnet"]: row[metric] for row in rows}, {
+        "metric": metric,
+        "split": "dev",
+        "num_examples": len(loaded.dev),
+    }

@@ -1,0 +1,1 @@
+"""Finding the best sub-networks for a budget."""

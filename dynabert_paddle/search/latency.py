@@ -1,0 +1,272 @@
+"""Latency of sub-networks on this machine: estimated from a table that is measured once, or measured for real."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dynabert_paddle import runtime
+from dynabert_paddle.data.features import default_cache_dir
+from dynabert_paddle.errors import DynabertError, ModelError, UsageError, did_you_mean
+from dynabert_paddle.exporting.formats import paddle_format, paddle_version
+from dynabert_paddle.exporting.process import run_apart
+from dynabert_paddle.folder import read_json, write_json
+from dynabert_paddle.search.fit import fit_layers, table_subnets
+from dynabert_paddle.search.measure import measure_job
+from dynabert_paddle.subnet import Subnet
+
+if TYPE_CHECKING:
+    from dynabert_paddle.supernet.supernet import Supernet
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = ("fp32", "bf16")
+
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LatencySetting:
+    """How a model runs while its latency is measured.
+
+    Args:
+        batch_size: texts at a time.
+        seq_length: tokens a text.
+        device: `cpu`, `gpu` or `gpu:N`.
+        num_threads: CPU threads; all cores that the process may use where not given.
+        precision: `fp32` or `bf16`.
+
+    Raises:
+        UsageError: a number below 1, or a device or precision that there is not.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
+
+    batch_size: int = 1
+    seq_length: int = 64
+    device: str = "cpu"
+    num_threads: int | None = None
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.num_threads is None:
+            object.__setattr__(self, "num_threads", runtime.describe()["cores"])
+        for name in ("batch_size", "seq_length", "num_threads"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is at least 1, not {getattr(self, name)}")
+        if not re.fullmatch(r"cpu|gpu(:\d+)?", self.device):
+            raise UsageError(f"device '{self.device}' is not one of cpu, gpu, gpu:N")
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"latency is measured in {' or '.join(PRECISIONS)}, not '{self.precision}'"
+                f"{did_you_mean(self.precision, PRECISIONS)}; 'dynabert bench' times bundles of every precision"
+            )
+        if self.precision == "bf16" and self.device != "cpu":
+            raise UsageError(f"bf16 runs through oneDNN, on CPUs alone, not on '{self.device}': use fp32")
+
+    def __str__(self) -> str:
+        """For example `1x64 tokens, fp32, cpu, 2 threads`."""
+        threads = f", {self.num_threads} threads" if self.device == "cpu" else ""
+        return f"{self.batch_size}x{self.seq_length} tokens, {self.precision}, {self.device}{threads}"
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """What the base, the attention and the FFN of each layer take, from which any sub-network is estimated.
+
+    Args:
+        setting: how it was measured.
+        machine: processor and cores of where it was measured, and the GPU where it ran on one.
+        model: what of the model decides its latency.
+        paddle: version of Paddle.
+        base_ms: embeddings and classifier.
+        attention_ms: pairs of heads and the ms that a layer's attention takes with them; linear between two.
+        ffn_ms: the same for FFN neurons.
+        full_ms: what the whole model was measured to take: measured again, it tells how busy the machine was.
+        mean_error: of the estimates for the sub-networks that the table was made of, as a share.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    setting: LatencySetting
+    machine: Mapping[str, Any]
+    model: Mapping[str, Any]
+    paddle: str
+    base_ms: float
+    attention_ms: tuple[tuple[float, float], ...]
+    ffn_ms: tuple[tuple[float, float], ...]
+    full_ms: float
+    mean_error: float
+
+    def estimate(self, subnet: Subnet) -> float:
+        """Estimate a sub-network's latency.
+
+        Args:
+            subnet: any sub-network of the model.
+
+        Returns:
+            Milliseconds a batch.
+        """
+        attention, ffn = zip(*self.attention_ms, strict=True), zip(*self.ffn_ms, strict=True)
+        layers = np.interp(subnet.heads, *attention) + np.interp(subnet.neurons, *ffn)
+        return float(self.base_ms + layers.sum())
+
+
+def latency_table(
+    supernet: Supernet,
+    setting: LatencySetting,
+    *,
+    cache_dir: str | os.PathLike | None = None,
+    rebuild: bool = False,
+) -> LatencyTable:
+    """Take a model's table from the cache, or measure it, which takes a minute or two for a small BERT.
+
+    Some 25 whole sub-networks, uniform and mixed ones, are exported and timed; the table is the best fit to them.
+
+    Args:
+        supernet: the model; only its shape counts.
+        setting: how it shall run.
+        cache_dir: folder of the cache, made if absent; by default `default_cache_dir()`. Where it cannot be written,
+            the table is not kept.
+        rebuild: measure it even if it is there.
+
+    Returns:
+        The table.
+
+    Raises:
+        UsageError: the setting is not one for this model or machine.
+        DynabertError: the model cannot be exported or run.
+    """
+    key = {
+        "model": _shape_of(supernet),
+        "setting": setting,
+        "machine": _this_machine(setting.device),
+        "paddle": paddle_version(),
+    }
+    folder = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+    digest = hashlib.sha256(json.dumps(key, default=dataclasses.asdict, sort_keys=True).encode()).hexdigest()
+    path = folder / f"latency-{digest[:16]}.json"
+    table = None if rebuild else _load(path, key, supernet.full)
+    if table is None:
+        table = _build(supernet, key)
+        _save(path, table)
+    return table
+
+
+def measure_latency(supernet: Supernet, subnets: Mapping[str, Subnet], setting: LatencySetting) -> dict[str, float]:
+    """Export whole sub-networks and time them in Paddle Inference, taking turns.
+
+    Args:
+        supernet: the model.
+        subnets: sub-networks by name.
+        setting: how they run.
+
+    Returns:
+        Milliseconds a batch by name: the lower quartile of many calls, which other processes disturb little.
+
+    Raises:
+        UsageError: a sub-network that the model does not have, or the setting is not one for this model.
+        DynabertError: the model cannot be exported or run.
+    """
+    from dynabert_paddle.structure import num_positions
+
+    positions = num_positions(supernet.model.config)
+    if setting.seq_length > positions:
+        raise UsageError(f"seq_length {setting.seq_length} is too long: this model takes at most {positions} tokens")
+    for subnet in subnets.values():
+        subnet.check_part_of(supernet.full)
+    if not subnets:
+        return {}
+    format = paddle_format()
+    with TemporaryDirectory(prefix="dynabert-latency-") as scratch:
+        job = {
+            "model_dir": str(supernet.save_pretrained(Path(scratch) / "model")),
+            "subnets": {name: str(subnet) for name, subnet in subnets.items()},
+            "format": format,
+            **dataclasses.asdict(setting),
+        }
+        # Paddle reads the number of threads when it is imported; a bundle's own script sets it so.
+        threads = {"OMP_NUM_THREADS": str(setting.num_threads)}
+        return run_apart(measure_job, job, legacy=format == "paddle", name="measuring latency", environment=threads)
+
+
+def _shape_of(supernet: Supernet) -> dict[str, Any]:
+    """What of a model decides how long it takes."""
+    space = dataclasses.asdict(supernet.search_space())
+    del space["width_mults"], space["depth_mults"]
+    space |= {"heads": list(space["heads"]), "neurons": list(space["neurons"])}  # as JSON gives them back
+    activation = getattr(supernet.model.config, "hidden_act", "")
+    return {"class": type(supernet.model).__name__, "hidden_act": activation, **space}
+
+
+def _this_machine(device: str) -> dict[str, Any]:
+    described = runtime.describe()
+    machine = {name: described[name] for name in ("processor", "cores")}
+    if device != "cpu":
+        import paddle
+
+        if not paddle.is_compiled_with_cuda():
+            raise UsageError(f"device '{device}': the installed Paddle is a CPU build; use --device cpu")
+        machine["gpu"] = paddle.device.cuda.get_device_name(int(device.partition(":")[2] or 0))
+    return machine
+
+
+def _build(supernet: Supernet, key: Mapping[str, Any]) -> LatencyTable:
+    subnets = {str(subnet): subnet for subnet in table_subnets(supernet.search_space())}
+    logger.info("measuring a table of latencies: %d sub-networks, %s", len(subnets), key["setting"])
+    load, cores = os.getloadavg()[0], key["machine"]["cores"]
+    if load > cores / 2:
+        logger.warning("the machine is busy (load %.1f on %d cores): the table will say more than is true", load, cores)
+    began = time.perf_counter()
+    measured = measure_latency(supernet, subnets, key["setting"])
+    fitted = fit_layers(list(subnets.values()), list(measured.values()))
+    seconds = time.perf_counter() - began
+    logger.info("measured in %.0f s: estimates are %.1f %% off on average", seconds, 100 * fitted["mean_error"])
+    return LatencyTable(**key, **fitted, full_ms=next(iter(measured.values())))
+
+
+def _load(path: Path, key: Mapping[str, Any], full: Subnet) -> LatencyTable | None:
+    """Read a cached table; None if it is absent, damaged, or was measured elsewhere."""
+    if not path.is_file():
+        return None
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        values = read_json(path)
+        if values.pop("format_version", None) != _FORMAT_VERSION:
+            raise ModelError(f"{path}: not format version {_FORMAT_VERSION}")
+        table = TypeAdapter(LatencyTable).validate_json(json.dumps(values), strict=True)
+        if any(getattr(table, name) != key[name] for name in ("model", "setting", "paddle")):
+            raise ModelError(f"{path}: of another model or setting than its name says")
+        if not math.isfinite(table.estimate(full)):
+            raise ModelError(f"{path}: has a latency that is no number")
+    except (DynabertError, ValidationError, TypeError, ValueError) as error:
+        logger.warning("%s is damaged, and is measured anew", path)
+        logger.debug("%s", error)
+        return None
+    if table.machine != key["machine"]:
+        elsewhere = ", ".join(f"{name} {value}" for name, value in table.machine.items())
+        logger.warning("%s comes from another machine (%s), and is measured anew", path, elsewhere)
+        return None
+    return table
+
+
+def _save(path: Path, table: LatencyTable) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"format_version": _FORMAT_VERSION, **dataclasses.asdict(table)})
+    except OSError as error:
+        logger.warning("the table of latencies is not cached: %s", error)

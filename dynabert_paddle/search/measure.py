@@ -1,0 +1,83 @@
+"""What measuring latencies does in its process: it exports sub-networks as users get them, and times them in turns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from dynabert_paddle.exporting.process import report_progress
+from dynabert_paddle.subnet import Subnet
+
+# An engine that is open holds its weights: beside the first so many at a time, and fewer of a large model.
+_ENGINES_AT_ONCE = 8
+_BYTES_AT_ONCE = 2e9
+
+_SECONDS = 40.0  # of timing, for all groups together
+_SECONDS_A_TURN = 0.015
+_ROUNDS = (3, 20)
+
+
+def measure_job(job: dict[str, Any]) -> dict[str, float]:
+    """Export and time sub-networks.
+
+    Groups of them take turns. The first sub-network is in every group: how it fares tells a busy time of the machine
+    from a quiet one.
+
+    Args:
+        job: `model_dir`, `subnets` by name, `format`, and the fields of a `LatencySetting`.
+
+    Returns:
+        Milliseconds a batch by name.
+    """
+    from dynabert_paddle.deploy.bench import make_batch
+    from dynabert_paddle.deploy.predictor import as_dynabert_error
+    from dynabert_paddle.supernet.supernet import Supernet
+
+    supernet = Supernet.from_pretrained(job["model_dir"])
+    subnets = {name: Subnet.parse(subnet) for name, subnet in job["subnets"].items()}
+    batch = make_batch(job["batch_size"], job["seq_length"], supernet.model.config.vocab_size)
+    model_bytes = 4 * supernet.search_space().num_params(supernet.full)
+    size = int(np.clip(_BYTES_AT_ONCE // model_bytes, 2, _ENGINES_AT_ONCE))
+    first, *others = subnets
+    groups = [others[start : start + size] for start in range(0, len(others), size)] or [[]]
+    reference, shares = [], {}
+    with as_dynabert_error():
+        first_engine = _open(supernet, subnets[first], job)
+        for group in groups:
+            # No name holds the engines: they shall be closed before the next ones are opened.
+            opened = ((name, _open(supernet, subnets[name], job)) for name in group)
+            found = _time({first: first_engine, **dict(opened)}, batch, _SECONDS / len(groups))
+            reference.append(found.pop(first))
+            shares |= {name: ms / reference[-1] for name, ms in found.items()}
+            report_progress(f"measured {1 + len(shares)} of {len(subnets)} sub-networks")
+    shares[first] = 1.0
+    return {name: shares[name] * float(np.median(reference)) for name in subnets}
+
+
+def _open(supernet, subnet: Subnet, job: dict[str, Any]):
+    from dynabert_paddle.deploy.engines import open_engine
+    from dynabert_paddle.exporting.inference import save_graph
+    from dynabert_paddle.supernet.extract import extract
+
+    with TemporaryDirectory() as scratch:
+        save_graph(extract(supernet, subnet), Path(scratch))
+        return open_engine(Path(scratch), job, device=job["device"], num_threads=job["num_threads"])
+
+
+def _time(engines: dict[str, Any], batch: dict[str, np.ndarray], seconds: float) -> dict[str, float]:
+    """Latency in ms of each engine; a round that does not count tells how many there is time for."""
+    from dynabert_paddle.deploy.bench import take_turns
+
+    pace = {"seconds": _SECONDS_A_TURN, "settle_seconds": 0.0}
+    for run in engines.values():  # kernels are made for a shape when it is first met
+        run(batch)
+    began = perf_counter()
+    take_turns(engines, batch, 1, **pace)
+    rounds = int(np.clip(seconds / (perf_counter() - began), *_ROUNDS))
+    turns = take_turns(engines, batch, rounds, **pace)
+    # Other processes only ever add: the lower quartile of the calls tells what a machine takes that they share.
+    return {name: float(np.quantile(np.concatenate(of), 0.25)) for name, of in turns.items()}

@@ -1,0 +1,232 @@
+"""Bundles of several sub-networks: what they hold, how they run by themselves, and under calls from many threads."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, SNIPS
+from test_cli import run_command
+from test_predict import ALONE, SNIPS_LABELS, make_model
+
+import dynabert_paddle as db
+from dynabert_paddle.deploy.bundle_files import read_bundle
+from dynabert_paddle.deploy.members import unpack
+from dynabert_paddle.errors import DynabertError, UsageError
+
+NAMES = ["w1.00d1.00", "w0.50d1.00", "w0.25d0.50"]
+TEXTS = [line.split("\t")[0] for line in (SNIPS / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:121]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_model(tmp_path_factory.getbasetemp(), "snips")
+
+
+@pytest.fixture(scope="module")
+def bundle(model, tmp_path_factory):
+    # This model's random weights are large, and so are its logits.
+    folder = tmp_path_factory.mktemp("bundles") / "several"
+    return db.export(model, folder, subnets=" ".join(NAMES), tolerance=1e-4)
+
+
+@pytest.fixture(scope="module")
+def single(model, tmp_path_factory):
+    """A bundle of the second one alone."""
+    return db.export(model, tmp_path_factory.mktemp("bundles") / "single", subnet=NAMES[1], tolerance=1e-4)
+
+
+@pytest.fixture(scope="module")
+def adaptive(bundle):
+    return db.AdaptivePredictor(bundle)
+
+
+@pytest.fixture(scope="module")
+def alone(bundle):
+    """What each sub-network by itself says of the texts."""
+    return {name: db.Predictor(bundle, subnet=name)(TEXTS) for name in NAMES}
+
+
+def assert_same(found, expected):
+    """Padding and batches leave a difference of rounding."""
+    assert [one.label for one in found] == [one.label for one in expected]
+    scores = ([list(one.scores.values()) for one in predictions] for predictions in (found, expected))
+    np.testing.assert_allclose(*scores, atol=1e-5)
+
+
+def test_members_are_ranked_and_checked(bundle):
+    description = read_bundle(bundle)
+    members = description["members"]
+    assert sorted(member["subnet"] for member in members) == sorted(NAMES)
+    order = [(member["score"], member["macs"]) for member in members]
+    assert order == sorted(order, reverse=True)
+    assert description["ranked_by"] == {"metric": "accuracy", "split": "dev", "num_examples": 700}
+    differences = [member["verification"]["max_abs_diff"] for member in members]
+    assert description["verification"]["max_abs_diff"] == max(differences) <= 1e-4
+    assert {"model.npz", "model.1.pdmodel", "model.2.pdmodel", "model.3.pdmodel"} < set(description["files"])
+
+
+def test_a_member_is_to_the_byte_what_a_bundle_of_its_own_has(bundle, single, tmp_path):
+    unpack(bundle, read_bundle(bundle), NAMES[1], tmp_path)
+    assert (tmp_path / "model.pdiparams").read_bytes() == (single / "model.pdiparams").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pdiparams", "model.pdmodel"]
+
+
+def test_weights_in_common_are_stored_once(bundle, tmp_path):
+    unpack(bundle, read_bundle(bundle), NAMES[0], tmp_path)
+    of_all = (tmp_path / "model.pdiparams").stat().st_size
+    assert (bundle / "model.npz").stat().st_size < 1.02 * of_all
+
+
+def test_a_predictor_runs_the_best_member_or_the_one_that_is_named(bundle, single, alone):
+    best = read_bundle(bundle)["members"][0]["subnet"]
+    assert_same(db.Predictor(bundle)(TEXTS), alone[best])
+    assert_same(db.Predictor(single)(TEXTS), alone[NAMES[1]])
+    assert [one.score for one in alone[NAMES[0]]] != [one.score for one in alone[NAMES[2]]]
+
+
+def test_nothing_temporary_is_left(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    db.Predictor(bundle, subnet=NAMES[2])
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(DynabertError, match="no temporary folder: .*: make room, or set TMPDIR"):
+        db.Predictor(bundle)
+
+
+def test_other_verbs_run_such_a_bundle(capsys, bundle, tmp_path, alone):
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS[:3]) + "\n", encoding="utf-8")
+    done = run_command(capsys, "predict", bundle, "-i", tmp_path / "texts.txt", "--subnet", NAMES[2], "--json")
+    assert [json.loads(line)["label"] for line in done.out.splitlines()] == [one.label for one in alone[NAMES[2]][:3]]
+    done = run_command(capsys, "predict", bundle, "-i", tmp_path / "texts.txt", "--subnet", "w0.25d0.5")
+    assert done.code == 1
+    assert done.err.startswith(f"error: {bundle}: has no sub-network 'w0.25d0.5', only ")
+    assert done.err.endswith(" Did you mean 'w0.25d0.50'?\n")
+    sizes = ("--batch_size", 1, "--seq_length", 8, "--rounds", 1)
+    rows = json.loads(run_command(capsys, "bench", bundle, *sizes, "--json").out)["rows"]
+    assert [row["name"] for row in rows] == [f"{bundle} ({one['subnet']})" for one in read_bundle(bundle)["members"]]
+    assert rows[0]["size_mb"] > 1
+
+
+def test_its_script_needs_nothing_else(bundle, alone):
+    command = [sys.executable, "-c", ALONE, bundle / "infer.py", "--subnet", NAMES[1], "--json", TEXTS[0]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["label"] == alone[NAMES[1]][0].label
+
+
+@pytest.mark.parametrize(("format", "precision", "tolerance"), [("pir", "fp32", 1e-4), ("paddle", "bf16", 0.05)])
+def test_other_formats_share_weights_too(model, alone, tmp_path, format, precision, tolerance):
+    kind = {"format": format, "precision": precision, "tolerance": tolerance}
+    made = db.export(model, tmp_path / "bundle", subnets=NAMES[1:], **kind)
+    found = db.Predictor(made, subnet=NAMES[2])(TEXTS)
+    scores = ([one.score for one in predictions] for predictions in (found, alone[NAMES[2]]))
+    np.testing.assert_allclose(*scores, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"format": "onnx"}, "formats paddle and pir in fp32 or bf16, not for onnx in fp32"),
+        ({"precision": "int8"}, "formats paddle and pir in fp32 or bf16, not for paddle in int8"),
+        ({"subnet": "w0.50d0.50"}, "give one of them"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused(model, tmp_path, settings, said):
+    with pytest.raises(UsageError, match=said):
+        db.export(model, tmp_path / "bundle", **{"subnets": NAMES, **settings})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_search_is_asked_for(capsys, model, tmp_path):
+    done = run_command(capsys, "export", model, "--subnets", "pareto:2", "--output_dir", tmp_path / "bundle")
+    assert done.code == 1
+    assert f"run 'dynabert search {model}' first" in done.err
+    with pytest.raises(UsageError, match="lie in the model's folder"):
+        db.export(db.load_model(model), tmp_path / "bundle", subnets="pareto:2")
+
+
+def test_a_damaged_file_of_weights_is_named(bundle, tmp_path):
+    spoilt = shutil.copytree(bundle, tmp_path / "bundle")
+    (spoilt / "model.npz").write_bytes((spoilt / "model.npz").read_bytes()[:-9])
+    with pytest.raises(DynabertError, match=r"model.npz: cut off or altered since the export"):
+        db.AdaptivePredictor(spoilt)
+
+
+def test_calls_from_many_threads_are_answered_by_the_sub_network_that_they_name(adaptive, alone):
+    """Some call for one text and some for many, some in a hurry and some not."""
+    rng = np.random.default_rng(0)
+    calls = [rng.integers(len(TEXTS), size=rng.choice([1, 1, 1, 5, 40])).tolist() for _ in range(200)]
+    deadlines = rng.choice([0.1, 20, 300, math.inf], 200).tolist()
+    with ThreadPoolExecutor(16) as pool:
+        texts = [[TEXTS[row] for row in rows] for rows in calls]
+        found = list(pool.map(lambda rows, ms: adaptive(rows, deadline_ms=ms), texts, deadlines))
+    for rows, predictions, deadline_ms in zip(calls, found, deadlines, strict=True):
+        assert_same(predictions, [alone[predictions.subnet][row] for row in rows])
+        assert predictions.on_time == (predictions.latency_ms <= deadline_ms)
+    used = {predictions.subnet for predictions in found}
+    assert len(used) > 1, "0.1 ms is for the cheapest, and all the time in the world for the best"
+
+
+def test_without_a_deadline_the_best_answers_and_with_a_hopeless_one_the_cheapest(adaptive):
+    names = list(adaptive.latencies_ms)
+    assert adaptive(TEXTS[0]).subnet == names[0]
+    late = adaptive(TEXTS[0], deadline_ms=1e-6)
+    assert not late.on_time
+    assert late.subnet == min(adaptive.latencies_ms, key=adaptive.latencies_ms.get)
+    assert len(late) == 1
+
+
+def test_no_texts_have_no_predictions(adaptive):
+    assert adaptive([]) == []
+    assert adaptive([], deadline_ms=5).on_time
+
+
+@pytest.mark.parametrize("deadline_ms", [0, -1, math.nan, -math.inf, "15", None, True])
+def test_a_deadline_is_a_time_to_come(adaptive, deadline_ms):
+    with pytest.raises(UsageError, match="deadline_ms is a number of milliseconds above 0, not"):
+        adaptive(TEXTS[0], deadline_ms=deadline_ms)
+
+
+def test_what_is_no_text_is_refused_and_the_next_call_is_answered(adaptive):
+    for texts, pairs, said in (([1], None, "row 1 is"), (7, None, "texts are a list"), (["a"], ["b"], "single texts")):
+        with pytest.raises(DynabertError, match=said):
+            adaptive(texts, pairs, deadline_ms=50)
+    assert adaptive.labels == SNIPS_LABELS
+    assert len(adaptive(TEXTS[:2], deadline_ms=50)) == 2
+
+
+def test_a_failure_in_the_model_reaches_every_caller(adaptive, monkeypatch):
+    def fail(*_, **__):
+        raise db.DynabertError("not finite")
+
+    monkeypatch.setattr(adaptive._bundle, "run", fail)
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(adaptive, TEXTS[0]) for _ in range(8)]
+        assert {str(call.exception(timeout=60)) for call in calls} == {"not finite"}
+
+
+def test_a_bundle_of_one_sub_network_leaves_no_choice(single, alone):
+    predictor = db.AdaptivePredictor(single)
+    found = predictor(TEXTS[:20], deadline_ms=1e-6)
+    assert list(predictor.latencies_ms) == [found.subnet] == [NAMES[1]]
+    assert_same(found, alone[NAMES[1]][:20])
+
+
+def test_the_load_test_loses_nothing(bundle, tmp_path):
+    lines = (SNIPS / "dev.tsv").read_text(encoding="utf-8").splitlines()[:60]
+    data = tmp_path / "rows.tsv"
+    data.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    script = Path(ROOT, "scripts", "load_test.py")
+    words = ("--data", data, "--seconds", "2", "--load", "2", "--deadline_ms", "200")
+    command = [sys.executable, script, bundle, *words]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ", lost 0\n" in done.stdout
+    assert "answers that differ from the named sub-network's own: 0" in done.stdout

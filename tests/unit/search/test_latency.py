@@ -1,0 +1,186 @@
+"""The table of latencies: measured, cached, rebuilt where it must be; and sub-networks measured whole."""
+
+import json
+import logging
+from dataclasses import replace
+
+import paddle
+import pytest
+
+import dynabert_paddle as db
+from dynabert_paddle import runtime
+from dynabert_paddle.errors import UsageError
+from dynabert_paddle.search import latency
+from dynabert_paddle.search.cost import CostModel
+from dynabert_paddle.search.latency import LatencySetting, latency_table, measure_latency
+from dynabert_paddle.subnet import Subnet
+
+SETTING = LatencySetting(batch_size=1, seq_length=8)
+
+
+@pytest.fixture(scope="module")
+def supernet(tiny_folder):
+    """One layer of the small model."""
+    return db.extract(db.load_model(tiny_folder), Subnet.parse("l0h4f48"))
+
+
+@pytest.fixture(scope="module")
+def built(supernet, tmp_path_factory):
+    """A measured table, and the folder that it is cached in."""
+    folder = tmp_path_factory.mktemp("cache")
+    return latency_table(supernet, SETTING, cache_dir=folder), folder
+
+
+def cache_file(folder):
+    (path,) = folder.iterdir()
+    return path
+
+
+def copy_of(built, tmp_path, change):
+    """A cache with the same table after a change of its JSON."""
+    _, folder = built
+    path = tmp_path / cache_file(folder).name
+    content = json.loads(cache_file(folder).read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_a_table_is_measured_here(built):
+    table, folder = built
+    described = runtime.describe()
+    assert table.machine == {"processor": described["processor"], "cores": described["cores"]}
+    assert table.setting == SETTING
+    assert table.full_ms > 0
+    assert 0 <= table.mean_error < 1
+    assert cache_file(folder).name.startswith("latency-")
+
+
+def test_a_cached_table_is_used_as_it_is(supernet, built):
+    table, folder = built
+    before = cache_file(folder).stat().st_mtime_ns
+    assert latency_table(supernet, SETTING, cache_dir=folder) == table  # two measurements never agree
+    assert cache_file(folder).stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def remeasured(built, monkeypatch):
+    """In place of measuring once more, which takes long, the table that was measured."""
+    monkeypatch.setattr(latency, "_build", lambda *_: built[0])
+    return built[0]
+
+
+def test_a_table_of_another_machine_is_measured_anew(supernet, built, remeasured, tmp_path, caplog):
+    def move(content):
+        content["machine"] = {"processor": "Another CPU", "cores": 96}
+
+    path = copy_of(built, tmp_path, move)
+    assert latency_table(supernet, SETTING, cache_dir=tmp_path) == remeasured
+    assert f"{path} comes from another machine (processor Another CPU, cores 96), and is measured" in caplog.text
+    assert path.read_bytes() == cache_file(built[1]).read_bytes()
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 2}, {"seq_length": 9}, {"num_threads": 7}, {"precision": "bf16"}])
+def test_another_setting_has_another_table(supernet, remeasured, tmp_path, change):
+    for setting in (SETTING, replace(SETTING, **change)):
+        latency_table(supernet, setting, cache_dir=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_table_is_measured_anew_where_that_is_asked_for(supernet, built, remeasured, tmp_path):
+    path = copy_of(built, tmp_path, lambda content: content.update(base_ms=1234.5))
+    assert latency_table(supernet, SETTING, cache_dir=tmp_path, rebuild=True) == remeasured
+    assert path.read_bytes() == cache_file(built[1]).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content.clear(),
+        lambda content: content.update(format_version=99),
+        lambda content: content.pop("ffn_ms"),
+        lambda content: content.update(ffn_ms=[]),
+        lambda content: content.update(base_ms=float("nan")),
+        lambda content: content["setting"].update(precision="int3"),
+        lambda content: content["setting"].update(batch_size=2),
+        lambda content: content["model"].update(hidden_size=64),
+    ],
+)
+def test_a_damaged_table_is_measured_anew(supernet, built, remeasured, tmp_path, caplog, damage):
+    path = copy_of(built, tmp_path, damage)
+    assert latency_table(supernet, SETTING, cache_dir=tmp_path) == remeasured
+    assert f"{path} is damaged, and is measured anew" in caplog.text
+    assert path.read_bytes() == cache_file(built[1]).read_bytes()
+
+
+def test_a_cut_off_table_is_measured_anew(supernet, built, remeasured, tmp_path):
+    path = copy_of(built, tmp_path, dict)
+    path.write_bytes(path.read_bytes()[:100])
+    assert latency_table(supernet, SETTING, cache_dir=tmp_path) == remeasured
+    assert path.read_bytes() == cache_file(built[1]).read_bytes()
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(supernet, remeasured, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    assert latency_table(supernet, SETTING, cache_dir=tmp_path / "file") == remeasured
+    assert "is not cached" in caplog.text
+
+
+def test_estimates_are_additive_and_never_fall(built):
+    table, _ = built
+    first, second, both = map(Subnet.parse, ("l0h1f32", "l1h3f48", "l0h1f32-l1h3f48"))
+    assert table.estimate(both) - table.estimate(first) == pytest.approx(table.estimate(second) - table.base_ms)
+    for sizes in ([(h, 32) for h in range(1, 5)], [(2, f) for f in range(1, 49)]):
+        estimates = [table.estimate(Subnet((0,), (heads,), (neurons,))) for heads, neurons in sizes]
+        assert estimates == sorted(estimates)
+    # Knots: 2 ms for no head, 6 for four; 0 for no neuron, 8 for 32.
+    by_hand = replace(table, base_ms=1.0, attention_ms=((0, 2), (4, 6)), ffn_ms=((0, 0), (32, 8)))
+    assert by_hand.estimate(Subnet((0, 1), (1, 2), (8, 32))) == pytest.approx(1 + (3 + 2) + (4 + 8))
+
+
+def test_costs_have_the_estimate(supernet, built):
+    table, _ = built
+    costs = CostModel(supernet.search_space(), SETTING, table).costs(supernet.full)
+    assert costs["latency_ms"] == table.estimate(supernet.full)
+
+
+def test_whole_subnets_are_measured(supernet, caplog):
+    subnets = {"whole": supernet.full, "small": Subnet.parse("l0h1f16")}
+    setting = LatencySetting(batch_size=2, seq_length=8, num_threads=1, precision="bf16")
+    with caplog.at_level(logging.INFO, "dynabert_paddle"):
+        measured = measure_latency(supernet, subnets, setting)
+    assert "measured 2 of 2 sub-networks" in caplog.text  # which the other process says
+    assert list(measured) == ["whole", "small"]
+    assert all(0 < ms < 1000 for ms in measured.values())
+
+
+def test_what_cannot_be_measured_is_told(supernet):
+    with pytest.raises(UsageError, match="seq_length 129 is too long: this model takes at most 128"):
+        measure_latency(supernet, {"full": supernet.full}, LatencySetting(seq_length=129))
+    if not paddle.is_compiled_with_cuda():
+        with pytest.raises(UsageError, match="'gpu:0': the installed Paddle is a CPU build"):
+            latency_table(supernet, LatencySetting(device="gpu:0"))
+    with pytest.raises(UsageError, match="keeps layer 5"):
+        measure_latency(supernet, {"deep": Subnet((5,), (1,), (1,))}, SETTING)
+    assert measure_latency(supernet, {}, SETTING) == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is at least 1"),
+        ({"num_threads": 0}, "num_threads is at least 1"),
+        ({"device": "tpu"}, "not one of cpu, gpu, gpu:N"),
+        ({"precision": "int8"}, "latency is measured in fp32 or bf16, not 'int8'"),
+        ({"precision": "bf61"}, "Did you mean 'bf16'"),
+        ({"precision": "bf16", "device": "gpu:0"}, "on CPUs alone"),
+    ],
+)
+def test_settings_that_there_are_not(fields, message):
+    with pytest.raises(UsageError, match=message):
+        LatencySetting(**fields)
+
+
+def test_threads_are_all_cores_unless_given():
+    assert LatencySetting().num_threads == runtime.describe()["cores"]
+    assert str(LatencySetting(num_threads=3)) == "1x64 tokens, fp32, cpu, 3 threads"
