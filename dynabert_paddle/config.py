@@ -169,6 +169,34 @@ class AugmentConfig(_Section):
 
 
 @dataclass(frozen=True)
+class SearchConfig(_Section):
+    """How `search` looks for sub-networks, and what they may cost."""
+
+    max_latency_ms: float | None = _option(None, "budget: milliseconds a batch on this machine")
+    max_params: float | None = _option(None, "budget: parameters, embeddings included")
+    max_macs: float | None = _option(None, "budget: multiply-accumulates of a sequence of seq_length tokens")
+    max_size_mb: float | None = _option(None, "budget: megabytes of the weights' file")
+    goals: tuple[str, ...] | None = _option(
+        None, "costs to trade against the metric: latency_ms, macs, params, size_mb; the budget's, else macs"
+    )
+    device: str = _option("cpu", "of the latency, and where candidates are scored: cpu or gpu:N")
+    batch_size: int = _option(1, "of the latency: sequences at a time")
+    seq_length: int = _option(64, "of the latency and the MACs: tokens in a sequence")
+    num_threads: int | None = _option(None, "of the latency: CPU threads; all cores where not given")
+    precision: Literal["fp32", "bf16"] = _option("fp32", "of the latency")
+    num_evaluations: int = _option(300, "sub-networks to score")
+    population_size: int = _option(20, "sub-networks in a generation")
+    seed: int = _option(42, "every random choice follows from it")
+    score: Literal["metric", "agreement"] = _option(
+        "metric", "score by the task's first metric, or by agreement with the full model, which needs no labels"
+    )
+    score_on: Literal["holdout", "dev"] = _option("holdout", "score on the training examples held out, or on dev")
+    holdout_size: int | None = _option(None, "score on so many of them; on all where not given")
+    per_device_eval_batch_size: int = _option(64, "examples scored at a time")
+    finetune_steps: int = _option(0, "train the best one for so many steps, distilling the full model")
+
+
+@dataclass(frozen=True)
 class Config(_Section):
     """A whole run."""
 

@@ -175,6 +175,16 @@ _RANGES = {
     "max_seq_length": (3, None, True),
     "doc_stride": (1, None, True),
     "max_answer_length": (1, None, True),
+    "max_latency_ms": (0, None, False),
+    "max_params": (0, None, False),
+    "max_macs": (0, None, False),
+    "max_size_mb": (0, None, False),
+    "batch_size": (1, None, True),
+    "seq_length": (1, None, True),
+    "num_threads": (1, None, True),
+    "num_evaluations": (1, None, True),
+    "population_size": (2, None, True),
+    "finetune_steps": (0, None, True),
 }
 
 

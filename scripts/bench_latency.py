@@ -39,8 +39,8 @@ def main(
     from shapes import random_supernet
 
     import dynabert_paddle as db
-    from dynabert_paddle.search.fit import mixed_subnet
-    from dynabert_paddle.search.latency import LatencySetting, latency_table, measure_latency
+    from dynabert_paddle.searching.fit import mixed_subnet
+    from dynabert_paddle.searching.latency import LatencySetting, latency_table, measure_latency
 
     logger = logging.getLogger("dynabert_paddle")
     logger.setLevel(logging.INFO)

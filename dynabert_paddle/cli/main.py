@@ -15,7 +15,7 @@ import typer
 import typer.core
 
 from dynabert_paddle import __version__
-from dynabert_paddle.cli import augment, baseline, deploy, inspect, report, run, stages
+from dynabert_paddle.cli import augment, baseline, deploy, inspect, report, run, search, stages
 from dynabert_paddle.errors import DynabertError, Interrupted, did_you_mean
 
 
@@ -46,7 +46,7 @@ app = typer.Typer(
     context_settings={"token_normalize_func": lambda token: token.replace("-", "_"), "max_content_width": 120},
 )
 
-for _module in (run, stages, augment, baseline, report, deploy, inspect):
+for _module in (run, stages, augment, baseline, search, report, deploy, inspect):
     for _command in _module.COMMANDS:
         app.command(_command.__name__)(_command)
 

@@ -28,6 +28,7 @@ VERBS = {
     "evaluate": ("task",),
     "baseline": ("task", "baseline"),
     "augment": ("task",),
+    "search": ("task",),
     "extract": (),
     "export": ("task",),
     "predict": (),

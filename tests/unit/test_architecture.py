@@ -33,7 +33,7 @@ LAYERS = {
     "distill": {"supernet", "backbone", *LEAVES},
 }
 PARTS = set(LAYERS) | LEAVES
-ABOVE = {"training", "search", "exporting", "reporting", "deploy"}
+ABOVE = {"training", "searching", "exporting", "reporting", "deploy"}
 LAYERS |= dict.fromkeys(ABOVE, PARTS | ABOVE)
 LAYERS |= {"__init__": {"runtime"}, "cli": {"__init__", *PARTS, *ABOVE}, "__main__": {"cli"}}
 

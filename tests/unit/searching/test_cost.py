@@ -6,8 +6,8 @@ import pytest
 
 import dynabert_paddle as db
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.search.cost import COSTS, Budget, CostModel
-from dynabert_paddle.search.latency import LatencySetting
+from dynabert_paddle.searching.cost import COSTS, Budget, CostModel
+from dynabert_paddle.searching.latency import LatencySetting
 
 SETTING = LatencySetting(seq_length=32)
 

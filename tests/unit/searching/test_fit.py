@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dynabert_paddle.search.fit import fit_layers, mixed_subnet, table_subnets
+from dynabert_paddle.searching.fit import fit_layers, mixed_subnet, table_subnets
 from dynabert_paddle.subnet import SearchSpace
 
 SPACE = SearchSpace(heads=(12,) * 6, neurons=(1536,) * 6, hidden_size=384, head_dim=32)

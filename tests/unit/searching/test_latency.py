@@ -10,9 +10,9 @@ import pytest
 import dynabert_paddle as db
 from dynabert_paddle import runtime
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.search import latency
-from dynabert_paddle.search.cost import CostModel
-from dynabert_paddle.search.latency import LatencySetting, latency_table, measure_latency
+from dynabert_paddle.searching import latency
+from dynabert_paddle.searching.cost import CostModel
+from dynabert_paddle.searching.latency import LatencySetting, latency_table, measure_latency
 from dynabert_paddle.subnet import Subnet
 
 SETTING = LatencySetting(batch_size=1, seq_length=8)

@@ -24,8 +24,8 @@ from dynabert_paddle.errors import DynabertError, ModelError, UsageError, did_yo
 from dynabert_paddle.exporting.formats import paddle_format, paddle_version
 from dynabert_paddle.exporting.process import run_apart
 from dynabert_paddle.folder import read_json, write_json
-from dynabert_paddle.search.fit import fit_layers, table_subnets
-from dynabert_paddle.search.measure import measure_job
+from dynabert_paddle.searching.fit import fit_layers, table_subnets
+from dynabert_paddle.searching.measure import measure_job
 from dynabert_paddle.subnet import Subnet
 
 if TYPE_CHECKING:
@@ -227,9 +227,6 @@ def _this_machine(device: str) -> dict[str, Any]:
 def _build(supernet: Supernet, key: Mapping[str, Any]) -> LatencyTable:
     subnets = {str(subnet): subnet for subnet in table_subnets(supernet.search_space())}
     logger.info("measuring a table of latencies: %d sub-networks, %s", len(subnets), key["setting"])
-    load, cores = os.getloadavg()[0], key["machine"]["cores"]
-    if load > cores / 2:
-        logger.warning("the machine is busy (load %.1f on %d cores): the table will say more than is true", load, cores)
     began = time.perf_counter()
     measured = measure_latency(supernet, subnets, key["setting"])
     fitted = fit_layers(list(subnets.values()), list(measured.values()))

@@ -1,0 +1,131 @@
+"""The verb that finds the best sub-networks for a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dynabert_paddle.cli.options import with_sections
+from dynabert_paddle.cli.output import show_json, show_next, show_table
+from dynabert_paddle.cli.run import Json, OverwriteOutputDir
+from dynabert_paddle.config import SearchConfig, TaskConfig
+from dynabert_paddle.errors import DynabertError
+
+if TYPE_CHECKING:
+    from dynabert_paddle.searching.result import SearchResult
+
+_COLUMNS = {
+    "latency_ms": ("ms", 1, 2),
+    "measured_latency_ms": ("ms measured", 1, 2),
+    "params": ("params", 1e6, 2),
+    "macs": ("MACs", 1e9, 3),
+    "size_mb": ("MB", 1, 1),
+}
+
+
+@with_sections(("search", SearchConfig), ("task", TaskConfig))
+def search(
+    model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Supernet's folder.")],
+    *,
+    output_dir: Annotated[
+        str | None,
+        typer.Option(
+            "--output_dir", help="Folder for the result; an interrupted search resumes.", show_default="DIR/search"
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Search where width or depth was not trained, too.")] = False,
+    overwrite_output_dir: OverwriteOutputDir = False,
+    json: Json = False,
+    flags: dict[str, Any],
+) -> None:
+    """Find the sub-networks that give most for their cost, and the best one for a budget."""
+    from dynabert_paddle.config_file import load_config, resolve_config
+    from dynabert_paddle.folder import check_model_folder, read_metadata
+
+    own = {key.removeprefix("search."): value for key, value in flags.items() if key.startswith("search.")}
+    config = resolve_config(SearchConfig, {key: value for key, value in own.items() if value is not None})
+    check_model_folder(model_dir)
+    data = {key: value for key, value in flags.items() if key.startswith("task.")}
+    task_config = load_config(None, (), data, base={"task": read_metadata(model_dir).task}).task
+    from dynabert_paddle import runtime
+
+    runtime.import_paddle()
+    runtime.set_device(config.device)
+    from dynabert_paddle.searching.ranks import leads
+    from dynabert_paddle.searching.run import search
+    from dynabert_paddle.training.run import load_task_config
+
+    result = search(
+        model_dir,
+        load_task_config(task_config),
+        output_dir=output_dir,
+        config=config,
+        force=force,
+        overwrite=overwrite_output_dir,
+    )
+    if leads():
+        folder = Path(output_dir or Path(model_dir) / "search")
+        show_json(result.to_dict()) if json else _show(result)
+        _show_end(result, folder)
+    elif result.best is None:
+        raise typer.Exit(1)
+
+
+def _show(result: SearchResult) -> None:
+    shown = [row for row in (result.best or result.nearest,) if row]
+    rows = {row["subnet"]: row for row in (*result.pareto, *shown)}.values()
+    kept = [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
+    mark = {row["subnet"] for row in shown}
+    lines = [
+        [f"{row['subnet']}{' *' if row['subnet'] in mark else ''}", f"{row['score']:.4f}", *_cells(row, kept)]
+        for row in rows
+    ]
+    what = result.metric if result.score == "metric" else "agreement"
+    title = (
+        f"{len(result.pareto)} of {result.num_evaluated} sub-networks that no other beats; {what} on {result.split}, "
+        f"{result.num_examples} examples (* {'best' if result.best else 'nearest'})"
+    )
+    show_table(["sub-network", what, *(_heading(key) for key in kept)], lines, title=title)
+
+
+def _heading(key: str) -> str:
+    name, unit, _ = _COLUMNS[key]
+    return name + {1e6: " M", 1e9: " G"}.get(unit, "")
+
+
+def _cells(row: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    return ["" if row.get(key) is None else f"{row[key] / _COLUMNS[key][1]:.{_COLUMNS[key][2]}f}" for key in keys]
+
+
+def _show_end(result: SearchResult, folder: Path) -> None:
+    """Say what comes next, or that nothing fits."""
+    from dynabert_paddle.searching.result import RESULT_FILE, TABLE_FILE
+
+    wrote = [folder / RESULT_FILE, folder / TABLE_FILE]
+    if result.best is None:
+        raise DynabertError(_too_much(result, folder))
+    if result.finetuned:
+        end = result.finetuned
+        show_next("export", end["output_dir"], "--output_dir", "NEW_DIR", wrote=[*wrote, end["output_dir"]])
+    else:
+        show_next("extract", result.model, result.best["subnet"], "--output_dir", "NEW_DIR", wrote=wrote)
+
+
+def _too_much(result: SearchResult, folder: Path) -> str:
+    row = result.nearest
+    costs = {**row, "latency_ms": row.get("measured_latency_ms", row["latency_ms"])}
+    misses = [
+        f"{name} {costs[name]:,.4g} where {limit:,.4g} is allowed ({costs[name] / limit - 1:.1%} more)"
+        for name, limit in result.budget.items()
+        if costs[name] > limit
+    ]
+    return (
+        f"no sub-network is within the budget; the nearest, {row['subnet']}, has {' and '.join(misses)}: allow more; "
+        f"what was found is in {folder}"
+    )
+
+
+COMMANDS = (search,)

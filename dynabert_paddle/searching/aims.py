@@ -1,0 +1,75 @@
+"""What a search is for: the costs that count, where they hold, and their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dynabert_paddle.config import SearchConfig
+from dynabert_paddle.errors import UsageError, did_you_mean
+from dynabert_paddle.searching.cost import COSTS, Budget
+from dynabert_paddle.searching.latency import LatencySetting
+
+
+@dataclass(frozen=True)
+class Aims:
+    """What a search is for.
+
+    Args:
+        setting: for which latencies and MACs hold.
+        budget: limits of costs.
+        goals: names of the costs that are traded against the score.
+    """
+
+    setting: LatencySetting
+    budget: Budget
+    goals: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: SearchConfig) -> Aims:
+        """Read a search's settings.
+
+        Args:
+            config: the settings.
+
+        Returns:
+            The aims; without goals those that the budget limits, else MACs.
+
+        Raises:
+            UsageError: an unknown goal, or a setting that there is not.
+        """
+        budget = Budget.from_flags(
+            max_latency_ms=config.max_latency_ms,
+            max_params=config.max_params,
+            max_macs=config.max_macs,
+            max_size_mb=config.max_size_mb,
+        )
+        setting = LatencySetting(
+            batch_size=config.batch_size,
+            seq_length=config.seq_length,
+            device=config.device,
+            num_threads=config.num_threads,
+            precision=config.precision,
+        )
+        goals = tuple(budget.limits) if config.goals is None else config.goals
+        _check_goals(goals)
+        return cls(setting, budget, goals or ("macs",))
+
+    @property
+    def need_latency(self) -> bool:
+        """Whether latencies are needed."""
+        return "latency_ms" in self.goals or "latency_ms" in self.budget.limits
+
+    def lasting(self) -> dict[str, Any]:
+        """What cannot change between an interrupted search and the one that goes on, in JSON's types."""
+        setting = asdict(self.setting) if "latency_ms" in self.goals else {"seq_length": self.setting.seq_length}
+        return {"goals": list(self.goals), **setting}
+
+
+def _check_goals(goals: Iterable[str]) -> None:
+    for goal in goals:
+        if goal not in COSTS:
+            raise UsageError(f"--goals takes {', '.join(COSTS)}, not '{goal}'.{did_you_mean(goal, COSTS)}")
+    if len(set(goals)) < len(tuple(goals)):
+        raise UsageError(f"--goals names each cost once, not '{' '.join(goals)}'")

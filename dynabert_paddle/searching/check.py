@@ -1,0 +1,39 @@
+"""What a search refuses before it begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dynabert_paddle.errors import UsageError
+from dynabert_paddle.folder import Metadata
+
+
+def check_searchable(metadata: Metadata, source: str | Path, *, force: bool) -> None:
+    """Refuse a model whose sub-networks were not trained.
+
+    Args:
+        metadata: of the model.
+        source: where the model comes from.
+        force: allow a supernet of which width or depth was not trained.
+
+    Raises:
+        UsageError: an extracted model, or one that lacks a stage; the message names it.
+    """
+    if metadata.subnet:
+        raise UsageError(
+            f"{source} is the sub-network {metadata.subnet['name']} alone, and has none to choose from: "
+            f"search the supernet that it was extracted from"
+        )
+    width, depth = (set(metadata.space.get(key, (1.0,))) != {1.0} for key in ("width_mults", "depth_mults"))
+    if force or not metadata.stage or (width and depth):
+        return
+    if width:
+        missing, command = "depths", f"dynabert train_depth {source} --output_dir NEW_DIR"
+    elif metadata.importance:
+        missing, command = "widths", f"dynabert train_width {source} --output_dir NEW_DIR"
+    else:
+        missing, command = "widths", f"dynabert rewire {source} --output_dir NEW_DIR', then 'dynabert train_width"
+    raise UsageError(
+        f"{source}: stage {metadata.stage} has trained no smaller {missing}: run '{command}', or pass --force to "
+        f"search all the same"
+    )

@@ -1,0 +1,80 @@
+"""What a search has found, and the files that hold it."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dynabert_paddle.folder import write_json
+
+FORMAT_VERSION = 1
+RESULT_FILE = "search.json"
+TABLE_FILE = "pareto.csv"
+
+# A sub-network's name, score and costs.
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search has found; `search.json` holds the same.
+
+    Args:
+        model: the supernet's folder.
+        weights: hash of the supernet's weights.
+        task: name of the task.
+        metric: what the scores are of.
+        score: metric or agreement, see `SearchConfig`.
+        split: holdout or dev.
+        num_examples: how many the scores are from.
+        setting: for which the latencies and the MACs hold.
+        goals: names of the costs that were traded against the score.
+        budget: limits by the names of costs.
+        num_evaluated: how many sub-networks were tried.
+        full: the whole model; a row has `subnet`, `score`, and the costs.
+        grid: the cells of the paper's grid that were trained.
+        pareto: the sub-networks that no other beats, in ascending cost.
+        best: the best within the budget; None where nothing is.
+        nearest: the one that misses the budget by the least; None where there is a best one.
+        finetuned: folder of the best one after its own training, the steps, and its score before and after.
+    """
+
+    model: str
+    weights: str
+    task: str
+    metric: str
+    score: str
+    split: str
+    num_examples: int
+    setting: Mapping[str, Any]
+    goals: tuple[str, ...]
+    budget: Mapping[str, float]
+    num_evaluated: int
+    full: Row
+    grid: Sequence[Row]
+    pareto: Sequence[Row]
+    best: Row | None
+    nearest: Row | None
+    finetuned: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result in types that JSON knows."""
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
+
+    def save(self, folder: Path) -> None:
+        """Write `search.json`, and `pareto.csv` beside it.
+
+        Args:
+            folder: an existing folder.
+        """
+        partial = folder / f".{TABLE_FILE}.partial"
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in self.pareto for key in row)))
+            table.writeheader()
+            table.writerows(self.pareto)
+        os.replace(partial, folder / TABLE_FILE)
+        write_json(folder / RESULT_FILE, self.to_dict())

@@ -1,0 +1,209 @@
+"""The search: from a trained supernet to its best sub-networks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dynabert_paddle.backbone import to_arrays
+from dynabert_paddle.config import SearchConfig, TaskConfig
+from dynabert_paddle.config_file import resolve_config
+from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.errors import Interrupted, UsageError
+from dynabert_paddle.folder import check_absent, check_model_folder, make_folder, remove_unused
+from dynabert_paddle.searching.aims import Aims
+from dynabert_paddle.searching.check import check_searchable
+from dynabert_paddle.searching.choose import choose_best
+from dynabert_paddle.searching.cost import CostModel
+from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
+from dynabert_paddle.searching.finetune import finetune_subnet
+from dynabert_paddle.searching.guide import first_genomes
+from dynabert_paddle.searching.latency import latency_table, measure_latency
+from dynabert_paddle.searching.pareto import pareto_rows
+from dynabert_paddle.searching.progress import show_progress
+from dynabert_paddle.searching.ranks import Ranks, num_processes
+from dynabert_paddle.searching.result import Row, SearchResult
+from dynabert_paddle.searching.scoring import Scorer, make_scorer
+from dynabert_paddle.searching.space import GenomeSpace
+from dynabert_paddle.searching.split import choose_examples
+from dynabert_paddle.searching.study import open_study
+from dynabert_paddle.subnet import Subnet
+from dynabert_paddle.supernet.supernet import Supernet, load_model
+from dynabert_paddle.training.evaluate import trained_space
+from dynabert_paddle.training.run import check_trained, load_task_config
+from dynabert_paddle.training.split import digest, tokenize_examples
+
+
+def search(
+    model: Supernet | str | Path,
+    task: Task | None = None,
+    *,
+    output_dir: str | Path | None = None,
+    config: SearchConfig | None = None,
+    force: bool = False,
+    overwrite: bool = False,
+) -> SearchResult:
+    """Search a supernet for sub-networks of high scores and low costs; an interrupted search goes on.
+
+    Args:
+        model: a trained supernet, or its folder.
+        task: its task; by default the one that it was trained for.
+        output_dir: gets `study.db`, `search.json` and `pareto.csv`; by default the folder `search` in the supernet's.
+        config: what to search for, and how.
+        force: search a supernet of which width or depth was not trained, too.
+        overwrite: begin anew.
+
+    Returns:
+        The sub-networks that no other beats, and the best within the budget.
+
+    Raises:
+        DynabertError: with the reason in one line.
+    """
+    config = resolve_config(SearchConfig, asdict(config or SearchConfig()))
+    aims = Aims.of(config)
+    if config.finetune_steps and num_processes() > 1:
+        raise UsageError("--finetune_steps is for a single process: start it without paddle.distributed.launch")
+    folder = _output_folder(model, output_dir)
+    supernet, source = _load(model)
+    check_searchable(supernet.metadata, source, force=force)
+    task = task or load_task_config(TaskConfig(**supernet.metadata.task))
+    check_trained(supernet, task, source)
+    examples = choose_examples(task, supernet.metadata, score_on=config.score_on, size=config.holdout_size)
+    scorer = make_scorer(supernet, tokenize_examples(examples, supernet), task.metrics[0], config)
+    ranks = Ranks.join(scorer)
+    if ranks.rank:
+        return ranks.serve()
+    if overwrite:
+        check_absent(folder, overwrite=True)
+    make_folder(folder)
+    try:
+        result = _Search(model, supernet, task, scorer, ranks, aims, config, folder).run()
+    finally:
+        remove_unused(folder)
+    ranks.finish(result)
+    return result
+
+
+def _output_folder(model: Supernet | str | Path, output_dir: str | Path | None) -> Path:
+    if isinstance(model, Supernet):
+        if not output_dir:
+            raise UsageError("the search of a model that has no folder needs one for its results: pass output_dir")
+        return Path(output_dir)
+    check_model_folder(model)
+    folder, own = Path(output_dir or Path(model) / "search"), Path(model).resolve()
+    if folder.resolve() in (own, *own.parents):
+        raise UsageError(f"{folder} holds the supernet: name another --output_dir")
+    return folder
+
+
+def _load(model: Supernet | str | Path) -> tuple[Supernet, str]:
+    """The model in evaluation mode, and what errors call it."""
+    return (model, "this model") if isinstance(model, Supernet) else (load_model(model), str(model))
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One search, in the process that leads it."""
+
+    model: Supernet | str | Path
+    supernet: Supernet
+    task: Task
+    scorer: Scorer
+    ranks: Ranks
+    aims: Aims
+    config: SearchConfig
+    folder: Path
+
+    def run(self) -> SearchResult:
+        """Search, choose, and write what was found."""
+        space, aims = trained_space(self.supernet), self.aims
+        genomes = GenomeSpace.of(space)
+        table = latency_table(self.supernet, aims.setting) if aims.need_latency else None
+        costs = CostModel(space, aims.setting, table).costs
+        aims.budget.check_units(costs(genomes.decode(genomes.smallest)), costs(space.full))
+        weights = _hash_weights(self.model)
+        found = self._evolve(genomes, costs, weights)
+
+        def row(name: str, score: float) -> Row:
+            return {"subnet": name, "score": score, **costs(space.parse(name))}
+
+        whole = {row["subnet"]: row["score"] for row in found if not row["stopped"]}
+        cells = self._score_cells(space.grid(), whole)
+        rows = [row(name, score) for name, score in {**cells, **whole}.items()]
+        best, nearest = choose_best(rows, aims.budget, aims.goals, lambda names: self._measure(space, names))
+        result = SearchResult(
+            model="" if isinstance(self.model, Supernet) else str(self.model),
+            weights=weights,
+            task=self.task.name,
+            metric=self.task.metrics[0],
+            score=self.config.score,
+            split=self.config.score_on,
+            num_examples=len(self.scorer.features),
+            setting=asdict(aims.setting),
+            goals=aims.goals,
+            budget=aims.budget.limits,
+            num_evaluated=len(found),
+            full=row(space.name(space.full), cells[space.name(space.full)]),
+            grid=[row(name, score) for name, score in cells.items()],
+            pareto=pareto_rows(rows, aims.goals),
+            best=best,
+            nearest=nearest,
+        )
+        result.save(self.folder)
+        if best and self.config.finetune_steps:
+            result = replace(result, finetuned=self._finetune(space.parse(best["subnet"]), best["score"]))
+            result.save(self.folder)
+        return result
+
+    def _evolve(
+        self, genomes: GenomeSpace, costs: Callable[[Subnet], Mapping[str, Any]], weights: str
+    ) -> list[dict[str, Any]]:
+        config, total = self.config, min(self.config.num_evaluations, genomes.count())
+        study = open_study(self.folder, self._settings(weights), goals=self.aims.goals)
+        first = first_genomes(genomes, self.supernet.metadata.importance)
+        evolution = Evolution(genomes, self.aims.goals, costs, first, config.population_size, config.seed)
+        try:
+            with show_progress(total) as report:
+                evolve(study, evolution, self.ranks.score, num_evaluations=total, report=report)
+        except KeyboardInterrupt:
+            done = len(read_rows(study))
+            message = f"search: stopped after {done} of {total} sub-networks; the same command goes on from there"
+            raise Interrupted(message, exit_code=130) from None
+        return read_rows(study)
+
+    def _settings(self, weights: str) -> dict[str, Any]:
+        """What an interrupted search must have in common with this one."""
+        features, config = self.scorer.features, self.config
+        return {
+            "weights": weights,
+            "task": self.task.name,
+            "metric": self.task.metrics[0],
+            **{key: getattr(config, key) for key in ("score", "score_on", "population_size", "seed")},
+            "data": digest((features.input_ids, features.offsets)),
+            **self.aims.lasting(),
+        }
+
+    def _score_cells(self, grid: Mapping[str, Subnet], known: Mapping[str, float]) -> dict[str, float]:
+        """Scores of the grid's cells, of which the search has most already."""
+        missing = [name for name in grid if name not in known]
+        scores = self.ranks.score([grid[name] for name in missing], [float("-inf")] * len(missing))
+        new = {name: score.value for name, score in zip(missing, scores, strict=True)}
+        return {name: known[name] if name in known else new[name] for name in grid}
+
+    def _measure(self, space, names: Sequence[str]) -> dict[str, float]:
+        return measure_latency(self.supernet, {name: space.parse(name) for name in names}, self.aims.setting)
+
+    def _finetune(self, subnet: Subnet, before: float) -> dict[str, Any]:
+        output_dir, steps = self.folder / "best", self.config.finetune_steps
+        small = finetune_subnet(self.supernet, subnet, self.task, steps=steps, output_dir=output_dir)
+        (after,) = replace(self.scorer, supernet=small)([small.full], [float("-inf")])
+        return {"output_dir": str(output_dir), "steps": steps, "before": before, "after": after.value}
+
+
+def _hash_weights(model: Supernet | str | Path) -> str:
+    if isinstance(model, Supernet):
+        return digest(to_arrays(model.model).values())
+    return hashlib.sha256((Path(model) / "model.safetensors").read_bytes()).hexdigest()[:16]

@@ -1,0 +1,113 @@
+#!/usr/bin/env python
+"""What guidance is worth: NSGA-II against random search and the grid, on the same scores, at equal evaluations.
+
+Every method may look at so many sub-networks, and is judged by the area that its scores and MACs dominate
+(hypervolume): score against MACs as a share of the full model's, from the reference point of score 0 at the full
+model's MACs, so that 1 is a perfect score for nothing. `grid` has the paper's cells alone, `uniform` all sub-networks
+that have as many heads, and the same share of neurons, in every layer, as far as the evaluations go, evenly spread.
+
+    python scripts/bench_search.py out/quickstart/depth
+    python scripts/bench_search.py out/quickstart/depth --seeds 3 --evaluations 100 --num_examples 200
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import Annotated
+
+import typer
+
+from dynabert_paddle import runtime
+
+
+def main(
+    model_dir: Annotated[str, typer.Argument(metavar="[DIR]", help="A trained supernet's folder.")] = (
+        "out/quickstart/depth"
+    ),
+    seeds: Annotated[int, typer.Option("--seeds", min=2)] = 5,
+    evaluations: Annotated[int, typer.Option("--evaluations", min=1)] = 200,
+    num_examples: Annotated[int | None, typer.Option("--num_examples", help="Held-out examples to score on.")] = None,
+) -> None:
+    """Print the mean and the spread of each method's hypervolume over seeds."""
+    runtime.import_paddle()
+    import numpy as np
+    import optuna
+
+    from dynabert_paddle.config import SearchConfig, TaskConfig
+    from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
+    from dynabert_paddle.searching.guide import first_genomes
+    from dynabert_paddle.searching.pareto import hypervolume
+    from dynabert_paddle.searching.scoring import Score, Scorer
+    from dynabert_paddle.searching.space import GenomeSpace
+    from dynabert_paddle.searching.split import choose_examples
+    from dynabert_paddle.subnet import Subnet
+    from dynabert_paddle.supernet.supernet import load_model
+    from dynabert_paddle.training.evaluate import trained_space
+    from dynabert_paddle.training.run import load_task_config
+    from dynabert_paddle.training.split import tokenize_examples
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    supernet = load_model(model_dir)
+    task = load_task_config(TaskConfig(**supernet.metadata.task))
+    examples = choose_examples(task, supernet.metadata, score_on="holdout", size=num_examples)
+    features, metric = tokenize_examples(examples, supernet), task.metrics[0]
+    space = trained_space(supernet)
+    genomes = GenomeSpace.of(space)
+    scorer = Scorer(supernet, features, metric, batch_size=64, seed=0)
+    known: dict[Subnet, Score] = {}
+
+    def score(subnets: Sequence[Subnet], to_beat: Sequence[float] = ()) -> list[Score]:
+        """Each sub-network is scored once for all methods and seeds, and on all examples."""
+        new = list(dict.fromkeys(subnet for subnet in subnets if subnet not in known))
+        known.update(zip(new, scorer(new, [-np.inf] * len(new)), strict=True))
+        return [known[subnet] for subnet in subnets]
+
+    def macs(subnet: Subnet) -> float:
+        return space.num_macs(subnet) / space.num_macs(space.full)
+
+    def area(subnets: Sequence[Subnet]) -> float:
+        points = [(scored.value, macs(subnet)) for scored, subnet in zip(score(subnets), subnets, strict=True)]
+        return hypervolume(points, reference=(0.0, 1.0))
+
+    def nsga2(seed: int) -> list[Subnet]:
+        study = optuna.create_study(directions=["maximize", "minimize"])
+        evolution = Evolution(
+            genomes,
+            ("macs",),
+            lambda subnet: {"macs": macs(subnet)},
+            first_genomes(genomes, supernet.metadata.importance),
+            SearchConfig.population_size,
+            seed,
+        )
+        evolve(study, evolution, score, num_evaluations=evaluations)
+        return [space.parse(row["subnet"]) for row in read_rows(study)]
+
+    def random(seed: int) -> list[Subnet]:
+        chance = np.random.default_rng(seed)
+        return [genomes.decode(genomes.random(chance)) for _ in range(evaluations)]
+
+    grid = list(space.grid().values())[:evaluations]
+    uniform = [
+        space.subnet(width_mult=heads / min(space.heads), depth_mult=layers / space.num_layers)
+        for layers in range(1, space.num_layers + 1)
+        for heads in range(1, min(space.heads) + 1)
+    ]
+    uniform = [uniform[i] for i in np.unique(np.linspace(0, len(uniform) - 1, evaluations).round().astype(int))]
+    start = time.perf_counter()
+    columns = {
+        "nsga2": [area(nsga2(seed)) for seed in range(seeds)],
+        "random": [area(random(seed)) for seed in range(seeds)],
+        f"uniform ({len(uniform)})": [area(uniform)],
+        f"grid ({len(grid)})": [area(grid)],
+    }
+    print(f"{model_dir}: {metric} of {len(features)} examples, {evaluations} evaluations, {seeds} seeds")
+    print(f"{'method':<16}{'hypervolume':>12}{'spread':>10}")
+    for name, areas in columns.items():
+        print(f"{name:<16}{mean(areas):>12.4f}{stdev(areas) if len(areas) > 1 else 0.0:>10.4f}")
+    print(f"{len(known)} different sub-networks scored in {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    typer.run(main)

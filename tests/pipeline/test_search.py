@@ -1,0 +1,278 @@
+"""`dynabert search` as a user meets it: on a small trained supernet, interrupted, in several processes, misused."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import optuna
+import pytest
+from test_cli import run_command
+
+import dynabert_paddle as db
+from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.folder import read_metadata
+from dynabert_paddle.searching.split import choose_examples
+from dynabert_paddle.training.evaluate import evaluate_subnets
+from dynabert_paddle.training.split import hold_out, tokenize_examples
+
+SMALL = ("--num_evaluations", "18", "--population_size", "6", "--seq_length", "16")
+
+
+@pytest.fixture
+def dynabert(capsys):
+    return lambda *words: run_command(capsys, *words)
+
+
+@pytest.fixture(scope="module")
+def stages(tiny_folder, tiny_data, tmp_path_factory):
+    """The folders of a short run of all stages."""
+    folder = tmp_path_factory.mktemp("search")
+    overrides = ["train.max_steps=20", "train.learning_rate=2e-3", "train.per_device_train_batch_size=16"]
+    flags = {
+        "model_name_or_path": str(tiny_folder),
+        "output_dir": str(folder),
+        "task.data_dir": str(tiny_data),
+        "task.max_seq_length": 16,
+    }
+    db.run(db.load_config(None, overrides, flags))
+    return folder
+
+
+@pytest.fixture
+def supernet(stages, tmp_path):
+    """A copy of the supernet's folder, without results of other tests."""
+    return shutil.copytree(stages / "depth", tmp_path / "supernet", ignore=shutil.ignore_patterns("search"))
+
+
+@pytest.fixture(scope="module")
+def searched(stages, tmp_path_factory):
+    """A finished search, and what Python returned."""
+    folder = tmp_path_factory.mktemp("searched") / "search"
+    config = db.SearchConfig(num_evaluations=18, population_size=6, seq_length=16, max_macs=6e5)
+    return folder, db.search(stages / "depth", output_dir=folder, config=config)
+
+
+def read_names(folder):
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{folder / 'study.db'}")
+    return [trial.user_attrs["subnet"] for trial in study.get_trials() if trial.state.name == "COMPLETE"]
+
+
+def test_scores_are_of_the_rows_that_training_held_out(searched, stages):
+    _, result = searched
+    supernet = db.load_model(stages / "depth")
+    task = db.load_task(**{key: v for key, v in supernet.metadata.task.items() if key != "max_seq_length"})
+    _, held_out = hold_out(task.train, 500, seed=42)
+    features = tokenize_examples(task.train.select(held_out), supernet)
+    assert (result.split, result.num_examples) == ("holdout", len(held_out))
+    space = supernet.search_space()
+    rows = [result.full, *result.grid, *result.pareto]
+    subnets = {row["subnet"]: space.parse(row["subnet"]) for row in rows}
+    scores = evaluate_subnets(supernet, features, subnets, metrics=["accuracy"])
+    for row in rows:
+        subnet = subnets[row["subnet"]]
+        assert row["score"] == scores[row["subnet"]]["accuracy"]
+        assert row["params"] == space.num_params(subnet)
+        assert row["size_mb"] == pytest.approx(4 * row["params"] / 1e6)
+        assert row["macs"] == space.num_macs(subnet, seq_length=16)
+        assert row["latency_ms"] is None
+    assert [row["subnet"] for row in result.grid] == list(space.grid())
+    assert result.full == result.grid[0]
+
+
+def test_the_best_is_the_highest_score_that_fits_and_of_equal_ones_the_cheapest(searched):
+    _, result = searched
+    fitting = [row for row in result.pareto if row["macs"] <= 6e5]
+    assert result.best == max(fitting, key=lambda row: row["score"])
+    assert result.nearest is None
+    assert (result.goals, result.budget, result.num_evaluated) == (("macs",), {"macs": 6e5}, 18)
+
+
+def test_the_files_hold_what_python_returns(searched):
+    folder, result = searched
+    assert json.loads((folder / "search.json").read_text()) == json.loads(json.dumps(result.to_dict()))
+    with (folder / "pareto.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["subnet"] for line in lines] == [row["subnet"] for row in result.pareto]
+    assert [float(line["score"]) for line in lines] == [row["score"] for row in result.pareto]
+    assert [int(line["macs"]) for line in lines] == [row["macs"] for row in result.pareto]
+    assert len(set(read_names(folder))) == 18
+
+
+def test_the_command_prints_a_table_and_what_comes_next(dynabert, supernet):
+    done = dynabert("search", supernet, *SMALL, "--max_params", "990000", "--score_on", "dev")
+    assert done.code == 0, done.err
+    result = json.loads((supernet / "search" / "search.json").read_text())
+    assert (result["split"], result["num_examples"], result["goals"]) == ("dev", 42, ["params"])
+    assert all(row["subnet"] in done.out for row in result["pareto"])
+    assert f"{result['best']['subnet']} *" in done.out
+    lines = done.err.splitlines()
+    assert lines[-1] == f"next: dynabert extract {supernet} {result['best']['subnet']} --output_dir NEW_DIR"
+    assert f"wrote {supernet / 'search' / 'search.json'}" in lines
+    again = dynabert("search", supernet, *SMALL, "--max_params", "990000", "--score_on", "dev", "--json")
+    assert json.loads(again.out) == result
+    assert dynabert(*lines[-1].split()[2:-1], supernet.parent / "small").code == 0
+
+
+def test_where_nothing_fits_the_nearest_is_told(dynabert, supernet):
+    done = dynabert("search", supernet, *SMALL, "--max_macs", "30000", "--json")
+    assert done.code == 1
+    result = json.loads(done.out)
+    assert result == json.loads((supernet / "search" / "search.json").read_text())
+    # One head of 8 and 12 neurons: 16 * (4 * 32 * 8 + 2 * 32 * 12) + 2 * 16 * 16 * 8
+    assert (result["best"], result["nearest"]["subnet"], result["nearest"]["macs"]) == (None, "l0h1f12", 32768)
+
+
+def test_an_agreement_with_itself_is_perfect(dynabert, supernet):
+    done = dynabert("search", supernet, *SMALL, "--score", "agreement", "--holdout_size", "10", "--json")
+    result = json.loads(done.out)
+    assert (result["score"], result["full"]["score"], result["num_examples"]) == ("agreement", 1.0, 10)
+
+
+def test_the_winner_can_be_trained_on(dynabert, supernet):
+    done = dynabert("search", supernet, *SMALL, "--max_macs", "1e6", "--finetune_steps", "3")
+    assert done.code == 0, done.err
+    result = json.loads((supernet / "search" / "search.json").read_text())
+    best = supernet / "search" / "best"
+    assert result["finetuned"]["output_dir"] == str(best)
+    assert result["finetuned"]["before"] == result["best"]["score"]
+    assert read_metadata(best).subnet == {"name": result["best"]["subnet"]}
+    assert json.loads(dynabert("evaluate", best, "--json").out)["rows"][0]["params"] == result["best"]["params"]
+    refused = dynabert("search", best)
+    assert refused.code == 2
+    assert f"is the sub-network {result['best']['subnet']} alone" in refused.err
+
+
+def start(*words, **options):
+    words = [sys.executable, "-m", "dynabert_paddle", "search", *map(str, words)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_a_killed_search_goes_on_with_the_same_command(supernet, searched, dynabert):
+    words = (supernet, *SMALL, "--max_macs", "6e5", "--json")
+    process = start(*words)
+    path, end = supernet / "search" / "study.db", time.monotonic() + 90
+    while process.poll() is None and time.monotonic() < end:
+        if path.exists() and path.stat().st_size and "search 6/18" in process.stderr.readline():
+            process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    before = read_names(supernet / "search")
+    assert 6 <= len(before) < 18
+    done = dynabert("search", *words)
+    assert done.code == 0, done.err
+    assert read_names(supernet / "search") == read_names(searched[0])
+    result = json.loads(done.out)
+    assert result["pareto"] == json.loads(json.dumps(searched[1].pareto))
+
+
+def test_several_processes_find_what_one_does(supernet, searched):
+    launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir"]
+    script = supernet.parent / "search.py"
+    script.write_text("from dynabert_paddle.cli.main import main\nmain()\n")
+    words = [*launch, supernet.parent / "log", script, "search", supernet, *SMALL, "--max_macs", "6e5"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, timeout=200)
+    logs = {path.name: path.read_text() for path in (supernet.parent / "log").glob("workerlog.*")}
+    assert done.returncode == 0, logs
+    assert read_names(supernet / "search") == read_names(searched[0])
+    result = json.loads((supernet / "search" / "search.json").read_text())
+    assert result["pareto"] == json.loads(json.dumps(searched[1].pareto))
+    assert "next: dynabert extract" in logs["workerlog.0"]
+    assert "next:" not in logs["workerlog.1"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "command"),
+    [("finetune", "dynabert rewire"), ("rewire", "dynabert train_width"), ("width", "dynabert train_depth")],
+)
+def test_a_stage_that_is_missing_is_named(dynabert, stages, stage, command):
+    done = dynabert("search", stages / stage)
+    assert done.code == 2
+    assert f"run '{command} {stages / stage} --output_dir NEW_DIR'" in done.err
+    assert "--force" in done.err
+    assert not (stages / stage / "search").exists()
+
+
+def test_force_searches_all_the_same(stages, tmp_path):
+    config = db.SearchConfig(num_evaluations=6, population_size=3)
+    result = db.search(stages / "finetune", output_dir=tmp_path / "out", config=config, force=True)
+    assert result.num_evaluated == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--goals", "mac"], "--goals takes latency_ms, params, macs, size_mb, not 'mac'. Did you mean 'macs'?"),
+        (["--goals", "macs macs"], "--goals names each cost once"),
+        (["--max_params", "-5"], "max_params is more than 0, not -5"),
+        (["--max_params", "1"], "1e6 is meant, from a number in millions?"),
+        (["--holdout_size", "15"], "--holdout_size 15 is more than the 14 examples"),
+        (["--population_size", "1"], "population_size is at least 2, not 1"),
+        (["--score", "f1"], "'f1'"),
+    ],
+)
+def test_bad_words_are_refused_in_one_line(dynabert, supernet, words, message):
+    done = dynabert("search", supernet, *words)
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.splitlines()[-1].startswith("error: ")
+    assert not (supernet / "search").exists()
+
+
+def test_a_finished_search_is_not_mixed_with_another(searched, stages):
+    folder, _ = searched
+    config = db.SearchConfig(num_evaluations=18, population_size=6, seq_length=16, seed=7)
+    with pytest.raises(UsageError, match="holds a search with seed = 42, this one has 7"):
+        db.search(stages / "depth", output_dir=folder, config=config)
+
+
+def test_other_weights_are_another_search(supernet, dynabert):
+    assert dynabert("search", supernet, "--num_evaluations", "3").code == 0
+    model = db.load_model(supernet)
+    for parameter in model.model.classifier.parameters():
+        parameter.set_value(parameter * 2)
+    model.save_pretrained(supernet)
+    done = dynabert("search", supernet, "--num_evaluations", "3")
+    assert done.code == 2
+    assert "holds a search with weights = " in done.err
+    assert dynabert("search", supernet, "--num_evaluations", "3", "--overwrite_output_dir").code == 0
+
+
+def test_a_damaged_database_is_replaced_on_demand(supernet, dynabert):
+    (supernet / "search").mkdir()
+    (supernet / "search" / "study.db").write_bytes(b"not a database" * 200)
+    done = dynabert("search", supernet, "--num_evaluations", "3")
+    assert done.code == 1
+    assert "study.db: damaged" in done.err
+
+
+def test_the_supernets_own_folder_is_not_the_results(supernet, dynabert):
+    done = dynabert("search", supernet, "--output_dir", supernet, "--overwrite_output_dir")
+    assert done.code == 2
+    assert "holds the supernet" in done.err
+    assert (supernet / "model.safetensors").exists()
+
+
+def test_examples_that_a_stage_has_seen_are_not_scored_on(stages):
+    metadata = read_metadata(stages / "depth")
+    task = db.load_task(**{key: value for key, value in metadata.task.items() if key != "max_seq_length"})
+    settings = metadata.provenance["settings"]
+    on_dev = metadata.replace(provenance={**metadata.provenance, "settings": {**settings, "select_on": "dev"}})
+    with pytest.raises(UsageError, match="training held no example out .* --score_on dev"):
+        choose_examples(task, on_dev, score_on="holdout", size=None)
+    other = metadata.replace(provenance={**metadata.provenance, "settings": {**settings, "seed": 5}})
+    some = choose_examples(task, other, score_on="holdout", size=None)
+    held = [set(task.train.select(hold_out(task.train, 500, seed=seed)[1]).texts) for seed in (42, 5)]
+    assert set(some.texts) == held[0] & held[1]
+    assert len(choose_examples(task, on_dev, score_on="dev", size=7)) == 7
+
+
+def test_a_model_without_a_folder_needs_one_for_its_results(stages, tmp_path):
+    model = db.load_model(stages / "depth")
+    with pytest.raises(DynabertError, match="pass output_dir"):
+        db.search(model)
+    config = db.SearchConfig(num_evaluations=2, population_size=2)
+    assert db.search(model, output_dir=tmp_path / "out", config=config).num_evaluated == 2

@@ -1,0 +1,70 @@
+"""The best for a budget, the nearest where nothing fits, and what a measurement changes."""
+
+import pytest
+
+from dynabert_paddle.searching.choose import choose_best
+from dynabert_paddle.searching.cost import Budget
+
+ROWS = [
+    {"subnet": "a", "score": 0.9, "macs": 90, "params": 10, "latency_ms": 9.0},
+    {"subnet": "b", "score": 0.8, "macs": 50, "params": 9, "latency_ms": 5.0},
+    {"subnet": "c", "score": 0.8, "macs": 40, "params": 9, "latency_ms": 4.0},
+    {"subnet": "d", "score": 0.5, "macs": 10, "params": 8, "latency_ms": 1.0},
+]
+
+
+def not_measured(names):
+    raise AssertionError("nothing limits the time")
+
+
+@pytest.mark.parametrize(
+    ("limits", "best"), [({}, "a"), ({"macs": 60}, "c"), ({"macs": 90, "params": 8}, "d"), ({"params": 10}, "a")]
+)
+def test_the_best_fits_and_of_equal_scores_the_cheaper(limits, best):
+    assert choose_best(ROWS, Budget(limits), ["macs"], not_measured) == (
+        next(r for r in ROWS if r["subnet"] == best),
+        None,
+    )
+
+
+def test_where_nothing_fits_the_nearest_misses_by_the_smallest_share():
+    best, nearest = choose_best(ROWS, Budget({"macs": 9, "params": 4}), ["macs"], not_measured)
+    assert best is None
+    assert nearest["subnet"] == "d"  # 2 times the parameters; the others miss the MACs by far more
+
+
+def test_a_measured_latency_may_exceed_the_budget_by_five_percent():
+    best, nearest = choose_best(ROWS, Budget({"latency_ms": 5}), ["macs"], lambda names: dict.fromkeys(names, 5.25))
+    assert (best["subnet"], best["measured_latency_ms"], nearest) == ("c", 5.25, None)
+
+
+def test_what_is_too_slow_when_measured_makes_way_for_the_next():
+    measured = {"b": 6.0, "c": 6.0, "d": 1.2}
+    best, _ = choose_best(ROWS, Budget({"latency_ms": 5}), ["macs"], lambda names: {n: measured[n] for n in names})
+    assert (best["subnet"], best["measured_latency_ms"]) == ("d", 1.2)
+
+
+def test_after_a_round_only_those_are_measured_that_can_be_fast_enough():
+    rows = [{"subnet": str(i), "score": 1 - i / 100, "macs": 100 - i, "latency_ms": 10.0 - i / 10} for i in range(60)]
+    asked = []
+
+    def measure(names):
+        asked.append(list(names))
+        return {name: 2 * (10.0 - int(name) / 10) for name in names}
+
+    best, _ = choose_best(rows, Budget({"latency_ms": 10}), ["macs"], measure)
+    # Twice as slow as estimated: what is estimated at 5 ms or less is left.
+    assert asked == [["0", "1", "2", "3"], ["50", "51", "52", "53"]]
+    assert (best["subnet"], best["measured_latency_ms"]) == ("50", 10.0)
+
+
+def test_the_tries_are_bounded():
+    rows = [{"subnet": str(i), "score": 1.0, "macs": i, "latency_ms": 1.0} for i in range(60)]
+    asked, slow = [], iter(range(1000))
+
+    def measure(names):
+        asked.extend(names)
+        return {name: 1.06 + next(slow) / 1e6 for name in names}
+
+    best, nearest = choose_best(rows, Budget({"latency_ms": 1}), ["macs"], measure)
+    assert (best, nearest["subnet"], len(asked)) == (None, "0", 4)

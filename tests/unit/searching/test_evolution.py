@@ -1,0 +1,180 @@
+"""A study's generations: no sub-network twice, the same ones after an interruption, and better ones with time."""
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
+from dynabert_paddle.searching.guide import first_genomes
+from dynabert_paddle.searching.pareto import hypervolume, pareto_rows
+from dynabert_paddle.searching.scoring import Score
+from dynabert_paddle.searching.space import GenomeSpace
+from dynabert_paddle.searching.study import STUDY_FILE, open_study
+from dynabert_paddle.subnet import SearchSpace
+
+SPACE = SearchSpace(heads=(4,) * 3, neurons=(256,) * 3, hidden_size=32, head_dim=8)
+GENOMES = GenomeSpace.of(SPACE)
+GOALS = ("macs", "params")
+
+
+def costs(subnet):
+    return {"macs": SPACE.num_macs(subnet), "params": SPACE.num_params(subnet)}
+
+
+def quality(subnet):
+    """Made up: later layers are worth more, and each further head and neuron is worth less."""
+    worth = sum((layer + 1) * (heads**0.5 + neurons**0.3) for layer, heads, neurons in subnet.parts)
+    return worth / sum((layer + 1) * (4**0.5 + 256**0.3) for layer in range(3))
+
+
+def score(subnets, to_beat):
+    return [Score(quality(subnet), stopped=False) for subnet in subnets]
+
+
+def settle(space=GENOMES, *, seed=0, population_size=6, first=None):
+    return Evolution(space, GOALS, costs, first_genomes(space, {}) if first is None else first, population_size, seed)
+
+
+class Killed(BaseException):
+    """What ends a process, no matter where it is."""
+
+
+def names(study):
+    return [row["subnet"] for row in read_rows(study)]
+
+
+def run(folder, count, evaluate=score, **options):
+    study = open_study(folder, {"seed": 0}, goals=GOALS)
+    evolve(study, settle(**options), evaluate, num_evaluations=count)
+    return study
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("whole"), 20)
+
+
+def test_no_sub_network_is_tried_twice(whole):
+    assert len(set(names(whole))) == len(names(whole)) == 20
+
+
+def test_the_dashboard_shows_names_and_costs(whole):
+    trial = whole.trials[10]
+    subnet = SPACE.parse(trial.user_attrs["subnet"])
+    assert trial.user_attrs == {
+        "subnet": SPACE.name(subnet),
+        "score": quality(subnet),
+        **costs(subnet),
+        "stopped": False,
+    }
+    assert trial.values == [quality(subnet), *costs(subnet).values()]
+    assert whole.metric_names == ["score", *GOALS]
+    assert [direction.name for direction in whole.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+
+
+@pytest.mark.parametrize("asked", [3, 9])
+def test_a_killed_search_goes_on_as_if_it_had_not_been(whole, tmp_path, asked, monkeypatch):
+    """Killed while it asks for a trial, so that a part of a generation is under way."""
+    ask, count = optuna.Study.ask, iter(range(1000))
+
+    def ask_or_die(study, *args):
+        if next(count) == asked:
+            raise Killed
+        return ask(study, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "ask", ask_or_die)
+        with pytest.raises(Killed):
+            run(tmp_path, 20)
+    study = run(tmp_path, 20)
+    assert names(study) == names(whole)
+    assert len(study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))) == 0
+
+
+@pytest.mark.parametrize("told", [4])
+def test_a_search_killed_between_two_results_repeats_none(whole, tmp_path, told, monkeypatch):
+    tell, count = optuna.Study.tell, iter(range(1000))
+
+    def tell_or_die(study, *args, **options):
+        if next(count) == told:
+            raise Killed
+        return tell(study, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "tell", tell_or_die)
+        with pytest.raises(Killed):
+            run(tmp_path, 20)
+    scored = []
+
+    def record(subnets, to_beat):
+        scored.extend(map(SPACE.name, subnets))
+        return score(subnets, to_beat)
+
+    assert names(run(tmp_path, 20, record)) == names(whole)
+    assert scored == names(whole)[told:]
+
+
+def test_more_evaluations_go_on_from_the_finished_ones(whole, tmp_path):
+    run(tmp_path, 8)
+    assert names(run(tmp_path, 20)) == names(whole)
+
+
+def test_another_seed_is_another_search(whole, tmp_path):
+    assert set(names(run(tmp_path, 20, seed=1))) != set(names(whole))
+
+
+def test_a_small_space_is_tried_whole():
+    space = SearchSpace(heads=(2,), neurons=(96,), hidden_size=8, head_dim=4, width_mults=(1.0,), depth_mults=(1.0,))
+    genomes = GenomeSpace.of(space)
+    study = optuna.create_study(directions=["maximize", "minimize", "minimize"])
+    evolve(study, settle(genomes, population_size=4), score, num_evaluations=100)
+    assert len(set(names(study))) == genomes.count() == 2 * 3
+
+
+def test_what_must_be_beaten_are_whole_results_of_earlier_generations_that_cost_no_more():
+    seen = []
+
+    def evaluate(subnets, to_beat):
+        seen.append(dict(zip(subnets, to_beat, strict=True)))
+        return [Score(quality(subnet), stopped=len(seen) == 2) for subnet in subnets]
+
+    study = optuna.create_study(directions=["maximize", "minimize", "minimize"])
+    evolve(study, settle(population_size=8), evaluate, num_evaluations=24)
+    assert set(seen[0].values()) == {float("-inf")}
+    for generation in seen[1:]:
+        for subnet, limit in generation.items():
+            mine = costs(subnet)
+            cheaper = [quality(other) for other in seen[0] if all(costs(other)[goal] <= mine[goal] for goal in GOALS)]
+            assert limit == max(cheaper, default=float("-inf"))
+
+
+def test_the_search_learns():
+    """On the made-up scores it covers more than its own first generation continued at random does."""
+
+    def area(rows):
+        front = pareto_rows(rows, ("macs",))
+        return hypervolume([(row["score"], row["macs"]) for row in front], reference=(0, SPACE.num_macs(SPACE.full)))
+
+    for seed in range(3):
+        learnt, random = (optuna.create_study(directions=["maximize", "minimize", "minimize"]) for _ in range(2))
+        evolve(learnt, settle(seed=seed, population_size=20), score, num_evaluations=200)
+        evolve(random, settle(seed=seed, population_size=200), score, num_evaluations=200)
+        assert area(read_rows(learnt)) > area(read_rows(random))
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"no database" * 100, lambda data: data[: len(data) // 2]])
+def test_a_damaged_database_is_told_in_one_line(tmp_path, damage):
+    run(tmp_path, 5)
+    path = tmp_path / STUDY_FILE
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DynabertError, match="study.db: damaged, or no search's database: pass --overwrite_output_dir"):
+        open_study(tmp_path, {"seed": 0}, goals=GOALS)
+
+
+def test_another_searchs_database_is_refused_with_what_differs(tmp_path):
+    open_study(tmp_path, {"weights": "abc", "goals": ["macs"]}, goals=["macs"])
+    with pytest.raises(UsageError, match="a search with weights = abc, this one has def: name another --output_dir"):
+        open_study(tmp_path, {"weights": "def", "goals": ["macs"]}, goals=["macs"])
+    with pytest.raises(UsageError, match="a search with goals = macs, this one has macs params"):
+        open_study(tmp_path, {"weights": "abc", "goals": ["macs", "params"]}, goals=["macs", "params"])

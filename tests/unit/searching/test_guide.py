@@ -1,0 +1,74 @@
+"""The first generation: the grid, and what importance says is worth its cost."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from dynabert_paddle.searching.guide import LEVELS, first_genomes, guided_genomes
+from dynabert_paddle.searching.space import GenomeSpace
+from dynabert_paddle.subnet import SearchSpace
+
+SPACE = SearchSpace(heads=(12,) * 6, neurons=(1536,) * 6, hidden_size=384, head_dim=32)
+GENOMES = GenomeSpace.of(SPACE)
+
+
+def make_importance(space, seed=0, scale=None):
+    random = np.random.default_rng(seed)
+    scale = scale or [1.0] * space.num_layers
+    return {
+        name: [np.sort(random.exponential(s, count))[::-1].tolist() for s, count in zip(scale, counts, strict=True)]
+        for name, counts in (("heads", space.heads), ("neurons", space.neurons))
+    }
+
+
+def test_without_importance_there_are_the_grid_the_smallest_and_narrow_cells():
+    subnets = [GENOMES.decode(genome) for genome in first_genomes(GENOMES, {})]
+    assert subnets[:12] == list(SPACE.grid().values())
+    assert subnets[12] == GENOMES.decode(GENOMES.smallest)
+    assert {subnet.heads[0] for subnet in subnets[13:]} == {1, 2}
+
+
+def test_all_of_the_first_differ():
+    first = first_genomes(GENOMES, make_importance(SPACE))
+    assert len({GENOMES.decode(genome) for genome in first}) == len(first) > 25
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_more_cost_keeps_all_that_less_cost_keeps(seed):
+    """One threshold for all layers: with the same layers, what a lower level keeps is part of what a higher one has."""
+    levels = sorted(LEVELS)
+    by_layers = {}
+    for genome in guided_genomes(GENOMES, make_importance(SPACE, seed)):
+        subnet = GENOMES.decode(genome)
+        by_layers.setdefault(subnet.layers, []).append(subnet)
+    for layers, subnets in by_layers.items():
+        assert len(subnets) == len(levels)
+        subnets.sort(key=SPACE.num_macs)
+        whole = SPACE.num_macs(SPACE.full, seq_length=1) * len(layers) / 6
+        for smaller, larger in pairwise(subnets):
+            assert SPACE.num_macs(smaller) < SPACE.num_macs(larger)
+            assert all(
+                a <= b for a, b in zip(smaller.heads + smaller.neurons, larger.heads + larger.neurons, strict=False)
+            )
+        # Attention's own products, and heads and steps that are kept although they are worth little, are not counted.
+        for level, subnet in zip(levels, subnets, strict=True):
+            assert SPACE.num_macs(subnet, seq_length=1) / whole == pytest.approx(level, abs=0.05)
+
+
+def test_important_layers_are_kept_and_wider():
+    importance = make_importance(SPACE, scale=[1, 1, 1, 5, 5, 5])
+    subnets = [GENOMES.decode(genome) for genome in guided_genomes(GENOMES, importance)]
+    assert any(subnet.layers == (3, 4, 5) for subnet in subnets)
+    for subnet in subnets:
+        widths = {layer: neurons for layer, _, neurons in subnet.parts}
+        assert max((widths[layer] for layer in widths if layer < 3), default=0) <= min(
+            (widths[layer] for layer in widths if layer >= 3), default=1536
+        )
+
+
+def test_a_short_last_step_of_neurons_is_kept_last():
+    space = SearchSpace(heads=(2, 2), neurons=(40, 40), hidden_size=8, head_dim=4, width_mults=(1.0,))
+    genomes = GenomeSpace(space, 32)
+    for genome in first_genomes(genomes, make_importance(space)):
+        genomes.decode(genome).check_part_of(space.full)

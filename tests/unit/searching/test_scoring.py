@@ -1,0 +1,154 @@
+"""Scores of candidates: those of an evaluation, and early stopping that spares only the hopeless."""
+
+import numpy as np
+import pytest
+from conftest import make_bert
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dynabert_paddle as db
+from dynabert_paddle.backbone import find_backbone
+from dynabert_paddle.data.token_classification import Sentences
+from dynabert_paddle.errors import UsageError
+from dynabert_paddle.searching import scoring
+from dynabert_paddle.searching.scoring import RISK, Scorer, is_hopeless, make_scorer
+from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.evaluate import evaluate_subnets, predict_logits
+from dynabert_paddle.training.split import tokenize_examples
+
+ANY = float("-inf")
+
+
+@pytest.fixture(scope="module")
+def supernet():
+    return Supernet(make_bert(), db.Tokenizer.from_pretrained(find_backbone("minilm-l6")))
+
+
+@pytest.fixture(scope="module")
+def task(tiny_data):
+    return db.load_task("snips", data_dir=tiny_data)
+
+
+@pytest.fixture(scope="module")
+def features(task, supernet):
+    return tokenize_examples(task.train, supernet, max_seq_length=32)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_scores_are_those_of_an_evaluation(supernet, features, metric):
+    grid = supernet.search_space().grid()
+    expected = evaluate_subnets(supernet, features, grid, metrics=[metric])
+    scores = Scorer(supernet, features, metric, 16, 0)(list(grid.values()), [ANY] * len(grid))
+    assert [score.value for score in scores] == [row[metric] for row in expected.values()]
+    assert not any(score.stopped for score in scores)
+    assert len({score.value for score in scores}) > 2
+
+
+def test_no_candidate_has_no_score(supernet, features):
+    assert Scorer(supernet, features, "accuracy", 16, 0)([], []) == []
+
+
+def test_the_hopeless_are_stopped_and_cost_less(supernet, features, monkeypatch):
+    """The full model is right everywhere when its own predictions are the labels; half of it is not."""
+    scorer = make_scorer(
+        supernet, features, "accuracy", db.SearchConfig(score="agreement", per_device_eval_batch_size=8)
+    )
+    candidates = [supernet.full, supernet.search_space().subnet(depth_mult=0.5)]
+    rows = []
+
+    def count(supernet, part, subnets, **options):
+        rows.append((len(part), len(subnets)))
+        return predict_logits(supernet, part, subnets, **options)
+
+    monkeypatch.setattr(scoring, "predict_logits", count)
+    good, bad = scorer(candidates, [0.99, 0.99])
+    assert good == (1.0, False)
+    assert bad.stopped
+    assert bad.value < 0.9
+    assert sum(number for number, _ in rows) == len(features)
+    assert {alive for _, alive in rows} == {1, 2}
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), total=st.integers(20, 300), accuracy=st.floats(0.05, 0.99))
+def test_the_true_best_is_never_stopped(seed, total, accuracy):
+    """A made-up matrix of right and wrong answers: against what all others have, the best one lives to the end."""
+    random = np.random.default_rng(seed)
+    right = random.random((12, total)) < np.clip(random.normal(accuracy, 0.1, (12, 1)), 0, 1)
+    totals = right.sum(axis=1)
+    best = int(totals.argmax())
+    to_beat = np.sort(totals)[-2] / total
+    if totals[best] == np.sort(totals)[-2]:
+        to_beat -= 1 / total
+    for seen in range(10, total + 1, 10):
+        assert not is_hopeless(int(right[best, :seen].sum()), seen, total, to_beat)
+
+
+def test_stopping_is_as_rare_as_is_said():
+    """Of candidates that are just good enough, a share below RISK is stopped at a look; counted exactly."""
+    from scipy.stats import hypergeom
+
+    total, needed, seen = 200, 160, 50
+    stopped = [right for right in range(seen + 1) if is_hopeless(right, seen, total, (needed - 1) / total)]
+    share = hypergeom.pmf(stopped, total, needed, seen).sum()
+    assert 0 < share < RISK
+    assert hypergeom.pmf([*stopped, max(stopped) + 1], total, needed, seen).sum() >= RISK
+
+
+@pytest.mark.parametrize(
+    ("right", "seen", "total", "to_beat", "hopeless"),
+    [
+        (0, 1, 100, ANY, False),
+        (10, 10, 100, 1.0, True),  # nothing exceeds a perfect score
+        (89, 90, 100, 0.98, False),
+        (88, 90, 100, 0.98, True),  # at most 98 of 100, which is not more than 0.98
+        (0, 100, 100, 0.98, False),  # all is known: there is nothing left to save
+    ],
+)
+def test_where_hope_ends(right, seen, total, to_beat, hopeless):
+    assert is_hopeless(right, seen, total, to_beat) is hopeless
+
+
+def test_agreement_needs_no_labels(supernet, features):
+    subnets = list(supernet.search_space().grid().values())
+    scorer = make_scorer(supernet, features, "macro_f1", db.SearchConfig(score="agreement"))
+    logits = predict_logits(supernet, features, subnets)
+    expected = [float((rows.argmax(axis=1) == logits[0].argmax(axis=1)).mean()) for rows in logits]
+    assert [score.value for score in scorer(subnets, [ANY] * len(subnets))] == pytest.approx(expected)
+
+
+def test_agreement_on_words_is_the_share_of_words(tmp_path):
+    tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
+    supernet = make_word_model(tokenizer)
+    words = [["play", "some", "music"], ["book", "a", "table", "in", "wonderland"]]
+    sentences = Sentences(words, [["O"] * len(row) for row in words], ("O", "B-X", "B-Y"), tmp_path)
+    features = sentences.tokenize(tokenizer, max_seq_length=16)
+    scorer = make_scorer(supernet, features, "entity_f1", db.SearchConfig(score="agreement"))
+    half = supernet.search_space().subnet(depth_mult=0.5)
+    whole, part = scorer([supernet.full, half], [ANY, ANY])
+    assert whole == (1.0, False)
+    logits = predict_logits(supernet, features, [supernet.full, half])
+    same = [
+        (full[tokens].argmax(axis=1) == small[tokens].argmax(axis=1))
+        for full, small, tokens in zip(*logits, features.tokens, strict=True)
+    ]
+    assert part.value == pytest.approx(np.concatenate(same).mean())
+    assert part.value < 1
+
+
+def make_word_model(tokenizer):
+    import paddle
+    from paddlenlp.transformers import BertConfig, BertForTokenClassification
+
+    paddle.seed(3)
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "num_hidden_layers": 2}
+    config = BertConfig(num_labels=3, max_position_embeddings=64, initializer_range=0.5, use_cache=False, **sizes)
+    return Supernet(BertForTokenClassification(config), tokenizer)
+
+
+def test_values_do_not_agree(supernet, features):
+    from dataclasses import replace
+
+    scores = replace(features, labels=features.labels.astype("float32"))
+    with pytest.raises(UsageError, match="agreement is for labels of texts or of words"):
+        make_scorer(supernet, scores, "pearson", db.SearchConfig(score="agreement"))

@@ -1,0 +1,110 @@
+"""Genomes and sub-networks: what one is of the other, how many there are, and how children differ from parents."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynabert_paddle.searching.space import Gene, GenomeSpace
+from dynabert_paddle.searching.variation import make_child
+from dynabert_paddle.subnet import SearchSpace, Subnet
+
+MINILM = GenomeSpace.of(SearchSpace(heads=(12,) * 6, neurons=(1536,) * 6, hidden_size=384, head_dim=32))
+UNEVEN = GenomeSpace.of(
+    SearchSpace(heads=(4, 2, 3), neurons=(70, 33, 100), hidden_size=32, head_dim=8, width_mults=(1.0, 0.5))
+)
+SPACES = (MINILM, UNEVEN)
+
+
+@st.composite
+def genomes(draw, space):
+    genes = [
+        Gene(draw(st.integers(0, 1)), draw(st.integers(1, heads)), draw(st.integers(1, steps)) * space.step)
+        for heads, steps in zip(space.space.heads, space.steps, strict=True)
+    ]
+    layer = draw(st.integers(0, len(genes) - 1))
+    genes[layer] = genes[layer]._replace(kept=1)
+    return tuple(genes)
+
+
+def test_six_layers_have_more_than_a_million_sub_networks():
+    # Each layer is dropped, or keeps one of 12 numbers of heads and one of 1536 / 32 = 48 numbers of steps.
+    assert MINILM.count() == (1 + 12 * 48) ** 6 - 1 > 10**6
+
+
+def test_the_count_is_of_different_sub_networks():
+    space = GenomeSpace(SearchSpace(heads=(2, 1), neurons=(64, 50), hidden_size=8, head_dim=4, width_mults=(1.0,)), 32)
+    genes = [
+        [Gene(kept, head + 1, (step + 1) * 32) for kept in (0, 1) for head in range(heads) for step in range(2)]
+        for heads in (2, 1)
+    ]
+    subnets = {space.decode(genome) for genome in product(*genes) if any(gene.kept for gene in genome)}
+    assert len(subnets) == space.count() == (1 + 2 * 2) * (1 + 1 * 2) - 1
+
+
+@pytest.mark.parametrize("space", SPACES)
+@given(data=st.data())
+def test_a_genome_is_found_again_from_its_sub_network_and_from_its_parameters(space, data):
+    genome = data.draw(genomes(space))
+    subnet = space.decode(genome)
+    subnet.check_part_of(space.space.full)
+    again = space.encode(subnet)
+    assert space.decode(again) == subnet
+    assert [gene for gene in again if gene.kept] == [gene for gene in genome if gene.kept]
+    params = space.to_params(genome)
+    assert space.from_params(params) == genome
+    assert all(space.distributions()[name]._contains(value) for name, value in params.items())
+    assert set(params) == set(space.distributions())
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_full_and_smallest_are_the_ends_of_the_space(space):
+    assert space.decode(space.full) == space.space.full
+    assert space.decode(space.smallest) == Subnet((0,), (1,), (space.step,))
+
+
+def test_steps_are_never_coarser_than_the_grid():
+    tiny = SearchSpace(heads=(4,) * 4, neurons=(48,) * 4, hidden_size=32, head_dim=8)
+    space = GenomeSpace.of(tiny)
+    assert space.step == 12
+    for cell in tiny.grid().values():
+        assert space.decode(space.encode(cell)) == cell
+    assert MINILM.step == 32
+
+
+def test_neurons_between_two_steps_are_rounded_up():
+    assert MINILM.decode(MINILM.encode(Subnet((1,), (3,), (33,)))) == Subnet((1,), (3,), (64,))
+    assert UNEVEN.decode(UNEVEN.encode(Subnet((0,), (1,), (69,)))).neurons == (70,)
+
+
+def test_random_genomes_reach_every_number_of_layers_and_every_width():
+    random = np.random.default_rng(0)
+    subnets = [UNEVEN.decode(UNEVEN.random(random)) for _ in range(400)]
+    assert {len(subnet.layers) for subnet in subnets} == {1, 2, 3}
+    assert {heads for subnet in subnets for layer, heads, _ in subnet.parts if layer == 0} == {1, 2, 3, 4}
+    assert {neurons for subnet in subnets for layer, _, neurons in subnet.parts if layer == 1} == {17, 33}
+
+
+@pytest.mark.parametrize("space", SPACES)
+@settings(max_examples=60)
+@given(data=st.data(), seed=st.integers(0, 1000))
+def test_children_exist_and_follow_from_the_seed(space, data, seed):
+    first, second = data.draw(genomes(space)), data.draw(genomes(space))
+    child = make_child(first, second, space, np.random.default_rng(seed))
+    space.decode(child).check_part_of(space.space.full)
+    distributions = space.distributions()
+    assert all(distributions[name]._contains(value) for name, value in space.to_params(child).items())
+    assert make_child(first, second, space, np.random.default_rng(seed)) == child
+
+
+def test_children_are_near_their_parents_and_reach_every_gene():
+    parent = MINILM.encode(MINILM.space.subnet(width_mult=0.5, depth_mult=0.5))
+    children = [make_child(parent, parent, MINILM, np.random.default_rng(seed)) for seed in range(300)]
+    for layer in range(6):
+        for name in Gene._fields:
+            values = {getattr(child[layer], name) for child in children}
+            assert len(values) > 1, (layer, name)
+    kept = [sum(gene.kept for gene in child) for child in children]
+    assert set(kept) == {2, 3, 4}
