@@ -12,11 +12,10 @@ import numpy as np
 from dynabert_paddle.exporting.process import report_progress
 from dynabert_paddle.subnet import Subnet
 
-# An engine that is open holds its weights: beside the first so many at a time, and fewer of a large model.
-_ENGINES_AT_ONCE = 8
-_BYTES_AT_ONCE = 2e9
+# Engines that are open hold their weights. Those of a small BERT are all open at once, so that all see the same times.
+_BYTES_AT_ONCE = 4e9
 
-_SECONDS = 40.0  # of timing, for all groups together
+_SECONDS = 60.0  # of timing, for all groups together
 _SECONDS_A_TURN = 0.015
 _ROUNDS = (3, 20)
 
@@ -40,10 +39,9 @@ def measure_job(job: dict[str, Any]) -> dict[str, float]:
     supernet = Supernet.from_pretrained(job["model_dir"])
     subnets = {name: Subnet.parse(subnet) for name, subnet in job["subnets"].items()}
     batch = make_batch(job["batch_size"], job["seq_length"], supernet.model.config.vocab_size)
-    model_bytes = 4 * supernet.search_space().num_params(supernet.full)
-    size = int(np.clip(_BYTES_AT_ONCE // model_bytes, 2, _ENGINES_AT_ONCE))
+    space = supernet.search_space()
     first, *others = subnets
-    groups = [others[start : start + size] for start in range(0, len(others), size)] or [[]]
+    groups = _group({name: 4 * space.num_params(subnets[name]) for name in others})
     reference, shares = [], {}
     with as_dynabert_error():
         first_engine = _open(supernet, subnets[first], job)
@@ -56,6 +54,16 @@ def measure_job(job: dict[str, Any]) -> dict[str, float]:
             report_progress(f"measured {1 + len(shares)} of {len(subnets)} sub-networks")
     shares[first] = 1.0
     return {name: shares[name] * float(np.median(reference)) for name in subnets}
+
+
+def _group(sizes: dict[str, int]) -> list[list[str]]:
+    """Names in groups whose bytes are within bounds; at least one group, and one name in each but an only one."""
+    groups: list[list[str]] = [[]]
+    for name, size in sizes.items():
+        if groups[-1] and size + sum(sizes[other] for other in groups[-1]) > _BYTES_AT_ONCE:
+            groups.append([])
+        groups[-1].append(name)
+    return groups
 
 
 def _open(supernet, subnet: Subnet, job: dict[str, Any]):
