@@ -15,7 +15,7 @@ _BATCH_TOKENS = 256  # more rows at a time would make the first ones wait for li
 LOOK_AHEAD = 64  # waiting calls that a choice should mind: more cost time, and change nothing
 _MEMORY = 2.0  # seconds that what was observed counts
 _MARGIN = 1.25  # on what was measured at load, while nothing has been observed
-_QUANTILE = 0.98
+_QUANTILE = 0.99
 
 Shape = tuple[int, int]  # rows, tokens a row
 Cost = Callable[[Sequence[int]], float]  # seconds for rows of so many tokens
