@@ -16,9 +16,13 @@ from dynabert_paddle.errors import DynabertError, ModelError, UsageError, did_yo
 METADATA_FILE = "dynabert.json"
 FORMAT_VERSION = 1
 
-# What a run keeps beside its stages' folders: its settings, and the grid on the dev set.
+# What a run keeps beside its stages' folders: its settings, the grid on the dev set, models of a fixed size to compare
+# with, and its report as a page and for VisualDL.
 CONFIG_FILE = "run.yaml"
 GRID_FILE = "grid.json"
+BASELINES_FOLDER = "baselines"
+REPORT_FILE = "report.html"
+RECORDS_FOLDER = "vdl_report"
 
 # In every output folder that this package has made; no other is ever removed.
 MARKER_FILE = ".dynabert"

@@ -24,7 +24,8 @@ def report(
     ] = True,
 ) -> None:
     """Write one HTML page with all that a run has done: charts, settings, and where all comes from."""
-    from dynabert_paddle.reporting.run import RECORDS_FOLDER, report
+    from dynabert_paddle.folder import RECORDS_FOLDER
+    from dynabert_paddle.reporting.run import report
 
     page = report(folder, output_file=output_file, language=language, visualdl=visualdl)
     wrote = [page, Path(folder) / RECORDS_FOLDER] if visualdl else [page]

@@ -47,8 +47,11 @@ def attention_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], attenti
     """
     mask = attention_mask.astype(student[0].dtype)
     pairs = (mask.unsqueeze(1) * mask.unsqueeze(2)).unsqueeze(1)  # [b, 1, s, s]
-    count = pairs.sum() * student[0].shape[1]
-    return sum(((ours - theirs) ** 2 * pairs).sum() / count for ours, theirs in zip(student, teacher, strict=True))
+    count = pairs.sum()
+    return sum(
+        ((ours - theirs) ** 2 * pairs).sum() / (count * ours.shape[1])
+        for ours, theirs in zip(student, teacher, strict=True)
+    )
 
 
 def block_ends(subnet: Subnet, num_layers: int) -> tuple[int, ...]:

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dynabert_paddle.deploy.bundle_files import file_digest
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
 from dynabert_paddle.folder import read_json
+from dynabert_paddle.searching.result import RESULT_FILE, SEARCH_FOLDER, hash_weights
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet
-
-_WEIGHTS = "model.safetensors"
 
 
 def select_members(
@@ -87,7 +85,7 @@ def _read_pareto(folder: Path, number: str) -> tuple[dict[str, float], dict[str,
     """Scores of some of a search's Pareto set: the best, the cheapest, and others spread between their costs."""
     if not (number.isdecimal() and int(number)):
         raise UsageError(f"--subnets pareto:{number}: the number is at least 1, such as pareto:4")
-    path = folder / "search" / "search.json"
+    path = folder / SEARCH_FOLDER / RESULT_FILE
     again = f"run 'dynabert search {folder}' again"
     if not path.is_file():
         raise ModelError(f"{path}: missing: run 'dynabert search {folder}' first, or name sub-networks in --subnets")
@@ -102,7 +100,7 @@ def _read_pareto(folder: Path, number: str) -> tuple[dict[str, float], dict[str,
         whole = False
     if not whole:
         raise ModelError(f"{path}: damaged: {again}")
-    if result.get("weights") != file_digest(folder / _WEIGHTS)[:16]:
+    if result.get("weights") != hash_weights(folder):
         raise ModelError(f"{path}: of other weights than those in {folder}: {again}")
     ends = [max(rows, key=lambda name: (rows[name][1], -rows[name][0])), min(rows, key=rows.get)]
     chosen = list(dict.fromkeys(ends))[: int(number)]

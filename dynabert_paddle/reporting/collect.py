@@ -11,6 +11,7 @@ from dynabert_paddle.config import STAGES
 from dynabert_paddle.config_file import load_config
 from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
 from dynabert_paddle.folder import (
+    BASELINES_FOLDER,
     CONFIG_FILE,
     GRID_FILE,
     METADATA_FILE,
@@ -19,7 +20,18 @@ from dynabert_paddle.folder import (
     read_json,
     read_metadata,
 )
-from dynabert_paddle.reporting.content import Baseline, Grid, GridRow, Importance, Run, Search, SearchRow, Stage
+from dynabert_paddle.reporting.content import (
+    Baseline,
+    Grid,
+    GridRow,
+    Importance,
+    Run,
+    Search,
+    SearchRow,
+    Stage,
+    last_finished,
+)
+from dynabert_paddle.searching.result import RESULT_FILE, SEARCH_FOLDER, hash_weights
 from dynabert_paddle.subnet import SearchSpace, Subnet
 
 _LOG_FILE = "train.jsonl"
@@ -57,8 +69,8 @@ def collect(folder: str | Path) -> Run:
         config.read_text(encoding="utf-8") if config.is_file() else "",
         stages,
         _read_grid(folder / GRID_FILE, stages) if (folder / GRID_FILE).is_file() else _trained_grid(stages),
-        _read_search(stages),
-        tuple(_read(path, Baseline) for path in sorted(folder.glob("baselines/*/baseline.json"))),
+        *_read_search(stages),
+        tuple(_read(path, Baseline) for path in sorted(folder.glob(f"{BASELINES_FOLDER}/*/baseline.json"))),
     )
 
 
@@ -98,10 +110,6 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _last_finished(stages: tuple[Stage, ...]) -> Stage | None:
-    return next((stage for stage in reversed(stages) if stage.metadata.stage), None)
-
-
 def _read_grid(path: Path, stages: tuple[Stage, ...]) -> Grid:
     values = read_json(path)
     try:
@@ -109,7 +117,7 @@ def _read_grid(path: Path, stages: tuple[Stage, ...]) -> Grid:
     except (KeyError, TypeError, AttributeError):
         raise ModelError(f"{path}: damaged at 'rows': 'dynabert run' makes it anew once it is removed") from None
     grid = _check_grid(_validate(path, Grid, {"split": values.get("split"), "rows": rows}), path)
-    model = _last_finished(stages)
+    model = last_finished(stages)
     _check_names(path, grid.rows, model.metadata if model else Metadata())
     return grid
 
@@ -121,7 +129,7 @@ def _grid_row(row: dict[str, Any]) -> dict[str, Any]:
 
 def _trained_grid(stages: tuple[Stage, ...]) -> Grid | None:
     """What the last stage has scored when it had trained."""
-    model = _last_finished(stages)
+    model = last_finished(stages)
     for split, scores in model.metadata.metrics.items() if model else ():
         if isinstance(scores, dict):  # beside numbers such as the steps
             path = model.folder / METADATA_FILE
@@ -136,14 +144,24 @@ def _check_grid(grid: Grid, path: Path) -> Grid:
     return grid
 
 
-def _read_search(stages: tuple[Stage, ...]) -> Search | None:
+def _read_search(stages: tuple[Stage, ...]) -> tuple[Search | None, Path | None]:
+    """The last stage's search; or, where that is of other weights, its file."""
     for stage in reversed(stages):
-        path = stage.folder / "search" / "search.json"
+        path = stage.folder / SEARCH_FOLDER / RESULT_FILE
         if path.is_file():
             search = _read(path, Search)
+            if not _has_weights(stage.folder, search.weights):
+                return None, path
             _check_names(path, (search.full, *search.grid, *search.pareto), stage.metadata)
-            return search
-    return None
+            return search, None
+    return None, None
+
+
+def _has_weights(folder: Path, weights: str) -> bool:
+    try:
+        return hash_weights(folder) == weights
+    except OSError:
+        return False
 
 
 def _read(path: Path, kind: type[_T]) -> _T:

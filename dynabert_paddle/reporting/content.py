@@ -86,6 +86,7 @@ class Search:
     """What `dynabert search` has found, as `search.json` keeps it.
 
     Args:
+        weights: hash of the supernet's weights.
         metric: the task's metric.
         score: whether the scores are that metric or the agreement with the teacher.
         split: the data that was scored.
@@ -99,6 +100,7 @@ class Search:
         best: the best within the budget.
     """
 
+    weights: str
     metric: str
     score: Literal["metric", "agreement"]
     split: str
@@ -174,6 +176,7 @@ class Run:
         stages: in the order of their work.
         grid: of the run, else what the last stage has scored.
         search: the last stage's that has one.
+        outdated_search: that search's file, where it was made with other weights than the stage has now.
         baselines: one for each method, size and seed.
     """
 
@@ -183,9 +186,22 @@ class Run:
     stages: tuple[Stage, ...]
     grid: Grid | None
     search: Search | None
+    outdated_search: Path | None
     baselines: tuple[Baseline, ...]
 
     @property
     def model(self) -> Stage | None:
         """The last stage that has finished."""
-        return next((stage for stage in reversed(self.stages) if stage.metadata.stage), None)
+        return last_finished(self.stages)
+
+
+def last_finished(stages: tuple[Stage, ...]) -> Stage | None:
+    """Find the stage whose model a run has come to.
+
+    Args:
+        stages: in the order of their work.
+
+    Returns:
+        The last one that has finished, if any.
+    """
+    return next((stage for stage in reversed(stages) if stage.metadata.stage), None)

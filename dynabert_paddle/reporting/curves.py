@@ -39,6 +39,8 @@ def draw_training(stage: Stage) -> Chart | None:
     plots = [(label, group) for label, group in plots if group]
     if not plots:
         return None
+    # One evaluation is no curve: the finding and the table have it.
+    plots = [(label, group) for label, group in plots if any(len(curve) > 1 for curve in group.values())] or plots
     title = say("Training: {stage}", stage=stage.name)
     chart = Chart(
         f"training-{stage.name}", title, height=0.7 + 1.5 * len(plots) + 0.16 * (len(scores) + 2) // 3, rows=len(plots)
@@ -96,10 +98,18 @@ def _finding(losses: dict[str, _Curve], metric: str, scores: dict[str, _Curve]) 
             )
         )
     if scores:
-        ends = [curve[-1][1] for curve in scores.values()]
-        low, high = f"{min(ends):.4f}", f"{max(ends):.4f}"
+        ends = {name: curve[-1][1] for name, curve in scores.items()}
+        worst, best = min(ends, key=ends.get), max(ends, key=ends.get)
+        low, high = f"{ends[worst]:.4f}", f"{ends[best]:.4f}"
         sentences.append(
-            say("At the last evaluation {metric} lies between {low} and {high}.", metric=metric, low=low, high=high)
+            say(
+                "At the last evaluation {metric} lies between {low} ({worst}) and {high} ({best}).",
+                metric=metric,
+                low=low,
+                worst=worst,
+                high=high,
+                best=best,
+            )
             if len(ends) > 1
             else say("At the last evaluation {metric} is {value}.", metric=metric, value=high)
         )

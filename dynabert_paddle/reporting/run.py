@@ -7,7 +7,14 @@ from pathlib import Path
 import matplotlib
 
 from dynabert_paddle.errors import UsageError, did_you_mean
-from dynabert_paddle.folder import Metadata, cannot_write, write_text
+from dynabert_paddle.folder import (
+    BASELINES_FOLDER,
+    RECORDS_FOLDER,
+    REPORT_FILE,
+    Metadata,
+    cannot_write,
+    write_text,
+)
 from dynabert_paddle.reporting.chart import STYLE
 from dynabert_paddle.reporting.collect import collect
 from dynabert_paddle.reporting.content import Run
@@ -19,10 +26,7 @@ from dynabert_paddle.reporting.page import LANGUAGES, Section, render
 from dynabert_paddle.reporting.records import write_records
 from dynabert_paddle.reporting.tradeoff import draw_tradeoffs
 
-PAGE_FILE = "report.html"
-RECORDS_FOLDER = "vdl_report"
-
-# Searched sub-networks that a chart shows; more would not fit a page of paper.
+# Searched sub-networks that a chart shows, and the chosen one; more would not fit a page of paper.
 _MAX_SEARCHED = 12
 
 
@@ -48,7 +52,7 @@ def report(
     if language not in LANGUAGES:
         raise UsageError(f"language is {', '.join(LANGUAGES)}, not {language!r}.{did_you_mean(language, LANGUAGES)}")
     run = collect(folder)
-    page = Path(output_file) if output_file else run.folder / PAGE_FILE
+    page = Path(output_file) if output_file else run.folder / REPORT_FILE
     if not page.parent.is_dir():
         raise UsageError(f"{page}: there is no folder {page.parent}: make it, or name another file")
     with matplotlib.rc_context(STYLE):
@@ -106,6 +110,15 @@ def _tradeoff(run: Run) -> Section:
             )
         elif not best and run.search.budget:
             notes.append(say("No sub-network that was found fits the budget."))
+    elif run.outdated_search:
+        notes.append(
+            say(
+                "{file} is left out: it is of other weights than the model has now. 'dynabert search {folder} "
+                "--overwrite_output_dir' makes it anew.",
+                file=str(run.outdated_search),
+                folder=str(run.outdated_search.parents[1]),
+            )
+        )
     elif run.model:
         notes.append(
             say(
@@ -117,7 +130,11 @@ def _tradeoff(run: Run) -> Section:
     notes.append(
         say("Fixed-size models: the mean over seeds, with the standard deviation as a bar.")
         if run.baselines
-        else say("No fixed-size models are there to compare with: 'dynabert baseline' trains them.")
+        else say(
+            "No fixed-size models are there to compare with: 'dynabert baseline' trains them, with an --output_dir in "
+            "{folder}.",
+            folder=str(run.folder / BASELINES_FOLDER),
+        )
     )
     return Section(say("The trade-off"), tuple(charts), join(*notes))
 
@@ -127,10 +144,14 @@ def _importance(run: Run) -> Section:
     charts = [draw_heads(metadata), draw_neurons(metadata)] if metadata.importance else []
     subnets = {row.subnet: row.subnet for row in run.grid.rows} if run.grid else {}
     if run.search:
-        numbered = {f"S{number}": row.subnet for number, row in enumerate(run.search.pareto, start=1)}
-        step = -(-len(numbered) // _MAX_SEARCHED) or 1
-        subnets |= dict(list(numbered.items())[::step])
+        step = -(-len(run.search.pareto) // _MAX_SEARCHED) or 1
+        best = run.search.best.subnet if run.search.best else None
+        subnets |= {
+            f"S{number}": row.subnet
+            for number, row in enumerate(run.search.pareto, start=1)
+            if (number - 1) % step == 0 or row.subnet == best
+        }
     if metadata.heads and subnets:
-        charts.append(draw_kept(metadata, subnets))
+        charts.insert(1, draw_kept(metadata, subnets))  # on a wide screen the others stand beside this tall one
     missing = None if metadata.importance else say("Nothing is known of importance: 'dynabert rewire' computes it.")
     return Section(say("Importance, and what is kept"), tuple(charts), missing)

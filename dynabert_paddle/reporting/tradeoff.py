@@ -37,7 +37,9 @@ def draw_tradeoffs(run: Run) -> list[Chart]:
 def _draw(name: str, points: list[Point], measure: Text, cost: Cost, search: Search | None) -> Chart:
     chart = Chart(name, say("{measure} against {cost}", measure=measure, cost=cost.label), height=3.3)
     (axes,) = chart.axes
-    kinds = {kind: [p for p in points if p.kind == kind] for kind in dict.fromkeys(p.kind for p in points)}
+    chosen = search.best.subnet if search and search.best else None
+    shown = _worth_showing(points, chosen)
+    kinds = {kind: [p for p in shown if p.kind == kind] for kind in dict.fromkeys(p.kind for p in shown)}
     handles = {}
     methods = [kind for kind in kinds if kind not in ("full", "grid", "searched")]
     for kind, group in kinds.items():
@@ -52,13 +54,21 @@ def _draw(name: str, points: list[Point], measure: Text, cost: Cost, search: Sea
             chart.tip(mark, _describe(point, measure))
             handles[kind] = mark
     for kind, line in (("grid", ":"), ("searched", "-")):
-        front = _front([p for p in points if p.kind in ("full", kind)], cost) if kind in kinds else []
+        front = _front([p for p in shown if p.kind in ("full", kind)], cost) if kind in kinds else []
         xs, ys = [p.costs[cost] / SCALES[cost.unit] for p in front], [p.score for p in front]
         axes.plot(xs, ys, line, color=_style(kind, methods)[0], linewidth=1, zorder=1)
-    if search and search.best and "searched" in kinds:
+    if search and "searched" in kinds:
         handles |= _mark_chosen(axes, search, cost)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.margins(0.07)
+    if below := [point.score for point in points if point not in shown]:
+        chart.note = say(
+            "{count} searched sub-networks of low scores, from {low} to {high}, lie below this chart; the table has "
+            "them.",
+            count=len(below),
+            low=f"{min(below):.4f}",
+            high=f"{max(below):.4f}",
+        )
     chart.label_axes(axes, x=cost.label, y=points[0].metric)
     chart.legend(list(handles.values()), [_kind_name(kind) for kind in handles], columns=3)
     chart.finding = _finding(points, measure, cost)
@@ -66,10 +76,18 @@ def _draw(name: str, points: list[Point], measure: Text, cost: Cost, search: Sea
     return chart
 
 
+def _worth_showing(points: list[Point], chosen: str | None) -> list[Point]:
+    """All points but searched ones so far below the others that on one scale the others would look the same."""
+    others = [p.score for p in points if p.kind != "searched" or p.subnet == chosen]
+    low, high = min(others), max(p.score for p in points)
+    bottom = low - max(high - low, 0.05 * abs(high))
+    return [p for p in points if not p.score < bottom]
+
+
 def _mark_chosen(axes: Axes, search: Search, cost: Cost) -> dict[str, Artist]:
-    """Ring the best within the budget, and show the budget."""
+    """Ring the best within the budget, if there is one, and show the budget."""
     handles: dict[str, Artist] = {}
-    costs = search_costs(search, search.best)
+    costs = search_costs(search, search.best) if search.best else {}
     if cost in costs:
         style = {"markersize": 13, "markerfacecolor": "none", "markeredgecolor": BLACK, "zorder": 4}
         (handles["chosen"],) = axes.plot(costs[cost] / SCALES[cost.unit], search.best.score, "o", **style)

@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dynabert_paddle.deploy.bundle_files import file_digest
 from dynabert_paddle.folder import write_json
 
 FORMAT_VERSION = 1
+# In a supernet's folder, unless the user names another.
+SEARCH_FOLDER = "search"
 RESULT_FILE = "search.json"
 TABLE_FILE = "pareto.csv"
 
@@ -78,3 +81,15 @@ class SearchResult:
             table.writerows(self.pareto)
         os.replace(partial, folder / TABLE_FILE)
         write_json(folder / RESULT_FILE, self.to_dict())
+
+
+def hash_weights(model: Path) -> str:
+    """Hash a model's weights, so that a result tells whose it is.
+
+    Args:
+        model: a folder that this package has written.
+
+    Returns:
+        What `SearchResult.weights` holds.
+    """
+    return file_digest(model / "model.safetensors")[:16]

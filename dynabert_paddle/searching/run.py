@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from dynabert_paddle.searching.latency import latency_table, measure_latency
 from dynabert_paddle.searching.pareto import pareto_rows
 from dynabert_paddle.searching.progress import show_progress
 from dynabert_paddle.searching.ranks import Ranks, num_processes
-from dynabert_paddle.searching.result import Row, SearchResult
+from dynabert_paddle.searching.result import SEARCH_FOLDER, Row, SearchResult, hash_weights
 from dynabert_paddle.searching.scoring import Scorer, make_scorer
 from dynabert_paddle.searching.space import GenomeSpace
 from dynabert_paddle.searching.split import choose_examples
@@ -93,7 +92,7 @@ def _output_folder(model: Supernet | str | Path, output_dir: str | Path | None) 
             raise UsageError("the search of a model that has no folder needs one for its results: pass output_dir")
         return Path(output_dir)
     check_model_folder(model)
-    folder, own = Path(output_dir or Path(model) / "search"), Path(model).resolve()
+    folder, own = Path(output_dir or Path(model) / SEARCH_FOLDER), Path(model).resolve()
     if folder.resolve() in (own, *own.parents):
         raise UsageError(f"{folder} holds the supernet: name another --output_dir")
     return folder
@@ -124,7 +123,8 @@ class _Search:
         table = latency_table(self.supernet, aims.setting) if aims.need_latency else None
         costs = CostModel(space, aims.setting, table).costs
         aims.budget.check_units(costs(genomes.decode(genomes.smallest)), costs(space.full))
-        weights = _hash_weights(self.model)
+        in_memory = isinstance(self.model, Supernet)
+        weights = digest(to_arrays(self.model.model).values()) if in_memory else hash_weights(Path(self.model))
         found = self._evolve(genomes, costs, weights)
 
         def row(name: str, score: float) -> Row:
@@ -201,9 +201,3 @@ class _Search:
         small = finetune_subnet(self.supernet, subnet, self.task, steps=steps, output_dir=output_dir)
         (after,) = replace(self.scorer, supernet=small)([small.full], [float("-inf")])
         return {"output_dir": str(output_dir), "steps": steps, "before": before, "after": after.value}
-
-
-def _hash_weights(model: Supernet | str | Path) -> str:
-    if isinstance(model, Supernet):
-        return digest(to_arrays(model.model).values())
-    return hashlib.sha256((Path(model) / "model.safetensors").read_bytes()).hexdigest()[:16]

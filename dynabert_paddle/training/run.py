@@ -11,11 +11,15 @@ from dynabert_paddle.config import STAGES, Config, TaskConfig, lasting_settings
 from dynabert_paddle.data.tasks import Task, load_task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
 from dynabert_paddle.folder import (
+    BASELINES_FOLDER,
     CONFIG_FILE,
     GRID_FILE,
     METADATA_FILE,
+    RECORDS_FOLDER,
+    REPORT_FILE,
     check_absent,
     check_replaceable,
+    is_own,
     make_folder,
     read_metadata,
     remove_unused,
@@ -171,17 +175,22 @@ def _grid_space(supernet: Supernet, config: Config) -> SearchSpace:
 
 
 def _clear(output_dir: Path, model: str) -> None:
-    """Remove what a run has written, and nothing else that lies in its folder."""
+    """Remove what a run has written, what was made of it, and nothing else that lies in its folder."""
     check_replaceable(output_dir, overwrite=True)
-    folders = [output_dir / name for name in STAGES]
+    baselines = [path for path in (output_dir / BASELINES_FOLDER).glob("*") if is_own(path)]
+    folders = [*(output_dir / name for name in STAGES), *baselines]
     for folder in folders:
         check_apart(model, folder)
         check_replaceable(folder, overwrite=True)
     for folder in folders:
         if folder.exists():
             check_absent(folder, overwrite=True)
-    for name in (CONFIG_FILE, GRID_FILE):
-        (output_dir / name).unlink(missing_ok=True)
+    records = (output_dir / RECORDS_FOLDER).glob("vdlrecords.*")
+    for path in (*(output_dir / name for name in (CONFIG_FILE, GRID_FILE, REPORT_FILE)), *records):
+        path.unlink(missing_ok=True)
+    for folder in (output_dir / BASELINES_FOLDER, output_dir / RECORDS_FOLDER):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def check_apart(source: str | Path, output_dir: str | Path) -> None:

@@ -109,6 +109,8 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
             "heads": [values.tolist() for values in importance.heads],
             "neurons": [values.tolist() for values in importance.neurons],
         },
+        # The scores are still true; the steps were the stage's before.
+        metrics={split: scores for split, scores in supernet.metadata.metrics.items() if isinstance(scores, dict)},
         provenance=provenance_of(
             config,
             parent=supernet.metadata.provenance,

@@ -164,6 +164,8 @@ def tinybert_step(student: Supernet, teacher: Supernet, subnet: Subnet, *, layer
     hidden_loss = DistillationLoss(lambda_logit=0.0, lambda_hidden=1.0)
     logit_loss = DistillationLoss(lambda_logit=1.0, lambda_hidden=0.0, regression=kind == "regression")
     ends = block_ends(subnet, len(teacher.encoder.layers))
+    # The embedding learns from the embedding, whichever layer is the first that the student keeps.
+    blocks = Subnet((0, *subnet.layers[1:]), subnet.heads, subnet.neurons)
     teacher.eval()
 
     def step(index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None]) -> dict[str, Tensor]:
@@ -178,7 +180,7 @@ def tinybert_step(student: Supernet, teacher: Supernet, subnet: Subnet, *, layer
             inputs = output.hidden_states[:-1]
             scores = [attention_scores(*pair) for pair in zip(student.encoder.layers, inputs, strict=True)]
             parts = {
-                "hidden": hidden_loss(output, target, subnet, rows=rows)["hidden"],
+                "hidden": hidden_loss(output, target, blocks, rows=rows)["hidden"],
                 "attention": attention_loss(scores, wanted, batch["attention_mask"]),
             }
         else:

@@ -84,3 +84,23 @@ def test_a_stage_refuses_a_finished_folder_and_replaces_it_when_told(tiny_folder
 def test_load_config_takes_multipliers_as_people_write_them(text, mults):
     config = db.load_config(None, (), {"space.width_mult_list": text})
     assert config.space.width_mult_list == mults
+
+
+def test_a_run_begun_anew_keeps_nothing_that_was_made_of_the_run_before(tiny_folder, tiny_data, tmp_path):
+    output = tmp_path / "out"
+    words = (f"model_name_or_path={tiny_folder}", "stages=[finetune]", "task.max_seq_length=16", "train.max_steps=1")
+    config = db.load_config(None, words, {"output_dir": str(output), "task.data_dir": str(tiny_data)})
+    db.run(config)
+    (output / "notes.txt").write_text("mine")
+    task = db.load_task("snips", data_dir=tiny_data)
+    small = db.BaselineConfig(method="finetuned", max_steps=1)
+    db.baseline(output / "finetune", task, output_dir=output / "baselines" / "finetuned", config=small)
+    db.report(output)
+    db.run(config, overwrite=True)
+    left = {str(path.relative_to(output)) for path in output.iterdir()}
+    assert left == {"finetune", "grid.json", "run.yaml", ".dynabert", "notes.txt"}
+
+    (output / "baselines" / "own").mkdir(parents=True)
+    (output / "baselines" / "own" / "notes.txt").write_text("mine")
+    db.run(config, overwrite=True)
+    assert (output / "baselines" / "own" / "notes.txt").read_text() == "mine"

@@ -33,6 +33,8 @@ for (const language of ["en", "zh"]) {
   document.querySelector(".mark").dispatchEvent(new MouseEvent("click", { bubbles: true }));
   seen[language] = {
     heading: document.querySelector("h1").innerText,
+    title: document.title,
+    places: ["heads", "kept", "neurons"].map((name) => shown(document.getElementById(name))),
     labels: words.map((text) => text.textContent),
     width: innerWidth,
     scroll: document.documentElement.scrollWidth,
@@ -114,6 +116,7 @@ def test_all_of_the_page_is_seen_in_both_languages(page, chromium, tmp_path, wid
     seen = json.loads(re.search(r'<pre id="seen">(.+?)</pre>', dom)[1].replace("&amp;", "&").replace("&lt;", "<"))
     assert seen["en"]["heading"] == "DynaBERT report: run"
     assert re.fullmatch("DynaBERT 报告.run", seen["zh"]["heading"])
+    assert all(seen[language]["title"] == seen[language]["heading"] for language in ("en", "zh"))
     assert {"full model", "step", "layer", "width multiplier"} <= set(seen["en"]["labels"])
     assert {"完整模型", "步", "层", "宽度系数"} <= set(seen["zh"]["labels"])
     assert len(seen["en"]["labels"]) == len(seen["zh"]["labels"]) > 200
@@ -124,6 +127,12 @@ def test_all_of_the_page_is_seen_in_both_languages(page, chromium, tmp_path, wid
         assert seen[language]["scroll"] == width and seen[language]["wide"] == 0, "the page is wider than its window"
         assert seen[language]["smallest"] >= 9, "words too small to read"
         assert seen[language]["cut"] == []
+        heads, kept, neurons = seen[language]["places"]
+        assert neurons["left"] == heads["left"] and neurons["top"] > heads["bottom"]
+        if width == PHONE:
+            assert heads["bottom"] < kept["top"] and kept["bottom"] < neurons["top"]
+        else:
+            assert kept["left"] > heads["right"] and kept["top"] == heads["top"] and kept["bottom"] > neurons["top"]
 
 
 def colors(image):

@@ -56,6 +56,13 @@ def test_only_pairs_of_tokens_count():
     assert float(attention_loss(student, teacher, paddle.to_tensor(mask))) == pytest.approx(expected, rel=1e-5)
 
 
+def test_each_layer_counts_its_own_heads():
+    """The mean squared errors are 1 and 4, whatever the number of heads."""
+    teacher = [paddle.zeros([2, heads, 3, 3]) for heads in (4, 1)]
+    student = [paddle.ones([2, 4, 3, 3]), paddle.full([2, 1, 3, 3], 2.0)]
+    assert float(attention_loss(student, teacher, paddle.ones([2, 3], dtype="int64"))) == pytest.approx(5)
+
+
 @pytest.mark.parametrize(
     ("num_layers", "depth_mult", "ends"),
     [

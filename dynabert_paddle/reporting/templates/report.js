@@ -3,6 +3,7 @@ const zh = document.getElementById("zh"), tip = document.getElementById("tip");
 
 function translate() {
   document.documentElement.lang = zh.checked ? "zh" : "en";
+  document.title = document.querySelector(`h1 [lang=${document.documentElement.lang}]`).textContent;
   tip.hidden = true;
   for (const title of document.querySelectorAll(".mark title")) {
     title.dataset.en ??= title.textContent;

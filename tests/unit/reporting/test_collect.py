@@ -32,6 +32,18 @@ def test_a_stage_shows_what_it_scored_itself(folder):
     assert run.config is None and run.search is not None and run.baselines == ()
 
 
+def test_a_search_of_other_weights_is_left_out(folder):
+    """The wrong weights, and none."""
+    weights = folder / "depth" / "model.safetensors"
+    weights.write_bytes(b"trained again")
+    path = folder / "depth" / "search" / "search.json"
+    assert (collect(folder).search, collect(folder).outdated_search) == (None, path)
+    weights.unlink()
+    assert (collect(folder).search, collect(folder).outdated_search) == (None, path)
+    weights.write_bytes(b"depth")
+    assert collect(folder).search and not collect(folder).outdated_search
+
+
 def test_a_stage_that_still_trains_has_its_curves(folder):
     (folder / "depth" / METADATA_FILE).unlink()
     with (folder / "depth" / "train.jsonl").open("a", encoding="utf-8") as file:
@@ -83,6 +95,7 @@ DAMAGE = {
     "depth/search/search.json": [
         lambda path: path.write_text("", encoding="utf-8"),
         lambda path: edit_json(path, without("pareto")),
+        lambda path: edit_json(path, without("weights")),
         lambda path: edit_json(path, without("setting", "seq_length")),
         lambda path: edit_json(path, lambda values: values["pareto"][0].update(subnet="l9h1f1")),
     ],

@@ -143,6 +143,30 @@ def test_what_a_search_chose_is_told(text, folder):
     assert "No sub-network that was found fits the budget." in render(folder / "depth")
 
 
+def test_a_search_of_other_weights_is_told_and_not_shown(folder):
+    (folder / "depth" / "model.safetensors").write_bytes(b"trained again")
+    text = render(folder)
+    assert f"{folder}/depth/search/search.json is left out: it is of other weights" in text
+    assert f"&#39;dynabert search {folder}/depth --overwrite_output_dir&#39;" in text
+    assert SEARCHED[0] not in text
+
+
+def test_the_chosen_one_is_among_the_few_of_a_long_search(folder):
+    def lengthen(values):
+        values["pareto"] = [values["pareto"][0]] * 30 + [values["pareto"][1]] + [values["pareto"][2]] * 9
+
+    edit_json(folder / "depth" / "search" / "search.json", lengthen)
+    text = render(folder)
+    names = re.findall(r"<title[^>]*>(S\d+), layer", text)
+    # Every fourth of 40, and the 31st.
+    assert list(dict.fromkeys(names)) == ["S1", "S5", "S9", "S13", "S17", "S21", "S25", "S29", "S31", "S33", "S37"]
+
+
+@pytest.mark.parametrize(("language", "title"), [("en", "DynaBERT report: run"), ("zh", "DynaBERT 报告.run")])
+def test_the_title_is_in_the_pages_language(folder, language, title):
+    assert re.search(f"<title>{title}</title>", render(folder, language=language))
+
+
 def test_settings_only_is_a_page_too(little):
     text = render(little)
     assert "&#39;dynabert run&#39;" in text and "svg" not in {tag for tag, _ in Page(text).elements}

@@ -1,12 +1,21 @@
 """What is drawn against what, and what a chart finds."""
 
 import json
+import re
 
+import matplotlib
 import pytest
-from report_folder import METHODS, write_run, write_search
+from report_folder import METHODS, SEARCHED, edit_json, write_run, write_search
 
+from dynabert_paddle.reporting.chart import STYLE
 from dynabert_paddle.reporting.collect import collect
 from dynabert_paddle.reporting.tradeoff import draw_tradeoffs
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with matplotlib.rc_context(STYLE):
+        yield
 
 
 @pytest.fixture
@@ -77,3 +86,39 @@ def test_a_search_without_latency_has_no_chart_of_it(folder):
         row["latency_ms"] = None
     path.write_text(json.dumps(values), encoding="utf-8")
     assert not [title for title in charts(folder) if "latency" in title]
+
+
+def drawn(chart):
+    """What the chart's marks are of."""
+    return {name.split(":")[0].split()[0] for name in re.findall(r"<title[^>]*>([^<]+)", chart.svg())}
+
+
+def test_searched_ones_of_far_lower_scores_leave_the_scale_to_the_others(folder):
+    """The grid runs from 0.80 down to 0.69 and the best is 0.82: 0.13 below the lowest is 0.56."""
+    path = folder / "depth" / "search" / "search.json"
+
+    def lower(values):
+        values["best"] = None
+        for row, score in zip(values["pareto"], (0.2, 0.55, 0.57), strict=True):
+            row["score"] = score
+
+    edit_json(path, lower)
+    chart = charts(folder)["accuracy on held-out training data against parameters (M)"]
+    assert {"S3", "w0.25d0.50"} <= drawn(chart)
+    assert not {"S1", "S2"} & drawn(chart) and {"S1", "S2"} <= set(names(chart))
+    assert chart.note.en.startswith("2 searched sub-networks of low scores, from 0.2000 to 0.5500, lie below")
+    assert chart.axes[0].get_ylim()[0] > 0.5
+
+
+def test_the_chosen_one_is_always_drawn(folder):
+    path = folder / "depth" / "search" / "search.json"
+    edit_json(path, lambda values: (values["pareto"][1].update(score=0.3), values["best"].update(score=0.3)))
+    chart = charts(folder)["accuracy on held-out training data against parameters (M)"]
+    assert SEARCHED[1] in chart.svg() and "S2" in drawn(chart) and chart.note is None
+
+
+def test_a_budget_that_nothing_meets_is_shown(folder):
+    edit_json(folder / "depth" / "search" / "search.json", lambda values: values.update(best=None))
+    by_title = charts(folder)
+    assert ">budget<" in by_title["accuracy on held-out training data against latency (ms)"].svg()
+    assert ">chosen<" not in by_title["accuracy on held-out training data against latency (ms)"].svg()

@@ -120,6 +120,20 @@ def test_tinybert_first_learns_the_layers():
     }
 
 
+def test_tinyberts_embedding_learns_from_the_embedding_whichever_layers_are_kept():
+    teacher = make_supernet()
+    subnet = teacher.search_space().parse("l1h4f48-l3h4f48")
+    student = extract(teacher, subnet)  # the same embedding
+    batch = tensors()
+    ours, theirs = outputs(student, teacher, batch)
+    mask = batch["attention_mask"].numpy().astype(bool)
+    pairs = zip(ours.hidden_states, [theirs.hidden_states[index] for index in (0, 3, 4)], strict=True)
+    errors = [hidden_error(*pair, mask) for pair in pairs]
+    assert errors[0] == pytest.approx(0, abs=1e-12) and errors[1] > 0.01
+    step = tinybert_step(student, teacher, subnet, layer_steps=1, kind="classification")
+    assert take_step(step, batch)["hidden"] == pytest.approx(sum(errors), rel=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_tinybert_then_learns_the_prediction_alone(kind):
     student, teacher, subnet = make_pair(num_labels=1 if kind == "regression" else 7)

@@ -88,6 +88,11 @@ def test_the_folder_is_a_model_that_scores_what_it_says(train, task, method, tmp
     assert result["params"] == sum(array.size for array in to_arrays(again.model).values())
 
 
+def test_a_rewired_source_keeps_its_scores_and_claims_no_steps(finetuned, rewired):
+    before, after = (read_metadata(folder).metrics for folder in (finetuned, rewired))
+    assert after == {"holdout": before["holdout"]} and {"steps", "best_step"} <= set(before)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_examples_include_those_of_the_source(train, method, task):
     """140 rows, of which 14 are held out: fine-tuning has seen 3 batches of 8, rewiring the 14."""
