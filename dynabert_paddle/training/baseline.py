@@ -19,7 +19,7 @@ from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import TrainState
 from dynabert_paddle.training.evaluate import evaluate_named
-from dynabert_paddle.training.loop import Step, count_steps
+from dynabert_paddle.training.loop import Step, count_steps, steps_per_epoch
 from dynabert_paddle.training.run import check_apart, check_trained
 from dynabert_paddle.training.split import split_task
 from dynabert_paddle.training.stage import describe_task, train_stage
@@ -97,7 +97,9 @@ def baseline(
     length = max_seq_length or trained_for.get("max_seq_length", TaskConfig.max_seq_length)
     student.metadata = student.metadata.replace(task=describe_task(task, length))
     if config.num_examples:
-        config = replace(config, max_steps=_affordable_steps(config, before))
+        config = replace(
+            config, max_steps=_affordable_steps(config, before, len(split_task(task, student, config).train))
+        )
 
     def finish(state: TrainState) -> None:
         (row,) = evaluate_named(student, task, ["w1.00d1.00"], batch_size=config.per_device_eval_batch_size)
@@ -165,10 +167,11 @@ def _make_step(student: Supernet, teacher: Supernet, subnet: Subnet, task: Task,
     return full_model_step(student)
 
 
-def _affordable_steps(config: BaselineConfig, before: Spent) -> int:
-    """The whole steps that `num_examples` leaves; an epoch's last batch may be smaller, and counts as full here."""
+def _affordable_steps(config: BaselineConfig, before: Spent, num_rows: int) -> int:
+    """The whole epochs that `num_examples` leaves, and the full steps after them."""
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    steps = (config.num_examples - before.examples) // per_step
+    epochs, rest = divmod(max(0, config.num_examples - before.examples), num_rows)
+    steps = epochs * steps_per_epoch(num_rows, config) + rest // per_step
     if steps < 1:
         raise UsageError(
             f"num_examples is {config.num_examples}: the model that {config.method} starts from has seen "

@@ -86,7 +86,7 @@ def train(
     if int(os.environ.get("PADDLE_TRAINERS_NUM") or 1) > 1:
         raise UsageError("training in several processes is not supported: start it without paddle.distributed.launch")
     total_steps = count_steps(len(features), config)
-    eval_steps = config.eval_steps or _steps_per_epoch(len(features), config)
+    eval_steps = config.eval_steps or steps_per_epoch(len(features), config)
 
     if config.amp != "off" and paddle.get_device() == "cpu":
         logger.warning("amp %s: Paddle has no mixed precision on a CPU; training in float32", config.amp)
@@ -149,10 +149,19 @@ def count_steps(num_examples: int, config: TrainConfig) -> int:
     Returns:
         `max_steps`, or what `num_train_epochs` come to.
     """
-    return config.max_steps or max(1, math.ceil(config.num_train_epochs * _steps_per_epoch(num_examples, config)))
+    return config.max_steps or max(1, math.ceil(config.num_train_epochs * steps_per_epoch(num_examples, config)))
 
 
-def _steps_per_epoch(num_examples: int, config: TrainConfig) -> int:
+def steps_per_epoch(num_examples: int, config: TrainConfig) -> int:
+    """Count the optimizer steps in which every example is read once.
+
+    Args:
+        num_examples: training examples.
+        config: how to train.
+
+    Returns:
+        The steps; the last one may have fewer examples.
+    """
     num_batches = math.ceil(num_examples / config.per_device_train_batch_size)
     return math.ceil(num_batches / config.gradient_accumulation_steps)
 

@@ -91,7 +91,7 @@ def distillation_step(
             target = teacher(**batch)
         tokens = token_rows(batch["attention_mask"])
         rows = None if config.include_padding else tokens
-        logit_rows = tokens if kind == "token_classification" else None
+        logit_rows = _logit_rows(tokens, kind)
         return lambda subnet, output: loss(output, target, subnet, rows=rows, logit_rows=logit_rows)
 
     return _over_subnets(supernet, subnets, config, prepare)
@@ -128,7 +128,7 @@ def distilbert_step(student: Supernet, teacher: Supernet, subnet: Subnet, config
             target = teacher(**batch)
         output = student(**batch)
         rows = token_rows(batch["attention_mask"])
-        logit_rows = rows if kind == "token_classification" else None
+        logit_rows = _logit_rows(rows, kind)
         cosine = cosine_loss(output.hidden_states[-1], target.hidden_states[-1], rows=rows)
         parts = {
             "logit": logit_loss(output, target, subnet, logit_rows=logit_rows)["loss"],
@@ -184,13 +184,18 @@ def tinybert_step(student: Supernet, teacher: Supernet, subnet: Subnet, *, layer
                 "attention": attention_loss(scores, wanted, batch["attention_mask"]),
             }
         else:
-            logit_rows = rows if kind == "token_classification" else None
+            logit_rows = _logit_rows(rows, kind)
             parts = {"logit": logit_loss(output, target, subnet, logit_rows=logit_rows)["loss"]}
         loss = sum(parts.values())
         backward(loss)
         return {"loss": loss, **parts}
 
     return step
+
+
+def _logit_rows(tokens: Tensor, kind: str) -> Tensor | None:
+    """The rows of the logits that count: of labels of words those of real tokens, else all."""
+    return tokens if kind == "token_classification" else None
 
 
 def _over_subnets(
