@@ -51,7 +51,8 @@ def main(
     seconds: Annotated[float, typer.Option("--seconds", min=1, max=600, help="How long all phases take.")] = 20,
     load: Annotated[float, typer.Option("--load", min=0.1, help="Requests, in the best sub-network's capacity.")] = 3,
     deadline_ms: Annotated[
-        float | None, typer.Option("--deadline_ms", help="For each answer.", show_default="5 latencies of the best one")
+        float | None,
+        typer.Option("--deadline_ms", min=0.1, help="For each answer.", show_default="5 latencies of the best one"),
     ] = None,
     num_threads: Annotated[int | None, typer.Option("--num_threads", min=1, show_default="all cores")] = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
@@ -86,7 +87,7 @@ def measure_capacity(predictor, texts: list[str], *, seconds: float) -> tuple[fl
 
 def poisson(rate: float, seconds: float, *, seed: int) -> np.ndarray:
     """Moments, in seconds from the beginning of a phase."""
-    count = min(int(rate * seconds), _MOST_REQUESTS)
+    count = min(max(1, int(rate * seconds)), _MOST_REQUESTS)
     return np.random.default_rng(seed).exponential(1 / rate, count).cumsum()
 
 

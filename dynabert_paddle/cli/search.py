@@ -116,10 +116,12 @@ def _show_end(result: SearchResult, folder: Path) -> None:
 
 
 def _too_much(result: SearchResult, folder: Path) -> str:
+    from dynabert_paddle.searching.cost import show_cost
+
     row = result.nearest
     costs = {**row, "latency_ms": row.get("measured_latency_ms", row["latency_ms"])}
     misses = [
-        f"{name} {costs[name]:,.4g} where {limit:,.4g} is allowed ({costs[name] / limit - 1:.1%} more)"
+        f"{name} {show_cost(costs[name])} where {show_cost(limit)} is allowed ({costs[name] / limit - 1:.1%} more)"
         for name, limit in result.budget.items()
         if costs[name] > limit
     ]

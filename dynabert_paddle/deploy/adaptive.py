@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from math import inf, isnan
 from numbers import Real
 from pathlib import Path
@@ -23,7 +24,7 @@ from dynabert_paddle.deploy.infer import Bundle
 from dynabert_paddle.deploy.members import members_of
 from dynabert_paddle.deploy.predictor import as_dynabert_error
 from dynabert_paddle.deploy.schedule import LOOK_AHEAD, Pace, Shape, Waiting, choose, shapes, split
-from dynabert_paddle.errors import UsageError
+from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.runtime import set_cpu_environment
 
 _ROUNDS = 4  # measurements of each shape at load, the first of which sets it up
@@ -69,12 +70,13 @@ class AdaptivePredictor:
         self._pace = Pace()
         # The runtime remembers what it has set up for a shape for each thread by itself: one thread runs everything.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dynabert-adaptive")
+        self._process = os.getpid()  # threads are not forked
         with as_dynabert_error():
             self._bundle = Bundle(bundle, device=device, num_threads=num_threads)
             subnets = list(members_of(self._bundle.description))
             for subnet in subnets:
                 self._bundle.load(subnet)
-            self._seconds = {subnet: self._thread.submit(self._measure, subnet).result() for subnet in subnets}
+            self._seconds = self._thread.submit(self._measure, subnets).result()
         _avoid_pauses()
 
     @property
@@ -105,7 +107,8 @@ class AdaptivePredictor:
 
         Raises:
             UsageError: a deadline that is no number above 0.
-            DynabertError: rows that are not texts, or pairs where the task has single texts or the reverse.
+            DynabertError: rows that are not texts, or pairs where the task has single texts or the reverse; a call from
+                a forked process, or when Python is about to exit.
         """
         called = perf_counter()
         number = isinstance(deadline_ms, Real) and not isinstance(deadline_ms, bool)
@@ -127,11 +130,16 @@ class AdaptivePredictor:
         """Wait for the logits of some rows."""
         if not windows:
             return self._bundle.subnet, [], perf_counter()
+        if os.getpid() != self._process:
+            raise DynabertError("an AdaptivePredictor does not survive a fork: make one in each process")
         call = _Call([len(ids) for ids, _ in windows], called + deadline, deadline, windows, Future())
         with self._lock:
             self._waiting.append(call)
             self._arrived += len(windows)
-        self._thread.submit(self._serve)
+        try:
+            self._thread.submit(self._serve)
+        except RuntimeError:  # of an executor, once the main thread has ended
+            raise DynabertError("Python is about to exit: let the main thread wait for those that predict") from None
         return call.answer.result()
 
     def _serve(self) -> None:
@@ -141,24 +149,31 @@ class AdaptivePredictor:
             waiting, arrived = list(islice(self._waiting, LOOK_AHEAD)), self._arrived
         if not waiting:
             return
-        margin, rest, rate = self._pace.now(began)
-        costs = {subnet: partial(self._cost, subnet, margin) for subnet in self._seconds}
-        # What comes after the run is the same for all: as if it were later now.
-        subnet, count = choose(waiting, costs, now=began + rest, rate=rate)
-        with self._lock:
-            calls = [self._waiting.popleft() for _ in range(count)]
-        windows = [window for call in calls for window in call.windows]
+        calls = waiting  # all of them get to know what fails before one is chosen
         try:
+            subnet, count = self._choose(waiting, began)
+            calls = waiting[:count]
+            windows = [window for call in calls for window in call.windows]
             logits = iter(self._run(subnet, windows))
+            ended = perf_counter()
+            expected = self._cost(subnet, 1.0, [len(ids) for ids, _ in windows])
+            self._pace.observe_run(ended, expected=expected, seconds=ended - began, arrived=self._arrived - arrived)
         except BaseException as error:
             for call in calls:
                 call.answer.set_exception(error)
             return
-        ended = perf_counter()
-        expected = self._cost(subnet, 1.0, [len(ids) for ids, _ in windows])
-        self._pace.observe_run(ended, expected=expected, seconds=ended - began, arrived=self._arrived - arrived)
+        finally:
+            with self._lock:
+                for _ in calls:
+                    self._waiting.popleft()
         for call in calls:
             call.answer.set_result((subnet, list(islice(logits, len(call.windows))), ended))
+
+    def _choose(self, waiting: Sequence[Waiting], began: float) -> tuple[str, int]:
+        margin, rest, rate = self._pace.now(began)
+        costs = {subnet: partial(self._cost, subnet, margin) for subnet in self._seconds}
+        # What comes after the run is the same for all: as if it were later now.
+        return choose(waiting, costs, now=began + rest, rate=rate)
 
     def _cost(self, subnet: str, margin: float, lengths: Sequence[int]) -> float:
         return margin * sum(self._seconds[subnet][shape] for _, shape in split(lengths, self._bundle.max_seq_length))
@@ -172,16 +187,20 @@ class AdaptivePredictor:
                 found[i] = logits
         return found
 
-    def _measure(self, subnet: str) -> dict[Shape, float]:
-        """What a sub-network takes for each shape at best; the shapes take turns, as they will in use."""
-        turns: dict[Shape, list[float]] = {shape: [] for shape in shapes(self._bundle.max_seq_length)}
-        for _ in range(_ROUNDS):
-            for (rows, length), seconds in turns.items():
-                windows = [([0] * length, [0] * length)] * rows
-                began = perf_counter()
-                self._run(subnet, windows)
-                seconds.append(perf_counter() - began)
-        return {shape: min(seconds) for shape, seconds in turns.items()}
+    def _measure(self, subnets: Sequence[str]) -> dict[str, dict[Shape, float]]:
+        """What each sub-network takes for each shape at best.
+
+        They take turns, as they will in use: a busy moment of the machine must not pass for a slow sub-network, which
+        would hardly be tried again.
+        """
+        sizes = shapes(self._bundle.max_seq_length)
+        best = {subnet: dict.fromkeys(sizes, inf) for subnet in subnets}
+        for _, subnet, (rows, length) in product(range(_ROUNDS), subnets, sizes):
+            windows = [([0] * length, [0] * length)] * rows
+            began = perf_counter()
+            self._run(subnet, windows)
+            best[subnet][rows, length] = min(best[subnet][rows, length], perf_counter() - began)
+        return best
 
 
 def _avoid_pauses() -> None:

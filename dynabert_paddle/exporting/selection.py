@@ -101,7 +101,9 @@ def _read_pareto(folder: Path, number: str) -> tuple[dict[str, float], dict[str,
     if not whole:
         raise ModelError(f"{path}: damaged: {again}")
     if result.get("weights") != hash_weights(folder):
-        raise ModelError(f"{path}: of other weights than those in {folder}: {again}")
+        raise ModelError(
+            f"{path}: of other weights than those in {folder}: run 'dynabert search {folder} --overwrite_output_dir'"
+        )
     ends = [max(rows, key=lambda name: (rows[name][1], -rows[name][0])), min(rows, key=rows.get)]
     chosen = list(dict.fromkeys(ends))[: int(number)]
     (high, _), (low, _) = (rows[name] for name in ends)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
+from statistics import median
 from typing import Any
 
 from dynabert_paddle.searching.cost import Budget
@@ -12,7 +14,7 @@ Row = dict[str, Any]
 # A measured latency may exceed the budget by so much.
 TOLERANCE = 0.05
 
-_AT_ONCE, _ROUNDS = 4, 3
+_AT_ONCE = 4
 
 
 def choose_best(
@@ -33,7 +35,8 @@ def choose_best(
         The best row, or else None and the row that misses the budget by the least.
     """
     rows = sorted(rows, key=lambda row: (-row["score"], *(row[goal] for goal in goals)))
-    fitting = [dict(row) for row in rows if budget.fits(row)]
+    others = Budget({name: limit for name, limit in budget.limits.items() if name != "latency_ms"})
+    fitting = [dict(row) for row in rows if others.fits(row)]
     if not fitting:
         return None, dict(min(rows, key=lambda row: max(budget.misses(row).values())))
     if "latency_ms" not in budget.limits:
@@ -42,21 +45,27 @@ def choose_best(
 
 
 def _choose_measured(
-    fitting: Sequence[Row], limit: float, measure: Callable[[Sequence[str]], Mapping[str, float]]
+    rows: Sequence[Row], limit: float, measure: Callable[[Sequence[str]], Mapping[str, float]]
 ) -> tuple[Row | None, Row | None]:
-    """Measure the best few, then, if all are too slow, the best of those that are faster by as much, and so on."""
-    measured: list[Row] = []
-    factor = 1.0
-    for _ in range(_ROUNDS):
-        tried = {row["subnet"] for row in measured}
-        left = [row for row in fitting if row["subnet"] not in tried and row["latency_ms"] * factor <= limit]
-        turn = left[:_AT_ONCE]
+    """Measure those that should be fast enough, the best first, until no better one is left.
+
+    What was measured tells how fast the machine is now, against when the table was made, in either direction. Where
+    nothing should be fast enough, the fastest are measured: an estimate is no reason to say that nothing fits.
+    """
+    measured: dict[str, float] = {}
+    pace = 1.0
+    while True:
+        fast = (i for i, row in enumerate(rows) if measured.get(row["subnet"], inf) <= limit * (1 + TOLERANCE))
+        best = next(fast, None)
+        turn = [row for row in rows[:best] if row["latency_ms"] * pace <= limit and row["subnet"] not in measured]
+        if best is None and not turn:
+            fastest = sorted(rows, key=lambda row: row["latency_ms"])[:_AT_ONCE]
+            turn = [row for row in fastest if row["subnet"] not in measured]
         if not turn:
             break
-        latencies = measure([row["subnet"] for row in turn])
-        measured += [{**row, "measured_latency_ms": latencies[row["subnet"]]} for row in turn]
-        for row in measured[-len(turn) :]:
-            if row["measured_latency_ms"] <= limit * (1 + TOLERANCE):
-                return row, None
-            factor = max(factor, row["measured_latency_ms"] / row["latency_ms"])
-    return None, min(measured, key=lambda row: row["measured_latency_ms"])
+        measured |= measure([row["subnet"] for row in turn[:_AT_ONCE]])
+        pace = median(measured[row["subnet"]] / row["latency_ms"] for row in rows if row["subnet"] in measured)
+    real = [{**row, "measured_latency_ms": measured[row["subnet"]]} for row in rows if row["subnet"] in measured]
+    if best is None:
+        return None, min(real, key=lambda row: row["measured_latency_ms"])
+    return next(row for row in real if row["subnet"] == rows[best]["subnet"]), None

@@ -144,12 +144,20 @@ class Budget:
             for unit, power in _UNITS[name].items():
                 meant = limit * 10.0**power
                 if (limit < low <= meant <= _GENEROUS * high) or (power < 0 and limit > high >= meant >= low):
-                    beyond = f"below the smallest sub-network's {_count(low)}"
+                    beyond = f"below the smallest sub-network's {show_cost(low)}"
                     if power < 0:
-                        beyond = f"above the whole model's {_count(high)}"
+                        beyond = f"above the whole model's {show_cost(high)}"
                     number = f"{limit:g}e{power}" if power > 3 else f"{meant:.12g}"
                     raise UsageError(f"max_{name} {limit:g} is {beyond}: {number} is meant, from a number in {unit}?")
 
 
-def _count(cost: float) -> str:
-    return f"{cost:,}" if isinstance(cost, int) else f"{cost:,.4g}"
+def show_cost(cost: float) -> str:
+    """Write a cost or its limit as people read it: `12,145,287`, or `48.58`.
+
+    Args:
+        cost: in the cost's own unit.
+
+    Returns:
+        All digits of a large number, four of a small one.
+    """
+    return f"{cost:,.0f}" if cost >= 1000 else f"{cost:.4g}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from optuna import Study
 from optuna.trial import Trial, TrialState
 
+from dynabert_paddle.errors import ModelError
 from dynabert_paddle.searching.pareto import best_score_within
 from dynabert_paddle.searching.sampler import GenomeSampler, finished_trials
 from dynabert_paddle.searching.scoring import Score
@@ -56,6 +58,9 @@ def evolve(
         evaluate: scores the candidates of a generation.
         num_evaluations: trials that the study has in the end.
         report: is told how many trials there are, whenever there are more.
+
+    Raises:
+        ModelError: a score that is no number.
     """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
@@ -100,6 +105,8 @@ def _score(
     scores = evaluate(subnets, to_beat)
     for trial, subnet, cost, score in zip(trials, subnets, costs, scores, strict=True):
         row = {"subnet": space.space.name(subnet), "score": score.value, **cost, "stopped": score.stopped}
+        if not isfinite(score.value):  # Optuna would drop the trial, and the search go on without end
+            raise ModelError(f"sub-network {row['subnet']} has the score {score.value}: train the model again")
         for key, value in row.items():
             trial.set_user_attr(key, value)
         study.tell(trial, [score.value, *(cost[goal] for goal in goals)])

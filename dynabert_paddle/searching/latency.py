@@ -181,11 +181,7 @@ def measure_latency(supernet: Supernet, subnets: Mapping[str, Subnet], setting: 
         UsageError: a sub-network that the model does not have, or the setting is not one for this model.
         DynabertError: the model cannot be exported or run.
     """
-    from dynabert_paddle.structure import num_positions
-
-    positions = num_positions(supernet.model.config)
-    if setting.seq_length > positions:
-        raise UsageError(f"seq_length {setting.seq_length} is too long: this model takes at most {positions} tokens")
+    check_length(supernet, setting)
     for subnet in subnets.values():
         subnet.check_part_of(supernet.full)
     if not subnets:
@@ -201,6 +197,23 @@ def measure_latency(supernet: Supernet, subnets: Mapping[str, Subnet], setting: 
         # Paddle reads the number of threads when it is imported; a bundle's own script sets it so.
         threads = {"OMP_NUM_THREADS": str(setting.num_threads)}
         return run_apart(measure_job, job, legacy=format == "paddle", name="measuring latency", environment=threads)
+
+
+def check_length(supernet: Supernet, setting: LatencySetting) -> None:
+    """Refuse a length that a model does not take.
+
+    Args:
+        supernet: the model.
+        setting: how it shall run.
+
+    Raises:
+        UsageError: more tokens than it has positions for.
+    """
+    from dynabert_paddle.structure import num_positions
+
+    positions = num_positions(supernet.model.config)
+    if setting.seq_length > positions:
+        raise UsageError(f"seq_length {setting.seq_length} is too long: this model takes at most {positions} tokens")
 
 
 def _shape_of(supernet: Supernet) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.deploy.bundle_files import file_digest
-from dynabert_paddle.folder import write_json
+from dynabert_paddle.folder import cannot_write, write_json, write_text
 
 FORMAT_VERSION = 1
 # In a supernet's folder, unless the user names another.
@@ -73,14 +73,19 @@ class SearchResult:
 
         Args:
             folder: an existing folder.
+
+        Raises:
+            DynabertError: they cannot be written.
         """
-        partial = folder / f".{TABLE_FILE}.partial"
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            table = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in self.pareto for key in row)))
-            table.writeheader()
-            table.writerows(self.pareto)
-        os.replace(partial, folder / TABLE_FILE)
-        write_json(folder / RESULT_FILE, self.to_dict())
+        text = StringIO()
+        table = csv.DictWriter(text, fieldnames=list(self.pareto[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.pareto)
+        try:
+            write_text(folder / TABLE_FILE, text.getvalue())
+            write_json(folder / RESULT_FILE, self.to_dict())
+        except OSError as error:
+            raise cannot_write(folder, error) from None
 
 
 def hash_weights(model: Path) -> str:

@@ -12,7 +12,7 @@ from dynabert_paddle.config import SearchConfig, TaskConfig
 from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import Interrupted, UsageError
-from dynabert_paddle.folder import check_absent, check_model_folder, make_folder, remove_unused
+from dynabert_paddle.folder import check_absent, check_model_folder, check_replaceable, make_folder, remove_unused
 from dynabert_paddle.searching.aims import Aims
 from dynabert_paddle.searching.check import check_searchable
 from dynabert_paddle.searching.choose import choose_best
@@ -20,7 +20,7 @@ from dynabert_paddle.searching.cost import CostModel
 from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
 from dynabert_paddle.searching.finetune import finetune_subnet
 from dynabert_paddle.searching.guide import first_genomes
-from dynabert_paddle.searching.latency import latency_table, measure_latency
+from dynabert_paddle.searching.latency import check_length, latency_table, measure_latency
 from dynabert_paddle.searching.pareto import pareto_rows
 from dynabert_paddle.searching.progress import show_progress
 from dynabert_paddle.searching.ranks import Ranks, num_processes
@@ -68,6 +68,7 @@ def search(
     folder = _output_folder(model, output_dir)
     supernet, source = _load(model)
     check_searchable(supernet.metadata, source, force=force)
+    check_length(supernet, aims.setting)
     task = task or load_task_config(TaskConfig(**supernet.metadata.task))
     check_trained(supernet, task, source)
     examples = choose_examples(task, supernet.metadata, score_on=config.score_on, size=config.holdout_size)
@@ -76,10 +77,10 @@ def search(
     if ranks.rank:
         return ranks.serve()
     if overwrite:
-        check_absent(folder, overwrite=True)
+        check_replaceable(folder, overwrite=True)
     make_folder(folder)
     try:
-        result = _Search(model, supernet, task, scorer, ranks, aims, config, folder).run()
+        result = _Search(model, supernet, task, scorer, ranks, aims, config, folder).run(overwrite=overwrite)
     finally:
         remove_unused(folder)
     ranks.finish(result)
@@ -99,7 +100,7 @@ def _output_folder(model: Supernet | str | Path, output_dir: str | Path | None) 
 
 
 def _load(model: Supernet | str | Path) -> tuple[Supernet, str]:
-    """The model in evaluation mode, and what errors call it."""
+    """The model, and what errors call it."""
     return (model, "this model") if isinstance(model, Supernet) else (load_model(model), str(model))
 
 
@@ -116,7 +117,7 @@ class _Search:
     config: SearchConfig
     folder: Path
 
-    def run(self) -> SearchResult:
+    def run(self, *, overwrite: bool) -> SearchResult:
         """Search, choose, and write what was found."""
         space, aims = trained_space(self.supernet), self.aims
         genomes = GenomeSpace.of(space)
@@ -125,6 +126,8 @@ class _Search:
         aims.budget.check_units(costs(genomes.decode(genomes.smallest)), costs(space.full))
         in_memory = isinstance(self.model, Supernet)
         weights = digest(to_arrays(self.model.model).values()) if in_memory else hash_weights(Path(self.model))
+        if overwrite:  # only now that nothing is left to refuse
+            make_folder(check_absent(self.folder, overwrite=True))
         found = self._evolve(genomes, costs, weights)
 
         def row(name: str, score: float) -> Row:

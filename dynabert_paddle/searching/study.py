@@ -53,7 +53,7 @@ def open_study(folder: Path, settings: Mapping[str, Any], *, goals: Sequence[str
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 study.set_metric_names(["score", *goals])
             study.set_user_attr(_SETTINGS, dict(settings))
-        finished_trials(study)
+        _check_trials(study)
     except (sqlite3.Error, SQLAlchemyError, StorageInternalError, RuntimeError):
         raise DynabertError(
             f"{path}: damaged, or no search's database: pass --overwrite_output_dir to search anew, or name another "
@@ -69,6 +69,13 @@ def _check_whole(path: Path) -> None:
             (answer,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if answer != "ok":
             raise sqlite3.DatabaseError(answer)
+
+
+def _check_trials(study: optuna.Study) -> None:
+    for trial in finished_trials(study):
+        written = {"subnet", "score", "stopped"} <= trial.user_attrs.keys()
+        if not written or len(trial.values or ()) != len(study.directions):
+            raise sqlite3.DatabaseError(f"trial {trial.number} lacks a part of what a search writes")
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -112,7 +112,7 @@ def baseline(
             "params": row["params"],
             "macs": row["macs"],
             "examples_seen": before.examples + state.examples,
-            "seconds": round(before.seconds + state.seconds, 1),
+            "seconds": round(before.seconds + state.seconds, 3),
         }
         write_json(Path(output_dir) / BASELINE_FILE, result)
 

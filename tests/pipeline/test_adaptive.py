@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -210,6 +211,58 @@ def test_a_failure_in_the_model_reaches_every_caller(adaptive, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(adaptive, TEXTS[0]) for _ in range(8)]
         assert {str(call.exception(timeout=60)) for call in calls} == {"not finite"}
+
+
+def test_a_failure_of_the_choice_reaches_the_caller_and_the_next_call_is_answered(adaptive, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("dynabert_paddle.deploy.adaptive.choose", lambda *_, **__: 1 / 0)
+        with ThreadPoolExecutor(4) as pool:
+            calls = [pool.submit(adaptive, TEXTS[0]) for _ in range(8)]
+            assert {type(call.exception(timeout=60)) for call in calls} == {ZeroDivisionError}
+    assert len(adaptive(TEXTS[:2])) == 2
+
+
+AFTER_MAIN = """
+import os, sys, threading, time
+import dynabert_paddle as db
+
+predictor = db.AdaptivePredictor(sys.argv[1])
+
+def call():
+    try:
+        predictor("hello")
+    except db.DynabertError as error:
+        print(error, flush=True)
+
+if os.fork() == 0:
+    call()
+    os._exit(0)
+os.wait()
+threading.Thread(target=lambda: [threading.main_thread().join(), call()]).start()
+"""
+
+
+def test_a_fork_and_the_end_of_python_are_told_in_one_line(bundle):
+    command = [sys.executable, "-c", AFTER_MAIN, bundle]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "an AdaptivePredictor does not survive a fork: make one in each process",
+        "Python is about to exit: let the main thread wait for those that predict",
+    ]
+
+
+def test_a_busy_moment_at_load_is_not_one_sub_networks_alone(bundle, monkeypatch):
+    order, run = [], db.AdaptivePredictor._run
+
+    def note(self, subnet, windows):
+        order.append(subnet)
+        return run(self, subnet, windows)
+
+    monkeypatch.setattr(db.AdaptivePredictor, "_run", note)
+    db.AdaptivePredictor(bundle)
+    half = len(order) // 2
+    assert Counter(order[:half]) == Counter(order[half:])
 
 
 def test_a_bundle_of_one_sub_network_leaves_no_choice(single, alone):

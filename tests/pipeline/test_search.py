@@ -4,9 +4,12 @@ import csv
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -19,6 +22,7 @@ from dynabert_paddle.searching.split import choose_examples
 from dynabert_paddle.training.evaluate import evaluate_subnets
 from dynabert_paddle.training.split import hold_out, tokenize_examples
 
+CONFIG = db.SearchConfig(num_evaluations=18, population_size=6, seq_length=16, max_macs=6e5)
 SMALL = ("--num_evaluations", "18", "--population_size", "6", "--seq_length", "16")
 
 
@@ -52,8 +56,7 @@ def supernet(stages, tmp_path):
 def searched(stages, tmp_path_factory):
     """A finished search, and what Python returned."""
     folder = tmp_path_factory.mktemp("searched") / "search"
-    config = db.SearchConfig(num_evaluations=18, population_size=6, seq_length=16, max_macs=6e5)
-    return folder, db.search(stages / "depth", output_dir=folder, config=config)
+    return folder, db.search(stages / "depth", output_dir=folder, config=CONFIG)
 
 
 def read_names(folder):
@@ -122,6 +125,7 @@ def test_where_nothing_fits_the_nearest_is_told(dynabert, supernet):
     assert done.code == 1
     result = json.loads(done.out)
     assert result == json.loads((supernet / "search" / "search.json").read_text())
+    assert "has macs 32,768 where 30,000 is allowed (9.2% more)" in done.err
     # One head of 8 and 12 neurons: 16 * (4 * 32 * 8 + 2 * 32 * 12) + 2 * 16 * 16 * 8
     assert (result["best"], result["nearest"]["subnet"], result["nearest"]["macs"]) == (None, "l0h1f12", 32768)
 
@@ -209,6 +213,7 @@ def test_force_searches_all_the_same(stages, tmp_path):
         (["--goals", "macs macs"], "--goals names each cost once"),
         (["--max_params", "-5"], "max_params is more than 0, not -5"),
         (["--max_params", "1"], "1e6 is meant, from a number in millions?"),
+        (["--seq_length", "5000"], "seq_length 5000 is too long: this model takes at most"),
         (["--holdout_size", "15"], "--holdout_size 15 is more than the 14 examples"),
         (["--population_size", "1"], "population_size is at least 2, not 1"),
         (["--score", "f1"], "'f1'"),
@@ -229,6 +234,12 @@ def test_a_finished_search_is_not_mixed_with_another(searched, stages):
         db.search(stages / "depth", output_dir=folder, config=config)
 
 
+def test_other_goals_are_another_search(searched, stages):
+    config = replace(CONFIG, goals=("macs", "params"))
+    with pytest.raises(UsageError, match="holds a search with goals = macs, this one has macs params"):
+        db.search(stages / "depth", output_dir=searched[0], config=config)
+
+
 def test_other_weights_are_another_search(supernet, dynabert):
     assert dynabert("search", supernet, "--num_evaluations", "3").code == 0
     model = db.load_model(supernet)
@@ -239,6 +250,24 @@ def test_other_weights_are_another_search(supernet, dynabert):
     assert done.code == 2
     assert "holds a search with weights = " in done.err
     assert dynabert("search", supernet, "--num_evaluations", "3", "--overwrite_output_dir").code == 0
+
+
+def test_what_was_found_is_only_replaced_by_a_search_that_can_begin(supernet, dynabert):
+    assert dynabert("search", supernet, "--num_evaluations", "3").code == 0
+    before = {path.name: path.read_bytes() for path in (supernet / "search").iterdir()}
+    done = dynabert("search", supernet, "--num_evaluations", "3", "--max_params", "1", "--overwrite_output_dir")
+    assert done.code == 2
+    assert {path.name: path.read_bytes() for path in (supernet / "search").iterdir()} == before
+
+
+@pytest.mark.parametrize("table", ["trial_values", "trial_user_attributes"])
+def test_a_database_that_lacks_rows_is_damaged(searched, stages, tmp_path, table):
+    folder = shutil.copytree(searched[0], tmp_path / "search")
+    with closing(sqlite3.connect(folder / "study.db")) as database:
+        database.execute(f"DELETE FROM {table}")
+        database.commit()
+    with pytest.raises(DynabertError, match="study.db: damaged"):
+        db.search(stages / "depth", output_dir=folder, config=CONFIG)
 
 
 def test_a_damaged_database_is_replaced_on_demand(supernet, dynabert):

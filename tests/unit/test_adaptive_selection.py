@@ -80,8 +80,8 @@ def test_a_number_of_members_is_at_least_one(supernet, folder, number):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"weights": "0" * 16}, "of other weights than those in"),
-        ({"weights": None}, "of other weights than those in"),
+        ({"weights": "0" * 16}, "of other weights than those in .* --overwrite_output_dir'$"),
+        ({"weights": None}, "of other weights than those in .* --overwrite_output_dir'$"),
         ({"pareto": []}, "damaged"),
         ({"pareto": None}, "damaged"),
         ({"goals": []}, "damaged"),
@@ -94,7 +94,7 @@ def test_a_search_that_is_not_this_models_is_refused(supernet, folder, changes, 
     write_search(folder, **changes)
     with pytest.raises(ModelError, match=said) as caught:
         select(supernet, folder, "pareto:4")
-    assert str(caught.value).endswith(f"run 'dynabert search {folder}' again")
+    assert f"run 'dynabert search {folder}" in str(caught.value)
 
 
 def test_without_a_search_its_command_is_named(supernet, folder):

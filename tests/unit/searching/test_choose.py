@@ -68,3 +68,47 @@ def test_the_tries_are_bounded():
 
     best, nearest = choose_best(rows, Budget({"latency_ms": 1}), ["macs"], measure)
     assert (best, nearest["subnet"], len(asked)) == (None, "0", 4)
+
+
+def estimates_and_truth(factor):
+    """Rows whose estimates are from 1 to 20 ms, what they take in truth, and a list of what was asked."""
+    rows = [{"subnet": str(i), "score": i / 100, "macs": i, "latency_ms": float(i)} for i in range(1, 21)]
+    asked = []
+
+    def measure(names):
+        asked.extend(names)
+        return {name: factor * int(name) for name in names}
+
+    return rows, measure, asked
+
+
+def test_a_table_of_a_busy_time_does_not_hide_what_fits():
+    rows, measure, asked = estimates_and_truth(0.5)
+    best, _ = choose_best(rows, Budget({"latency_ms": 8}), ["macs"], measure)
+    assert (best["subnet"], best["measured_latency_ms"]) == ("16", 8.0)
+    assert asked == ["8", "7", "6", "5", "16", "15", "14", "13"]
+
+
+def test_nothing_fits_only_if_the_fastest_were_measured():
+    rows, measure, asked = estimates_and_truth(0.5)
+    best, _ = choose_best(rows, Budget({"latency_ms": 0.9}), ["macs"], measure)
+    assert (best["subnet"], asked) == ("1", ["1", "2", "3", "4"])
+    rows, measure, asked = estimates_and_truth(2.0)
+    best, nearest = choose_best(rows, Budget({"latency_ms": 1.5}), ["macs"], measure)
+    assert (best, nearest["subnet"], nearest["measured_latency_ms"]) == (None, "1", 2.0)
+    assert asked == ["1", "2", "3", "4"]
+
+
+def test_other_limits_hold_for_what_is_measured():
+    rows, measure, _ = estimates_and_truth(0.1)
+    best, _ = choose_best(rows, Budget({"latency_ms": 8, "macs": 5}), ["macs"], measure)
+    assert best["subnet"] == "5"
+
+
+def test_one_bad_measurement_does_not_rule_out_the_rest():
+    rows = [{"subnet": str(i), "score": 1 - i / 100, "macs": 1, "latency_ms": 10.0 - i / 10} for i in range(60)]
+    slow = {"0": 100.0, "1": 11.0, "2": 11.0, "3": 11.0}
+    best, _ = choose_best(
+        rows, Budget({"latency_ms": 10}), ["macs"], lambda names: {n: slow.get(n, 9.0) for n in names}
+    )
+    assert best["subnet"] == "4"

@@ -1,10 +1,12 @@
 """A study's generations: no sub-network twice, the same ones after an interruption, and better ones with time."""
 
+import math
+
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.errors import DynabertError, ModelError, UsageError
 from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
 from dynabert_paddle.searching.guide import first_genomes
 from dynabert_paddle.searching.pareto import hypervolume, pareto_rows
@@ -178,3 +180,11 @@ def test_another_searchs_database_is_refused_with_what_differs(tmp_path):
         open_study(tmp_path, {"weights": "def", "goals": ["macs"]}, goals=["macs"])
     with pytest.raises(UsageError, match="a search with goals = macs, this one has macs params"):
         open_study(tmp_path, {"weights": "abc", "goals": ["macs", "params"]}, goals=["macs", "params"])
+
+
+def test_a_score_that_is_no_number_ends_the_search(tmp_path):
+    def broken(subnets, to_beat):
+        return [Score(math.nan, stopped=False) for _ in subnets]
+
+    with pytest.raises(ModelError, match="has the score nan"):
+        run(tmp_path, 20, broken)
