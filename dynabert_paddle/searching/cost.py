@@ -22,8 +22,8 @@ _UNITS = {
     "macs": _COUNTS,
     "size_mb": {"GB": 3, "KB": -3, "bytes": -6},
 }
-# Someone who writes another unit may ask for somewhat more than the whole model, but not for a thousand times that.
-_GENEROUS = 10
+# Someone who writes another unit may ask for somewhat more than the whole model, but not for many times that.
+_GENEROUS = 3
 
 
 @dataclass(frozen=True)

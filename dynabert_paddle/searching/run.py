@@ -27,8 +27,8 @@ from dynabert_paddle.searching.ranks import Ranks, num_processes
 from dynabert_paddle.searching.result import SEARCH_FOLDER, Row, SearchResult, hash_weights
 from dynabert_paddle.searching.scoring import Scorer, make_scorer
 from dynabert_paddle.searching.space import GenomeSpace
-from dynabert_paddle.searching.split import choose_examples
-from dynabert_paddle.searching.study import open_study
+from dynabert_paddle.searching.examples import choose_examples
+from dynabert_paddle.searching.study import STUDY_FILE, open_study
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model
 from dynabert_paddle.training.evaluate import trained_space
@@ -121,11 +121,13 @@ class _Search:
         """Search, choose, and write what was found."""
         space, aims = trained_space(self.supernet), self.aims
         genomes = GenomeSpace.of(space)
+        in_memory = isinstance(self.model, Supernet)
+        weights = digest(to_arrays(self.model.model).values()) if in_memory else hash_weights(Path(self.model))
+        if (self.folder / STUDY_FILE).exists() and not overwrite:  # before minutes go into a table
+            open_study(self.folder, self._settings(weights), goals=aims.goals)
         table = latency_table(self.supernet, aims.setting) if aims.need_latency else None
         costs = CostModel(space, aims.setting, table).costs
         aims.budget.check_units(costs(genomes.decode(genomes.smallest)), costs(space.full))
-        in_memory = isinstance(self.model, Supernet)
-        weights = digest(to_arrays(self.model.model).values()) if in_memory else hash_weights(Path(self.model))
         if overwrite:  # only now that nothing is left to refuse
             make_folder(check_absent(self.folder, overwrite=True))
         found = self._evolve(genomes, costs, weights)
