@@ -37,11 +37,11 @@ def main(
 
     from dynabert_paddle.config import SearchConfig, TaskConfig
     from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
+    from dynabert_paddle.searching.examples import choose_examples
     from dynabert_paddle.searching.guide import first_genomes
     from dynabert_paddle.searching.pareto import hypervolume
     from dynabert_paddle.searching.scoring import Score, Scorer
     from dynabert_paddle.searching.space import GenomeSpace
-    from dynabert_paddle.searching.examples import choose_examples
     from dynabert_paddle.subnet import Subnet
     from dynabert_paddle.supernet.supernet import load_model
     from dynabert_paddle.training.evaluate import trained_space

@@ -18,6 +18,7 @@ from dynabert_paddle.searching.check import check_searchable
 from dynabert_paddle.searching.choose import choose_best
 from dynabert_paddle.searching.cost import CostModel
 from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
+from dynabert_paddle.searching.examples import choose_examples
 from dynabert_paddle.searching.finetune import finetune_subnet
 from dynabert_paddle.searching.guide import first_genomes
 from dynabert_paddle.searching.latency import check_length, latency_table, measure_latency
@@ -27,7 +28,6 @@ from dynabert_paddle.searching.ranks import Ranks, num_processes
 from dynabert_paddle.searching.result import SEARCH_FOLDER, Row, SearchResult, hash_weights
 from dynabert_paddle.searching.scoring import Scorer, make_scorer
 from dynabert_paddle.searching.space import GenomeSpace
-from dynabert_paddle.searching.examples import choose_examples
 from dynabert_paddle.searching.study import STUDY_FILE, open_study
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model
