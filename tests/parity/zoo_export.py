@@ -16,7 +16,7 @@ import numpy as np  # noqa: E402 - Paddle's environment comes first
 from zoo import VOCAB, build, heterogeneous  # noqa: E402
 
 import dynabert_paddle as db  # noqa: E402
-from dynabert_paddle.deploy.infer import open_engine  # noqa: E402
+from dynabert_paddle.deploy.engines import open_engine  # noqa: E402
 from dynabert_paddle.exporting.check import random_batches, source_logits  # noqa: E402
 from dynabert_paddle.exporting.inference import save_graph  # noqa: E402
 
