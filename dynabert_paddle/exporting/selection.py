@@ -14,6 +14,9 @@ from dynabert_paddle.searching.result import RESULT_FILE, SEARCH_FOLDER, hash_we
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet
 
+# A search's set goes down to sub-networks that only guess. An answer in time shall lose at most so much of the score.
+_MOST_LOST = 0.05
+
 
 def select_members(
     supernet: Supernet,
@@ -82,7 +85,7 @@ def _parse(supernet: Supernet, names: Sequence[str]) -> dict[str, Subnet]:
 
 
 def _read_pareto(folder: Path, number: str) -> tuple[dict[str, float], dict[str, Any]]:
-    """Scores of some of a search's Pareto set: the best, the cheapest, and others spread between their costs."""
+    """Scores of some of a search's Pareto set: the best, the cheapest that is about as good, and some between them."""
     if not (number.isdecimal() and int(number)):
         raise UsageError(f"--subnets pareto:{number}: the number is at least 1, such as pareto:4")
     path = folder / SEARCH_FOLDER / RESULT_FILE
@@ -104,6 +107,8 @@ def _read_pareto(folder: Path, number: str) -> tuple[dict[str, float], dict[str,
         raise ModelError(
             f"{path}: of other weights than those in {folder}: run 'dynabert search {folder} --overwrite_output_dir'"
         )
+    highest = max(score for _, score in rows.values())
+    rows = {name: row for name, row in rows.items() if row[1] >= highest - _MOST_LOST * abs(highest)}
     ends = [max(rows, key=lambda name: (rows[name][1], -rows[name][0])), min(rows, key=rows.get)]
     chosen = list(dict.fromkeys(ends))[: int(number)]
     (high, _), (low, _) = (rows[name] for name in ends)
