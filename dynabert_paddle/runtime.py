@@ -132,6 +132,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def num_processes() -> int:
+    """How many processes `paddle.distributed.launch` has started; 1 without it."""
+    return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
+
+
 def describe() -> dict[str, Any]:
     """Describe this machine and what the package can do on it, without importing Paddle.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dynabert_paddle.runtime import num_processes
 from dynabert_paddle.searching.scoring import Score, Scorer
 from dynabert_paddle.subnet import Subnet
 
@@ -92,11 +93,6 @@ class Ranks:
         shares: list[list[Score]] = []
         distributed.all_gather_object(shares, self.scorer(subnets[own], to_beat[own]))
         return [shares[index % self.size][index // self.size] for index in range(len(subnets))]
-
-
-def num_processes() -> int:
-    """How many processes `paddle.distributed.launch` has started; 1 without it."""
-    return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
 
 
 def leads() -> bool:

@@ -13,6 +13,7 @@ from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import Interrupted, UsageError
 from dynabert_paddle.folder import check_absent, check_model_folder, check_replaceable, make_folder, remove_unused
+from dynabert_paddle.runtime import num_processes
 from dynabert_paddle.searching.aims import Aims
 from dynabert_paddle.searching.check import check_searchable
 from dynabert_paddle.searching.choose import choose_best
@@ -24,7 +25,7 @@ from dynabert_paddle.searching.guide import first_genomes
 from dynabert_paddle.searching.latency import check_length, latency_table, measure_latency
 from dynabert_paddle.searching.pareto import pareto_rows
 from dynabert_paddle.searching.progress import show_progress
-from dynabert_paddle.searching.ranks import Ranks, num_processes
+from dynabert_paddle.searching.ranks import Ranks
 from dynabert_paddle.searching.result import SEARCH_FOLDER, Row, SearchResult, hash_weights
 from dynabert_paddle.searching.scoring import Scorer, make_scorer
 from dynabert_paddle.searching.space import GenomeSpace

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import signal
 import threading
 import time
@@ -23,7 +22,7 @@ from dynabert_paddle.config import TrainConfig
 from dynabert_paddle.data.features import Features, length_bucketed_batches
 from dynabert_paddle.errors import DynabertError, Interrupted, UsageError
 from dynabert_paddle.folder import cannot_write
-from dynabert_paddle.runtime import step_seed
+from dynabert_paddle.runtime import num_processes, step_seed
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
@@ -83,7 +82,7 @@ def train(
         UsageError: an unfinished run with other settings is there, or several processes train.
         DynabertError: the loss is not finite, or something cannot be written; earlier checkpoints stay.
     """
-    if int(os.environ.get("PADDLE_TRAINERS_NUM") or 1) > 1:
+    if num_processes() > 1:
         raise UsageError("training in several processes is not supported: start it without paddle.distributed.launch")
     total_steps = count_steps(len(features), config)
     eval_steps = config.eval_steps or steps_per_epoch(len(features), config)
