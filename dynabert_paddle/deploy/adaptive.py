@@ -25,7 +25,7 @@ from dynabert_paddle.deploy.members import members_of
 from dynabert_paddle.deploy.predictor import as_dynabert_error
 from dynabert_paddle.deploy.schedule import LOOK_AHEAD, Pace, Shape, Waiting, choose, shapes, split
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.runtime import set_cpu_environment
+from dynabert_paddle.runtime import num_cores, set_cpu_environment
 
 _ROUNDS = 4  # measurements of each shape at load, the first of which sets it up
 
@@ -56,7 +56,8 @@ class AdaptivePredictor:
     Args:
         bundle: its folder; one of a single sub-network will do, and leaves no choice.
         device: `cpu`, `gpu` or `gpu:N`.
-        num_threads: CPU threads; all cores that the process may use where not given.
+        num_threads: CPU threads for the sub-networks; where not given all cores that the process may use but one, which
+            is left to the callers: a run waits for the slowest of its threads, and one that a caller delays delays all.
 
     Raises:
         DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it.
@@ -72,7 +73,8 @@ class AdaptivePredictor:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dynabert-adaptive")
         self._process = os.getpid()  # threads are not forked
         with as_dynabert_error():
-            self._bundle = Bundle(bundle, device=device, num_threads=num_threads)
+            threads = max(1, num_cores() - 1) if num_threads is None else num_threads
+            self._bundle = Bundle(bundle, device=device, num_threads=threads)
             subnets = list(members_of(self._bundle.description))
             for subnet in subnets:
                 self._bundle.load(subnet)
