@@ -6,12 +6,19 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError, did_you_mean
+from dynabert_paddle.runtime import leads
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 METADATA_FILE = "dynabert.json"
 FORMAT_VERSION = 1
@@ -233,6 +240,39 @@ def make_folder(folder: str | Path) -> Path:
     return folder
 
 
+@contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Keep other runs from writing to an output folder meanwhile; the system forgets it when the process ends.
+
+    Of several processes of one run the first one claims the folder.
+
+    Args:
+        folder: an existing folder.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UsageError: another run writes to it.
+    """
+    if not (leads() and fcntl):
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{folder} is in use by another run: wait until it has ended, or name another --output_dir"
+            ) from None
+        except OSError:  # a file system that knows no locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
 def remove_unused(folder: Path, *settings: str) -> None:
     """Remove an output folder in which nothing was made.
 
@@ -291,16 +331,37 @@ def check_absent(folder: str | Path, *, overwrite: bool) -> Path:
         The folder, which holds nothing now.
 
     Raises:
-        UsageError: it exists and is not empty, and `overwrite` is false or this package did not make it.
+        UsageError: it exists and is not empty, and `overwrite` is false, this package did not make it, or another run
+            writes to it.
     """
     folder = Path(folder)
     check_replaceable(folder, overwrite=overwrite)
     if folder.is_dir() and any(folder.iterdir()):
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            raise cannot_write(folder, error) from None
+        with claim(folder):
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise cannot_write(folder, error) from None
     return folder
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove what an output folder holds, and keep the folder, which its run has claimed.
+
+    Args:
+        folder: a folder that `make_folder` has made.
+
+    Raises:
+        DynabertError: it cannot be removed.
+    """
+    try:
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != MARKER_FILE:
+                path.unlink()
+    except OSError as error:
+        raise cannot_write(folder, error) from None
 
 
 def cannot_write(folder: Path, error: OSError) -> DynabertError:

@@ -19,6 +19,7 @@ from typing import Any
 
 from dynabert_paddle.errors import DynabertError, UsageError
 
+_OWN_GPU = "FLAGS_selected_gpus"  # which paddle.distributed.launch gives each process
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "paddleslim", "visualdl", "numpy", "tokenizers")
 
 
@@ -30,8 +31,10 @@ def set_cpu_environment() -> None:
     """
     if "paddle" in sys.modules:
         return
-    ranks = int(os.environ.get("PADDLE_LOCAL_SIZE") or os.environ.get("PADDLE_TRAINERS_NUM") or 1)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // ranks)))
+    processes = int(os.environ.get("PADDLE_LOCAL_SIZE") or num_processes())
+    if processes > 1 and os.environ.get("OMP_NUM_THREADS") == "1":
+        del os.environ["OMP_NUM_THREADS"]  # Paddle's launcher has imported Paddle
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // processes)))
     if _is_amd():
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
 
@@ -64,7 +67,8 @@ def set_device(device: str) -> str:
     """Choose where Paddle computes.
 
     Args:
-        device: `auto`, `cpu`, `gpu` or `gpu:N`; auto takes the first GPU where there is one.
+        device: `auto`, `cpu`, `gpu` or `gpu:N`; auto takes a GPU where there is one. Without a number it is the first
+            one, and under `paddle.distributed.launch` the process's own.
 
     Returns:
         The device in force.
@@ -76,17 +80,18 @@ def set_device(device: str) -> str:
 
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if device == "auto":
-        device = "gpu:0" if has_gpu else "cpu"
+        device = "gpu" if has_gpu else "cpu"
     name, _, index = device.partition(":")
     if name not in ("cpu", "gpu") or (index and not index.isdigit()):
         raise UsageError(f"device '{device}' is not one of auto, cpu, gpu:N")
     if name == "gpu" and not has_gpu:
         build = "finds no GPU" if paddle.is_compiled_with_cuda() else "is a CPU build"
         raise UsageError(f"device '{device}': the installed Paddle {build}; use --device cpu")
-    if name == "gpu" and int(index or 0) >= paddle.device.cuda.device_count():
+    index = index or os.environ.get(_OWN_GPU, "0")
+    if name == "gpu" and int(index) >= paddle.device.cuda.device_count():
         raise UsageError(f"device '{device}': this machine has {paddle.device.cuda.device_count()} GPU(s), from gpu:0")
     try:
-        paddle.set_device(device)
+        paddle.set_device(f"gpu:{index}" if name == "gpu" else device)
     except Exception as error:  # Paddle's own errors are C++ traces of many lines
         raise UsageError(f"device '{device}' cannot be used: {type(error).__name__}; try --device cpu") from None
     return paddle.get_device()
@@ -106,19 +111,20 @@ def set_seed(seed: int) -> None:
     paddle.seed(seed)
 
 
-def step_seed(seed: int, step: int) -> int:
+def step_seed(seed: int, step: int, process: int = 0) -> int:
     """A seed of its own for every step, so that a resumed run draws what an uninterrupted one draws.
 
     Args:
         seed: the run's seed.
         step: the optimizer step.
+        process: the number of the process, where each shall draw for itself.
 
     Returns:
         A seed from 0 to 2**31 - 1.
     """
     import numpy as np
 
-    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0] >> 1)
+    return int(np.random.SeedSequence((seed, step, process)).generate_state(1)[0] >> 1)
 
 
 def versions() -> dict[str, str]:
@@ -140,6 +146,16 @@ def num_cores() -> int:
 def num_processes() -> int:
     """How many processes `paddle.distributed.launch` has started; 1 without it."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
+
+
+def rank() -> int:
+    """The number of this process among them, from 0."""
+    return int(os.environ.get("PADDLE_TRAINER_ID") or 0)
+
+
+def leads() -> bool:
+    """Whether this process is the first one, which alone writes and prints."""
+    return rank() == 0
 
 
 def describe() -> dict[str, Any]:

@@ -16,7 +16,8 @@ import typer.core
 
 from dynabert_paddle import __version__
 from dynabert_paddle.cli import augment, baseline, deploy, inspect, report, run, search, stages
-from dynabert_paddle.errors import DynabertError, Interrupted, did_you_mean
+from dynabert_paddle.errors import DynabertError, Interrupted, UsageError, did_you_mean
+from dynabert_paddle.runtime import leads, num_processes
 
 
 class _Group(typer.core.TyperGroup):
@@ -51,19 +52,29 @@ for _module in (run, stages, augment, baseline, search, report, deploy, inspect)
         app.command(_command.__name__)(_command)
 
 
+_SHARED = {command.__name__ for module in (run, stages, baseline, search) for command in module.COMMANDS}
+
+
 @app.callback()
 def _options(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    pass
+    if num_processes() > 1 and ctx.invoked_subcommand not in _SHARED:
+        raise UsageError(
+            f"'{ctx.invoked_subcommand}' runs in one process: start it without paddle.distributed.launch; "
+            f"those that share their work are {', '.join(sorted(_SHARED))}"
+        )
 
 
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code, 2 for wrong usage and 1 for a failure."""
     _log_to_stderr()
+    if not leads():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     if not sys.stdout.isatty():  # where Rich would fold the help to 80 columns
         os.environ.setdefault("TERMINAL_WIDTH", "120")
     try:
@@ -133,5 +144,5 @@ def _log_to_stderr() -> None:
     )
     logger = logging.getLogger("dynabert_paddle")
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if leads() else logging.ERROR)
     logger.propagate = False

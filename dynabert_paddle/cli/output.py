@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dynabert_paddle.runtime import leads
+
 
 def show_grid(rows: Sequence[dict[str, Any]], *, split: str, as_json: bool) -> None:
     """Print sub-networks with their metrics and costs.
@@ -68,12 +70,14 @@ def show_json(values: Any) -> None:
 
 
 def show_next(*then: str | Path, wrote: Sequence[str | Path] = ()) -> None:
-    """End a verb: name what it wrote and the next command.
+    """End a verb: name what it wrote and the next command; of several processes the first one does.
 
     Args:
         then: the words after `dynabert` of a command.
         wrote: files and folders.
     """
+    if not leads():
+        return
     for path in wrote:
         print(f"wrote {path}", file=sys.stderr)
     print(f"next: {shlex.join(['dynabert', *map(str, then)])}", file=sys.stderr)

@@ -54,7 +54,6 @@ def search(
 
     runtime.import_paddle()
     runtime.set_device(config.device)
-    from dynabert_paddle.searching.ranks import leads
     from dynabert_paddle.searching.result import SEARCH_FOLDER
     from dynabert_paddle.searching.run import search
     from dynabert_paddle.training.run import load_task_config
@@ -67,12 +66,8 @@ def search(
         force=force,
         overwrite=overwrite_output_dir,
     )
-    if leads():
-        folder = Path(output_dir or Path(model_dir) / SEARCH_FOLDER)
-        show_json(result.to_dict()) if json else _show(result)
-        _show_end(result, folder)
-    elif result.best is None:
-        raise typer.Exit(1)
+    show_json(result.to_dict()) if json else _show(result)
+    _show_end(result, Path(output_dir or Path(model_dir) / SEARCH_FOLDER))
 
 
 def _show(result: SearchResult) -> None:

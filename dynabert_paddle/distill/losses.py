@@ -40,6 +40,7 @@ class DistillationLoss:
         *,
         rows: Tensor | None = None,
         logit_rows: Tensor | None = None,
+        shares: tuple[float, float] = (1.0, 1.0),
     ) -> dict[str, Tensor]:
         """Compare one sub-network's output with the teacher's.
 
@@ -49,6 +50,7 @@ class DistillationLoss:
             subnet: says which of the teacher's hidden states belong to the student's.
             rows: the tokens whose hidden states count, from `token_rows`; None for all of them.
             logit_rows: likewise for logits of tokens, `[b, s, c]`; None for other logits.
+            shares: what the logit loss and the loss of the hidden states are multiplied by.
 
         Returns:
             `loss`, and its parts `logit` and `hidden`, each weighted.
@@ -79,7 +81,9 @@ class DistillationLoss:
         combined = _combined_loss(len(pairs), self.lambda_logit, self.lambda_hidden, self.temperature, self.regression)
         parts = combined(outputs, None)
         logit = next(value for name, value in parts.items() if "_logits_" in name)
-        return {"loss": parts["loss"], "logit": logit, "hidden": parts["loss"] - logit}
+        hidden = (parts["loss"] - logit) * shares[1]
+        logit = logit * shares[0]
+        return {"loss": logit + hidden, "logit": logit, "hidden": hidden}
 
 
 def cosine_loss(student: Tensor, teacher: Tensor, *, rows: Tensor) -> Tensor:

@@ -12,8 +12,15 @@ from dynabert_paddle.config import SearchConfig, TaskConfig
 from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import Interrupted, UsageError
-from dynabert_paddle.folder import check_absent, check_model_folder, check_replaceable, make_folder, remove_unused
-from dynabert_paddle.runtime import num_processes
+from dynabert_paddle.folder import (
+    check_model_folder,
+    check_replaceable,
+    claim,
+    clear_folder,
+    make_folder,
+    remove_unused,
+)
+from dynabert_paddle.runtime import leads, num_processes
 from dynabert_paddle.searching.aims import Aims
 from dynabert_paddle.searching.check import check_searchable
 from dynabert_paddle.searching.choose import choose_best
@@ -74,16 +81,17 @@ def search(
     check_trained(supernet, task, source)
     examples = choose_examples(task, supernet.metadata, score_on=config.score_on, size=config.holdout_size)
     scorer = make_scorer(supernet, tokenize_examples(examples, supernet), task.metrics[0], config)
-    ranks = Ranks.join(scorer)
-    if ranks.rank:
+    ranks = Ranks(scorer)
+    if not leads():
         return ranks.serve()
     if overwrite:
         check_replaceable(folder, overwrite=True)
     make_folder(folder)
-    try:
-        result = _Search(model, supernet, task, scorer, ranks, aims, config, folder).run(overwrite=overwrite)
-    finally:
-        remove_unused(folder)
+    with claim(folder):
+        try:
+            result = _Search(model, supernet, task, scorer, ranks, aims, config, folder).run(overwrite=overwrite)
+        finally:
+            remove_unused(folder)
     ranks.finish(result)
     return result
 
@@ -130,7 +138,7 @@ class _Search:
         costs = CostModel(space, aims.setting, table).costs
         aims.budget.check_units(costs(genomes.decode(genomes.smallest)), costs(space.full))
         if overwrite:  # only now that nothing is left to refuse
-            make_folder(check_absent(self.folder, overwrite=True))
+            clear_folder(self.folder)
         found = self._evolve(genomes, costs, weights)
 
         def row(name: str, score: float) -> Row:

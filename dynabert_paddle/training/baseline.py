@@ -19,7 +19,7 @@ from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import TrainState
 from dynabert_paddle.training.evaluate import evaluate_named
-from dynabert_paddle.training.loop import Step, count_steps, steps_per_epoch
+from dynabert_paddle.training.loop import Step, count_steps, global_batch_size, steps_per_epoch
 from dynabert_paddle.training.run import check_apart, check_trained
 from dynabert_paddle.training.split import split_task
 from dynabert_paddle.training.stage import describe_task, train_stage
@@ -114,7 +114,8 @@ def baseline(
             "examples_seen": before.examples + state.examples,
             "seconds": round(before.seconds + state.seconds, 3),
         }
-        write_json(Path(output_dir) / BASELINE_FILE, result)
+        if runtime.leads():
+            write_json(Path(output_dir) / BASELINE_FILE, result)
 
     return train_stage(
         student,
@@ -169,7 +170,7 @@ def _make_step(student: Supernet, teacher: Supernet, subnet: Subnet, task: Task,
 
 def _affordable_steps(config: BaselineConfig, before: Spent, num_rows: int) -> int:
     """The whole epochs that `num_examples` leaves, and the full steps after them."""
-    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    per_step = global_batch_size(config) * config.gradient_accumulation_steps
     epochs, rest = divmod(max(0, config.num_examples - before.examples), num_rows)
     steps = epochs * steps_per_epoch(num_rows, config) + rest // per_step
     if steps < 1:

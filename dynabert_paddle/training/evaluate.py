@@ -10,14 +10,16 @@ import paddle
 
 from dynabert_paddle.data.features import Features, sequential_batches
 from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.runtime import num_processes, rank
 from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+from dynabert_paddle.training import processes
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.split import tokenize_examples
 
 
 def predict_logits(
-    supernet: Supernet, features: Features, subnets: Iterable[Subnet], *, batch_size: int = 64
+    supernet: Supernet, features: Features, subnets: Iterable[Subnet], *, batch_size: int = 64, shared: bool = False
 ) -> list[Sequence[np.ndarray]]:
     """Run sub-networks over all examples, in evaluation mode.
 
@@ -26,27 +28,34 @@ def predict_logits(
         features: tokenized examples.
         subnets: which sub-networks; they share each batch's embedding.
         batch_size: examples at a time.
+        shared: all processes of `paddle.distributed.launch` call this together; each runs its share of the batches.
 
     Returns:
         For each sub-network its logits, in the examples' order: `[n, c]`, or for the labels of tokens and for answers
         one array an example.
     """
     subnets = list(subnets)
-    logits: list[list[np.ndarray]] = [[] for _ in subnets]
     batches = sequential_batches(features.lengths, batch_size)
+    first, size = (rank(), num_processes()) if shared else (0, 1)
     was_training = supernet.training
     supernet.eval()
     with paddle.no_grad():
-        for batch in batches:
-            inputs = to_tensors(features.collate(batch, supernet.pad_token_id))
-            inputs.pop("labels", None)
-            embedding = supernet.embed(**inputs)
-            for index, subnet in enumerate(subnets):
-                output = supernet(subnet, embedding=embedding, **inputs)
-                logits[index].append(output.logits.astype("float32").numpy())
+        logits = [_run_batch(supernet, features, batch, subnets) for batch in batches[first::size]]
     if was_training:
         supernet.train()
-    return [features.restore(batches, rows) for rows in logits]
+    if size > 1:
+        parts = processes.gather(logits)
+        logits = [parts[index % size][index // size] for index in range(len(batches))]
+    return [features.restore(batches, rows) for rows in zip(*logits, strict=True)]
+
+
+def _run_batch(supernet: Supernet, features: Features, rows: np.ndarray, subnets: Sequence[Subnet]) -> list[np.ndarray]:
+    """Each sub-network's logits of some examples."""
+    inputs = to_tensors(features.collate(rows, supernet.pad_token_id))
+    inputs.pop("labels", None)
+    embedding = supernet.embed(**inputs)
+    outputs = (supernet(subnet, embedding=embedding, **inputs) for subnet in subnets)
+    return [output.logits.astype("float32").numpy() for output in outputs]
 
 
 def evaluate_subnets(
@@ -57,7 +66,7 @@ def evaluate_subnets(
     metrics: Iterable[str],
     batch_size: int = 64,
 ) -> dict[str, dict[str, float]]:
-    """Score sub-networks.
+    """Score sub-networks; the processes of `paddle.distributed.launch` share the work, and all get the scores.
 
     Args:
         supernet: the model.
@@ -70,7 +79,7 @@ def evaluate_subnets(
         Each sub-network's metrics, by its name.
     """
     names = tuple(metrics)
-    logits = predict_logits(supernet, features, subnets.values(), batch_size=batch_size)
+    logits = predict_logits(supernet, features, subnets.values(), batch_size=batch_size, shared=True)
     return {name: features.score(names, rows) for name, rows in zip(subnets, logits, strict=True)}
 
 

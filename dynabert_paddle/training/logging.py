@@ -12,6 +12,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dynabert_paddle.runtime import leads
+
 logger = logging.getLogger("dynabert_paddle")
 
 # Log lines and the progress bar share one console, so that the lines appear above the bar.
@@ -22,7 +24,7 @@ warnings.filterwarnings("ignore", message='install "ipywidgets"')
 
 
 class RunLog:
-    """Logs one stage's run; a context manager.
+    """Logs one stage's run, of several processes in the first one alone; a context manager.
 
     Args:
         output_dir: gets `train.jsonl` and VisualDL's files in `vdl/`.
@@ -43,16 +45,17 @@ class RunLog:
         hparams: Mapping[str, object],
         metrics: list[str],
     ) -> None:
-        from visualdl import LogWriter
-
         self._path = output_dir / "train.jsonl"
-        self._keep_until(first_step)
-        self._writer = LogWriter(logdir=str(output_dir / "vdl"))
-        values = {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in hparams.items()}
-        self._writer.add_hparams(values, metrics)
+        self._writer = None
+        if leads():
+            from visualdl import LogWriter
+
+            self._keep_until(first_step)
+            self._writer = LogWriter(logdir=str(output_dir / "vdl"))
+            self._writer.add_hparams({key: _shown(value) for key, value in hparams.items()}, metrics)
         self._stage = stage
         self._total = total_steps
-        self._live = console.is_terminal or console.is_jupyter
+        self._live = leads() and (console.is_terminal or console.is_jupyter)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -72,7 +75,8 @@ class RunLog:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self._live:
             self._progress.stop()
-        self._writer.close()
+        if self._writer:
+            self._writer.close()
 
     def advance(self) -> None:
         """Move the progress bar by one step."""
@@ -115,6 +119,8 @@ class RunLog:
         )
 
     def _record(self, step: int, scalars: Mapping[str, float]) -> None:
+        if not self._writer:
+            return
         for tag, value in scalars.items():
             self._writer.add_scalar(tag=tag, step=step, value=value)
         with self._path.open("a", encoding="utf-8") as file:
@@ -125,3 +131,8 @@ class RunLog:
             lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             self._path.write_text("".join(kept), encoding="utf-8")
+
+
+def _shown(value: object) -> int | float | str:
+    """As VisualDL takes a setting."""
+    return value if isinstance(value, (int, float, str)) else str(value)

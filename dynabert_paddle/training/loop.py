@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,19 @@ from paddle import Tensor
 from dynabert_paddle.backbone import set_arrays, to_arrays
 from dynabert_paddle.config import TrainConfig
 from dynabert_paddle.data.features import Features, length_bucketed_batches
-from dynabert_paddle.errors import DynabertError, Interrupted, UsageError
+from dynabert_paddle.errors import DynabertError, Interrupted
 from dynabert_paddle.folder import cannot_write
-from dynabert_paddle.runtime import num_processes, step_seed
+from dynabert_paddle.runtime import num_processes, rank, step_seed
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+from dynabert_paddle.training import processes
 from dynabert_paddle.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from dynabert_paddle.training.logging import RunLog, logger
+from dynabert_paddle.training.share import Share, take_share
 
-# Does a batch's forward and backward passes; is given the step, the batch, and what to call instead of
-# `loss.backward()`; returns the loss and its parts.
-Step = Callable[[int, dict[str, Tensor], Callable[[Tensor], None]], dict[str, Tensor]]
+# Does a batch's forward and backward passes; is given the step, the batch, what to call instead of `loss.backward()`,
+# and what part of the batch this process has, by which every loss is to be multiplied; returns the loss and its parts.
+Step = Callable[[int, dict[str, Tensor], Callable[[Tensor], None], Share], dict[str, Tensor]]
 Scores = Mapping[str, Mapping[str, float]]
 
 
@@ -66,6 +69,9 @@ def train(
 ) -> TrainState:
     """Train until the last step, from the newest checkpoint on, and leave the best weights in the model.
 
+    Under `paddle.distributed.launch` all processes call this. They share each batch's rows, and add up their gradients
+    once a step; only the first one writes.
+
     Args:
         supernet: trained in place.
         features: the training examples.
@@ -79,11 +85,10 @@ def train(
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; a checkpoint is written.
-        UsageError: an unfinished run with other settings is there, or several processes train.
-        DynabertError: the loss is not finite, or something cannot be written; earlier checkpoints stay.
+        UsageError: an unfinished run with other settings is there.
+        DynabertError: the loss is not finite, something cannot be written, or another process has ended; earlier
+            checkpoints stay.
     """
-    if num_processes() > 1:
-        raise UsageError("training in several processes is not supported: start it without paddle.distributed.launch")
     total_steps = count_steps(len(features), config)
     eval_steps = config.eval_steps or steps_per_epoch(len(features), config)
 
@@ -105,15 +110,16 @@ def train(
         metrics=[f"eval/{stage.metric}/{name}" for name in stage.subnets],
     )
     batches = _batches_from(state.step, features, config, supernet.pad_token_id)
+    processes.meet()
     begin = time.perf_counter() - state.seconds
     try:
         with log, _stop_requests() as stop:
             while state.step < total_steps:
                 learning_rate = _learning_rate(state.step, total_steps, config)
                 optimizer.set_lr(learning_rate)
-                step_batches = next(batches)
-                state.examples += sum(len(batch["input_ids"]) for batch in step_batches)
-                parts = _optimizer_step(supernet, optimizer, scaler, stage, state.step, step_batches, config)
+                num_examples, shares = next(batches)
+                state.examples += num_examples
+                parts = _optimizer_step(supernet, optimizer, scaler, stage, state.step, shares, config)
                 state.step += 1
                 log.advance()
                 last = state.step == total_steps
@@ -123,14 +129,15 @@ def train(
                     _check_weights(supernet, stage, state.step, config)
                     _keep_best(supernet, stage, state, log)
                 state.seconds = time.perf_counter() - begin
-                stopping = bool(stop)  # a request that comes after this is for the next step
+                stopping = _agreed(stop)  # a request that comes after this is for the next step
                 due = stopping or (config.save_steps and state.step % config.save_steps == 0 and not last)
                 if due:
                     _check_weights(supernet, stage, state.step, config)
-                    save_checkpoint(output_dir, state, supernet.model, optimizer, scaler, settings=settings)
+                    save = partial(save_checkpoint, output_dir, state, supernet.model, optimizer, scaler)
+                    processes.lead(partial(save, settings=settings))
                 if stopping:  # after the last step, too: whatever would come after it shall not begin
                     message = f"{stage.name}: stopped after step {state.step} of {total_steps}"
-                    exit_code = 0 if stop[0] == signal.SIGTERM else 130
+                    exit_code = 130 if stopping == signal.SIGINT else 0
                     raise Interrupted(f"{message}; the same command goes on from there", exit_code=exit_code)
     except OSError as error:  # of the logs; a checkpoint's says so itself
         raise cannot_write(output_dir, error) from None
@@ -161,23 +168,41 @@ def steps_per_epoch(num_examples: int, config: TrainConfig) -> int:
     Returns:
         The steps; the last one may have fewer examples.
     """
-    num_batches = math.ceil(num_examples / config.per_device_train_batch_size)
-    return math.ceil(num_batches / config.gradient_accumulation_steps)
+    return math.ceil(math.ceil(num_examples / global_batch_size(config)) / config.gradient_accumulation_steps)
+
+
+def global_batch_size(config: TrainConfig) -> int:
+    """Count the examples of a batch, of which each process has a share.
+
+    Args:
+        config: how to train.
+
+    Returns:
+        The examples of a batch that is full; a step has `gradient_accumulation_steps` batches.
+    """
+    return config.per_device_train_batch_size * num_processes()
 
 
 def _batches_from(
     first_step: int, features: Features, config: TrainConfig, pad_token_id: int
-) -> Iterator[list[dict[str, Tensor]]]:
-    """The batches of each optimizer step, for ever; what a step reads follows from the seed and the step alone."""
+) -> Iterator[tuple[int, list[tuple[dict[str, Tensor], Share]]]]:
+    """How many examples each optimizer step reads, and this process's share of its batches, for ever.
+
+    What a step reads follows from the seed and the step alone.
+    """
     size = config.gradient_accumulation_steps
     step = 0
+
+    def own(rows: np.ndarray) -> tuple[dict[str, Tensor], Share]:
+        arrays, share = take_share(features.collate(rows, pad_token_id), rank(), num_processes())
+        return to_tensors(arrays), share
+
     for epoch in itertools.count():
-        order = length_bucketed_batches(
-            features.lengths, config.per_device_train_batch_size, seed=config.seed, epoch=epoch
-        )
+        order = length_bucketed_batches(features.lengths, global_batch_size(config), seed=config.seed, epoch=epoch)
         for start in range(0, len(order), size):
             if step >= first_step:
-                yield [to_tensors(features.collate(batch, pad_token_id)) for batch in order[start : start + size]]
+                batches = order[start : start + size]
+                yield sum(map(len, batches)), [own(rows) for rows in batches]
             step += 1
 
 
@@ -187,23 +212,25 @@ def _optimizer_step(
     scaler: paddle.amp.GradScaler,
     stage: Stage,
     step: int,
-    batches: list[dict[str, Tensor]],
+    batches: list[tuple[dict[str, Tensor], Share]],
     config: TrainConfig,
 ) -> dict[str, float]:
-    paddle.seed(step_seed(config.seed, step))
+    paddle.seed(step_seed(config.seed, step, rank()))
     totals: dict[str, float] = {}
-    for batch in batches:
+    for batch, share in batches:
 
         def backward(loss: Tensor) -> None:
             scaler.scale(loss / len(batches)).backward()
 
         with _autocast(config.amp):
-            parts = stage.step(step, batch, backward)
+            parts = stage.step(step, batch, backward, share)
         for name, value in parts.items():
             totals[name] = totals.get(name, 0.0) + float(value) / len(batches)
+    totals = processes.sum_values(totals)
     if not math.isfinite(totals["loss"]):
         supernet.clear_gradients()
         raise _diverged(stage, f"the loss is {totals['loss']} at step {step + 1}", config)
+    processes.sum_gradients(supernet.model.parameters())
     # Paddle numbers an optimizer's tensors by how many optimizers their parameter has had; a resumed run has had one.
     with paddle.utils.unique_name.guard():
         scaler.step(optimizer)
@@ -264,6 +291,12 @@ def _autocast(amp: str):
     if amp == "off":
         return nullcontext()
     return paddle.amp.auto_cast(level="O1", dtype={"bf16": "bfloat16", "fp16": "float16"}[amp])
+
+
+def _agreed(stop: list[int]) -> int:
+    """The signal by which any of the processes was asked to stop, 0 for none: they stop after the same step."""
+    asked = {f"{number:d}": float(number in stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    return next((int(number) for number, count in processes.sum_values(asked).items() if count), 0)
 
 
 @contextmanager

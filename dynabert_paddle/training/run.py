@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,18 @@ from dynabert_paddle.folder import (
     REPORT_FILE,
     check_absent,
     check_replaceable,
+    claim,
     is_own,
     make_folder,
     read_metadata,
     remove_unused,
     write_json,
 )
+from dynabert_paddle.runtime import leads
 from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.training import stages
+from dynabert_paddle.training import processes, stages
 from dynabert_paddle.training.evaluate import evaluate_grid
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.stage import describe_task
@@ -53,27 +56,28 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
     if overwrite or not (Path(config.output_dir) / config.stages[0] / METADATA_FILE).exists():
         # Now, rather than after hours of fine-tuning: a model that loads and has the heads for every width.
         _grid_space(Supernet.from_pretrained(config.model_name_or_path), config).grid()
+    output_dir = Path(config.output_dir)
     if overwrite:
-        _clear(Path(config.output_dir), config.model_name_or_path)
-    output_dir = make_folder(config.output_dir)
-    source: str | Path = config.model_name_or_path
-    try:
-        for name in config.stages:
-            _check_finished(output_dir / name, getattr(config, name))
-            _check_augmented(name, getattr(config, name))
-        _keep_config(output_dir / CONFIG_FILE, config)
-        for name in config.stages:
-            folder = output_dir / name
-            if (folder / METADATA_FILE).exists():
-                logger.info("%s: finished before, in %s", name, folder)
-            else:
-                run_stage(name, config, task, source=source, output_dir=folder)
-            source = folder
-    finally:
-        remove_unused(output_dir, CONFIG_FILE)
-    supernet = Supernet.from_pretrained(source)
-    rows = evaluate_grid(supernet, task, batch_size=config.finetune.per_device_eval_batch_size)
-    write_json(output_dir / GRID_FILE, {"split": "dev", "model": str(source), "rows": rows})
+        check_replaceable(output_dir, overwrite=True)
+    processes.lead(partial(make_folder, output_dir))
+    with claim(output_dir):
+        source: str | Path = config.model_name_or_path
+        try:
+            processes.lead(partial(_prepare, output_dir, config, overwrite=overwrite))
+            for name in config.stages:
+                folder = output_dir / name
+                if (folder / METADATA_FILE).exists():
+                    logger.info("%s: finished before, in %s", name, folder)
+                else:
+                    run_stage(name, config, task, source=source, output_dir=folder)
+                source = folder
+        finally:
+            if leads():
+                remove_unused(output_dir, CONFIG_FILE)
+        supernet = Supernet.from_pretrained(source)
+        rows = evaluate_grid(supernet, task, batch_size=config.finetune.per_device_eval_batch_size)
+        grid = {"split": "dev", "model": str(source), "rows": rows}
+        processes.lead(partial(write_json, output_dir / GRID_FILE, grid))
     return rows
 
 
@@ -119,8 +123,8 @@ def run_stage(
     if name == "rewire":
         check_replaceable(output_dir, overwrite=overwrite)
         stages.rewire(supernet, task, config=settings)
-        check_absent(output_dir, overwrite=overwrite)
-        supernet.save_pretrained(output_dir)
+        processes.lead(partial(check_absent, output_dir, overwrite=overwrite))
+        processes.lead(partial(supernet.save_pretrained, output_dir))
         return supernet
     space = _grid_space(supernet, config)
     if name == "width":
@@ -174,9 +178,18 @@ def _grid_space(supernet: Supernet, config: Config) -> SearchSpace:
     return supernet.search_space(width_mults=config.space.width_mult_list, depth_mults=config.space.depth_mult_list)
 
 
+def _prepare(output_dir: Path, config: Config, *, overwrite: bool) -> None:
+    """Refuse what would end the run later, and keep its settings."""
+    if overwrite:
+        _clear(output_dir, config.model_name_or_path)
+    for name in config.stages:
+        _check_finished(output_dir / name, getattr(config, name))
+        _check_augmented(name, getattr(config, name))
+    _keep_config(output_dir / CONFIG_FILE, config)
+
+
 def _clear(output_dir: Path, model: str) -> None:
     """Remove what a run has written, what was made of it, and nothing else that lies in its folder."""
-    check_replaceable(output_dir, overwrite=True)
     baselines = [path for path in (output_dir / BASELINES_FOLDER).glob("*") if is_own(path)]
     folders = [*(output_dir / name for name in STAGES), *baselines]
     for folder in folders:

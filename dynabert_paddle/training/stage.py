@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from dynabert_paddle.config import TrainConfig, lasting_settings
 from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import Interrupted
+from dynabert_paddle.folder import claim
 from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training import processes
 from dynabert_paddle.training.checkpoint import TrainState, prepare_output, remove_checkpoints
 from dynabert_paddle.training.evaluate import evaluate_subnets
 from dynabert_paddle.training.logging import logger
@@ -50,7 +53,7 @@ def train_stage(
         space: the grid that `subnets` are of, where it shall be kept.
         teacher: the model that `step` distils, which a resumed run must have, too.
         parent: what the model was before; by default what its own metadata say.
-        finish: called before the model is saved, to write what belongs beside it.
+        finish: called before the model is saved, in every process, to write what belongs beside it.
         overwrite: replace what is in `output_dir`.
 
     Returns:
@@ -61,7 +64,8 @@ def train_stage(
     """
     config = resolve_config(type(config), asdict(config))  # a caller in Python may have passed anything
     split = split_task(task, supernet, config)
-    output_dir = prepare_output(output_dir, overwrite=overwrite)
+    output_dir = Path(output_dir)
+    processes.lead(partial(prepare_output, output_dir, overwrite=overwrite))
 
     def evaluate() -> dict[str, dict[str, float]]:
         return evaluate_subnets(
@@ -74,6 +78,7 @@ def train_stage(
     settings = {
         **lasting_settings(config),
         "stage": name,
+        "num_processes": runtime.num_processes(),
         "sub-networks": list(subnets),
         "metrics": list(task.metrics),
         "data": digest(array for array in data if array is not None),
@@ -81,27 +86,28 @@ def train_stage(
         "teacher": digest(to_arrays(teacher.model).values()) if teacher else "none",
     }
     logger.info("%s: %d training examples, %d to select on", name, len(split.train), len(split.select))
-    try:
-        state = train(supernet, split.train, stage, config=config, output_dir=output_dir, settings=settings)
-    except Interrupted:
-        set_arrays(supernet.model, start)  # so that the same call goes on from the checkpoint
-        raise
-    metadata = supernet.metadata
-    supernet.metadata = metadata.replace(
-        stage=name,
-        space={} if space is None else _trained_space(space, subnets),
-        metrics={split.select_name: state.best_metrics, "best_step": state.best_step, "steps": state.step},
-        provenance=provenance_of(
-            config,
-            parent=metadata.provenance if parent is None else str(parent),
-            examples=state.examples,
-            seconds=state.seconds,
-        ),
-    )
-    if finish:
-        finish(state)
-    supernet.save_pretrained(output_dir)
-    remove_checkpoints(output_dir)
+    with claim(output_dir):
+        try:
+            state = train(supernet, split.train, stage, config=config, output_dir=output_dir, settings=settings)
+        except Interrupted:
+            set_arrays(supernet.model, start)  # so that the same call goes on from the checkpoint
+            raise
+        metadata = supernet.metadata
+        supernet.metadata = metadata.replace(
+            stage=name,
+            space={} if space is None else _trained_space(space, subnets),
+            metrics={split.select_name: state.best_metrics, "best_step": state.best_step, "steps": state.step},
+            provenance=provenance_of(
+                config,
+                parent=metadata.provenance if parent is None else str(parent),
+                examples=state.examples,
+                seconds=state.seconds,
+            ),
+        )
+        if finish:
+            finish(state)
+        processes.lead(partial(supernet.save_pretrained, output_dir))
+        processes.lead(partial(remove_checkpoints, output_dir))
     return supernet
 
 
@@ -138,6 +144,7 @@ def provenance_of(config: Any, *, parent: Any, examples: int, seconds: float) ->
     """
     return {
         "versions": runtime.versions(),
+        "num_processes": runtime.num_processes(),
         "settings": lasting_settings(config),
         "spent": {"examples": examples, "seconds": round(seconds, 3)},
         "parent": parent,

@@ -21,6 +21,7 @@ from dynabert_paddle.distill.losses import DistillationLoss, cosine_loss, token_
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, SupernetOutput
 from dynabert_paddle.training.loop import Step
+from dynabert_paddle.training.share import WHOLE, Share
 
 # Computes one sub-network's loss and its parts from its output.
 SubnetLoss = Callable[[Subnet, SupernetOutput], dict[str, Tensor]]
@@ -36,9 +37,11 @@ def full_model_step(supernet: Supernet) -> Step:
         The step.
     """
 
-    def step(index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None]) -> dict[str, Tensor]:
+    def step(
+        index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None], share: Share = WHOLE
+    ) -> dict[str, Tensor]:
         labels = batch.pop("labels")
-        loss = label_loss(supernet(**batch).logits, labels)
+        loss = label_loss(supernet(**batch).logits, labels) * share.labels
         backward(loss)
         return {"loss": loss}
 
@@ -57,8 +60,8 @@ def label_step(supernet: Supernet, subnets: Mapping[str, Subnet], config: FinalC
         The step.
     """
 
-    def prepare(batch: dict[str, Tensor], labels: Tensor) -> SubnetLoss:
-        return lambda subnet, output: {"loss": label_loss(output.logits, labels)}
+    def prepare(batch: dict[str, Tensor], labels: Tensor, share: Share) -> SubnetLoss:
+        return lambda subnet, output: {"loss": label_loss(output.logits, labels) * share.labels}
 
     return _over_subnets(supernet, subnets, config, prepare)
 
@@ -86,13 +89,18 @@ def distillation_step(
     )
     teacher.eval()
 
-    def prepare(batch: dict[str, Tensor], labels: Tensor | None) -> SubnetLoss:
+    def prepare(batch: dict[str, Tensor], labels: Tensor | None, share: Share) -> SubnetLoss:
         with paddle.no_grad():
             target = teacher(**batch)
         tokens = token_rows(batch["attention_mask"])
         rows = None if config.include_padding else tokens
         logit_rows = _logit_rows(tokens, kind)
-        return lambda subnet, output: loss(output, target, subnet, rows=rows, logit_rows=logit_rows)
+        shares = _logit_share(share, kind), share.rows if config.include_padding else share.tokens
+
+        def compare(subnet: Subnet, output: SupernetOutput) -> dict[str, Tensor]:
+            return loss(output, target, subnet, rows=rows, logit_rows=logit_rows, shares=shares)
+
+        return compare
 
     return _over_subnets(supernet, subnets, config, prepare)
 
@@ -122,7 +130,9 @@ def distilbert_step(student: Supernet, teacher: Supernet, subnet: Subnet, config
     )
     teacher.eval()
 
-    def step(index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None]) -> dict[str, Tensor]:
+    def step(
+        index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None], share: Share = WHOLE
+    ) -> dict[str, Tensor]:
         labels = batch.pop("labels")
         with paddle.no_grad():
             target = teacher(**batch)
@@ -131,9 +141,9 @@ def distilbert_step(student: Supernet, teacher: Supernet, subnet: Subnet, config
         logit_rows = _logit_rows(rows, kind)
         cosine = cosine_loss(output.hidden_states[-1], target.hidden_states[-1], rows=rows)
         parts = {
-            "logit": logit_loss(output, target, subnet, logit_rows=logit_rows)["loss"],
-            "label": config.lambda_label * label_loss(output.logits, labels),
-            "cosine": config.lambda_cosine * cosine,
+            "logit": logit_loss(output, target, subnet, logit_rows=logit_rows)["loss"] * _logit_share(share, kind),
+            "label": config.lambda_label * label_loss(output.logits, labels) * share.labels,
+            "cosine": config.lambda_cosine * cosine * share.tokens,
         }
         loss = sum(parts.values())
         backward(loss)
@@ -168,7 +178,9 @@ def tinybert_step(student: Supernet, teacher: Supernet, subnet: Subnet, *, layer
     blocks = Subnet((0, *subnet.layers[1:]), subnet.heads, subnet.neurons)
     teacher.eval()
 
-    def step(index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None]) -> dict[str, Tensor]:
+    def step(
+        index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None], share: Share = WHOLE
+    ) -> dict[str, Tensor]:
         batch.pop("labels", None)
         rows = token_rows(batch["attention_mask"])
         with paddle.no_grad():
@@ -180,12 +192,13 @@ def tinybert_step(student: Supernet, teacher: Supernet, subnet: Subnet, *, layer
             inputs = output.hidden_states[:-1]
             scores = [attention_scores(*pair) for pair in zip(student.encoder.layers, inputs, strict=True)]
             parts = {
-                "hidden": hidden_loss(output, target, blocks, rows=rows)["hidden"],
-                "attention": attention_loss(scores, wanted, batch["attention_mask"]),
+                "hidden": hidden_loss(output, target, blocks, rows=rows)["hidden"] * share.tokens,
+                "attention": attention_loss(scores, wanted, batch["attention_mask"]) * share.pairs,
             }
         else:
             logit_rows = _logit_rows(rows, kind)
-            parts = {"logit": logit_loss(output, target, subnet, logit_rows=logit_rows)["loss"]}
+            logit = logit_loss(output, target, subnet, logit_rows=logit_rows)["loss"]
+            parts = {"logit": logit * _logit_share(share, kind)}
         loss = sum(parts.values())
         backward(loss)
         return {"loss": loss, **parts}
@@ -198,16 +211,23 @@ def _logit_rows(tokens: Tensor, kind: str) -> Tensor | None:
     return tokens if kind == "token_classification" else None
 
 
+def _logit_share(share: Share, kind: str) -> float:
+    """The part of these rows that this process has."""
+    return share.tokens if kind == "token_classification" else share.rows
+
+
 def _over_subnets(
     supernet: Supernet,
     subnets: Mapping[str, Subnet],
     config: WidthConfig | FinalConfig,
-    prepare: Callable[[dict[str, Tensor], Tensor | None], SubnetLoss],
+    prepare: Callable[[dict[str, Tensor], Tensor | None, Share], SubnetLoss],
 ) -> Step:
     """A step with one forward and backward pass per sub-network, the largest first, and one for the embedding."""
 
-    def step(index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None]) -> dict[str, Tensor]:
-        loss = prepare(batch, batch.pop("labels", None))
+    def step(
+        index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None], share: Share = WHOLE
+    ) -> dict[str, Tensor]:
+        loss = prepare(batch, batch.pop("labels", None), share)
         chosen = choose_subnets(subnets, config, index)
         embedding = supernet.embed(**batch)
         shared = embedding.detach()

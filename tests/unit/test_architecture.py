@@ -22,7 +22,7 @@ LAYERS = {
     "subnet": {"errors"},
     "config": {"errors", "subnet"},
     "runtime": {"errors", "__init__"},  # the version
-    "folder": {"errors"},
+    "folder": {"errors", "runtime"},
     "weights": {"errors"},
     "infer": set(),  # is copied into bundles
     "tokenizer": {"errors", "infer"},

@@ -65,9 +65,3 @@ def test_a_second_stage_goes_on_with_the_same_object_and_with_a_new_one(
     resumed = to_arrays(depth(again, task, space, tmp_path / "stopped").model)
     whole = to_arrays(depth(db.Supernet.from_pretrained(tmp_path / "width"), task, space, tmp_path / "whole").model)
     assert all(np.array_equal(value, whole[name]) for name, value in resumed.items())
-
-
-def test_several_processes_are_refused_until_they_are_supported(tiny_folder, task, tmp_path, monkeypatch):
-    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
-    with pytest.raises(db.DynabertError, match="several processes is not supported"):
-        db.finetune(tiny_folder, task, output_dir=tmp_path / "out", config=db.FinetuneConfig(**SETTINGS))

@@ -94,9 +94,9 @@ def test_an_epoch_reads_every_example_once_and_in_its_own_order(tmp_path):
     supernet = make_supernet()
     inner = full_model_step(supernet)
 
-    def step(index, batch, backward):
+    def step(index, batch, backward, share):
         seen.append(batch["input_ids"].numpy())
-        return inner(index, batch, backward)
+        return inner(index, batch, backward, share)
 
     features = make_features(12)
     run(
@@ -179,7 +179,7 @@ def test_clipping_acts_on_the_summed_gradients(tmp_path, stage, accumulation):
 def test_weight_decay_spares_biases_and_norms(tmp_path):
     supernet = make_supernet()
 
-    def step(index, batch, backward):
+    def step(index, batch, backward, share):
         batch.pop("labels")
         loss = 0 * supernet(**batch).logits.sum()
         backward(loss)
@@ -276,10 +276,10 @@ def stop_with(number, *, at, supernet, inner=None):
     """A step that gets a signal while it works."""
     inner = inner or full_model_step(supernet)
 
-    def step(index, batch, backward):
+    def step(index, batch, backward, share):
         if index + 1 == at:
             os.kill(os.getpid(), number)
-        return inner(index, batch, backward)
+        return inner(index, batch, backward, share)
 
     return make_stage(supernet, step=step)
 
@@ -324,10 +324,10 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     inner = full_model_step(supernet)
     finished = []
 
-    def step(index, batch, backward):
+    def step(index, batch, backward, share):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
-        parts = inner(index, batch, backward)
+        parts = inner(index, batch, backward, share)
         finished.append(index)
         return parts
 
@@ -350,11 +350,11 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_a_good_checkpoint(tmp_path, 
     supernet = make_supernet()
     inner = full_model_step(supernet)
 
-    def step(index, batch, backward):
+    def step(index, batch, backward, share):
         def explode(loss):
             backward(loss * float("inf") if index == 3 else loss)
 
-        return inner(index, batch, explode)
+        return inner(index, batch, explode, share)
 
     stage = make_stage(supernet, step=step)
     with pytest.raises(DynabertError, match=r"(?i)(loss|gradient).*step [45]\b"):
@@ -368,8 +368,8 @@ def test_a_nan_loss_names_the_step_and_the_remedy(tmp_path):
     supernet = make_supernet()
     inner = full_model_step(supernet)
 
-    def step(index, batch, backward):
-        parts = inner(index, batch, backward)
+    def step(index, batch, backward, share):
+        parts = inner(index, batch, backward, share)
         return {"loss": parts["loss"] * float("nan")} if index == 4 else parts
 
     with pytest.raises(DynabertError, match=r"the loss is nan at step 5;.*lower the learning rate \(0\.001\)"):
@@ -382,8 +382,8 @@ def test_weights_that_broke_in_the_last_step_are_not_called_finished(tmp_path):
     supernet = make_supernet()
     inner = full_model_step(supernet)
 
-    def step(index, batch, backward):
-        return inner(index, batch, lambda loss: backward(loss * float("inf")))
+    def step(index, batch, backward, share):
+        return inner(index, batch, lambda loss: backward(loss * float("inf")), share)
 
     with pytest.raises(DynabertError):
         run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=1)
@@ -394,9 +394,9 @@ def test_evaluation_leaves_dropout_on(tmp_path):
     modes = []
     inner = full_model_step(supernet)
 
-    def step(index, batch, backward):
+    def step(index, batch, backward, share):
         modes.append(supernet.training and supernet.model.training)
-        return inner(index, batch, backward)
+        return inner(index, batch, backward, share)
 
     run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=3, eval_steps=1)
     assert modes == [True, True, True]
@@ -410,10 +410,10 @@ def test_steps_of_paddle_generator_follow_from_the_step_alone(tmp_path):
         supernet = make_supernet(dropout=0.1)
         inner = full_model_step(supernet)
 
-        def step(index, batch, backward):
+        def step(index, batch, backward, share):
             draws.append(float(paddle.rand([1])))
             paddle.rand([noise])
-            return inner(index, batch, backward)
+            return inner(index, batch, backward, share)
 
         run(supernet, tmp_path / name, stage=make_stage(supernet, step=step), max_steps=2)
 
