@@ -89,6 +89,12 @@ def test_a_comparison_trains_every_method_beside_every_seeds_run(tmp_path):
         (("compare_fixed.sh", "--seeds", "one"), "--seeds are numbers such as \"1 2 3\", not 'one'"),
         (("compare_fixed.sh", "glue/rte", "--subnets"), "unknown argument '--subnets'"),
         (("compare_fixed.sh", "--subnet"), "--subnet needs a value"),
+        (("distributed.sh", "run", "quickstart"), "name either --gpus or --processes"),
+        (("distributed.sh", "--gpus", "0", "--processes", "2", "run"), "name either --gpus or --processes"),
+        (("distributed.sh", "--gpus", "0;1", "run"), "--gpus are numbers such as 0,1, not '0;1'"),
+        (("distributed.sh", "--processes", "2"), "usage: distributed.sh"),
+        (("distributed.sh", "--processes", "2", "--machines", "2", "run"), "--rank is the number of this machine"),
+        (("distributed.sh", "--processes", "2", "--machines", "2", "--rank", "0", "run"), "--master is the address"),
         (("export_lite.sh",), "name the model folder"),
         (("export_lite.sh", "nowhere"), "nowhere: no such model folder"),
         (("export_lite.sh", "--precison", "int8"), "unknown argument '--precison'"),
@@ -124,6 +130,16 @@ def test_smoke(tmp_path, words, folder, stage, num_subnets):
     report = done.stdout.splitlines()[-1]
     task = folder.rpartition("/")[2].partition("_")[0]
     assert re.fullmatch(rf"{task} dev \w+: full -?\d\.\d{{4}}, best .*; bundle out/smoke/{folder}/bundle", report)
+
+
+def test_processes_are_started_on_one_machine_or_on_several(tmp_path):
+    cpu = script(tmp_path, "distributed.sh", "--processes", "2", "--dry_run", "run", "quickstart", "--json")
+    assert "paddle.distributed.launch --nproc_per_node 2 --log_dir log" in cpu.stdout
+    assert cpu.stdout.strip().endswith("dynabert run quickstart --json")
+    words = ("--gpus", "0,1", "--machines", "2", "--rank", "1", "--master", "10.0.0.1:6170", "--dry_run", "search", "x")
+    several = script(tmp_path, "distributed.sh", *words)
+    assert "--nnodes 2 --rank 1 --master 10.0.0.1:6170 --gpus" in several.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_smoke_of_a_comparison(tmp_path):
