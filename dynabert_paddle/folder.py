@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -157,6 +158,7 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -166,7 +168,7 @@ def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str
 
     The files of a new folder are written to a hidden sibling, which is then renamed. In a folder that exists, because
     it holds logs and checkpoints, they are written to a hidden subfolder, then moved one by one, the one that marks the
-    folder as whole last.
+    folder as whole last. When this returns, all is on the disk: what it replaces can go.
 
     Args:
         folder: where the files shall be.
@@ -186,18 +188,36 @@ def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write(partial)
+        for path in (*partial.rglob("*"), partial):
+            _sync(path)
         if exists:
             (folder / last).unlink(missing_ok=True)
             for path in sorted(partial.iterdir(), key=lambda path: path.name == last):
+                if path.name == last:
+                    _sync(folder)
                 path.replace(folder / path.name)
             partial.rmdir()
+            _sync(folder)
         else:
             partial.rename(folder)
+            _sync(folder.parent)
     except OSError as error:
         raise cannot_write(folder, error) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file's content, or which files a folder has, so that a power failure cannot undo it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a network file system that has no such thing
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def check_model_folder(folder: str | Path) -> None:
@@ -362,6 +382,25 @@ def clear_folder(folder: Path) -> None:
                 path.unlink()
     except OSError as error:
         raise cannot_write(folder, error) from None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line why something cannot be written.
+
+    Args:
+        path: the file or the folder that the message names.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        DynabertError: a full disk, or a folder that cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from None
 
 
 def cannot_write(folder: Path, error: OSError) -> DynabertError:

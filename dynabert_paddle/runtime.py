@@ -11,7 +11,9 @@ import logging
 import os
 import platform
 import random
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +55,8 @@ def import_paddle() -> None:
             raise DynabertError(
                 f"{package} is not installed: run 'pip install -e \".[cpu]\"', or 'dynabert env' for more"
             )
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), _keep_matplotlib_backend():
+    quiet = contextlib.redirect_stderr(io.StringIO())
+    with _hold_sigterm(), warnings.catch_warnings(), quiet, _keep_matplotlib_backend():
         warnings.simplefilter("ignore")
         importlib.import_module("paddle")
         importlib.import_module("paddlenlp.transformers")
@@ -138,6 +141,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def settings() -> dict[str, str]:
+    """Variables of the environment on which the last bits of what is computed depend."""
+    return {name: os.environ.get(name, "not set") for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")}
+
+
 def num_cores() -> int:
     """How many cores this process may use, which a container may hold below the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -171,7 +179,7 @@ def describe() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": num_cores(),
-        "settings": {name: os.environ.get(name, "not set") for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")},
+        "settings": settings(),
         "abilities": _abilities(),
     }
 
@@ -213,3 +221,18 @@ def _keep_matplotlib_backend() -> Iterator[None]:
         yield
     finally:
         matplotlib.use = use
+
+
+@contextlib.contextmanager
+def _hold_sigterm() -> Iterator[None]:
+    """Paddle takes SIGTERM for a crash and prints a trace of its own: let it come after the import, and as before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

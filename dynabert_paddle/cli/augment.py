@@ -12,9 +12,11 @@ from dynabert_paddle.cli.output import show_next
 from dynabert_paddle.cli.run import Device, Overrides
 from dynabert_paddle.cli.stages import ConfigFile
 from dynabert_paddle.config import AugmentConfig, TaskConfig
+from dynabert_paddle.errors import resumable
 
 
 @with_sections(("task", TaskConfig), ("augment", AugmentConfig))
+@resumable("augment")
 def augment(
     *,
     masked_lm: Annotated[str, typer.Option("--masked_lm", help="Folder or PaddleNLP name of a masked language model.")],

@@ -12,9 +12,11 @@ from dynabert_paddle.cli.output import show_json, show_next, show_table
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
 from dynabert_paddle.cli.stages import ConfigFile, OutputDir, load_settings
 from dynabert_paddle.config import BaselineConfig, TaskConfig
+from dynabert_paddle.errors import resumable
 
 
 @with_sections(("task", TaskConfig), ("baseline", BaselineConfig))
+@resumable("baseline")
 def baseline(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="distilbert, tinybert, pruned or finetuned.")],
     model_dir: Annotated[

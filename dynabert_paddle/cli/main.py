@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import typer.core
 
 from dynabert_paddle import __version__
 from dynabert_paddle.cli import augment, baseline, deploy, inspect, report, run, search, stages
-from dynabert_paddle.errors import DynabertError, Interrupted, UsageError, did_you_mean
+from dynabert_paddle.errors import DynabertError, Interrupted, Terminated, UsageError, did_you_mean
 from dynabert_paddle.runtime import leads, num_processes
 
 
@@ -72,6 +73,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code, 2 for wrong usage and 1 for a failure."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     _log_to_stderr()
     if not leads():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
@@ -90,6 +92,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         print("stopped", file=sys.stderr)
         code = 130
+    except Terminated:
+        print("stopped", file=sys.stderr)
+        code = 128 + signal.SIGTERM
     except BrokenPipeError:
         code = 1
     except Interrupted as interrupted:
@@ -101,7 +106,13 @@ def main() -> None:
     except Exception as error:
         _report(f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug before the verb shows where)")
         code = 1
+    finally:
+        signal.signal(signal.SIGTERM, before)  # a program that calls this goes on
     sys.exit(code)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
 
 
 def join_numbers(words: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dynabert_paddle.cli.output import show_grid, show_next
+from dynabert_paddle.errors import resumable
 
 Overrides = Annotated[
     list[str] | None,
@@ -47,6 +48,7 @@ def run(
     _run(config, output_dir, override, device, overwrite_output_dir, json)
 
 
+@resumable("run")
 def _run(
     name: str, output_dir: str | None, overrides: list[str] | None, device: str | None, overwrite: bool, json: bool
 ) -> None:

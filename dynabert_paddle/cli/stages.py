@@ -18,7 +18,7 @@ from dynabert_paddle.config import (
     TaskConfig,
     WidthConfig,
 )
-from dynabert_paddle.errors import UsageError
+from dynabert_paddle.errors import UsageError, resumable
 
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a built-in config.")]
 
@@ -170,12 +170,13 @@ def _run_stage(
     teacher: str | None = None,
 ) -> None:
     config = load_settings(model_dir, config_file, overrides, flags)
-    _start_paddle(config.device)
-    from dynabert_paddle.training.run import load_task_config, run_stage
+    with resumable(name):
+        _start_paddle(config.device)
+        from dynabert_paddle.training.run import load_task_config, run_stage
 
-    source = model_dir or config.model_name_or_path
-    task = load_task_config(config.task)
-    run_stage(name, config, task, source=source, output_dir=output_dir, teacher=teacher, overwrite=overwrite)
+        source = model_dir or config.model_name_or_path
+        task = load_task_config(config.task)
+        run_stage(name, config, task, source=source, output_dir=output_dir, teacher=teacher, overwrite=overwrite)
 
 
 def load_settings(model_dir: str | None, config_file: str | None, overrides: list[str] | None, flags: dict[str, Any]):

@@ -24,10 +24,10 @@ def write_records(folder: Path, run: Run, charts: Iterable[Chart]) -> None:
     Raises:
         DynabertError: the folder cannot be written to.
     """
-    from visualdl import LogWriter
+    from dynabert_paddle.training.record_log import RecordLog
 
     def write(partial: Path) -> None:
-        with LogWriter(logdir=str(partial), file_name=_FILE) as writer:
+        with RecordLog(logdir=str(partial), file_name=_FILE) as writer:
             for chart in charts:
                 writer.add_image(tag=f"report/{chart.name}", img=chart.image(), step=0)
             for what, layers in (run.model.metadata.importance if run.model else {}).items():

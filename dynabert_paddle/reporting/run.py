@@ -12,8 +12,8 @@ from dynabert_paddle.folder import (
     RECORDS_FOLDER,
     REPORT_FILE,
     Metadata,
-    cannot_write,
     write_text,
+    writing,
 )
 from dynabert_paddle.reporting.chart import STYLE
 from dynabert_paddle.reporting.collect import collect
@@ -58,11 +58,9 @@ def report(
     with matplotlib.rc_context(STYLE):
         sections = _sections(run)
         text = render(run, sections, language=language)
-        try:
+        with writing(page):
             # What UTF-8 cannot hold is half of a character from a damaged file.
             write_text(page, text.encode("utf-8", "replace").decode("utf-8"))
-        except OSError as error:
-            raise cannot_write(page, error) from None
         if visualdl:
             write_records(run.folder / RECORDS_FOLDER, run, [chart for part in sections for chart in part.charts])
     return page

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.deploy.bundle_files import file_digest
-from dynabert_paddle.folder import cannot_write, write_json, write_text
+from dynabert_paddle.folder import write_json, write_text, writing
 
 FORMAT_VERSION = 1
 # In a supernet's folder, unless the user names another.
@@ -81,11 +81,9 @@ class SearchResult:
         table = csv.DictWriter(text, fieldnames=list(self.pareto[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(self.pareto)
-        try:
+        with writing(folder):
             write_text(folder / TABLE_FILE, text.getvalue())
             write_json(folder / RESULT_FILE, self.to_dict())
-        except OSError as error:
-            raise cannot_write(folder, error) from None
 
 
 def hash_weights(model: Path) -> str:

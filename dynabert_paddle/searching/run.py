@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from dynabert_paddle.backbone import to_arrays
 from dynabert_paddle.config import SearchConfig, TaskConfig
 from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.tasks import Task
-from dynabert_paddle.errors import Interrupted, UsageError
+from dynabert_paddle.errors import UsageError, resumable
 from dynabert_paddle.folder import (
     check_model_folder,
     check_replaceable,
@@ -36,7 +36,7 @@ from dynabert_paddle.searching.ranks import Ranks
 from dynabert_paddle.searching.result import SEARCH_FOLDER, Row, SearchResult, hash_weights
 from dynabert_paddle.searching.scoring import Scorer, make_scorer
 from dynabert_paddle.searching.space import GenomeSpace
-from dynabert_paddle.searching.study import STUDY_FILE, open_study
+from dynabert_paddle.searching.study import STUDY_FILE, database_errors, open_study
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model
 from dynabert_paddle.training.evaluate import trained_space
@@ -113,6 +113,14 @@ def _load(model: Supernet | str | Path) -> tuple[Supernet, str]:
     return (model, "this model") if isinstance(model, Supernet) else (load_model(model), str(model))
 
 
+def _hash(model: Supernet | str | Path) -> str:
+    """The hash of a model's weights as they are in its folder, or would be."""
+    if not isinstance(model, Supernet):
+        return hash_weights(Path(model))
+    with TemporaryDirectory(prefix="dynabert-search-") as scratch:
+        return hash_weights(model.save_pretrained(Path(scratch) / "model"))
+
+
 @dataclass(frozen=True)
 class _Search:
     """One search, in the process that leads it."""
@@ -130,8 +138,7 @@ class _Search:
         """Search, choose, and write what was found."""
         space, aims = trained_space(self.supernet), self.aims
         genomes = GenomeSpace.of(space)
-        in_memory = isinstance(self.model, Supernet)
-        weights = digest(to_arrays(self.model.model).values()) if in_memory else hash_weights(Path(self.model))
+        weights = _hash(self.model)
         if (self.folder / STUDY_FILE).exists() and not overwrite:  # before minutes go into a table
             open_study(self.folder, self._settings(weights), goals=aims.goals)
         table = latency_table(self.supernet, aims.setting) if aims.need_latency else None
@@ -179,13 +186,12 @@ class _Search:
         study = open_study(self.folder, self._settings(weights), goals=self.aims.goals)
         first = first_genomes(genomes, self.supernet.metadata.importance)
         evolution = Evolution(genomes, self.aims.goals, costs, first, config.population_size, config.seed)
-        try:
-            with show_progress(total) as report:
-                evolve(study, evolution, self.ranks.score, num_evaluations=total, report=report)
-        except KeyboardInterrupt:
-            done = len(read_rows(study))
-            message = f"search: stopped after {done} of {total} sub-networks; the same command goes on from there"
-            raise Interrupted(message, exit_code=130) from None
+        with (
+            database_errors(self.folder),
+            resumable("search", lambda: f" after {len(read_rows(study))} of {total} sub-networks"),
+            show_progress(total) as report,
+        ):
+            evolve(study, evolution, self.ranks.score, num_evaluations=total, report=report)
         return read_rows(study)
 
     def _settings(self, weights: str) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.folder import cannot_write, make_folder
 from dynabert_paddle.searching.sampler import finished_trials
 
 STUDY_FILE = "study.db"
 
 _NAME = "search"
 _SETTINGS = "settings"
+
+# In SQLite's messages where a file or its journal cannot be written.
+_NO_ROOM = ("disk is full", "readonly", "unable to open", "disk I/O")
 
 
 def open_study(folder: Path, settings: Mapping[str, Any], *, goals: Sequence[str]) -> optuna.Study:
@@ -34,12 +38,12 @@ def open_study(folder: Path, settings: Mapping[str, Any], *, goals: Sequence[str
         The study.
 
     Raises:
-        DynabertError: the database is damaged.
+        DynabertError: the database is damaged, in use, or cannot be written.
         UsageError: it is another search's.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = folder / STUDY_FILE
-    try:
+    with database_errors(folder, RuntimeError):
         _check_whole(path)
         study = optuna.create_study(
             storage=f"sqlite:///{path.absolute()}",
@@ -54,13 +58,47 @@ def open_study(folder: Path, settings: Mapping[str, Any], *, goals: Sequence[str
                 study.set_metric_names(["score", *goals])
             study.set_user_attr(_SETTINGS, dict(settings))
         _check_trials(study)
-    except (sqlite3.Error, SQLAlchemyError, StorageInternalError, RuntimeError):
+    _check_same(folder, before or settings, settings)
+    return study
+
+
+@contextmanager
+def database_errors(folder: Path, *others: type[Exception]) -> Iterator[None]:
+    """Say in one line what is wrong with a search's database.
+
+    Args:
+        folder: the search's folder.
+        others: what else shows that it is damaged.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        DynabertError: it is damaged, in use, or cannot be written.
+    """
+    path = folder / STUDY_FILE
+    try:
+        yield
+    except (sqlite3.Error, SQLAlchemyError, StorageInternalError, *others) as error:
+        said = _said(error)
+        if "locked" in said:
+            raise DynabertError(
+                f"{path}: in use by another process: wait for its end, or name another --output_dir"
+            ) from None
+        if any(word in said for word in _NO_ROOM):
+            make_folder(folder)  # a read-only one says so itself, in clearer words
+            raise cannot_write(folder, OSError(said)) from None
         raise DynabertError(
             f"{path}: damaged, or no search's database: pass --overwrite_output_dir to search anew, or name another "
             f"--output_dir"
         ) from None
-    _check_same(folder, before or settings, settings)
-    return study
+
+
+def _said(error: BaseException | None) -> str:
+    """SQLite's own words, under what SQLAlchemy and Optuna have made of them."""
+    while error and not isinstance(error, sqlite3.Error):
+        error = error.__cause__ or error.__context__
+    return str(error)
 
 
 def _check_whole(path: Path) -> None:

@@ -20,7 +20,7 @@ from dynabert_paddle.data.augment import SOURCE_ROW, Word, copy_row, to_line
 from dynabert_paddle.data.readers import Columns
 from dynabert_paddle.data.tasks import TrainingTexts, read_training_texts
 from dynabert_paddle.data.word_vectors import WordVectors
-from dynabert_paddle.errors import Interrupted, UsageError
+from dynabert_paddle.errors import UsageError, resumable
 from dynabert_paddle.training.logging import console, logger
 from dynabert_paddle.training.masked_lm import MaskedLM
 from dynabert_paddle.training.partial_file import PartialFile
@@ -197,9 +197,8 @@ def _show_progress(done: int, total: int) -> Iterator[Callable[[int], None]]:
     bar = progress.add_task("augment", total=total, completed=done)
     going_on = f", going on from row {done}" if done else ""
     logger.info("augment: %d rows%s", total, going_on)
-    try:
-        with progress if console.is_terminal or console.is_jupyter else nullcontext():
-            yield lambda rows: progress.advance(bar, rows)
-    except KeyboardInterrupt:
-        message = f"augment: stopped after {progress.tasks[bar].completed:.0f} of {total} rows"
-        raise Interrupted(f"{message}; the same command goes on from there", exit_code=130) from None
+    with (
+        resumable("augment", lambda: f" after {progress.tasks[bar].completed:.0f} of {total} rows"),
+        progress if console.is_terminal or console.is_jupyter else nullcontext(),
+    ):
+        yield lambda rows: progress.advance(bar, rows)

@@ -13,7 +13,7 @@ from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.distill.attention import block_ends
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.folder import Metadata, read_metadata, write_json
+from dynabert_paddle.folder import Metadata, read_metadata, write_json, writing
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
@@ -114,7 +114,9 @@ def baseline(
             "examples_seen": before.examples + state.examples,
             "seconds": round(before.seconds + state.seconds, 3),
         }
-        if runtime.leads():
+        if not runtime.leads():
+            return
+        with writing(Path(output_dir)):
             write_json(Path(output_dir) / BASELINE_FILE, result)
 
     return train_stage(

@@ -184,12 +184,12 @@ def load_checkpoint(
 
 
 def remove_checkpoints(output_dir: Path) -> None:
-    """Remove the training state of a stage that has finished.
+    """Remove the training state of a stage that has finished, and what killed processes have left half-written.
 
     Args:
         output_dir: the stage's output folder.
     """
-    for folder in [*_find_checkpoints(output_dir), *output_dir.glob(".checkpoint-*.partial")]:
+    for folder in [*_find_checkpoints(output_dir), *output_dir.glob(".*partial")]:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dynabert_paddle.folder import write_text, writing
 from dynabert_paddle.runtime import leads
 
 logger = logging.getLogger("dynabert_paddle")
@@ -48,11 +49,12 @@ class RunLog:
         self._path = output_dir / "train.jsonl"
         self._writer = None
         if leads():
-            from visualdl import LogWriter
+            from dynabert_paddle.training.record_log import RecordLog
 
-            self._keep_until(first_step)
-            self._writer = LogWriter(logdir=str(output_dir / "vdl"))
-            self._writer.add_hparams({key: _shown(value) for key, value in hparams.items()}, metrics)
+            with writing(output_dir):
+                self._keep_until(first_step)
+                self._writer = RecordLog(logdir=str(output_dir / "vdl"))
+                self._writer.add_hparams({key: _shown(value) for key, value in hparams.items()}, metrics)
         self._stage = stage
         self._total = total_steps
         self._live = leads() and (console.is_terminal or console.is_jupyter)
@@ -130,7 +132,7 @@ class RunLog:
         if self._path.exists():
             lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            self._path.write_text("".join(kept), encoding="utf-8")
+            write_text(self._path, "".join(kept))
 
 
 def _shown(value: object) -> int | float | str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.folder import cannot_write, read_json, write_json
+from dynabert_paddle.folder import read_json, write_json, writing
 
 
 class PartialFile:
@@ -37,18 +38,17 @@ class PartialFile:
         self._settings, self.counts, self._size = dict(settings), dict(counts), 0
         if self._partial.exists() and self._state.exists():
             self._resume(overwrite=overwrite)
-        try:
+        with writing(path):
             self._file = self._partial.open("r+b" if self._size else "wb")
             self._file.truncate(self._size)
             self._file.seek(self._size)
-        except OSError as error:
-            raise cannot_write(path, error) from None
 
     def __enter__(self) -> PartialFile:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._file.close()
+        with suppress(OSError):  # of a piece that does not count
+            self._file.close()
         if not self._size:
             self._partial.unlink(missing_ok=True)
 
@@ -62,15 +62,13 @@ class PartialFile:
         Raises:
             DynabertError: the disk is full, or something else forbids it.
         """
-        try:
+        with writing(self._path):
             self._file.write(text.encode("utf-8"))
             self._file.flush()
             os.fsync(self._file.fileno())
             self._size = self._file.tell()
             self.counts = {name: count + counts.get(name, 0) for name, count in self.counts.items()}
             write_json(self._state, {"settings": self._settings, "bytes": self._size, "counts": self.counts})
-        except OSError as error:
-            raise cannot_write(self._path, error) from None
 
     def finish(self) -> None:
         """Give the file its name.
@@ -78,11 +76,9 @@ class PartialFile:
         Raises:
             DynabertError: it cannot be renamed.
         """
-        try:
+        with writing(self._path):
             self._partial.replace(self._path)
             self._state.unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot_write(self._path, error) from None
 
     def _resume(self, *, overwrite: bool) -> None:
         state = read_json(self._state)

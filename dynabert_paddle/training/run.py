@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dynabert_paddle.backbone import BUILT_IN
 from dynabert_paddle.config import STAGES, Config, TaskConfig, lasting_settings
 from dynabert_paddle.data.tasks import Task, load_task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
@@ -26,15 +27,21 @@ from dynabert_paddle.folder import (
     read_metadata,
     remove_unused,
     write_json,
+    write_text,
+    writing,
 )
 from dynabert_paddle.runtime import leads
 from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes, stages
+from dynabert_paddle.training.checkpoint import remove_checkpoints
 from dynabert_paddle.training.evaluate import evaluate_grid
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.stage import describe_task
+
+# Settings that name a file or a folder; a model's can also be a name.
+_PATHS = ("output_dir", "data_dir", "train_file", "dev_file", "augmented_file")
 
 
 def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
@@ -68,6 +75,7 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
                 folder = output_dir / name
                 if (folder / METADATA_FILE).exists():
                     logger.info("%s: finished before, in %s", name, folder)
+                    processes.lead(partial(remove_checkpoints, folder))  # which a process that was killed then has not
                 else:
                     run_stage(name, config, task, source=source, output_dir=folder)
                 source = folder
@@ -77,7 +85,7 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
         supernet = Supernet.from_pretrained(source)
         rows = evaluate_grid(supernet, task, batch_size=config.finetune.per_device_eval_batch_size)
         grid = {"split": "dev", "model": str(source), "rows": rows}
-        processes.lead(partial(write_json, output_dir / GRID_FILE, grid))
+        processes.lead(partial(_write_grid, output_dir / GRID_FILE, grid))
     return rows
 
 
@@ -188,6 +196,11 @@ def _prepare(output_dir: Path, config: Config, *, overwrite: bool) -> None:
     _keep_config(output_dir / CONFIG_FILE, config)
 
 
+def _write_grid(path: Path, grid: dict[str, Any]) -> None:
+    with writing(path):
+        write_json(path, grid)
+
+
 def _clear(output_dir: Path, model: str) -> None:
     """Remove what a run has written, what was made of it, and nothing else that lies in its folder."""
     baselines = [path for path in (output_dir / BASELINES_FOLDER).glob("*") if is_own(path)]
@@ -244,11 +257,11 @@ def _keep_config(path: Path, config: Config) -> None:
     """Save the resolved config; refuse a folder that holds another model's or another task's run."""
     import yaml
 
-    values = json.loads(json.dumps(asdict(config)))  # tuples become lists, as YAML has them
+    values = _from_anywhere(json.loads(json.dumps(asdict(config))))  # tuples become lists, as YAML has them
     if path.exists():
         try:
-            before = _flatten(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, ValueError, AttributeError):
+            before = _flatten(_from_anywhere(yaml.safe_load(path.read_text(encoding="utf-8"))))
+        except (yaml.YAMLError, ValueError, AttributeError, TypeError):
             raise DynabertError(f"{path}: damaged: remove it to go on with the settings of this run") from None
         for key, value in _flatten(values).items():
             if key.partition(".")[0] in ("model_name_or_path", "task", "space") and before.get(key, value) != value:
@@ -256,7 +269,23 @@ def _keep_config(path: Path, config: Config) -> None:
                     f"{path.parent} holds a run with {key} = {before[key]}, this one has {value}: "
                     f"name another output_dir, or pass --overwrite_output_dir"
                 )
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    with writing(path):
+        write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def _from_anywhere(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings with absolute paths, so that `run.yaml` runs, and compares, wherever it is called from."""
+    changed = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            changed[key] = _from_anywhere(value)
+        elif value and (key in _PATHS or (key == "model_name_or_path" and _is_folder(value))):
+            changed[key] = str(Path(value).expanduser().absolute())
+    return values | changed
+
+
+def _is_folder(model: str) -> bool:
+    return model not in BUILT_IN and Path(model).expanduser().is_dir()
 
 
 def _flatten(values: dict[str, Any]) -> dict[str, Any]:

@@ -145,6 +145,7 @@ def provenance_of(config: Any, *, parent: Any, examples: int, seconds: float) ->
     return {
         "versions": runtime.versions(),
         "num_processes": runtime.num_processes(),
+        "environment": runtime.settings(),
         "settings": lasting_settings(config),
         "spent": {"examples": examples, "seconds": round(seconds, 3)},
         "parent": parent,

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -164,6 +165,43 @@ def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, error, exists):
         assert str(caught.value) == (
             f"{folder}: cannot be written: No space left on device: make room or name another folder, then run again"
         )
+
+
+@pytest.fixture
+def disk_calls(monkeypatch):
+    """What is said to the disk, in order: names that are synced, and names that files and folders get."""
+    calls = []
+
+    def fsync(descriptor):
+        calls.append(("sync", os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))))
+        return real_fsync(descriptor)
+
+    def rename(path, target):
+        calls.append(("name", target.name))
+        return real_rename(path, target)
+
+    real_fsync, real_rename = os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "replace", rename)
+    return calls
+
+
+def test_a_power_failure_finds_a_folder_whole_or_not_there(tmp_path, disk_calls):
+    write_folder(tmp_path / "model", write_two, last="z.json")
+    named = disk_calls.index(("name", "model"))
+    assert set(disk_calls[:named]) == {("sync", "a.txt"), ("sync", "z.json"), ("sync", ".model.partial")}
+    assert disk_calls[named + 1 :] == [("sync", tmp_path.name)]
+    disk_calls.clear()
+    write_folder(tmp_path / "model", write_two, last="z.json")
+    named = disk_calls.index(("name", "a.txt"))
+    assert set(disk_calls[:named]) == {("sync", "a.txt"), ("sync", "z.json"), ("sync", ".partial")}
+    assert disk_calls[named + 1 :] == [("sync", "model"), ("name", "z.json"), ("sync", "model")]
+
+
+def test_a_power_failure_finds_a_file_whole(tmp_path, disk_calls):
+    write_json(tmp_path / "grid.json", {})
+    assert disk_calls == [("sync", ".grid.json.partial"), ("name", "grid.json"), ("sync", tmp_path.name)]
 
 
 def test_what_a_killed_process_left_is_no_obstacle(tmp_path):

@@ -1,0 +1,237 @@
+#!/usr/bin/env python
+"""Kill a run of all stages, a search and an export over and over, resume them, and compare what they end with.
+
+The commands run once without a kill, which tells what they say and when. Kills (SIGKILL, of the whole process group)
+then come at random moments of that time, dealt out over the parts of the work; every other one waits for the next
+checkpoint or model that is being written. Every process after a kill is the same command again.
+
+    python scripts/soak_resume.py
+    python scripts/soak_resume.py --kills 100 --seed 3
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from itertools import cycle
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+from tiny_model import main as write_tiny_model
+
+from dynabert_paddle.cli.output import show_table
+from dynabert_paddle.config import STAGES
+from dynabert_paddle.folder import METADATA_FILE, make_folder, read_json, read_metadata
+
+CONFIG = f"""
+model_name_or_path: ../tiny
+stages: [{", ".join(STAGES)}]
+task: {{max_seq_length: 16}}
+space: {{width_mult_list: [1.0, 0.5], depth_mult_list: [1.0, 0.5]}}
+train:
+  max_steps: 12
+  save_steps: 2
+  eval_steps: 3
+  logging_steps: 1
+  learning_rate: 1e-3
+  per_device_train_batch_size: 16
+depth: {{subnets_per_step: sandwich, num_random_subnets: 1, gradient_accumulation_steps: 2}}
+"""
+COMMANDS = {
+    "run": "run ../soak.yaml --output_dir out --json",
+    "search": "search out/final --num_evaluations 24 --population_size 6 --seq_length 16 --max_macs 2e6 --json",
+    "export": "export out/final --subnet w0.50d0.50 --output_dir bundle --overwrite_output_dir",
+}
+# How the lines begin with which a part of the work begins, and what the part is called.
+PARTS = {**{f"{stage}: ": stage for stage in STAGES}, "evaluating ": "grid", "search ": "search", "exporting": "export"}
+START = "start-up"
+WRITING = {"checkpoint": "**/.checkpoint-*partial", "model": "**/.*partial"}
+# An aimed kill comes so many seconds after writing has begun, at most.
+LONGEST_AIM = 0.03
+
+
+class Said(NamedTuple):
+    """A line that a command has logged, and how many seconds after its start."""
+
+    line: str
+    seconds: float
+
+
+class Kill(NamedTuple):
+    """When to kill: so many seconds after a line (None: the start), or after writing has begun after that."""
+
+    at: float
+    line: str | None
+    delay: float
+    aimed: bool
+
+
+def main(
+    kills: Annotated[int, typer.Option("--kills", min=1)] = 30,
+    seed: Annotated[int, typer.Option("--seed", help="Chooses the moments.")] = 0,
+    output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("out/soak"),
+    run_only: Annotated[bool, typer.Option("--run_only", help="Neither search nor export.")] = False,
+) -> None:
+    """Kill, resume, compare; exit 1 where something differs."""
+    make_folder(output_dir)
+    write_tiny_model(output_dir / "tiny")
+    (output_dir / "soak.yaml").write_text(CONFIG, encoding="utf-8")
+    whole, killed = (output_dir / name for name in ("whole", "killed"))
+    for folder in (whole, killed):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    commands = ["run"] if run_only else list(COMMANDS)
+    logs = {command: Process(command, whole).finish() for command in commands}
+    hits: Counter[tuple[str, str]] = Counter()
+    for command, planned in plan(logs, kills, random.Random(seed)).items():
+        for kill in planned:
+            hits[Process(command, killed).kill(kill)] += 1
+        Process(command, killed).finish()
+    show_hits(hits)
+    differing = compare(results(whole), results(killed))
+    print(f"different: {', '.join(differing)}" if differing else "identical")
+    raise typer.Exit(bool(differing))
+
+
+class Process:
+    """One life of a command; what it prints goes to files in its folder, where it works."""
+
+    def __init__(self, command: str, folder: Path) -> None:
+        self._command, self._folder = command, folder
+        self._error_file = folder / f"{command}.err"
+        self._before = self._partial()
+        self._begin = time.monotonic()
+        with (folder / f"{command}.out").open("w") as out, self._error_file.open("w") as error:
+            words = [sys.executable, "-m", "dynabert_paddle", *COMMANDS[command].split()]
+            self._process = subprocess.Popen(words, stdout=out, stderr=error, cwd=folder, start_new_session=True)
+
+    def finish(self) -> list[Said]:
+        """Let it end by itself; returns what it said."""
+        said: list[Said] = []
+        while self._runs():
+            now = time.monotonic() - self._begin
+            said += [Said(line, now) for line in self._lines()[len(said) :]]
+        if self._process.returncode:
+            sys.exit(f"{self._command} failed:\n{self._error_file.read_text(encoding='utf-8')}")
+        return said
+
+    def kill(self, kill: Kill) -> tuple[str, str]:
+        """Kill it at a moment; returns which part of the work that was, and what was being written."""
+        while kill.line and kill.line not in self._lines() and self._runs():
+            pass
+        end = time.monotonic() + kill.delay
+        while time.monotonic() < end and self._runs():
+            pass
+        if kill.aimed:
+            while not self._writing() and self._runs():
+                pass
+            time.sleep(kill.delay % LONGEST_AIM)
+        if not self._runs():
+            return "after the end", ""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        return self._part(), self._writing()
+
+    def _runs(self) -> bool:
+        time.sleep(0.001)
+        return self._process.poll() is None
+
+    def _lines(self) -> list[str]:
+        """Whole lines so far."""
+        return self._error_file.read_text(encoding="utf-8").split("\n")[:-1]
+
+    def _partial(self) -> dict[str, dict[Path, int]]:
+        """Hidden folders and files that are being written, or that a kill has left, with their times of change."""
+        found: dict[str, dict[Path, int]] = {}
+        for what, pattern in WRITING.items():
+            for path in self._folder.glob(pattern):
+                if not any(path in paths for paths in found.values()):
+                    try:
+                        found.setdefault(what, {})[path] = path.stat().st_ctime_ns
+                    except FileNotFoundError:  # it has its name now
+                        continue
+        return found
+
+    def _writing(self) -> str:
+        """What this process is writing, or was when it was killed."""
+        for what, paths in self._partial().items():
+            if paths.items() - self._before.get(what, {}).items():
+                return what
+        return ""
+
+    def _part(self) -> str:
+        if not self._lines():
+            return START
+        if self._command != "run":
+            return self._command
+        unfinished = (stage for stage in STAGES if not (self._folder / "out" / stage / METADATA_FILE).exists())
+        return next(unfinished, "grid")
+
+
+def plan(logs: dict[str, list[Said]], kills: int, rng: random.Random) -> dict[str, list[Kill]]:
+    """Choose each command's kills, in the order of the work: each part gets as many, those beyond go by lot."""
+    spans = {}
+    for command, log in logs.items():
+        begins = {START: 0.0} if command == "run" else {}
+        for line, seconds in log:
+            part = next((part for begin, part in PARTS.items() if line.startswith(begin)), None)
+            if part:
+                begins.setdefault(part, seconds)
+        ends = [*list(begins.values())[1:], log[-1].seconds]
+        spans |= {(command, part): (begin, end) for (part, begin), end in zip(begins.items(), ends, strict=True)}
+    dealt = [*list(spans) * (kills // len(spans)), *rng.sample(list(spans), kills % len(spans))]
+    planned: dict[str, list[Kill]] = {command: [] for command in logs}
+    aimed = cycle((True, False))
+    for command, part in dealt:
+        at = rng.uniform(*spans[command, part])
+        if part == START:  # of any life, not of the first alone
+            planned[command].append(Kill(rng.uniform(0, logs[command][-1].seconds), None, at, aimed=False))
+            continue
+        said = [entry for entry in logs[command] if entry.seconds <= at][-1]
+        planned[command].append(Kill(at, said.line, at - said.seconds, part in STAGES and next(aimed)))
+    return {command: sorted(chosen) for command, chosen in planned.items()}
+
+
+def show_hits(hits: Counter[tuple[str, str]]) -> None:
+    """Print which part of the work the kills hit, and what was being written then."""
+    columns = ["checkpoint", "model", ""]
+    lines = [
+        [part, *(str(hits[part, what]) for what in columns), str(sum(hits[part, what] for what in columns))]
+        for part in dict.fromkeys([START, *STAGES, "grid", *COMMANDS, "after the end"])
+        if any(hits[part, what] for what in columns)
+    ]
+    names = ["killed in", "writing a checkpoint", "writing a model", "else", "kills"]
+    show_table(names, lines, title=f"{hits.total()} kills")
+
+
+def results(folder: Path) -> dict[str, object]:
+    """What the commands end with, by name; provenance tells times, and is left out."""
+    names = [f"out/{stage}/{name}" for stage in STAGES for name in ("model.safetensors", "config.json", "train.jsonl")]
+    names += ["out/grid.json", "out/final/search/search.json", "out/final/search/pareto.csv"]
+    names += ["bundle/model.pdmodel", "bundle/model.pdiparams", *(f"{command}.out" for command in COMMANDS)]
+    found: dict[str, object] = {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+    for stage in STAGES:
+        metadata = read_metadata(folder / "out" / stage)
+        found |= {f"{stage}'s metrics": metadata.metrics, f"{stage}'s importance": metadata.importance}
+    if (folder / "bundle").exists():
+        found["the bundle's check"] = read_json(folder / "bundle" / "bundle.json")["verification"]
+    left = (path for pattern in ("checkpoint-*", ".*partial", "*.tmp") for path in folder.rglob(pattern))
+    return found | {"half-written files": sorted(re.sub(r"\d+", "N", path.name) for path in left)}
+
+
+def compare(whole: dict[str, object], killed: dict[str, object]) -> Iterable[str]:
+    """Names of what differs."""
+    return [name for name in {**whole, **killed} if whole.get(name) != killed.get(name)]
+
+
+if __name__ == "__main__":
+    typer.run(main)

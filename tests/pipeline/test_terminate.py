@@ -1,0 +1,75 @@
+"""SIGTERM at any moment: no traceback, no half-written file, and work that can be resumed ends well and is resumed."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RESUMED = "; the same command goes on from there"
+
+
+def terminate(words, line=None, *, seconds=0.0):
+    """Send SIGTERM so many seconds after a line of the log, or after the start; returns exit code, stdout and lines."""
+    command = [sys.executable, "-m", "dynabert_paddle", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        before = []
+        while line and not (before and before[-1].startswith(line)):
+            before.append(process.stderr.readline())
+            assert before[-1], f"no line '{line}': {before}"
+        time.sleep(seconds)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate()
+    return process.returncode, out, [*"".join(before).splitlines(), *err.splitlines()]
+
+
+def half_written(folder):
+    return [path for path in folder.rglob("*") if "partial" in path.name or path.suffix == ".tmp"]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_folder, tiny_data, tmp_path_factory):
+    """The words of a short run, and its output folder."""
+    folder = tmp_path_factory.mktemp("terminated")
+    words = ["run", "default", "--output_dir", folder / "out", "-o", f"model_name_or_path={tiny_folder}"]
+    words += ["-o", f"task.data_dir={tiny_data}", "-o", "task.max_seq_length=16", "-o", "train.max_steps=4"]
+    words += ["-o", "space.width_mult_list=[1.0, 0.5]", "-o", "space.depth_mult_list=[1.0, 0.5]"]
+    return [*words, "-o", "train.eval_steps=2", "-o", "train.logging_steps=1"], folder / "out"
+
+
+@pytest.mark.parametrize(
+    ("line", "seconds"),
+    [
+        (None, 1.5),  # while Paddle is imported, which has a handler of its own
+        ("finetune: ", 0),
+        ("finetune 2/4 accuracy", 0),
+        ("rewire: reading", 0),
+        ("evaluating", 0),
+    ],
+)
+def test_a_run_that_is_told_to_end_ends_well(run, line, seconds):
+    words, output = run
+    code, out, lines = terminate(words, line, seconds=seconds)
+    assert (code, out) == (0, ""), lines
+    assert lines[-1].endswith(RESUMED), lines
+    assert not [text for text in lines if "Traceback" in text]
+    assert not half_written(output.parent)
+
+
+def test_a_search_goes_on_and_an_export_is_made_anew(run, tmp_path):
+    words, output = run
+    command = [sys.executable, "-m", "dynabert_paddle", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    code, out, lines = terminate(
+        ["search", output / "depth", "--num_evaluations", 18, "--population_size", 6], "search 6"
+    )
+    assert (code, out) == (0, "")
+    assert lines[-1].startswith("search: stopped after ")
+    assert lines[-1].endswith(RESUMED)
+    # Whoever waits for the bundle must not take it for made.
+    code, out, lines = terminate(["export", output / "depth", "--output_dir", tmp_path / "bundle"], "exporting")
+    assert (code, out, lines[-1]) == (128 + signal.SIGTERM, "", "stopped")
+    assert not list(Path(tmp_path).iterdir())
