@@ -6,6 +6,8 @@ import importlib.util
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,8 @@ from paddle import nn
 from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
 from dynabert_paddle.folder import read_json
 from dynabert_paddle.huggingface import to_paddle_config, to_paddle_names
-from dynabert_paddle.structure import SUPPORTED, find_encoder
-from dynabert_paddle.weights import WEIGHT_FILES, read_weights
+from dynabert_paddle.structure import SUPPORTED, check_elements, check_numbers, find_encoder
+from dynabert_paddle.weights import WEIGHT_FILES, read_pdparams, read_weights, stored_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +97,12 @@ def build_model(
             values["label2id"] = {f"LABEL_{index}": index for index in range(num_labels)}
     values = to_paddle_config(values, model_class.base_model_prefix) | _LOGITS_ALONE
     try:
-        model = model_class(model_class.config_class.from_dict(values))
+        check_numbers(values)
+        config = model_class.config_class.from_dict(values)
+        check_elements(config, stored_bytes(folder))
+        model = model_class(config)
+    except ModelError as error:
+        raise ModelError(f"{folder / 'config.json'}: {error}") from None
     except Exception as error:  # PaddleNLP checks a config only by failing somewhere inside
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise ModelError(
@@ -171,7 +178,8 @@ def load_from_hub(
         options["id2label"] = dict(enumerate(labels))
         options["label2id"] = {label: index for index, label in enumerate(labels)}
     try:
-        model = getattr(transformers, f"AutoModel{head or HEADS[0]}").from_pretrained(name, **options)
+        with plain_pickles():
+            model = getattr(transformers, f"AutoModel{head or HEADS[0]}").from_pretrained(name, **options)
     except Exception as error:  # PaddleNLP raises whatever its downloader met
         reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
         raise ModelError(
@@ -182,6 +190,21 @@ def load_from_hub(
         setattr(model.config, key, value)
     find_encoder(model)
     return model
+
+
+@contextmanager
+def plain_pickles() -> Iterator[None]:
+    """Let PaddleNLP read weights as we do: `paddle.load` would run what a pickle asks for.
+
+    Yields:
+        Nothing, for the length of a `with` block.
+    """
+    load = paddle.load
+    paddle.load = lambda path, **_: {name: paddle.to_tensor(array) for name, array in read_pdparams(path).items()}
+    try:
+        yield
+    finally:
+        paddle.load = load
 
 
 def _find_class(values: dict, folder: Path, head: str | None) -> type:

@@ -19,6 +19,10 @@ _CONFIG_DIR = next(
     Path(__file__).parent / "configs",
 )
 
+_MOST_BYTES = 2**18  # of a config: the parser is slow
+_DEEPEST = 30
+_MOST_VALUES = 2**16  # each alias counts with all that it stands for
+
 # The sections that a `train` section's values go to.
 _TRAINED = (*STAGES, "baseline")
 
@@ -243,7 +247,7 @@ def _read_override(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator:
         raise UsageError(f"-o {text}: write it as section.key=value, for example -o train.seed=3")
-    return key.strip(), _parse_yaml(value, f"-o {text}")
+    return key.strip(), parse_yaml(value, f"-o {text}")
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
@@ -260,7 +264,7 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    values = _parse_yaml(text, str(path))
+    values = parse_yaml(text, str(path))
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -272,12 +276,46 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}  # an empty section changes nothing
 
 
-def _parse_yaml(text: str, source: str) -> Any:
+def parse_yaml(text: str, source: str) -> Any:
+    """Read plain values out of YAML.
+
+    Args:
+        text: the YAML.
+        source: where it is from, for messages.
+
+    Returns:
+        Its values.
+
+    Raises:
+        UsageError: it is not YAML, too long, or its aliases stand for too much.
+    """
     import yaml
 
+    if len(text) > _MOST_BYTES:
+        raise UsageError(
+            f"{source}: has {len(text):,} characters, a config at most {_MOST_BYTES:,}: is it the right file?"
+        )
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        depth = 0
+        for token in yaml.scan(text):  # which is as lazy as its parser is slow
+            kind = type(token).__name__
+            depth += kind.endswith("StartToken") - kind.endswith("EndToken")
+            if depth > _DEEPEST:
+                raise ValueError(f"nested more than {_DEEPEST} deep")
+        values = yaml.safe_load(text)
+    except Exception as error:  # beside its own errors it raises what Python's types do, for a date of a 13th month
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}:" if mark else ""
-        raise UsageError(f"{source}:{where} not YAML: {getattr(error, 'problem', None) or error}") from None
+        reason = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"{source}:{where} not YAML: {reason}") from None
+    left, count = [values], 0
+    while left:
+        value = left.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise UsageError(f"{source}: its aliases stand for more than {_MOST_VALUES:,} values: write them out")
+        if isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, (list, tuple, set)):
+            left += value
+    return values

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from itertools import islice
+
+_LONGEST, _MOST = 200, 10_000  # characters and words: a damaged file has columns or labels of any length and number
 
 
 class DynabertError(Exception):
@@ -74,5 +77,7 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     Returns:
         ` Did you mean 'x'?`, or the empty string where nothing is near.
     """
-    matches = get_close_matches(word, list(allowed), n=1)
+    if len(word) > _LONGEST:
+        return ""
+    matches = get_close_matches(word, islice((other for other in allowed if len(other) <= _LONGEST), _MOST), n=1)
     return f" Did you mean '{matches[0]}'?" if matches else ""

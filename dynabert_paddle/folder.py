@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dynabert_paddle.deploy.bundle_files import digest
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError, did_you_mean
+from dynabert_paddle.integrity import as_it_is, hash_files
 from dynabert_paddle.runtime import leads
 
 try:
@@ -87,6 +89,7 @@ def read_metadata(folder: str | Path) -> Metadata:
     from pydantic import TypeAdapter, ValidationError
 
     values = read_json(path)
+    values.pop("files", None)
     if values.pop("format_version", None) != FORMAT_VERSION:
         raise ModelError(f"{path}: not format version {FORMAT_VERSION}: it comes from another dynabert_paddle")
     try:
@@ -100,13 +103,14 @@ def read_metadata(folder: str | Path) -> Metadata:
 
 
 def write_metadata(folder: str | Path, metadata: Metadata) -> None:
-    """Write `dynabert.json`.
+    """Write `dynabert.json`, with the SHA-256 of every file beside it.
 
     Args:
-        folder: an existing folder.
+        folder: an existing folder with the model's other files.
         metadata: what to write.
     """
-    write_json(Path(folder) / METADATA_FILE, {"format_version": FORMAT_VERSION, **dataclasses.asdict(metadata)})
+    values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(metadata), "files": hash_files(folder)}
+    write_json(Path(folder) / METADATA_FILE, values)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -116,32 +120,39 @@ def read_json(path: Path) -> dict[str, Any]:
         path: the file.
 
     Returns:
-        Its content.
+        Its content, without the checksum that `write_json` adds.
 
     Raises:
-        ModelError: the file is missing, unreadable, or holds no JSON object.
+        ModelError: the file is missing, unreadable, altered since it was written, or holds no JSON object.
     """
+    if not path.is_file():  # a pipe could be waited for in vain
+        raise ModelError(f"{path}: {'no file' if path.exists() else 'missing'}: a model folder needs it")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path}: missing: a model folder needs it") from None
+        checksum = values.pop("checksum", None) if isinstance(values, dict) else None
+        altered = checksum is not None and checksum != digest(values)
+        json.dumps(values, ensure_ascii=False).encode()  # JSON can spell half of a character, which no file can hold
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise ModelError(f"{path}: not JSON: the file is damaged or cut off") from None
     if not isinstance(values, dict):
         raise ModelError(f"{path}: holds no JSON object")
+    if altered:
+        raise ModelError(f"{path}: not as it was written: copy it again, or {as_it_is(path, 'checksum')}")
     return values
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON object so that the file is whole or absent.
+    """Write a JSON object, with a checksum as its last key, so that the file is whole or absent.
 
     Args:
         path: the file.
         values: its content.
     """
-    write_text(path, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+    values = json.loads(json.dumps(values))  # keys become strings, as they will be read
+    values.pop("checksum", None)
+    write_text(path, json.dumps({**values, "checksum": digest(values)}, ensure_ascii=False, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

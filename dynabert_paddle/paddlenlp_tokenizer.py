@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ from dynabert_paddle.tokenizer import (
 
 # PaddleNLP's BERT splits at symbols too, and at a few letters that it counts as such.
 _SYMBOLS = "[\\p{S}\u00b2\u00b5\u00ba\u00d8\u014b\u01b1\u3007]"
+# ErnieTinyTokenizer's vocabulary is a pickle; a template is for chats.
+_HARMFUL = ("dict.wordseg.pickle", "chat_template.json")
+_WEIGHTS = (".safetensors", ".pdparams", ".bin", ".npz")
 _BERT_LIKE = ("bert", "distilbert", "electra")  # models whose vocab.txt is read as BERT's is
 _ROBERTA_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 _BERT_TOKENS = ("unk", "sep", "pad", "cls", "mask")
@@ -108,8 +112,9 @@ def load_from_paddlenlp(name: str) -> Tokenizer | PaddleNlpTokenizer:
         from paddlenlp.transformers import AutoTokenizer
         from paddlenlp.transformers.convert_slow_tokenizer import SLOW_TO_FAST_CONVERTERS, convert_slow_tokenizer
 
-        original = AutoTokenizer.from_pretrained(name)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as harmless, tempfile.TemporaryDirectory() as folder:
+            is_folder = os.path.isdir(name)
+            original = AutoTokenizer.from_pretrained(_copy_harmless(Path(name), harmless) if is_folder else name)
             original.save_pretrained(folder)
             files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
     except Exception as error:  # PaddleNLP and its hubs fail as any type
@@ -136,6 +141,25 @@ def load_from_paddlenlp(name: str) -> Tokenizer | PaddleNlpTokenizer:
         ):
             return tokenizer
     return reference
+
+
+def _copy_harmless(folder: Path, target: str) -> str:
+    """Give PaddleNLP what a tokenizer is made of, and nothing that it would execute or that lies elsewhere."""
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in _HARMFUL and path.suffix not in _WEIGHTS:
+            os.symlink(path.absolute(), Path(target) / path.name)
+    for name in (CONFIG, "config.json"):
+        if (folder / name).is_file():
+            config = parse_json({name: (folder / name).read_bytes()}, name)
+            kept = {
+                key: value
+                for key, value in config.items()
+                # A value that names a file goes before the folder's own, and a template computes when it is read.
+                if key != "chat_template" and not (isinstance(value, str) and os.sep in value and os.path.exists(value))
+            }
+            (Path(target) / name).unlink()
+            write_files(target, {name: json.dumps(kept).encode()})
+    return target
 
 
 def is_plain_bert(files: dict[str, bytes], folder: Path) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import paddle
 from paddle import Tensor, nn
@@ -14,6 +16,47 @@ SUPPORTED = (
 )
 
 _UNLIMITED = 1_000_000
+
+# A size in a config, and how large it may be: no encoder comes near these, a damaged number goes beyond them.
+_SIZE = re.compile(r"num_\w+|n_(layers|heads)|(\w+_)?(size|embeddings)|(hidden_)?dim")
+_MOST = 2**22
+_MOST_OF = {"num_hidden_layers": 2**10, "n_layers": 2**10, "num_labels": 2**17}
+_MOST_NEW = 2**27  # elements of a model that its folder has no weights for: heads and neurons that were cut off
+
+
+def check_numbers(values: Mapping[str, Any]) -> None:
+    """Refuse sizes that no model has, before anything is made of them.
+
+    Args:
+        values: a `config.json`'s content.
+
+    Raises:
+        ModelError: a size that is no whole number, or beyond all models'.
+    """
+    for key, value in values.items():
+        most = _MOST_OF.get(key, _MOST)
+        if isinstance(value, (int, float)) and _SIZE.fullmatch(key) and not 0 <= value <= most:
+            raise ModelError(f"{key} is {value:.3g}: allowed are whole numbers from 0 to {most:,}")
+
+
+def check_elements(config: Any, stored: int) -> None:
+    """Refuse a model that is far larger than its weights, which would take all memory.
+
+    Args:
+        config: a PaddleNLP model's.
+        stored: bytes of its weights.
+
+    Raises:
+        ModelError: it is.
+    """
+    names = ("vocab_size", "max_position_embeddings", "num_hidden_layers", "hidden_size", "intermediate_size")
+    vocab, positions, layers, hidden, neurons = (getattr(config, name, None) or 0 for name in names)
+    elements = (vocab + positions) * hidden + layers * (4 * hidden + 2 * neurons) * hidden
+    if elements > stored + _MOST_NEW:
+        raise ModelError(
+            f"describes a model of {elements / 1e6:,.0f} M parameters, but the folder's weights have "
+            f"{stored / 1e6:,.1f} MB: its sizes are damaged, or it is another model's"
+        )
 
 
 def find_encoder(model: nn.Layer) -> str:

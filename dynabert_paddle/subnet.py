@@ -16,7 +16,7 @@ from dynabert_paddle.errors import UsageError
 WIDTH_MULTS = (1.0, 0.75, 0.5, 0.25)
 DEPTH_MULTS = (1.0, 0.75, 0.5)
 
-_LAYER_NAME = re.compile(r"l(\d+)h(\d+)f(\d+)")
+_LAYER_NAME = re.compile(r"l(\d{1,9})h(\d{1,9})f(\d{1,9})")
 _GRID_NAME = re.compile(r"w(\d*\.?\d+)d(\d*\.?\d+)")
 
 

@@ -236,8 +236,10 @@ def parse_json(files: dict[str, bytes], name: str) -> dict[str, Any]:
         ModelError: the file is damaged.
     """
     try:
-        return dict(json.loads(files.get(name, b"{}")))
-    except (ValueError, TypeError) as error:
+        values = dict(json.loads(files.get(name, b"{}")))
+        json.dumps(values, ensure_ascii=False).encode()  # JSON can spell half of a character, which no file can hold
+        return values
+    except (ValueError, TypeError, RecursionError) as error:
         raise damaged(name, error) from error
 
 

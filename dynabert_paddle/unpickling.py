@@ -24,7 +24,9 @@ _TORCH_CODES = {
 }
 # fmt: on
 _OLD_TORCH = 0x1950A86A20F9469CFC6C  # the number that a file of PyTorch before 1.6 begins with
-_MAX_EXPANDED = 2**24  # elements of a view that repeats a smaller storage: a few bytes must not become gigabytes
+# Arrays can share and repeat what is stored, and be widened: a few bytes must not become gigabytes.
+_MAX_EXPANSION, _MAX_EXPANDED = 8, 2**26  # times the file's size, and bytes beyond it
+_MAX_ELEMENTS = 2**48
 
 
 def unpickle_paddle(content: mmap.mmap, path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -44,7 +46,7 @@ def unpickle_paddle(content: mmap.mmap, path: str | os.PathLike) -> dict[str, np
     """
     if content[-1:] != pickle.STOP:
         raise EOFError("the pickle does not end")
-    return _named_arrays(_ArrayUnpickler(content, path).load(), path)
+    return _named_arrays(_ArrayUnpickler(content, path).load(), path, len(content))
 
 
 def unpickle_torch(archive: zipfile.ZipFile, path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -64,7 +66,10 @@ def unpickle_torch(archive: zipfile.ZipFile, path: str | os.PathLike) -> dict[st
     roots = [name.removesuffix("/data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(roots) != 1:
         raise ValueError(f"{len(roots)} data.pkl inside, 1 expected")
-    return _named_arrays(_TorchUnpickler(archive, roots[0], path).load(), path)
+    size = sum(info.file_size for info in archive.infolist() if info.compress_type == zipfile.ZIP_STORED)
+    if size > os.fstat(archive.fp.fileno()).st_size:
+        raise zipfile.BadZipFile("its files overlap")
+    return _named_arrays(_TorchUnpickler(archive, roots[0], path).load(), path, size)
 
 
 def unpickle_old_torch(content: mmap.mmap, path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -98,7 +103,7 @@ def unpickle_old_torch(content: mmap.mmap, path: str | os.PathLike) -> dict[str,
         values = array_from_bytes(data, f"{'<' if is_little else '>'}{code}", (count,))
         filled.storages[key] = _Array(widen(values, bfloat16=code == "u2"))
     content.seek(start)
-    return _named_arrays(filled.load(), path)
+    return _named_arrays(filled.load(), path, len(content))
 
 
 def array_from_bytes(data: bytes, dtype: str, shape: Any, *, order: str = "C") -> np.ndarray:
@@ -113,8 +118,15 @@ def array_from_bytes(data: bytes, dtype: str, shape: Any, *, order: str = "C") -
     Returns:
         A writable array in C order.
     """
+    return _own(_view(data, dtype, shape, order=order))
+
+
+def _view(data: bytes, dtype: str, shape: Any, *, order: str) -> np.ndarray:
     flat = np.frombuffer(data, dtype=dtype) if len(data) else np.empty(0, dtype)
-    array = flat.reshape(shape, order=order)
+    return flat.reshape(shape, order=order)
+
+
+def _own(array: np.ndarray) -> np.ndarray:
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
@@ -135,15 +147,19 @@ def widen(array: np.ndarray, *, bfloat16: bool) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
-def _named_arrays(content: Any, path: str | os.PathLike) -> dict[str, np.ndarray]:
+def _named_arrays(content: Any, path: str | os.PathLike, stored: int) -> dict[str, np.ndarray]:
     """Pick the arrays out of an unpickled state dict; Paddle's `StructuredToParameterName@@` is not one."""
     content = content if isinstance(content, dict) else {}
-    arrays = {}
+    arrays, left = {}, _MAX_EXPANSION * stored + _MAX_EXPANDED
     for name, value in content.items():
         # In a dict that is not purely tensors Paddle writes each tensor as (parameter name, array).
         value = value[1] if isinstance(value, tuple) and len(value) == 2 else value
         if isinstance(value, _Array):
-            arrays[str(name)] = widen(value.values, bfloat16=value.values.dtype == np.uint16)
+            left -= value.values.nbytes
+            if left < 0:
+                raise ModelError(f"{path}: its tensors are far larger than the file: distrust it")
+            own = _own(value.values)
+            arrays[str(name)] = widen(own, bfloat16=own.dtype == np.uint16)
     # Below pickle protocol 4 Paddle cuts tensors of more than 1 GiB into slices and notes their names.
     for name, cut in content.get("UnpackBigParamInfor@@", {}).items():
         slices = [arrays.pop(part) for part in cut["slices"]]
@@ -163,19 +179,22 @@ class _Array:
 
     def __setstate__(self, state: tuple) -> None:
         _version, shape, dtype, is_fortran, data = state
-        self.values = array_from_bytes(data, str(dtype), shape, order="F" if is_fortran else "C")
+        if not isinstance(dtype, _Dtype):
+            raise pickle.UnpicklingError("an array without a dtype")
+        # Not copied yet: many arrays can be made of the same few bytes.
+        self.values = _view(data, str(dtype), shape, order="F" if is_fortran else "C")
 
 
 class _Dtype:
     """Stands in for numpy.dtype in a pickle: a type code of numbers or booleans, and a byte order."""
 
     def __init__(self, code: str, *_flags: Any) -> None:
-        if code not in _NUMPY_CODES:
+        if _plain(code) not in _NUMPY_CODES:
             raise pickle.UnpicklingError(f"dtype {code!r} is not one of {', '.join(_NUMPY_CODES)}")
         self.code, self.order = code, "="
 
     def __setstate__(self, state: tuple) -> None:
-        if state[1] not in ("<", ">", "=", "|"):
+        if _plain(state[1]) not in ("<", ">", "=", "|"):
             raise pickle.UnpicklingError(f"{state[1]!r} is not a byte order")
         self.order = state[1]
 
@@ -184,10 +203,25 @@ class _Dtype:
 
 
 class _Mapping(dict):
-    """Stands in for OrderedDict in a pickle; torch attaches a `_metadata` attribute to it, which is dropped."""
+    """Stands in for a dict in a pickle; torch attaches a `_metadata` attribute to it, which is dropped."""
+
+    def __init__(self, items: Any = ()) -> None:
+        super().__init__()
+        for key, value in items:
+            self[key] = value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(_plain(key), value)
 
     def __setstate__(self, state: Any) -> None:
         pass
+
+
+def _plain(value: Any) -> Any:
+    """A tuple of tuples of ... can be small and yet take for ever to hash or to print."""
+    if not isinstance(value, (str, int, bytes)):
+        raise pickle.UnpicklingError(f"a {type(value).__name__} where a name or a number is expected")
+    return value
 
 
 class _Admitted:
@@ -207,17 +241,21 @@ class _Admitted:
 
 def _torch_view(storage: _Array, offset: int, size: tuple, stride: tuple, *_autograd: Any) -> _Array:
     values = storage.values
+    if len(size) > 32 or max(size, default=0) > _MAX_ELEMENTS:
+        raise pickle.UnpicklingError(f"a tensor of {len(size)} dimensions, or a longer one than there are")
     extents = [(s - 1) * t for s, t in zip(size, stride, strict=True)]
     count = math.prod(size)
     last = offset + sum(extents) if count else offset - 1
-    if min(offset, *size, *stride, 0) < 0 or last >= values.size or count > max(values.size, _MAX_EXPANDED):
+    if min(offset, *size, *stride, 0) < 0 or last >= values.size:
         raise pickle.UnpicklingError(f"a tensor of size {size} reaches outside of its {values.size} stored elements")
-    view = np.lib.stride_tricks.as_strided(values[offset:], size, [t * values.itemsize for t in stride])
-    return _Array(np.array(view, order="C"))
+    strides = [t * values.itemsize for t in stride]
+    return _Array(np.lib.stride_tricks.as_strided(values[offset:], size, strides, writeable=False))
 
 
 def _scalar(dtype: _Dtype, data: bytes) -> float | int | bool:
-    return array_from_bytes(data, str(dtype), ()).item()
+    array = _Array()
+    array.__setstate__((1, (), dtype, False, data))
+    return array.values.item()
 
 
 _MULTIARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -237,14 +275,26 @@ _ADMITTED = {
 }
 
 # Protocol 5's buffers, the copyreg extension cache, and opcodes that make instances without asking `find_class`.
+# And sets, of which a state dict has none.
 _REFUSED = (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.INST, pickle.OBJ)
+_REFUSED += (pickle.EMPTY_SET, pickle.FROZENSET)
+
+
+def _load_dict(unpickler: pickle._Unpickler) -> None:
+    """A dict as protocol 0 writes it."""
+    items = unpickler.pop_mark()
+    unpickler.append(_Mapping(zip(items[::2], items[1::2], strict=True)))
 
 
 # Python's own implementation rather than C's: there a damaged memo index reserves memory by the gigabyte.
 class _ArrayUnpickler(pickle._Unpickler):
     """Unpickles arrays, plain containers, strings and numbers, and names the first other global it meets."""
 
-    dispatch: ClassVar = {c: load for c, load in pickle._Unpickler.dispatch.items() if bytes([c]) not in _REFUSED}
+    dispatch: ClassVar = {
+        **{c: load for c, load in pickle._Unpickler.dispatch.items() if bytes([c]) not in _REFUSED},
+        pickle.EMPTY_DICT[0]: lambda self: self.append(_Mapping()),
+        pickle.DICT[0]: _load_dict,
+    }
 
     def __init__(self, file: Any, path: str | os.PathLike) -> None:
         super().__init__(file)
@@ -278,6 +328,7 @@ class _TorchUnpickler(_ArrayUnpickler):
 
     def persistent_load(self, pid: Any) -> _Array:
         _kind, code, key, _device, count = pid
+        code, key = _plain(code), _plain(key)
         if (key, code) not in self._storages:
             values = array_from_bytes(self._member(f"data/{key}"), f"{self._order}{code}", (count,))
             self._storages[key, code] = _Array(widen(values, bfloat16=code == "u2"))
@@ -293,6 +344,7 @@ class _OldTorchUnpickler(_ArrayUnpickler):
 
     def persistent_load(self, pid: Any) -> _Array:
         _kind, code, key, _device, count, view = pid
+        code, key, count = _plain(code), _plain(key), _plain(count)
         if view is not None or not 0 <= count * int(code[1:]) <= self._limit:
             raise pickle.UnpicklingError(f"storage {key} is a view, or longer than the file")
         self.found[key] = code, count

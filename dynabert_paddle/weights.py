@@ -49,6 +49,19 @@ def read_weights(folder: str | os.PathLike) -> dict[str, np.ndarray]:
     raise ModelError(f"{folder} holds no weights: looked for {names}; save the model there first")
 
 
+def stored_bytes(folder: Path) -> int:
+    """Tell how large a folder's weights are, without reading them.
+
+    Args:
+        folder: a model folder.
+
+    Returns:
+        Bytes of all files that can hold some.
+    """
+    files = [*(folder / name for name in WEIGHT_FILES), *folder.glob("*.safetensors")]
+    return sum(path.stat().st_size for path in set(files) if path.is_file())
+
+
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Read one safetensors file.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from dynabert_paddle.cli.options import with_sections
-from dynabert_paddle.cli.output import show_json, show_next, show_table
+from dynabert_paddle.cli.output import one_line, show_json, show_next, show_table
 from dynabert_paddle.cli.run import Json, OverwriteOutputDir
 from dynabert_paddle.config import TaskConfig
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
@@ -163,7 +163,7 @@ def predict(
         if not output_file:
             out.reconfigure(encoding="utf-8")  # as the input is, whatever the terminal's language
         for line in lines:
-            print(line, file=out)
+            print("\t".join(map(one_line, line.split("\t"))) if out.isatty() else line, file=out)
     show_next("bench", bundle, wrote=[output_file] if output_file else [])
 
 

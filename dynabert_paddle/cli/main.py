@@ -17,6 +17,7 @@ import typer.core
 
 from dynabert_paddle import __version__
 from dynabert_paddle.cli import augment, baseline, deploy, inspect, report, run, search, stages
+from dynabert_paddle.cli.output import one_line
 from dynabert_paddle.errors import DynabertError, Interrupted, Terminated, UsageError, did_you_mean
 from dynabert_paddle.runtime import leads, num_processes
 
@@ -98,7 +99,7 @@ def main() -> None:
     except BrokenPipeError:
         code = 1
     except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
+        print(one_line(str(interrupted)), file=sys.stderr)
         code = interrupted.exit_code
     except DynabertError as error:
         _report(str(error))
@@ -136,10 +137,17 @@ def join_numbers(words: Sequence[str]) -> list[str]:
     return joined
 
 
+class _OneLine(logging.Formatter):
+    """What is logged may quote a file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))
+
+
 def _report(message: str) -> None:
     if "--debug" in sys.argv:
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    print(one_line(f"error: {message}"), file=sys.stderr)
 
 
 def _log_to_stderr() -> None:
@@ -153,6 +161,7 @@ def _log_to_stderr() -> None:
         if console.is_terminal
         else logging.StreamHandler()
     )
+    handler.setFormatter(_OneLine())
     logger = logging.getLogger("dynabert_paddle")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if leads() else logging.ERROR)

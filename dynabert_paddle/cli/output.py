@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.runtime import leads
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def one_line(text: str) -> str:
+    """Make a text that may come from somebody's file safe to print.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The same with control characters, line breaks among them, as escapes: a terminal obeys them.
+    """
+    return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def show_grid(rows: Sequence[dict[str, Any]], *, split: str, as_json: bool) -> None:
@@ -52,11 +67,12 @@ def show_table(columns: Sequence[str], lines: Sequence[Sequence[str]], *, title:
 
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+        table.add_column(one_line(column), justify="right" if index else "left", no_wrap=True)
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(one_line, line))
     # In a file or a pipe there is no edge to keep away from.
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    # Names from files are no markup.
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
     console.print(table, crop=False)
 
 
@@ -79,5 +95,5 @@ def show_next(*then: str | Path, wrote: Sequence[str | Path] = ()) -> None:
     if not leads():
         return
     for path in wrote:
-        print(f"wrote {path}", file=sys.stderr)
-    print(f"next: {shlex.join(['dynabert', *map(str, then)])}", file=sys.stderr)
+        print(one_line(f"wrote {path}"), file=sys.stderr)
+    print(one_line(f"next: {shlex.join(['dynabert', *map(str, then)])}"), file=sys.stderr)

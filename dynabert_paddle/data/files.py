@@ -104,6 +104,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         DataError: the file cannot be read, or a line is not UTF-8.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{path}: is no file; give one, as a pipe or a device can have no end and is read twice.")
     try:
         with open(path, "rb") as file:
             for line, raw in enumerate(file, start=1):

@@ -126,9 +126,9 @@ def _read_folder(folder: Path) -> tuple[list[str], np.ndarray]:
         )
     try:
         vectors = np.load(arrays[0], mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of almost any type, where the file is damaged
         raise DataError(f"{arrays[0]}: cannot be read ({error}); download or copy it again.") from None
-    words = _read_words(lists[0])
+    words = _read_words(lists[0], most=vectors.size)
     if vectors.ndim != 2 or len(vectors) != len(words) or vectors.dtype.kind != "f":
         raise DataError(
             f"{arrays[0]}: {vectors.dtype} of shape {vectors.shape}, for {len(words)} words; keep one row each."
@@ -136,14 +136,16 @@ def _read_folder(folder: Path) -> tuple[list[str], np.ndarray]:
     return words[:_MAX_WORDS], vectors[:_MAX_WORDS]
 
 
-def _read_words(path: Path) -> list[str]:
+def _read_words(path: Path, *, most: int) -> list[str]:
     if path.suffix == ".txt":
         return [text for _, text in read_lines(path)]
     from pyarrow import ArrowException, parquet
 
     try:
+        if parquet.read_metadata(path).num_rows > most:  # a short file can say so of one word
+            raise IndexError("more words than vectors")
         return [str(word) for word in parquet.read_table(path).column(0).to_pylist()]
-    except (OSError, ArrowException, IndexError) as error:
+    except (OSError, ValueError, ArrowException, IndexError) as error:
         raise DataError(
             f"{path}: cannot be read ({' '.join(str(error).split())}); download or copy it again."
         ) from None

@@ -13,6 +13,19 @@ from typing import Any
 
 BUNDLE_FILE = "bundle.json"
 FORMAT_VERSION = 1
+KINDS = ("classification", "regression", "token_classification", "question_answering")
+
+_TYPES = {
+    "files": dict,
+    "format": str,
+    "precision": str,
+    "task": dict,
+    "labels": list,
+    "pair": bool,
+    "max_seq_length": int,
+    "vocab_size": int,
+    "pad_token_id": int,
+}
 
 
 class BundleError(Exception):
@@ -44,9 +57,9 @@ def read_bundle(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: not format version {FORMAT_VERSION}: it comes from another dynabert_paddle")
     if checksum != digest(description):
         raise BundleError(f"{path}: altered since the export: {again}")
-    files = description.get("files")
-    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+    if not _is_sound(description):
         raise BundleError(f"{path}: damaged: {again}")
+    files = description["files"]
     for name, expected in files.items():
         if os.path.basename(name) != name:
             raise BundleError(f"{path}: names '{name}', which is outside the bundle: {again}")
@@ -60,6 +73,24 @@ def read_bundle(folder: Path) -> dict[str, Any]:
         except OSError as error:
             raise BundleError(f"{folder / name}: cannot be read: {error.strerror}") from None
     return description
+
+
+def _is_sound(description: dict[str, Any]) -> bool:
+    """Whether a description can be one that an export has written; its checksum says nothing of who has made it."""
+    if not all(isinstance(description.get(key), kind) for key, kind in _TYPES.items()):
+        return False
+    task, members = description["task"], description.get("members", [])
+    return (
+        all(isinstance(entry, dict) for entry in description["files"].values())
+        and all(isinstance(task.get(key, ""), str) for key in ("name", "kind"))
+        and task.get("kind", "classification") in KINDS
+        and all(isinstance(label, str) for label in description["labels"])
+        and isinstance(description.get("answers", {}), dict)
+        and 3 <= description["max_seq_length"] < 2**31
+        and isinstance(members, list)
+        and all(isinstance(member, dict) and isinstance(member.get("subnet"), str) for member in members)
+        and all(str(member.get("graph")) in description["files"] for member in members)
+    )
 
 
 def digest(description: dict[str, Any]) -> str:

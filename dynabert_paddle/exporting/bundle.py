@@ -133,8 +133,7 @@ def seal(folder: Path, description: Mapping[str, Any]) -> None:
         path.name: {"bytes": path.stat().st_size, "sha256": bundle_files.file_digest(path)}
         for path in sorted(folder.iterdir())
     }
-    content = {**description, "files": files}
-    write_json(folder / bundle_files.BUNDLE_FILE, {**content, "checksum": bundle_files.digest(content)})
+    write_json(folder / bundle_files.BUNDLE_FILE, {**description, "files": files})
 
 
 def _labels_of(config) -> list[str]:

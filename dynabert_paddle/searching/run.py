@@ -36,7 +36,7 @@ from dynabert_paddle.searching.ranks import Ranks
 from dynabert_paddle.searching.result import SEARCH_FOLDER, Row, SearchResult, hash_weights
 from dynabert_paddle.searching.scoring import Scorer, make_scorer
 from dynabert_paddle.searching.space import GenomeSpace
-from dynabert_paddle.searching.study import STUDY_FILE, database_errors, open_study
+from dynabert_paddle.searching.study import STUDY_FILE, check_genomes, database_errors, open_study
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model
 from dynabert_paddle.training.evaluate import trained_space
@@ -184,6 +184,7 @@ class _Search:
     ) -> list[dict[str, Any]]:
         config, total = self.config, min(self.config.num_evaluations, genomes.count())
         study = open_study(self.folder, self._settings(weights), goals=self.aims.goals)
+        check_genomes(self.folder, study, genomes)
         first = first_genomes(genomes, self.supernet.metadata.importance)
         evolution = Evolution(genomes, self.aims.goals, costs, first, config.population_size, config.seed)
         with (

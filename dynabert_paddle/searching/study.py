@@ -16,10 +16,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.folder import cannot_write, make_folder
 from dynabert_paddle.searching.sampler import finished_trials
+from dynabert_paddle.searching.space import GenomeSpace
 
 STUDY_FILE = "study.db"
 
 _NAME = "search"
+# What Optuna fails with where the database is whole and its content is not.
+_ODD = (AssertionError, KeyError, RuntimeError, TypeError, ValueError)
 _SETTINGS = "settings"
 
 # In SQLite's messages where a file or its journal cannot be written.
@@ -43,7 +46,7 @@ def open_study(folder: Path, settings: Mapping[str, Any], *, goals: Sequence[str
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = folder / STUDY_FILE
-    with database_errors(folder, RuntimeError):
+    with database_errors(folder, *_ODD):
         _check_whole(path)
         study = optuna.create_study(
             storage=f"sqlite:///{path.absolute()}",
@@ -57,7 +60,7 @@ def open_study(folder: Path, settings: Mapping[str, Any], *, goals: Sequence[str
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 study.set_metric_names(["score", *goals])
             study.set_user_attr(_SETTINGS, dict(settings))
-        _check_trials(study)
+        _check_trials(study, goals)
     _check_same(folder, before or settings, settings)
     return study
 
@@ -88,10 +91,7 @@ def database_errors(folder: Path, *others: type[Exception]) -> Iterator[None]:
         if any(word in said for word in _NO_ROOM):
             make_folder(folder)  # a read-only one says so itself, in clearer words
             raise cannot_write(folder, OSError(said)) from None
-        raise DynabertError(
-            f"{path}: damaged, or no search's database: pass --overwrite_output_dir to search anew, or name another "
-            f"--output_dir"
-        ) from None
+        raise _damaged(path) from None
 
 
 def _said(error: BaseException | None) -> str:
@@ -101,19 +101,50 @@ def _said(error: BaseException | None) -> str:
     return str(error)
 
 
+def check_genomes(folder: Path, study: optuna.Study, genomes: GenomeSpace) -> None:
+    """Refuse a study of which a trial's genome is not the sub-network that it says.
+
+    Args:
+        folder: the search's folder.
+        study: the study.
+        genomes: what the search varies.
+
+    Raises:
+        DynabertError: the database is damaged.
+    """
+    for trial in finished_trials(study):
+        try:
+            subnet = genomes.decode(genomes.from_params(trial.params))
+        except (KeyError, TypeError, UsageError):
+            raise _damaged(folder / STUDY_FILE) from None
+        if genomes.space.name(subnet) != trial.user_attrs["subnet"]:
+            raise _damaged(folder / STUDY_FILE)
+
+
+def _damaged(path: Path) -> DynabertError:
+    return DynabertError(
+        f"{path}: damaged, or no search's database: pass --overwrite_output_dir to search anew, or name another "
+        f"--output_dir"
+    )
+
+
 def _check_whole(path: Path) -> None:
     if path.exists():
+        if not path.is_file():
+            raise sqlite3.DatabaseError("no file")
         with closing(sqlite3.connect(path)) as database:
             (answer,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if answer != "ok":
             raise sqlite3.DatabaseError(answer)
 
 
-def _check_trials(study: optuna.Study) -> None:
+def _check_trials(study: optuna.Study, goals: Sequence[str]) -> None:
     for trial in finished_trials(study):
         written = {"subnet", "score", "stopped"} <= trial.user_attrs.keys()
         if not written or len(trial.values or ()) != len(study.directions):
             raise sqlite3.DatabaseError(f"trial {trial.number} lacks a part of what a search writes")
+        if trial.values != [trial.user_attrs[name] for name in ("score", *goals)]:  # which are stored twice
+            raise sqlite3.DatabaseError(f"trial {trial.number} has other values than it was given")
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

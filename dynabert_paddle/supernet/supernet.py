@@ -13,7 +13,8 @@ from paddle import Tensor, nn
 
 from dynabert_paddle import backbone
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.folder import METADATA_FILE, Metadata, read_metadata, write_folder, write_metadata
+from dynabert_paddle.folder import METADATA_FILE, Metadata, read_json, read_metadata, write_folder, write_metadata
+from dynabert_paddle.integrity import check_files
 from dynabert_paddle.structure import check_logits, find_encoder, join_logits
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS, SearchSpace, Subnet
 from dynabert_paddle.supernet.elastic import ElasticEncoder, EncoderCall, count_elastic, encoder_call, slice_parameter
@@ -191,6 +192,9 @@ class Supernet(nn.Layer):
             model = backbone.load_from_hub(str(name_or_path), labels=labels, num_labels=num_labels, head=head)
             return cls(model, Tokenizer.from_pretrained(name_or_path))
         metadata = read_metadata(folder)
+        path = folder / METADATA_FILE
+        if path.is_file():  # one from before hashes were kept has none, and is believed
+            check_files(path, read_json(path).get("files", {}))
         supernet = cls(
             backbone.build_model(folder, labels=labels, num_labels=num_labels, head=head),
             Tokenizer.from_pretrained(folder),

@@ -24,6 +24,7 @@ from dynabert_paddle.folder import (
     write_folder,
     write_json,
 )
+from dynabert_paddle.integrity import check_files, hash_files
 from dynabert_paddle.weights import read_safetensors, write_safetensors
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -121,7 +122,7 @@ def save_checkpoint(
         write_safetensors(partial / "optimizer.safetensors", _optimizer_arrays(optimizer, model))
         if state.best_arrays:
             write_safetensors(partial / "best.safetensors", state.best_arrays)
-        write_json(partial / _STATE_FILE, values)
+        write_json(partial / _STATE_FILE, {**values, "files": hash_files(partial)})
 
     folder = output_dir / f"checkpoint-{state.step}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -160,10 +161,11 @@ def load_checkpoint(
     if not checkpoints:
         return TrainState()
     folder = checkpoints[-1]
-    values = read_json(folder / _STATE_FILE)
-    _check_settings(output_dir, values.get("settings", {}), settings)
     remedy = f"{folder}: damaged: remove it to go on from an earlier checkpoint or from the start"
     try:
+        values = read_json(folder / _STATE_FILE)
+        _check_settings(output_dir, values.get("settings", {}), settings)
+        check_files(folder / _STATE_FILE, values.get("files", {}))
         has_best = values["best_score"] is not None
         state = TrainState(
             step=values["step"],
@@ -178,7 +180,7 @@ def load_checkpoint(
         _set_optimizer_arrays(optimizer, model, read_safetensors(folder / "optimizer.safetensors"))
         if values["scaler"]:
             scaler.load_state_dict(values["scaler"] | {"scale": np.asarray(values["scaler"]["scale"], "float32")})
-    except (KeyError, ModelError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ModelError) as error:  # values of another type
         raise ModelError(f"{remedy} ({error})") from None
     return state
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.folder import write_text, writing
 from dynabert_paddle.runtime import leads
 
@@ -34,6 +35,9 @@ class RunLog:
         first_step: steps that an earlier, interrupted process has done; what it logged beyond them is dropped.
         hparams: the stage's settings, for VisualDL.
         metrics: VisualDL tags that the hyper-parameters are compared by.
+
+    Raises:
+        DynabertError: something that is no file stands where the log goes.
     """
 
     def __init__(
@@ -51,6 +55,8 @@ class RunLog:
         if leads():
             from dynabert_paddle.training.record_log import RecordLog
 
+            if self._path.exists() and not self._path.is_file():
+                raise DynabertError(f"{self._path}: no file: remove it, the log goes there")
             with writing(output_dir):
                 self._keep_until(first_step)
                 self._writer = RecordLog(logdir=str(output_dir / "vdl"))
@@ -129,10 +135,18 @@ class RunLog:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
 
     def _keep_until(self, step: int) -> None:
-        if self._path.exists():
-            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        if self._path.is_file():
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= step]
             write_text(self._path, "".join(kept))
+
+
+def _step_of(line: str) -> float:
+    """The step that a line is of; beyond all where the line is damaged, and is dropped."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return float("inf")
 
 
 def _shown(value: object) -> int | float | str:

@@ -14,7 +14,7 @@ import tokenizers
 from paddle import nn
 from tokenizers import models
 
-from dynabert_paddle.backbone import build_model, find_backbone, load_weights, to_arrays
+from dynabert_paddle.backbone import build_model, find_backbone, load_weights, plain_pickles, to_arrays
 from dynabert_paddle.data.augment import Word, is_replaceable, is_word
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.structure import num_positions
@@ -289,7 +289,8 @@ def _load_from_hub(name: str) -> nn.Layer:
     from paddlenlp.transformers import AutoModelForMaskedLM
 
     try:
-        return AutoModelForMaskedLM.from_pretrained(name)
+        with plain_pickles():
+            return AutoModelForMaskedLM.from_pretrained(name)
     except Exception as error:  # PaddleNLP raises whatever its downloader met
         reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
         raise ModelError(

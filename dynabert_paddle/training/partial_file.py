@@ -82,7 +82,9 @@ class PartialFile:
 
     def _resume(self, *, overwrite: bool) -> None:
         state = read_json(self._state)
-        before = state.get("settings", {})
+        before, size, counts = state.get("settings"), state.get("bytes"), state.get("counts")
+        if not isinstance(before, dict) or not isinstance(counts, dict) or type(size) is not int:
+            raise DynabertError(f"{self._state} is damaged: remove it to begin anew")
         differing = next((key for key, value in self._settings.items() if before.get(key) != value), None)
         if differing and overwrite:
             return
@@ -91,6 +93,6 @@ class PartialFile:
                 f"{self._partial} was begun with {differing} = {before.get(differing)}, this run has "
                 f"{self._settings[differing]}: repeat its settings, or begin anew with --overwrite_output_file"
             )
-        self._size, self.counts = state.get("bytes", -1), state.get("counts")
+        self._size, self.counts = size, counts
         if self._size < 0 or not self.counts or self._partial.stat().st_size < self._size:
             raise DynabertError(f"{self._partial} is damaged: remove it to begin anew")

@@ -10,6 +10,7 @@ from typing import Any
 
 from dynabert_paddle.backbone import BUILT_IN
 from dynabert_paddle.config import STAGES, Config, TaskConfig, lasting_settings
+from dynabert_paddle.config_file import parse_yaml
 from dynabert_paddle.data.tasks import Task, load_task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
 from dynabert_paddle.folder import (
@@ -260,8 +261,8 @@ def _keep_config(path: Path, config: Config) -> None:
     values = _from_anywhere(json.loads(json.dumps(asdict(config))))  # tuples become lists, as YAML has them
     if path.exists():
         try:
-            before = _flatten(_from_anywhere(yaml.safe_load(path.read_text(encoding="utf-8"))))
-        except (yaml.YAMLError, ValueError, AttributeError, TypeError):
+            before = _flatten(_from_anywhere(parse_yaml(path.read_text(encoding="utf-8"), str(path))))
+        except (OSError, UsageError, ValueError, AttributeError, TypeError):
             raise DynabertError(f"{path}: damaged: remove it to go on with the settings of this run") from None
         for key, value in _flatten(values).items():
             if key.partition(".")[0] in ("model_name_or_path", "task", "space") and before.get(key, value) != value:

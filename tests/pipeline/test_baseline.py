@@ -12,7 +12,7 @@ from test_stages import texts, write_rows
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.folder import read_metadata
+from dynabert_paddle.folder import read_json, read_metadata
 
 METHODS = ("distilbert", "tinybert", "pruned", "finetuned")
 KINDS = ("classification", "regression", "token_classification", "question_answering")
@@ -71,7 +71,7 @@ def test_every_method_takes_every_kind_of_task(trained, capsys, tmp_path, method
     done = run_command(capsys, "baseline", method, folder / source, *words, "--max_steps", STEPS[kind], "--json")
     assert done.code == 0, done.err
     result = json.loads(done.out)
-    assert result == json.loads((tmp_path / "out" / "baseline.json").read_text())
+    assert result == read_json(tmp_path / "out" / "baseline.json")
     metric, value = next(iter(result["metrics"].items()))
     assert value > 0.8 or kind != "classification", (metric, value)
     assert done.err.splitlines()[-2:] == [
@@ -95,7 +95,7 @@ def test_the_table_has_what_the_file_has(capsys, finetuned, tiny_data, tmp_path)
     words = ["--data_dir", tiny_data, "--output_dir", tmp_path / "out", "--max_steps", 1]
     done = run_command(capsys, "baseline", "distilbert", finetuned, *words, "--subnet", "w0.50d0.50")
     assert done.code == 0, done.err
-    result = json.loads((tmp_path / "out" / "baseline.json").read_text())
+    result = read_json(tmp_path / "out" / "baseline.json")
     heading, line = (
         next(x.split() for x in done.out.splitlines() if x.split()[:1] == [word]) for word in ("method", "distilbert")
     )

@@ -14,6 +14,7 @@ import yaml
 import dynabert_paddle as db
 from dynabert_paddle import config as settings
 from dynabert_paddle.cli import main as command
+from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.config_file import built_in_configs, find_config, load_config
 from dynabert_paddle.folder import read_metadata
 
@@ -374,3 +375,23 @@ def test_run_writes_the_result_to_stdout_and_the_rest_to_stderr(tiny_folder, tin
     again = db.run(config)
     assert again == rows
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my.yaml", "out"]
+
+
+EVIL = "\x1b[31mred\x07\n[bold]x[/nothing]\u202e"
+
+
+def test_an_error_that_quotes_a_file_is_one_line_of_plain_characters(dynabert, tmp_path):
+    """Colours, titles and cursor movements are characters of a text."""
+    file = tmp_path / "my.yaml"
+    file.write_text(json.dumps({"task": {"name": EVIL}, "finetune": {EVIL: 1}}))
+    done = dynabert("run", file)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "\\x1b[31mred\\x07\\n[bold]x" in done.err
+    assert not set("\x1b\x07\u202e") & set(done.err)
+
+
+def test_names_in_a_table_are_no_markup(capsys):
+    show_table(["name", EVIL], [["x", EVIL]], title="")
+    out = capsys.readouterr().out
+    assert "\\x1b[31mred\\x07\\n[bold]x[/nothing]\\u202e" in out
+    assert not set("\x1b\x07\u202e") & set(out)

@@ -9,6 +9,8 @@ import sys
 import pytest
 from conftest import ROOT
 
+from dynabert_paddle.folder import read_json, write_json
+
 GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst-2", "sts-b", "wnli")
 CLUE = ("afqmc", "chnsenticorp", "cluewsc2020", "cmnli", "csl", "iflytek", "lcqmc", "ocnli", "tnews")
 
@@ -163,12 +165,12 @@ def test_smoke_of_a_comparison(tmp_path):
 
     # A second seed, whose accuracies are 0.1 lower.
     shutil.copytree(out / "seed-1", out / "seed-2")
-    grid = json.loads((out / "seed-1/grid.json").read_text())
+    grid = read_json(out / "seed-1/grid.json")
     lower = {**grid, "rows": [{**row, "accuracy": row["accuracy"] - 0.1} for row in grid["rows"]]}
-    (out / "seed-2/grid.json").write_text(json.dumps(lower))
+    write_json(out / "seed-2/grid.json", lower)
     for path in out.glob("seed-2/baselines/*/baseline.json"):
-        found = json.loads(path.read_text())
-        path.write_text(json.dumps({**found, "metrics": {"accuracy": found["metrics"]["accuracy"] - 0.1}}))
+        found = read_json(path)
+        write_json(path, {**found, "metrics": {"accuracy": found["metrics"]["accuracy"] - 0.1}})
     table = [
         sys.executable,
         ROOT / "scripts/compare_fixed.py",

@@ -17,7 +17,7 @@ from test_cli import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.folder import read_metadata
+from dynabert_paddle.folder import read_json, read_metadata
 from dynabert_paddle.searching.examples import choose_examples
 from dynabert_paddle.training.evaluate import evaluate_subnets
 from dynabert_paddle.training.split import hold_out, tokenize_examples
@@ -96,7 +96,7 @@ def test_the_best_is_the_highest_score_that_fits_and_of_equal_ones_the_cheapest(
 
 def test_the_files_hold_what_python_returns(searched):
     folder, result = searched
-    assert json.loads((folder / "search.json").read_text()) == json.loads(json.dumps(result.to_dict()))
+    assert read_json(folder / "search.json") == json.loads(json.dumps(result.to_dict()))
     with (folder / "pareto.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["subnet"] for line in lines] == [row["subnet"] for row in result.pareto]
@@ -108,7 +108,7 @@ def test_the_files_hold_what_python_returns(searched):
 def test_the_command_prints_a_table_and_what_comes_next(dynabert, supernet):
     done = dynabert("search", supernet, *SMALL, "--max_params", "990000", "--score_on", "dev")
     assert done.code == 0, done.err
-    result = json.loads((supernet / "search" / "search.json").read_text())
+    result = read_json(supernet / "search" / "search.json")
     assert (result["split"], result["num_examples"], result["goals"]) == ("dev", 42, ["params"])
     assert all(row["subnet"] in done.out for row in result["pareto"])
     assert f"{result['best']['subnet']} *" in done.out
@@ -124,7 +124,7 @@ def test_where_nothing_fits_the_nearest_is_told(dynabert, supernet):
     done = dynabert("search", supernet, *SMALL, "--max_macs", "30000", "--json")
     assert done.code == 1
     result = json.loads(done.out)
-    assert result == json.loads((supernet / "search" / "search.json").read_text())
+    assert result == read_json(supernet / "search" / "search.json")
     assert "has macs 32,768 where 30,000 is allowed (9.2% more)" in done.err
     # One head of 8 and 12 neurons: 16 * (4 * 32 * 8 + 2 * 32 * 12) + 2 * 16 * 16 * 8
     assert (result["best"], result["nearest"]["subnet"], result["nearest"]["macs"]) == (None, "l0h1f12", 32768)
@@ -139,7 +139,7 @@ def test_an_agreement_with_itself_is_perfect(dynabert, supernet):
 def test_the_winner_can_be_trained_on(dynabert, supernet):
     done = dynabert("search", supernet, *SMALL, "--max_macs", "1e6", "--finetune_steps", "3")
     assert done.code == 0, done.err
-    result = json.loads((supernet / "search" / "search.json").read_text())
+    result = read_json(supernet / "search" / "search.json")
     best = supernet / "search" / "best"
     assert result["finetuned"]["output_dir"] == str(best)
     assert result["finetuned"]["before"] == result["best"]["score"]
@@ -182,7 +182,7 @@ def test_several_processes_find_what_one_does(supernet, searched):
     logs = {path.name: path.read_text() for path in (supernet.parent / "log").glob("workerlog.*")}
     assert done.returncode == 0, logs
     assert read_names(supernet / "search") == read_names(searched[0])
-    result = json.loads((supernet / "search" / "search.json").read_text())
+    result = read_json(supernet / "search" / "search.json")
     assert result["pareto"] == json.loads(json.dumps(searched[1].pareto))
     assert "next: dynabert extract" in logs["workerlog.0"]
     assert "next:" not in logs["workerlog.1"]

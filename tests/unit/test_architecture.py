@@ -22,7 +22,7 @@ LAYERS = {
     "subnet": {"errors"},
     "config": {"errors", "subnet"},
     "runtime": {"errors", "__init__"},  # the version
-    "folder": {"errors", "runtime"},
+    "folder": {"errors", "infer", "runtime"},
     "weights": {"errors"},
     "infer": set(),  # is copied into bundles
     "tokenizer": {"errors", "infer"},
@@ -42,6 +42,7 @@ IN_BUNDLES = {"infer", "rows", "bundle_files", "engines", "members", "encode", "
 SECOND_FILES = {
     "config_file": "config",
     "huggingface": "backbone",
+    "integrity": "folder",
     "paddlenlp_tokenizer": "tokenizer",
     "structure": "backbone",
     "unpickling": "weights",

@@ -6,6 +6,8 @@ import typing
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dynabert_paddle.config import (
     SECTIONS,
@@ -20,7 +22,7 @@ from dynabert_paddle.config import (
     WidthConfig,
     lasting_settings,
 )
-from dynabert_paddle.config_file import built_in_configs, find_config, load_config, resolve_config
+from dynabert_paddle.config_file import built_in_configs, find_config, load_config, parse_yaml, resolve_config
 from dynabert_paddle.data.catalog import CATALOG
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS
@@ -266,7 +268,7 @@ def test_a_section_that_is_left_empty_may_be_overridden(write, section):
         (b"a: b: c\n", "line 1: not YAML"),
         (b"device: \xff\xfe\n", "cannot be read"),
         ("device: 設備".encode("gb18030"), "cannot be read"),
-        (b"x: !!python/object/apply:os.getcwd []\n", "not YAML: could not determine a constructor"),
+        (b"x: !!python/object/apply:os.getcwd []\n", "not YAML: could not determine"),
     ],
 )
 def test_a_file_that_is_no_config_is_refused_by_its_name(write, content, words):
@@ -405,3 +407,41 @@ def test_a_sister_task_is_read_at_the_length_that_the_model_was_trained_at():
     base = {"task": {"name": "mnli", "max_seq_length": 256, "dev_file": "dev_matched.tsv"}}
     task = load_config(flags={"task.name": "mnli-mm"}, base=base).task
     assert (task.name, task.max_seq_length, task.dev_file) == ("mnli-mm", 256, None)
+
+
+def laughs(levels):
+    """YAML of a few lines whose aliases stand for 10 ** levels values."""
+    lines = ["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, levels))]
+    return "\n".join([*lines, f"task: {{name: *a{levels - 1}}}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (laughs(12), "its aliases stand for more than 65,536 values"),
+        ("task: &a {name: *a}", "its aliases stand for more than"),
+        ("[" * 50_000, "not YAML: nested more than 30 deep"),
+        ("task: {name: 2020-13-45}", "not YAML: month must be in 1..12"),
+        ("task: {max_seq_length: " + "9" * 5000 + "}", "not YAML: Exceeds the limit"),
+        ("x: 1\n" * 100_000, "has 500,000 characters, a config at most 262,144"),
+        ("task: {name: !!python/object/apply:os.system ['touch hacked']}", "not YAML: could not determine"),
+    ],
+)
+def test_yaml_that_would_take_all_memory_or_run_code_is_refused(write, text, seen):
+    with pytest.raises(UsageError, match=r"config\.yaml: ") as caught:
+        load_config(write(text))
+    assert seen in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_alias_of_a_few_values_is_fine(write):
+    config = load_config(write("finetune: &shared {seed: 3}\nwidth: *shared"))
+    assert (config.finetune.seed, config.width.seed) == (3, 3)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.one_of(st.text(max_size=200), st.text("[]{}&*:-!|>?#'%@, \n\tab019.~<", max_size=60)))
+def test_any_yaml_ends_in_values_or_one_line(text):
+    try:
+        parse_yaml(text, "my.yaml")
+    except UsageError as error:
+        assert str(error).startswith("my.yaml:") and "\n" not in str(error)

@@ -89,7 +89,7 @@ def test_json_that_is_missing_or_a_folder_is_said_so(tmp_path):
     with pytest.raises(ModelError, match=r"config\.json: missing: a model folder needs it"):
         read_json(tmp_path / "config.json")
     (tmp_path / "config.json").mkdir()
-    with pytest.raises(ModelError, match=r"config\.json: cannot be read: Is a directory"):
+    with pytest.raises(ModelError, match=r"config\.json: no file: a model folder needs it"):
         read_json(tmp_path / "config.json")
 
 
@@ -97,7 +97,7 @@ def test_json_is_whole_or_as_before(tmp_path):
     path = tmp_path / "grid.json"
     write_json(path, {"text": "é"})
     before = files(tmp_path)
-    assert json.loads(before["grid.json"].decode()) == {"text": "é"}
+    assert read_json(path) == {"text": "é"}
     with pytest.raises(TypeError):
         write_json(path, {"first": 1, "second": object()})
     assert path.read_bytes() == before["grid.json"]
@@ -379,3 +379,31 @@ def test_overwriting_the_working_folder_is_refused_before_anything_goes(tmp_path
         with pytest.raises(UsageError):
             check_absent(name, overwrite=True)
         assert files(folder) == before
+
+
+@pytest.mark.parametrize("old, new", [("0.5", "0.6"), ('"a"', '"b"'), ("true", "false"), ('"x": 1', '"x": 1, "x": 2')])
+def test_json_that_was_altered_is_refused_until_its_checksum_is_removed(tmp_path, old, new):
+    path = tmp_path / "grid.json"
+    write_json(path, {"score": 0.5, "name": "a", "ok": True, "x": 1, "nan": float("nan"), "rows": {3: (1, 2)}})
+    assert read_json(path)["rows"] == {"3": [1, 2]}
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ModelError, match=r"grid\.json: not as it was written: .* remove 'checksum' from grid\.json"):
+        read_json(path)
+    values = json.loads(path.read_text())
+    del values["checksum"]
+    path.write_text(json.dumps(values))
+    assert "checksum" not in read_json(path)
+
+
+def test_what_was_read_can_be_written_again(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1})
+    write_json(tmp_path / "b.json", json.loads((tmp_path / "a.json").read_text()) | {"x": 2})
+    assert read_json(tmp_path / "b.json") == {"x": 2}
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ModelError, match=r"config\.json: no file"):
+        read_json(tmp_path / "config.json")

@@ -313,3 +313,18 @@ def test_importing_the_module_imports_no_paddle():
     code = "import sys, dynabert_paddle.subnet; print({'paddle', 'paddlenlp', 'paddleslim'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@given(name=st.one_of(st.text(max_size=40), st.text("lhfwd-.0123456789", max_size=40)))
+def test_any_name_is_a_sub_network_or_refused(name):
+    try:
+        subnet = BERT_BASE.parse(name)
+    except UsageError:
+        return
+    assert BERT_BASE.parse(str(subnet)) == subnet
+
+
+@pytest.mark.parametrize("name", ["l0h1f" + "9" * 5000, "w" + "9" * 5000 + "d1", "w0." + "0" * 5000 + "1d1"])
+def test_numbers_of_any_length_are_refused(name):
+    with pytest.raises(UsageError):
+        BERT_BASE.parse(name)

@@ -275,7 +275,7 @@ def test_torch_views_outside_of_their_storage_are_refused(tmp_path, monkeypatch,
     fake_torch(monkeypatch)
     storage = Storage("FloatStorage", "0", np.arange(4, dtype=np.float32))
     write_torch(tmp_path / "m.bin", {"w": View(storage, *view)}, [storage])
-    with pytest.raises(ModelError, match="truncated or corrupt"):
+    with pytest.raises(ModelError, match="truncated or corrupt|far larger than the file"):
         read_torch(tmp_path / "m.bin")
 
 
@@ -465,3 +465,59 @@ def test_flipped_bytes_end_in_arrays_or_one_error(damaged, kind, data):
         assert "\n" not in str(error)
     else:
         assert all(isinstance(array, np.ndarray) for array in arrays.values())
+
+
+def nested(depth):
+    """A tuple that is small, and takes 2 ** depth steps to hash or to print."""
+    value = ()
+    for _ in range(depth):
+        value = (value, value)
+    return value
+
+
+class Key:
+    """Pickled as a dict with a key that nobody could hash: Python's own pickler would try to."""
+
+    def __reduce__(self):
+        return collections.OrderedDict, ([[nested(60), 1]],)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("content", [{"w": Key()}, {"w": np.dtype, "x": {1, 2}}, {"x": frozenset([1])}])
+def test_a_pickle_that_would_take_for_ever_is_refused(tmp_path, content):
+    (tmp_path / "model_state.pdparams").write_bytes(pickle.dumps(content, protocol=4))
+    with pytest.raises(ModelError):
+        read_weights(tmp_path)
+
+
+def test_many_arrays_of_the_same_bytes_do_not_fill_the_memory(tmp_path):
+    """Each would be a copy: 1,000 of a megabyte out of one megabyte."""
+
+    class Shared:
+        def __reduce__(self):
+            return _reconstruct, (np.ndarray, (0,), b"b"), (1, (2**18,), np.dtype("f4"), False, data)
+
+    from numpy.core.multiarray import _reconstruct
+
+    data = bytes(2**20)
+    (tmp_path / "model_state.pdparams").write_bytes(pickle.dumps({f"w{i}": Shared() for i in range(1000)}, protocol=4))
+    assert (tmp_path / "model_state.pdparams").stat().st_size < 2**21
+    with pytest.raises(ModelError, match="far larger than the file: distrust it"):
+        read_weights(tmp_path)
+
+
+def test_many_views_of_a_storage_do_not_fill_the_memory(tmp_path, monkeypatch):
+    fake_torch(monkeypatch)
+    storage = Storage("FloatStorage", "0", np.zeros(2**18, np.float32))
+    write_torch(tmp_path / "m.bin", {f"w{i}": View(storage, 0, (2**18,), (1,)) for i in range(1000)}, [storage])
+    with pytest.raises(ModelError, match="far larger than the file: distrust it"):
+        read_torch(tmp_path / "m.bin")
+
+
+def test_tied_weights_are_arrays_of_their_own(tmp_path, monkeypatch):
+    fake_torch(monkeypatch)
+    storage = Storage("FloatStorage", "0", np.arange(4, dtype=np.float32))
+    write_torch(tmp_path / "m.bin", {"a": View(storage, 0, (4,), (1,)), "b": View(storage, 0, (4,), (1,))}, [storage])
+    arrays = read_torch(tmp_path / "m.bin")
+    arrays["a"] += 1
+    np.testing.assert_array_equal(arrays["b"], np.arange(4))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 
 import numpy as np
@@ -317,3 +318,34 @@ def test_score_that_is_not_a_finite_number(tmp_path, label):
 def test_long_values_are_cut(tmp_path):
     path = write(tmp_path / "x.tsv", "sentence\tlabel\ns\t" + "x" * 10_000 + "\n")
     assert len(refusal(path)) < len(str(path)) + 300
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    ending=st.sampled_from([".tsv", ".csv", ".jsonl"]),
+    head=st.sampled_from([b"", b"sentence\tlabel\n", b"sentence,label\n", b'{"sentence": "x", "label": "a"}\n']),
+    tail=st.one_of(st.binary(max_size=80), st.text('\t,"{}[]:ab\r\n \\\\u', max_size=60).map(str.encode)),
+)
+def test_any_bytes_end_in_rows_or_one_line(tmp_path_factory, ending, head, tail):
+    path = write(tmp_path_factory.mktemp("any") / f"data{ending}", head + tail)
+    try:
+        rows = list(read_rows(path, COLUMNS))
+    except DataError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+    else:
+        assert all(isinstance(row.text, str) and row.label for row in rows)
+
+
+def test_a_header_of_a_million_columns_is_refused_at_once(tmp_path):
+    path = write(tmp_path / "data.tsv", "\t".join(f"sentenc{i}" for i in range(1_000_000)) + "\n")
+    assert "no column 'sentence'" in refusal(path)
+
+
+def test_a_label_of_ten_megabytes_is_quoted_in_part(tmp_path):
+    path = write(tmp_path / "data.tsv", f"sentence\tlabel\nx\t{'a' * 10**7}\n")
+    assert len(refusal(path)) < 1000
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "data.tsv")
+    assert "is no file" in refusal(tmp_path / "data.tsv")

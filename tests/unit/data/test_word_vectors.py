@@ -116,3 +116,23 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
 def test_a_misspelt_built_in_name_gets_the_nearest(tmp_path):
     with pytest.raises(DataError, match="Did you mean 'glove-6b-50d'"):
         WordVectors.read("glove-6b-50")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\x08\x00{'descr'"])
+def test_a_file_of_vectors_that_was_cut_off_is_refused(tmp_path, content):
+    write_folder(tmp_path)
+    (tmp_path / "vectors.npy").write_bytes(content)
+    with pytest.raises(DataError, match=r"vectors\.npy: cannot be read"):
+        WordVectors.read(tmp_path)
+
+
+def test_a_word_list_of_a_billion_rows_in_a_few_bytes_is_not_read(tmp_path):
+    """Parquet stores a run of the same word once."""
+    write_parquet(tmp_path)
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"word": pyarrow.array(["the"] * 3_000_000)}), tmp_path / "index.parquet")
+    assert (tmp_path / "index.parquet").stat().st_size < 10_000
+    with pytest.raises(DataError, match="more words than vectors"):
+        WordVectors.read(tmp_path)

@@ -1,6 +1,8 @@
 """A study's generations: no sub-network twice, the same ones after an interruption, and better ones with time."""
 
 import math
+import sqlite3
+from contextlib import closing
 
 import optuna
 import pytest
@@ -12,7 +14,7 @@ from dynabert_paddle.searching.guide import first_genomes
 from dynabert_paddle.searching.pareto import hypervolume, pareto_rows
 from dynabert_paddle.searching.scoring import Score
 from dynabert_paddle.searching.space import GenomeSpace
-from dynabert_paddle.searching.study import STUDY_FILE, open_study
+from dynabert_paddle.searching.study import STUDY_FILE, check_genomes, open_study
 from dynabert_paddle.subnet import SearchSpace
 
 SPACE = SearchSpace(heads=(4,) * 3, neurons=(256,) * 3, hidden_size=32, head_dim=8)
@@ -188,3 +190,27 @@ def test_a_score_that_is_no_number_ends_the_search(tmp_path):
 
     with pytest.raises(ModelError, match="has the score nan"):
         run(tmp_path, 20, broken)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE trial_values SET value = value + 1 WHERE trial_id = 3",
+        "UPDATE trial_user_attributes SET value_json = '0.25' WHERE trial_id = 3 AND key = 'score'",
+        "UPDATE trial_user_attributes SET value_json = '{' WHERE trial_id = 3 AND key = 'score'",
+        "UPDATE trial_user_attributes SET key = 'scora' WHERE trial_id = 3 AND key = 'score'",
+        "UPDATE trial_params SET param_value = 3 - param_value WHERE trial_id = 3 AND param_name = 'layer0_heads'",
+        "UPDATE trial_params SET param_name = 'x' WHERE trial_id = 3 AND param_name = 'layer0_heads'",
+        "UPDATE trial_params SET param_value = 0 WHERE trial_id = 3 AND param_name LIKE '%kept'",
+        "UPDATE trial_params SET distribution_json = '[]' WHERE trial_id = 3",
+    ],
+)
+def test_a_trial_that_was_altered_is_found(tmp_path, change):
+    """What a search has found stands in it twice."""
+    run(tmp_path, 5)
+    check_genomes(tmp_path, open_study(tmp_path, {"seed": 0}, goals=GOALS), settle().space)
+    with closing(sqlite3.connect(tmp_path / STUDY_FILE)) as database:
+        assert database.execute(change).rowcount
+        database.commit()
+    with pytest.raises(DynabertError, match=r"study\.db: damaged, or no search's database"):
+        check_genomes(tmp_path, open_study(tmp_path, {"seed": 0}, goals=GOALS), settle().space)

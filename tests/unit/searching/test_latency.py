@@ -42,6 +42,7 @@ def copy_of(built, tmp_path, change):
     path = tmp_path / cache_file(folder).name
     content = json.loads(cache_file(folder).read_text(encoding="utf-8"))
     change(content)
+    content.pop("checksum", None)
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
 

@@ -205,3 +205,30 @@ def test_a_model_of_another_shape_is_refused_in_one_line(tmp_path, training, con
     with pytest.raises(DynabertError, match="checkpoint-4") as caught:
         load(Training(**config), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "best.safetensors", "state.json"])
+def test_a_flipped_bit_is_found(tmp_path, training, file):
+    path = save(training, tmp_path, 4, best_score=0.5, best_step=3, best_arrays=to_arrays(training.model)) / file
+    content = bytearray(path.read_bytes())
+    place = content.index(b'"step": 4') + 8 if file == "state.json" else len(content) - 3
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=rf"checkpoint-4: damaged: remove it .*{file}: not as it was written"):
+        load(training, tmp_path)
+
+
+def test_a_checkpoint_from_before_hashes_were_kept_loads(tmp_path, training):
+    path = save(training, tmp_path, 4) / "state.json"
+    values = json.loads(path.read_text())
+    del values["files"], values["checksum"]
+    path.write_text(json.dumps(values))
+    assert load(training, tmp_path).step == 4
+
+
+@pytest.mark.parametrize("values", [{"settings": 3}, {"settings": SETTINGS, "best_score": []}, {"settings": [1]}])
+def test_values_of_a_wrong_type_are_called_damaged(tmp_path, training, values):
+    path = save(training, tmp_path, 4) / "state.json"
+    path.write_text(json.dumps({**values, "step": 4}))
+    with pytest.raises(ModelError, match="checkpoint-4: damaged: remove it"):
+        load(training, tmp_path)

@@ -11,7 +11,7 @@ import pytest
 import dynabert_paddle as db
 from dynabert_paddle.backbone import to_arrays
 from dynabert_paddle.errors import Interrupted, ModelError, UsageError
-from dynabert_paddle.folder import Metadata, read_metadata
+from dynabert_paddle.folder import Metadata, read_json, read_metadata
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.training.baseline import total_spent
 
@@ -47,7 +47,7 @@ def train(task, finetuned, rewired, tmp_path):
         config = db.BaselineConfig(method=method, **settings)
         source = source or (rewired if method == "pruned" else finetuned)
         model = db.baseline(source, task, output_dir=tmp_path / output, config=config)
-        return model, json.loads((tmp_path / output / "baseline.json").read_text())
+        return model, read_json(tmp_path / output / "baseline.json")
 
     return train
 

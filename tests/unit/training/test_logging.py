@@ -102,3 +102,12 @@ def test_a_notebook_without_widgets_gets_no_warning(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "ipywidgets" not in done.stderr
+
+
+@pytest.mark.parametrize("line", [b"[1, 2]", b'{"stop": 1}', b'{"step": "x"}', b"\xff\xfe", b"[" * 100_000])
+def test_a_line_that_was_damaged_is_dropped(tmp_path, line):
+    content = b'{"step": 1, "train/loss": 1.0}\n' + line + b'\n{"step": 2, "train/loss": 2.0}\n'
+    (tmp_path / "train.jsonl").write_bytes(content)
+    with open_log(tmp_path, first_step=5) as log:
+        log.train(6, {"loss": 6.0})
+    assert [line["step"] for line in read_lines(tmp_path)] == [1, 2, 6]

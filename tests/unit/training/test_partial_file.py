@@ -1,5 +1,7 @@
 """A file that is written piece by piece: what counts stays, the rest is dropped, and other settings are refused."""
 
+import json
+
 import pytest
 
 from dynabert_paddle.errors import DynabertError, UsageError
@@ -73,3 +75,10 @@ def test_nothing_stays_of_a_file_without_a_piece(tmp_path):
 def test_a_folder_that_is_not_there_is_told(tmp_path):
     with pytest.raises(DynabertError, match="cannot be written"):
         begin(tmp_path / "missing" / "out.tsv")
+
+
+@pytest.mark.parametrize("state", [{}, {"settings": [], "bytes": 4, "counts": {}}, {"settings": {}, "bytes": "4"}])
+def test_a_state_of_another_kind_is_called_damaged(interrupted, state):
+    interrupted.with_name(".out.tsv.state").write_text(json.dumps(state))
+    with pytest.raises(DynabertError, match=r"\.out\.tsv\.state is damaged: remove it to begin anew"):
+        begin(interrupted)
