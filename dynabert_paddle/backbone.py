@@ -123,7 +123,7 @@ def load_weights(model: nn.Layer, folder: Path) -> list[str]:
         Names of parameters of the head that the folder does not have and that keep their initial values.
 
     Raises:
-        ModelError: weights that are damaged, missing, or of another shape.
+        ModelError: weights that are damaged, missing, of another shape, or not finite.
     """
     weights = to_paddle_names(read_weights(folder), model)
     state = model.state_dict()
@@ -135,6 +135,8 @@ def load_weights(model: nn.Layer, folder: Path) -> list[str]:
     for name, parameter in state.items():
         value = weights.get(name)
         if value is not None and list(value.shape) == parameter.shape:
+            if not np.isfinite(value).all():
+                raise ModelError(f"{folder}: '{name}' has values that are not finite: train or copy the model again")
             parameter.set_value(value.astype(np.float32) if value.dtype == np.float16 else value)
         elif _is_head(name, model):
             fresh.append(name)

@@ -343,7 +343,7 @@ def split_holdout(
     if not spare.sum() > 0:
         raise DataError(
             f"none of {len(labels)} training examples can be held out, as every class must keep one; "
-            "add training rows, or select on the development file."
+            "add training rows, or read the development file: --select_on dev, in rewire --accumulation huawei."
         )
     size = round(fraction * len(labels)) if num_examples is None else num_examples
     size = min(max(size, 1), len(labels) // 2, spare.sum())

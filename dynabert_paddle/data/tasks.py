@@ -189,7 +189,7 @@ def load_task(
     else:
         read = partial(read_examples, columns=columns, kind=declared.kind, labels=labels, layout=declared.layout)
         train = read(train_path)
-        _check_classes(train, labels)
+        _check_varied(train, labels)
         dev = read(dev_path)
     return Task(declared.name, declared.kind, labels, metrics, columns, train, dev, files)
 
@@ -235,11 +235,16 @@ def _declare(name: str, **given) -> Declaration:
     return declared
 
 
-def _check_classes(train: Examples, labels: Sequence[str]) -> None:
-    if labels and np.all(train.labels == train.labels[0]):
+def _check_varied(train: Examples, labels: Sequence[str]) -> None:
+    first = train.labels[0]
+    if np.all(train.labels == first):
+        seen = (
+            f"label {labels[first]!r}; a classifier needs rows of at least two classes"
+            if labels
+            else f"score {first:g}; a regression needs at least two different ones"
+        )
         raise DataError(
-            f"{train.source}: every row has the label {labels[train.labels[0]]!r}; a classifier needs rows of at least "
-            "two classes. Choose another column with --label_column, or add rows."
+            f"{train.source}: every row has the {seen}. Choose another column with --label_column, or add rows."
         )
 
 

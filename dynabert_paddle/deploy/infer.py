@@ -26,6 +26,7 @@ from dynabert_paddle.deploy.bundle_files import BundleError, read_bundle
 from dynabert_paddle.deploy.decode import AnyPrediction, cut_padding
 from dynabert_paddle.deploy.encode import find_templates
 from dynabert_paddle.deploy.engines import Engine, collate
+from dynabert_paddle.deploy.gate import Gate
 from dynabert_paddle.deploy.members import choose_subnet, open_subnet
 from dynabert_paddle.deploy.rows import Encoded, RowEncoder, Tokens, shown
 
@@ -75,6 +76,7 @@ class Bundle:
         self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()  # a runtime's input and output buffers are one per model
         self.load(self.subnet)
+        self._gate = Gate()
 
     def load(self, subnet: str) -> None:
         """Load a sub-network, too, into the runtime.
@@ -169,10 +171,10 @@ class Bundle:
             BundleError: a row that is not one text, or not two where the model takes pairs.
         """
         read = [self._rows.read(row, number) for number, row in enumerate(rows, start=first + 1)]
-        columns = [
-            [Tokens(e.ids, e.offsets) for e in self._tokenizer.encode_batch(column, add_special_tokens=False)]
-            for column in map(list, zip(*(row.texts for row in read), strict=True))
-        ]
+        texts = map(list, zip(*(row.texts for row in read), strict=True))
+        with self._gate:
+            encodings = [self._tokenizer.encode_batch(column, add_special_tokens=False) for column in texts]
+        columns = [[Tokens(encoding.ids, encoding.offsets) for encoding in column] for column in encodings]
         return [self._rows.encode(*row) for row in zip(read, zip(*columns, strict=True), strict=True)]
 
     def _logits(self, encoded: Sequence[tuple[list[int], list[int]]], batch_size: int) -> list[np.ndarray]:
@@ -205,7 +207,7 @@ class Bundle:
         Raises:
             BundleError: the model computes values that are not finite.
         """
-        with self._lock:
+        with self._gate, self._lock:
             logits = self._engines[subnet or self.subnet](collate(windows, seq_length, self.description))
         if not np.isfinite(logits).all():
             raise BundleError(f"{self.folder}: the model computes values that are not finite: export it again")

@@ -50,7 +50,7 @@ def compute_importance(
         neuron that of |sum(w1 * dL/dw1) + b1 * dL/db1| + |sum(w2 * dL/dw2)|, w1 and w2 being its weights in and out.
 
     Raises:
-        DynabertError: there is no batch, or a gradient is not finite.
+        DynabertError: there is no batch, a gradient is not finite, or all are 0.
     """
     layers = list(supernet.encoder.layers)
     gates = [paddle.ones([heads], dtype="float32") for heads in supernet.full.heads]
@@ -80,10 +80,14 @@ def compute_importance(
     importance = Importance([total.numpy() for total in head_sums], [total.numpy() for total in neuron_sums])
     values = np.concatenate(importance.heads + importance.neurons)
     if not np.isfinite(values).all():
-        raise DynabertError("the importance of some heads or neurons is not finite: the model's weights have diverged")
+        raise DynabertError(
+            "the importance of some heads or neurons is not finite: the model's weights have diverged: fine-tune it "
+            "again with a lower learning rate"
+        )
     if not values.any():
         raise DynabertError(
-            "the importance of all heads and neurons is 0: there is no data, or the loss has no gradient"
+            "the importance of all heads and neurons is 0: there is no data, or the loss has no gradient: fine-tune "
+            "the model again, or leave rewiring out, and they keep their order"
         )
     return importance
 

@@ -10,6 +10,7 @@ import paddle
 
 from dynabert_paddle.data.features import Features, sequential_batches
 from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime import num_processes, rank
 from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
@@ -33,6 +34,9 @@ def predict_logits(
     Returns:
         For each sub-network its logits, in the examples' order: `[n, c]`, or for the labels of tokens and for answers
         one array an example.
+
+    Raises:
+        DynabertError: a sub-network computes logits that are not finite.
     """
     subnets = list(subnets)
     batches = sequential_batches(features.lengths, batch_size)
@@ -50,12 +54,17 @@ def predict_logits(
 
 
 def _run_batch(supernet: Supernet, features: Features, rows: np.ndarray, subnets: Sequence[Subnet]) -> list[np.ndarray]:
-    """Each sub-network's logits of some examples."""
+    """Each sub-network's logits of some examples; refused where they are not finite."""
     inputs = to_tensors(features.collate(rows, supernet.pad_token_id))
     inputs.pop("labels", None)
     embedding = supernet.embed(**inputs)
-    outputs = (supernet(subnet, embedding=embedding, **inputs) for subnet in subnets)
-    return [output.logits.astype("float32").numpy() for output in outputs]
+    logits = []
+    for subnet in subnets:
+        values = supernet(subnet, embedding=embedding, **inputs).logits.astype("float32").numpy()
+        if not np.isfinite(values).all():  # or a metric would take them for an answer
+            raise DynabertError(f"'{subnet}' computes logits that are not finite: train it with a lower learning rate")
+        logits.append(values)
+    return logits
 
 
 def evaluate_subnets(

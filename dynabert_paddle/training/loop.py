@@ -29,6 +29,7 @@ from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training import processes
 from dynabert_paddle.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from dynabert_paddle.training.logging import RunLog, logger
+from dynabert_paddle.training.loss_scale import LEAST_SCALE, apply_gradients
 from dynabert_paddle.training.share import Share, take_share
 
 # Does a batch's forward and backward passes; is given the step, the batch, what to call instead of `loss.backward()`,
@@ -86,8 +87,8 @@ def train(
     Raises:
         Interrupted: SIGINT or SIGTERM came; a checkpoint is written.
         UsageError: an unfinished run with other settings is there.
-        DynabertError: the loss is not finite, something cannot be written, or another process has ended; earlier
-            checkpoints stay.
+        DynabertError: the loss or a gradient is not finite, something cannot be written, or another process has ended;
+            earlier checkpoints stay.
     """
     total_steps = count_steps(len(features), config)
     eval_steps = config.eval_steps or steps_per_epoch(len(features), config)
@@ -231,11 +232,14 @@ def _optimizer_step(
         supernet.clear_gradients()
         raise _diverged(stage, f"the loss is {totals['loss']} at step {step + 1}", config)
     processes.sum_gradients(supernet.model.parameters())
-    # Paddle numbers an optimizer's tensors by how many optimizers their parameter has had; a resumed run has had one.
-    with paddle.utils.unique_name.guard():
-        scaler.step(optimizer)
-    scaler.update()
-    optimizer.clear_grad()
+    next_scale = apply_gradients(optimizer, scaler)
+    if next_scale is not None:
+        overflow = f"gradients overflow float16 at step {step + 1}"
+        if next_scale < LEAST_SCALE:
+            raise _diverged(stage, f"{overflow} whatever the loss is scaled by", config)
+        logger.warning(
+            "%s: %s, which is left out; the loss is scaled by %g from now on", stage.name, overflow, next_scale
+        )
     return totals
 
 
