@@ -41,7 +41,7 @@ INSTALL_REQUIRES = [
     "scikit-learn",
     "scipy",
     "seqeval",
-    "optuna>=4",
+    "optuna>=4.3",  # its genetic samplers count generations
     "matplotlib",
     "Jinja2",
     "httpx",

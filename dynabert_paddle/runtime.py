@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.paddle_versions import check_version
 
 _OWN_GPU = "FLAGS_selected_gpus"  # which paddle.distributed.launch gives each process
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "paddleslim", "visualdl", "numpy", "tokenizers")
@@ -45,7 +46,7 @@ def import_paddle() -> None:
     """Import Paddle and PaddleNLP without the messages they print for their developers.
 
     Raises:
-        DynabertError: one of them is not installed.
+        DynabertError: one of them is not installed, or Paddle is too old.
     """
     set_cpu_environment()
     if "paddlenlp" in sys.modules:
@@ -55,6 +56,7 @@ def import_paddle() -> None:
             raise DynabertError(
                 f"{package} is not installed: run 'pip install -e \".[cpu]\"', or 'dynabert env' for more"
             )
+    check_version()
     quiet = contextlib.redirect_stderr(io.StringIO())
     with _hold_sigterm(), warnings.catch_warnings(), quiet, _keep_matplotlib_backend():
         warnings.simplefilter("ignore")

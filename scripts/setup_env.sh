@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes the reference environment in .venv at the repository root; `setup_env.sh dev` adds the developers' tools.
-# PYTHON=... chooses the interpreter. A second call only checks a stamp, so that the other scripts can call it every time.
+# Makes the reference environment in .venv at the repository root; `setup_env.sh dev` adds the developers' tools, and
+# `setup_env.sh [dev] --paddle 2.6` makes .venv-2.6 with that line of Paddle. PYTHON=... chooses the interpreter.
+# A second call only checks a stamp, so that the other scripts can call it every time.
 set -euo pipefail
 
 exec </dev/null             # nothing here may wait for an answer
@@ -9,12 +10,6 @@ export PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$(pwd -P)
-# Binds the tools that build a source package, too. A URL, because pip splits the value at blanks.
-export PIP_CONSTRAINT="file://${root// /%20}/requirements/paddle-3.1.txt"
-venv=$root/.venv
-stamp=$venv/.stamp           # hashes of all that was installed; written last
-incomplete=$venv/.incomplete # there while an install runs: who finds it knows that it was interrupted
-log=$venv/install.log
 
 say() { echo "setup: $*" >&2; }
 die() {
@@ -22,12 +17,34 @@ die() {
     exit 1
 }
 
-locks=(requirements/paddle-3.1.txt requirements/demo.txt)
-case ${1:-} in
-    '') ;;
-    dev) locks+=(requirements/dev.txt) ;;
-    *) die "unknown argument '$1': setup_env.sh takes 'dev' or nothing" ;;
-esac
+reference=3.1
+line=$reference dev=''
+while [[ $# -gt 0 ]]; do
+    case $1 in
+        dev) dev=yes && shift ;;
+        --paddle)
+            line=${2:-}
+            [[ -e requirements/paddle-$line.txt ]] || die "--paddle '$line': there are 2.6, 3.1 and 3.3"
+            shift 2
+            ;;
+        *) die "unknown argument '$1': setup_env.sh takes 'dev' and '--paddle LINE'" ;;
+    esac
+done
+
+lock=requirements/paddle-$line.txt
+locks=("$lock" requirements/demo.txt)
+tools=requirements/dev-$line.txt # of a line with other versions than the reference has
+[[ -e $tools ]] || tools=requirements/dev.txt
+[[ -z $dev ]] || locks+=("$tools")
+
+# Binds the tools that build a source package, too. A URL, because pip splits the value at blanks.
+export PIP_CONSTRAINT="file://${root// /%20}/$lock"
+name=.venv-$line
+[[ $line != "$reference" ]] || name=.venv
+venv=$root/$name
+stamp=$venv/.stamp           # hashes of all that was installed; written last
+incomplete=$venv/.incomplete # there while an install runs: who finds it knows that it was interrupted
+log=$venv/install.log
 
 # By running it: a version manager's shim can be on PATH for a Python that is not there.
 supported() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
@@ -66,11 +83,11 @@ make_venv() {
     fi
     [[ -n $python ]] || die "no Python 3.10, 3.11 or 3.12 found: install one (Debian, Ubuntu: 'apt-get install python3 python3-venv') or name it with PYTHON=..."
 
-    say "making .venv with $("$python" --version) ($python)"
+    say "making $name with $("$python" --version) ($python)"
     rm -rf "$venv/bin" && rm -rf "$venv" # in this order nothing half removed can pass for usable
     mkdir "$venv"
     touch "$incomplete"
-    "$python" -m venv "$venv" >"$log" 2>&1 || die "making .venv failed; see .venv/install.log"
+    "$python" -m venv "$venv" >"$log" 2>&1 || die "making $name failed; see $name/install.log"
 }
 
 # pip says hundreds of lines: all go to the log, a few to the terminal.
@@ -95,12 +112,12 @@ touch "$incomplete"
 rm -f "$stamp"
 say "installing ${locks[*]} (the first time about 600 MB and 2 minutes)"
 # The lock's own pip first: the one that comes with Python 3.10 cannot build every source package.
-pip_install $(grep -E '^(pip|setuptools)==' requirements/paddle-3.1.txt) || die "installing pip failed; see .venv/install.log"
-pip_install "${locks[@]/#/--requirement=}" || die "installing the packages failed; see .venv/install.log"
+pip_install $(grep -E '^(pip|setuptools)==' "$lock") || die "installing pip failed; see $name/install.log"
+pip_install "${locks[@]/#/--requirement=}" || die "installing the packages failed; see $name/install.log"
 # The build backend is the setuptools of the lock: nothing more to fetch.
-pip_install --no-build-isolation --editable . || die "installing this package failed; see .venv/install.log"
+pip_install --no-build-isolation --editable . || die "installing this package failed; see $name/install.log"
 "$venv/bin/python" -c 'import paddle' >>"$log" 2>&1 \
-    || die "paddle does not import ('apt-get install libgomp1' if it misses libgomp.so.1); see .venv/install.log"
+    || die "paddle does not import ('apt-get install libgomp1' if it misses libgomp.so.1); see $name/install.log"
 sha256sum "${locks[@]}" setup.py "$venv/pyvenv.cfg" >"$stamp"
 rm "$incomplete"
-say "ready: .venv, $("$venv/bin/python" --version)"
+say "ready: $name, $("$venv/bin/python" --version)"

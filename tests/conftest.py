@@ -23,9 +23,14 @@ ROOT = Path(db.__file__).parents[1]
 
 SNIPS = Path(db.__file__).parent / "data" / "snips"
 
+# Line of Paddle -> the formats that it can export to, its default first: what the package's own table must say.
+LINES = {"2.6": ("paddle", "onnx", "lite"), "3.1": ("paddle", "pir", "onnx", "lite"), "3.3": ("pir", "onnx")}
+FORMATS = LINES[".".join(paddle.__version__.split(".")[:2])]
+
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
+    parser.addoption("--lines_dir", help="what every line of Paddle has made, for tests/lines; see test_matrix.sh")
 
 
 def pytest_collection_modifyitems(config, items):

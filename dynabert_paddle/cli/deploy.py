@@ -60,7 +60,10 @@ def export(
     model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder.")],
     *,
     output_dir: Annotated[str, typer.Option("--output_dir", help="Folder for the bundle.")],
-    format: Annotated[str, typer.Option("--format", help="paddle, pir, onnx or lite.")] = "paddle",
+    format: Annotated[
+        str | None,
+        typer.Option("--format", help="paddle, pir, onnx or lite.", show_default="paddle; pir from Paddle 3.2 on"),
+    ] = None,
     precision: Annotated[str, typer.Option("--precision", help="fp32, bf16, int16 or int8, as the format can.")] = (
         "fp32"
     ),

@@ -8,15 +8,21 @@ import typer
 
 from dynabert_paddle.cli.output import show_json
 from dynabert_paddle.cli.run import Json
+from dynabert_paddle.errors import DynabertError
 
 
 def env(*, json: Json = False) -> None:
     """Versions, processor, threads, and what this machine can do."""
     from dynabert_paddle import runtime
     from dynabert_paddle.exporting.formats import list_abilities
+    from dynabert_paddle.paddle_versions import check_version
 
     described = runtime.describe()
     described["abilities"] |= list_abilities()
+    try:
+        check_version()
+    except DynabertError as error:
+        described["abilities"]["train and evaluate"] = f"no: {error}"
     if json:
         show_json(described)
         return

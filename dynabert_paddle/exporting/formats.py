@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
-from contextlib import suppress
 
 from dynabert_paddle.errors import DynabertError, UsageError, did_you_mean
 from dynabert_paddle.exporting.lite import find_converter
+from dynabert_paddle.paddle_versions import can_write, check_can_write
 
 # Format -> precision -> how far the bundle may be from its source. Floating-point formats are compared by their logits:
 # the largest difference, for bf16 as a share of the largest logit. What is rounded to int8 is compared by the task's
@@ -18,7 +17,6 @@ TOLERANCES = {
     "onnx": {"fp32": 1e-4, "int8": 0.005},
     "lite": {"fp32": 1e-4, "int16": 1e-3, "int8": 0.005},
 }
-_LAST_LEGACY = (3, 1)  # from 3.2 on, Paddle's matmul refuses the legacy format
 
 
 def needs_legacy(format: str) -> bool:
@@ -28,14 +26,14 @@ def needs_legacy(format: str) -> bool:
         format: one of `TOLERANCES`.
 
     Returns:
-        False for what PIR can do, which every Paddle 3 has.
+        False for what goes through PIR.
     """
-    return format in ("paddle", "lite") or (format == "onnx" and _release() <= _LAST_LEGACY)
+    return format in ("paddle", "lite") or (format == "onnx" and can_write("legacy"))
 
 
 def paddle_format() -> str:
     """The format for Paddle Inference that the installed Paddle writes: paddle, or pir where that is gone."""
-    return "paddle" if _release() <= _LAST_LEGACY else "pir"
+    return "paddle" if can_write("legacy") else "pir"
 
 
 def check_request(format: str, precision: str) -> None:
@@ -55,15 +53,14 @@ def check_request(format: str, precision: str) -> None:
         able = [name for name, precisions in TOLERANCES.items() if precision in precisions]
         hint = f"; {precision} is there for {', '.join(able)}" if able else did_you_mean(precision, TOLERANCES[format])
         raise UsageError(f"format {format} has the precisions {', '.join(TOLERANCES[format])}, not '{precision}'{hint}")
-    version = paddle_version()
-    if needs_legacy(format) and _release() > _LAST_LEGACY:
-        what = "int8" if precision == "int8" and format == "paddle" else f"format {format}"
-        raise DynabertError(
-            f"{what} needs Paddle's legacy static format, which Paddle 2.6 to 3.1 can write and {version} cannot: "
-            f"export with one of those, or with --format pir or onnx"
-        )
-    if format == "pir" and _release() < (3, 0):
-        raise DynabertError(f"format pir needs Paddle 3.0 or later, this is {version}: use --format paddle")
+    int8 = "int8 in " if precision == "int8" else ""
+    file = {"paddle": " (model.pdmodel)", "pir": " (model.json)"}.get(format, "")
+    instead = "onnx" if int8 or format == "lite" else paddle_format()
+    check_can_write(
+        "legacy" if needs_legacy(format) else "pir",
+        what=f"{int8}format {format}{file}",
+        instead=f"use --format {instead}",
+    )
     if format == "onnx":
         for package in ("paddle2onnx", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
@@ -87,16 +84,3 @@ def list_abilities() -> dict[str, str]:
         except DynabertError as error:
             found[f"export to {format}"] = f"no: {error}"
     return found
-
-
-def paddle_version() -> str:
-    """The version of the installed Paddle, found without importing it; empty where there is none."""
-    for package in ("paddlepaddle", "paddlepaddle-gpu"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(package)
-    return ""
-
-
-def _release() -> tuple[int, ...]:
-    """The installed Paddle's major and minor version."""
-    return tuple(int(part) for part in paddle_version().split(".")[:2] if part.isdigit())

@@ -52,7 +52,8 @@ def quantize(graph: Path, folder: Path, batches: Sequence[dict[str, np.ndarray]]
                 executor,
                 scratch,
                 str(folder),
-                data_loader=lambda: iter(batches),
+                # Paddle 2.6 asks for this class.
+                data_loader=paddle.io.DataLoader(batches, batch_size=None, places=paddle.CPUPlace(), return_list=True),
                 model_filename="model.pdmodel",
                 params_filename="model.pdiparams",
                 batch_nums=len(batches),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dynabert_paddle.config_file import still_true
 from dynabert_paddle.deploy.bundle_files import BUNDLE_FILE
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.exporting.formats import check_request, needs_legacy
+from dynabert_paddle.exporting.formats import check_request, needs_legacy, paddle_format
 from dynabert_paddle.exporting.process import run_apart
 from dynabert_paddle.exporting.worker import export_job
 from dynabert_paddle.folder import check_model_folder, check_replaceable, read_json, read_metadata
@@ -27,7 +27,7 @@ def export(
     model: Supernet | str | Path,
     output_dir: str | Path,
     *,
-    format: str = "paddle",
+    format: str | None = None,
     precision: str = "fp32",
     subnet: str | None = None,
     subnets: str | Sequence[str] | None = None,
@@ -42,7 +42,7 @@ def export(
     Args:
         model: a model, or its folder.
         output_dir: the bundle.
-        format: paddle (legacy `.pdmodel`), pir (`.json`), onnx, or lite.
+        format: paddle (legacy `.pdmodel`), pir (`.json`), onnx, or lite; by default paddle, or pir from Paddle 3.2 on.
         precision: fp32; for some formats bf16, int16 or int8.
         subnet: export this sub-network of the model.
         subnets: export several into one bundle that stores their weights once: their names, or `pareto:N` for N of the
@@ -62,6 +62,7 @@ def export(
     Raises:
         DynabertError: with the reason in one line; no bundle was written.
     """
+    format = format or paddle_format()
     check_request(format, precision)
     if subnets is not None:
         _check_several(subnets, model, subnet=subnet, format=format, precision=precision)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import FORMATS
 from zoo import NAMES, build, heterogeneous, make_inputs
 
 import dynabert_paddle as db
@@ -177,7 +178,7 @@ def test_an_extracted_model_is_the_slice_also_when_saved(stock, tmp_path):
 
 
 def test_an_exported_graph_is_its_source(tmp_path):
-    environment = {**os.environ, "FLAGS_enable_pir_api": "0"}
+    environment = {**os.environ, "FLAGS_enable_pir_api": "1" if FORMATS[0] == "pir" else "0"}
     command = [sys.executable, Path(__file__).with_name("zoo_export.py"), tmp_path / "result.json", *FITTING_NAMES]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

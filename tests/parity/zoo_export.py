@@ -1,6 +1,6 @@
 """Run by test_backbones.py in a process of its own: how far each exported model is from its source.
 
-FLAGS_enable_pir_api=0 python zoo_export.py RESULT.json NAME...
+FLAGS_enable_pir_api=0 python zoo_export.py RESULT.json NAME...        # 1 for a Paddle that writes PIR alone
 """
 
 import json
@@ -18,6 +18,7 @@ from zoo import VOCAB, build, heterogeneous  # noqa: E402
 import dynabert_paddle as db  # noqa: E402
 from dynabert_paddle.deploy.engines import open_engine  # noqa: E402
 from dynabert_paddle.exporting.check import random_batches, source_logits  # noqa: E402
+from dynabert_paddle.exporting.formats import paddle_format  # noqa: E402
 from dynabert_paddle.exporting.inference import save_graph  # noqa: E402
 
 BATCHES = random_batches(VOCAB, 24)
@@ -28,7 +29,7 @@ for name in sys.argv[2:]:
         small = db.extract(supernet, heterogeneous(supernet.full))
         expected = source_logits(small, BATCHES)
         save_graph(small, Path(folder))
-        engine = open_engine(Path(folder), {"format": "paddle", "precision": "fp32"})
+        engine = open_engine(Path(folder), {"format": paddle_format(), "precision": "fp32"})
         found = [engine(batch) for batch in BATCHES]
     assert [a.shape for a in found] == [b.shape for b in expected], name
     differences[name] = max(float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True))

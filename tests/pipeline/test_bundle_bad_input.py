@@ -11,10 +11,10 @@ from test_cli import run_command
 from test_predict import make_bundle, make_model
 
 import dynabert_paddle as db
+from dynabert_paddle import paddle_versions
 from dynabert_paddle.backbone import find_backbone
 from dynabert_paddle.deploy import bundle_files
 from dynabert_paddle.errors import DynabertError
-from dynabert_paddle.exporting import formats
 
 FILES = {
     "paddle": ["model.pdiparams", "model.pdmodel"],
@@ -285,26 +285,26 @@ def test_lite_without_its_converter(no_export, source, monkeypatch):
 
 @pytest.mark.parametrize("version", ["3.2.0", "3.3.1", "4.0.0"])
 @pytest.mark.parametrize(
-    ("words", "what"),
+    ("words", "what", "instead"),
     [
-        ((), "format paddle"),
-        (("--precision", "bf16"), "format paddle"),
-        (("--precision", "int8"), "int8"),
-        (("--format", "lite"), "format lite"),
+        (("--format", "paddle"), "format paddle (model.pdmodel)", "pir"),
+        (("--format", "paddle", "--precision", "bf16"), "format paddle (model.pdmodel)", "pir"),
+        (("--format", "paddle", "--precision", "int8"), "int8 in format paddle (model.pdmodel)", "onnx"),
+        (("--format", "lite"), "format lite", "onnx"),
     ],
 )
-def test_a_paddle_that_cannot_write_the_legacy_format(no_export, source, monkeypatch, version, words, what):
-    monkeypatch.setattr(formats, "paddle_version", lambda: version)
+def test_a_paddle_that_cannot_write_the_legacy_format(no_export, source, monkeypatch, version, words, what, instead):
+    monkeypatch.setattr(paddle_versions, "paddle_version", lambda: version)
     message = no_export(source("plain"), *words, code=1)
-    assert message.startswith(f"{what} needs Paddle's legacy static format, which Paddle 2.6 to 3.1 can write")
-    assert f"{version} cannot" in message
-    assert "--format pir or onnx" in message
+    remedy = f"use --format {instead}, or install requirements/paddle-3.1.txt"
+    assert message == f"{what} needs Paddle 3.1 or older, this is {version}: {remedy}"
 
 
 def test_pir_before_paddle_3(no_export, source, monkeypatch):
-    monkeypatch.setattr(formats, "paddle_version", lambda: "2.6.2")
+    monkeypatch.setattr(paddle_versions, "paddle_version", lambda: "2.6.2")
     message = no_export(source("plain"), "--format", "pir", code=1)
-    assert message == "format pir needs Paddle 3.0 or later, this is 2.6.2: use --format paddle"
+    remedy = "use --format paddle, or install requirements/paddle-3.1.txt"
+    assert message == f"format pir (model.json) needs Paddle 3.0 or later, this is 2.6.2: {remedy}"
 
 
 def test_a_bundle_is_not_replaced_unasked(no_export, source, whole, tmp_path):

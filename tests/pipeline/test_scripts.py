@@ -110,6 +110,11 @@ def test_bad_words_are_refused_at_once(tmp_path, words, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_line_of_paddle_that_there_is_not_is_refused(tmp_path):
+    done = script(tmp_path, "setup_env.sh", "dev", "--paddle", "2.5")
+    assert (done.returncode, done.stderr) == (1, "error: --paddle '2.5': there are 2.6, 3.1 and 3.3\n")
+
+
 @pytest.mark.parametrize(
     "words, folder, stage, num_subnets",
     [
