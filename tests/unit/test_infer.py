@@ -115,7 +115,9 @@ def bundle(tmp_path):
     folder.mkdir()
     (folder / "model.bin").write_bytes(b"weights")
     entry = {"bytes": 7, "sha256": bundle_files.file_digest(folder / "model.bin")}
-    write(folder, {"format_version": 1, "format": "paddle", "files": {"model.bin": entry}})
+    numbers = {"format_version": 1, "max_seq_length": 16, "vocab_size": 30522, "pad_token_id": 0}
+    words = {"format": "paddle", "precision": "fp32", "task": {}, "labels": [], "pair": False}
+    write(folder, {**numbers, **words, "files": {"model.bin": entry}})
     return folder
 
 

@@ -1,6 +1,5 @@
 """What is drawn against what, and what a chart finds."""
 
-import json
 import re
 
 import matplotlib
@@ -80,11 +79,11 @@ def test_the_finding_names_the_cheapest_that_is_nearly_as_good(folder):
 
 
 def test_a_search_without_latency_has_no_chart_of_it(folder):
-    path = folder / "depth" / "search" / "search.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
-    for row in [values["full"], values["best"], *values["grid"], *values["pareto"]]:
-        row["latency_ms"] = None
-    path.write_text(json.dumps(values), encoding="utf-8")
+    def forget(values):
+        for row in [values["full"], values["best"], *values["grid"], *values["pareto"]]:
+            row["latency_ms"] = None
+
+    edit_json(folder / "depth" / "search" / "search.json", forget)
     assert not [title for title in charts(folder) if "latency" in title]
 
 

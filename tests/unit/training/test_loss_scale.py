@@ -56,8 +56,8 @@ def overflowing(supernet, steps):
     """A step whose gradients are infinite in some steps, as float16's are, while its loss is not."""
     inner = full_model_step(supernet)
 
-    def step(index, batch, backward):
-        return inner(index, batch, lambda loss: backward(loss * (float("inf") if index in steps else 1.0)))
+    def step(index, batch, backward, share):
+        return inner(index, batch, lambda loss: backward(loss * (float("inf") if index in steps else 1.0)), share)
 
     return make_stage(supernet, step=step)
 
