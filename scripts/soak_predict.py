@@ -39,6 +39,7 @@ _ROWS = 200
 _LONGEST = 100  # words
 _MOST_TEXTS = 16  # of a call
 _DEADLINES_MS = (1.0, 10.0, 50.0, float("inf"))
+_SAMPLE_SECONDS = 0.5  # between two looks at the memory
 _PATIENCE = 10  # seconds for a process to end
 
 # How the main thread ends while eight others call, and the code that Python ends with then.
@@ -227,9 +228,10 @@ def watch(processes: Sequence[multiprocessing.Process], seconds: float) -> tuple
     began, samples = time.monotonic(), []
     while (now := time.monotonic() - began) < seconds:
         samples.append((now, sum(resident_mb(process.pid) for process in processes)))
-        time.sleep(0.5)
+        time.sleep(_SAMPLE_SECONDS)
     mark, window = min(60.0, seconds / 5), min(10.0, seconds / 10)
-    return tuple(max(mb for now, mb in samples if end - window <= now <= end) for end in (mark, seconds))
+    before = [[mb for now, mb in samples if now <= end] for end in (mark, seconds)]
+    return tuple(max(values[-max(1, round(window / _SAMPLE_SECONDS)) :]) for values in before)
 
 
 def resident_mb(pid: int) -> float:

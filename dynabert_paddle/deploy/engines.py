@@ -85,6 +85,8 @@ def open_engine(
 def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_threads: int) -> Engine:
     # Paddle reads it once, when it is imported, and takes a single thread where it is not set.
     os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
+    # oneDNN keeps a thousand operators' code by default, for shapes that are long gone.
+    os.environ.setdefault("DNNL_PRIMITIVE_CACHE_CAPACITY", "64")
     with quiet():
         import paddle
         from paddle import inference

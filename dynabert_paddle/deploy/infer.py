@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -75,6 +76,8 @@ class Bundle:
         self._settings = {"device": device, "num_threads": num_threads}
         self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()  # a runtime's input and output buffers are one per model
+        # What oneDNN sets up for a shape it keeps for each thread that runs it: one thread runs everything.
+        self._thread, self._process = ThreadPoolExecutor(1, "dynabert-bundle"), os.getpid()
         self.load(self.subnet)
         self._gate = Gate()
 
@@ -186,15 +189,25 @@ class Bundle:
             rows = order[start : start + batch_size]
             batch = [encoded[i] for i in rows]
             padded = -(-len(batch[0][0]) // _LENGTH_STEP) * _LENGTH_STEP
-            values = self.run(batch, min(padded, self.max_seq_length))
+            values = self._in_thread(batch, min(padded, self.max_seq_length))
             for i, logits in zip(rows, values, strict=True):
                 found[i] = logits
         return found
 
+    def _in_thread(self, windows: Sequence[tuple[list[int], list[int]]], seq_length: int) -> list[np.ndarray]:
+        if self._process != os.getpid():  # a thread is not forked
+            self._thread, self._process = ThreadPoolExecutor(1, "dynabert-bundle"), os.getpid()
+        try:
+            return self._thread.submit(self.run, windows, seq_length).result()
+        except RuntimeError as error:
+            if "shutdown" not in str(error):
+                raise
+            raise BundleError("Python is about to exit: let the main thread wait for those that predict") from None
+
     def run(
         self, windows: Sequence[tuple[list[int], list[int]]], seq_length: int, *, subnet: str | None = None
     ) -> list[np.ndarray]:
-        """Run the graph on one batch.
+        """Run the graph on one batch, in the thread of the caller, which should be the same for all batches.
 
         Args:
             windows: ids and token type ids, as `encode` gives them.
