@@ -127,12 +127,12 @@ def check_logits(model: nn.Layer) -> None:
     """Refuse a model that needs more than a text's tokens, or gives something else than logits.
 
     Args:
-        model: a PaddleNLP model; it is run on two tokens, and left as it was.
+        model: a PaddleNLP model; it is run on three tokens, and left as it was.
 
     Raises:
         ModelError: it fails, or returns no floating-point tensor.
     """
-    tokens = paddle.zeros([1, 2], dtype="int64")
+    tokens = paddle.zeros([1, 3], dtype="int64")  # ERNIE-CTM's first two are special, and Paddle 2.6 needs one more
     modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     model.eval()
     try:

@@ -98,6 +98,8 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
     config.disable_glog_info()
     if graph == "model.pdmodel":  # Paddle 3.1 cannot load a PIR graph with it
         config.enable_memory_optim()
+    else:  # Of tanh and relu after a product, as in TinyBERT's head, it forgets tanh (Paddle 3.1.1 and 3.3.1).
+        config.delete_pass("fc_activation_fuse_pass")
     name, _, index = device.partition(":")
     if name == "gpu":
         if not paddle.is_compiled_with_cuda():
