@@ -60,8 +60,8 @@ def open_study(folder: Path, settings: Mapping[str, Any], *, goals: Sequence[str
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 study.set_metric_names(["score", *goals])
             study.set_user_attr(_SETTINGS, dict(settings))
+        _check_same(folder, before or settings, settings)
         _check_trials(study, goals)
-    _check_same(folder, before or settings, settings)
     return study
 
 
