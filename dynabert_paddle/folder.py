@@ -258,7 +258,7 @@ def make_folder(folder: str | Path) -> Path:
         DynabertError: it cannot be made or written to.
     """
     folder = Path(folder)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         own = is_own(folder) or not any(folder.iterdir())
         # os.access answers wrongly for root and on network file systems: only writing tells.
@@ -266,8 +266,6 @@ def make_folder(folder: str | Path) -> Path:
         marker.touch()
         if not own:
             marker.unlink()
-    except OSError as error:
-        raise cannot_write(folder, error) from None
     return folder
 
 
@@ -368,11 +366,8 @@ def check_absent(folder: str | Path, *, overwrite: bool) -> Path:
     folder = Path(folder)
     check_replaceable(folder, overwrite=overwrite)
     if folder.is_dir() and any(folder.iterdir()):
-        with claim(folder):
-            try:
-                shutil.rmtree(folder)
-            except OSError as error:
-                raise cannot_write(folder, error) from None
+        with claim(folder), writing(folder):
+            shutil.rmtree(folder)
     return folder
 
 
@@ -385,14 +380,12 @@ def clear_folder(folder: Path) -> None:
     Raises:
         DynabertError: it cannot be removed.
     """
-    try:
+    with writing(folder):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name != MARKER_FILE:
                 path.unlink()
-    except OSError as error:
-        raise cannot_write(folder, error) from None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, product
@@ -69,8 +69,6 @@ class AdaptivePredictor:
         self._arrived = 0  # rows, since the beginning
         self._lock = Lock()  # of the two above
         self._pace = Pace()
-        # The runtime remembers what it has set up for a shape for each thread by itself: one thread runs everything.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dynabert-adaptive")
         self._process = os.getpid()  # threads are not forked
         with as_dynabert_error():
             threads = max(1, num_cores() - 1) if num_threads is None else num_threads
@@ -78,7 +76,7 @@ class AdaptivePredictor:
             subnets = list(members_of(self._bundle.description))
             for subnet in subnets:
                 self._bundle.load(subnet)
-            self._seconds = self._thread.submit(self._measure, subnets).result()
+            self._seconds = self._bundle.submit(self._measure, subnets).result()
         _avoid_pauses()
 
     @property
@@ -138,10 +136,7 @@ class AdaptivePredictor:
         with self._lock:
             self._waiting.append(call)
             self._arrived += len(windows)
-        try:
-            self._thread.submit(self._serve)
-        except RuntimeError:  # of an executor, once the main thread has ended
-            raise DynabertError("Python is about to exit: let the main thread wait for those that predict") from None
+        self._bundle.submit(self._serve)
         return call.answer.result()
 
     def _serve(self) -> None:

@@ -14,8 +14,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -189,25 +189,35 @@ class Bundle:
             rows = order[start : start + batch_size]
             batch = [encoded[i] for i in rows]
             padded = -(-len(batch[0][0]) // _LENGTH_STEP) * _LENGTH_STEP
-            values = self._in_thread(batch, min(padded, self.max_seq_length))
+            values = self.submit(self.run, batch, min(padded, self.max_seq_length)).result()
             for i, logits in zip(rows, values, strict=True):
                 found[i] = logits
         return found
 
-    def _in_thread(self, windows: Sequence[tuple[list[int], list[int]]], seq_length: int) -> list[np.ndarray]:
+    def submit(self, function: Callable, *arguments: object) -> Future:
+        """Have the bundle's own thread call a function, such as `run`.
+
+        Args:
+            function: what to call.
+            arguments: with what.
+
+        Returns:
+            What will hold its result.
+
+        Raises:
+            BundleError: Python is about to exit.
+        """
         if self._process != os.getpid():  # a thread is not forked
             self._thread, self._process = ThreadPoolExecutor(1, "dynabert-bundle"), os.getpid()
         try:
-            return self._thread.submit(self.run, windows, seq_length).result()
-        except RuntimeError as error:
-            if "shutdown" not in str(error):
-                raise
+            return self._thread.submit(function, *arguments)
+        except RuntimeError:  # of an executor, once the main thread has ended
             raise BundleError("Python is about to exit: let the main thread wait for those that predict") from None
 
     def run(
         self, windows: Sequence[tuple[list[int], list[int]]], seq_length: int, *, subnet: str | None = None
     ) -> list[np.ndarray]:
-        """Run the graph on one batch, in the thread of the caller, which should be the same for all batches.
+        """Run the graph on one batch, in the thread of the caller, which should be the bundle's own.
 
         Args:
             windows: ids and token type ids, as `encode` gives them.
