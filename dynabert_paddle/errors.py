@@ -1,7 +1,6 @@
 """The errors that a user can cause and mend: one line each, with what was seen, what is allowed and what to do next."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice
 
@@ -39,32 +38,6 @@ class Interrupted(DynabertError):
     def __init__(self, message: str, *, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-class Terminated(BaseException):
-    """SIGTERM came: what the command line raises then, as Python raises KeyboardInterrupt on Ctrl-C."""
-
-
-@contextmanager
-def resumable(name: str, progress: Callable[[], str] = str) -> Iterator[None]:
-    """Say that nothing is lost of work that Ctrl-C or SIGTERM stops; a context manager, or a decorator.
-
-    Args:
-        name: of the work.
-        progress: asked for what is done, in words that follow `stopped`.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        Interrupted: in place of KeyboardInterrupt and Terminated.
-    """
-    try:
-        yield
-    except (KeyboardInterrupt, Terminated) as stop:
-        exit_code = 0 if isinstance(stop, Terminated) else 130
-        message = f"{name}: stopped{progress()}; the same command goes on from there"
-        raise Interrupted(message, exit_code=exit_code) from None
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

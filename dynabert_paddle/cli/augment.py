@@ -12,7 +12,7 @@ from dynabert_paddle.cli.output import show_next
 from dynabert_paddle.cli.run import Device, Overrides
 from dynabert_paddle.cli.stages import ConfigFile
 from dynabert_paddle.config import AugmentConfig, TaskConfig
-from dynabert_paddle.errors import resumable
+from dynabert_paddle.interruption import resumable
 
 
 @with_sections(("task", TaskConfig), ("augment", AugmentConfig))

@@ -12,7 +12,7 @@ from dynabert_paddle.cli.output import show_json, show_next, show_table
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
 from dynabert_paddle.cli.stages import ConfigFile, OutputDir, load_settings
 from dynabert_paddle.config import BaselineConfig, TaskConfig
-from dynabert_paddle.errors import resumable
+from dynabert_paddle.interruption import resumable
 
 
 @with_sections(("task", TaskConfig), ("baseline", BaselineConfig))

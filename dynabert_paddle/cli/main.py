@@ -18,7 +18,8 @@ import typer.core
 from dynabert_paddle import __version__
 from dynabert_paddle.cli import augment, baseline, deploy, inspect, report, run, search, stages
 from dynabert_paddle.cli.output import one_line
-from dynabert_paddle.errors import DynabertError, Interrupted, Terminated, UsageError, did_you_mean
+from dynabert_paddle.errors import DynabertError, Interrupted, UsageError, did_you_mean
+from dynabert_paddle.interruption import Terminated
 from dynabert_paddle.runtime import leads, num_processes
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dynabert_paddle.cli.output import show_grid, show_next
-from dynabert_paddle.errors import resumable
+from dynabert_paddle.interruption import resumable
 
 Overrides = Annotated[
     list[str] | None,

@@ -12,7 +12,8 @@ from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_json, show_next, show_table
 from dynabert_paddle.cli.run import Json, OverwriteOutputDir
 from dynabert_paddle.config import SearchConfig, TaskConfig
-from dynabert_paddle.errors import DynabertError, resumable
+from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.interruption import resumable
 
 if TYPE_CHECKING:
     from dynabert_paddle.searching.result import SearchResult

@@ -18,7 +18,8 @@ from dynabert_paddle.config import (
     TaskConfig,
     WidthConfig,
 )
-from dynabert_paddle.errors import UsageError, resumable
+from dynabert_paddle.errors import UsageError
+from dynabert_paddle.interruption import resumable
 
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a built-in config.")]
 

@@ -56,7 +56,5 @@ class Ranks:
         processes.broadcast((None, result))
 
     def _score_share(self, subnets: Sequence[Subnet], to_beat: Sequence[float]) -> list[Score]:
-        size = num_processes()
-        own = slice(rank(), None, size)
-        shares = processes.gather(self.scorer(subnets[own], to_beat[own]))
-        return [shares[index % size][index // size] for index in range(len(subnets))]
+        own = slice(rank(), None, num_processes())
+        return processes.collect(self.scorer(subnets[own], to_beat[own]))

@@ -11,7 +11,7 @@ from typing import Any
 from dynabert_paddle.config import SearchConfig, TaskConfig
 from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.tasks import Task
-from dynabert_paddle.errors import UsageError, resumable
+from dynabert_paddle.errors import UsageError
 from dynabert_paddle.folder import (
     check_model_folder,
     check_replaceable,
@@ -20,6 +20,7 @@ from dynabert_paddle.folder import (
     make_folder,
     remove_unused,
 )
+from dynabert_paddle.interruption import resumable
 from dynabert_paddle.runtime import leads, num_processes
 from dynabert_paddle.searching.aims import Aims
 from dynabert_paddle.searching.check import check_searchable

@@ -47,9 +47,8 @@ def predict_logits(
         logits = [_run_batch(supernet, features, batch, subnets) for batch in batches[first::size]]
     if was_training:
         supernet.train()
-    if size > 1:
-        parts = processes.gather(logits)
-        logits = [parts[index % size][index // size] for index in range(len(batches))]
+    if shared:
+        logits = processes.collect(logits)
     return [features.restore(batches, rows) for rows in zip(*logits, strict=True)]
 
 

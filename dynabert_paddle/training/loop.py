@@ -22,7 +22,7 @@ from dynabert_paddle.backbone import set_arrays, to_arrays
 from dynabert_paddle.config import TrainConfig
 from dynabert_paddle.data.features import Features, length_bucketed_batches
 from dynabert_paddle.errors import DynabertError, Interrupted
-from dynabert_paddle.folder import cannot_write
+from dynabert_paddle.folder import writing
 from dynabert_paddle.runtime import num_processes, rank, step_seed
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
@@ -113,35 +113,32 @@ def train(
     batches = _batches_from(state.step, features, config, supernet.pad_token_id)
     processes.meet()
     begin = time.perf_counter() - state.seconds
-    try:
-        with log, _stop_requests() as stop:
-            while state.step < total_steps:
-                learning_rate = _learning_rate(state.step, total_steps, config)
-                optimizer.set_lr(learning_rate)
-                num_examples, shares = next(batches)
-                state.examples += num_examples
-                parts = _optimizer_step(supernet, optimizer, scaler, stage, state.step, shares, config)
-                state.step += 1
-                log.advance()
-                last = state.step == total_steps
-                if state.step % config.logging_steps == 0 or last:
-                    log.train(state.step, {**parts, "learning_rate": learning_rate})
-                if state.step % eval_steps == 0 or last:
-                    _check_weights(supernet, stage, state.step, config)
-                    _keep_best(supernet, stage, state, log)
-                state.seconds = time.perf_counter() - begin
-                stopping = _agreed(stop)  # a request that comes after this is for the next step
-                due = stopping or (config.save_steps and state.step % config.save_steps == 0 and not last)
-                if due:
-                    _check_weights(supernet, stage, state.step, config)
-                    save = partial(save_checkpoint, output_dir, state, supernet.model, optimizer, scaler)
-                    processes.lead(partial(save, settings=settings))
-                if stopping:  # after the last step, too: whatever would come after it shall not begin
-                    message = f"{stage.name}: stopped after step {state.step} of {total_steps}"
-                    exit_code = 130 if stopping == signal.SIGINT else 0
-                    raise Interrupted(f"{message}; the same command goes on from there", exit_code=exit_code)
-    except OSError as error:  # of the logs; a checkpoint's says so itself
-        raise cannot_write(output_dir, error) from None
+    with writing(output_dir), log, _stop_requests() as stop:  # of a checkpoint the error says so itself
+        while state.step < total_steps:
+            learning_rate = _learning_rate(state.step, total_steps, config)
+            optimizer.set_lr(learning_rate)
+            num_examples, shares = next(batches)
+            state.examples += num_examples
+            parts = _optimizer_step(supernet, optimizer, scaler, stage, state.step, shares, config)
+            state.step += 1
+            log.advance()
+            last = state.step == total_steps
+            if state.step % config.logging_steps == 0 or last:
+                log.train(state.step, {**parts, "learning_rate": learning_rate})
+            if state.step % eval_steps == 0 or last:
+                _check_weights(supernet, stage, state.step, config)
+                _keep_best(supernet, stage, state, log)
+            state.seconds = time.perf_counter() - begin
+            stopping = _agreed(stop)  # a request that comes after this is for the next step
+            due = stopping or (config.save_steps and state.step % config.save_steps == 0 and not last)
+            if due:
+                _check_weights(supernet, stage, state.step, config)
+                save = partial(save_checkpoint, output_dir, state, supernet.model, optimizer, scaler)
+                processes.lead(partial(save, settings=settings))
+            if stopping:  # after the last step, too: whatever would come after it shall not begin
+                message = f"{stage.name}: stopped after step {state.step} of {total_steps}"
+                exit_code = 130 if stopping == signal.SIGINT else 0
+                raise Interrupted(f"{message}; the same command goes on from there", exit_code=exit_code)
     set_arrays(supernet.model, state.best_arrays)
     return state
 
@@ -316,6 +313,8 @@ def _stop_requests() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, previous[signal.SIGINT])
 
     previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.siginterrupt(number, False)  # Paddle's store takes an interrupted call for an ended process
     try:
         yield requests
     finally:

@@ -11,7 +11,7 @@ import io
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import paddle
@@ -114,6 +114,22 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def collect(own: Sequence[Any]) -> list[Any]:
+    """Put together what the processes have made of a list of which each has taken `[rank()::num_processes()]`.
+
+    Args:
+        own: what this process has made of its part.
+
+    Returns:
+        All of it, in the list's order.
+
+    Raises:
+        DynabertError: another process has ended.
+    """
+    parts = gather(own)
+    return [parts[index % len(parts)][index // len(parts)] for index in range(sum(map(len, parts)))]
+
+
 def broadcast(value: Any) -> Any:
     """Bring a value of the first process to all of them.
 
@@ -145,7 +161,7 @@ def _together() -> Iterator[None]:
             with contextlib.redirect_stderr(io.StringIO()):  # which Paddle prints flags to
                 distributed.init_parallel_env()
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # a broken connection is either, by what was being read
         raise DynabertError(
             f"process {rank()} of {num_processes()} stops, for another one has ended or does not answer; "
             f"that one's log says why ({str(error).splitlines()[-1][:200]})"

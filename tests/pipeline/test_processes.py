@@ -188,6 +188,29 @@ def test_a_request_to_stop_saves_once_and_the_run_goes_on_as_one_that_was_not_st
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+def test_a_request_to_stop_while_a_process_waits_for_the_others_is_no_failure(config_file, tmp_path):
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import os, signal, threading, time\n"
+        "from dynabert_paddle.training import processes\n"
+        "lead = processes.lead\n"
+        "def slowly(do):\n"
+        "    if getattr(do.func, '__name__', '') != 'save_checkpoint':\n"
+        "        return lead(do)\n"
+        "    if os.environ['PADDLE_TRAINER_ID'] == '1':\n"
+        "        for n in range(20):\n"
+        "            threading.Timer(n / 50, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
+        "    lead(lambda: (time.sleep(0.6), do()))\n"
+        "processes.lead = slowly\n"
+        "from dynabert_paddle.cli.main import main\n"
+        "main()\n"
+    )
+    process = launch(slow, "run", config_file, "--output_dir", tmp_path / "out", log_dir=tmp_path / "log")
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, (shown, logs(tmp_path / "log"))
+    assert "finetune: stopped after step 8 of 20" in logs(tmp_path / "log")["workerlog.0"], "it is saved after step 7"
+
+
 def test_a_verb_that_would_do_everything_twice_is_refused(together, tmp_path):
     process = launch(DYNABERT, "export", together / "out" / "depth", log_dir=tmp_path / "log")
     shown, _ = process.communicate(timeout=60)

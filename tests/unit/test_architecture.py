@@ -16,13 +16,25 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 # Each part and what it may import from, the lowest first; a part may always import from itself.
-LEAVES = {"errors", "subnet", "config", "paddle_versions", "runtime", "folder", "weights", "infer", "tokenizer"}
+LEAVES = {
+    "errors",
+    "subnet",
+    "config",
+    "paddle_versions",
+    "runtime",
+    "interruption",
+    "folder",
+    "weights",
+    "infer",
+    "tokenizer",
+}
 LAYERS = {
     "errors": set(),
     "subnet": {"errors"},
     "config": {"errors", "subnet"},
     "paddle_versions": {"errors"},
     "runtime": {"errors", "paddle_versions", "__init__"},  # the version
+    "interruption": {"errors", "runtime"},
     "folder": {"errors", "infer", "runtime"},
     "weights": {"errors"},
     "infer": set(),  # is copied into bundles

@@ -2,7 +2,8 @@
 
 import pytest
 
-from dynabert_paddle.errors import Interrupted, Terminated, resumable
+from dynabert_paddle.errors import Interrupted
+from dynabert_paddle.interruption import Terminated, resumable
 
 
 @pytest.mark.parametrize(("stop", "exit_code"), [(KeyboardInterrupt, 130), (Terminated, 0)])
@@ -15,6 +16,13 @@ def test_what_stops_a_resumable_work_says_how_to_go_on(stop, exit_code):
     ):
         raise stop
     assert caught.value.exit_code == exit_code
+
+
+def test_the_launcher_learns_that_one_of_several_processes_has_stopped(monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    with pytest.raises(Interrupted) as caught, resumable("run"):
+        raise Terminated
+    assert caught.value.exit_code == 143
 
 
 def test_other_errors_pass():
