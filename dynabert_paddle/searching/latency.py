@@ -25,7 +25,7 @@ from dynabert_paddle.exporting.formats import paddle_format
 from dynabert_paddle.exporting.process import run_apart
 from dynabert_paddle.folder import read_json, write_json
 from dynabert_paddle.paddle_versions import paddle_version
-from dynabert_paddle.searching.fit import fit_layers, table_subnets
+from dynabert_paddle.searching.fit import check_subnets, fit_layers, table_subnets
 from dynabert_paddle.searching.measure import measure_job
 from dynabert_paddle.subnet import Subnet
 
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "bf16")
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class LatencyTable:
         base_ms: embeddings and classifier.
         attention_ms: pairs of heads and the ms that a layer's attention takes with them; linear between two.
         ffn_ms: the same for FFN neurons.
-        full_ms: what the whole model was measured to take: measured again, it tells how busy the machine was.
-        mean_error: of the estimates for the sub-networks that the table was made of, as a share.
+        checks_ms: sub-networks of which the table was not made, and what they were measured to take, in turns with
+            those that it was made of.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -109,8 +109,17 @@ class LatencyTable:
     base_ms: float
     attention_ms: tuple[tuple[float, float], ...]
     ffn_ms: tuple[tuple[float, float], ...]
-    full_ms: float
-    mean_error: float
+    checks_ms: Mapping[str, float]
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """How far off the estimates for the checks are, as shares of what was measured."""
+        return {name: self.estimate(Subnet.parse(name)) / measured - 1 for name, measured in self.checks_ms.items()}
+
+    @property
+    def mean_error(self) -> float:
+        """The size of `errors` on average."""
+        return float(np.abs(list(self.errors.values())).mean())
 
     def estimate(self, subnet: Subnet) -> float:
         """Estimate a sub-network's latency.
@@ -136,6 +145,7 @@ def latency_table(
     """Take a model's table from the cache, or measure it, which takes a minute or two for a small BERT.
 
     Some 25 whole sub-networks, uniform and mixed ones, are exported and timed; the table is the best fit to them.
+    Another 20, drawn by chance, take turns with them and check it.
 
     Args:
         supernet: the model; only its shape counts.
@@ -239,14 +249,16 @@ def _this_machine(device: str) -> dict[str, Any]:
 
 
 def _build(supernet: Supernet, key: Mapping[str, Any]) -> LatencyTable:
-    subnets = {str(subnet): subnet for subnet in table_subnets(supernet.search_space())}
-    logger.info("measuring a table of latencies: %d sub-networks, %s", len(subnets), key["setting"])
+    space = supernet.search_space()
+    fitted_to, checks = table_subnets(space), check_subnets(space)
+    logger.info("measuring a table of latencies: %d sub-networks, %s", len(fitted_to) + len(checks), key["setting"])
     began = time.perf_counter()
-    measured = measure_latency(supernet, subnets, key["setting"])
-    fitted = fit_layers(list(subnets.values()), list(measured.values()))
-    seconds = time.perf_counter() - began
-    logger.info("measured in %.0f s: estimates are %.1f %% off on average", seconds, 100 * fitted["mean_error"])
-    return LatencyTable(**key, **fitted, full_ms=next(iter(measured.values())))
+    measured = measure_latency(supernet, {str(subnet): subnet for subnet in (*fitted_to, *checks)}, key["setting"])
+    fitted = fit_layers(fitted_to, [measured[str(subnet)] for subnet in fitted_to])
+    table = LatencyTable(**key, **fitted, checks_ms={str(subnet): measured[str(subnet)] for subnet in checks})
+    seconds, error = time.perf_counter() - began, 100 * table.mean_error
+    logger.info("measured in %.0f s: estimates for %d others are %.1f %% off on average", seconds, len(checks), error)
+    return table
 
 
 def _load(path: Path, key: Mapping[str, Any], full: Subnet) -> LatencyTable | None:
@@ -262,9 +274,9 @@ def _load(path: Path, key: Mapping[str, Any], full: Subnet) -> LatencyTable | No
         table = TypeAdapter(LatencyTable).validate_json(json.dumps(values), strict=True)
         if any(getattr(table, name) != key[name] for name in ("model", "setting", "paddle")):
             raise ModelError(f"{path}: of another model or setting than its name says")
-        if not math.isfinite(table.estimate(full)):
+        if not math.isfinite(table.estimate(full)) or not math.isfinite(table.mean_error):
             raise ModelError(f"{path}: has a latency that is no number")
-    except (DynabertError, ValidationError, TypeError, ValueError) as error:
+    except (DynabertError, ValidationError, TypeError, ValueError, ArithmeticError) as error:
         logger.warning("%s is damaged, and is measured anew", path)
         logger.debug("%s", error)
         return None
