@@ -45,8 +45,10 @@ _PATIENCE = 10  # seconds for a process to end
 # How the main thread ends while eight others call, and the code that Python ends with then.
 _EXITS = {"return": 0, "sys.exit": 3, "SIGINT": -signal.SIGINT, "SIGTERM": -signal.SIGTERM}
 _LEAVE = """
-import json, sys, threading
+import json, signal, sys, threading
 import dynabert_paddle as db
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
 
 bundle, name, way, columns = sys.argv[1:]
 predictor, columns, answered = getattr(db, name)(bundle), json.loads(columns), threading.Semaphore(0)
