@@ -15,7 +15,7 @@ import paddle
 from paddle import nn
 
 from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
-from dynabert_paddle.folder import read_json
+from dynabert_paddle.files import read_json
 from dynabert_paddle.huggingface import to_paddle_config, to_paddle_names
 from dynabert_paddle.structure import SUPPORTED, check_elements, check_numbers, find_encoder
 from dynabert_paddle.weights import WEIGHT_FILES, read_pdparams, read_weights, stored_bytes

@@ -13,7 +13,8 @@ import typer
 
 from dynabert_paddle import runtime
 from dynabert_paddle.cli.output import show_table
-from dynabert_paddle.folder import read_json, read_metadata, write_json
+from dynabert_paddle.files import read_json, write_json
+from dynabert_paddle.metadata import read_metadata
 
 NOTE = (
     "DynaBERT's examples and seconds are those of one run, which yields all sub-networks; every other line's are of "

@@ -33,7 +33,7 @@ from paddlenlp import transformers  # noqa: E402
 import dynabert_paddle as db  # noqa: E402
 from dynabert_paddle.backbone import to_arrays  # noqa: E402
 from dynabert_paddle.errors import Interrupted  # noqa: E402
-from dynabert_paddle.folder import Metadata  # noqa: E402
+from dynabert_paddle.metadata import Metadata  # noqa: E402
 
 _WORDS = ("play", "some", "jazz", "book", "a", "table", "in", "rome", "what", "is", "the", "weather", "now", "today")
 _LABELS = ("PlayMusic", "BookTable")

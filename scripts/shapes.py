@@ -14,7 +14,7 @@ def random_supernet(shape: str) -> db.Supernet:
 
     import dynabert_paddle as db
     from dynabert_paddle.backbone import find_backbone
-    from dynabert_paddle.folder import Metadata
+    from dynabert_paddle.metadata import Metadata
 
     layers, hidden = map(int, shape.split("x"))
     task = db.load_task("snips")

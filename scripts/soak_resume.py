@@ -30,7 +30,9 @@ from tiny_model import main as write_tiny_model
 
 from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.config import STAGES
-from dynabert_paddle.folder import METADATA_FILE, make_folder, read_json, read_metadata
+from dynabert_paddle.files import read_json
+from dynabert_paddle.folder import make_folder
+from dynabert_paddle.metadata import METADATA_FILE, read_metadata
 
 CONFIG = f"""
 model_name_or_path: ../tiny

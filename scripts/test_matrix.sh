@@ -12,7 +12,6 @@ lines=("$@")
 [[ $# -gt 0 ]] || lines=(2.6 3.1 3.3)
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
-declare -A seconds=() failed=()
 
 # The environment of line $1 first on PATH: the tests call `dynabert` and `python` by name.
 within() {
@@ -21,11 +20,12 @@ within() {
     PATH=$bin:$PATH "${@:2}"
 }
 
-# A step of line $1, on its clock.
-step() {
-    local began=$SECONDS
-    within "$@" || failed[$1]=yes
-    seconds[$1]=$((${seconds[$1]:-0} + SECONDS - began))
+# The tests on line $1; its log and how long they took stay in $made.
+run_tests() {
+    local began=$SECONDS status=0
+    within "$1" pytest -q tests/unit tests/parity tests/lines --lines_dir "$made/lines" >"$made/$1.log" 2>&1 || status=$?
+    echo $((SECONDS - began)) >"$made/$1.seconds"
+    return "$status"
 }
 
 # From pytest's last line: how many tests of line $1 have $2.
@@ -33,15 +33,26 @@ count() { tail -n 1 "$made/$1.log" | grep -oE "[0-9]+ $2" | grep -oE '[0-9]+' ||
 versions() { within "$1" python -c 'from importlib.metadata import version as v; print(v("paddlepaddle"), v("paddlenlp"))'; }
 
 for line in $(printf '%s\n' "$reference" "${lines[@]}" | sort -u); do
-    bash scripts/setup_env.sh dev --paddle "$line" # outside of `step`: without an environment there is nothing to test
-    step "$line" python tests/lines/make.py "$made/lines/$line"
-done
-run_tests() { pytest -q tests/unit tests/parity tests/lines --lines_dir "$made/lines" 2>&1 | tee "$made/$1.log"; }
-for line in "${lines[@]}"; do
-    echo "== Paddle $line" >&2
-    step "$line" run_tests "$line"
+    bash scripts/setup_env.sh dev --paddle "$line"
+    within "$line" python tests/lines/make.py "$made/lines/$line"
 done
 
+# All lines at once, each on its share of the cores.
+export OMP_NUM_THREADS=$(($(nproc) / ${#lines[@]} > 0 ? $(nproc) / ${#lines[@]} : 1))
+declare -A started=()
+for line in "${lines[@]}"; do
+    run_tests "$line" &
+    started[$line]=$!
+done
+failed=()
+for line in "${lines[@]}"; do
+    wait "${started[$line]}" || failed+=("$line")
+done
+
+for line in "${failed[@]}"; do
+    echo "== Paddle $line" >&2
+    cat "$made/$line.log" >&2
+done
 row='%-6s %-8s %-9s %7s %7s %8s %8s\n'
 # shellcheck disable=SC2059 # the format is ours
 printf "$row" line paddle paddlenlp passed failed skipped seconds
@@ -49,6 +60,6 @@ for line in "${lines[@]}"; do
     read -r paddle paddlenlp <<<"$(versions "$line")"
     broken=$(($(count "$line" failed) + $(count "$line" error)))
     # shellcheck disable=SC2059
-    printf "$row" "$line" "$paddle" "$paddlenlp" "$(count "$line" passed)" "$broken" "$(count "$line" skipped)" "${seconds[$line]}"
+    printf "$row" "$line" "$paddle" "$paddlenlp" "$(count "$line" passed)" "$broken" "$(count "$line" skipped)" "$(<"$made/$line.seconds")"
 done
 [[ ${#failed[@]} -eq 0 ]]

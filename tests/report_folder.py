@@ -5,7 +5,8 @@ import json
 import numpy as np
 import yaml
 
-from dynabert_paddle.folder import METADATA_FILE, Metadata, write_json, write_metadata
+from dynabert_paddle.files import write_json
+from dynabert_paddle.metadata import METADATA_FILE, Metadata, write_metadata
 from dynabert_paddle.searching.result import hash_weights
 from dynabert_paddle.subnet import SearchSpace
 

@@ -42,7 +42,7 @@ def baseline(
 
     runtime.import_paddle()
     runtime.set_device(settings.device)
-    from dynabert_paddle.folder import read_json
+    from dynabert_paddle.files import read_json
     from dynabert_paddle.training.baseline import BASELINE_FILE, baseline
     from dynabert_paddle.training.run import load_task_config
 

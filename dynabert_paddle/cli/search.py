@@ -45,7 +45,7 @@ def search(
 ) -> None:
     """Find the sub-networks that give most for their cost, and the best one for a budget."""
     from dynabert_paddle.config_file import load_config, resolve_config
-    from dynabert_paddle.folder import check_model_folder, read_metadata
+    from dynabert_paddle.metadata import check_model_folder, read_metadata
 
     own = {key.removeprefix("search."): value for key, value in flags.items() if key.startswith("search.")}
     config = resolve_config(SearchConfig, {key: value for key, value in own.items() if value is not None})

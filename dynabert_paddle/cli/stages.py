@@ -193,7 +193,7 @@ def load_settings(model_dir: str | None, config_file: str | None, overrides: lis
         The `Config`.
     """
     from dynabert_paddle.config_file import find_config, load_config
-    from dynabert_paddle.folder import check_model_folder
+    from dynabert_paddle.metadata import check_model_folder
 
     if model_dir:
         check_model_folder(model_dir)
@@ -202,7 +202,7 @@ def load_settings(model_dir: str | None, config_file: str | None, overrides: lis
 
 
 def _trained_for(model_dir: str) -> dict[str, dict[str, Any]]:
-    from dynabert_paddle.folder import read_metadata
+    from dynabert_paddle.metadata import read_metadata
 
     metadata = read_metadata(model_dir)
     space = {}

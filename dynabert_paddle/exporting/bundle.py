@@ -16,7 +16,7 @@ from dynabert_paddle.errors import ModelError
 from dynabert_paddle.exporting.lite import write_tokenizer
 from dynabert_paddle.exporting.run import summarize
 from dynabert_paddle.exporting.scripts import write_lite_script, write_script
-from dynabert_paddle.folder import write_json
+from dynabert_paddle.files import write_json
 from dynabert_paddle.structure import num_positions
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.tokenizer import Tokenizer

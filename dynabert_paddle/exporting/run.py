@@ -15,7 +15,9 @@ from dynabert_paddle.errors import UsageError
 from dynabert_paddle.exporting.formats import check_request, needs_legacy, paddle_format
 from dynabert_paddle.exporting.process import run_apart
 from dynabert_paddle.exporting.worker import export_job
-from dynabert_paddle.folder import check_model_folder, check_replaceable, read_json, read_metadata
+from dynabert_paddle.files import read_json
+from dynabert_paddle.folder import check_replaceable
+from dynabert_paddle.metadata import check_model_folder, read_metadata
 
 if TYPE_CHECKING:
     from dynabert_paddle.supernet.supernet import Supernet

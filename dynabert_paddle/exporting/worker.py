@@ -33,7 +33,8 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
     from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
     from dynabert_paddle.deploy.bundle_files import BUNDLE_FILE
     from dynabert_paddle.exporting import bundle
-    from dynabert_paddle.folder import MARKER_FILE, check_absent, write_folder
+    from dynabert_paddle.files import write_folder
+    from dynabert_paddle.folder import MARKER_FILE, check_absent
     from dynabert_paddle.supernet.extract import extract
     from dynabert_paddle.supernet.supernet import Supernet
 

@@ -10,16 +10,9 @@ from typing import Any, TypeVar
 from dynabert_paddle.config import STAGES
 from dynabert_paddle.config_file import load_config
 from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
-from dynabert_paddle.folder import (
-    BASELINES_FOLDER,
-    CONFIG_FILE,
-    GRID_FILE,
-    METADATA_FILE,
-    Metadata,
-    check_model_folder,
-    read_json,
-    read_metadata,
-)
+from dynabert_paddle.files import read_json
+from dynabert_paddle.folder import BASELINES_FOLDER, CONFIG_FILE, GRID_FILE
+from dynabert_paddle.metadata import METADATA_FILE, Metadata, check_model_folder, read_metadata
 from dynabert_paddle.reporting.content import (
     Baseline,
     Grid,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len
 
 from dynabert_paddle.config import Config
-from dynabert_paddle.folder import Metadata
+from dynabert_paddle.metadata import Metadata
 
 _Layers = Annotated[tuple[Annotated[tuple[float, ...], Len(1)], ...], Len(1)]
 

@@ -23,7 +23,7 @@ from dynabert_paddle.data.features import default_cache_dir
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError, did_you_mean
 from dynabert_paddle.exporting.formats import paddle_format
 from dynabert_paddle.exporting.process import run_apart
-from dynabert_paddle.folder import read_json, write_json
+from dynabert_paddle.files import read_json, write_json
 from dynabert_paddle.paddle_versions import paddle_version
 from dynabert_paddle.searching.fit import check_subnets, fit_layers, table_subnets
 from dynabert_paddle.searching.measure import measure_job

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.deploy.bundle_files import file_digest
-from dynabert_paddle.folder import write_json, write_text, writing
+from dynabert_paddle.files import write_json, write_text, writing
 
 FORMAT_VERSION = 1
 # In a supernet's folder, unless the user names another.

@@ -12,15 +12,9 @@ from dynabert_paddle.config import SearchConfig, TaskConfig
 from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.folder import (
-    check_model_folder,
-    check_replaceable,
-    claim,
-    clear_folder,
-    make_folder,
-    remove_unused,
-)
+from dynabert_paddle.folder import check_replaceable, claim, clear_folder, make_folder, remove_unused
 from dynabert_paddle.interruption import resumable
+from dynabert_paddle.metadata import check_model_folder
 from dynabert_paddle.runtime import leads, num_processes
 from dynabert_paddle.searching.aims import Aims
 from dynabert_paddle.searching.check import check_searchable

@@ -13,8 +13,9 @@ from paddle import Tensor, nn
 
 from dynabert_paddle import backbone
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.folder import METADATA_FILE, Metadata, read_json, read_metadata, write_folder, write_metadata
+from dynabert_paddle.files import read_json, write_folder
 from dynabert_paddle.integrity import check_files
+from dynabert_paddle.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
 from dynabert_paddle.structure import check_logits, find_encoder, join_logits
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS, SearchSpace, Subnet
 from dynabert_paddle.supernet.elastic import ElasticEncoder, EncoderCall, count_elastic, encoder_call, slice_parameter

@@ -13,7 +13,8 @@ from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.distill.attention import block_ends
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.folder import Metadata, read_metadata, write_json, writing
+from dynabert_paddle.files import write_json, writing
+from dynabert_paddle.metadata import Metadata, read_metadata
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet

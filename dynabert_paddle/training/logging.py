@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dynabert_paddle.errors import DynabertError
-from dynabert_paddle.folder import write_text, writing
+from dynabert_paddle.files import write_text, writing
 from dynabert_paddle.runtime import leads
 
 logger = logging.getLogger("dynabert_paddle")

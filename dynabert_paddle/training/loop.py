@@ -22,7 +22,7 @@ from dynabert_paddle.backbone import set_arrays, to_arrays
 from dynabert_paddle.config import TrainConfig
 from dynabert_paddle.data.features import Features, length_bucketed_batches
 from dynabert_paddle.errors import DynabertError, Interrupted
-from dynabert_paddle.folder import writing
+from dynabert_paddle.files import writing
 from dynabert_paddle.runtime import num_processes, rank, step_seed
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.folder import read_json, write_json, writing
+from dynabert_paddle.files import read_json, write_json, writing
 
 
 class PartialFile:

@@ -13,11 +13,11 @@ from dynabert_paddle.config import STAGES, Config, TaskConfig, lasting_settings
 from dynabert_paddle.config_file import parse_yaml
 from dynabert_paddle.data.tasks import Task, load_task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
+from dynabert_paddle.files import write_json, write_text, writing
 from dynabert_paddle.folder import (
     BASELINES_FOLDER,
     CONFIG_FILE,
     GRID_FILE,
-    METADATA_FILE,
     RECORDS_FOLDER,
     REPORT_FILE,
     check_absent,
@@ -25,12 +25,9 @@ from dynabert_paddle.folder import (
     claim,
     is_own,
     make_folder,
-    read_metadata,
     remove_unused,
-    write_json,
-    write_text,
-    writing,
 )
+from dynabert_paddle.metadata import METADATA_FILE, read_metadata
 from dynabert_paddle.runtime import leads
 from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract

@@ -14,7 +14,8 @@ from test_cli import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.folder import make_folder, read_json
+from dynabert_paddle.files import read_json
+from dynabert_paddle.folder import make_folder
 
 REGRESSION = ("--task_name", "custom", "--kind", "regression")
 

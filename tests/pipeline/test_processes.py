@@ -15,7 +15,7 @@ from conftest import make_bert
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.folder import read_metadata
+from dynabert_paddle.metadata import read_metadata
 from dynabert_paddle.weights import read_safetensors
 
 ROOT = Path(db.__file__).parents[1]

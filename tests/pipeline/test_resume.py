@@ -14,7 +14,7 @@ from conftest import make_bert
 
 import dynabert_paddle as db
 from dynabert_paddle.errors import Interrupted, UsageError
-from dynabert_paddle.folder import read_metadata
+from dynabert_paddle.metadata import read_metadata
 
 STAGES = ("finetune", "rewire", "width", "depth", "final")
 

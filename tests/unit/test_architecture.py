@@ -23,6 +23,8 @@ LEAVES = {
     "paddle_versions",
     "runtime",
     "interruption",
+    "files",
+    "metadata",
     "folder",
     "weights",
     "infer",
@@ -35,7 +37,9 @@ LAYERS = {
     "paddle_versions": {"errors"},
     "runtime": {"errors", "paddle_versions", "__init__"},  # the version
     "interruption": {"errors", "runtime"},
-    "folder": {"errors", "infer", "runtime"},
+    "files": {"errors", "infer"},
+    "metadata": {"errors", "files"},
+    "folder": {"errors", "files", "metadata", "runtime"},
     "weights": {"errors"},
     "infer": set(),  # is copied into bundles
     "tokenizer": {"errors", "infer"},
@@ -55,7 +59,7 @@ IN_BUNDLES = {"infer", "rows", "bundle_files", "engines", "gate", "members", "en
 SECOND_FILES = {
     "config_file": "config",
     "huggingface": "backbone",
-    "integrity": "folder",
+    "integrity": "files",
     "paddlenlp_tokenizer": "tokenizer",
     "structure": "backbone",
     "unpickling": "weights",

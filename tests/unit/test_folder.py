@@ -1,222 +1,21 @@
-"""The folder contract: whole or absent, nothing of the user's removed, and damage named with its file."""
+"""Output folders: made where they can be, and nothing of the user's removed."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
-from dynabert_paddle.errors import DynabertError, ModelError, UsageError
-from dynabert_paddle.folder import (
-    METADATA_FILE,
-    Metadata,
-    check_absent,
-    make_folder,
-    read_json,
-    read_metadata,
-    write_folder,
-    write_json,
-    write_metadata,
-)
+from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.folder import check_absent, make_folder
+from dynabert_paddle.metadata import Metadata, read_metadata, write_metadata
 
 
 def files(folder):
     """All files below a folder with their content, hidden ones too."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_metadata_comes_back_as_it_was(tmp_path):
-    metadata = Metadata(
-        stage="width",
-        task={"name": "snips", "labels": ["a", "é"]},
-        heads=(4, 3),
-        neurons=(48, 36),
-        space={"width_mults": [1.0, 0.5], "depth_mults": [1.0]},
-        subnet={"name": "w0.50d1.00"},
-        importance={"heads": [[0.5, 0.25]]},
-        metrics={"holdout": {"w1.00d1.00": {"accuracy": 0.5}}},
-        provenance={"parent": {"parent": "minilm-l6"}},
-    )
-    write_metadata(tmp_path, metadata)
-    assert read_metadata(tmp_path) == metadata
-    assert metadata.replace(stage="depth").stage == "depth"
-    assert metadata.stage == "width"
-
-
-def test_a_plain_folder_has_empty_metadata(tmp_path):
-    assert read_metadata(tmp_path) == Metadata()
-
-
-@pytest.mark.parametrize(
-    ("content", "seen"),
-    [
-        ("", "not JSON: the file is damaged or cut off"),
-        ('{"format_version": 1, "stage": "wid', "not JSON: the file is damaged or cut off"),
-        ("\x00\x00\x00", "not JSON"),
-        ("[1, 2]", "holds no JSON object"),
-        ("{}", "not format version 1"),
-        ('{"format_version": 2}', "not format version 1"),
-        ('{"format_version": 1, "colour": "red"}', "damaged at 'colour'"),
-        ('{"format_version": 1, "heads": 4}', "damaged"),
-        ('{"format_version": 1, "heads": [4], "neurons": null}', "damaged"),
-        ('{"format_version": 1, "heads": ["4"], "neurons": ["48"]}', "damaged"),
-        ('{"format_version": 1, "heads": [4, 4], "neurons": [48]}', "damaged"),
-        ('{"format_version": 1, "task": ["snips"]}', "damaged"),
-        ('{"format_version": 1, "space": "grid"}', "damaged"),
-        ('{"format_version": 1, "stage": 3}', "damaged"),
-        ("[" * 100_000, "not JSON"),
-    ],
-)
-def test_damaged_metadata_names_its_file(tmp_path, content, seen):
-    (tmp_path / METADATA_FILE).write_text(content)
-    with pytest.raises(ModelError, match=seen) as caught:
-        read_metadata(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path / METADATA_FILE}: ")
-    assert "\n" not in str(caught.value)
-
-
-def test_json_that_is_not_utf8_is_called_damaged(tmp_path):
-    (tmp_path / "config.json").write_bytes(b'{"name": "\xff"}')
-    with pytest.raises(ModelError, match=r"config\.json: not JSON"):
-        read_json(tmp_path / "config.json")
-
-
-def test_json_that_is_missing_or_a_folder_is_said_so(tmp_path):
-    with pytest.raises(ModelError, match=r"config\.json: missing: a model folder needs it"):
-        read_json(tmp_path / "config.json")
-    (tmp_path / "config.json").mkdir()
-    with pytest.raises(ModelError, match=r"config\.json: no file: a model folder needs it"):
-        read_json(tmp_path / "config.json")
-
-
-def test_json_is_whole_or_as_before(tmp_path):
-    path = tmp_path / "grid.json"
-    write_json(path, {"text": "é"})
-    before = files(tmp_path)
-    assert read_json(path) == {"text": "é"}
-    with pytest.raises(TypeError):
-        write_json(path, {"first": 1, "second": object()})
-    assert path.read_bytes() == before["grid.json"]
-    write_json(path, {"text": "new"})
-    assert read_json(path) == {"text": "new"}
-    assert sorted(files(tmp_path)) == ["grid.json"]
-
-
-def write_two(partial, *, text="new"):
-    (partial / "a.txt").write_text(text)
-    (partial / "z.json").write_text(text)
-
-
-def test_a_new_folder_is_there_once_it_is_whole(tmp_path):
-    folder = tmp_path / "deep" / "model"
-
-    def write(partial):
-        write_two(partial)
-        assert not folder.exists()
-        assert partial.parent == folder.parent  # so that renaming it needs no copy
-
-    assert write_folder(folder, write, last="z.json") == folder
-    assert files(tmp_path) == {"deep/model/a.txt": b"new", "deep/model/z.json": b"new"}
-
-
-def test_into_a_folder_with_logs_the_marker_comes_last(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "train.jsonl").write_text("log")
-    # A folder in the place of a file stops the moving there, in whichever order files are listed.
-    (folder / "b.txt").mkdir()
-    (folder / "b.txt" / "x").touch()
-
-    def write(partial):
-        for name in ("0.json", "a.txt", "b.txt"):
-            (partial / name).write_text("new")
-
-    with pytest.raises(DynabertError, match="model: cannot be written"):
-        write_folder(folder, write, last="0.json")
-    assert not (folder / "0.json").exists()
-    assert (folder / "train.jsonl").read_text() == "log"
-    shutil.rmtree(folder / "b.txt")
-    write_folder(folder, write, last="0.json")
-    assert set(files(tmp_path)) == {"model/0.json", "model/a.txt", "model/b.txt", "model/train.jsonl"}
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("odd"), KeyboardInterrupt()])
-@pytest.mark.parametrize("exists", [True, False])
-def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, error, exists):
-    folder = tmp_path / "model"
-    if exists:
-        write_folder(folder, write_two, last="z.json")
-
-    def fail(partial):
-        write_two(partial, text="other")
-        raise error
-
-    before = files(tmp_path)
-    with pytest.raises((DynabertError, type(error))) as caught:
-        write_folder(folder, fail, last="z.json")
-    assert files(tmp_path) == before
-    assert folder.exists() is exists
-    assert sorted(path.name for path in tmp_path.iterdir()) == (["model"] if exists else [])
-    if isinstance(error, OSError):
-        assert str(caught.value) == (
-            f"{folder}: cannot be written: No space left on device: make room or name another folder, then run again"
-        )
-
-
-@pytest.fixture
-def disk_calls(monkeypatch):
-    """What is said to the disk, in order: names that are synced, and names that files and folders get."""
-    calls = []
-
-    def fsync(descriptor):
-        calls.append(("sync", os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))))
-        return real_fsync(descriptor)
-
-    def rename(path, target):
-        calls.append(("name", target.name))
-        return real_rename(path, target)
-
-    real_fsync, real_rename = os.fsync, Path.rename
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(Path, "rename", rename)
-    monkeypatch.setattr(Path, "replace", rename)
-    return calls
-
-
-def test_a_power_failure_finds_a_folder_whole_or_not_there(tmp_path, disk_calls):
-    write_folder(tmp_path / "model", write_two, last="z.json")
-    named = disk_calls.index(("name", "model"))
-    assert set(disk_calls[:named]) == {("sync", "a.txt"), ("sync", "z.json"), ("sync", ".model.partial")}
-    assert disk_calls[named + 1 :] == [("sync", tmp_path.name)]
-    disk_calls.clear()
-    write_folder(tmp_path / "model", write_two, last="z.json")
-    named = disk_calls.index(("name", "a.txt"))
-    assert set(disk_calls[:named]) == {("sync", "a.txt"), ("sync", "z.json"), ("sync", ".partial")}
-    assert disk_calls[named + 1 :] == [("sync", "model"), ("name", "z.json"), ("sync", "model")]
-
-
-def test_a_power_failure_finds_a_file_whole(tmp_path, disk_calls):
-    write_json(tmp_path / "grid.json", {})
-    assert disk_calls == [("sync", ".grid.json.partial"), ("name", "grid.json"), ("sync", tmp_path.name)]
-
-
-def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
-    (tmp_path / ".model.partial").mkdir()
-    (tmp_path / ".model.partial" / "rest.bin").write_text("old")
-    write_folder(tmp_path / "model", write_two, last="z.json")
-    assert set(files(tmp_path)) == {"model/a.txt", "model/z.json"}
-
-
-def test_below_a_file_nothing_can_be_written(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    for call in (make_folder, lambda folder: write_folder(folder, write_two, last="z.json")):
-        with pytest.raises(DynabertError, match="file/model: cannot be written: Not a directory: .*another folder"):
-            call(tmp_path / "file" / "model")
-    assert files(tmp_path) == {"file": b"mine"}
 
 
 def test_making_a_folder_marks_a_new_one_and_keeps_what_is_there(tmp_path):
@@ -253,7 +52,8 @@ def test_an_output_folder_may_be_a_mount_of_its_own(tmp_path):
         """
         import sys
         from pathlib import Path
-        from dynabert_paddle.folder import make_folder, write_folder
+        from dynabert_paddle.files import write_folder
+        from dynabert_paddle.folder import make_folder
         folder = make_folder(sys.argv[1])
         write_folder(folder, lambda partial: (partial / "a.json").write_text("whole"), last="a.json")
         print((folder / "a.json").read_text(), sorted(path.name for path in folder.iterdir()))
@@ -288,7 +88,7 @@ def test_a_full_disk_leaves_the_finished_model(tmp_path):
         import sys
         from pathlib import Path
         from dynabert_paddle.errors import DynabertError
-        from dynabert_paddle.folder import write_folder
+        from dynabert_paddle.files import write_folder
         folder = Path(sys.argv[1]) / "model"
         for text in ("old", "x" * 2**21):
             try:
@@ -379,31 +179,3 @@ def test_overwriting_the_working_folder_is_refused_before_anything_goes(tmp_path
         with pytest.raises(UsageError):
             check_absent(name, overwrite=True)
         assert files(folder) == before
-
-
-@pytest.mark.parametrize("old, new", [("0.5", "0.6"), ('"a"', '"b"'), ("true", "false"), ('"x": 1', '"x": 1, "x": 2')])
-def test_json_that_was_altered_is_refused_until_its_checksum_is_removed(tmp_path, old, new):
-    path = tmp_path / "grid.json"
-    write_json(path, {"score": 0.5, "name": "a", "ok": True, "x": 1, "nan": float("nan"), "rows": {3: (1, 2)}})
-    assert read_json(path)["rows"] == {"3": [1, 2]}
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-    with pytest.raises(ModelError, match=r"grid\.json: not as it was written: .* remove 'checksum' from grid\.json"):
-        read_json(path)
-    values = json.loads(path.read_text())
-    del values["checksum"]
-    path.write_text(json.dumps(values))
-    assert "checksum" not in read_json(path)
-
-
-def test_what_was_read_can_be_written_again(tmp_path):
-    write_json(tmp_path / "a.json", {"x": 1})
-    write_json(tmp_path / "b.json", json.loads((tmp_path / "a.json").read_text()) | {"x": 2})
-    assert read_json(tmp_path / "b.json") == {"x": 2}
-
-
-def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(ModelError, match=r"config\.json: no file"):
-        read_json(tmp_path / "config.json")

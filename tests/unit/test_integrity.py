@@ -9,7 +9,7 @@ import pytest
 import dynabert_paddle as db
 from dynabert_paddle.backbone import to_arrays
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.folder import read_json
+from dynabert_paddle.files import read_json
 from dynabert_paddle.integrity import check_files, hash_files
 
 

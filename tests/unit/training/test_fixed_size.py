@@ -11,7 +11,8 @@ import pytest
 import dynabert_paddle as db
 from dynabert_paddle.backbone import to_arrays
 from dynabert_paddle.errors import Interrupted, ModelError, UsageError
-from dynabert_paddle.folder import Metadata, read_json, read_metadata
+from dynabert_paddle.files import read_json
+from dynabert_paddle.metadata import Metadata, read_metadata
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.training.baseline import total_spent
 
