@@ -35,7 +35,7 @@ def main(
     import numpy as np
     import optuna
 
-    from dynabert_paddle.config import SearchConfig, TaskConfig
+    from dynabert_paddle.config import SearchConfig
     from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
     from dynabert_paddle.searching.examples import choose_examples
     from dynabert_paddle.searching.guide import first_genomes
@@ -45,12 +45,12 @@ def main(
     from dynabert_paddle.subnet import Subnet
     from dynabert_paddle.supernet.supernet import load_model
     from dynabert_paddle.training.evaluate import trained_space
-    from dynabert_paddle.training.run import load_task_config
     from dynabert_paddle.training.split import tokenize_examples
+    from dynabert_paddle.training.start import load_described_task
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     supernet = load_model(model_dir)
-    task = load_task_config(TaskConfig(**supernet.metadata.task))
+    task = load_described_task(supernet.metadata.task)
     examples = choose_examples(task, supernet.metadata, score_on="holdout", size=num_examples)
     features, metric = tokenize_examples(examples, supernet), task.metrics[0]
     space = trained_space(supernet)

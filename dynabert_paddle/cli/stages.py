@@ -145,7 +145,7 @@ def evaluate(
     _start_paddle(config.device)
     from dynabert_paddle.supernet.supernet import Supernet
     from dynabert_paddle.training.evaluate import evaluate_grid, evaluate_named
-    from dynabert_paddle.training.run import check_trained, load_task_config
+    from dynabert_paddle.training.start import check_trained, load_task_config
 
     task = load_task_config(config.task)
     supernet = Supernet.from_pretrained(model_dir)

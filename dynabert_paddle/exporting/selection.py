@@ -122,13 +122,12 @@ def _score(
     supernet: Supernet, names: Sequence[str], folder: Path, task: Mapping[str, Any], max_seq_length: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Scores of sub-networks on the dev set, by the task's first metric."""
-    from dynabert_paddle.config import TaskConfig
     from dynabert_paddle.training.evaluate import evaluate_named
-    from dynabert_paddle.training.run import check_trained, load_task_config
+    from dynabert_paddle.training.start import check_trained, load_described_task
 
     if not task.get("name"):
         raise UsageError(f"{folder} does not say what task it was trained for: name it with --task_name")
-    loaded = load_task_config(TaskConfig(**{key: value for key, value in task.items() if value is not None}))
+    loaded = load_described_task(task)
     check_trained(supernet, loaded, folder)
     rows = evaluate_named(supernet, loaded, names, max_seq_length=max_seq_length)
     metric = loaded.metrics[0]

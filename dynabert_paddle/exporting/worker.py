@@ -97,14 +97,14 @@ def _describe_members(supernet, job: dict[str, Any], max_seq_length: int) -> dic
 def _load_data(supernet, job: dict[str, Any], max_seq_length: int) -> dict[str, Any]:
     """What int8 needs: the dev set to compare by, and for Paddle Inference training texts to calibrate on."""
     from dynabert_paddle.exporting.check import pad
-    from dynabert_paddle.training.run import check_trained, load_task_config
     from dynabert_paddle.training.split import tokenize_examples
+    from dynabert_paddle.training.start import check_trained, load_described_task
 
     if not job["task"].get("name"):
         raise UsageError(
             "int8 needs the task's texts, and this model was not fine-tuned: run 'dynabert finetune' first"
         )
-    task = load_task_config(TaskConfig(**{key: value for key, value in job["task"].items() if value is not None}))
+    task = load_described_task(job["task"])
     check_trained(supernet, task, job["model_dir"])
     batches = []
     if job["format"] == "paddle":  # the others round activations while they run, or not at all

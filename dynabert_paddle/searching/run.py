@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dynabert_paddle.config import SearchConfig, TaskConfig
+from dynabert_paddle.config import SearchConfig
 from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import UsageError
@@ -35,8 +35,8 @@ from dynabert_paddle.searching.study import STUDY_FILE, check_genomes, database_
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model
 from dynabert_paddle.training.evaluate import trained_space
-from dynabert_paddle.training.run import check_trained, load_task_config
 from dynabert_paddle.training.split import digest, tokenize_examples
+from dynabert_paddle.training.start import check_trained, load_described_task
 
 
 def search(
@@ -72,7 +72,7 @@ def search(
     supernet, source = _load(model)
     check_searchable(supernet.metadata, source, force=force)
     check_length(supernet, aims.setting)
-    task = task or load_task_config(TaskConfig(**supernet.metadata.task))
+    task = task or load_described_task(supernet.metadata.task)
     check_trained(supernet, task, source)
     examples = choose_examples(task, supernet.metadata, score_on=config.score_on, size=config.holdout_size)
     scorer = make_scorer(supernet, tokenize_examples(examples, supernet), task.metrics[0], config)

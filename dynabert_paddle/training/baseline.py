@@ -21,9 +21,9 @@ from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import TrainState
 from dynabert_paddle.training.evaluate import evaluate_named
 from dynabert_paddle.training.loop import Step, count_steps, global_batch_size, steps_per_epoch
-from dynabert_paddle.training.run import check_apart, check_trained
 from dynabert_paddle.training.split import split_task
 from dynabert_paddle.training.stage import describe_task, train_stage
+from dynabert_paddle.training.start import check_apart, check_trained
 from dynabert_paddle.training.steps import distilbert_step, full_model_step, tinybert_step
 
 BASELINE_FILE = "baseline.json"

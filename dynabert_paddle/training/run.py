@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.backbone import BUILT_IN
-from dynabert_paddle.config import STAGES, Config, TaskConfig, lasting_settings
+from dynabert_paddle.config import STAGES, Config, lasting_settings
 from dynabert_paddle.config_file import parse_yaml
-from dynabert_paddle.data.tasks import Task, load_task
+from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
 from dynabert_paddle.files import write_json, write_text, writing
 from dynabert_paddle.folder import (
@@ -37,6 +37,7 @@ from dynabert_paddle.training.checkpoint import remove_checkpoints
 from dynabert_paddle.training.evaluate import evaluate_grid
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.stage import describe_task
+from dynabert_paddle.training.start import check_apart, check_trained, load_task_config
 
 # Settings that name a file or a folder; a model's can also be a name.
 _PATHS = ("output_dir", "data_dir", "train_file", "dev_file", "augmented_file")
@@ -140,46 +141,6 @@ def run_stage(
     return train(supernet, task, space, config=settings, **output)
 
 
-def load_task_config(config: TaskConfig) -> Task:
-    """Load the task that a config's `task` section describes.
-
-    Args:
-        config: the section.
-
-    Returns:
-        The task.
-
-    Raises:
-        DynabertError: with the reason in one line.
-    """
-    arguments = asdict(config)
-    arguments.pop("max_seq_length")
-    return load_task(**arguments)
-
-
-def check_trained(supernet: Supernet, task: Task, source: str | Path) -> None:
-    """Refuse a model that was not fine-tuned for a task.
-
-    Args:
-        supernet: the model.
-        task: the task.
-        source: where the model comes from.
-
-    Raises:
-        UsageError: it was not fine-tuned, or for another number of outputs.
-    """
-    if not supernet.metadata.stage:
-        raise UsageError(f"{source} is not a model that 'dynabert finetune' has made: begin with that")
-    what = f"task {task.name!r} needs"
-    hint = "name the task and the data that it was fine-tuned on"
-    if not type(supernet.model).__name__.endswith(task.head):
-        raise UsageError(f"{source} is a {type(supernet.model).__name__} and {what} a ...{task.head}: {hint}")
-    if supernet.model.config.num_labels != task.num_outputs:
-        raise UsageError(
-            f"{source} has {supernet.model.config.num_labels} outputs and {what} {task.num_outputs}: {hint}"
-        )
-
-
 def _grid_space(supernet: Supernet, config: Config) -> SearchSpace:
     return supernet.search_space(width_mults=config.space.width_mult_list, depth_mults=config.space.depth_mult_list)
 
@@ -215,21 +176,6 @@ def _clear(output_dir: Path, model: str) -> None:
     for folder in (output_dir / BASELINES_FOLDER, output_dir / RECORDS_FOLDER):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def check_apart(source: str | Path, output_dir: str | Path) -> None:
-    """Refuse an output folder that holds what a stage starts from, which it must not replace.
-
-    Args:
-        source: the model that the stage starts from.
-        output_dir: where the result is to go.
-
-    Raises:
-        UsageError: the one lies in the other.
-    """
-    source, output_dir = Path(source).resolve(), Path(output_dir).resolve()
-    if output_dir in (source, *source.parents):
-        raise UsageError(f"{output_dir} exists and holds the model to start from: name another --output_dir")
 
 
 def _check_finished(folder: Path, settings: Any) -> None:
