@@ -146,7 +146,7 @@ def load_weights(model: nn.Layer, folder: Path) -> list[str]:
             )
         else:
             raise ModelError(
-                f"{folder}: '{name}' has shape {list(value.shape)} and config.json asks for {parameter.shape}"
+                f"{folder}: '{name}' has shape {list(value.shape)} and config.json asks for {list(parameter.shape)}"
             )
     unused = sorted(set(weights) - set(state))
     if unused:

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,6 @@ def load_from_paddlenlp(name: str) -> Tokenizer | PaddleNlpTokenizer:
     """
     try:
         from paddlenlp.transformers import AutoTokenizer
-        from paddlenlp.transformers.convert_slow_tokenizer import SLOW_TO_FAST_CONVERTERS, convert_slow_tokenizer
 
         with tempfile.TemporaryDirectory() as harmless, tempfile.TemporaryDirectory() as folder:
             is_folder = os.path.isdir(name)
@@ -124,8 +124,11 @@ def load_from_paddlenlp(name: str) -> Tokenizer | PaddleNlpTokenizer:
     builders = []
     if hasattr(original, "wordpiece_tokenizer") and "vocab.txt" in files:
         builders.append(lambda: bert_backend(files))
-    if type(original).__name__ in SLOW_TO_FAST_CONVERTERS:
-        builders.append(lambda: convert_slow_tokenizer(original))
+    with suppress(ImportError):  # before PaddleNLP 3.0 these make what another library reads
+        from paddlenlp.transformers.convert_slow_tokenizer import SLOW_TO_FAST_CONVERTERS, convert_slow_tokenizer
+
+        if type(original).__name__ in SLOW_TO_FAST_CONVERTERS:
+            builders.append(lambda: convert_slow_tokenizer(original))
     # Not probed: PaddleNLP itself no longer keeps added tokens whole once it has saved and loaded them.
     added = [tokenizers.AddedToken(token, normalized=False) for token in original.added_tokens_encoder]
     for build in builders:

@@ -1,6 +1,7 @@
 """What the tests share: small real models, and small real data from the built-in task."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -31,6 +32,10 @@ FORMATS = LINES[".".join(paddle.__version__.split(".")[:2])]
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
     parser.addoption("--lines_dir", help="what every line of Paddle has made, for tests/lines; see test_matrix.sh")
+
+
+def pytest_configure():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has a background job ignore
 
 
 def pytest_collection_modifyitems(config, items):

@@ -411,7 +411,7 @@ def test_steps_of_paddle_generator_follow_from_the_step_alone(tmp_path):
         inner = full_model_step(supernet)
 
         def step(index, batch, backward, share):
-            draws.append(float(paddle.rand([1])))
+            draws.append(paddle.rand([1]).item())
             paddle.rand([noise])
             return inner(index, batch, backward, share)
 
