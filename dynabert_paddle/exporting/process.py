@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 from dynabert_paddle import runtime
@@ -76,7 +77,7 @@ def _follow(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # it closes when this process ends, killed or not
         encoding="utf-8",
         errors="replace",
     ) as process:
@@ -93,7 +94,13 @@ def _follow(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
     return process.returncode, last
 
 
+def _end_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
+
+
 def _main() -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     work, path = sys.argv[1], Path(sys.argv[2])
     module, _, function = work.partition(":")
     job = json.loads(path.read_text(encoding="utf-8"))

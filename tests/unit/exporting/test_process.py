@@ -1,6 +1,9 @@
 """Work in a process of its own."""
 
+import os
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -11,3 +14,30 @@ from dynabert_paddle.exporting.process import run_apart
 def test_a_process_that_dies_says_its_last_line():
     with pytest.raises(DynabertError, match=r"counting sheep failed with exit code 1: {'sheep': 3}"):
         run_apart(sys.exit, {"sheep": 3}, legacy=False, name="counting sheep")
+
+
+def test_it_ends_with_the_process_that_started_it(tmp_path):
+    script = """
+import subprocess
+from dynabert_paddle.exporting.process import run_apart
+
+run_apart(subprocess.check_call, ["bash", "-c", "echo $PPID > {PATH} && sleep 100"], legacy=False, name="waiting")
+"""
+    path = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, "-c", script.replace("{PATH}", str(path))])
+    until = time.monotonic() + 60
+    while not (path.exists() and path.read_text()):
+        assert parent.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    worker = int(path.read_text())
+    os.kill(worker, 0)
+    parent.kill()
+    parent.wait()
+    while time.monotonic() < until:
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("it has outlived it")
