@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS
@@ -81,7 +82,7 @@ class TrainConfig(_Section):
     )
     holdout_size: int = _option(500, "training examples held out for that, at most a tenth of them")
     eval_steps: int = _option(0, "evaluate every so many steps; 0 for once an epoch")
-    save_steps: int = _option(500, "write a checkpoint every so many steps; 0 for only when interrupted")
+    save_steps: int = _option(500, "write a checkpoint every so many steps; 0 for only at the end and when interrupted")
     logging_steps: int = _option(10, "log every so many steps")
 
 
@@ -125,6 +126,10 @@ class WidthConfig(_SubnetsConfig):
     augmented_file: str | None = _option(
         None, "train on these texts, which 'dynabert augment' made of the training rows, without those held out"
     )
+
+    def __post_init__(self) -> None:
+        if self.augmented_file:  # so that a repeated run finds it, and is known for the same, in any folder
+            object.__setattr__(self, "augmented_file", str(Path(self.augmented_file).expanduser().absolute()))
 
 
 @dataclass(frozen=True)

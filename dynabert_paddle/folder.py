@@ -69,22 +69,37 @@ def claim(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: another run writes to it.
     """
-    if not (leads() and fcntl):
+    if not leads():
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(handle):
             raise UsageError(
                 f"{folder} is in use by another run: wait until it has ended, or name another --output_dir"
-            ) from None
-        except OSError:  # a file system that knows no locks
-            pass
+            )
         yield
     finally:
         os.close(handle)
+
+
+def lock(handle: int) -> bool:
+    """Lock an open file or folder until it is closed.
+
+    Args:
+        handle: its descriptor.
+
+    Returns:
+        False where another process has locked it.
+    """
+    if fcntl:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system that knows no locks
+            pass
+    return True
 
 
 def remove_unused(folder: Path, *settings: str) -> None:
@@ -151,9 +166,24 @@ def check_absent(folder: str | Path, *, overwrite: bool) -> Path:
     folder = Path(folder)
     check_replaceable(folder, overwrite=overwrite)
     if folder.is_dir() and any(folder.iterdir()):
-        with claim(folder), writing(folder):
-            shutil.rmtree(folder)
+        with claim(folder):
+            remove_folder(folder)
     return folder
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove an output folder, its marker last: what a process that is killed leaves of it is still this package's.
+
+    Args:
+        folder: a folder that this package has made.
+
+    Raises:
+        DynabertError: it cannot be removed.
+    """
+    with writing(folder):
+        (folder / MARKER_FILE).touch()
+        clear_folder(folder)
+        shutil.rmtree(folder)
 
 
 def clear_folder(folder: Path) -> None:

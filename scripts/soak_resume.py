@@ -122,8 +122,7 @@ class Process:
         while self._runs():
             now = time.monotonic() - self._begin
             said += [Said(line, now) for line in self._lines()[len(said) :]]
-        if self._process.returncode:
-            sys.exit(f"{self._command} failed:\n{self._error_file.read_text(encoding='utf-8')}")
+        self._check()
         return said
 
     def kill(self, kill: Kill) -> tuple[str, str]:
@@ -138,10 +137,15 @@ class Process:
                 pass
             time.sleep(kill.delay % LONGEST_AIM)
         if not self._runs():
+            self._check()
             return "after the end", ""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         return self._part(), self._writing()
+
+    def _check(self) -> None:
+        if self._process.returncode:
+            sys.exit(f"{self._command} failed:\n{self._error_file.read_text(encoding='utf-8')}")
 
     def _runs(self) -> bool:
         time.sleep(0.001)

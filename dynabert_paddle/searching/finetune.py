@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from dynabert_paddle.config import WidthConfig
 from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.errors import UsageError
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
@@ -21,7 +23,7 @@ def finetune_subnet(supernet: Supernet, subnet: Subnet, task: Task, *, steps: in
         subnet: the sub-network.
         task: the task.
         steps: optimizer steps.
-        output_dir: where the small model goes; what is there is replaced.
+        output_dir: where the small model goes; an interrupted training there goes on, anything else is replaced.
 
     Returns:
         The small model.
@@ -36,4 +38,8 @@ def finetune_subnet(supernet: Supernet, subnet: Subnet, task: Task, *, steps: in
     small = extract(supernet, subnet)
     small.train()
     space = small.search_space(width_mults=(1.0,), depth_mults=(1.0,))
-    return train_width(small, supernet, task, space, output_dir=output_dir, config=config, overwrite=True)
+    train = partial(train_width, small, supernet, task, space, output_dir=output_dir, config=config)
+    try:
+        return train()
+    except UsageError:  # another model is there, or the beginning of one
+        return train(overwrite=True)

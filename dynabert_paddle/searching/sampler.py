@@ -92,8 +92,8 @@ class GenomeSampler(NSGAIISampler):
         Returns:
             The best of the trials before, by rank and crowding distance.
         """
-        if generation not in self._parents:
-            self._parents[generation] = self.select_parent(study, generation)
+        for missing in range(len(self._parents), generation + 1):  # each from the one before, after an interruption
+            self._parents[missing] = self.select_parent(study, missing)
         return self._parents[generation]
 
     def _make_genome(self, parents: Sequence[Genome]) -> Genome:

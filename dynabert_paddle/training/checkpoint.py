@@ -201,12 +201,12 @@ def _check_settings(output_dir: Path, before: Mapping, now: Mapping) -> None:
         key = changed[0]
         if key in ("data", "model", "teacher"):  # known by a hash, which says nothing to a reader
             raise UsageError(
-                f"{output_dir} holds an unfinished run with another {key}: go on with the {key} of before, pass "
-                f"--overwrite_output_dir, or name another --output_dir"
+                f"{output_dir} holds an unfinished run with another {key}: go on with the {key} of before, "
+                f"remove that folder, or name another --output_dir"
             )
         raise UsageError(
             f"{output_dir} holds an unfinished run with {key} = {before.get(key)}, this one has {now.get(key)}: go on "
-            f"with the settings of before, pass --overwrite_output_dir, or name another --output_dir"
+            f"with the settings of before, remove that folder, or name another --output_dir"
         )
 
 

@@ -130,7 +130,7 @@ def train(
                 _keep_best(supernet, stage, state, log)
             state.seconds = time.perf_counter() - begin
             stopping = _agreed(stop)  # a request that comes after this is for the next step
-            due = stopping or (config.save_steps and state.step % config.save_steps == 0 and not last)
+            due = stopping or last or (config.save_steps and state.step % config.save_steps == 0)
             if due:
                 _check_weights(supernet, stage, state.step, config)
                 save = partial(save_checkpoint, output_dir, state, supernet.model, optimizer, scaler)
@@ -249,7 +249,7 @@ def _check_weights(supernet: Supernet, stage: Stage, step: int, config: TrainCon
 def _diverged(stage: Stage, what: str, config: TrainConfig) -> DynabertError:
     return DynabertError(
         f"{stage.name}: {what}; checkpoints before it stay: lower the learning rate ({config.learning_rate:g}) "
-        f"or turn amp off, and start again with --overwrite_output_dir"
+        f"or turn amp off, remove this stage's folder, and start again"
     )
 
 
@@ -320,3 +320,5 @@ def _stop_requests() -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if requests:  # which came too late for a step to see
+        signal.raise_signal(requests[-1])

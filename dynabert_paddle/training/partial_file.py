@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from os.path import samestat
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files import read_json, write_json, writing
+from dynabert_paddle.folder import lock
 
 
 class PartialFile:
@@ -25,7 +27,7 @@ class PartialFile:
         overwrite: begin anew where the settings differ.
 
     Raises:
-        UsageError: the file was begun with other settings.
+        UsageError: the file was begun with other settings, or another run writes it.
         DynabertError: it cannot be written, or what an earlier run wrote is gone.
     """
 
@@ -36,12 +38,18 @@ class PartialFile:
         self._partial = path.with_name(f".{path.name}.partial")
         self._state = path.with_name(f".{path.name}.state")
         self._settings, self.counts, self._size = dict(settings), dict(counts), 0
-        if self._partial.exists() and self._state.exists():
-            self._resume(overwrite=overwrite)
         with writing(path):
-            self._file = self._partial.open("r+b" if self._size else "wb")
-            self._file.truncate(self._size)
-            self._file.seek(self._size)
+            self._file = os.fdopen(os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        try:
+            self._claim()
+            if self._state.exists() and self._partial.stat().st_size:
+                self._resume(overwrite=overwrite)
+            with writing(path):
+                self._file.truncate(self._size)
+                self._file.seek(self._size)
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> PartialFile:
         return self
@@ -79,6 +87,14 @@ class PartialFile:
         with writing(self._path):
             self._partial.replace(self._path)
             self._state.unlink(missing_ok=True)
+
+    def _claim(self) -> None:
+        own = os.fstat(self._file.fileno())
+        # Whoever had locked it may have given it its name meanwhile.
+        if not lock(self._file.fileno()) or not self._partial.exists() or not samestat(own, self._partial.stat()):
+            raise UsageError(
+                f"{self._path} is in use by another run: wait until it has ended, or name another --output_file"
+            )
 
     def _resume(self, *, overwrite: bool) -> None:
         state = read_json(self._state)

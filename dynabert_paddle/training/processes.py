@@ -6,6 +6,7 @@ busy for longer, `meet` comes before.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import itertools
@@ -21,6 +22,7 @@ from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime import leads, num_processes, rank
 
 _POLL_SECONDS = 0.02
+_PART_SECONDS = 10.0  # in case the others have ended long ago
 _meetings = itertools.count()
 
 
@@ -151,6 +153,15 @@ def broadcast(value: Any) -> Any:
     return box[0]
 
 
+def _part() -> None:
+    """End last where this process is the first one: it has the store, which another may still look into."""
+    with contextlib.suppress(RuntimeError, ValueError):
+        store, until = paddle.base.core.create_or_get_global_tcp_store(), time.monotonic() + _PART_SECONDS
+        store.add("dynabert/parted", 1)
+        while leads() and store.add("dynabert/parted", 0) < num_processes() and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+
+
 @contextlib.contextmanager
 def _together() -> Iterator[None]:
     """Join the other processes where that has not been done; say in one line that one of them has ended."""
@@ -160,6 +171,7 @@ def _together() -> Iterator[None]:
                 os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
             with contextlib.redirect_stderr(io.StringIO()):  # which Paddle prints flags to
                 distributed.init_parallel_env()
+            atexit.register(_part)
         yield
     except (RuntimeError, ValueError) as error:  # a broken connection is either, by what was being read
         raise DynabertError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.backbone import BUILT_IN
-from dynabert_paddle.config import STAGES, Config, lasting_settings
+from dynabert_paddle.config import STAGES, Config, RewireConfig, lasting_settings
 from dynabert_paddle.config_file import parse_yaml
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
@@ -20,11 +21,11 @@ from dynabert_paddle.folder import (
     GRID_FILE,
     RECORDS_FOLDER,
     REPORT_FILE,
-    check_absent,
     check_replaceable,
     claim,
     is_own,
     make_folder,
+    remove_folder,
     remove_unused,
 )
 from dynabert_paddle.metadata import METADATA_FILE, read_metadata
@@ -33,7 +34,7 @@ from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes, stages
-from dynabert_paddle.training.checkpoint import remove_checkpoints
+from dynabert_paddle.training.checkpoint import prepare_output, remove_checkpoints
 from dynabert_paddle.training.evaluate import evaluate_grid
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.stage import describe_task
@@ -128,17 +129,25 @@ def run_stage(
     check_trained(supernet, task, source)
     supernet.metadata = supernet.metadata.replace(task=describe_task(task, config.task.max_seq_length))
     if name == "rewire":
-        check_replaceable(output_dir, overwrite=overwrite)
-        stages.rewire(supernet, task, config=settings)
-        processes.lead(partial(check_absent, output_dir, overwrite=overwrite))
-        processes.lead(partial(supernet.save_pretrained, output_dir))
-        return supernet
+        return _rewire(supernet, task, settings, Path(output_dir), overwrite=overwrite)
     space = _grid_space(supernet, config)
     if name == "width":
         teaching = Supernet.from_pretrained(teacher) if teacher else extract(supernet, supernet.full)
         return stages.train_width(supernet, teaching, task, space, config=settings, **output)
     train = stages.train_depth if name == "depth" else stages.train_final
     return train(supernet, task, space, config=settings, **output)
+
+
+def _rewire(supernet: Supernet, task: Task, config: RewireConfig, output_dir: Path, *, overwrite: bool) -> Supernet:
+    processes.lead(partial(prepare_output, output_dir, overwrite=overwrite))
+    with claim(output_dir):
+        try:
+            stages.rewire(supernet, task, config=config)
+            processes.lead(partial(supernet.save_pretrained, output_dir))
+        finally:
+            if leads():
+                remove_unused(output_dir)
+    return supernet
 
 
 def _grid_space(supernet: Supernet, config: Config) -> SearchSpace:
@@ -167,9 +176,12 @@ def _clear(output_dir: Path, model: str) -> None:
     for folder in folders:
         check_apart(model, folder)
         check_replaceable(folder, overwrite=True)
-    for folder in folders:
-        if folder.exists():
-            check_absent(folder, overwrite=True)
+    with ExitStack() as stack:
+        folders = [folder for folder in folders if folder.exists()]
+        for folder in folders:  # before the first one goes
+            stack.enter_context(claim(folder))
+        for folder in folders:
+            remove_folder(folder)
     records = (output_dir / RECORDS_FOLDER).glob("vdlrecords.*")
     for path in (*(output_dir / name for name in (CONFIG_FILE, GRID_FILE, REPORT_FILE)), *records):
         path.unlink(missing_ok=True)

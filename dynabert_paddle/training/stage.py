@@ -65,7 +65,6 @@ def train_stage(
     config = resolve_config(type(config), asdict(config))  # a caller in Python may have passed anything
     split = split_task(task, supernet, config)
     output_dir = Path(output_dir)
-    processes.lead(partial(prepare_output, output_dir, overwrite=overwrite))
 
     def evaluate() -> dict[str, dict[str, float]]:
         return evaluate_subnets(
@@ -86,7 +85,10 @@ def train_stage(
         "teacher": digest(to_arrays(teacher.model).values()) if teacher else "none",
     }
     logger.info("%s: %d training examples, %d to select on", name, len(split.train), len(split.select))
+    processes.lead(partial(prepare_output, output_dir, overwrite=overwrite))
     with claim(output_dir):
+        # Another run may have finished it before this one claimed it.
+        processes.lead(partial(prepare_output, output_dir, overwrite=False))
         try:
             state = train(supernet, split.train, stage, config=config, output_dir=output_dir, settings=settings)
         except Interrupted:

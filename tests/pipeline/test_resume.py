@@ -252,7 +252,7 @@ def test_another_metric_does_not_compare_with_the_best_score_before(stopped, tin
 def test_other_settings_or_data_are_refused_by_name(stopped, tiny_data, tmp_path):
     model, task, options = stopped
     config = db.FinetuneConfig(max_steps=4, per_device_train_batch_size=8, logging_steps=1, learning_rate=1e-3)
-    with pytest.raises(UsageError, match="per_device_train_batch_size = 16, this one has 8.*--overwrite_output_dir"):
+    with pytest.raises(UsageError, match="per_device_train_batch_size = 16, this one has 8.*remove that folder"):
         db.finetune(model, task, **{**options, "config": config})
     data = shutil.copytree(tiny_data, tmp_path / "data")
     lines = (data / "train.tsv").read_text().splitlines(keepends=True)

@@ -195,7 +195,7 @@ def test_a_state_that_lacks_its_values_is_called_damaged(tmp_path, training):
 )
 def test_other_settings_are_refused_by_name(tmp_path, training, change, seen):
     save(training, tmp_path, 4)
-    with pytest.raises(UsageError, match=f"unfinished run with {seen}.*--overwrite_output_dir"):
+    with pytest.raises(UsageError, match=f"unfinished run with {seen}.*remove that folder"):
         load(training, tmp_path, {**SETTINGS, **change})
 
 
