@@ -4,10 +4,12 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import tokenizers
@@ -30,8 +32,8 @@ from dynabert_paddle.tokenizer import (
 
 # PaddleNLP's BERT splits at symbols too, and at a few letters that it counts as such.
 _SYMBOLS = "[\\p{S}\u00b2\u00b5\u00ba\u00d8\u014b\u01b1\u3007]"
-# ErnieTinyTokenizer's vocabulary is a pickle; a template is for chats.
-_HARMFUL = ("dict.wordseg.pickle", "chat_template.json")
+# A template is for chats, and computes when it is read; PaddleNLP calls what the others name, with any file.
+_HARMFUL = ("chat_template", "init_class", "init_args")
 _WEIGHTS = (".safetensors", ".pdparams", ".bin", ".npz")
 _BERT_LIKE = ("bert", "distilbert", "electra")  # models whose vocab.txt is read as BERT's is
 _ROBERTA_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
@@ -112,7 +114,7 @@ def load_from_paddlenlp(name: str) -> Tokenizer | PaddleNlpTokenizer:
     try:
         from paddlenlp.transformers import AutoTokenizer
 
-        with tempfile.TemporaryDirectory() as harmless, tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as harmless, tempfile.TemporaryDirectory() as folder, _no_pickles():
             is_folder = os.path.isdir(name)
             original = AutoTokenizer.from_pretrained(_copy_harmless(Path(name), harmless) if is_folder else name)
             original.save_pretrained(folder)
@@ -149,20 +151,37 @@ def load_from_paddlenlp(name: str) -> Tokenizer | PaddleNlpTokenizer:
 def _copy_harmless(folder: Path, target: str) -> str:
     """Give PaddleNLP what a tokenizer is made of, and nothing that it would execute or that lies elsewhere."""
     for path in folder.iterdir():
-        if path.is_file() and path.name not in _HARMFUL and path.suffix not in _WEIGHTS:
+        if path.is_file() and path.stem not in _HARMFUL and path.suffix not in _WEIGHTS:
             os.symlink(path.absolute(), Path(target) / path.name)
     for name in (CONFIG, "config.json"):
         if (folder / name).is_file():
             config = parse_json({name: (folder / name).read_bytes()}, name)
-            kept = {
-                key: value
-                for key, value in config.items()
-                # A value that names a file goes before the folder's own, and a template computes when it is read.
-                if key != "chat_template" and not (isinstance(value, str) and os.sep in value and os.path.exists(value))
-            }
+            # A value that names a file goes before the folder's own.
+            kept = {key: value for key, value in config.items() if key not in _HARMFUL and not _names_file(value)}
             (Path(target) / name).unlink()
             write_files(target, {name: json.dumps(kept).encode()})
     return target
+
+
+def _names_file(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_names_file, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and (os.path.isfile(value) or (os.sep in value and os.path.exists(value)))
+
+
+@contextmanager
+def _no_pickles() -> Iterator[None]:
+    """ErnieTinyTokenizer's vocabulary is a pickle, which could run code wherever it comes from."""
+    from paddlenlp.transformers.ernie import tokenizer as module
+
+    def refuse(*_: object) -> None:
+        raise ModelError("its vocabulary is a pickle, which can run code")
+
+    module.pickle = SimpleNamespace(load=refuse)
+    try:
+        yield
+    finally:
+        module.pickle = pickle
 
 
 def is_plain_bert(files: dict[str, bytes], folder: Path) -> bool:

@@ -23,6 +23,7 @@ from dynabert_paddle.deploy.engines import INPUTS, Engine, open_engine, quiet
 from dynabert_paddle.deploy.members import members_of, unpack
 from dynabert_paddle.deploy.predictor import as_dynabert_error
 from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.exporting.process import python_command
 
 # A runtime's threads go on spinning for work for up to 0.2 s after a call and slow down whoever comes next.
 _SETTLE_SECONDS = 0.25
@@ -187,7 +188,7 @@ def _model_bytes(folder: Path) -> int:
 def _peak_memory(folder: Path, description: dict[str, Any], *sizes: int) -> float:
     """Peak memory in MB of a process that loads a graph and runs its largest batch, and nothing else."""
     kind = json.dumps({key: description[key] for key in ("format", "precision")})
-    command = [sys.executable, "-m", "dynabert_paddle.deploy.bench", str(folder), kind, *map(str, sizes)]
+    command = python_command(f"{__name__}:print_peak_memory", folder, kind, *sizes)
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if result.returncode:
         said = [line for line in result.stderr.splitlines() if line.strip()] or ["it said nothing"]
@@ -195,13 +196,10 @@ def _peak_memory(folder: Path, description: dict[str, Any], *sizes: int) -> floa
     return float(result.stdout.split()[-1])
 
 
-def _main() -> None:
+def print_peak_memory() -> None:
+    """Load a graph, run one batch, and print this process's peak memory in MB; the arguments say which and how."""
     folder, description, batch_size, seq_length, threads = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
     open_engine(folder, description, num_threads=threads)(make_batch(batch_size, seq_length, 1))
     # Not getrusage's, which counts what the parent had when it forked.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6)
-
-
-if __name__ == "__main__":
-    _main()

@@ -41,7 +41,7 @@ def find_converter() -> Path:
     """Find an interpreter that has Paddle Lite.
 
     Returns:
-        The one that DYNABERT_LITE_PYTHON names, or that of `.venv-lite` in the checkout or the working folder.
+        The one that DYNABERT_LITE_PYTHON names, or that of `.venv-lite` in the checkout.
 
     Raises:
         DynabertError: there is none, or it does not work.
@@ -52,16 +52,13 @@ def find_converter() -> Path:
         if reason:
             raise DynabertError(f"{_VARIABLE}={named}: {reason}: {_SET_UP}")
         return Path(named).absolute()
-    reasons = []
-    for root in dict.fromkeys((_CHECKOUT, Path.cwd())):
-        python = root / ".venv-lite" / "bin" / "python"
-        if python.exists() or python.is_symlink():
-            reason = _why_unusable(python)
-            if not reason:
-                return python
-            reasons.append(f"{python}: {reason}")
-    found = reasons[0] if reasons else "Paddle Lite's converter is not set up"
-    raise DynabertError(f"{found}: {_SET_UP}")
+    python = _CHECKOUT / ".venv-lite" / "bin" / "python"
+    if not (python.exists() or python.is_symlink()):
+        raise DynabertError(f"Paddle Lite's converter is not set up: {_SET_UP}")
+    reason = _why_unusable(python)
+    if reason:
+        raise DynabertError(f"{python}: {reason}: {_SET_UP}")
+    return python
 
 
 def converter_version(python: Path) -> str:

@@ -49,7 +49,7 @@ def run_apart(
     with TemporaryDirectory(prefix="dynabert-job-") as scratch:
         path = Path(scratch) / "job.json"
         path.write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, "-m", __name__, f"{work.__module__}:{work.__name__}", str(path)]
+        command = python_command(f"{__name__}:run_job", f"{work.__module__}:{work.__name__}", path)
         code, said = _follow(command, variables)
         result_file = Path(scratch) / "result.json"
         if not result_file.exists():
@@ -58,6 +58,24 @@ def run_apart(
     if "error" in result:
         raise (UsageError if result["exit_code"] == UsageError.exit_code else DynabertError)(result["error"])
     return result["value"]
+
+
+def python_command(function: str, *arguments: object) -> list[str]:
+    """The command that calls a function of this package in a fresh interpreter.
+
+    Unlike `python -m` it imports nothing from the working folder, which may be a model's.
+
+    Args:
+        function: `module:function`; it takes nothing, and finds its arguments in `sys.argv`.
+        arguments: what they are.
+
+    Returns:
+        The words.
+    """
+    module, _, name = function.partition(":")
+    # The package's own folder comes last, as that of an installed package does.
+    start = f"import sys; sys.path[:] = [*sys.path[1:], sys.argv.pop(1)]; from {module} import {name}; {name}()"
+    return [sys.executable, "-c", start, str(Path(__file__).parents[2]), *map(str, arguments)]
 
 
 def report_progress(text: str) -> None:
@@ -99,7 +117,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _main() -> None:
+def run_job() -> None:
+    """Do what `run_apart` asks for: the function and the job's file are the arguments of this process."""
     Thread(target=_end_with_parent, daemon=True).start()
     work, path = sys.argv[1], Path(sys.argv[2])
     module, _, function = work.partition(":")
@@ -111,7 +130,3 @@ def _main() -> None:
     except DynabertError as error:
         result = {"error": str(error), "exit_code": error.exit_code}
     path.with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    _main()

@@ -46,11 +46,13 @@ def open_study(folder: Path, settings: Mapping[str, Any], *, goals: Sequence[str
         UsageError: it is another search's.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = folder / STUDY_FILE
+    path = (folder / STUDY_FILE).absolute()
+    if "?" in str(path):  # where its address would end
+        raise UsageError(f"{path}: a search's database cannot have '?' in its path: name another --output_dir")
     with database_errors(folder, *_ODD):
         _check_whole(path)
         study = optuna.create_study(
-            storage=f"sqlite:///{path.absolute()}",
+            storage=f"sqlite:///{path}",
             study_name=_NAME,
             directions=["maximize", *["minimize"] * len(goals)],
             load_if_exists=True,

@@ -93,10 +93,9 @@ def models(converter, graph, tmp_path_factory):
 
 @pytest.fixture
 def alone(monkeypatch, tmp_path):
-    """No converter is near: neither named, nor in the checkout, nor in the working folder."""
+    """No converter is near: neither named, nor in the checkout."""
     monkeypatch.delenv("DYNABERT_LITE_PYTHON", raising=False)
-    monkeypatch.setattr(lite, "_CHECKOUT", tmp_path / "site-packages")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lite, "_CHECKOUT", tmp_path)
     return tmp_path
 
 
@@ -171,11 +170,19 @@ def test_a_broken_environment_says_to_make_it_again(alone):
         lite.find_converter()
 
 
-def test_the_converter_is_found_by_name_and_in_the_working_folder(converter, alone, monkeypatch):
+def test_the_converter_is_found_by_name_and_in_the_checkout(converter, alone, monkeypatch):
     (alone / ".venv-lite").symlink_to(converter.parents[1])
     assert lite.find_converter() == alone / ".venv-lite" / "bin" / "python"
     monkeypatch.setenv("DYNABERT_LITE_PYTHON", str(converter))
     assert lite.find_converter() == converter
+
+
+def test_what_lies_in_the_working_folder_is_not_run(converter, alone, monkeypatch):
+    (alone / "model").mkdir()
+    (alone / "model" / ".venv-lite").symlink_to(converter.parents[1])
+    monkeypatch.chdir(alone / "model")
+    with pytest.raises(DynabertError, match="not set up"):
+        lite.find_converter()
 
 
 def test_the_set_up_does_nothing_twice_and_mends_what_was_interrupted(converter):

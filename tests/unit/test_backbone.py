@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import sys
+from contextlib import suppress
 
 import pytest
 from conftest import make_bert
@@ -83,6 +84,31 @@ def test_a_model_may_be_larger_than_the_weights_that_were_kept_of_it(folder):
     check_elements(config, 0)
     config.vocab_size, config.hidden_size, config.num_hidden_layers, config.intermediate_size = 30522, 768, 12, 3072
     check_elements(config, 4 * 30522 * 768)
+
+
+@pytest.mark.parametrize("keys", [{"init_class": "ErnieTinyTokenizer"}, {"tokenizer_class": "ErnieTinyTokenizer"}])
+@pytest.mark.parametrize("named", ["word_dict", "init_args", "file"])
+def test_a_tokenizer_runs_no_pickle(tmp_path, monkeypatch, keys, named):
+    class Harmful:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
+    (folder / "config.json").write_text("{}")
+    name = "dict.wordseg.pickle" if named == "file" else "words.dat"
+    (folder / name).write_bytes(pickle.dumps(Harmful()))
+    config = {
+        "word_dict": {"word_dict": name},
+        "init_args": {"init_args": ["vocab.txt", "x", name]},
+        "file": {},
+    }[named]
+    (folder / "tokenizer_config.json").write_text(json.dumps(keys | config))
+    monkeypatch.chdir(folder)
+    with suppress(ModelError):
+        db.Tokenizer.from_pretrained(".")
+    assert not (tmp_path / "harm").exists()
 
 
 def test_a_tokenizer_reads_no_file_beside_its_folder(tmp_path):

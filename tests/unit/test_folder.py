@@ -5,12 +5,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.folder import check_absent, make_folder
-from dynabert_paddle.metadata import Metadata, read_metadata, write_metadata
+from dynabert_paddle.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
 
 
 def files(folder):
@@ -142,6 +143,26 @@ def test_a_folder_that_dynabert_did_not_make_is_never_removed(tmp_path, name, ov
     with pytest.raises(UsageError, match=r"mine (was not made by dynabert, and is not removed|exists)"):
         check_absent(tmp_path / "mine", overwrite=overwrite)
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("fails_at", range(3))
+def test_what_stays_of_a_removal_that_was_killed_can_be_removed(tmp_path, monkeypatch, fails_at):
+    folder = make_folder(tmp_path / "model")
+    for name in (METADATA_FILE, "model.safetensors", "vocab.txt"):
+        (folder / name).touch()
+    unlink, count = os.unlink, iter(range(10))
+
+    def killed(*args, **kwargs):
+        if next(count) == fails_at:
+            raise KeyboardInterrupt
+        unlink(*args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "unlink", killed)
+        patch.setattr(Path, "unlink", killed)
+        check_absent(folder, overwrite=True)
+    check_absent(folder, overwrite=True)
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("overwrite", [True, False])

@@ -16,6 +16,13 @@ def test_a_process_that_dies_says_its_last_line():
         run_apart(sys.exit, {"sheep": 3}, legacy=False, name="counting sheep")
 
 
+def test_nothing_is_imported_from_the_working_folder(tmp_path, monkeypatch):
+    for name in ("json", "numpy", "safetensors"):
+        (tmp_path / f"{name}.py").write_text("import os; os._exit(7)")
+    monkeypatch.chdir(tmp_path)
+    assert run_apart(len, {"sheep": 3}, legacy=False, name="counting sheep") == 1
+
+
 def test_it_ends_with_the_process_that_started_it(tmp_path):
     script = """
 import subprocess

@@ -1,7 +1,9 @@
 """A study's generations: no sub-network twice, the same ones after an interruption, and better ones with time."""
 
+import inspect
 import math
 import sqlite3
+import sys
 from contextlib import closing
 
 import optuna
@@ -122,6 +124,25 @@ def test_a_search_killed_between_two_results_repeats_none(whole, tmp_path, told,
 def test_more_evaluations_go_on_from_the_finished_ones(whole, tmp_path):
     run(tmp_path, 8)
     assert names(run(tmp_path, 20)) == names(whole)
+
+
+def test_a_search_of_hundreds_of_generations_goes_on():
+    study = optuna.create_study(directions=["maximize", "minimize", "minimize"])
+    evolve(study, settle(population_size=2), score, num_evaluations=300)
+    frames = len(inspect.stack())
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(frames + 150)
+    try:
+        evolve(study, settle(population_size=2), score, num_evaluations=304)
+    finally:
+        sys.setrecursionlimit(before)
+    assert len(read_rows(study)) == 304
+
+
+def test_a_path_that_its_address_cannot_hold_is_refused(tmp_path):
+    (tmp_path / "a?b").mkdir()
+    with pytest.raises(UsageError, match="cannot have '\\?' in its path: name another --output_dir"):
+        run(tmp_path / "a?b", 4)
 
 
 def test_another_seed_is_another_search(whole, tmp_path):

@@ -15,6 +15,7 @@ from dynabert_paddle.config import FinalConfig, FinetuneConfig
 from dynabert_paddle.data.features import Features
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training import loop
 from dynabert_paddle.training.loop import Interrupted, Stage, train
 from dynabert_paddle.training.steps import full_model_step, label_step
 from dynabert_paddle.weights import read_safetensors
@@ -317,6 +318,22 @@ def test_a_signal_in_the_last_step_still_stops_what_comes_after(tmp_path, number
     finally:
         signal.signal(number, before)
     assert heard
+
+
+def test_a_request_that_no_step_sees_any_more_is_not_lost(tmp_path, monkeypatch):
+    """It comes after the last step has looked, and before the handlers of before are back."""
+    agreed = loop._agreed
+
+    def late(stop):
+        found = agreed(stop)
+        if (tmp_path / "train.jsonl").read_text().count("train/loss") == 3:
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(loop, "_agreed", late)
+    with pytest.raises(KeyboardInterrupt):
+        run(make_supernet(), tmp_path, max_steps=3, logging_steps=1)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):

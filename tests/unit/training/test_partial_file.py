@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.folder import lock
 from dynabert_paddle.training.partial_file import PartialFile
 
 SETTINGS = {"seed": 1}
@@ -58,6 +59,34 @@ def test_other_settings_are_refused_in_one_line_or_begin_anew(interrupted):
 def test_with_the_same_settings_overwriting_goes_on_too(interrupted):
     with begin(interrupted, overwrite=True) as file:
         assert file.counts == {"rows": 3}
+
+
+def test_a_second_run_is_refused_at_once(interrupted):
+    refused = "out.tsv is in use by another run: wait until it has ended, or name another --output_file"
+    with begin(interrupted) as file:
+        for options in ({}, {"settings": {"seed": 2}, "overwrite": True}):
+            with pytest.raises(UsageError, match=refused):
+                begin(interrupted, **options)
+        file.write("four\n", {"rows": 1})
+        file.finish()
+    assert interrupted.read_text(encoding="utf-8") == "one\nzwölf\nfour\n"
+
+
+def test_a_run_that_another_has_overtaken_leaves_its_file(tmp_path, monkeypatch):
+    """The other one gives the file its name between this one's opening and locking it."""
+    path = tmp_path / "out.tsv"
+    first = begin(path)
+    first.write("one\n", {"rows": 1})
+
+    def finish_first(handle):
+        first.finish()
+        first.__exit__(None, None, None)
+        return lock(handle)
+
+    monkeypatch.setattr("dynabert_paddle.training.partial_file.lock", finish_first)
+    with pytest.raises(UsageError, match="in use by another run"):
+        begin(path)
+    assert path.read_text() == "one\n"
 
 
 def test_a_piece_that_is_gone_is_told(interrupted):
