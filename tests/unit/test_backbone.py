@@ -86,28 +86,28 @@ def test_a_model_may_be_larger_than_the_weights_that_were_kept_of_it(folder):
     check_elements(config, 4 * 30522 * 768)
 
 
-@pytest.mark.parametrize("keys", [{"init_class": "ErnieTinyTokenizer"}, {"tokenizer_class": "ErnieTinyTokenizer"}])
-@pytest.mark.parametrize("named", ["word_dict", "init_args", "file"])
-def test_a_tokenizer_runs_no_pickle(tmp_path, monkeypatch, keys, named):
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"init_class": "ErnieTinyTokenizer", "init_args": ["model/v.txt", "x", "model/words.dat"]},
+        {"tokenizer_class": "ErnieTinyTokenizer", "sentencepiece_model_file": "x", "word_dict": "words.dat"},
+    ],
+)
+@pytest.mark.parametrize("working_folder", [".", "model"])
+def test_a_tokenizer_runs_no_pickle(tmp_path, monkeypatch, config, working_folder):
     class Harmful:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "harm"),)
 
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
-    (folder / "config.json").write_text("{}")
-    name = "dict.wordseg.pickle" if named == "file" else "words.dat"
-    (folder / name).write_bytes(pickle.dumps(Harmful()))
-    config = {
-        "word_dict": {"word_dict": name},
-        "init_args": {"init_args": ["vocab.txt", "x", name]},
-        "file": {},
-    }[named]
-    (folder / "tokenizer_config.json").write_text(json.dumps(keys | config))
-    monkeypatch.chdir(folder)
+    vocabulary = folder / ("v.txt" if "init_args" in config else "vocab.txt")
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
+    (folder / "words.dat").write_bytes(pickle.dumps(Harmful()))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path / working_folder)
     with suppress(ModelError):
-        db.Tokenizer.from_pretrained(".")
+        db.Tokenizer.from_pretrained("." if working_folder == "model" else "model")
     assert not (tmp_path / "harm").exists()
 
 
