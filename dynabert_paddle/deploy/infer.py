@@ -32,7 +32,8 @@ from dynabert_paddle.deploy.members import choose_subnet, open_subnet
 from dynabert_paddle.deploy.rows import Encoded, RowEncoder, Tokens, shown
 
 _CHUNK = 4096  # texts that are held in memory and sorted by length at a time
-_LENGTH_STEP = 8  # batches are padded to multiples of it: every new shape costs the runtime some set-up
+# Tokens that batches are padded to: full ones to multiples of the one, all others to powers of two from the other on.
+_LENGTH_STEP, _SHORTEST = 8, 16
 
 
 class Bundle:
@@ -188,9 +189,10 @@ class Bundle:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = [encoded[i] for i in rows]
-            padded = -(-len(batch[0][0]) // _LENGTH_STEP) * _LENGTH_STEP
-            values = self.submit(self.run, batch, min(padded, self.max_seq_length)).result()
-            for i, logits in zip(rows, values, strict=True):
+            size, length = _shape(len(batch), len(batch[0][0]), batch_size)
+            batch += [batch[-1]] * (size - len(batch))
+            values = self.submit(self.run, batch, min(length, self.max_seq_length)).result()
+            for i, logits in zip(rows, values, strict=False):
                 found[i] = logits
         return found
 
@@ -238,6 +240,18 @@ class Bundle:
             cut_padding(values, len(ids), self.kind)
             for values, (ids, _) in zip(logits.astype(np.float64), windows, strict=True)
         ]
+
+
+def _shape(num_rows: int, longest: int, batch_size: int) -> tuple[int, int]:
+    """Rows and tokens to pad a batch to: few shapes, for a runtime sets each one up, and keeps weights in its order."""
+    if num_rows == batch_size:
+        return num_rows, -(-longest // _LENGTH_STEP) * _LENGTH_STEP
+    return min(power_of_two(num_rows), batch_size), max(_SHORTEST, power_of_two(longest))
+
+
+def power_of_two(least: int) -> int:
+    """The smallest power of two that is not less than a number."""
+    return 1 << (least - 1).bit_length()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

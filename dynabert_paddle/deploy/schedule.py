@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 
+from dynabert_paddle.deploy.infer import power_of_two
+
 _SHORTEST = 16  # tokens that a row is padded to
 _BATCH_TOKENS = 256  # more rows at a time would make the first ones wait for little
 LOOK_AHEAD = 64  # waiting calls that a choice should mind: more cost time, and change nothing
@@ -60,12 +62,12 @@ def split(lengths: Sequence[int], max_seq_length: int) -> list[tuple[list[int], 
         Each batch's rows, by their numbers, and its shape.
     """
     if lengths and len(lengths) <= _most_rows(length := _padded(max(lengths), max_seq_length)):
-        return [(list(range(len(lengths))), (_power_of_two(len(lengths)), length))]
+        return [(list(range(len(lengths))), (power_of_two(len(lengths)), length))]
     order, batches, start = sorted(range(len(lengths)), key=lambda i: -lengths[i]), [], 0
     while start < len(order):
         length = _padded(lengths[order[start]], max_seq_length)
         rows = order[start : start + _most_rows(length)]
-        batches.append((rows, (_power_of_two(len(rows)), length)))
+        batches.append((rows, (power_of_two(len(rows)), length)))
         start += len(rows)
     return batches
 
@@ -174,11 +176,7 @@ def _lengths(calls: Sequence[Waiting]) -> list[int]:
 
 
 def _padded(length: int, longest: int) -> int:
-    return min(longest, max(_SHORTEST, _power_of_two(length)))
-
-
-def _power_of_two(least: int) -> int:
-    return 1 << (least - 1).bit_length()
+    return min(longest, max(_SHORTEST, power_of_two(length)))
 
 
 def _most_rows(length: int) -> int:
