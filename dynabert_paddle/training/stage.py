@@ -84,11 +84,11 @@ def train_stage(
         "model": digest(start.values()),
         "teacher": digest(to_arrays(teacher.model).values()) if teacher else "none",
     }
-    logger.info("%s: %d training examples, %d to select on", name, len(split.train), len(split.select))
     processes.lead(partial(prepare_output, output_dir, overwrite=overwrite))
     with claim(output_dir):
         # Another run may have finished it before this one claimed it.
         processes.lead(partial(prepare_output, output_dir, overwrite=False))
+        logger.info("%s: %d training examples, %d to select on", name, len(split.train), len(split.select))
         try:
             state = train(supernet, split.train, stage, config=config, output_dir=output_dir, settings=settings)
         except Interrupted:

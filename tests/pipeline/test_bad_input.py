@@ -454,15 +454,15 @@ def run_limited(words, *, size):
     )
 
 
-def test_no_room_for_the_model_keeps_the_run(tiny_folder, tiny_data, tmp_path):
-    """Logs find room, weights do not; with room again, the same command goes on."""
+def test_no_room_for_weights_leaves_nothing_half_written(tiny_folder, tiny_data, tmp_path):
+    """Logs find room, weights do not."""
     words = ["finetune", "--model_name_or_path", tiny_folder, "--data_dir", tiny_data, "--max_seq_length", "8"]
     words += ["--output_dir", tmp_path / "out", "--max_steps", "2"]
     done = run_limited(words, size=2**20)
     assert done.returncode == 1
     assert done.stdout == ""
     assert re.fullmatch(
-        rf"error: {tmp_path}/out: cannot be written: .*: make room or name another folder, then run again",
+        rf"error: {tmp_path}/out/checkpoint-2: cannot be written: .*: make room or name another folder, then run again",
         done.stderr.splitlines()[-1],
     )
     assert "Traceback" not in done.stderr
