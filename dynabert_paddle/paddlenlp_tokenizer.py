@@ -24,6 +24,7 @@ from dynabert_paddle.tokenizer import (
     damaged,
     digest,
     dump_config,
+    is_inside,
     one_line,
     parse_json,
     token_text,
@@ -151,10 +152,11 @@ def load_from_paddlenlp(name: str) -> Tokenizer | PaddleNlpTokenizer:
 def _copy_harmless(folder: Path, target: str) -> str:
     """Give PaddleNLP what a tokenizer is made of, and nothing that it would execute or that lies elsewhere."""
     for path in folder.iterdir():
-        if path.is_file() and path.stem not in _HARMFUL and path.suffix not in _WEIGHTS:
+        is_harmless = path.stem not in _HARMFUL and path.suffix not in _WEIGHTS and is_inside(path, folder)
+        if path.is_file() and is_harmless:
             os.symlink(path.absolute(), Path(target) / path.name)
     for name in (CONFIG, "config.json"):
-        if (folder / name).is_file():
+        if (folder / name).is_file() and is_inside(folder / name, folder):
             config = parse_json({name: (folder / name).read_bytes()}, name)
             # A value that names a file goes before the folder's own.
             kept = {key: value for key, value in config.items() if key not in _HARMFUL and not _names_file(value)}

@@ -20,7 +20,8 @@ _UNLIMITED = 1_000_000
 # A size in a config, and how large it may be: no encoder comes near these, a damaged number goes beyond them.
 _SIZE = re.compile(r"num_\w+|n_(layers|heads)|(\w+_)?(size|embeddings)|(hidden_)?dim")
 _MOST = 2**22
-_MOST_OF = {"num_hidden_layers": 2**10, "n_layers": 2**10, "num_labels": 2**17}
+_MOST_OF = {"num_hidden_layers": 2**10, "n_layers": 2**10, "num_labels": 2**17, "embedding_size": 2**14}
+_MOST_OF |= {"type_vocab_size": 2**10, "task_type_vocab_size": 2**10}
 _MOST_NEW = 2**27  # elements of a model that its folder has no weights for: heads and neurons that were cut off
 
 
@@ -49,9 +50,14 @@ def check_elements(config: Any, stored: int) -> None:
     Raises:
         ModelError: it is.
     """
-    names = ("vocab_size", "max_position_embeddings", "num_hidden_layers", "hidden_size", "intermediate_size")
-    vocab, positions, layers, hidden, neurons = (getattr(config, name, None) or 0 for name in names)
-    elements = (vocab + positions) * hidden + layers * (4 * hidden + 2 * neurons) * hidden
+
+    def size(name: str) -> int:
+        return getattr(config, name, None) or 0
+
+    layers, hidden, neurons = map(size, ("num_hidden_layers", "hidden_size", "intermediate_size"))
+    tables = ("vocab_size", "max_position_embeddings", "type_vocab_size", "task_type_vocab_size")
+    elements = sum(map(size, tables)) * max(hidden, size("embedding_size"))
+    elements += layers * (4 * hidden + 2 * neurons) * hidden
     if elements > stored + _MOST_NEW:
         raise ModelError(
             f"describes a model of {elements / 1e6:,.0f} M parameters, but the folder's weights have "

@@ -7,13 +7,14 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tokenizers
 from tokenizers import models, normalizers, processors
 
-from dynabert_paddle.deploy.encode import Template, find_templates, safe_text, truncate
+from dynabert_paddle.deploy.encode import Template, explained, find_templates, safe_text, truncate
 from dynabert_paddle.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _FILES = ("tokenizer.json", CONFIG, "special_tokens_map.json", "added_tokens.jso
 _ORIGIN = ("name_or_path", "from_slow", "tokenizer_file", "special_tokens_map_file", "vocab_file")
 # Hugging Face's names for what PaddleNLP calls otherwise.
 _PADDLENLP_CLASSES = {"RobertaTokenizer": "RobertaBPETokenizer", "AlbertTokenizer": "AlbertEnglishTokenizer"}
+_MOST_TOKENS = 2**22
 _BATCH = 1024  # rows per call: the library's encodings carry offsets and words, many times the size of their ids
 
 
@@ -88,8 +90,11 @@ class Tokenizer(LongestFirst):
         self._follow_config()
         self._class_name = self._paddlenlp_class()
         self.vocab_size = max(backend.get_vocab().values()) + 1
+        if self.vocab_size > _MOST_TOKENS:  # the library reserves memory for each id
+            raise ModelError(f"a token has the id {self.vocab_size - 1:,}: allowed are ids below {_MOST_TOKENS:,}")
         self.fingerprint = digest({"tokenizer": json.loads(backend.to_str()), "pad_token_id": self.pad_token_id})
-        self._templates = find_templates(backend)
+        with explained(_unusable):
+            self._templates = find_templates(backend)
         if self._templates is None:
             raise ModelError("the tokenizer knows no letter, digit or stop: its vocabulary is empty or damaged")
 
@@ -124,7 +129,11 @@ class Tokenizer(LongestFirst):
             if is_path or ("/" in name and folder.parent.is_dir()):
                 raise ModelError(f"{name} is not a folder: name the folder that holds the tokenizer's files")
             return load_from_paddlenlp(name)
-        files = {file: (folder / file).read_bytes() for file in _FILES if (folder / file).is_file()}
+        found = [folder / file for file in _FILES if (folder / file).is_file()]
+        for path in found:
+            if not is_inside(path, folder):
+                raise ModelError(f"{path} is a link to {path.resolve()}, outside of its folder: copy the file instead")
+        files = {path.name: path.read_bytes() for path in found}
         content = files.pop("tokenizer.json", None)
         if content is None and not any(file in files for file in (CONFIG, *VOCABULARIES)):
             raise ModelError(f"{folder} holds no tokenizer: looked for tokenizer.json, {', '.join(VOCABULARIES)}")
@@ -200,21 +209,42 @@ class Tokenizer(LongestFirst):
         found = []
         for start in range(0, len(texts), _BATCH):
             batch = [safe_text(text) for text in texts[start : start + _BATCH]]
-            found += [(e.ids, e.offsets) for e in self._backend.encode_batch(batch, add_special_tokens=False)]
+            found += [(encoding.ids, encoding.offsets) for encoding in self._encode_batch(batch)]
         return found
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._backend.encode_batch(texts, add_special_tokens=False)]
+        return [encoding.ids for encoding in self._encode_batch(texts)]
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        with explained(_unusable):
+            return self._backend.encode_batch(texts, add_special_tokens=False)
 
     def _wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
         return self._templates[len(texts) - 1].wrap(*texts)
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a file lies in its folder, whose files are saved with every model: a link could lead to anything.
+
+    Args:
+        path: the file.
+        folder: where it was found; in Hugging Face's cache the links lead to the blobs beside the snapshots.
+
+    Returns:
+        Whether the file itself lies in the folder, or among those blobs.
+    """
+    root = folder.resolve()
+    blobs = [parent.with_name("blobs") for parent in root.parents if parent.name == "snapshots"]
+    return any(path.resolve().is_relative_to(place) for place in (root, *blobs))
+
+
 def _load(content: bytes) -> tokenizers.Tokenizer:
-    try:
+    with explained(partial(damaged, "tokenizer.json")):
         return tokenizers.Tokenizer.from_str(content.decode("utf-8"))
-    except Exception as error:  # the library raises plain Exception
-        raise damaged("tokenizer.json", error) from error
+
+
+def _unusable(error: BaseException) -> ModelError:
+    return ModelError(f"the tokenizer cannot encode ({one_line(error)}): mend its files, or download them again")
 
 
 def token_text(token: str | dict) -> str:
@@ -249,7 +279,7 @@ def dump_config(config: dict[str, Any]) -> bytes:
     return (json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode("utf-8")
 
 
-def damaged(name: str, error: Exception) -> ModelError:
+def damaged(name: str, error: BaseException) -> ModelError:
     """Make the error that calls a file damaged.
 
     Args:
@@ -262,7 +292,7 @@ def damaged(name: str, error: Exception) -> ModelError:
     return ModelError(f"{name} is truncated or corrupt ({one_line(error)}): download or copy it again")
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error's message without line breaks, cut to 200 characters."""
     return " ".join(str(error).split())[:200]
 

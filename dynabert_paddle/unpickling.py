@@ -92,18 +92,17 @@ def unpickle_old_torch(content: mmap.mmap, path: str | os.PathLike) -> dict[str,
     is_little = _ArrayUnpickler(content, path).load()["little_endian"]
     start = content.tell()
     # The storages come last, and a tensor is a copy of a part of one: a first reading tells what they are.
-    blank = _OldTorchUnpickler(content, path, len(content))
+    blank, storages = _OldTorchUnpickler(content, path), {}
     blank.load()
-    filled = _OldTorchUnpickler(content, path, len(content))
     for key in _ArrayUnpickler(content, path).load():
-        code, count = blank.found[key]
+        code, count = blank.found[_plain(key)]
         if int.from_bytes(content.read(8), "little" if is_little else "big") != count:
             raise ValueError(f"storage {key} has another length")
         data = content.read(count * int(code[1:]))
         values = array_from_bytes(data, f"{'<' if is_little else '>'}{code}", (count,))
-        filled.storages[key] = _Array(widen(values, bfloat16=code == "u2"))
+        storages[key] = _Array(widen(values, bfloat16=code == "u2"))
     content.seek(start)
-    return _named_arrays(filled.load(), path, len(content))
+    return _named_arrays(_OldTorchUnpickler(content, path, storages).load(), path, len(content))
 
 
 def array_from_bytes(data: bytes, dtype: str, shape: Any, *, order: str = "C") -> np.ndarray:
@@ -162,7 +161,7 @@ def _named_arrays(content: Any, path: str | os.PathLike, stored: int) -> dict[st
             arrays[str(name)] = widen(own, bfloat16=own.dtype == np.uint16)
     # Below pickle protocol 4 Paddle cuts tensors of more than 1 GiB into slices and notes their names.
     for name, cut in content.get("UnpackBigParamInfor@@", {}).items():
-        slices = [arrays.pop(part) for part in cut["slices"]]
+        slices = [arrays.pop(_plain(part)) for part in cut["slices"]]
         arrays[name] = np.concatenate(slices).reshape(cut["OriginShape"])
     if not arrays:
         raise ModelError(
@@ -218,7 +217,7 @@ class _Mapping(dict):
 
 
 def _plain(value: Any) -> Any:
-    """A tuple of tuples of ... can be small and yet take for ever to hash or to print."""
+    """A tuple of tuples of ... can be small and yet take for ever to hash, to compare or to print."""
     if not isinstance(value, (str, int, bytes)):
         raise pickle.UnpicklingError(f"a {type(value).__name__} where a name or a number is expected")
     return value
@@ -241,7 +240,7 @@ class _Admitted:
 
 def _torch_view(storage: _Array, offset: int, size: tuple, stride: tuple, *_autograd: Any) -> _Array:
     values = storage.values
-    if len(size) > 32 or max(size, default=0) > _MAX_ELEMENTS:
+    if len(size) > 32 or any(type(n) is not int or n > _MAX_ELEMENTS for n in (*size, *stride)):
         raise pickle.UnpicklingError(f"a tensor of {len(size)} dimensions, or a longer one than there are")
     extents = [(s - 1) * t for s, t in zip(size, stride, strict=True)]
     count = math.prod(size)
@@ -336,11 +335,11 @@ class _TorchUnpickler(_ArrayUnpickler):
 
 
 class _OldTorchUnpickler(_ArrayUnpickler):
-    """Unpickles the state dict of the older format, with storages of zeros as long as `storages` is empty."""
+    """Unpickles the state dict of the older format, with storages of zeros as long as none are given."""
 
-    def __init__(self, file: mmap.mmap, path: str | os.PathLike, limit: int) -> None:
+    def __init__(self, file: mmap.mmap, path: str | os.PathLike, storages: dict[str, _Array] | None = None) -> None:
         super().__init__(file, path)
-        self.storages, self.found, self._limit = {}, {}, limit
+        self.found, self._storages, self._limit = {}, storages, len(file)
 
     def persistent_load(self, pid: Any) -> _Array:
         _kind, code, key, _device, count, view = pid
@@ -348,4 +347,4 @@ class _OldTorchUnpickler(_ArrayUnpickler):
         if view is not None or not 0 <= count * int(code[1:]) <= self._limit:
             raise pickle.UnpicklingError(f"storage {key} is a view, or longer than the file")
         self.found[key] = code, count
-        return self.storages[key] if self.storages else _Array(np.zeros(count, code))
+        return _Array(np.zeros(count, code)) if self._storages is None else self._storages[key]

@@ -124,7 +124,7 @@ def read_augmented(path: str | os.PathLike, columns: Columns, train: Examples) -
         raise DataError(f"{path}:1: no column {SOURCE_ROW!r}; make the file with 'dynabert augment'.")
     texts, pairs, sources = [], [], []
     for row in read_rows(path, Columns(columns.text, columns.pair, SOURCE_ROW)):
-        source = int(row.label) if row.label.isdecimal() else len(train)
+        source = int(row.label) if row.label.isdecimal() and len(row.label) < 19 else len(train)
         # The first text of each source row is that row itself.
         is_new = not sources or source != sources[-1]
         if source >= len(train) or (is_new and _one_line(row.text) != _one_line(train.texts[source])):

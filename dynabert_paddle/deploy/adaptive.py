@@ -140,12 +140,15 @@ class AdaptivePredictor:
         return call.answer.result()
 
     def _serve(self) -> None:
-        """Answer whoever has waited longest, and who fits into the same batch; those come here again in vain."""
+        """Answer all who wait: one who was interrupted may not have asked for it, and others come here in vain."""
+        while self._waiting:
+            self._serve_first()
+
+    def _serve_first(self) -> None:
+        """Answer whoever has waited longest, and who fits into the same batch."""
         began = perf_counter()
         with self._lock:
             waiting, arrived = list(islice(self._waiting, LOOK_AHEAD)), self._arrived
-        if not waiting:
-            return
         calls = waiting  # all of them get to know what fails before one is chosen
         try:
             subnet, count = self._choose(waiting, began)

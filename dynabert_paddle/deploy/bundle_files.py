@@ -26,6 +26,8 @@ _TYPES = {
     "vocab_size": int,
     "pad_token_id": int,
 }
+_ANSWER_TYPES = {"doc_stride": int, "max_answer_length": int, "may_be_empty": bool}
+_MOST_DIMENSIONS = 8
 
 
 class BundleError(Exception):
@@ -77,20 +79,51 @@ def read_bundle(folder: Path) -> dict[str, Any]:
 
 def _is_sound(description: dict[str, Any]) -> bool:
     """Whether a description can be one that an export has written; its checksum says nothing of who has made it."""
-    if not all(isinstance(description.get(key), kind) for key, kind in _TYPES.items()):
+    if not _has(description, _TYPES):
         return False
-    task, members = description["task"], description.get("members", [])
+    task, members = description["task"], description.get("members", [description])
+    kind = task.get("kind", "classification")
     return (
         all(isinstance(entry, dict) for entry in description["files"].values())
         and all(isinstance(task.get(key, ""), str) for key in ("name", "kind"))
-        and task.get("kind", "classification") in KINDS
+        and kind in KINDS
         and all(isinstance(label, str) for label in description["labels"])
-        and isinstance(description.get("answers", {}), dict)
+        and (kind != "question_answering" or (description["pair"] and _are_answers(description.get("answers"))))
         and 3 <= description["max_seq_length"] < 2**31
+        and 0 <= description["pad_token_id"] < description["vocab_size"] < 2**31
         and isinstance(members, list)
+        and len(members) > 0
         and all(isinstance(member, dict) and isinstance(member.get("subnet"), str) for member in members)
-        and all(str(member.get("graph")) in description["files"] for member in members)
+        and ("members" not in description or all(_is_member(member, description["files"]) for member in members))
     )
+
+
+def _has(content: dict[str, Any], types: dict[str, type]) -> bool:
+    return all(isinstance(content.get(key), kind) for key, kind in types.items())
+
+
+def _are_answers(settings: Any) -> bool:
+    return (
+        isinstance(settings, dict)
+        and set(settings) == set(_ANSWER_TYPES)
+        and _has(settings, _ANSWER_TYPES)
+        and min(settings["doc_stride"], settings["max_answer_length"]) > 0
+    )
+
+
+def _is_member(member: dict[str, Any], files: dict[str, Any]) -> bool:
+    """Whether a sub-network has a graph, and for each parameter the number of a weight and a shape."""
+    return (
+        _has(member, {"graph": str, "parameters": list})
+        and member["graph"] in files
+        and all(isinstance(parameter, list) and len(parameter) == 2 for parameter in member["parameters"])
+        and all(isinstance(index, int) and _is_shape(shape) for index, shape in member["parameters"])
+    )
+
+
+def _is_shape(shape: Any) -> bool:
+    sizes = isinstance(shape, list) and len(shape) <= _MOST_DIMENSIONS
+    return sizes and all(isinstance(size, int) and size >= 0 for size in shape)
 
 
 def digest(description: dict[str, Any]) -> str:

@@ -5,12 +5,14 @@ This file is a part of every bundle's `infer.py` and `infer_lite.py`; Python 3.7
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import tokenizers
@@ -21,6 +23,8 @@ _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _LETTERS = f"[^\\W{_HAN}]+"
 _WORDS = re.compile(f"[{_HAN}]|{_LETTERS}(?:(?:[.'\u2019&/@+-]|(?<=\\d)[,:](?=\\d)){_LETTERS})*|[^\\w\\s]")
 _JOINERS = "\u200c\u200d"
+_UNKNOWN = "\U00010600"  # a letter of Linear A: in no vocabulary, and no normalizer drops it
+_MOST_GROWTH = 2**10  # times a text's length: each replacement can multiply what the one before it made
 
 
 class Template(NamedTuple):
@@ -73,17 +77,76 @@ class Template(NamedTuple):
         return ids, type_ids
 
 
+@contextmanager
+def explained(explain: Callable[[BaseException], Exception]) -> Iterator[None]:
+    """Turn whatever a call of the tokenizers library raises into one error.
+
+    Args:
+        explain: makes the error.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        Exception: what `explain` has made.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # Rust's panics are no Exceptions, and their class can only be told by its name.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise explain(error) from None
+        raise
+
+
 def find_templates(backend: tokenizers.Tokenizer) -> tuple[Template, Template] | None:
-    """Find a tokenizer's templates by encoding something.
+    """Find a tokenizer's templates by encoding something, and see that it encodes what it does not know.
 
     Args:
         backend: a tokenizer without padding and truncation.
 
     Returns:
         The template for one text and the one for two; None where the tokenizer knows no character.
+
+    Raises:
+        ValueError: its normalizer makes texts far longer, or its template names a token that it does not define.
+        BaseException: the library fails, such as at an unknown character; see `explained`.
     """
+    growth = _growth(_described(backend.normalizer))
+    if growth > _MOST_GROWTH:
+        raise ValueError(f"its normalizer makes a text {growth:.3g} times as long")
+    _check_template(_described(backend.post_processor))
+    backend.encode(_UNKNOWN)
     probe = next((p for p in "a1.的" if backend.encode(p, add_special_tokens=False).ids), None)
     return probe and (Template.of(backend.encode(probe)), Template.of(backend.encode(probe, probe)))
+
+
+def _described(part: Any) -> dict[str, Any]:
+    """A tokenizer's normalizer or post-processor as tokenizer.json has it; without the vocabulary, unlike `to_str`."""
+    return {} if part is None else json.loads(part.__getstate__())
+
+
+def _growth(normalizer: dict[str, Any]) -> float:
+    """How many times as long a text can become."""
+    growth = 1.0
+    if normalizer.get("type") == "Replace":
+        pattern, content = normalizer["pattern"].get("String", ""), normalizer["content"]
+        # An expression, or an empty string, may match before every character.
+        return max(growth, len(content) / len(pattern) if pattern else len(content) + 1.0)
+    for part in normalizer.get("normalizers", ()):
+        growth *= _growth(part)
+    return growth
+
+
+def _check_template(processor: dict[str, Any]) -> None:
+    """The library would panic, and print where."""
+    for part in processor.get("processors", ()):
+        _check_template(part)
+    if processor.get("type") == "TemplateProcessing":
+        for piece in processor["single"] + processor["pair"]:
+            name = piece.get("SpecialToken", {}).get("id")
+            if name is not None and name not in processor["special_tokens"]:
+                raise ValueError(f"its template names {name}, which is not among its special_tokens")
 
 
 def truncate(texts: Sequence[list[int]], room: int) -> list[list[int]]:

@@ -6,9 +6,11 @@ This file is a part of every bundle's `infer.py`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,16 @@ from dynabert_paddle.deploy.bundle_files import BundleError
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 
 Engine = Callable[[dict[str, np.ndarray]], np.ndarray]
+
+# Operators that open files, sockets or compiled code, print, or call Python: those of Paddle 2.6, 3.1 and 3.3, by
+# `paddle.base.core.get_all_op_names()` and the dialects of PIR in its library. No graph of an export has one.
+_REACHING_OUT = re.compile(
+    r"(load|save)(_combine)?|read(_file)?|create_\w+_reader|print|check_numerics"
+    r"|py_?(func|layer)|run_program|\w+_engine|ap_\w+|jit_kernel"
+    r"|(c_)?comm_init\w*|(c_)?gen_\w+_id|(heter_)?listen_and_serv|(p_|partial_)?(send|recv)(_\w+)?"
+    r"|(distributed_)?(push|pull)_\w+|distributed_lookup_table"
+)
+_QUIET = threading.RLock()  # descriptors are the whole process's
 
 
 def collate(
@@ -57,10 +69,11 @@ def open_engine(
         num_threads: CPU threads; all cores that the process may use where not given.
 
     Returns:
-        A function from a batch, arrays by input name, to logits.
+        A function from a batch, arrays by input name, to logits, which raises a `BundleError` where it fails.
 
     Raises:
-        BundleError: the runtime is not installed, or cannot run this format, or there is no such device.
+        BundleError: the runtime is not installed, or cannot run this format, or there is no such device; or the graph
+            would reach outside of the bundle.
     """
     if not re.fullmatch(r"cpu|gpu(:\d+)?", device):
         raise BundleError(f"device '{device}' is not one of cpu, gpu, gpu:N")
@@ -94,6 +107,11 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
     if description["format"] == "pir" and paddle.__version__.startswith("2."):
         raise BundleError(f"{folder}: format pir needs Paddle 3, this is {paddle.__version__}: export with paddle")
     graph = "model.json" if description["format"] == "pir" else "model.pdmodel"
+    runtime = f"Paddle {paddle.__version__}"
+    with _in_one_line(f"{folder}: {runtime} cannot load it"):
+        reaching_out = sorted(filter(_REACHING_OUT.fullmatch, _find_operators(folder / graph)))
+    if reaching_out:
+        raise BundleError(f"{folder / graph}: '{reaching_out[0]}' in it reaches outside of the bundle: export it again")
     config = inference.Config(str(folder / graph), str(folder / "model.pdiparams"))
     config.disable_glog_info()
     if graph == "model.pdmodel":  # Paddle 3.1 cannot load a PIR graph with it
@@ -117,25 +135,36 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
                 config.enable_mkldnn_bfloat16()
         elif description["precision"] == "int8":
             config.enable_mkldnn_int8()
-    try:
-        with quiet():
-            predictor = inference.create_predictor(config)
-    except Exception as error:  # Paddle's errors are C++ traces of many lines
-        lines = [line for line in str(error).splitlines() if "Error" in line] or [type(error).__name__]
-        raise BundleError(f"{folder}: Paddle {paddle.__version__} cannot load it: {lines[-1].strip()[:200]}") from None
+    with _in_one_line(f"{folder}: {runtime} cannot load it"), quiet():
+        predictor = inference.create_predictor(config)
     names = predictor.get_input_names()
     output = predictor.get_output_names()[0]
     process_threads = int(os.environ["OMP_NUM_THREADS"].partition(",")[0])
 
     def run(batch: dict[str, np.ndarray]) -> np.ndarray:
-        for name in names:
-            predictor.get_input_handle(name).copy_from_cpu(batch[name])
-        predictor.run()
-        # A predictor sets it for the whole process, where a training would go on with other sums in another order.
-        paddle.base.core.set_num_threads(process_threads)
-        return predictor.get_output_handle(output).copy_to_cpu()
+        with _in_one_line(f"{runtime} cannot run it"):
+            for name in names:
+                predictor.get_input_handle(name).copy_from_cpu(batch[name])
+            try:
+                predictor.run()
+            finally:  # it sets them for the whole process, where a training would go on with sums in another order
+                paddle.base.core.set_num_threads(process_threads)
+            return predictor.get_output_handle(output).copy_to_cpu()
 
     return run
+
+
+def _find_operators(graph: Path) -> set[str]:
+    """The names of a graph's operators, without those of dialects."""
+    content = graph.read_bytes()
+    if graph.suffix == ".pdmodel":
+        from paddle.base.proto import framework_pb2
+
+        program = framework_pb2.ProgramDesc.FromString(content)
+        return {operator.type for block in program.blocks for operator in block.ops}
+    names: list[object] = []  # of types and attributes, too; all pairs are seen, those that others override, too
+    json.loads(content, object_pairs_hook=lambda pairs: names.extend(value for key, value in pairs if key == "#"))
+    return {str(name).rpartition(".")[2].rstrip("_") for name in names}
 
 
 def _open_onnx(folder: Path, description: dict[str, Any], device: str, num_threads: int) -> Engine:
@@ -151,28 +180,49 @@ def _open_onnx(folder: Path, description: dict[str, Any], device: str, num_threa
         providers = [("CUDAExecutionProvider", {"device_id": int(index or 0)})]
     else:  # it would take the CPU and say nothing
         raise BundleError(f"device '{device}': the installed ONNX Runtime is a CPU build: use cpu")
-    try:
-        session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=providers)
-    except Exception as error:  # whatever the runtime meets
-        reason = " ".join(str(error).split())[:200]
-        raise BundleError(f"{folder}: ONNX Runtime {onnxruntime.__version__} cannot load it: {reason}") from None
+    graph, runtime = folder / "model.onnx", f"ONNX Runtime {onnxruntime.__version__}"
+    with _in_one_line(f"{folder}: {runtime} cannot load it"):
+        reaching_out = b"location" in graph.read_bytes()  # the key of a tensor's file, which may be any
+    if reaching_out:
+        raise BundleError(f"{graph}: keeps weights outside of the bundle: export it again")
+    with _in_one_line(f"{folder}: {runtime} cannot load it"):
+        session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
     names = [graph_input.name for graph_input in session.get_inputs()]
-    return lambda batch: session.run(None, {name: batch[name] for name in names})[0]
+
+    def run(batch: dict[str, np.ndarray]) -> np.ndarray:
+        with _in_one_line(f"{runtime} cannot run it"):
+            return session.run(None, {name: batch[name] for name in names})[0]
+
+    return run
+
+
+@contextlib.contextmanager
+def _in_one_line(what: str) -> Iterator[None]:
+    """Turn whatever a runtime raises, which may be a C++ trace of many lines, into a `BundleError`."""
+    try:
+        yield
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if "Error" in line] or [f"{type(error).__name__}: {error}"]
+        raise BundleError(f"{what}: {' '.join(lines[-1].split())[:200]}") from None
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep what C++ code prints out of the results and off the terminal; Python cannot catch that by itself."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        yield
-    finally:
-        for descriptor, copy in zip((1, 2), kept, strict=True):
-            os.dup2(copy, descriptor)
-            os.close(copy)
-        os.close(null)
+    with _QUIET:
+        kept = {}
+        for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+            with contextlib.suppress(AttributeError, ValueError):  # None, as for a daemon, or closed
+                stream.flush()
+            with contextlib.suppress(OSError):  # closed
+                kept[descriptor] = os.dup(descriptor)
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            for descriptor in kept:
+                os.dup2(null, descriptor)
+            yield
+        finally:
+            for descriptor, copy in kept.items():
+                os.dup2(copy, descriptor)
+                os.close(copy)
+            os.close(null)

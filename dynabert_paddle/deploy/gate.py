@@ -9,6 +9,8 @@ import atexit
 import os
 import threading
 
+from dynabert_paddle.deploy.bundle_files import BundleError
+
 _PATIENCE = 5.0  # seconds that the end of Python waits
 
 
@@ -22,12 +24,15 @@ class Gate:
 
     def __init__(self) -> None:
         self._inside, self._closed, self._changed = 0, False, threading.Condition()
-        atexit.register(self._close, timeout=_PATIENCE)
+        self._for_good = False
+        atexit.register(self._end)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=self._close, after_in_parent=self._open, after_in_child=self._open)
 
     def __enter__(self) -> None:
         with self._changed:
+            if self._for_good and threading.current_thread() is threading.main_thread():  # Python would wait for itself
+                raise BundleError("Python is about to exit: predict before that, not in an atexit handler")
             self._changed.wait_for(lambda: not self._closed)
             self._inside += 1
 
@@ -40,6 +45,10 @@ class Gate:
         self._changed.acquire()  # until it is opened, so that a fork finds it in the hands of the thread that forks
         self._closed = True
         self._changed.wait_for(lambda: not self._inside, timeout=timeout)
+
+    def _end(self) -> None:
+        self._close(timeout=_PATIENCE)
+        self._for_good = True
 
     def _open(self) -> None:
         self._closed = False

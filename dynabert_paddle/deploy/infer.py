@@ -25,7 +25,7 @@ import tokenizers
 
 from dynabert_paddle.deploy.bundle_files import BundleError, read_bundle
 from dynabert_paddle.deploy.decode import AnyPrediction, cut_padding
-from dynabert_paddle.deploy.encode import find_templates
+from dynabert_paddle.deploy.encode import explained, find_templates
 from dynabert_paddle.deploy.engines import Engine, collate
 from dynabert_paddle.deploy.gate import Gate
 from dynabert_paddle.deploy.members import choose_subnet, open_subnet
@@ -63,16 +63,14 @@ class Bundle:
         self.labels: list[str] = self.description["labels"]
         self.takes_pairs: bool = self.description["pair"]
         self.max_seq_length: int = self.description["max_seq_length"]
-        try:
+        with explained(self._unusable):
             self._tokenizer = tokenizers.Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        except Exception as error:  # the library raises plain Exception
-            reason = " ".join(str(error).split())[:200]
-            raise BundleError(
-                f"{self.folder / 'tokenizer.json'}: tokenizers {tokenizers.__version__} cannot load it: {reason}"
-            ) from None
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self._rows = RowEncoder(self.description, find_templates(self._tokenizer)[self.takes_pairs])
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
+            templates = find_templates(self._tokenizer)
+        if templates is None:
+            raise self._unusable(ValueError("it knows no letter, digit or stop"))
+        self._rows = RowEncoder(self.description, templates[self.takes_pairs])
         self.kind = self._rows.kind
         self._settings = {"device": device, "num_threads": num_threads}
         self._engines: dict[str, Engine] = {}
@@ -176,10 +174,14 @@ class Bundle:
         """
         read = [self._rows.read(row, number) for number, row in enumerate(rows, start=first + 1)]
         texts = map(list, zip(*(row.texts for row in read), strict=True))
-        with self._gate:
+        with self._gate, explained(self._unusable):
             encodings = [self._tokenizer.encode_batch(column, add_special_tokens=False) for column in texts]
         columns = [[Tokens(encoding.ids, encoding.offsets) for encoding in column] for column in encodings]
         return [self._rows.encode(*row) for row in zip(read, zip(*columns, strict=True), strict=True)]
+
+    def _unusable(self, error: BaseException) -> BundleError:
+        path, reason = self.folder / "tokenizer.json", " ".join(str(error).split())[:200]
+        return BundleError(f"{path}: tokenizers {tokenizers.__version__} cannot use it: {reason}")
 
     def _logits(self, encoded: Sequence[tuple[list[int], list[int]]], batch_size: int) -> list[np.ndarray]:
         """Logits of each row, without those of its padding."""
@@ -230,10 +232,21 @@ class Bundle:
             Logits of each, without those of its padding.
 
         Raises:
-            BundleError: the model computes values that are not finite.
+            BundleError: the model cannot be run, or computes values that are not finite or not as many as it should.
         """
+        batch = collate(windows, seq_length, self.description)
         with self._gate, self._lock:
-            logits = self._engines[subnet or self.subnet](collate(windows, seq_length, self.description))
+            try:
+                logits = self._engines[subnet or self.subnet](batch)
+            except BundleError as error:
+                raise BundleError(f"{self.folder}: {error}") from None
+        rows, classes = len(windows), len(self.labels) or 1
+        shape = {
+            "token_classification": (rows, seq_length, classes),
+            "question_answering": (rows, 2, seq_length),
+        }.get(self.kind, (rows, classes))
+        if logits.shape != shape:
+            raise BundleError(f"{self.folder}: the model's logits are {logits.shape}, not {shape}: export it again")
         if not np.isfinite(logits).all():
             raise BundleError(f"{self.folder}: the model computes values that are not finite: export it again")
         return [

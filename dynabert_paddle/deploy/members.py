@@ -10,6 +10,7 @@ import difflib
 import shutil
 import struct
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +104,16 @@ def unpack(folder: Path, description: dict[str, Any], subnet: str, target: Path)
         target: an existing folder.
 
     Raises:
-        BundleError: they cannot be written.
+        BundleError: they cannot be written, or the weights are damaged.
     """
     member = members_of(description)[subnet]
+    source = folder / WEIGHTS_FILE
     try:
         shutil.copyfile(folder / member["graph"], target / f"model{Path(member['graph']).suffix}")
-        with np.load(folder / WEIGHTS_FILE) as weights, open(target / "model.pdiparams", "wb") as file:
+        with zipfile.ZipFile(source) as archive:  # as numpy.savez writes it; a compressed one can be of any size
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise zipfile.BadZipFile
+        with np.load(source) as weights, open(target / "model.pdiparams", "wb") as file:
             for index, shape in member["parameters"]:
                 block = weights[f"arr_{index}"][tuple(map(slice, shape))]
                 file.write(_head(block) + block.tobytes())
@@ -116,6 +121,8 @@ def unpack(folder: Path, description: dict[str, Any], subnet: str, target: Path)
         raise BundleError(
             f"{target}: '{subnet}' cannot be unpacked there: {error.strerror}: make room, or set TMPDIR"
         ) from None
+    except Exception:  # whatever numpy meets
+        raise BundleError(f"{source}: damaged: copy the bundle again, or export it again") from None
 
 
 def _head(array: np.ndarray) -> bytes:

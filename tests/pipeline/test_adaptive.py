@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, SNIPS
+from test_bundle_bad_input import seal
 from test_cli import run_command
 from test_predict import ALONE, SNIPS_LABELS, make_model
 
@@ -160,6 +161,45 @@ def test_a_damaged_file_of_weights_is_named(bundle, tmp_path):
         db.AdaptivePredictor(spoilt)
 
 
+def compress(path):
+    """Zeros without end fit into a small file so."""
+    with np.load(path) as weights:
+        np.savez_compressed(path, *weights.values())
+
+
+def lose_one(path):
+    with np.load(path) as weights:
+        np.savez(path, *list(weights.values())[:-1])
+
+
+def write_nonsense(path):
+    path.write_bytes(b"PK\x03\x04" * 20)
+
+
+@pytest.mark.parametrize("damage", [compress, lose_one, write_nonsense])
+def test_a_forged_file_of_weights_is_refused(bundle, tmp_path, damage):
+    spoilt = shutil.copytree(bundle, tmp_path / "bundle")
+    damage(spoilt / "model.npz")
+    seal(spoilt)
+    with pytest.raises(DynabertError) as caught:
+        db.Predictor(spoilt)
+    assert str(caught.value) == f"{spoilt / 'model.npz'}: damaged: copy the bundle again, or export it again"
+
+
+def test_a_weight_that_does_not_fit_is_told_in_one_line(bundle, tmp_path):
+    spoilt = shutil.copytree(bundle, tmp_path / "bundle")
+
+    def cut(content):
+        for member in content["members"]:
+            member["parameters"] = [[index, [1 for _ in shape]] for index, shape in member["parameters"]]
+        return content
+
+    seal(spoilt, cut)
+    with pytest.raises(DynabertError, match=r"bundle: Paddle .* cannot (run|load) it: ") as caught:
+        db.Predictor(spoilt)(TEXTS[:1])
+    assert "\n" not in str(caught.value)
+
+
 def test_calls_from_many_threads_are_answered_by_the_sub_network_that_they_name(adaptive, alone):
     """Some call for one text and some for many, half of them in no hurry."""
     rng = np.random.default_rng(0)
@@ -220,6 +260,22 @@ def test_a_failure_of_the_choice_reaches_the_caller_and_the_next_call_is_answere
             calls = [pool.submit(adaptive, TEXTS[0]) for _ in range(8)]
             assert {type(call.exception(timeout=60)) for call in calls} == {ZeroDivisionError}
     assert len(adaptive(TEXTS[:2])) == 2
+
+
+def test_a_call_that_is_interrupted_keeps_no_other_waiting(adaptive, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adaptive._bundle, "submit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            adaptive(TEXTS)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(adaptive, TEXTS[0])
+        try:
+            assert len(call.result(timeout=30)) == 1
+        finally:
+            adaptive._serve()  # whoever still waits would keep pytest from its end
 
 
 AFTER_MAIN = """

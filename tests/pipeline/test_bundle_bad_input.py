@@ -1,19 +1,24 @@
 """Damaged bundles and impossible exports: one line that names the file and the remedy, and nothing left behind."""
 
 import json
+import math
 import runpy
 import shutil
 import sys
 
+import onnx
+import paddle
 import pytest
 from conftest import make_bert
+from onnx.external_data_helper import set_external_data
+from paddle.base.proto import framework_pb2
 from test_cli import run_command
 from test_predict import make_bundle, make_model
 
 import dynabert_paddle as db
 from dynabert_paddle import paddle_versions
 from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.deploy import bundle_files
+from dynabert_paddle.deploy import bundle_files, engines
 from dynabert_paddle.errors import DynabertError
 
 FILES = {
@@ -226,6 +231,81 @@ def test_what_a_runtime_cannot_load_is_one_line(spoilt, format, name, seen, dama
     assert seen in message
     assert "\n" not in message
     assert str(folder) in message
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd"])
+def test_onnx_weights_outside_of_the_bundle_are_not_read(spoilt, path):
+    folder = spoilt("onnx")
+    (folder.parent / "secret").write_bytes(bytes(1 << 20))
+    graph = onnx.load(folder / "model.onnx")
+    weight = min(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data) or math.inf)
+    set_external_data(weight, path, length=len(weight.raw_data))
+    weight.ClearField("raw_data")
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    seal(folder)
+    with pytest.raises(DynabertError) as caught:
+        db.Predictor(folder)
+    said = "keeps weights outside of the bundle: export it again"
+    assert str(caught.value) == f"{folder / 'model.onnx'}: {said}"
+
+
+def add_to_program(folder, operator):
+    """In a block of its own, which another operator would name."""
+    program = framework_pb2.ProgramDesc.FromString((folder / "model.pdmodel").read_bytes())
+    program.blocks.add(idx=1, parent_idx=0).ops.add(type=operator)
+    (folder / "model.pdmodel").write_bytes(program.SerializeToString())
+
+
+def write_pir(folder, operator):
+    """What comes before the operators is as Paddle writes it."""
+    inner = {"regions": [{"#": "region_1", "blocks": [{"#": "block_0", "ops": [{"#": f"1.{operator}_", "A": []}]}]}]}
+    operators = [{"#": "p", "A": [0, 1, 1, "linear_19.b_0"]}, {"#": "1.while", **inner}]
+    program = {"regions": [{"#": "region_0", "blocks": [{"#": "block_0", "args": [], "ops": operators}]}]}
+    content = {"base_code": {"magic": "pir", "trainable": True, "version": 2}, "program": program}
+    (folder / "model.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("operator", ["save_combine", "load", "py_func", "run_program", "send_v2", "read_file"])
+@pytest.mark.parametrize(("format", "forge"), [("paddle", add_to_program), ("pir", write_pir)])
+def test_operators_that_reach_outside_of_a_bundle_are_not_loaded(spoilt, format, forge, operator):
+    folder = spoilt()
+    forge(folder, operator)
+    seal(folder, change(format=format))
+    with pytest.raises(DynabertError, match=f"'{operator}' in it reaches outside of the bundle: export it again"):
+        db.Predictor(folder)
+
+
+def test_all_such_operators_are_known():
+    """By the words in the names of those that this Paddle has; the others only look like them."""
+    words = {"save", "load", "read", "reader", "py", "pylayer", "program", "print", "engine", "ap", "init", "gen"}
+    words |= {"send", "recv", "push", "pull", "listen"}
+    names = {name for name in paddle.base.core.get_all_op_names() if words & set(name.split("_"))}
+    passed = {name for name in names if not engines._REACHING_OUT.fullmatch(name) and not name.endswith("_grad")}
+    assert passed <= {
+        "distributed_fused_lamb_init",
+        "graph_send_recv",
+        "graph_send_ue_recv",
+        "graph_send_uv",
+        "read_from_array",
+    }
+
+
+def test_labels_that_the_model_does_not_have(spoilt):
+    folder = spoilt()
+    seal(folder, change(labels=["a", "b"]))
+    with pytest.raises(DynabertError) as caught:
+        db.Predictor(folder)("play some jazz")
+    assert str(caught.value) == f"{folder}: the model's logits are (1, 7), not (1, 2): export it again"
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_what_a_runtime_cannot_run_is_one_line(spoilt, format):
+    """Padding that the tokenizer has, and the graph's table of words does not."""
+    folder = spoilt(format)
+    seal(folder, change(vocab_size=10**9, pad_token_id=10**8))
+    with pytest.raises(DynabertError, match=r"bundle: (Paddle|ONNX Runtime) \S+ cannot run it: ") as caught:
+        db.Predictor(folder)("play some jazz")
+    assert "\n" not in str(caught.value)
 
 
 # Exports that cannot be.

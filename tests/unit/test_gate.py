@@ -1,9 +1,27 @@
 """The gate that forks and the end of Python wait at."""
 
 import os
+import subprocess
+import sys
 import threading
 
 from dynabert_paddle.deploy.gate import Gate
+
+AT_EXIT = """
+import atexit
+from dynabert_paddle.deploy.gate import BundleError, Gate
+
+def enter():
+    try:
+        with gate:
+            print("entered")
+    except BundleError as error:
+        print(error)
+
+atexit.register(enter)
+gate = Gate()
+enter()
+"""
 
 
 def test_a_fork_waits_for_those_inside_and_keeps_others_out():
@@ -40,3 +58,11 @@ def test_a_fork_waits_for_those_inside_and_keeps_others_out():
     assert order[0] == "left"
     assert sorted(order[1:]) == ["entered", "forked"]
     assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
+
+
+def test_what_python_calls_at_its_end_does_not_wait_for_ever():
+    command = [sys.executable, "-c", AT_EXIT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    said = "Python is about to exit: predict before that, not in an atexit handler"
+    assert done.stdout.splitlines() == ["entered", said]

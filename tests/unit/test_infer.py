@@ -2,7 +2,11 @@
 
 import ast
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +75,16 @@ def test_a_tokenizer_that_knows_nothing_has_no_template():
     assert encode.find_templates(tokenizers.Tokenizer(tokenizers.models.BPE())) is None
 
 
+def test_a_panic_of_the_library_is_explained_and_a_signal_is_not(backend):
+    broken = json.loads(backend.to_str())
+    broken["post_processor"]["special_tokens"] = {}
+    broken = tokenizers.Tokenizer.from_str(json.dumps(broken))
+    with pytest.raises(ValueError, match="seen: no entry found"), encode.explained(lambda e: ValueError(f"seen: {e}")):
+        broken.encode("a")
+    with pytest.raises(KeyboardInterrupt), encode.explained(lambda e: ValueError(f"seen: {e}")):
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("text", "safe"),
     [
@@ -116,7 +130,7 @@ def bundle(tmp_path):
     (folder / "model.bin").write_bytes(b"weights")
     entry = {"bytes": 7, "sha256": bundle_files.file_digest(folder / "model.bin")}
     numbers = {"format_version": 1, "max_seq_length": 16, "vocab_size": 30522, "pad_token_id": 0}
-    words = {"format": "paddle", "precision": "fp32", "task": {}, "labels": [], "pair": False}
+    words = {"format": "paddle", "precision": "fp32", "task": {}, "labels": [], "pair": False, "subnet": "full"}
     write(folder, {**numbers, **words, "files": {"model.bin": entry}})
     return folder
 
@@ -133,6 +147,18 @@ def test_a_whole_bundle_is_read(bundle):
     description = bundle_files.read_bundle(bundle)
     assert description["format"] == "paddle"
     assert "checksum" not in description
+
+
+UNKNOWN = tokenizers.models.WordPiece({"a": 0}, unk_token="[UNK]")
+
+
+@pytest.mark.parametrize(
+    ("model", "seen"), [(tokenizers.models.BPE(), "knows no letter"), (UNKNOWN, r"Missing \[UNK\]")]
+)
+def test_a_tokenizer_that_cannot_encode_is_named(bundle, model, seen):
+    tokenizers.Tokenizer(model).save(str(bundle / "tokenizer.json"))
+    with pytest.raises(bundle_files.BundleError, match=rf"tokenizer\.json: tokenizers .* cannot use it: .*{seen}"):
+        infer.Bundle(bundle)
 
 
 def test_moving_a_bundle_or_adding_a_file_does_no_harm(bundle, tmp_path):
@@ -172,6 +198,52 @@ def test_odd_lists_of_files(bundle, files):
     refuses(bundle, str(bundle))
 
 
+def member(*, parameters):
+    return {"members": [{"subnet": "w1.00d1.00", "graph": "model.bin", "parameters": parameters}]}
+
+
+ANSWERS = {"doc_stride": 128, "max_answer_length": 30, "may_be_empty": False}
+UNSOUND = {
+    "no sub-network": {"members": []},
+    "no name": {"subnet": None},
+    "no parameters": member(parameters=None),
+    "parameters without shapes": member(parameters=[0, 1]),
+    "parameters of words": member(parameters=[["a", [1]]]),
+    "sizes of words": member(parameters=[[0, ["a"]]]),
+    "sizes below nothing": member(parameters=[[0, [-1]]]),
+    "more dimensions than there are": member(parameters=[[0, [1] * 9]]),
+    "padding below the vocabulary": {"pad_token_id": -1},
+    "padding beyond the vocabulary": {"pad_token_id": 30522},
+    "more words than ids": {"vocab_size": 10**30},
+    "questions without contexts": {"task": {"kind": "question_answering"}, "answers": ANSWERS},
+    "no settings of answers": {"task": {"kind": "question_answering"}, "pair": True},
+    "windows that stay": {
+        "task": {"kind": "question_answering"},
+        "pair": True,
+        "answers": {**ANSWERS, "doc_stride": 0},
+    },
+}
+
+
+@pytest.mark.parametrize("values", UNSOUND.values(), ids=UNSOUND)
+def test_what_no_export_writes(bundle, values):
+    """Even where somebody has computed the checksum anew."""
+    write(bundle, {**bundle_files.read_bundle(bundle), **values})
+    refuses(bundle, "bundle.json: damaged")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        member(parameters=[[0, [3, 4]], [1, []]]),
+        {"task": {"kind": "question_answering"}, "pair": True, "answers": ANSWERS},
+    ],
+)
+def test_what_an_export_writes(bundle, values):
+    write(bundle, {**bundle_files.read_bundle(bundle), **values})
+    assert bundle_files.read_bundle(bundle).items() >= values.items()
+
+
 def test_without_files(bundle):
     write(bundle, {"format_version": 1, "format": "paddle"})
     refuses(bundle, "bundle.json: damaged")
@@ -205,6 +277,36 @@ def test_a_folder_in_place_of_a_file(bundle):
 def test_devices_that_there_are_not(tmp_path, format, device):
     with pytest.raises(bundle_files.BundleError, match=f"device '{device}' is not one of cpu, gpu, gpu:N"):
         engines.open_engine(tmp_path, {"format": format, "precision": "fp32"}, device=device)
+
+
+def test_two_threads_that_keep_quiet_give_the_output_back():
+    before, (entered, both, left) = os.fstat(1), (threading.Event() for _ in range(3))
+
+    def come_first():
+        with engines.quiet():
+            entered.set()
+            both.wait(0.2)
+        left.set()
+
+    def come_later():
+        entered.wait(60)
+        with engines.quiet():
+            both.set()
+            left.wait(60)
+
+    threads = [threading.Thread(target=work) for work in (come_first, come_later)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert os.path.samestat(os.fstat(1), before)
+
+
+def test_a_process_without_an_output_keeps_quiet():
+    code = "import os, sys; from dynabert_paddle.deploy.engines import quiet; os.close(1); sys.stdout = None"
+    command = [sys.executable, "-c", f"{code}\nwith quiet(): os.write(2, b'hidden')\nos.write(2, b'shown')"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "shown")
 
 
 @pytest.mark.parametrize("num_threads", [0, -1])

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dynabert_paddle
+from dynabert_paddle import paddlenlp_tokenizer
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.paddlenlp_tokenizer import PaddleNlpTokenizer
 from dynabert_paddle.tokenizer import Tokenizer
@@ -353,6 +354,74 @@ def test_a_truncated_tokenizer_json_is_called_so(tmp_path, length):
     (tmp_path / "tokenizer.json").write_bytes((MODEL_DIR / "tokenizer.json").read_bytes()[:length])
     with pytest.raises(ModelError, match=r"tokenizer\.json is truncated or corrupt"):
         Tokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "vocab.txt"])
+@pytest.mark.parametrize("name", ["spiece.model", "special_tokens_map.json"])
+def test_a_link_out_of_the_folder_is_not_saved_with_the_model(tmp_path, file, name):
+    (tmp_path / "secret").write_text("{}")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shutil.copy(MODEL_DIR / file, folder)
+    (folder / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(ModelError, match=f"{name} is a link to {tmp_path}/secret, outside of its folder: copy"):
+        Tokenizer.from_pretrained(folder)
+
+
+def test_a_link_that_only_paddlenlp_reads_does_not_reach_it(paddlenlp, tmp_path):
+    (tmp_path / "secret").write_text(json.dumps({"secret": 10}))
+    folder = vocab_folder(tmp_path / "model", {"tokenizer_class": "ErnieTokenizer"})
+    (folder / "added_tokens_of_mine.json").symlink_to(tmp_path / "secret")
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    paddlenlp_tokenizer._copy_harmless(folder, copied)
+    assert sorted(path.name for path in copied.iterdir()) == ["tokenizer_config.json", "vocab.txt"]
+
+
+def test_hugging_faces_cache_of_links_is_read(minilm, tmp_path):
+    blobs, snapshot = tmp_path / "models--x" / "blobs", tmp_path / "models--x" / "snapshots" / "1a2b"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    shutil.copy(MODEL_DIR / "tokenizer.json", blobs / "0123")
+    (snapshot / "tokenizer.json").symlink_to("../../blobs/0123")
+    (tmp_path / "current").symlink_to(snapshot)
+    for folder in (snapshot, tmp_path / "current"):
+        assert Tokenizer.from_pretrained(folder).fingerprint == minilm.fingerprint
+
+
+def replacements(count, content):
+    parts = [{"type": "Replace", "pattern": {"String": "q"}, "content": content}] * count
+    return {"normalizer": {"type": "Sequence", "normalizers": parts}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({"post_processor": {"special_tokens": {}}}, r"its template names \[CLS\], which is not among"),
+        ({"model": {"unk_token": "[NONE]"}}, r"Missing \[UNK\] token"),
+        ({"model": {"vocab": {"[PAD]": 0, "[UNK]": 2**32 - 1}}}, "a token has the id 4,294,967,295"),
+        (replacements(16, "qq"), r"a text 6\.55e\+04 times as long"),
+        (replacements(1, "q" * 2000), r"a text 2e\+03 times as long"),
+    ],
+)
+def test_a_tokenizer_that_would_fail_later_is_refused(tmp_path, changes, seen):
+    content = json.loads((MODEL_DIR / "tokenizer.json").read_text())
+    for name, change in changes.items():
+        content[name] |= change
+    if "vocab" in changes.get("model", {}):
+        content["added_tokens"] = []
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=seen) as caught:
+        Tokenizer.from_pretrained(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_normalizer_may_make_a_text_somewhat_longer(minilm, tmp_path):
+    content = json.loads((MODEL_DIR / "tokenizer.json").read_text())
+    content["normalizer"] = replacements(2, "play")["normalizer"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    encode = Tokenizer.from_pretrained(tmp_path).encode
+    assert encode(["q it"], max_seq_length=8) == minilm.encode(["play it"], max_seq_length=8)
 
 
 def test_a_vocabulary_without_special_tokens_is_refused(tmp_path):

@@ -292,13 +292,13 @@ class OldTorchPickler(TorchPickler):
         return entry and (*entry, None)  # of which storage it is a view
 
 
-def write_old_torch(path, content, storages, *, little=True):
+def write_old_torch(path, content, storages, *, little=True, keys=None):
     """The format of `torch.save` before PyTorch 1.6, as its `_legacy_save` documents it."""
     with open(path, "wb") as file:
         for value in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": little}):
             pickle.dump(value, file, protocol=2)
         OldTorchPickler(file, protocol=2).dump(content)
-        pickle.dump(sorted(storage.key for storage in storages), file, protocol=2)
+        pickle.dump(sorted(storage.key for storage in storages) if keys is None else keys, file, protocol=2)
         for storage in sorted(storages, key=lambda storage: storage.key):
             file.write(storage.array.size.to_bytes(8, "little" if little else "big") + storage.array.tobytes())
 
@@ -311,6 +311,13 @@ def test_the_older_torch_format_gives_the_same_arrays(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert_same(read_weights(tmp_path), expected)
     assert_same(read_torch(tmp_path / "big.bin"), {"w": np.arange(3, dtype=np.float32)})
+
+
+def test_a_file_of_the_older_torch_format_that_lists_no_storages_is_not_all_zeros(tmp_path, monkeypatch):
+    fake_torch(monkeypatch)
+    write_sample_torch(tmp_path / "m.bin", write=write_old_torch, keys=[])
+    with pytest.raises(ModelError, match="truncated or corrupt"):
+        read_torch(tmp_path / "m.bin")
 
 
 @pytest.mark.parametrize("length", [0, 9, 40, 300, -1])
@@ -483,11 +490,36 @@ class Key:
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("content", [{"w": Key()}, {"w": np.dtype, "x": {1, 2}}, {"x": frozenset([1])}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"w": Key()},
+        {"w": np.dtype, "x": {1, 2}},
+        {"x": frozenset([1])},
+        {"w": np.ones(2), "UnpackBigParamInfor@@": {"w": {"OriginShape": (2,), "slices": [nested(60)]}}},
+    ],
+)
 def test_a_pickle_that_would_take_for_ever_is_refused(tmp_path, content):
     (tmp_path / "model_state.pdparams").write_bytes(pickle.dumps(content, protocol=4))
     with pytest.raises(ModelError):
         read_weights(tmp_path)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("size", "stride", "keys", "seen"),
+    [
+        ((nested(40), nested(40)), (1, 1), None, "a longer one than there are"),
+        ((2,), (nested(40),), None, "a longer one than there are"),
+        ((2,), (1,), [nested(40)], "a tuple where a name or a number is expected"),
+    ],
+)
+def test_a_torch_file_that_would_take_for_ever_is_refused(tmp_path, monkeypatch, size, stride, keys, seen):
+    fake_torch(monkeypatch)
+    storage = Storage("FloatStorage", "0", np.zeros(2, np.float32))
+    write_old_torch(tmp_path / "m.bin", {"w": View(storage, 0, size, stride)}, [storage], keys=keys)
+    with pytest.raises(ModelError, match=seen):
+        read_torch(tmp_path / "m.bin")
 
 
 def test_many_arrays_of_the_same_bytes_do_not_fill_the_memory(tmp_path):

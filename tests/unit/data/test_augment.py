@@ -115,6 +115,7 @@ def test_json_keeps_letters_readable():
     [
         ("text\nred\n", "no column 'source_row'"),
         ("text\tsource_row\nred\t2\n", ":2: source_row '2' is not this row"),
+        pytest.param(f"text\tsource_row\nred\t{'1' * 5000}\n", "is not this row", id="5,000 digits"),
         ("text\tsource_row\nred\t-1\n", ":2: source_row '-1' is not this row"),
         ("text\tsource_row\nred\t0\nrod\t0\nred\t1\n", ":4: source_row '1' is not this row"),
     ],

@@ -136,3 +136,18 @@ def test_a_word_list_of_a_billion_rows_in_a_few_bytes_is_not_read(tmp_path):
     assert (tmp_path / "index.parquet").stat().st_size < 10_000
     with pytest.raises(DataError, match="more words than vectors"):
         WordVectors.read(tmp_path)
+
+
+@pytest.mark.parametrize("store_schema", [True, False])
+def test_a_word_list_of_one_long_text_in_a_few_bytes_is_not_read(tmp_path, store_schema):
+    """Parquet stores what a dictionary has once."""
+    import pyarrow
+    from pyarrow import parquet
+
+    np.save(tmp_path / "vectors.npy", np.zeros((4000, 1), np.float32))
+    text = pyarrow.DictionaryArray.from_arrays(pyarrow.array(np.zeros(4000, np.int32)), pyarrow.array(["x" * 100_000]))
+    table = pyarrow.table({"word": text})
+    parquet.write_table(table, tmp_path / "index.parquet", compression="zstd", store_schema=store_schema)
+    assert (tmp_path / "index.parquet").stat().st_size < 1_000
+    with pytest.raises(DataError, match="words of more than 1,000 characters"):
+        WordVectors.read(tmp_path)
