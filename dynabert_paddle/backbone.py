@@ -131,14 +131,15 @@ def load_weights(model: nn.Layer, folder: Path) -> list[str]:
     if trained and not type(model).__name__.endswith(trained):
         # A head of another kind, which may have the same shape.
         weights = {name: value for name, value in weights.items() if name.startswith(f"{model.base_model_prefix}.")}
+    fits = {name for name, p in state.items() if name in weights and list(weights[name].shape) == list(p.shape)}
     fresh = []
     for name, parameter in state.items():
         value = weights.get(name)
-        if value is not None and list(value.shape) == parameter.shape:
+        if name in fits:
             if not np.isfinite(value).all():
                 raise ModelError(f"{folder}: '{name}' has values that are not finite: train or copy the model again")
             parameter.set_value(value.astype(np.float32) if value.dtype == np.float16 else value)
-        elif _is_head(name, model):
+        elif _is_head(name, model) and _partner(name) not in fits:
             fresh.append(name)
         elif value is None:
             raise ModelError(
@@ -254,6 +255,12 @@ def _check_head(head: str | None) -> None:
 def _is_head(name: str, model: nn.Layer) -> bool:
     """Whether a parameter belongs to what is trained anew for a task: the classifier, and the pooler under it."""
     return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
+
+
+def _partner(name: str) -> str:
+    """The bias that a layer has beside its weight, or the reverse: a folder has both or none."""
+    layer, _, kind = name.rpartition(".")
+    return f"{layer}.{'bias' if kind == 'weight' else 'weight'}"
 
 
 def to_arrays(model: nn.Layer) -> dict[str, np.ndarray]:
