@@ -44,7 +44,7 @@ def baseline(
     runtime.set_device(settings.device)
     from dynabert_paddle.files import read_json
     from dynabert_paddle.training.baseline import BASELINE_FILE, baseline
-    from dynabert_paddle.training.run import load_task_config
+    from dynabert_paddle.training.start import load_task_config
 
     baseline(
         model_dir,

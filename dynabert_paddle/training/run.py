@@ -34,10 +34,10 @@ from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes, stages
-from dynabert_paddle.training.checkpoint import prepare_output, remove_checkpoints
+from dynabert_paddle.training.checkpoint import remove_checkpoints
 from dynabert_paddle.training.evaluate import evaluate_grid
 from dynabert_paddle.training.logging import logger
-from dynabert_paddle.training.stage import describe_task
+from dynabert_paddle.training.stage import claim_output, describe_task
 from dynabert_paddle.training.start import check_apart, check_trained, load_task_config
 
 # Settings that name a file or a folder; a model's can also be a name.
@@ -139,8 +139,7 @@ def run_stage(
 
 
 def _rewire(supernet: Supernet, task: Task, config: RewireConfig, output_dir: Path, *, overwrite: bool) -> Supernet:
-    processes.lead(partial(prepare_output, output_dir, overwrite=overwrite))
-    with claim(output_dir):
+    with claim_output(output_dir, overwrite=overwrite):
         try:
             stages.rewire(supernet, task, config=config)
             processes.lead(partial(supernet.save_pretrained, output_dir))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -84,10 +85,7 @@ def train_stage(
         "model": digest(start.values()),
         "teacher": digest(to_arrays(teacher.model).values()) if teacher else "none",
     }
-    processes.lead(partial(prepare_output, output_dir, overwrite=overwrite))
-    with claim(output_dir):
-        # Another run may have finished it before this one claimed it.
-        processes.lead(partial(prepare_output, output_dir, overwrite=False))
+    with claim_output(output_dir, overwrite=overwrite):
         logger.info("%s: %d training examples, %d to select on", name, len(split.train), len(split.select))
         try:
             state = train(supernet, split.train, stage, config=config, output_dir=output_dir, settings=settings)
@@ -111,6 +109,27 @@ def train_stage(
         processes.lead(partial(supernet.save_pretrained, output_dir))
         processes.lead(partial(remove_checkpoints, output_dir))
     return supernet
+
+
+@contextmanager
+def claim_output(output_dir: Path, *, overwrite: bool) -> Iterator[None]:
+    """Prepare a stage's output folder, and keep other runs from it meanwhile.
+
+    Args:
+        output_dir: the folder.
+        overwrite: remove what is there.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UsageError: it is finished, holds something else, or another run writes to it.
+    """
+    processes.lead(partial(prepare_output, output_dir, overwrite=overwrite))
+    with claim(output_dir):
+        # Another run may have finished it before this one claimed it.
+        processes.lead(partial(prepare_output, output_dir, overwrite=False))
+        yield
 
 
 def describe_task(task: Task, max_seq_length: int) -> dict[str, Any]:
