@@ -100,16 +100,17 @@ def cosine_loss(student: Tensor, teacher: Tensor, *, rows: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(pick_rows(student, rows), pick_rows(teacher, rows), axis=-1)).mean()
 
 
-def token_rows(attention_mask: Tensor) -> Tensor:
+def token_rows(attention_mask: Tensor) -> Tensor | None:
     """Find the tokens of a batch that are not padding.
 
     Args:
         attention_mask: `[b, s]`, 1 for a token and 0 for padding.
 
     Returns:
-        `[n]` indices into the `[b*s]` tokens of the batch.
+        `[n]` indices into the `[b*s]` tokens of the batch; None where all of them count.
     """
-    return paddle.nonzero(attention_mask.reshape([-1])).reshape([-1])
+    rows = paddle.nonzero(attention_mask.reshape([-1])).reshape([-1])
+    return None if rows.shape[0] == attention_mask.size else rows
 
 
 def pick_rows(hidden: Tensor, rows: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 from paddle.static import InputSpec
 
 from dynabert_paddle.deploy.engines import INPUTS
-from dynabert_paddle.exporting.program import rewrite, strip_call_stacks
+from dynabert_paddle.exporting.program import name_transposed_shapes, rewrite, strip_call_stacks
 from dynabert_paddle.structure import join_logits
 from dynabert_paddle.supernet.supernet import Supernet
 
@@ -55,3 +55,4 @@ def save_graph(supernet: Supernet, folder: Path) -> None:
     legacy = folder / "model.pdmodel"
     if legacy.exists():
         rewrite(legacy, strip_call_stacks)
+        rewrite(legacy, name_transposed_shapes)

@@ -87,6 +87,24 @@ def matmul_to_mul(program) -> None:
             attribute.name, attribute.type, attribute.i = name, protocol.INT, value
 
 
+def name_transposed_shapes(program) -> None:
+    """Give every `transpose2` its second output, `XShape`, as Paddle 2 does.
+
+    Paddle 3 leaves it out, and then Paddle Inference's pass that puts a transposition and a reshape into the product
+    before them, as at the end of attention, finds nothing: both copy in every layer.
+
+    Args:
+        program: changed in place.
+    """
+    block = program.blocks[0]
+    for op in block.ops:
+        if op.type == "transpose2" and not any(slot.parameter == "XShape" for slot in op.outputs):
+            x = argument(op.inputs, "X")
+            shape = declare_copy(block, argument(op.outputs, "Out"), ".xshape")
+            set_dims(block, shape, [0, *dims_of(find_variable(block, x))])
+            op.outputs.add(parameter="XShape", arguments=[shape])
+
+
 def argument(slots, name: str) -> str:
     """The variable in one of an operator's slots.
 

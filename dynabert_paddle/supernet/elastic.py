@@ -11,11 +11,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.subnet import Subnet
+from dynabert_paddle.supernet import cpu_operations, operations
 
 # Parameter -> (what its elastic axis counts, that axis). Paddle keeps a Linear's weight as [inputs, outputs].
 # Parameters that are not named here belong to the hidden states, whose size is not elastic.
@@ -145,6 +145,30 @@ class ElasticEncoder(nn.Layer):
         return hidden
 
 
+class Dropout(nn.Dropout):
+    """Stands in for a model's dropout layer outside of its encoder.
+
+    Args:
+        layer: the layer to replace.
+    """
+
+    def __init__(self, layer: nn.Dropout) -> None:
+        super().__init__(layer.p)
+        self.training = layer.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop elements in training.
+
+        Args:
+            x: any shape.
+
+        Returns:
+            The same shape.
+        """
+        ops = cpu_operations if cpu_operations.suit(x) else operations
+        return ops.dropout(x, self.p if self.training else 0.0)
+
+
 def count_elastic(layer: nn.TransformerEncoderLayer, head_dim: int) -> tuple[int, int]:
     """Count what a layer has of its elastic parts.
 
@@ -205,49 +229,40 @@ def run_layer(
     Returns:
         `[b, s, d]`. All heads and neurons give bit for bit what the stock layer gives.
     """
-    head_dim = layer.self_attn.head_dim
+    ops = cpu_operations if cpu_operations.suit(hidden) else operations
+    attention = layer.self_attn
+    cut = {"heads": heads, "neurons": neurons, "head_dim": attention.head_dim}
 
-    def linear(x: Tensor, name: str) -> Tensor:
-        owner = layer
-        for part in name.split("."):
-            owner = getattr(owner, part)
-        cut = {"heads": heads, "neurons": neurons, "head_dim": head_dim}
+    def linear(x: Tensor, owner: nn.Linear, name: str) -> Tensor:
         bias = None if owner.bias is None else slice_parameter(owner.bias, f"{name}.bias", **cut)
-        return F.linear(x, slice_parameter(owner.weight, f"{name}.weight", **cut), bias)
+        return ops.linear(x, slice_parameter(owner.weight, f"{name}.weight", **cut), bias)
+
+    def add(x: Tensor, dropout: nn.Dropout, norm: nn.LayerNorm) -> Tensor:
+        """The block's input and output, summed and, in a post-norm layer, normalized."""
+        probability = dropout.p if dropout.training else 0.0
+        if layer.normalize_before:
+            return residual + ops.dropout(x, probability)
+        return ops.add_norm(residual, x, norm, dropout_prob=probability)
 
     residual = hidden
     if layer.normalize_before:
         hidden = layer.norm1(hidden)
-    hidden = residual + layer.dropout1(_attend(layer.self_attn, hidden, mask, heads, head_gate, linear))
-    if not layer.normalize_before:
-        hidden = layer.norm1(hidden)
+    context = ops.attend(
+        linear(hidden, attention.q_proj, "self_attn.q_proj"),
+        linear(hidden, attention.k_proj, "self_attn.k_proj"),
+        linear(hidden, attention.v_proj, "self_attn.v_proj"),
+        mask,
+        heads=heads,
+        dropout_prob=attention.dropout if attention.training else 0.0,
+        gate=head_gate,
+    )  # [b, s, h*e]
+    residual = hidden = add(linear(context, attention.out_proj, "self_attn.out_proj"), layer.dropout1, layer.norm1)
 
-    residual = hidden
     if layer.normalize_before:
         hidden = layer.norm2(hidden)
-    hidden = layer.dropout(layer.activation(linear(hidden, "linear1")))  # [b, s, f]
-    hidden = residual + layer.dropout2(linear(hidden, "linear2"))
-    return hidden if layer.normalize_before else layer.norm2(hidden)
-
-
-def _attend(attention, hidden, mask, heads, head_gate, linear) -> Tensor:
-    def split(x: Tensor) -> Tensor:
-        return x.reshape([0, 0, heads, attention.head_dim]).transpose([0, 2, 1, 3])  # [b, h, s, e]
-
-    q = split(linear(hidden, "self_attn.q_proj"))
-    k = split(linear(hidden, "self_attn.k_proj"))
-    v = split(linear(hidden, "self_attn.v_proj"))
-    scores = paddle.matmul(q * attention.head_dim**-0.5, k, transpose_y=True)  # [b, h, s, s]
-    if mask is not None:
-        scores = scores + mask
-    weights = F.softmax(scores)
-    if attention.dropout:
-        weights = F.dropout(weights, attention.dropout, training=attention.training, mode="upscale_in_train")
-    context = paddle.matmul(weights, v)  # [b, h, s, e]
-    if head_gate is not None:
-        context = context * head_gate.reshape([1, heads, 1, 1])
-    context = context.transpose([0, 2, 1, 3]).reshape([0, 0, heads * attention.head_dim])  # [b, s, h*e]
-    return linear(context, "self_attn.out_proj")
+    hidden = ops.activate(linear(hidden, layer.linear1, "linear1"), layer.activation)  # [b, s, f]
+    hidden = ops.dropout(hidden, layer.dropout.p if layer.training else 0.0)
+    return add(linear(hidden, layer.linear2, "linear2"), layer.dropout2, layer.norm2)
 
 
 def additive_mask(mask: Tensor | None, dtype) -> Tensor | None:

@@ -23,8 +23,9 @@ from dynabert_paddle.config import TrainConfig
 from dynabert_paddle.data.features import Features, length_bucketed_batches
 from dynabert_paddle.errors import DynabertError, Interrupted
 from dynabert_paddle.files import writing
-from dynabert_paddle.runtime import num_processes, rank, step_seed
+from dynabert_paddle.runtime import keep_freed_memory, num_processes, rank, step_seed
 from dynabert_paddle.subnet import Subnet
+from dynabert_paddle.supernet.cpu_operations import fast_gradients
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training import processes
 from dynabert_paddle.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
@@ -90,13 +91,14 @@ def train(
         DynabertError: the loss or a gradient is not finite, something cannot be written, or another process has ended;
             earlier checkpoints stay.
     """
+    keep_freed_memory()
     total_steps = count_steps(len(features), config)
     eval_steps = config.eval_steps or steps_per_epoch(len(features), config)
 
     if config.amp != "off" and paddle.get_device() == "cpu":
         logger.warning("amp %s: Paddle has no mixed precision on a CPU; training in float32", config.amp)
         config = replace(config, amp="off")
-    optimizer = _make_optimizer(supernet, config)
+    optimizer = make_optimizer(supernet, config)
     scaler = paddle.amp.GradScaler(enable=config.amp == "fp16")
     state = load_checkpoint(output_dir, supernet.model, optimizer, scaler, settings=settings)
     if state.step:
@@ -220,7 +222,7 @@ def _optimizer_step(
         def backward(loss: Tensor) -> None:
             scaler.scale(loss / len(batches)).backward()
 
-        with _autocast(config.amp):
+        with _autocast(config.amp), fast_gradients():
             parts = stage.step(step, batch, backward, share)
         for name, value in parts.items():
             totals[name] = totals.get(name, 0.0) + float(value) / len(batches)
@@ -263,7 +265,16 @@ def _keep_best(supernet: Supernet, stage: Stage, state: TrainState, log: RunLog)
         state.best_arrays = to_arrays(supernet.model)
 
 
-def _make_optimizer(supernet: Supernet, config: TrainConfig) -> paddle.optimizer.Optimizer:
+def make_optimizer(supernet: Supernet, config: TrainConfig) -> paddle.optimizer.Optimizer:
+    """Make AdamW, which decays what is neither a bias nor of a norm.
+
+    Args:
+        supernet: has the parameters.
+        config: how to train.
+
+    Returns:
+        The optimizer; the learning rate is set before each step.
+    """
     decayed = {
         parameter.name
         for name, parameter in supernet.model.named_parameters()

@@ -1,0 +1,167 @@
+#!/usr/bin/env python
+"""Fewer steps for the same supernet: the sandwich schedule against the one that trains every sub-network in each step.
+
+For every task and seed the backbone is fine-tuned and rewired once. From there the stages width and depth run twice:
+with all sub-networks in each step, and with a sandwich of the largest, the smallest and random others (Yu and Huang,
+2019), which may run fewer epochs. The seconds are those of both stages, without the evaluation at the end of each; the
+metric is the mean over the grid on the dev set. Finished parts are skipped, an interrupted one is resumed.
+
+    python scripts/bench_schedule.py glue_data
+    python scripts/bench_schedule.py glue_data --task mrpc --seed 1 --num_examples 500
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from statistics import mean, median
+from typing import Annotated, Any
+
+import typer
+
+from dynabert_paddle import runtime
+from dynabert_paddle.cli.output import show_table
+from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.files import read_json, write_json, write_text
+from dynabert_paddle.folder import GRID_FILE
+from dynabert_paddle.metadata import read_metadata
+
+STAGES = ("width", "depth")
+
+
+def main(
+    data_dir: Annotated[str, typer.Argument(help="The folder that has the tasks' folders.")],
+    task: Annotated[list[str], typer.Option("--task")] = ["sst-2", "mrpc"],  # noqa: B006 - typer copies it
+    seed: Annotated[list[int], typer.Option("--seed")] = [1, 2, 3],  # noqa: B006
+    num_examples: Annotated[int, typer.Option("--num_examples", help="First rows of the training file.")] = 10_000,
+    epochs: Annotated[tuple[float, float], typer.Option("--epochs", help="Of the stages width and depth.")] = (3, 3),
+    sandwich_epochs: Annotated[
+        tuple[float, float], typer.Option("--sandwich_epochs", help="Likewise; 0 leaves a stage out.")
+    ] = (1, 3),
+    num_random_subnets: Annotated[int, typer.Option("--num_random_subnets", min=0)] = 1,
+    learning_rate: Annotated[float, typer.Option("--learning_rate", help="Of every stage.")] = 1e-4,
+    max_seq_length: Annotated[int, typer.Option("--max_seq_length")] = 128,
+    model: Annotated[str, typer.Option("--model")] = "minilm-l6",
+    output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("out/schedule"),
+) -> None:
+    """Train; print a row for every task and seed, and the medians over seeds; write schedule.json."""
+    runtime.import_paddle()
+    import dynabert_paddle as db
+
+    sandwich = {"subnets_per_step": "sandwich", "num_random_subnets": num_random_subnets}
+    schedules = {"all": schedule_flags(epochs), "sandwich": schedule_flags(sandwich_epochs, **sandwich)}
+    shared = {
+        "task.max_seq_length": max_seq_length,
+        "train.learning_rate": learning_rate,
+        "train.eval_steps": 10**9,  # at the end alone
+    }
+
+    def train(folder: Path, source: str | Path, **flags: Any) -> Path:
+        where = {"model_name_or_path": str(source), "output_dir": str(folder)}
+        db.run(db.load_config(flags={**shared, **where, **flags}))
+        return folder
+
+    rows = []
+    for name in task:
+        files = shorten(name, data_dir, num_examples, output_dir / name)
+        for number in seed:
+            folder, own = output_dir / name / f"seed-{number}", {**files, "train.seed": number}
+            start = train(folder / "start", model, stages=("finetune", "rewire"), **own) / "rewire"
+            runs = {part: train(folder / part, start, **flags, **own) for part, flags in schedules.items()}
+            rows.append(compare(name, number, {part: measure(run) for part, run in runs.items()}))
+    show(rows)
+    settings = {"epochs": epochs, "sandwich_epochs": sandwich_epochs, **sandwich, **shared, "model": model}
+    write_json(output_dir / "schedule.json", {"versions": runtime.versions(), "settings": settings, "rows": rows})
+    print(f"wrote {output_dir / 'schedule.json'}")
+
+
+def schedule_flags(epochs: tuple[float, float], **settings: Any) -> dict[str, Any]:
+    """The flags that say which of the stages run, for how long, and with which sub-networks in a step."""
+    lengths = {stage: count for stage, count in zip(STAGES, epochs, strict=True) if count}
+    flags = {f"{stage}.num_train_epochs": count for stage, count in lengths.items()}
+    flags |= {f"{stage}.{key}": value for stage in lengths for key, value in settings.items()}
+    return {"stages": tuple(lengths), **flags}
+
+
+def shorten(task: str, data_dir: str, num_examples: int, folder: Path) -> dict[str, str]:
+    """Write the first rows of a task's training file; returns the flags that name its files."""
+    import dynabert_paddle as db
+
+    files = db.load_task(task, data_dir=data_dir).files
+    source = Path(files["train_file"])
+    lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
+    short = folder / f"train-{num_examples}{source.suffix}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(short, "".join(lines[: num_examples + 1]))  # the heading, then one line a row
+    return {"task.name": task, "task.train_file": str(short), "task.dev_file": files["dev_file"]}
+
+
+def measure(run: Path) -> dict[str, Any]:
+    """What one schedule took and reached."""
+    stages = [run / stage for stage in STAGES if (run / stage).exists()]
+    rows = read_json(run / GRID_FILE)["rows"]
+    metric = next(key for key in rows[0] if key != "subnet")
+    return {
+        "steps": sum(read_metadata(stage).metrics["steps"] for stage in stages),
+        "seconds": sum(map(training_seconds, stages)),
+        "metric": metric,
+        "mean": mean(row[metric] for row in rows),
+        "grid": {row["subnet"]: row[metric] for row in rows},
+    }
+
+
+def training_seconds(stage: Path) -> float:
+    """A stage's seconds, without those of the evaluation after its last step."""
+    from visualdl import LogReader
+
+    ends = {}  # of the training and of the evaluation, in ms
+    for path in sorted((stage / "vdl").iterdir()):
+        log = LogReader(file_path=str(path))
+        for tag in log.get_tags().get("scalar", ()):
+            ends[tag.partition("/")[0]] = log.get_data("scalar", tag)[-1].timestamp
+    return read_metadata(stage).provenance["spent"]["seconds"] - (ends["eval"] - ends["train"]) / 1000
+
+
+def compare(task: str, seed: int, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """One row of the result: both schedules, and what the sandwich takes and loses beside the other."""
+    every, sandwich = found["all"], found["sandwich"]
+    return {
+        "task": task,
+        "seed": seed,
+        **found,
+        "time_ratio": sandwich["seconds"] / every["seconds"],
+        "points": 100 * (sandwich["mean"] - every["mean"]),
+    }
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the rows, and below them each task's medians."""
+    lines = [
+        [
+            f"{row['task']}, seed {row['seed']}",
+            row["all"]["metric"],
+            *(f"{row[part]['steps']}" for part in ("all", "sandwich")),
+            *(f"{row[part]['seconds']:.0f}" for part in ("all", "sandwich")),
+            *(f"{row[part]['mean']:.4f}" for part in ("all", "sandwich")),
+            f"{row['time_ratio']:.3f}",
+            f"{row['points']:+.2f}",
+        ]
+        for row in rows
+    ]
+    pairs = [f"{what} {part}" for what in ("steps", "s", "mean") for part in ("all", "sandwich")]
+    versions, threads = runtime.versions(), os.environ["OMP_NUM_THREADS"]
+    machine = f"{runtime.describe()['processor']}, {threads} threads, paddle {versions.get('paddlepaddle')}"
+    show_table(["", "metric", *pairs, "time ratio", "points"], lines, title=machine)
+    for task in dict.fromkeys(row["task"] for row in rows):
+        own = [row for row in rows if row["task"] == task]
+        ratio, points = (median(row[key] for row in own) for key in ("time_ratio", "points"))
+        print(f"{task}: median time ratio {ratio:.3f}, median difference {points:+.2f} points, {len(own)} seeds")
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except DynabertError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,56 @@
+#!/usr/bin/env python
+"""A training step of the width stage against the same step in PyTorch.
+
+A step is the teacher's forward pass, a forward and a backward pass of four widths with dropout 0.1, and AdamW with the
+gradient's norm clipped. Each side, scripts/paddle_width_step.py and scripts/torch_width_step.py, runs in a process of
+its own; they take turns, so that a machine whose speed drifts does not favour either. The weights are random, which
+does not matter to the time.
+
+    pip install -e '.[bench]'
+    python scripts/bench_width_step.py
+    python scripts/bench_width_step.py --shape 12x384 --seq_length 128 --repeats 9
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from turns import start, turn
+
+from dynabert_paddle import runtime
+
+
+def main(
+    shape: Annotated[list[str], typer.Option("--shape", help="Layers x hidden size; heads are 32 wide.")] = [  # noqa: B006 - typer copies it
+        "6x384",
+        "12x384",
+    ],
+    batch_size: Annotated[int, typer.Option("--batch_size")] = 32,
+    seq_length: Annotated[list[int], typer.Option("--seq_length")] = [24, 64, 128],  # noqa: B006
+    repeats: Annotated[int, typer.Option("--repeats", min=1)] = 5,
+) -> None:
+    """Print the time of a step on either side in ms, and the median of their ratios."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("paddlepaddle", "torch"))
+    print(f"{runtime.describe()['processor']}, {runtime.num_cores()} threads, {versions}, median of {repeats}")
+    scripts = [Path(__file__).with_name(name) for name in ("paddle_width_step.py", "torch_width_step.py")]
+    for layers_by_hidden in shape:
+        for length in seq_length:
+            sides = [start(path, layers_by_hidden, "1.0 0.75 0.5 0.25", batch_size, length) for path in scripts]
+            times = np.array([[turn(side) for side in sides] for _ in range(repeats + 1)])[1:]
+            for side in sides:
+                side.communicate()
+            paddle, pytorch = 1000 * np.median(times, axis=0)
+            ratio = np.median(times[:, 0] / times[:, 1])
+            print(
+                f"{layers_by_hidden} batch {batch_size} length {length:>3}: "
+                f"paddle {paddle:7.0f} ms, pytorch {pytorch:7.0f} ms, ratio {ratio:.3f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,69 @@
+"""The scripts that measure training: what they count and compare, on models so small that the times mean nothing."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from dynabert_paddle.files import read_json
+from dynabert_paddle.metadata import read_metadata
+
+
+def script(name, *words):
+    command = [sys.executable, ROOT / "scripts" / name, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_schedules_are_compared_from_one_rewired_model_and_finished_parts_are_skipped(tmp_path, tiny_folder):
+    out = tmp_path / "out"
+    words = ["bench_schedule.py", ROOT / "tests/samples/glue", "--task", "mrpc", "--seed", "1", "--num_examples", "20"]
+    words += ["--model", tiny_folder, "--max_seq_length", "32", "--sandwich_epochs", "0", "2", "--output_dir", out]
+    text = script(*words)
+    (row,) = read_json(out / "schedule.json")["rows"]
+    # 18 of the 20 rows are trained on, in one batch: three epochs of two stages, and two of the stage depth alone.
+    assert (row["all"]["steps"], row["sandwich"]["steps"]) == (6, 2)
+    assert not (out / "mrpc/seed-1/sandwich/width").exists()
+    for part in ("all", "sandwich"):
+        run = out / "mrpc/seed-1" / part
+        grid = json.loads((run / "grid.json").read_text())["rows"]
+        assert row[part]["mean"] == pytest.approx(np.mean([cell["accuracy"] for cell in grid]))
+        spent = [read_metadata(path.parent).provenance for path in run.glob("*/dynabert.json")]
+        assert 0 < row[part]["seconds"] < sum(provenance["spent"]["seconds"] for provenance in spent)
+        start = next(p["parent"] for p in spent if p["parent"]["settings"].get("accumulation"))
+        assert start == read_metadata(out / "mrpc/seed-1/start/rewire").provenance
+    assert row["time_ratio"] == pytest.approx(row["sandwich"]["seconds"] / row["all"]["seconds"])
+    assert row["points"] == pytest.approx(100 * (row["sandwich"]["mean"] - row["all"]["mean"]))
+    assert f"mrpc: median time ratio {row['time_ratio']:.3f}" in text
+    before = (out / "schedule.json").read_bytes()
+    script(*words)
+    assert (out / "schedule.json").read_bytes() == before, "times of a second training would differ"
+
+
+def test_growth_is_measured_fitted_and_drawn(tmp_path):
+    words = ("--shape", "2x128", "--seq_length", "8", "--batch_size", "2", "--rounds", "1", "--output_dir", tmp_path)
+    text = script("bench_scaling.py", *words)
+    result = read_json(tmp_path / "scaling.json")
+    rows = {(row["variable"], row[row["variable"]]): row for row in result["rows"]}
+    assert len(rows) == 5 * 4
+    for row in rows.values():
+        assert row["share"] == pytest.approx(row["gflop"] / (row["ms"] / 1000) / result["sgemm_gflops"])
+        assert row["fitted_ms"] >= result["fit"]["overhead_ms"] + row["gflop"] * result["fit"]["ms_per_gflop"]
+    # A teacher's pass, and three of each width: 1, 3/4, 1/2 and 1/4 of it.
+    assert rows["subnets", 4]["gflop"] / rows["subnets", 1]["gflop"] == pytest.approx((1 + 3 * 2.5) / (1 + 3))
+    assert rows["batch", 8]["gflop"] == pytest.approx(4 * rows["subnets", 4]["gflop"])
+    assert rows["layers", 6]["gflop"] == pytest.approx(3 * rows["subnets", 4]["gflop"])
+    assert result["fit"]["ms_per_gflop"] >= 1000 / result["sgemm_gflops"] * 0.999
+    paper = result["paper"]
+    assert paper["gradient_gb"] == 4 * 109_483_778 / 1e9  # as Hugging Face counts BERT-base with two classes
+    once, each = (row["sent_gb"] for row in paper["rows"] if row["stage"] == "depth")
+    assert once == pytest.approx(7 / 4 * paper["gradient_gb"])
+    assert each == pytest.approx(12 * once)
+    words = "".join(ET.parse(tmp_path / "scaling.svg").getroot().itertext())
+    assert all(label in words for label in ("sub-networks", "layers", "hidden size", "length, tokens", "batch size"))
+    assert "assumed: 60 TFLOP/s, 50 GB/s" in text
