@@ -86,13 +86,13 @@ class DistillationLoss:
         return {"loss": logit + hidden, "logit": logit, "hidden": hidden}
 
 
-def cosine_loss(student: Tensor, teacher: Tensor, *, rows: Tensor) -> Tensor:
+def cosine_loss(student: Tensor, teacher: Tensor, *, rows: Tensor | None) -> Tensor:
     """The loss by which DistilBERT turns its last hidden states to its teacher's (Sanh et al., 2019, section 3).
 
     Args:
         student: `[b, s, d]`.
         teacher: `[b, s, d]`.
-        rows: the tokens that count, from `token_rows`.
+        rows: the tokens that count, from `token_rows`; None for all of them.
 
     Returns:
         The mean of 1 - cos over these tokens.

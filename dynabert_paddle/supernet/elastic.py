@@ -169,6 +169,19 @@ class Dropout(nn.Dropout):
         return ops.dropout(x, self.p if self.training else 0.0)
 
 
+def replace_dropouts(model: nn.Layer) -> None:
+    """Put `Dropout` in the place of a model's dropout layers; of an encoder layer's `run_layer` takes the rates alone.
+
+    Args:
+        model: changed in place.
+    """
+    for owner in model.sublayers(include_self=True):
+        if not isinstance(owner, nn.TransformerEncoderLayer):
+            for name, layer in owner.named_children():
+                if type(layer) is nn.Dropout and layer.axis is None and layer.mode == "upscale_in_train":
+                    setattr(owner, name, Dropout(layer))
+
+
 def count_elastic(layer: nn.TransformerEncoderLayer, head_dim: int) -> tuple[int, int]:
     """Count what a layer has of its elastic parts.
 
@@ -261,7 +274,7 @@ def run_layer(
     if layer.normalize_before:
         hidden = layer.norm2(hidden)
     hidden = ops.activate(linear(hidden, layer.linear1, "linear1"), layer.activation)  # [b, s, f]
-    hidden = ops.dropout(hidden, layer.dropout.p if layer.training else 0.0)
+    hidden = ops.dropout(hidden, layer.dropout.p if layer.dropout.training else 0.0)
     return add(linear(hidden, layer.linear2, "linear2"), layer.dropout2, layer.norm2)
 
 

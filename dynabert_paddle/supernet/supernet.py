@@ -19,11 +19,11 @@ from dynabert_paddle.metadata import METADATA_FILE, Metadata, read_metadata, wri
 from dynabert_paddle.structure import check_logits, find_encoder, join_logits
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS, SearchSpace, Subnet
 from dynabert_paddle.supernet.elastic import (
-    Dropout,
     ElasticEncoder,
     EncoderCall,
     count_elastic,
     encoder_call,
+    replace_dropouts,
     slice_parameter,
 )
 from dynabert_paddle.tokenizer import Tokenizer
@@ -66,10 +66,7 @@ class Supernet(nn.Layer):
         if not isinstance(getattr(owner, name), ElasticEncoder):
             check_logits(model)
             setattr(owner, name, ElasticEncoder(getattr(owner, name)))
-        for owner in model.sublayers(include_self=True):
-            for name, layer in owner.named_children():
-                if type(layer) is nn.Dropout and not isinstance(owner, nn.TransformerEncoderLayer):
-                    setattr(owner, name, Dropout(layer))
+        replace_dropouts(model)
         self.model = model
         self.tokenizer = tokenizer
         self.metadata = metadata or Metadata()
