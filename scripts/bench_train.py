@@ -2,8 +2,9 @@
 """What elasticity costs: a training step over all widths against the same widths as models of their own.
 
 Both sides do the same work on the same batch: the teacher's forward pass, and for every width a forward pass, the
-distillation loss and the backward pass, with dropout. They alternate, so that a machine whose speed drifts does not
-favour either; the figures are medians. The weights are random, which does not matter to the time.
+distillation loss and the backward pass, with dropout; then each width is evaluated. They alternate, so that a machine
+whose speed drifts does not favour either; the figures are medians. The weights are random, which does not matter to the
+time.
 
     python scripts/bench_train.py
     python scripts/bench_train.py --shape 12x384 --seq_length 128 --repeats 9
@@ -49,11 +50,10 @@ def main(
             print(f"  {name:<40} {median(times[name]) * 1000:8.1f} ms")
         widths = [name.removeprefix("extracted ") for name in parts if name.startswith("extracted ")]
         for width in widths:
-            ratios = [
-                inside / alone
-                for inside, alone in zip(times[f"in the supernet {width}"], times[f"extracted {width}"], strict=True)
-            ]
-            print(f"  {'ratio of ' + width + ', embedding not shared':<40} {median(ratios):8.3f}")
+            for what, part in (("embedding not shared", ""), ("evaluating", "evaluating ")):
+                inside, alone = times[f"{part}in the supernet {width}"], times[f"{part}extracted {width}"]
+                ratio = median(ours / theirs for ours, theirs in zip(inside, alone, strict=True))
+                print(f"  {f'ratio of {width}, {what}':<40} {ratio:8.3f}")
         separate = [
             sum(run) for run in zip(times["teacher forward"], *(times[f"extracted {w}"] for w in widths), strict=True)
         ]
@@ -104,15 +104,28 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
         with paddle.no_grad():
             target["output"] = teacher(**batch)
 
+    def evaluate(model: Supernet, subnet) -> None:
+        model.eval()
+        with paddle.no_grad():
+            model(subnet, **batch)
+
     def train(model: Supernet, subnet, full) -> None:
         """One width alone; `full` names the teacher's layers that belong to the model's."""
+        model.train()
         loss(model(subnet, **batch), target["output"], full, rows=rows)["loss"].backward()
+
+    def train_all() -> None:
+        supernet.train()
+        step(0, dict(batch), lambda value: value.backward())
 
     parts: dict[str, Callable[[], None]] = {"teacher forward": teach}
     for name, subnet in widths.items():
         parts[f"in the supernet {name}"] = lambda subnet=subnet: train(supernet, subnet, subnet)
         parts[f"extracted {name}"] = lambda model=models[name], subnet=subnet: train(model, None, subnet)
-    parts["step over all widths"] = lambda: step(0, dict(batch), lambda value: value.backward())
+    parts["step over all widths"] = train_all
+    for name, subnet in widths.items():
+        parts[f"evaluating in the supernet {name}"] = lambda subnet=subnet: evaluate(supernet, subnet)
+        parts[f"evaluating extracted {name}"] = lambda model=models[name]: evaluate(model, None)
     return parts
 
 

@@ -299,7 +299,7 @@ def _transposed(rows: int, columns: int) -> Tensor:
 def _dropout_mask(shape: list[int], probability: float) -> Tensor:
     """0 for what is dropped, and what the rest is scaled up by; Paddle's seed decides which."""
     size, steps = math.prod(shape), 2**16
-    seed = int(paddle.randint(0, 2**31 - 1, [1]))
+    seed = paddle.randint(0, 2**31 - 1, [1]).item()
     bits = np.random.SFC64(seed).random_raw(-(-size // 4)).view(np.uint16)[:size]
     threshold = round(probability * steps)
     scale = np.float32(steps / (steps - threshold))
