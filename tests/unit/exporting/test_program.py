@@ -8,7 +8,7 @@ def test_every_transposition_names_the_shape_that_it_had():
     block = message.blocks.add(idx=0, parent_idx=-1)
     for name, dims in (("x", [-1, 12, -1, 32]), ("swapped", [-1, -1, 12, 32])):
         variable = block.vars.add(name=name)
-        variable.type.type = program.framework().VarType.DENSE_TENSOR
+        variable.type.type = 7  # LOD_TENSOR in Paddle 2, DENSE_TENSOR in Paddle 3
         program.set_type(block, name, program.framework().VarType.FP32)
         program.set_dims(block, name, dims)
     transposition = program.make_operator("transpose2", {"X": ["x"]}, {"Out": ["swapped"]}, {"axis": [0, 2, 1, 3]})
