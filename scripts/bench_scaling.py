@@ -30,6 +30,7 @@ from dynabert_paddle.subnet import SearchSpace, Subnet
 
 if TYPE_CHECKING:
     import dynabert_paddle as db
+    from dynabert_paddle.training.replicas import Replicas
 
 SUBNETS = (1, 2, 4, 7)
 # How many times its value at the base each variable takes.
@@ -83,13 +84,10 @@ def main(
     runtime.keep_freed_memory()
     from bench_train import alternate
 
-    from dynabert_paddle.supernet.cpu_operations import fast_gradients
-
     layers, hidden = map(int, shape.split("x"))
     series = vary(Point(subnets=4, layers=layers, hidden=hidden, length=seq_length, batch=batch_size))
     points = list(dict.fromkeys(point for line in series.values() for point in line))
-    with fast_gradients():
-        times = alternate({**{str(point): make_step(point) for point in points}, "sgemm": make_sgemm()}, rounds)
+    times = alternate({**{str(point): make_step(point) for point in points}, "sgemm": make_sgemm()}, rounds)
     sgemm = 2 * SGEMM_SIZE**3 / 1e9 / median(times["sgemm"])
     measured = {point: 1000 * median(times[str(point)]) for point in points}
     costs = fit(measured, sgemm)
@@ -131,34 +129,29 @@ def vary(base: Point) -> dict[str, list[Point]]:
 
 def make_step(point: Point) -> Callable[[], Any]:
     """Make a step. Gradients are never cleared: within one, too, all passes but the first add to what is there."""
-    import paddle
+    from shapes import random_batch, training_passes
 
     from dynabert_paddle.config import WidthConfig
     from dynabert_paddle.training.steps import distillation_step
 
-    supernet, teacher = make_models(f"{point.layers}x{point.hidden}")
+    replicas, teacher = make_models(f"{point.layers}x{point.hidden}")
     subnets = {str(index): subnet for index, subnet in enumerate(point.widths)}
-    step = distillation_step(supernet, teacher, subnets, WidthConfig(), kind="classification")
-    size = (point.batch, point.length)
-    batch = {
-        "input_ids": paddle.to_tensor(np.random.default_rng(0).integers(1000, 30000, size)),
-        "token_type_ids": paddle.zeros(size, dtype="int64"),
-        "attention_mask": paddle.ones(size, dtype="int64"),
-    }
-    return lambda: step(0, dict(batch), lambda loss: loss.backward())
+    step = distillation_step(teacher, subnets, WidthConfig(), kind="classification")
+    return training_passes(replicas, step, random_batch(point.batch, point.length))
 
 
 @cache
-def make_models(shape: str) -> tuple[db.Supernet, db.Supernet]:
+def make_models(shape: str) -> tuple[Replicas, db.Supernet]:
     """A supernet that trains, and its teacher."""
     from shapes import random_supernet
 
     import dynabert_paddle as db
+    from dynabert_paddle.training.replicas import Replicas, count_replicas
 
     supernet = random_supernet(shape)
     teacher = db.extract(supernet, supernet.full)
     supernet.train()
-    return supernet, teacher
+    return Replicas(supernet, count_replicas()), teacher
 
 
 def make_sgemm() -> Callable[[], Any]:

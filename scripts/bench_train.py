@@ -43,7 +43,7 @@ def main(
     )
     for length in seq_length:
         parts = make_parts(shape, batch_size, length)
-        with fast_gradients():
+        with fast_gradients(seed=0):
             times = alternate(parts, repeats)
         print(f"length {length}:")
         for name in parts:
@@ -67,37 +67,27 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
 
     Gradients are never cleared: within a step, too, all passes but the first add to what is there.
     """
-    import numpy as np
     import paddle
-    from paddlenlp.transformers import BertConfig, BertForSequenceClassification
+    from shapes import random_batch, random_supernet
 
     from dynabert_paddle.config import WidthConfig
     from dynabert_paddle.distill.losses import DistillationLoss, token_rows
     from dynabert_paddle.supernet.extract import extract
-    from dynabert_paddle.supernet.supernet import Supernet
+    from dynabert_paddle.supernet.supernet import Supernet, to_tensors
     from dynabert_paddle.training.steps import distillation_step
 
-    layers, hidden = map(int, shape.split("x"))
-    sizes = {"hidden_size": hidden, "num_attention_heads": hidden // 32, "intermediate_size": 4 * hidden}
-    config = BertConfig(num_hidden_layers=layers, use_cache=False, **sizes)
-    supernet = Supernet(BertForSequenceClassification(config))
+    supernet = random_supernet(shape)
     teacher = extract(supernet, supernet.full)
     teacher.eval()
-    supernet.train()
-    widths = {f"w{subnet.heads[0] / (hidden // 32):.2f}": subnet
+    widths = {f"w{subnet.heads[0] / supernet.full.heads[0]:.2f}": subnet
               for subnet in supernet.search_space(depth_mults=[1.0]).grid().values()}  # fmt: skip
     models = {name: extract(supernet, subnet) for name, subnet in widths.items()}
 
-    rng = np.random.default_rng(0)
-    batch = {
-        "input_ids": paddle.to_tensor(rng.integers(1000, 30000, (batch_size, length))),
-        "token_type_ids": paddle.zeros([batch_size, length], dtype="int64"),
-        "attention_mask": paddle.ones([batch_size, length], dtype="int64"),
-    }
+    batch = to_tensors(random_batch(batch_size, length))
     settings = WidthConfig()
     loss = DistillationLoss(lambda_logit=settings.lambda_logit, lambda_hidden=settings.lambda_hidden)
     rows = token_rows(batch["attention_mask"])
-    step = distillation_step(supernet, teacher, widths, settings, kind="classification")
+    step = distillation_step(teacher, widths, settings, kind="classification")
     target = {}
 
     def teach() -> None:
@@ -116,7 +106,7 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
 
     def train_all() -> None:
         supernet.train()
-        step(0, dict(batch), lambda value: value.backward())
+        step(supernet, 0, dict(batch), lambda value: value.backward())
 
     parts: dict[str, Callable[[], None]] = {"teacher forward": teach}
     for name, subnet in widths.items():

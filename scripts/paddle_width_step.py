@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import typer
 from turns import answer
 
@@ -13,17 +12,17 @@ from dynabert_paddle import runtime
 
 def main(shape: str, widths: str, batch_size: int, length: int) -> None:
     """Do a step for each line that comes."""
-    ids = np.random.default_rng(0).integers(1000, 30000, (batch_size, length))
-    answer(make_step(shape, [float(width) for width in widths.split()], ids))
+    answer(make_step(shape, [float(width) for width in widths.split()], batch_size, length))
 
 
-def make_step(shape: str, widths: list[float], ids: np.ndarray) -> Callable[[], None]:
+def make_step(shape: str, widths: list[float], batch_size: int, length: int) -> Callable[[], None]:
     """Make the teacher's forward pass, a forward and a backward pass of each width, and AdamW.
 
     Args:
         shape: layers x hidden size.
         widths: width multipliers, the largest first.
-        ids: `[b, s]`.
+        batch_size: texts.
+        length: tokens of each.
 
     Returns:
         The whole step.
@@ -31,31 +30,31 @@ def make_step(shape: str, widths: list[float], ids: np.ndarray) -> Callable[[], 
     runtime.import_paddle()
     runtime.keep_freed_memory()
     import paddle
-    from shapes import random_supernet
+    from shapes import random_batch, random_supernet, training_passes
 
     from dynabert_paddle.config import TrainConfig, WidthConfig
-    from dynabert_paddle.supernet.cpu_operations import fast_gradients
     from dynabert_paddle.supernet.extract import extract
     from dynabert_paddle.training.loop import make_optimizer
     from dynabert_paddle.training.loss_scale import apply_gradients
+    from dynabert_paddle.training.replicas import Replicas, count_replicas
     from dynabert_paddle.training.steps import distillation_step
 
-    supernet = random_supernet(shape)  # with BERT's own dropout of 0.1
+    supernet = random_supernet(shape)
     teacher = extract(supernet, supernet.full)
+    grid = {subnet.heads[0] / supernet.full.heads[0]: subnet
+            for subnet in supernet.search_space(depth_mults=[1.0]).grid().values()}  # fmt: skip
+    subnets = {str(width): grid[width] for width in widths}
     supernet.train()
-    subnets = supernet.search_space(width_mults=widths, depth_mults=[1.0]).grid()
-    passes = distillation_step(supernet, teacher, subnets, WidthConfig(), kind="classification")
+    step = distillation_step(teacher, subnets, WidthConfig(), kind="classification")
+    passes = training_passes(Replicas(supernet, count_replicas()), step, random_batch(batch_size, length))
     optimizer = make_optimizer(supernet, TrainConfig())
     scaler = paddle.amp.GradScaler(enable=False)
-    batch = {"input_ids": ids, "token_type_ids": np.zeros_like(ids), "attention_mask": np.ones_like(ids)}
-    tensors = {name: paddle.to_tensor(value) for name, value in batch.items()}
 
-    def step() -> None:
-        with fast_gradients():
-            passes(0, dict(tensors), lambda loss: loss.backward())
+    def run() -> None:
+        passes()
         apply_gradients(optimizer, scaler)
 
-    return step
+    return run
 
 
 if __name__ == "__main__":

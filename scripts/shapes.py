@@ -1,11 +1,16 @@
-"""Models of a shape with random weights, which do not matter to the time, for the scripts that measure it."""
+"""Models of a shape with random weights, and random texts for them: the scripts that measure time need no others."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+
     import dynabert_paddle as db
+    from dynabert_paddle.training.loop import Step
+    from dynabert_paddle.training.replicas import Replicas
 
 
 def random_supernet(shape: str) -> db.Supernet:
@@ -29,3 +34,41 @@ def random_supernet(shape: str) -> db.Supernet:
     tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
     metadata = Metadata(stage="finetune", task={**task.to_dict(), "max_seq_length": 128})
     return db.Supernet(BertForSequenceClassification(config), tokenizer, metadata)
+
+
+def random_batch(batch_size: int, length: int) -> dict[str, np.ndarray]:
+    """Make a batch without padding, `[b, s]` each, from English BERT's words."""
+    import numpy as np
+
+    ids = np.random.default_rng(0).integers(1000, 30000, (batch_size, length))
+    return {"input_ids": ids, "token_type_ids": np.zeros_like(ids), "attention_mask": np.ones_like(ids)}
+
+
+def training_passes(replicas: Replicas, step: Step, batch: dict[str, np.ndarray]) -> Callable[[], None]:
+    """Make what training does with a batch, up to the optimizer.
+
+    Args:
+        replicas: of the model.
+        step: a stage's.
+        batch: the whole batch.
+
+    Returns:
+        All replicas' passes, and the sum of their gradients.
+    """
+    from dynabert_paddle.supernet.cpu_operations import fast_gradients
+    from dynabert_paddle.supernet.supernet import to_tensors
+    from dynabert_paddle.training.share import take_share
+
+    parts = [take_share(batch, number, len(replicas)) for number in range(len(replicas))]
+    shares = [(to_tensors(part), share) for part, share in parts]
+
+    def passes(replica: db.Supernet, number: int) -> None:
+        part, share = shares[number]
+        with fast_gradients(number):
+            step(replica, 0, dict(part), lambda loss: loss.backward(), share)
+
+    def run() -> None:
+        replicas.map(passes)
+        replicas.sum_gradients()
+
+    return run

@@ -54,5 +54,4 @@ def save_graph(supernet: Supernet, folder: Path) -> None:
     (folder / "model.pdiparams.info").unlink(missing_ok=True)  # names for training on
     legacy = folder / "model.pdmodel"
     if legacy.exists():
-        rewrite(legacy, strip_call_stacks)
-        rewrite(legacy, name_transposed_shapes)
+        rewrite(legacy, strip_call_stacks, name_transposed_shapes)

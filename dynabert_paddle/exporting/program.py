@@ -35,15 +35,16 @@ def write_program(path: Path, program) -> None:
     path.write_bytes(program.SerializeToString())
 
 
-def rewrite(path: Path, change: Callable[[Any], None]) -> None:
+def rewrite(path: Path, *changes: Callable[[Any], None]) -> None:
     """Change a program where it lies.
 
     Args:
         path: `model.pdmodel`.
-        change: changes a `ProgramDesc` in place.
+        changes: each changes a `ProgramDesc` in place.
     """
     program = read_program(path)
-    change(program)
+    for change in changes:
+        change(program)
     write_program(path, program)
 
 

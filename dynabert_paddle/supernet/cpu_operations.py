@@ -2,8 +2,8 @@
 
 On a CPU Paddle computes products, and operations on tensors of one shape, with all cores. Broadcasts, column sums,
 random numbers and copies of transposed tensors it computes with one, and they take as long as the products. So here
-what is broadcast is expanded first, sums are products with ones, the rows of heads are gathered, and random bits come
-from NumPy. Without dropout each function returns what its twin does, bit for bit.
+columns are expanded first, sums are products with ones, the rows of heads are gathered, and random bits come from
+NumPy. Without dropout each function returns what its twin does, bit for bit.
 
 Shapes: b batch, s sequence, n tokens, d hidden size, h heads, e width of one head.
 """
@@ -26,23 +26,26 @@ from paddle.autograd import PyLayer
 from dynabert_paddle.supernet import operations
 
 # Paddle's PyLayer cannot take part in `paddle.grad` for some of its inputs alone, so who records asks for it.
-_RECORDING: ContextVar[bool] = ContextVar("dynabert_fast_gradients", default=False)
+_DROPOUT_BITS: ContextVar[np.random.SFC64 | None] = ContextVar("dynabert_dropout_bits", default=None)
 
 
 @contextmanager
-def fast_gradients() -> Iterator[None]:
-    """Let models use these functions where gradients are recorded, too, for the length of a `with` block.
+def fast_gradients(seed: int) -> Iterator[None]:
+    """Let this thread's models use these functions where gradients are recorded, too, for the length of a `with` block.
 
     For `Tensor.backward`: `paddle.grad` has to be given all the tensors that need a gradient.
+
+    Args:
+        seed: what dropout drops follows from it.
 
     Yields:
         Nothing.
     """
-    token = _RECORDING.set(True)
+    token = _DROPOUT_BITS.set(np.random.SFC64(seed))
     try:
         yield
     finally:
-        _RECORDING.reset(token)
+        _DROPOUT_BITS.reset(token)
 
 
 def suit(x: Tensor) -> bool:
@@ -56,7 +59,7 @@ def suit(x: Tensor) -> bool:
     """
     if not paddle.in_dynamic_mode() or x.dtype != paddle.float32 or not x.place.is_cpu_place():
         return False
-    return _RECORDING.get() or not paddle.is_grad_enabled()
+    return _DROPOUT_BITS.get() is not None or not paddle.is_grad_enabled()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -297,10 +300,11 @@ def _transposed(rows: int, columns: int) -> Tensor:
 
 
 def _dropout_mask(shape: list[int], probability: float) -> Tensor:
-    """0 for what is dropped, and what the rest is scaled up by; Paddle's seed decides which."""
+    """0 for what is dropped, and what the rest is scaled up by."""
     size, steps = math.prod(shape), 2**16
-    seed = paddle.randint(0, 2**31 - 1, [1]).item()
-    bits = np.random.SFC64(seed).random_raw(-(-size // 4)).view(np.uint16)[:size]
+    # Outside of `fast_gradients` Paddle's seed decides.
+    source = _DROPOUT_BITS.get() or np.random.SFC64(paddle.randint(0, 2**31 - 1, [1]).item())
+    bits = source.random_raw(-(-size // 4)).view(np.uint16)[:size]
     threshold = round(probability * steps)
     scale = np.float32(steps / (steps - threshold))
     return paddle.to_tensor(np.multiply(bits >= threshold, scale, dtype=np.float32).reshape(shape))

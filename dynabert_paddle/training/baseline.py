@@ -163,12 +163,12 @@ def total_spent(metadata: Metadata, source: str | Path) -> Spent:
 
 def _make_step(student: Supernet, teacher: Supernet, subnet: Subnet, task: Task, config: BaselineConfig) -> Step:
     if config.method == "distilbert":
-        return distilbert_step(student, teacher, subnet, config, kind=task.kind)
+        return distilbert_step(teacher, subnet, config, kind=task.kind)
     if config.method == "tinybert":
         _check_heads(subnet, teacher.full, config.subnet)
         steps = config.max_steps or count_steps(len(split_task(task, student, config).train), config)
-        return tinybert_step(student, teacher, subnet, layer_steps=int(config.layer_share * steps), kind=task.kind)
-    return full_model_step(student)
+        return tinybert_step(teacher, subnet, layer_steps=int(config.layer_share * steps), kind=task.kind)
+    return full_model_step
 
 
 def _affordable_steps(config: BaselineConfig, before: Spent, num_rows: int) -> int:

@@ -31,11 +31,13 @@ from dynabert_paddle.training import processes
 from dynabert_paddle.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from dynabert_paddle.training.logging import RunLog, logger
 from dynabert_paddle.training.loss_scale import LEAST_SCALE, apply_gradients
+from dynabert_paddle.training.replicas import Replicas, count_replicas
 from dynabert_paddle.training.share import Share, take_share
 
-# Does a batch's forward and backward passes; is given the step, the batch, what to call instead of `loss.backward()`,
-# and what part of the batch this process has, by which every loss is to be multiplied; returns the loss and its parts.
-Step = Callable[[int, dict[str, Tensor], Callable[[Tensor], None], Share], dict[str, Tensor]]
+# Does a batch's forward and backward passes; is given the model, the step, the batch, what to call instead of
+# `loss.backward()`, and what part of the whole batch this one is, by which every loss is to be multiplied; returns the
+# loss and its parts. Several threads call it at a time, each with a replica of the model.
+Step = Callable[[Supernet, int, dict[str, Tensor], Callable[[Tensor], None], Share], dict[str, Tensor]]
 Scores = Mapping[str, Mapping[str, float]]
 
 
@@ -112,16 +114,17 @@ def train(
         hparams=asdict(config),
         metrics=[f"eval/{stage.metric}/{name}" for name in stage.subnets],
     )
-    batches = _batches_from(state.step, features, config, supernet.pad_token_id)
+    replicas = Replicas(supernet, count_replicas())
+    batches = _batches_from(state.step, features, config, supernet.pad_token_id, num_replicas=len(replicas))
     processes.meet()
     begin = time.perf_counter() - state.seconds
-    with writing(output_dir), log, _stop_requests() as stop:  # of a checkpoint the error says so itself
+    with writing(output_dir), log, replicas, _stop_requests() as stop:  # of a checkpoint the error says so itself
         while state.step < total_steps:
             learning_rate = _learning_rate(state.step, total_steps, config)
             optimizer.set_lr(learning_rate)
             num_examples, shares = next(batches)
             state.examples += num_examples
-            parts = _optimizer_step(supernet, optimizer, scaler, stage, state.step, shares, config)
+            parts = _optimizer_step(replicas, optimizer, scaler, stage, state.step, shares, config)
             state.step += 1
             log.advance()
             last = state.step == total_steps
@@ -184,53 +187,63 @@ def global_batch_size(config: TrainConfig) -> int:
 
 
 def _batches_from(
-    first_step: int, features: Features, config: TrainConfig, pad_token_id: int
-) -> Iterator[tuple[int, list[tuple[dict[str, Tensor], Share]]]]:
-    """How many examples each optimizer step reads, and this process's share of its batches, for ever.
+    first_step: int, features: Features, config: TrainConfig, pad_token_id: int, *, num_replicas: int
+) -> Iterator[tuple[int, list[list[tuple[dict[str, Tensor], Share]]]]]:
+    """How many examples each optimizer step reads, and of its batches the share of each of this process's replicas.
 
     What a step reads follows from the seed and the step alone.
     """
     size = config.gradient_accumulation_steps
     step = 0
 
-    def own(rows: np.ndarray) -> tuple[dict[str, Tensor], Share]:
-        arrays, share = take_share(features.collate(rows, pad_token_id), rank(), num_processes())
-        return to_tensors(arrays), share
+    def own(batches: list[np.ndarray]) -> list[list[tuple[dict[str, Tensor], Share]]]:
+        whole = [features.collate(rows, pad_token_id) for rows in batches]
+        return [[take(arrays, replica) for arrays in whole] for replica in range(num_replicas)]
+
+    def take(arrays: dict[str, np.ndarray], replica: int) -> tuple[dict[str, Tensor], Share]:
+        part, share = take_share(arrays, rank() * num_replicas + replica, num_processes() * num_replicas)
+        return to_tensors(part), share
 
     for epoch in itertools.count():
         order = length_bucketed_batches(features.lengths, global_batch_size(config), seed=config.seed, epoch=epoch)
         for start in range(0, len(order), size):
             if step >= first_step:
                 batches = order[start : start + size]
-                yield sum(map(len, batches)), [own(rows) for rows in batches]
+                yield sum(map(len, batches)), own(batches)
             step += 1
 
 
 def _optimizer_step(
-    supernet: Supernet,
+    replicas: Replicas,
     optimizer: paddle.optimizer.Optimizer,
     scaler: paddle.amp.GradScaler,
     stage: Stage,
     step: int,
-    batches: list[tuple[dict[str, Tensor], Share]],
+    shares: list[list[tuple[dict[str, Tensor], Share]]],
     config: TrainConfig,
 ) -> dict[str, float]:
+    """Do the passes of each batch, and step; returns the loss and its parts, the means over the batches."""
     paddle.seed(step_seed(config.seed, step, rank()))
-    totals: dict[str, float] = {}
-    for batch, share in batches:
 
+    def run(replica: Supernet, number: int) -> list[dict[str, float]]:
         def backward(loss: Tensor) -> None:
-            scaler.scale(loss / len(batches)).backward()
+            scaler.scale(loss / len(shares[number])).backward()
 
-        with _autocast(config.amp), fast_gradients():
-            parts = stage.step(step, batch, backward, share)
+        seed = step_seed(config.seed, step, rank() * len(replicas) + number)
+        with _autocast(config.amp), fast_gradients(seed):
+            parts = [stage.step(replica, step, batch, backward, share) for batch, share in shares[number]]
+        return [{name: float(value) for name, value in of_batch.items()} for of_batch in parts]
+
+    totals: dict[str, float] = {}
+    for parts in itertools.chain.from_iterable(replicas.map(run)):
         for name, value in parts.items():
-            totals[name] = totals.get(name, 0.0) + float(value) / len(batches)
+            totals[name] = totals.get(name, 0.0) + value / len(shares[0])
     totals = processes.sum_values(totals)
     if not math.isfinite(totals["loss"]):
-        supernet.clear_gradients()
+        replicas.supernet.clear_gradients()
         raise _diverged(stage, f"the loss is {totals['loss']} at step {step + 1}", config)
-    processes.sum_gradients(supernet.model.parameters())
+    replicas.sum_gradients()
+    processes.sum_gradients(replicas.supernet.model.parameters())
     next_scale = apply_gradients(optimizer, scaler)
     if next_scale is not None:
         overflow = f"gradients overflow float16 at step {step + 1}"

@@ -65,7 +65,7 @@ def finetune(
         supernet,
         task,
         "finetune",
-        full_model_step(supernet),
+        full_model_step,
         full,
         config=config,
         output_dir=output_dir,
@@ -150,7 +150,7 @@ def train_width(
     """
     widths = {name: subnet for name, subnet in space.grid().items() if len(subnet.layers) == space.num_layers}
     config = config or WidthConfig()
-    step = distillation_step(supernet, teacher, widths, config, kind=task.kind)
+    step = distillation_step(teacher, widths, config, kind=task.kind)
     return train_stage(
         supernet,
         task,
@@ -194,7 +194,7 @@ def train_depth(
     """
     teacher = extract(supernet, supernet.full)
     config = config or DepthConfig()
-    step = distillation_step(supernet, teacher, space.grid(), config, kind=task.kind)
+    step = distillation_step(teacher, space.grid(), config, kind=task.kind)
     return train_stage(
         supernet,
         task,
@@ -238,7 +238,7 @@ def train_final(
         supernet,
         task,
         "final",
-        label_step(supernet, space.grid(), config),
+        label_step(space.grid(), config),
         space.grid(),
         config=config,
         output_dir=output_dir,

@@ -27,33 +27,36 @@ from dynabert_paddle.training.share import WHOLE, Share
 SubnetLoss = Callable[[Subnet, SupernetOutput], dict[str, Tensor]]
 
 
-def full_model_step(supernet: Supernet) -> Step:
-    """A step that trains the full model on the labels.
+def full_model_step(
+    supernet: Supernet,
+    index: int,
+    batch: dict[str, Tensor],
+    backward: Callable[[Tensor], None],
+    share: Share = WHOLE,
+) -> dict[str, Tensor]:
+    """The step that trains the full model on the labels.
 
     Args:
         supernet: the model.
+        index: of the optimizer step.
+        batch: the inputs, `[b, s]`, and the labels.
+        backward: called in place of `loss.backward()`.
+        share: what part of the whole batch this is.
 
     Returns:
-        The step.
+        The loss.
     """
-
-    def step(
-        index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None], share: Share = WHOLE
-    ) -> dict[str, Tensor]:
-        labels = batch.pop("labels")
-        loss = label_loss(supernet(**batch).logits, labels) * share.labels
-        backward(loss)
-        return {"loss": loss}
-
-    return step
+    labels = batch.pop("labels")
+    loss = label_loss(supernet(**batch).logits, labels) * share.labels
+    backward(loss)
+    return {"loss": loss}
 
 
-def label_step(supernet: Supernet, subnets: Mapping[str, Subnet], config: FinalConfig) -> Step:
+def label_step(subnets: Mapping[str, Subnet], config: FinalConfig) -> Step:
     """A step that trains sub-networks on the labels.
 
     Args:
-        supernet: the model.
-        subnets: its sub-networks by name, the largest first and the smallest last.
+        subnets: the model's sub-networks by name, the largest first and the smallest last.
         config: which of them a step trains.
 
     Returns:
@@ -63,18 +66,15 @@ def label_step(supernet: Supernet, subnets: Mapping[str, Subnet], config: FinalC
     def prepare(batch: dict[str, Tensor], labels: Tensor, share: Share) -> SubnetLoss:
         return lambda subnet, output: {"loss": label_loss(output.logits, labels) * share.labels}
 
-    return _over_subnets(supernet, subnets, config, prepare)
+    return _over_subnets(subnets, config, prepare)
 
 
-def distillation_step(
-    supernet: Supernet, teacher: Supernet, subnets: Mapping[str, Subnet], config: WidthConfig, *, kind: str
-) -> Step:
+def distillation_step(teacher: Supernet, subnets: Mapping[str, Subnet], config: WidthConfig, *, kind: str) -> Step:
     """A step that distils the teacher, run once per batch, into sub-networks.
 
     Args:
-        supernet: the model.
-        teacher: what it learns from.
-        subnets: its sub-networks by name, the largest first and the smallest last.
+        teacher: what the model learns from.
+        subnets: the model's sub-networks by name, the largest first and the smallest last.
         config: the loss, and which of the sub-networks a step trains.
         kind: of the task.
 
@@ -102,10 +102,10 @@ def distillation_step(
 
         return compare
 
-    return _over_subnets(supernet, subnets, config, prepare)
+    return _over_subnets(subnets, config, prepare)
 
 
-def distilbert_step(student: Supernet, teacher: Supernet, subnet: Subnet, config: BaselineConfig, *, kind: str) -> Step:
+def distilbert_step(teacher: Supernet, subnet: Subnet, config: BaselineConfig, *, kind: str) -> Step:
     """A step of DistilBERT's loss (Sanh et al., 2019, section 3), with the task's labels in place of the masked words.
 
     lambda_logit * T^2 * SCE(z_s / T, z_t / T) + lambda_label * CE(z_s, y) + lambda_cosine * mean(1 - cos(h_s, h_t)),
@@ -113,9 +113,8 @@ def distilbert_step(student: Supernet, teacher: Supernet, subnet: Subnet, config
     of the values stand for SCE and CE.
 
     Args:
-        student: the model, trained whole.
-        teacher: what it learns from.
-        subnet: the student's shape.
+        teacher: what the model, which is trained whole, learns from.
+        subnet: the model's shape.
         config: temperature and weights; by default those of its authors' commands, 5, 2, 1 and T = 2.
         kind: of the task.
 
@@ -131,7 +130,11 @@ def distilbert_step(student: Supernet, teacher: Supernet, subnet: Subnet, config
     teacher.eval()
 
     def step(
-        index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None], share: Share = WHOLE
+        student: Supernet,
+        index: int,
+        batch: dict[str, Tensor],
+        backward: Callable[[Tensor], None],
+        share: Share = WHOLE,
     ) -> dict[str, Tensor]:
         labels = batch.pop("labels")
         with paddle.no_grad():
@@ -152,7 +155,7 @@ def distilbert_step(student: Supernet, teacher: Supernet, subnet: Subnet, config
     return step
 
 
-def tinybert_step(student: Supernet, teacher: Supernet, subnet: Subnet, *, layer_steps: int, kind: str) -> Step:
+def tinybert_step(teacher: Supernet, subnet: Subnet, *, layer_steps: int, kind: str) -> Step:
     """A step of TinyBERT's task distillation (Jiao et al., 2020, section 3): the layers first, then the prediction.
 
     First the sum of the mean squared errors of the embedding, of each layer's output and of its attention scores
@@ -162,9 +165,8 @@ def tinybert_step(student: Supernet, teacher: Supernet, subnet: Subnet, *, layer
     decays over both.
 
     Args:
-        student: the model, trained whole; it has as many heads as the teacher.
-        teacher: what it learns from.
-        subnet: the student's shape.
+        teacher: what the model, which is trained whole, learns from.
+        subnet: the model's shape; it has as many heads as the teacher.
         layer_steps: how many steps train the layers.
         kind: of the task.
 
@@ -179,7 +181,11 @@ def tinybert_step(student: Supernet, teacher: Supernet, subnet: Subnet, *, layer
     teacher.eval()
 
     def step(
-        index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None], share: Share = WHOLE
+        student: Supernet,
+        index: int,
+        batch: dict[str, Tensor],
+        backward: Callable[[Tensor], None],
+        share: Share = WHOLE,
     ) -> dict[str, Tensor]:
         batch.pop("labels", None)
         rows = token_rows(batch["attention_mask"])
@@ -217,7 +223,6 @@ def _logit_share(share: Share, kind: str) -> float:
 
 
 def _over_subnets(
-    supernet: Supernet,
     subnets: Mapping[str, Subnet],
     config: WidthConfig | FinalConfig,
     prepare: Callable[[dict[str, Tensor], Tensor | None, Share], SubnetLoss],
@@ -225,7 +230,11 @@ def _over_subnets(
     """A step with one forward and backward pass per sub-network, the largest first, and one for the embedding."""
 
     def step(
-        index: int, batch: dict[str, Tensor], backward: Callable[[Tensor], None], share: Share = WHOLE
+        supernet: Supernet,
+        index: int,
+        batch: dict[str, Tensor],
+        backward: Callable[[Tensor], None],
+        share: Share = WHOLE,
     ) -> dict[str, Tensor]:
         loss = prepare(batch, batch.pop("labels", None), share)
         chosen = choose_subnets(subnets, config, index)

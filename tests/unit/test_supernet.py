@@ -324,8 +324,8 @@ def test_a_step_over_the_grid_has_the_sum_of_the_extracted_models_gradients():
     supernet = db.Supernet(make_bert(**NO_DROPOUT))
     grid = supernet.search_space().grid()
     batch = {name: paddle.to_tensor(value) for name, value in make_batch().items()}
-    step = label_step(supernet, grid, FinalConfig())
-    parts = step(0, dict(batch), lambda loss: loss.backward())
+    step = label_step(grid, FinalConfig())
+    parts = step(supernet, 0, dict(batch), lambda loss: loss.backward())
     labels = batch.pop("labels")
     totals = {name: np.zeros_like(value) for name, value in to_arrays(supernet.model).items()}
     losses = []
@@ -351,8 +351,8 @@ def test_a_distillation_step_has_the_sum_of_separate_backward_passes(config):
     supernet, teacher = db.Supernet(make_bert(**NO_DROPOUT)), db.Supernet(make_bert(seed=1))
     grid = supernet.search_space().grid()
     batch = {name: paddle.to_tensor(value) for name, value in make_batch().items()}
-    step = distillation_step(supernet, teacher, grid, config, kind="classification")
-    parts = step(3, dict(batch), lambda loss: loss.backward())
+    step = distillation_step(teacher, grid, config, kind="classification")
+    parts = step(supernet, 3, dict(batch), lambda loss: loss.backward())
     actual = gradients(supernet.model)
     assert all(parameter.grad is None for parameter in teacher.parameters())
 

@@ -59,7 +59,7 @@ def test_distilberts_loss(values):
         "label": config.lambda_label * -log_softmax(ours.logits.numpy())[np.arange(5), labels].mean(),
         "cosine": config.lambda_cosine * (1 - cosines).mean(),
     }
-    parts = take_step(distilbert_step(student, teacher, subnet, config, kind="classification"), batch)
+    parts = take_step(distilbert_step(teacher, subnet, config, kind="classification"), student, batch)
     assert parts == pytest.approx({"loss": sum(expected.values()), **expected}, rel=1e-5)
 
 
@@ -69,7 +69,7 @@ def test_distilbert_learns_values_by_their_squared_error():
     batch["labels"] = batch["labels"].astype("float32")
     ours, theirs = outputs(student, teacher, batch)
     z, target, y = ours.logits.numpy(), theirs.logits.numpy(), batch["labels"].numpy()
-    parts = take_step(distilbert_step(student, teacher, subnet, config, kind="regression"), batch)
+    parts = take_step(distilbert_step(teacher, subnet, config, kind="regression"), student, batch)
     assert parts["logit"] == pytest.approx(5 * ((z - target) ** 2).mean(), rel=1e-5)
     assert parts["label"] == pytest.approx(2 * ((z[:, 0] - y) ** 2).mean(), rel=1e-5)
 
@@ -92,11 +92,11 @@ def test_the_labels_of_padding_are_not_distilled(method):
     ours, theirs = outputs(student, teacher, batch)
     temperature, weight = (2.0, 5.0) if method == "distilbert" else (1.0, 1.0)
     if method == "distilbert":
-        step = distilbert_step(student, teacher, subnet, BaselineConfig(), kind="token_classification")
+        step = distilbert_step(teacher, subnet, BaselineConfig(), kind="token_classification")
     else:
-        step = tinybert_step(student, teacher, subnet, layer_steps=0, kind="token_classification")
+        step = tinybert_step(teacher, subnet, layer_steps=0, kind="token_classification")
     expected = weight * soft_cross_entropy(ours.logits, theirs.logits, temperature)[mask].mean()
-    assert take_step(step, batch)["logit"] == pytest.approx(expected, rel=1e-5)
+    assert take_step(step, student, batch)["logit"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_tinybert_first_learns_the_layers():
@@ -110,8 +110,8 @@ def test_tinybert_first_learns_the_layers():
     scores = [attention_scores(student.encoder.layers[index], ours.hidden_states[index]) for index in (0, 1)]
     wanted = [attention_scores(teacher.encoder.layers[index], theirs.hidden_states[index]) for index in (1, 3)]
     attention = float(attention_loss(scores, wanted, batch["attention_mask"]))
-    step = tinybert_step(student, teacher, subnet, layer_steps=3, kind="classification")
-    parts = take_step(step, batch, index=2)
+    step = tinybert_step(teacher, subnet, layer_steps=3, kind="classification")
+    parts = take_step(step, student, batch, index=2)
     assert parts == pytest.approx({"loss": hidden + attention, "hidden": hidden, "attention": attention}, rel=1e-5)
     learning = set(gradients(student))
     assert "bert.encoder.layers.1.self_attn.k_proj.weight" in learning
@@ -130,8 +130,8 @@ def test_tinyberts_embedding_learns_from_the_embedding_whichever_layers_are_kept
     pairs = zip(ours.hidden_states, [theirs.hidden_states[index] for index in (0, 3, 4)], strict=True)
     errors = [hidden_error(*pair, mask) for pair in pairs]
     assert errors[0] == pytest.approx(0, abs=1e-12) and errors[1] > 0.01
-    step = tinybert_step(student, teacher, subnet, layer_steps=1, kind="classification")
-    assert take_step(step, batch)["hidden"] == pytest.approx(sum(errors), rel=1e-5)
+    step = tinybert_step(teacher, subnet, layer_steps=1, kind="classification")
+    assert take_step(step, student, batch)["hidden"] == pytest.approx(sum(errors), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
@@ -143,8 +143,8 @@ def test_tinybert_then_learns_the_prediction_alone(kind):
         expected = ((ours.logits.numpy() - theirs.logits.numpy()) ** 2).mean()
     else:
         expected = soft_cross_entropy(ours.logits, theirs.logits, 1.0).mean()
-    step = tinybert_step(student, teacher, subnet, layer_steps=3, kind=kind)
-    parts = take_step(step, batch, index=3)
+    step = tinybert_step(teacher, subnet, layer_steps=3, kind=kind)
+    parts = take_step(step, student, batch, index=3)
     assert parts == pytest.approx({"loss": expected, "logit": expected}, rel=1e-5)
     assert gradients(student)["classifier.weight"].any()
 
@@ -152,7 +152,7 @@ def test_tinybert_then_learns_the_prediction_alone(kind):
 def test_the_teachers_own_layers_have_nothing_to_learn():
     teacher = make_supernet()
     student = extract(teacher, teacher.full)
-    parts = take_step(tinybert_step(student, teacher, teacher.full, layer_steps=1, kind="classification"), tensors())
+    parts = take_step(tinybert_step(teacher, teacher.full, layer_steps=1, kind="classification"), student, tensors())
     assert parts["loss"] == pytest.approx(0, abs=1e-6)
 
 
@@ -162,16 +162,16 @@ def test_the_teacher_runs_without_dropout_or_gradients(method):
     teacher = Supernet(make_bert(vocab_size=1500))  # with dropout
     before = to_arrays(teacher.model)
     if method == "distilbert":
-        step = distilbert_step(student, teacher, subnet, BaselineConfig(), kind="classification")
+        step = distilbert_step(teacher, subnet, BaselineConfig(), kind="classification")
     else:
-        step = tinybert_step(student, teacher, subnet, layer_steps=1, kind="classification")
-    assert take_step(step, tensors()) == take_step(step, tensors())
+        step = tinybert_step(teacher, subnet, layer_steps=1, kind="classification")
+    assert take_step(step, student, tensors()) == take_step(step, student, tensors())
     assert not gradients(teacher)
     assert all(np.array_equal(array, before[name]) for name, array in to_arrays(teacher.model).items())
 
 
 def test_tinybert_needs_no_labels():
     student, teacher, subnet = make_pair()
-    step = tinybert_step(student, teacher, subnet, layer_steps=0, kind="classification")
+    step = tinybert_step(teacher, subnet, layer_steps=0, kind="classification")
     batch = {name: paddle.to_tensor(value) for name, value in make_batch(vocab_size=1500).items() if name != "labels"}
-    assert take_step(step, batch) == take_step(step, tensors())
+    assert take_step(step, student, batch) == take_step(step, student, tensors())

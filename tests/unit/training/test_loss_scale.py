@@ -54,10 +54,11 @@ def test_without_a_scale_every_step_counts(weight):
 
 def overflowing(supernet, steps):
     """A step whose gradients are infinite in some steps, as float16's are, while its loss is not."""
-    inner = full_model_step(supernet)
 
-    def step(index, batch, backward, share):
-        return inner(index, batch, lambda loss: backward(loss * (float("inf") if index in steps else 1.0)), share)
+    def step(model, index, batch, backward, share):
+        return full_model_step(
+            model, index, batch, lambda loss: backward(loss * (float("inf") if index in steps else 1.0)), share
+        )
 
     return make_stage(supernet, step=step)
 

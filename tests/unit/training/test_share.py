@@ -71,8 +71,8 @@ def test_means_of_shares_add_up_to_the_mean_of_the_whole():
     assert total == pytest.approx((values * mask).sum() / mask.sum())
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_in_an_epoch_the_processes_read_every_example_once(monkeypatch, processes):
+@pytest.mark.parametrize(("processes", "replicas"), [(1, 2), (2, 1), (2, 2), (3, 1)])
+def test_in_an_epoch_processes_and_replicas_read_every_example_once(monkeypatch, processes, replicas):
     """Rows are told by their first token; 50 of them leave a last batch that not every process has a row of."""
     num_rows = 49 if processes == 2 else 50
     lengths = np.random.default_rng(0).integers(2, 9, num_rows)
@@ -86,9 +86,9 @@ def test_in_an_epoch_the_processes_read_every_example_once(monkeypatch, processe
     seen, told = [], []
     for process in range(processes):
         monkeypatch.setenv("PADDLE_TRAINER_ID", str(process))
-        epoch = list(itertools.islice(loop._batches_from(0, features, config, 0), steps))
+        epoch = list(itertools.islice(loop._batches_from(0, features, config, 0, num_replicas=replicas), steps))
         told.append([count for count, _ in epoch])
-        for batch, share in itertools.chain.from_iterable(batches for _, batches in epoch):
+        for batch, share in (part for _, shares in epoch for parts in shares for part in parts):
             seen += batch["input_ids"][:, 0].tolist() if share.rows else []
     assert sorted(seen) == list(range(num_rows))
     assert sum(told[0]) == num_rows

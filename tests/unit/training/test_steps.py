@@ -29,9 +29,9 @@ def tensors(**options):
     return to_tensors(make_batch(vocab_size=1500, **options))
 
 
-def take_step(step, batch, *, index=0):
+def take_step(step, model, batch, *, index=0):
     """Run a step; returns its loss parts as numbers."""
-    return {name: float(value) for name, value in step(index, batch, lambda loss: loss.backward()).items()}
+    return {name: float(value) for name, value in step(model, index, batch, lambda loss: loss.backward()).items()}
 
 
 def gradients(supernet):
@@ -119,7 +119,7 @@ def test_label_loss_of_values_is_the_mean_squared_error():
 
 def test_the_full_model_step_is_plain_training():
     supernet, plain = make_supernet(), make_supernet().model
-    parts = take_step(full_model_step(supernet), tensors())
+    parts = take_step(full_model_step, supernet, tensors())
     batch = tensors()
     loss = paddle.nn.functional.cross_entropy(
         plain(batch["input_ids"], batch["token_type_ids"], attention_mask=batch["attention_mask"]), batch["labels"]
@@ -133,7 +133,7 @@ def test_the_full_model_step_is_plain_training():
 def test_label_step_sums_the_gradients_of_its_sub_networks(grid):
     """The reference runs each sub-network alone from the tokens, without the embedding that they share."""
     supernet, reference = make_supernet(), make_supernet()
-    parts = take_step(label_step(supernet, grid, FinalConfig()), tensors())
+    parts = take_step(label_step(grid, FinalConfig()), supernet, tensors())
     losses = []
     for subnet in grid.values():
         batch = tensors()
@@ -152,7 +152,7 @@ def test_label_step_sums_the_gradients_of_its_sub_networks(grid):
 
 def test_label_step_trains_only_the_sandwich(grid):
     supernet, reference = make_supernet(), make_supernet()
-    take_step(label_step(supernet, grid, SANDWICH), tensors(), index=7)
+    take_step(label_step(grid, SANDWICH), supernet, tensors(), index=7)
     for subnet in choose_subnets(grid, SANDWICH, 7):
         batch = tensors()
         labels = batch.pop("labels")
@@ -165,7 +165,7 @@ def distil(config, batch, *, student=None, teacher=None, subnets=None, kind="cla
     student = student or make_supernet()
     teacher = teacher or extract(student, student.full)
     subnets = subnets or student.search_space(depth_mults=(1.0,)).grid()
-    return take_step(distillation_step(student, teacher, subnets, config, kind=kind), batch)
+    return take_step(distillation_step(teacher, subnets, config, kind=kind), student, batch)
 
 
 def test_distillation_runs_the_teacher_without_dropout_or_gradients():
