@@ -15,8 +15,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -75,8 +76,7 @@ class Bundle:
         self._settings = {"device": device, "num_threads": num_threads}
         self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()  # a runtime's input and output buffers are one per model
-        # What oneDNN sets up for a shape it keeps for each thread that runs it: one thread runs everything.
-        self._thread, self._process = ThreadPoolExecutor(1, "dynabert-bundle"), os.getpid()
+        self._threads, self._process = _make_threads(), os.getpid()
         self.load(self.subnet)
         self._gate = Gate()
 
@@ -138,7 +138,7 @@ class Bundle:
         return zip(*columns, strict=True)
 
     def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[AnyPrediction]:
-        """Predict for any number of rows in constant memory.
+        """Predict for any number of rows in constant memory; while a chunk of them runs, the next is encoded.
 
         Args:
             rows: tuples of one text, or of two.
@@ -153,11 +153,15 @@ class Bundle:
         if batch_size < 1:
             raise BundleError(f"batch_size is at least 1, not {batch_size}")
         rows, seen = iter(rows), 0
-        while chunk := list(islice(rows, _CHUNK)):
-            encoded = self.encode(chunk, first=seen)
+        encoded = self.encode(list(islice(rows, _CHUNK)))
+        while encoded:
+            seen += len(encoded)
+            following = list(islice(rows, _CHUNK))
+            ahead = [self._submit("encoder", partial(self.encode, first=seen), following)] if following else []
             logits = iter(self._logits([window for row in encoded for window in row.windows], batch_size))
+            wait(ahead)  # so that nothing is under way where a caller may ask for no more, or fork
             yield from [row.decode([next(logits) for _ in row.windows]) for row in encoded]
-            seen += len(chunk)
+            encoded = ahead[0].result() if ahead else []
 
     def encode(self, rows: Sequence[Sequence[str]], *, first: int = 0) -> list[Encoded]:
         """Turn rows into token ids, as in training.
@@ -211,10 +215,13 @@ class Bundle:
         Raises:
             BundleError: Python is about to exit.
         """
+        return self._submit("bundle", function, *arguments)
+
+    def _submit(self, thread: str, function: Callable, *arguments: object) -> Future:
         if self._process != os.getpid():  # a thread is not forked
-            self._thread, self._process = ThreadPoolExecutor(1, "dynabert-bundle"), os.getpid()
+            self._threads, self._process = _make_threads(), os.getpid()
         try:
-            return self._thread.submit(function, *arguments)
+            return self._threads[thread].submit(function, *arguments)
         except RuntimeError:  # of an executor, once the main thread has ended
             raise BundleError("Python is about to exit: let the main thread wait for those that predict") from None
 
@@ -253,6 +260,11 @@ class Bundle:
             cut_padding(values, len(ids), self.kind)
             for values, (ids, _) in zip(logits.astype(np.float64), windows, strict=True)
         ]
+
+
+def _make_threads() -> dict[str, ThreadPoolExecutor]:
+    """One that runs all graphs, as what oneDNN sets up for a shape it keeps for each thread; and one that encodes."""
+    return {name: ThreadPoolExecutor(1, f"dynabert-{name}") for name in ("bundle", "encoder")}
 
 
 def _shape(num_rows: int, longest: int, batch_size: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from test_cli import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone import find_backbone
+from dynabert_paddle.deploy import infer
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.exporting.run import export
 
@@ -232,7 +234,7 @@ def test_the_properties_describe_the_bundle(predictor):
 
 
 def test_a_stream_is_read_as_far_as_needed_and_in_order(predictor, texts):
-    """Chunks of 4,096 rows are sorted by length: the first prediction needs one of them, not the whole stream."""
+    """Chunks of 4,096 rows are sorted by length, and the next one is encoded meanwhile: two are read, not all."""
     taken = 0
 
     def endless():
@@ -242,12 +244,39 @@ def test_a_stream_is_read_as_far_as_needed_and_in_order(predictor, texts):
             taken += 1
 
     predictions = predictor("plain").stream(endless(), batch_size=256)
-    found = [next(predictions) for _ in range(4100)]
+    found = [next(predictions)]
     assert taken <= 2 * 4096
+    found += [next(predictions) for _ in range(4099)]
+    assert taken <= 3 * 4096
     picked = [0, 1, 4094, 4095, 4096, 4099]
     again = predictor("plain")([texts[i % 70][: 9 + i % 30] for i in picked])
     for i, prediction in zip(picked, again, strict=True):
         assert found[i].score == pytest.approx(prediction.score, abs=1e-6)
+
+
+def test_a_chunk_is_encoded_while_the_one_before_it_runs(predictor, texts, monkeypatch):
+    expected = predictor("snips")(texts[:30])
+    monkeypatch.setattr(infer, "_CHUNK", 8)
+    bundle = predictor("snips")._bundle
+    threads = []
+
+    def encode(rows, *, first=0):
+        threads.append(threading.current_thread().name.split("_")[0])
+        return type(bundle).encode(bundle, rows, first=first)
+
+    monkeypatch.setattr(bundle, "encode", encode)
+    found = bundle.predict(texts[:30])
+    assert [row.label for row in found] == [row.label for row in expected]
+    np.testing.assert_allclose([row.score for row in found], [row.score for row in expected], atol=1e-6)
+    assert threads == ["MainThread", *["dynabert-encoder"] * 3]
+
+
+def test_a_row_that_is_no_text_ends_a_stream_after_the_chunks_before_it(predictor, texts, monkeypatch):
+    monkeypatch.setattr(infer, "_CHUNK", 8)
+    predictions = predictor("snips").stream([*((text,) for text in texts[:12]), (5,), *((text,) for text in texts[:9])])
+    assert [next(predictions).label for _ in range(8)] == [row.label for row in predictor("snips")(texts[:8])]
+    with pytest.raises(DynabertError, match="row 13"):
+        next(predictions)
 
 
 ODD = {
