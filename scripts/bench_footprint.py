@@ -2,10 +2,11 @@
 """How long a user waits before anything happens, and how much memory training takes.
 
 Whole processes are measured: `dynabert --help`, Python until a `Predictor` is ready, and the peak memory of 20 steps of
-the stages finetune and width on the same data, which width shall not exceed by more than half.
+the stages finetune and width on the same data, which width shall not exceed by more than half; and of 20 steps of
+finetune on a large file, whose rows are four sentences each, which takes disk space twice.
 
     python scripts/bench_footprint.py
-    python scripts/bench_footprint.py --model_name_or_path MODEL_DIR --max_seq_length 128 --repeats 9
+    python scripts/bench_footprint.py --model_name_or_path MODEL_DIR --max_seq_length 128 --repeats 9 --large_gb 0
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from typing import Annotated
 
 import typer
 
+import dynabert_paddle
+
 STEPS = 20
+TEXTS = Path(dynabert_paddle.__file__).parent / "data" / "snips"
 DYNABERT = [sys.executable, "-m", "dynabert_paddle"]
 READY = "import sys, dynabert_paddle as db; db.Predictor(sys.argv[1])"
 
@@ -32,19 +36,23 @@ def main(
     max_seq_length: Annotated[int, typer.Option("--max_seq_length")] = 64,
     batch_size: Annotated[int, typer.Option("--batch_size")] = 32,
     repeats: Annotated[int, typer.Option("--repeats", min=1)] = 5,
+    large_gb: Annotated[float, typer.Option("--large_gb", help="Size of the large file; 0 for none.")] = 5,
 ) -> None:
     """Print seconds and megabytes."""
-    flags = ["--max_steps", STEPS, "--max_seq_length", max_seq_length, "--per_device_train_batch_size", batch_size]
+    steps = ["--max_steps", STEPS, "--per_device_train_batch_size", batch_size]
+    finetune = [*DYNABERT, "finetune", "--model_name_or_path", model_name_or_path, *steps,
+                "--max_seq_length", max_seq_length]  # fmt: skip
     with TemporaryDirectory() as name:
         folder = Path(name)
         tuned, rewired, width, bundle = (folder / part for part in ("finetune", "rewire", "width", "bundle"))
-        peaks = {
-            "finetune": measure([*DYNABERT, "finetune", "--model_name_or_path", model_name_or_path, *flags,
-                                 "--output_dir", tuned])[1],
-        }  # fmt: skip
+        peaks = {"finetune": measure([*finetune, "--output_dir", tuned])[1]}
         measure([*DYNABERT, "rewire", tuned, "--output_dir", rewired])
-        peaks["width"] = measure([*DYNABERT, "width", rewired, *flags, "--output_dir", width])[1]
+        peaks["width"] = measure([*DYNABERT, "width", rewired, *steps, "--output_dir", width])[1]
         measure([*DYNABERT, "export", tuned, "--output_dir", bundle])
+        for what, size in {"a small file": 1e7, "a large file": large_gb * 1e9}.items() if large_gb else ():
+            write_texts(folder / "train.tsv", size)
+            files = ["--task_name", "custom", "--train_file", folder / "train.tsv", "--dev_file", TEXTS / "dev.tsv"]
+            peaks[what] = measure([*finetune, *files, "--output_dir", folder / what])[1]
         waits = {
             "dynabert --help": [measure([*DYNABERT, "--help"])[0] for _ in range(repeats)],
             "Predictor ready": [measure([sys.executable, "-c", READY, bundle])[0] for _ in range(repeats)],
@@ -53,9 +61,27 @@ def main(
         print(f"{what:<18}{median(seconds):8.2f} s, median of {repeats}")
     for stage, megabytes in peaks.items():
         print(
-            f"peak of {stage:<10}{megabytes:8.0f} MB, {STEPS} steps of {batch_size} texts of at most {max_seq_length}"
+            f"peak of {stage:<14}{megabytes:8.0f} MB, {STEPS} steps of {batch_size} texts of at most {max_seq_length}"
         )
     print(f"width / finetune  {peaks['width'] / peaks['finetune']:8.2f}")
+    if large_gb:
+        print(f"large - small file{peaks['a large file'] - peaks['a small file']:8.0f} MB, of {large_gb:g} GB")
+
+
+def write_texts(path: Path, size: float) -> None:
+    """Write a training file of at least so many bytes, from the built-in task's sentences, four of a class a row."""
+    sentences: dict[str, list[str]] = {}
+    for line in (TEXTS / "train.tsv").read_text(encoding="utf-8").splitlines()[1:]:
+        text, label = line.split("\t")
+        sentences.setdefault(label, []).append(text)
+    block = []
+    for label, own in sentences.items():
+        block += [f"{' '.join(own[i : i + 4])}\t{label}\n" for i in range(len(own) - 3)]
+    rows = "".join(block).encode()
+    with open(path, "wb") as file:
+        file.write(b"sentence\tlabel\n")
+        while file.tell() < size:
+            file.write(rows)
 
 
 def measure(command: Sequence[object]) -> tuple[float, float]:

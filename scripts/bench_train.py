@@ -2,9 +2,9 @@
 """What elasticity costs: a training step over all widths against the same widths as models of their own.
 
 Both sides do the same work on the same batch: the teacher's forward pass, and for every width a forward pass, the
-distillation loss and the backward pass, with dropout; then each width is evaluated. They alternate, so that a machine
-whose speed drifts does not favour either; the figures are medians. The weights are random, which does not matter to the
-time.
+distillation loss and the backward pass, with dropout; then each width is evaluated on 8 batches. They alternate, so
+that a machine whose speed drifts does not favour either; the figures are medians. The weights are random, which does
+not matter to the time.
 
     python scripts/bench_train.py
     python scripts/bench_train.py --shape 12x384 --seq_length 128 --repeats 9
@@ -21,6 +21,8 @@ from typing import Annotated
 import typer
 
 from dynabert_paddle import runtime
+
+EVALUATED = 8  # batches
 
 
 def main(
@@ -68,12 +70,13 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
     Gradients are never cleared: within a step, too, all passes but the first add to what is there.
     """
     import paddle
-    from shapes import random_batch, random_supernet
+    from shapes import random_batch, random_features, random_supernet
 
     from dynabert_paddle.config import WidthConfig
     from dynabert_paddle.distill.losses import DistillationLoss, token_rows
     from dynabert_paddle.supernet.extract import extract
     from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+    from dynabert_paddle.training.evaluate import predict_logits
     from dynabert_paddle.training.steps import distillation_step
 
     supernet = random_supernet(shape)
@@ -88,6 +91,7 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
     loss = DistillationLoss(lambda_logit=settings.lambda_logit, lambda_hidden=settings.lambda_hidden)
     rows = token_rows(batch["attention_mask"])
     step = distillation_step(teacher, widths, settings, kind="classification")
+    features = random_features(EVALUATED * batch_size, length)
     target = {}
 
     def teach() -> None:
@@ -95,9 +99,7 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
             target["output"] = teacher(**batch)
 
     def evaluate(model: Supernet, subnet) -> None:
-        model.eval()
-        with paddle.no_grad():
-            model(subnet, **batch)
+        predict_logits(model, features, [subnet], batch_size=batch_size)
 
     def train(model: Supernet, subnet, full) -> None:
         """One width alone; `full` names the teacher's layers that belong to the model's."""
@@ -115,7 +117,7 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
     parts["step over all widths"] = train_all
     for name, subnet in widths.items():
         parts[f"evaluating in the supernet {name}"] = lambda subnet=subnet: evaluate(supernet, subnet)
-        parts[f"evaluating extracted {name}"] = lambda model=models[name]: evaluate(model, None)
+        parts[f"evaluating extracted {name}"] = lambda model=models[name]: evaluate(model, model.full)
     return parts
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     import dynabert_paddle as db
+    from dynabert_paddle.data.features import Features
     from dynabert_paddle.training.loop import Step
     from dynabert_paddle.training.replicas import Replicas
 
@@ -42,6 +43,17 @@ def random_batch(batch_size: int, length: int) -> dict[str, np.ndarray]:
 
     ids = np.random.default_rng(0).integers(1000, 30000, (batch_size, length))
     return {"input_ids": ids, "token_type_ids": np.zeros_like(ids), "attention_mask": np.ones_like(ids)}
+
+
+def random_features(num_examples: int, length: int) -> Features:
+    """Make examples of one length, from English BERT's words."""
+    import numpy as np
+
+    from dynabert_paddle.data.features import Features
+
+    batch = random_batch(num_examples, length)
+    offsets = np.arange(num_examples + 1) * length
+    return Features(batch["input_ids"].reshape(-1), batch["token_type_ids"].reshape(-1), offsets, None)
 
 
 def training_passes(replicas: Replicas, step: Step, batch: dict[str, np.ndarray]) -> Callable[[], None]:

@@ -7,12 +7,15 @@ are runs of letters, in Chinese single characters; stop words, numbers and punct
 import json
 import os
 import unicodedata
+from array import array
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from dynabert_paddle.data.readers import Columns, Examples, read_column_names, read_rows
+from dynabert_paddle.data.stored_texts import new_column
 from dynabert_paddle.errors import DataError
 
 # The column that says which training row, counted from 0, a text was made of.
@@ -107,7 +110,7 @@ def to_line(values: Mapping[str, object], *, as_json: bool) -> str:
 
 
 def read_augmented(path: str | os.PathLike, columns: Columns, train: Examples) -> tuple[Examples, np.ndarray]:
-    """Read an augmented file into memory.
+    """Read an augmented file, a large one's texts not into memory.
 
     Args:
         path: the file, as `augment` wrote it.
@@ -122,7 +125,9 @@ def read_augmented(path: str | os.PathLike, columns: Columns, train: Examples) -
     """
     if SOURCE_ROW not in read_column_names(path):
         raise DataError(f"{path}:1: no column {SOURCE_ROW!r}; make the file with 'dynabert augment'.")
-    texts, pairs, sources = [], [], []
+    path = Path(path)
+    texts, pairs = new_column(path), new_column(path) if columns.pair else None
+    sources = array("q")
     for row in read_rows(path, Columns(columns.text, columns.pair, SOURCE_ROW)):
         source = int(row.label) if row.label.isdecimal() and len(row.label) < 19 else len(train)
         # The first text of each source row is that row itself.
@@ -133,9 +138,10 @@ def read_augmented(path: str | os.PathLike, columns: Columns, train: Examples) -
                 "make the file again of these training rows with 'dynabert augment', and keep its order."
             )
         texts.append(row.text)
-        pairs.append(row.pair)
+        if pairs is not None:
+            pairs.append(row.pair)
         sources.append(source)
-    return Examples(texts, pairs if columns.pair else None, None, train.source), np.array(sources, dtype=np.int64)
+    return Examples(texts, pairs, None, train.source), np.asarray(sources)
 
 
 def _one_line(text: str) -> str:

@@ -6,9 +6,10 @@ import hashlib
 import logging
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -48,18 +49,86 @@ class OffsetEncoder(Protocol):
     def encode_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]: ...
 
 
+class FeatureSet(ABC):
+    """Examples as a model reads them, in batches, and what scores its logits."""
+
+    kind = "classification"  # or regression: `restore` knows no difference
+    labels: np.ndarray | None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def lengths(self) -> np.ndarray:
+        """What batches of similar length are made by, `[n]`."""
+
+    @property
+    @abstractmethod
+    def content(self) -> tuple[np.ndarray, ...]:
+        """What tells these examples from others."""
+
+    @property
+    def num_scored(self) -> int:
+        """How many examples a score is the mean over."""
+        return len(self)
+
+    @property
+    def targets(self) -> np.ndarray | None:
+        """What is trained on."""
+        return self.labels
+
+    @abstractmethod
+    def select(self, indices: np.ndarray) -> FeatureSet: ...
+
+    @abstractmethod
+    def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]: ...
+
+    @abstractmethod
+    def with_labels(self, labels: np.ndarray) -> FeatureSet: ...
+
+    def restore(self, batches: Sequence[np.ndarray], logits: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """Put batches of logits into the examples' order.
+
+        Args:
+            batches: indices of each batch's examples; every example is in one.
+            logits: of each batch, `[b, c]`; `[b, s, c]` for the labels of tokens; `[b, 2, s]` for answers.
+
+        Returns:
+            `[n, c]`; where there are logits of tokens one array an example, without those of padding.
+        """
+        if logits[0].ndim == 2:
+            return np.concatenate(logits)[np.argsort(np.concatenate(batches))]
+        found: list[np.ndarray] = [np.empty(0)] * len(self)
+        lengths = self.lengths
+        for rows, values in zip(batches, logits, strict=True):
+            for i, row in zip(rows, values, strict=True):
+                found[i] = cut_padding(row, lengths[i], self.kind)
+        return found
+
+    def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
+        """Score logits against the labels.
+
+        Args:
+            metrics: names of metrics.
+            logits: as `restore` returns them.
+
+        Returns:
+            Each metric as a fraction: 1.0 is perfect.
+        """
+        return compute_metrics(metrics, logits, self.labels)
+
+
 @dataclass(frozen=True, eq=False)
-class Features:
+class Features(FeatureSet):
     """Tokenized examples in flat arrays; example i holds the tokens `offsets[i]:offsets[i + 1]`.
 
     Args:
         input_ids: `[tokens]` int32, all examples' tokens one after another.
         token_type_ids: `[tokens]` uint8, 1 in the second text of a pair.
         offsets: `[n + 1]` int64, from 0 to the number of tokens.
-        labels: `[n]`, int64 class indices or float32 scores; None where there are none.
+        labels: `[n]`, class indices or float32 scores; None where there are none.
     """
-
-    kind = "classification"  # or regression: `restore` knows no difference
 
     input_ids: np.ndarray
     token_type_ids: np.ndarray
@@ -75,14 +144,9 @@ class Features:
         return np.diff(self.offsets)
 
     @property
-    def num_scored(self) -> int:
-        """How many examples a score is the mean over."""
-        return len(self)
-
-    @property
-    def targets(self) -> np.ndarray | None:
-        """What is trained on."""
-        return self.labels
+    def content(self) -> tuple[np.ndarray, ...]:
+        """What tells these examples from others."""
+        return (self.input_ids, self.offsets, *(() if self.targets is None else (self.targets,)))
 
     def select(self, indices: np.ndarray) -> Features:
         """Copy some of the examples.
@@ -123,42 +187,25 @@ class Features:
         token_type_ids[mask] = batch.token_type_ids
         arrays = {"input_ids": input_ids, "token_type_ids": token_type_ids, "attention_mask": mask.astype(np.int64)}
         labels = batch._batch_labels(mask)
-        return arrays if labels is None else arrays | {"labels": labels}
+        if labels is None:
+            return arrays
+        is_class = np.issubdtype(labels.dtype, np.integer)
+        return arrays | {"labels": labels.astype(np.int64) if is_class else labels}
+
+    def with_labels(self, labels: np.ndarray) -> Features:
+        """The same examples with other labels.
+
+        Args:
+            labels: `[n]`.
+
+        Returns:
+            A new set; this one stays as it is.
+        """
+        return replace(self, labels=labels)
 
     def _batch_labels(self, mask: np.ndarray) -> np.ndarray | None:
         """The labels of a batch that holds all of these examples; the mask says which of its tokens are theirs."""
         return self.labels
-
-    def restore(self, batches: Sequence[np.ndarray], logits: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-        """Put batches of logits into the examples' order.
-
-        Args:
-            batches: indices of each batch's examples; every example is in one.
-            logits: of each batch, `[b, c]`; `[b, s, c]` for the labels of tokens; `[b, 2, s]` for answers.
-
-        Returns:
-            `[n, c]`; where there are logits of tokens one array an example, without those of padding.
-        """
-        if logits[0].ndim == 2:
-            return np.concatenate(logits)[np.argsort(np.concatenate(batches))]
-        found: list[np.ndarray] = [np.empty(0)] * len(self)
-        lengths = self.lengths
-        for rows, values in zip(batches, logits, strict=True):
-            for i, row in zip(rows, values, strict=True):
-                found[i] = cut_padding(row, lengths[i], self.kind)
-        return found
-
-    def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
-        """Score logits against the labels.
-
-        Args:
-            metrics: names of metrics.
-            logits: as `restore` returns them.
-
-        Returns:
-            Each metric as a fraction: 1.0 is perfect.
-        """
-        return compute_metrics(metrics, logits, self.labels)
 
 
 def flatten(rows: Iterable[tuple[list[int], list[int]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -197,7 +244,7 @@ def tokenize(
     path = folder / f"{_cache_key(examples, tokenizer.fingerprint, max_seq_length)}.npz"
     features = _load(path, examples)
     if features is None:
-        features = _encode(examples, tokenizer, max_seq_length)
+        features = encode_examples(examples, tokenizer, max_seq_length)
         _save(path, features)
     return features
 
@@ -213,7 +260,17 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynabert_paddle"
 
 
-def _encode(examples: Examples, tokenizer: TextEncoder, max_seq_length: int) -> Features:
+def encode_examples(examples: Examples, tokenizer: TextEncoder, max_seq_length: int) -> Features:
+    """Tokenize examples.
+
+    Args:
+        examples: the texts.
+        tokenizer: the tokenizer.
+        max_seq_length: longer inputs are cut to so many tokens, special tokens included.
+
+    Returns:
+        The tokenized examples, in their order.
+    """
     input_ids, token_type_ids, lengths = [], [], []
     for start in range(0, len(examples), _ROWS_PER_CALL):
         rows = slice(start, start + _ROWS_PER_CALL)
@@ -277,7 +334,7 @@ def _save(path: Path, features: Features) -> None:
                 temporary.unlink(missing_ok=True)
 
 
-def length_bucketed_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
+def length_bucketed_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> Iterator[np.ndarray]:
     """Shuffle examples into batches of similar length, so that little is spent on padding.
 
     Args:
@@ -286,15 +343,15 @@ def length_bucketed_batches(lengths: np.ndarray, batch_size: int, *, seed: int, 
         seed: chooses the order, together with `epoch`.
         epoch: counted from 0; each has its own order.
 
-    Returns:
+    Yields:
         Indices of each batch's examples; every example is in exactly one batch.
     """
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
-    batches = []
+    order = rng.permutation(np.arange(len(lengths), dtype=np.int32 if len(lengths) < 2**31 else np.int64))
     for bucket in _cut(order, _BATCHES_PER_BUCKET * batch_size):
-        batches.extend(_cut(bucket[np.argsort(lengths[bucket], kind="stable")], batch_size))
-    return [batches[i] for i in rng.permutation(len(batches))]
+        bucket[:] = bucket[np.argsort(lengths[bucket], kind="stable")]
+    for batch in rng.permutation(-(-len(order) // batch_size)):
+        yield order[batch * batch_size : (batch + 1) * batch_size]
 
 
 def sequential_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -336,9 +393,10 @@ def split_holdout(
     if (num_examples is None) == (fraction is None):
         raise ValueError("give num_examples or fraction")
     if np.issubdtype(labels.dtype, np.integer):
-        _, groups, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        groups, counts = np.unique(labels, return_counts=True)
+        members = [labels == group for group in groups]
     else:
-        groups, counts = np.zeros(len(labels), dtype=np.int64), np.array([len(labels)])
+        members, counts = [np.ones(len(labels), dtype=bool)], np.array([len(labels)])
     spare = counts - 1
     if not spare.sum() > 0:
         raise DataError(
@@ -352,6 +410,8 @@ def split_holdout(
     while held_out.sum() < size:
         held_out[np.argmax(np.where(held_out < spare, quota - held_out, -np.inf))] += 1
     rng = np.random.default_rng(seed)
-    chosen = [rng.permutation(np.flatnonzero(groups == group))[:count] for group, count in enumerate(held_out)]
+    chosen = [rng.permutation(np.flatnonzero(own))[:count] for own, count in zip(members, held_out, strict=True)]
     holdout = np.sort(np.concatenate(chosen))
-    return np.setdiff1d(np.arange(len(labels)), holdout), holdout
+    kept = np.ones(len(labels), dtype=bool)
+    kept[holdout] = False
+    return np.flatnonzero(kept), holdout

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -12,9 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dynabert_paddle.data.features import Features, TextEncoder, split_holdout, tokenize
+from dynabert_paddle.data.features import FeatureSet, TextEncoder, split_holdout, tokenize
 from dynabert_paddle.data.files import JSON_ENDINGS, first_record, open_records, quote
 from dynabert_paddle.data.layout import PLAIN, Layout
+from dynabert_paddle.data.stored_texts import Column, StoredTexts, new_column, select_rows
+from dynabert_paddle.data.streaming import StreamedFeatures
 from dynabert_paddle.errors import DataError, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -49,14 +52,14 @@ class Examples:
     """The rows of one data file.
 
     Args:
-        texts: `n` texts.
+        texts: `n` texts; of a large file they are on the disk.
         pairs: the `n` second texts, or None for single texts.
-        labels: `[n]`, int64 class indices or float32 scores; None for a file without labels.
+        labels: `[n]`, class indices or float32 scores; None for a file without labels.
         source: the file that was read, as an absolute path.
     """
 
-    texts: list[str]
-    pairs: list[str] | None
+    texts: Column
+    pairs: Column | None
     labels: np.ndarray | None
     source: Path
 
@@ -75,8 +78,8 @@ class Examples:
         """
         return split_holdout(self.labels, num_examples=num_examples, seed=seed)
 
-    def tokenize(self, tokenizer: TextEncoder, *, max_seq_length: int) -> Features:
-        """Turn the texts into token ids, through the cache.
+    def tokenize(self, tokenizer: TextEncoder, *, max_seq_length: int) -> FeatureSet:
+        """Turn the texts into token ids: now, through the cache, or those of a large file batch by batch.
 
         Args:
             tokenizer: the tokenizer.
@@ -85,6 +88,8 @@ class Examples:
         Returns:
             The tokenized examples, in their order.
         """
+        if isinstance(self.texts, StoredTexts):
+            return StreamedFeatures(self, tokenizer, max_seq_length)
         return tokenize(self, tokenizer, max_seq_length=max_seq_length)
 
     def select(self, indices: np.ndarray) -> "Examples":
@@ -96,9 +101,8 @@ class Examples:
         Returns:
             The rows in the order of `indices`.
         """
-        pairs = None if self.pairs is None else [self.pairs[i] for i in indices]
-        labels = None if self.labels is None else self.labels[indices]
-        return Examples([self.texts[i] for i in indices], pairs, labels, self.source)
+        texts, pairs = select_rows([self.texts, self.pairs], indices)
+        return Examples(texts, pairs, None if self.labels is None else self.labels[indices], self.source)
 
 
 def read_examples(
@@ -109,7 +113,7 @@ def read_examples(
     labels: Iterable[str] = (),
     layout: Layout = PLAIN,
 ) -> Examples:
-    """Read a data file into memory and turn its labels into numbers.
+    """Read a data file, a large one's texts not into memory, and turn its labels into numbers.
 
     Args:
         path: a .tsv, .csv, .jsonl or .json file; .json holds one object a line, as .jsonl does.
@@ -126,17 +130,18 @@ def read_examples(
     """
     path = Path(path)
     class_indices = {label: index for index, label in enumerate(labels)}
-    texts, pairs, values = [], [], []
+    texts, pairs = new_column(path), new_column(path) if columns.pair else None
+    values = array("f" if kind == "regression" else "h" if len(class_indices) < 2**15 else "i")
     for row in read_rows(path, columns, layout):
         texts.append(row.text)
-        pairs.append(row.pair)
+        if pairs is not None:
+            pairs.append(row.pair)
         if row.label is not None:
             values.append(_score(path, row) if kind == "regression" else _class_index(path, row, class_indices))
-    dtype = np.float32 if kind == "regression" else np.int64
     return Examples(
         texts=texts,
-        pairs=pairs if columns.pair else None,
-        labels=np.array(values, dtype=dtype) if columns.label else None,
+        pairs=pairs,
+        labels=np.asarray(values) if columns.label else None,
         source=path.absolute(),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from dynabert_paddle.data.features import Features, sequential_batches
+from dynabert_paddle.data.features import FeatureSet, sequential_batches
 from dynabert_paddle.deploy.engines import INPUTS
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
@@ -89,7 +89,7 @@ def compare_logits(
 
 
 def compare_metric(
-    supernet: Supernet, run: Run, features: Features, *, metric: str, tolerance: float, batch_size: int = 32
+    supernet: Supernet, run: Run, features: FeatureSet, *, metric: str, tolerance: float, batch_size: int = 32
 ) -> dict[str, Any]:
     """Compare the graph's score on the dev set with the model's.
 
@@ -128,7 +128,7 @@ def compare_metric(
     }
 
 
-def pad(features: Features, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
+def pad(features: FeatureSet, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
     """Make one batch of examples, as a bundle pads it.
 
     Args:

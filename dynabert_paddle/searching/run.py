@@ -198,7 +198,7 @@ class _Search:
             "task": self.task.name,
             "metric": self.task.metrics[0],
             **{key: getattr(config, key) for key in ("score", "score_on", "population_size", "seed")},
-            "data": digest((features.input_ids, features.offsets)),
+            "data": digest(features.content),
             **self.aims.lasting(),
         }
 

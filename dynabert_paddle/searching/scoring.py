@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dynabert_paddle.config import SearchConfig
-from dynabert_paddle.data.features import Features
+from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.token_classification import WordFeatures
 from dynabert_paddle.deploy.decode import label_words
 from dynabert_paddle.errors import UsageError
@@ -49,7 +49,7 @@ class Scorer:
     """
 
     supernet: Supernet
-    features: Features
+    features: FeatureSet
     metric: str
     batch_size: int
     seed: int
@@ -114,7 +114,7 @@ def is_hopeless(right: int, seen: int, total: int, to_beat: float) -> bool:
     return needed > total or bool(hypergeom.cdf(right, total, needed, seen) < RISK)
 
 
-def make_scorer(supernet: Supernet, features: Features, metric: str, config: SearchConfig) -> Scorer:
+def make_scorer(supernet: Supernet, features: FeatureSet, metric: str, config: SearchConfig) -> Scorer:
     """Make what scores a supernet's sub-networks.
 
     Args:
@@ -135,7 +135,7 @@ def make_scorer(supernet: Supernet, features: Features, metric: str, config: Sea
     return Scorer(supernet, features, metric, batch_size, config.seed)
 
 
-def label_with_predictions(supernet: Supernet, features: Features, *, batch_size: int) -> tuple[Features, str]:
+def label_with_predictions(supernet: Supernet, features: FeatureSet, *, batch_size: int) -> tuple[FeatureSet, str]:
     """Put the full model's predictions in the labels' place, so that a metric measures agreement with it.
 
     Args:
@@ -155,8 +155,8 @@ def label_with_predictions(supernet: Supernet, features: Features, *, batch_size
             label_words(row, tokens, features.names)[0] for row, tokens in zip(logits, features.tokens, strict=False)
         ]
         return replace(features, word_labels=labels), "token_accuracy"
-    if type(features) is not Features or np.issubdtype(features.labels.dtype, np.floating):
+    if features.kind != "classification" or np.issubdtype(features.labels.dtype, np.floating):
         raise UsageError(
             "--score agreement is for labels of texts or of words, not for values or answers: leave it out"
         )
-    return replace(features, labels=logits.argmax(axis=1)), "accuracy"
+    return features.with_labels(logits.argmax(axis=1)), "accuracy"

@@ -74,6 +74,32 @@ def encoder_call(call: EncoderCall) -> Iterator[EncoderCall]:
         _CALL.reset(token)
 
 
+@dataclass
+class _Slices:
+    """Parts of parameters, by the parameter and the part's size, and how many more values may be kept."""
+
+    parts: dict[tuple[int, int], Tensor]
+    room: int
+
+
+_ROOM = 2**28  # values: a gigabyte
+_SLICES: ContextVar[_Slices | None] = ContextVar("dynabert_slices", default=None)
+
+
+@contextmanager
+def keep_slices() -> Iterator[None]:
+    """Cut each part of a parameter only once, for the length of a `with` block in which no parameter changes.
+
+    Yields:
+        Nothing.
+    """
+    token = _SLICES.set(_Slices({}, _ROOM))
+    try:
+        yield
+    finally:
+        _SLICES.reset(token)
+
+
 class ElasticEncoder(nn.Layer):
     """Stands in for a model's `nn.TransformerEncoder` and owns the same layers under the same parameter names.
 
@@ -216,8 +242,15 @@ def slice_parameter(parameter: Tensor, name: str, *, heads: int, neurons: int, h
         return parameter
     shape = list(parameter.shape)
     shape[axis] = size
+    slices, key = _SLICES.get(), (id(parameter), size)
+    if slices is not None and key in slices.parts:
+        return slices.parts[key]
     # Indexing gives a strided view, which Paddle copies for the product, and pads for the gradient, three times slower.
-    return paddle.crop(parameter, shape)
+    part = paddle.crop(parameter, shape)
+    if slices is not None and part.size <= slices.room:
+        slices.parts[key] = part
+        slices.room -= part.size
+    return part
 
 
 def run_layer(

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import paddle
 
-from dynabert_paddle.data.features import Features, sequential_batches
+from dynabert_paddle.data.features import FeatureSet, sequential_batches
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime import num_processes, rank
 from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.supernet.elastic import keep_slices
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training import processes
 from dynabert_paddle.training.logging import logger
@@ -20,7 +21,7 @@ from dynabert_paddle.training.split import tokenize_examples
 
 
 def predict_logits(
-    supernet: Supernet, features: Features, subnets: Iterable[Subnet], *, batch_size: int = 64, shared: bool = False
+    supernet: Supernet, features: FeatureSet, subnets: Iterable[Subnet], *, batch_size: int = 64, shared: bool = False
 ) -> list[Sequence[np.ndarray]]:
     """Run sub-networks over all examples, in evaluation mode.
 
@@ -43,7 +44,7 @@ def predict_logits(
     first, size = (rank(), num_processes()) if shared else (0, 1)
     was_training = supernet.training
     supernet.eval()
-    with paddle.no_grad():
+    with paddle.no_grad(), keep_slices():
         logits = [_run_batch(supernet, features, batch, subnets) for batch in batches[first::size]]
     if was_training:
         supernet.train()
@@ -52,7 +53,9 @@ def predict_logits(
     return [features.restore(batches, rows) for rows in zip(*logits, strict=True)]
 
 
-def _run_batch(supernet: Supernet, features: Features, rows: np.ndarray, subnets: Sequence[Subnet]) -> list[np.ndarray]:
+def _run_batch(
+    supernet: Supernet, features: FeatureSet, rows: np.ndarray, subnets: Sequence[Subnet]
+) -> list[np.ndarray]:
     """Each sub-network's logits of some examples; refused where they are not finite."""
     inputs = to_tensors(features.collate(rows, supernet.pad_token_id))
     inputs.pop("labels", None)
@@ -68,7 +71,7 @@ def _run_batch(supernet: Supernet, features: Features, rows: np.ndarray, subnets
 
 def evaluate_subnets(
     supernet: Supernet,
-    features: Features,
+    features: FeatureSet,
     subnets: Mapping[str, Subnet],
     *,
     metrics: Iterable[str],

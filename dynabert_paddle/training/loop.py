@@ -20,7 +20,7 @@ from paddle import Tensor
 
 from dynabert_paddle.backbone import set_arrays, to_arrays
 from dynabert_paddle.config import TrainConfig
-from dynabert_paddle.data.features import Features, length_bucketed_batches
+from dynabert_paddle.data.features import FeatureSet, length_bucketed_batches
 from dynabert_paddle.errors import DynabertError, Interrupted
 from dynabert_paddle.files import writing
 from dynabert_paddle.runtime import keep_freed_memory, num_processes, rank, step_seed
@@ -64,7 +64,7 @@ class Stage:
 
 def train(
     supernet: Supernet,
-    features: Features,
+    features: FeatureSet,
     stage: Stage,
     *,
     config: TrainConfig,
@@ -187,7 +187,7 @@ def global_batch_size(config: TrainConfig) -> int:
 
 
 def _batches_from(
-    first_step: int, features: Features, config: TrainConfig, pad_token_id: int, *, num_replicas: int
+    first_step: int, features: FeatureSet, config: TrainConfig, pad_token_id: int, *, num_replicas: int
 ) -> Iterator[tuple[int, list[list[tuple[dict[str, Tensor], Share]]]]]:
     """How many examples each optimizer step reads, and of its batches the share of each of this process's replicas.
 
@@ -206,9 +206,8 @@ def _batches_from(
 
     for epoch in itertools.count():
         order = length_bucketed_batches(features.lengths, global_batch_size(config), seed=config.seed, epoch=epoch)
-        for start in range(0, len(order), size):
+        while batches := list(itertools.islice(order, size)):
             if step >= first_step:
-                batches = order[start : start + size]
                 yield sum(map(len, batches)), own(batches)
             step += 1
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dynabert_paddle.config import TaskConfig, TrainConfig, WidthConfig
 from dynabert_paddle.data.augment import read_augmented
-from dynabert_paddle.data.features import Features
+from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.tasks import Task, TaskExamples
 from dynabert_paddle.errors import DataError, UsageError
@@ -29,8 +29,8 @@ class Split:
         select_name: what `select` is: holdout or dev.
     """
 
-    train: Features
-    select: Features
+    train: FeatureSet
+    select: FeatureSet
     select_name: str
 
 
@@ -84,7 +84,7 @@ def hold_out(examples: TaskExamples, size: int, *, seed: int) -> tuple[np.ndarra
     return examples.hold_out(min(size, len(examples) // 10), seed=seed)
 
 
-def tokenize_examples(examples: TaskExamples, supernet: Supernet, *, max_seq_length: int | None = None) -> Features:
+def tokenize_examples(examples: TaskExamples, supernet: Supernet, *, max_seq_length: int | None = None) -> FeatureSet:
     """Tokenize examples as a model reads them.
 
     Args:

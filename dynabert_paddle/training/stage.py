@@ -74,14 +74,13 @@ def train_stage(
 
     stage = Stage(name, step, evaluate, subnets, task.metrics[0], split.select_name)
     start = to_arrays(supernet.model)
-    data = (split.train.input_ids, split.train.offsets, split.train.targets)
     settings = {
         **lasting_settings(config),
         "stage": name,
         "num_processes": runtime.num_processes(),
         "sub-networks": list(subnets),
         "metrics": list(task.metrics),
-        "data": digest(array for array in data if array is not None),
+        "data": digest(split.train.content),
         "model": digest(start.values()),
         "teacher": digest(to_arrays(teacher.model).values()) if teacher else "none",
     }

@@ -13,6 +13,8 @@ import pytest
 from conftest import make_bert
 
 import dynabert_paddle as db
+from dynabert_paddle.data import stored_texts
+from dynabert_paddle.data.stored_texts import StoredTexts
 from dynabert_paddle.errors import Interrupted, UsageError
 from dynabert_paddle.metadata import read_metadata
 
@@ -189,8 +191,10 @@ def test_a_signal_in_a_stages_last_step_stops_the_chain(config_file, tmp_path, s
 
 
 @pytest.fixture
-def stopped(tiny_folder, tiny_data, tmp_path, signal_on):
+def stopped(request, tiny_folder, tiny_data, tmp_path, signal_on, monkeypatch):
     """A fine-tuning that was stopped after step 2 of 4, and what it takes to go on."""
+    if getattr(request, "param", "memory") == "disk":
+        monkeypatch.setattr(stored_texts, "_LARGE", 1000)
     task = db.load_task("snips", data_dir=tiny_data)
     config = db.FinetuneConfig(max_steps=4, per_device_train_batch_size=16, logging_steps=1, learning_rate=1e-3)
     options = {"output_dir": tmp_path / "stopped", "config": config, "max_seq_length": 16}
@@ -201,8 +205,10 @@ def stopped(tiny_folder, tiny_data, tmp_path, signal_on):
     return tiny_folder, task, options
 
 
-def test_a_stopped_stage_goes_on(stopped, tmp_path):
+@pytest.mark.parametrize("stopped", ["memory", "disk"], indirect=True)
+def test_a_stopped_stage_goes_on(stopped, tmp_path, request):
     model, task, options = stopped
+    assert isinstance(task.train.texts, StoredTexts) == ("disk" in request.node.name)
     resumed = db.finetune(model, task, **options)
     whole = db.finetune(model, task, **{**options, "output_dir": tmp_path / "whole"})
     for name, tensor in whole.model.state_dict().items():

@@ -250,7 +250,7 @@ def test_collate_without_labels():
 @settings(deadline=None)
 @given(lengths=length_arrays, batch_size=st.integers(1, 9), seed=st.integers(0, 99), epoch=st.integers(0, 9))
 def test_an_epoch_has_every_row_once_and_one_short_batch(lengths, batch_size, seed, epoch):
-    batches = length_bucketed_batches(lengths, batch_size, seed=seed, epoch=epoch)
+    batches = list(length_bucketed_batches(lengths, batch_size, seed=seed, epoch=epoch))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     full, rest = divmod(len(lengths), batch_size)
     assert Counter(map(len, batches)) == Counter([batch_size] * full + [rest] * (rest > 0))
@@ -260,7 +260,7 @@ def test_order_follows_from_seed_and_epoch():
     lengths = np.arange(1, 101)
 
     def order(seed, epoch):
-        return np.concatenate(length_bucketed_batches(lengths, 8, seed=seed, epoch=epoch)).tolist()
+        return np.concatenate(list(length_bucketed_batches(lengths, 8, seed=seed, epoch=epoch))).tolist()
 
     assert order(1, 0) == order(1, 0)
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
@@ -273,7 +273,7 @@ def test_bucketing_saves_padding():
         return sum(len(batch) * lengths[batch].max() for batch in batches)
 
     shuffled = np.array_split(np.random.default_rng(1).permutation(4000), 4000 // 16)
-    bucketed = length_bucketed_batches(lengths, 16, seed=0, epoch=0)
+    bucketed = list(length_bucketed_batches(lengths, 16, seed=0, epoch=0))
     # Rows within a bucket of 800 differ from their batch's longest by 128 / 50 tokens at most, give or take chance.
     assert padded(bucketed) < 1.05 * lengths.sum() < padded(shuffled)
     assert np.any(np.diff([lengths[batch].max() for batch in bucketed]) < 0), "the order of the batches is not shuffled"

@@ -1,0 +1,139 @@
+"""Texts of a file that is too large for the memory: they lie on the disk, and each is read when it is asked for."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import tempfile
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dynabert_paddle.errors import DataError
+
+_LARGE = 2**28  # bytes of a data file whose texts are not held in memory
+_BLOCK = 64  # rows of which one start is kept
+
+
+class StoredTexts(Sequence[str]):
+    """Texts in a temporary file that ends with them; of each, 4 bytes are in memory.
+
+    Args:
+        source: the data file that they are from, for messages.
+
+    Raises:
+        DataError: the temporary file cannot be made.
+    """
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self._sizes, self._starts, self._end = array("i"), array("q"), 0
+        self._rows: np.ndarray | None = None  # of a selection
+        self._hash = hashlib.blake2b(digest_size=8)
+        try:
+            self._file = tempfile.TemporaryFile(prefix="dynabert-texts-")  # noqa: SIM115 - open as long as this lives
+        except OSError as error:
+            raise self._full(error) from None
+
+    def append(self, text: str) -> None:
+        """Add a text. All are added before any is read.
+
+        Args:
+            text: what to add.
+
+        Raises:
+            DataError: the disk is full.
+        """
+        encoded = text.encode()
+        self._hash.update(b"%d:%b" % (len(encoded), encoded))  # with its length, no two texts are one
+        if len(self._sizes) % _BLOCK == 0:
+            self._starts.append(self._end)
+        self._sizes.append(len(encoded))
+        self._end += len(encoded)
+        try:
+            self._file.write(encoded)
+        except OSError as error:
+            raise self._full(error) from None
+
+    def __len__(self) -> int:
+        return len(self._sizes) if self._rows is None else len(self._rows)
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = range(len(self))[index] if self._rows is None else self._rows[index]
+        block = row // _BLOCK
+        start = self._starts[block] + sum(self._sizes[block * _BLOCK : row])
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise self._full(error) from None
+        return os.pread(self._file.fileno(), self._sizes[row], start).decode()
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Bytes of each text, `[n]` int32."""
+        sizes = np.frombuffer(self._sizes, dtype=np.int32)
+        return sizes if self._rows is None else sizes[self._rows]
+
+    @property
+    def fingerprint(self) -> np.ndarray:
+        """Bytes that tell these texts, a selection's with all others of its file, from others."""
+        return np.frombuffer(self._hash.digest(), dtype=np.uint8)
+
+    def select(self, indices: np.ndarray) -> StoredTexts:
+        """Some of the texts, which stay where they are.
+
+        Args:
+            indices: `[k]` integers, in any order.
+
+        Returns:
+            The texts in the order of `indices`.
+        """
+        indices = indices.astype(np.int32 if len(self) < 2**31 else np.int64)
+        selection = copy.copy(self)
+        selection._rows = indices if self._rows is None else self._rows[indices]
+        return selection
+
+    def _full(self, error: OSError) -> DataError:
+        return DataError(
+            f"{self.source}: its texts cannot be stored in {tempfile.gettempdir()} ({error.strerror}); make as much "
+            "room there as the file takes, or name another folder in the environment variable TMPDIR."
+        )
+
+
+Column = list[str] | StoredTexts
+
+
+def new_column(path: Path) -> Column:
+    """Make what texts of a data file are appended to.
+
+    Args:
+        path: the data file.
+
+    Returns:
+        A list, or what keeps the texts of a large file on the disk.
+    """
+    return StoredTexts(path) if path.is_file() and path.stat().st_size >= _LARGE else []
+
+
+def select_rows(columns: Sequence[Column | None], indices: np.ndarray) -> list[Column | None]:
+    """Some of the rows of columns.
+
+    Args:
+        columns: each as `new_column` made it; None for one that there is not.
+        indices: `[k]` integers, in any order.
+
+    Returns:
+        The columns' texts in the order of `indices`; few of those on the disk come into memory.
+    """
+    chosen = [column.select(indices) if isinstance(column, StoredTexts) else column for column in columns]
+    stored = [column for column in chosen if isinstance(column, StoredTexts)]
+    if not stored:
+        return [column and [column[i] for i in indices] for column in columns]
+    if sum(int(column.sizes.sum()) for column in stored) >= _LARGE:
+        return chosen
+    return [column and column[:] for column in chosen]

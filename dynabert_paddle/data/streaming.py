@@ -1,0 +1,89 @@
+"""Features of texts that are too many for the memory: each batch is tokenized when it is read.
+
+Shapes: n examples, b batch, s sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dynabert_paddle.data.features import FeatureSet, TextEncoder, encode_examples
+
+if TYPE_CHECKING:
+    from dynabert_paddle.data.readers import Examples
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedFeatures(FeatureSet):
+    """Examples whose texts lie on the disk.
+
+    Args:
+        examples: the examples.
+        tokenizer: the tokenizer.
+        max_seq_length: longer inputs are cut to so many tokens, special tokens included.
+    """
+
+    examples: Examples
+    tokenizer: TextEncoder
+    max_seq_length: int
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Bytes of each example's texts, `[n]` int32, by which batches of similar length are found as by tokens."""
+        pairs = self.examples.pairs
+        return self.examples.texts.sizes + (0 if pairs is None else pairs.sizes)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """`[n]`, class indices or float32 scores; None where there are none."""
+        return self.examples.labels
+
+    @property
+    def content(self) -> tuple[np.ndarray, ...]:
+        """What tells these examples from others."""
+        columns = [self.examples.texts] if self.examples.pairs is None else [self.examples.texts, self.examples.pairs]
+        tokenizer = np.frombuffer(f"{self.tokenizer.fingerprint} {self.max_seq_length}".encode(), dtype=np.uint8)
+        labels = () if self.labels is None else (self.labels,)
+        return (*(column.fingerprint for column in columns), self.lengths, tokenizer, *labels)
+
+    def select(self, indices: np.ndarray) -> StreamedFeatures:
+        """Some of the examples, which stay where they are.
+
+        Args:
+            indices: `[k]` integers in any order, repeats allowed, or an `[n]` mask.
+
+        Returns:
+            The examples in the order of `indices`.
+        """
+        examples = self.examples.select(np.arange(len(self))[indices])
+        return StreamedFeatures(examples, self.tokenizer, self.max_seq_length)
+
+    def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
+        """Make one batch, padded on the right to its longest example.
+
+        Args:
+            indices: `[b]`, the examples of the batch.
+            pad_token_id: fills `input_ids`.
+
+        Returns:
+            `input_ids`, `token_type_ids`, `attention_mask`, each `[b, s]` int64; `labels`, if there are any.
+        """
+        batch = encode_examples(self.examples.select(indices), self.tokenizer, self.max_seq_length)
+        return batch.collate(np.arange(len(batch)), pad_token_id)
+
+    def with_labels(self, labels: np.ndarray) -> StreamedFeatures:
+        """The same examples with other labels.
+
+        Args:
+            labels: `[n]`.
+
+        Returns:
+            A new set; this one stays as it is.
+        """
+        return replace(self, examples=replace(self.examples, labels=labels))
