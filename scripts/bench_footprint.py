@@ -47,7 +47,7 @@ def main(
         tuned, rewired, width, bundle = (folder / part for part in ("finetune", "rewire", "width", "bundle"))
         peaks = {"finetune": measure([*finetune, "--output_dir", tuned])[1]}
         measure([*DYNABERT, "rewire", tuned, "--output_dir", rewired])
-        peaks["width"] = measure([*DYNABERT, "width", rewired, *steps, "--output_dir", width])[1]
+        peaks["width"] = measure([*DYNABERT, "train_width", rewired, *steps, "--output_dir", width])[1]
         measure([*DYNABERT, "export", tuned, "--output_dir", bundle])
         for what, size in {"a small file": 1e7, "a large file": large_gb * 1e9}.items() if large_gb else ():
             write_texts(folder / "train.tsv", size)
