@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import re
 from contextlib import suppress
@@ -25,6 +24,8 @@ _WRITES = {
 
 def paddle_version() -> str:
     """The version of the installed Paddle; empty where there is none."""
+    import importlib.metadata  # which takes a tenth of the time until --help is shown
+
     for package in ("paddlepaddle", "paddlepaddle-gpu"):
         with suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(package)

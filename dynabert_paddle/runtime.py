@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-import importlib.metadata
 import importlib.util
 import io
 import logging
@@ -150,6 +149,8 @@ def step_seed(seed: int, step: int, process: int = 0) -> int:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what is computed."""
+    import importlib.metadata  # which takes a tenth of the time until --help is shown
+
     from dynabert_paddle import __version__
 
     found = {"dynabert_paddle": __version__, "python": platform.python_version()}
