@@ -4,14 +4,16 @@
 For every task and seed the backbone is fine-tuned and rewired once. From there the stages width and depth run twice:
 with all sub-networks in each step, and with a sandwich of the largest, the smallest and random others (Yu and Huang,
 2019), which may run fewer epochs. The seconds are those of both stages, without the evaluation at the end of each; the
-metric is the mean over the grid on the dev set. Finished parts are skipped, an interrupted one is resumed.
+metric is the mean over the grid on the dev set. Finished parts are skipped, an interrupted one is resumed; and what the
+result file has of the same settings is not run again, so that several machines can take turns.
 
-    python scripts/bench_schedule.py glue_data
+    python scripts/bench_schedule.py glue_data --result_file docs/schedule.json
     python scripts/bench_schedule.py glue_data --task mrpc --seed 1 --num_examples 500
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -22,7 +24,7 @@ import typer
 
 from dynabert_paddle import runtime
 from dynabert_paddle.cli.output import show_table
-from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files import read_json, write_json, write_text
 from dynabert_paddle.folder import GRID_FILE
 from dynabert_paddle.metadata import read_metadata
@@ -44,8 +46,9 @@ def main(
     max_seq_length: Annotated[int, typer.Option("--max_seq_length")] = 128,
     model: Annotated[str, typer.Option("--model")] = "minilm-l6",
     output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("out/schedule"),
+    result_file: Annotated[Path | None, typer.Option("--result_file", help="By default schedule.json there.")] = None,
 ) -> None:
-    """Train; print a row for every task and seed, and the medians over seeds; write schedule.json."""
+    """Train; print a row for every task and seed, and the medians over seeds; write them to the result file."""
     runtime.import_paddle()
     import dynabert_paddle as db
 
@@ -62,18 +65,32 @@ def main(
         db.run(db.load_config(flags={**shared, **where, **flags}))
         return folder
 
-    rows = []
+    result_file = result_file or output_dir / "schedule.json"
+    settings = {"epochs": epochs, "sandwich_epochs": sandwich_epochs, "num_examples": num_examples,
+                **sandwich, **shared, "model": model}  # fmt: skip
+    rows = read_rows(result_file, settings)
     for name in task:
         files = shorten(name, data_dir, num_examples, output_dir / name)
         for number in seed:
+            if any((row["task"], row["seed"]) == (name, number) for row in rows):
+                continue
             folder, own = output_dir / name / f"seed-{number}", {**files, "train.seed": number}
             start = train(folder / "start", model, stages=("finetune", "rewire"), **own) / "rewire"
             runs = {part: train(folder / part, start, **flags, **own) for part, flags in schedules.items()}
             rows.append(compare(name, number, {part: measure(run) for part, run in runs.items()}))
-    show(rows)
-    settings = {"epochs": epochs, "sandwich_epochs": sandwich_epochs, **sandwich, **shared, "model": model}
-    write_json(output_dir / "schedule.json", {"versions": runtime.versions(), "settings": settings, "rows": rows})
-    print(f"wrote {output_dir / 'schedule.json'}")
+            write_json(result_file, {"versions": runtime.versions(), "settings": settings, "rows": rows})
+    show([row for row in rows if row["task"] in task and row["seed"] in seed])
+    print(f"wrote {result_file}")
+
+
+def read_rows(result_file: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that the result file has of the same settings."""
+    if not result_file.is_file():
+        return []
+    result = read_json(result_file)
+    if result["settings"] != json.loads(json.dumps(settings)):
+        raise UsageError(f"{result_file}: has results of other settings: name another file with --result_file")
+    return result["rows"]
 
 
 def schedule_flags(epochs: tuple[float, float], **settings: Any) -> dict[str, Any]:
