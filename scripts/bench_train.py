@@ -36,8 +36,6 @@ def main(
     runtime.keep_freed_memory()
     import paddle
 
-    from dynabert_paddle.supernet.cpu_operations import fast_gradients
-
     versions = runtime.versions()
     print(
         f"{shape}, batch {batch_size}, {runtime.describe()['processor']}, {os.environ['OMP_NUM_THREADS']} threads, "
@@ -45,8 +43,7 @@ def main(
     )
     for length in seq_length:
         parts = make_parts(shape, batch_size, length)
-        with fast_gradients(seed=0):
-            times = alternate(parts, repeats)
+        times = alternate(parts, repeats)
         print(f"length {length}:")
         for name in parts:
             print(f"  {name:<40} {median(times[name]) * 1000:8.1f} ms")
@@ -70,13 +67,14 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
     Gradients are never cleared: within a step, too, all passes but the first add to what is there.
     """
     import paddle
-    from shapes import random_batch, random_features, random_supernet
+    from shapes import random_batch, random_features, random_supernet, shared_passes, training_passes
 
     from dynabert_paddle.config import WidthConfig
     from dynabert_paddle.distill.losses import DistillationLoss, token_rows
     from dynabert_paddle.supernet.extract import extract
-    from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+    from dynabert_paddle.supernet.supernet import Supernet
     from dynabert_paddle.training.evaluate import predict_logits
+    from dynabert_paddle.training.replicas import Replicas, count_replicas
     from dynabert_paddle.training.steps import distillation_step
 
     supernet = random_supernet(shape)
@@ -85,39 +83,41 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
     widths = {f"w{subnet.heads[0] / supernet.full.heads[0]:.2f}": subnet
               for subnet in supernet.search_space(depth_mults=[1.0]).grid().values()}  # fmt: skip
     models = {name: extract(supernet, subnet) for name, subnet in widths.items()}
+    for model in (supernet, *models.values()):
+        model.train()
+    replicas = Replicas(supernet, count_replicas())
 
-    batch = to_tensors(random_batch(batch_size, length))
+    batch = random_batch(batch_size, length)
+    features = random_features(EVALUATED * batch_size, length)
     settings = WidthConfig()
     loss = DistillationLoss(lambda_logit=settings.lambda_logit, lambda_hidden=settings.lambda_hidden)
-    rows = token_rows(batch["attention_mask"])
-    step = distillation_step(teacher, widths, settings, kind="classification")
-    features = random_features(EVALUATED * batch_size, length)
-    target = {}
+    targets = {}
 
-    def teach() -> None:
+    def teach(_, number: int, part, share) -> None:
         with paddle.no_grad():
-            target["output"] = teacher(**batch)
+            targets[number] = teacher(**part)
 
-    def evaluate(model: Supernet, subnet) -> None:
-        predict_logits(model, features, [subnet], batch_size=batch_size)
-
-    def train(model: Supernet, subnet, full) -> None:
+    def train(own: Replicas, subnet, full) -> Callable[[], None]:
         """One width alone; `full` names the teacher's layers that belong to the model's."""
-        model.train()
-        loss(model(subnet, **batch), target["output"], full, rows=rows)["loss"].backward()
 
-    def train_all() -> None:
-        supernet.train()
-        step(supernet, 0, dict(batch), lambda value: value.backward())
+        def passes(model: Supernet, number: int, part, share) -> None:
+            rows = token_rows(part["attention_mask"])
+            loss(model(subnet, **part), targets[number], full, rows=rows)["loss"].backward()
 
-    parts: dict[str, Callable[[], None]] = {"teacher forward": teach}
+        return shared_passes(own, passes, batch)
+
+    def evaluate(model: Supernet, subnet) -> Callable[[], None]:
+        return lambda: predict_logits(model, features, [subnet], batch_size=batch_size)
+
+    parts: dict[str, Callable[[], None]] = {"teacher forward": shared_passes(replicas, teach, batch)}
     for name, subnet in widths.items():
-        parts[f"in the supernet {name}"] = lambda subnet=subnet: train(supernet, subnet, subnet)
-        parts[f"extracted {name}"] = lambda model=models[name], subnet=subnet: train(model, None, subnet)
-    parts["step over all widths"] = train_all
+        parts[f"in the supernet {name}"] = train(replicas, subnet, subnet)
+        parts[f"extracted {name}"] = train(Replicas(models[name], count_replicas()), None, subnet)
+    step = distillation_step(teacher, widths, settings, kind="classification")
+    parts["step over all widths"] = training_passes(replicas, step, batch)
     for name, subnet in widths.items():
-        parts[f"evaluating in the supernet {name}"] = lambda subnet=subnet: evaluate(supernet, subnet)
-        parts[f"evaluating extracted {name}"] = lambda model=models[name]: evaluate(model, model.full)
+        parts[f"evaluating in the supernet {name}"] = evaluate(supernet, subnet)
+        parts[f"evaluating extracted {name}"] = evaluate(models[name], models[name].full)
     return parts
 
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    from paddle import Tensor
 
     import dynabert_paddle as db
     from dynabert_paddle.data.features import Features
     from dynabert_paddle.training.loop import Step
     from dynabert_paddle.training.replicas import Replicas
+    from dynabert_paddle.training.share import Share
 
 
 def random_supernet(shape: str) -> db.Supernet:
@@ -67,6 +69,26 @@ def training_passes(replicas: Replicas, step: Step, batch: dict[str, np.ndarray]
     Returns:
         All replicas' passes, and the sum of their gradients.
     """
+    return shared_passes(
+        replicas, lambda model, _, part, share: step(model, 0, dict(part), lambda loss: loss.backward(), share), batch
+    )
+
+
+def shared_passes(
+    replicas: Replicas,
+    passes: Callable[[db.Supernet, int, dict[str, Tensor], Share], None],
+    batch: dict[str, np.ndarray],
+) -> Callable[[], None]:
+    """Let replicas share a batch, as in training.
+
+    Args:
+        replicas: of the model.
+        passes: is given a replica, its number, its part of the batch, and what part that is.
+        batch: the whole batch.
+
+    Returns:
+        All replicas' passes, and the sum of their gradients.
+    """
     from dynabert_paddle.supernet.cpu_operations import fast_gradients
     from dynabert_paddle.supernet.supernet import to_tensors
     from dynabert_paddle.training.share import take_share
@@ -74,13 +96,12 @@ def training_passes(replicas: Replicas, step: Step, batch: dict[str, np.ndarray]
     parts = [take_share(batch, number, len(replicas)) for number in range(len(replicas))]
     shares = [(to_tensors(part), share) for part, share in parts]
 
-    def passes(replica: db.Supernet, number: int) -> None:
-        part, share = shares[number]
+    def run_one(replica: db.Supernet, number: int) -> None:
         with fast_gradients(number):
-            step(replica, 0, dict(part), lambda loss: loss.backward(), share)
+            passes(replica, number, *shares[number])
 
     def run() -> None:
-        replicas.map(passes)
+        replicas.map(run_one)
         replicas.sum_gradients()
 
     return run
