@@ -109,7 +109,7 @@ def main(
         "threads": os.environ["OMP_NUM_THREADS"],
         "versions": machine["versions"],
         "sgemm_gflops": sgemm,
-        "fit": dict(zip(("overhead_ms", "ms_per_gflop", "ms_per_million_values"), costs.tolist(), strict=True)),
+        "fit": dict(zip(("ms_per_layer", "ms_per_gflop", "ms_per_million_values"), costs.tolist(), strict=True)),
         "rows": rows,
         "paper": on_paper(gpus, 1000 * gpu_tflops, gpu_gbs),
     }
@@ -173,17 +173,18 @@ def step_gflop(space: SearchSpace, subnets: Sequence[Subnet], *, length: int, ba
 
 
 def terms(point: Point) -> np.ndarray:
-    """What a step's time is taken to be made of: 1, GFLOP of products, and millions of values.
+    """What a step's time is taken to be made of: passes through a layer, GFLOP of products, and millions of values.
 
     The values are those that the layers write in a forward pass: queries, keys, values, scores, context, neurons, and
-    both outputs. A sub-network's count three times, for its backward pass.
+    both outputs. A sub-network's passes and values count three times, for its backward pass.
     """
-    values = 0
+    layers = values = 0
     for subnet, passes in [(point.space.full, 1), *((subnet, 3) for subnet in point.widths)]:
         for _, heads, neurons in subnet.parts:
+            layers += passes
             values += passes * (heads * (4 * HEAD_DIM + point.length) + neurons + 2 * point.hidden)
     gflop = step_gflop(point.space, point.widths, length=point.length, batch=point.batch)
-    return np.array([1, gflop, values * point.batch * point.length / 1e6])
+    return np.array([layers, gflop, values * point.batch * point.length / 1e6])
 
 
 def fit(measured: Mapping[Point, float], sgemm: float) -> np.ndarray:
@@ -237,7 +238,7 @@ def show(result: dict[str, Any]) -> None:
     show_table(["", "GFLOP", "ms", "fitted", "of sgemm"], lines, title="a step of the width stage")
     errors = [abs(row["fitted_ms"] / row["ms"] - 1) for row in rows]
     print(
-        f"fit: {costs['overhead_ms']:.1f} ms + {costs['ms_per_gflop']:.2f} ms a GFLOP "
+        f"fit: {costs['ms_per_layer']:.2f} ms a pass through a layer + {costs['ms_per_gflop']:.2f} ms a GFLOP "
         f"+ {costs['ms_per_million_values']:.2f} ms a million values; error mean {mean(errors):.1%}, "
         f"largest {max(errors):.1%}\n"
     )

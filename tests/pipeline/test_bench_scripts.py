@@ -53,7 +53,7 @@ def test_growth_is_measured_fitted_and_drawn(tmp_path):
     assert len(rows) == 5 * 4
     for row in rows.values():
         assert row["share"] == pytest.approx(row["gflop"] / (row["ms"] / 1000) / result["sgemm_gflops"])
-        assert row["fitted_ms"] >= result["fit"]["overhead_ms"] + row["gflop"] * result["fit"]["ms_per_gflop"]
+        assert row["fitted_ms"] >= result["fit"]["ms_per_layer"] + row["gflop"] * result["fit"]["ms_per_gflop"]
     # A teacher's pass, and three of each width: 1, 3/4, 1/2 and 1/4 of it.
     assert rows["subnets", 4]["gflop"] / rows["subnets", 1]["gflop"] == pytest.approx((1 + 3 * 2.5) / (1 + 3))
     assert rows["batch", 8]["gflop"] == pytest.approx(4 * rows["subnets", 4]["gflop"])
