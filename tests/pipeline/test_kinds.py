@@ -125,7 +125,9 @@ def test_held_out_examples_are_whole(trained):
 @pytest.fixture(scope="module")
 def bundle(trained, tmp_path_factory):
     _, folder, _ = trained
-    return db.export(folder / "out" / "depth", tmp_path_factory.mktemp("bundles") / "b", subnet="w0.50d1.00")
+    out = tmp_path_factory.mktemp("bundles") / "b"
+    # Logits of 8, as this training ends with: sums of float32 in another order differ by 1e-5 to 3e-5 there.
+    return db.export(folder / "out" / "depth", out, subnet="w0.50d1.00", tolerance=1e-4)
 
 
 def test_a_bundle_predicts_what_the_model_does(trained, bundle):
