@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import types
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
@@ -14,6 +14,7 @@ import typer
 
 # Sections whose fields would be too short as flags.
 _FLAG_PREFIX = {"task": {"name": "task_name"}}
+_type_hints = cache(get_type_hints)  # asked once for each field of a section
 
 
 def with_sections(*sections: tuple[str, type]) -> Callable[[Callable], Callable]:
@@ -81,9 +82,6 @@ def _parameter(key: str, section: type, field: dataclasses.Field) -> inspect.Par
     flag = f"--{name}/--no_{name}" if kind is bool else f"--{name}"
     annotation = Annotated[kind | None, typer.Option(flag, rich_help_panel=_panel(key), **settings)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-_type_hints = lru_cache(maxsize=None)(get_type_hints)  # takes a third of the time until --help is shown without
 
 
 def _panel(key: str) -> str:
