@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dynabert_paddle.data.features import Features, OffsetEncoder, flatten, split_holdout
+from dynabert_paddle.data.batches import split_holdout
+from dynabert_paddle.data.features import Features, OffsetEncoder, flatten
 from dynabert_paddle.data.files import open_records, quote, read_lines
 from dynabert_paddle.data.metrics import ANSWER_METRICS
 from dynabert_paddle.deploy.decode import best_answer

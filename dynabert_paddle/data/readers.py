@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dynabert_paddle.data.features import FeatureSet, TextEncoder, split_holdout, tokenize
+from dynabert_paddle.data.batches import split_holdout
+from dynabert_paddle.data.features import FeatureSet, TextEncoder, tokenize
 from dynabert_paddle.data.files import JSON_ENDINGS, first_record, open_records, quote
 from dynabert_paddle.data.layout import PLAIN, Layout
 from dynabert_paddle.data.stored_texts import Column, StoredTexts, new_column, select_rows

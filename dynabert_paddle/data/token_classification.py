@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dynabert_paddle.data.features import Features, OffsetEncoder, flatten, split_holdout
+from dynabert_paddle.data.batches import split_holdout
+from dynabert_paddle.data.features import Features, OffsetEncoder, flatten
 from dynabert_paddle.data.files import JSON_ENDINGS, open_records, quote, read_lines
 from dynabert_paddle.deploy.decode import OUTSIDE, label_words
 from dynabert_paddle.deploy.encode import first_tokens, join_words

@@ -20,7 +20,8 @@ from paddle import Tensor
 
 from dynabert_paddle.backbone import set_arrays, to_arrays
 from dynabert_paddle.config import TrainConfig
-from dynabert_paddle.data.features import FeatureSet, length_bucketed_batches
+from dynabert_paddle.data.batches import length_bucketed_batches
+from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.errors import DynabertError, Interrupted
 from dynabert_paddle.files import writing
 from dynabert_paddle.runtime import keep_freed_memory, num_processes, rank, step_seed

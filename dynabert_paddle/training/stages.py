@@ -16,7 +16,7 @@ from dynabert_paddle.config import (
     WidthConfig,
 )
 from dynabert_paddle.config_file import resolve_config
-from dynabert_paddle.data.features import sequential_batches
+from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.rewiring.importance import compute_importance
 from dynabert_paddle.rewiring.permute import sort_by_importance

@@ -16,7 +16,7 @@ from test_predict import ALONE
 import dynabert_paddle as db
 from dynabert_paddle.backbone import find_backbone
 from dynabert_paddle.config_file import resolve_config
-from dynabert_paddle.data.features import sequential_batches
+from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.deploy import bundle_files
 from dynabert_paddle.training.split import split_task, tokenize_examples
 

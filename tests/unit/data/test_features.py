@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tokenizers import BertWordPieceTokenizer
 
-from dynabert_paddle.data.features import (
-    Features,
-    default_cache_dir,
-    length_bucketed_batches,
-    sequential_batches,
-    split_holdout,
-    tokenize,
-)
+from dynabert_paddle.data.batches import length_bucketed_batches, sequential_batches, split_holdout
+from dynabert_paddle.data.features import Features, default_cache_dir, tokenize
 from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.errors import DataError
 

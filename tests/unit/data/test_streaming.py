@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from dynabert_paddle.backbone import find_backbone
 from dynabert_paddle.data import stored_texts
 from dynabert_paddle.data.augment import read_augmented
-from dynabert_paddle.data.features import Features, length_bucketed_batches
+from dynabert_paddle.data.batches import length_bucketed_batches
+from dynabert_paddle.data.features import Features
 from dynabert_paddle.data.readers import Columns, read_examples
 from dynabert_paddle.data.stored_texts import StoredTexts
 from dynabert_paddle.data.streaming import StreamedFeatures
