@@ -81,8 +81,11 @@ class StoredTexts(Sequence[str]):
 
     @property
     def fingerprint(self) -> np.ndarray:
-        """Bytes that tell these texts, a selection's with all others of its file, from others."""
-        return np.frombuffer(self._hash.digest(), dtype=np.uint8)
+        """Bytes that tell these texts from others."""
+        hashed = self._hash.copy()
+        if self._rows is not None:
+            hashed.update(np.ascontiguousarray(self._rows))
+        return np.frombuffer(hashed.digest(), dtype=np.uint8)
 
     def select(self, indices: np.ndarray) -> StoredTexts:
         """Some of the texts, which stay where they are.

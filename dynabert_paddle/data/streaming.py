@@ -50,7 +50,7 @@ class StreamedFeatures(FeatureSet):
         columns = [self.examples.texts] if self.examples.pairs is None else [self.examples.texts, self.examples.pairs]
         tokenizer = np.frombuffer(f"{self.tokenizer.fingerprint} {self.max_seq_length}".encode(), dtype=np.uint8)
         labels = () if self.labels is None else (self.labels,)
-        return (*(column.fingerprint for column in columns), self.lengths, tokenizer, *labels)
+        return (*(column.fingerprint for column in columns), tokenizer, *labels)
 
     def select(self, indices: np.ndarray) -> StreamedFeatures:
         """Some of the examples, which stay where they are.

@@ -76,6 +76,9 @@ def test_stored_texts_are_the_texts(texts, data):
 def test_texts_that_run_together_alike_are_told_apart():
     prints = {store(texts).fingerprint.tobytes() for texts in (["ab", "c"], ["a", "bc"], ["abc"], ["abc", ""])}
     assert len(prints) == 4
+    both = store(["ab", "cd"])
+    chosen = [both.select(np.array(rows)).fingerprint.tobytes() for rows in ([0], [1], [0, 1], [1, 0])]
+    assert len(set(chosen)) == 4
 
 
 @pytest.mark.parametrize("pairs", [False, True])
