@@ -14,6 +14,7 @@ from paddle.static import InputSpec
 from dynabert_paddle.deploy.engines import INPUTS
 from dynabert_paddle.exporting.program import name_transposed_shapes, rewrite, strip_call_stacks
 from dynabert_paddle.structure import join_logits
+from dynabert_paddle.supernet.elastic import EncoderCall, encoder_call
 from dynabert_paddle.supernet.supernet import Supernet
 
 
@@ -50,7 +51,8 @@ def save_graph(supernet: Supernet, folder: Path) -> None:
     graph.eval()
     spec = [InputSpec([-1, -1], "int64", name=name) for name in INPUTS]
     static = paddle.jit.to_static(graph, input_spec=spec, full_graph=True)
-    paddle.jit.save(static, str(folder / "model"))
+    with encoder_call(EncoderCall(supernet.encoder, supernet.full, first_token=supernet.reads_first_token)):
+        paddle.jit.save(static, str(folder / "model"))
     (folder / "model.pdiparams.info").unlink(missing_ok=True)  # names for training on
     legacy = folder / "model.pdmodel"
     if legacy.exists():

@@ -79,30 +79,37 @@ def mixed_subnet(space: SearchSpace, rng: np.random.Generator, *, depth: int | N
 def fit_layers(subnets: Sequence[Subnet], measured_ms: Sequence[float]) -> dict[str, Any]:
     """Find what the base, and attention and FFN of a layer take, by least squares of the relative errors.
 
-    Nothing takes less for being larger: the unknowns are the increases from knot to knot, none of them negative.
+    The last layer counts apart, as exports of sequence classifiers compute only its first token. Nothing takes less
+    for being larger: the unknowns are the increases from knot to knot, none of them negative.
 
     Args:
         subnets: sub-networks of one model.
         measured_ms: what each takes.
 
     Returns:
-        The fields `base_ms`, `attention_ms` and `ffn_ms` of a `LatencyTable`.
+        The fields of a `LatencyTable` that end in `_ms`, but for `checks_ms`.
     """
     from scipy.optimize import nnls
 
     head_knots = np.array(_HEAD_KNOTS) * max(max(subnet.heads) for subnet in subnets)
     neuron_knots = np.array(_NEURON_KNOTS) * max(max(subnet.neurons) for subnet in subnets)
     rows = [
-        [1, len(subnet.layers), *_passed(subnet.heads, head_knots), *_passed(subnet.neurons, neuron_knots)]
+        [
+            *(1, subnet.heads[-1], subnet.neurons[-1], len(subnet.layers) - 1),
+            *_passed(subnet.heads[:-1], head_knots),
+            *_passed(subnet.neurons[:-1], neuron_knots),
+        ]
         for subnet in subnets
     ]
     relative = np.array(rows) / np.array(measured_ms)[:, None]
-    unknowns, _ = nnls(relative, np.ones(len(subnets)))
+    (base, last_head, last_neuron, *increases), _ = nnls(relative, np.ones(len(subnets)))
     # What a layer takes whatever its size is counted with its attention.
-    attention = np.cumsum(unknowns[1 : 1 + len(head_knots)])
-    ffn = np.cumsum([0, *unknowns[1 + len(head_knots) :]])
+    attention = np.cumsum(increases[: len(head_knots)])
+    ffn = np.cumsum([0, *increases[len(head_knots) :]])
     return {
-        "base_ms": float(unknowns[0]),
+        "base_ms": float(base),
+        "last_head_ms": float(last_head),
+        "last_neuron_ms": float(last_neuron),
         "attention_ms": tuple(zip(head_knots.tolist(), attention.tolist(), strict=True)),
         "ffn_ms": tuple(zip(neuron_knots.tolist(), ffn.tolist(), strict=True)),
     }

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "bf16")
 
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,17 @@ class LatencySetting:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """What the base, the attention and the FFN of each layer take, from which any sub-network is estimated.
+    """What the base, the last layer, and attention and FFN of the others take: any sub-network is estimated from it.
 
     Args:
         setting: how it was measured.
         machine: processor and cores of where it was measured, and the GPU where it ran on one.
         model: what of the model decides its latency.
         paddle: version of Paddle.
-        base_ms: embeddings and classifier.
-        attention_ms: pairs of heads and the ms that a layer's attention takes with them; linear between two.
+        base_ms: embeddings, classifier, and what the last layer takes whatever its size.
+        last_head_ms: each head of the last layer.
+        last_neuron_ms: each FFN neuron of the last layer.
+        attention_ms: pairs of heads and the ms that another layer's attention takes with them; linear between two.
         ffn_ms: the same for FFN neurons.
         checks_ms: sub-networks of which the table was not made, and what they were measured to take, in turns with
             those that it was made of.
@@ -107,6 +109,8 @@ class LatencyTable:
     model: Mapping[str, Any]
     paddle: str
     base_ms: float
+    last_head_ms: float
+    last_neuron_ms: float
     attention_ms: tuple[tuple[float, float], ...]
     ffn_ms: tuple[tuple[float, float], ...]
     checks_ms: Mapping[str, float]
@@ -131,8 +135,9 @@ class LatencyTable:
             Milliseconds a batch.
         """
         attention, ffn = zip(*self.attention_ms, strict=True), zip(*self.ffn_ms, strict=True)
-        layers = np.interp(subnet.heads, *attention) + np.interp(subnet.neurons, *ffn)
-        return float(self.base_ms + layers.sum())
+        layers = np.interp(subnet.heads[:-1], *attention) + np.interp(subnet.neurons[:-1], *ffn)
+        last = subnet.heads[-1] * self.last_head_ms + subnet.neurons[-1] * self.last_neuron_ms
+        return float(self.base_ms + layers.sum() + last)
 
 
 def latency_table(

@@ -5,7 +5,7 @@ random numbers and copies of transposed tensors it computes with one, and they t
 columns are expanded first, sums are products with ones, the rows of heads are gathered, and random bits come from
 NumPy. Without dropout each function returns what its twin does, bit for bit.
 
-Shapes: b batch, s sequence, n tokens, d hidden size, h heads, e width of one head.
+Shapes: b batch, s sequence, t tokens of it that ask, n tokens, d hidden size, h heads, e width of one head.
 """
 
 from __future__ import annotations
@@ -123,16 +123,16 @@ def attend(
     """As `operations.attend`.
 
     Args:
-        q: queries, `[b, s, h*e]`.
-        k: keys, likewise.
+        q: queries, `[b, t, h*e]`.
+        k: keys, `[b, s, h*e]`.
         v: values, likewise.
-        mask: added to the scores, broadcasts to `[b, h, s, s]`.
+        mask: added to the scores, broadcasts to `[b, h, t, s]`.
         heads: h.
         dropout_prob: of an attention weight.
         gate: `[h]`, multiplies each head's output; with it this is `operations.attend`.
 
     Returns:
-        `[b, s, h*e]`.
+        `[b, t, h*e]`.
     """
     if gate is not None:
         return operations.attend(q, k, v, mask, heads=heads, dropout_prob=dropout_prob, gate=gate)
@@ -229,10 +229,10 @@ class _Attention(PyLayer):
     @staticmethod
     def forward(ctx, q, k, v, mask, heads, dropout_prob):
         ctx.wanted = _need_gradients(*((q, k, v) if mask is None else (q, k, v, mask)))
-        b, s, width = q.shape
-        q, k, v = (_split_heads(x, heads).reshape([heads, b, s, width // heads]) for x in (q, k, v))
+        b, _, width = q.shape
+        q, k, v = (_split_heads(x, heads).reshape([heads, b, -1, width // heads]) for x in (q, k, v))
         q.scale_(q.shape[-1] ** -0.5)
-        scores = paddle.matmul(q, k, transpose_y=True)  # [h, b, s, s]
+        scores = paddle.matmul(q, k, transpose_y=True)  # [h, b, t, s]
         if mask is not None:
             mask = mask.reshape([1] * (4 - mask.ndim) + mask.shape)
             scores.add_(mask.transpose([1, 0, 2, 3]).expand(scores.shape))
@@ -245,7 +245,7 @@ class _Attention(PyLayer):
     def backward(ctx, dy):
         q, k, v, weights, dropped = ctx.saved_tensor()
         heads, _, _, e = q.shape
-        dy = _split_heads(dy, heads).reshape(v.shape)
+        dy = _split_heads(dy, heads).reshape(q.shape)
         dv = paddle.matmul(dropped, dy, transpose_x=True)
         product = paddle.matmul(dy, v, transpose_y=True).multiply_(dropped)
         sums = _row_means(product).scale_(float(product.shape[-1]))

@@ -42,6 +42,7 @@ class EncoderCall:
         subnet: the sub-network to run, or None to stop at the encoder's input.
         embedding: `[b, s, d]` to run on in place of the embeddings' own output.
         head_gates: one `[h]` tensor per layer that multiplies the heads' outputs.
+        first_token: compute of the last kept layer's output the first token alone, `[b, 1, d]`.
         hidden_states: filled by the encoder: the input of each kept layer and the final output, `[b, s, d]` each.
     """
 
@@ -49,6 +50,7 @@ class EncoderCall:
     subnet: Subnet | None
     embedding: Tensor | None = None
     head_gates: Sequence[Tensor] | None = None
+    first_token: bool = False
     hidden_states: list[Tensor] = field(default_factory=list)
 
 
@@ -164,7 +166,9 @@ class ElasticEncoder(nn.Layer):
         mask = additive_mask(src_mask, hidden.dtype)
         for index, heads, neurons in call.subnet.parts:
             gate = None if call.head_gates is None else call.head_gates[index][:heads]
-            hidden = run_layer(self.layers[index], hidden, mask, heads=heads, neurons=neurons, head_gate=gate)
+            first = call.first_token and index == call.subnet.layers[-1]
+            size = {"heads": heads, "neurons": neurons}
+            hidden = run_layer(self.layers[index], hidden, mask, **size, head_gate=gate, first_token=first)
             call.hidden_states.append(hidden)
         if self.norm is not None:
             hidden = call.hidden_states[-1] = self.norm(hidden)
@@ -261,6 +265,7 @@ def run_layer(
     heads: int,
     neurons: int,
     head_gate: Tensor | None = None,
+    first_token: bool = False,
 ) -> Tensor:
     """Run a part of one encoder layer, pre-norm or post-norm as the layer is.
 
@@ -271,9 +276,10 @@ def run_layer(
         heads: heads to run.
         neurons: FFN neurons to run.
         head_gate: `[h]`, multiplies each head's output.
+        first_token: compute the first token's output alone; the others are keys and values to it.
 
     Returns:
-        `[b, s, d]`. All heads and neurons give bit for bit what the stock layer gives.
+        `[b, s, d]`, or `[b, 1, d]`. All heads, neurons and tokens give bit for bit what the stock layer gives.
     """
     ops = cpu_operations if cpu_operations.suit(hidden) else operations
     attention = layer.self_attn
@@ -290,11 +296,15 @@ def run_layer(
             return residual + ops.dropout(x, probability)
         return ops.add_norm(residual, x, norm, dropout_prob=probability)
 
-    residual = hidden
+    asking = residual = hidden
     if layer.normalize_before:
-        hidden = layer.norm1(hidden)
+        asking = hidden = layer.norm1(hidden)
+    if first_token:
+        asking, residual = asking[:, :1], residual[:, :1]
+        if mask is not None and mask.ndim > 1 and mask.shape[-2] != 1:
+            mask = mask[..., :1, :]
     context = ops.attend(
-        linear(hidden, attention.q_proj, "self_attn.q_proj"),
+        linear(asking, attention.q_proj, "self_attn.q_proj"),
         linear(hidden, attention.k_proj, "self_attn.k_proj"),
         linear(hidden, attention.v_proj, "self_attn.v_proj"),
         mask,

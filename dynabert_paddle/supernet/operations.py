@@ -2,7 +2,7 @@
 
 `cpu_operations` has the same functions for training on a CPU.
 
-Shapes: b batch, s sequence, d hidden size, h heads, e width of one head.
+Shapes: b batch, s sequence, t tokens of it that ask, d hidden size, h heads, e width of one head.
 """
 
 from __future__ import annotations
@@ -61,27 +61,27 @@ def attend(
     """Attention of all heads.
 
     Args:
-        q: queries, `[b, s, h*e]`.
-        k: keys, likewise.
+        q: queries, `[b, t, h*e]`.
+        k: keys, `[b, s, h*e]`.
         v: values, likewise.
-        mask: added to the scores, broadcasts to `[b, h, s, s]`.
+        mask: added to the scores, broadcasts to `[b, h, t, s]`.
         heads: h.
         dropout_prob: of an attention weight.
         gate: `[h]`, multiplies each head's output.
 
     Returns:
-        `[b, s, h*e]`.
+        `[b, t, h*e]`.
     """
 
     def split(x: Tensor) -> Tensor:
-        return x.reshape([0, 0, heads, x.shape[-1] // heads]).transpose([0, 2, 1, 3])  # [b, h, s, e]
+        return x.reshape([0, 0, heads, x.shape[-1] // heads]).transpose([0, 2, 1, 3])  # [b, h, s or t, e]
 
     q, k, v = split(q), split(k), split(v)
-    scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)  # [b, h, s, s]
+    scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)  # [b, h, t, s]
     if mask is not None:
         scores = scores + mask
     weights = dropout(F.softmax(scores), dropout_prob)
-    context = paddle.matmul(weights, v)  # [b, h, s, e]
+    context = paddle.matmul(weights, v)  # [b, h, t, e]
     if gate is not None:
         context = context * gate.reshape([1, heads, 1, 1])
     return context.transpose([0, 2, 1, 3]).reshape([0, 0, heads * v.shape[-1]])

@@ -85,6 +85,11 @@ class Supernet(nn.Layer):
         return self.encoder.full
 
     @property
+    def reads_first_token(self) -> bool:
+        """Whether the logits depend on the encoder's output for the first token alone, as those of sequences do."""
+        return type(self.model).__name__.endswith("ForSequenceClassification")
+
+    @property
     def pad_token_id(self) -> int:
         """The token that pads a batch."""
         return self.model.config.pad_token_id
@@ -95,6 +100,7 @@ class Supernet(nn.Layer):
         *,
         embedding: Tensor | None = None,
         head_gates: Sequence[Tensor] | None = None,
+        logits_only: bool = False,
         **inputs: Tensor,
     ) -> SupernetOutput:
         """Run one sub-network.
@@ -104,6 +110,7 @@ class Supernet(nn.Layer):
             embedding: `[b, s, d]` from `embed`, so that the sub-networks of a step share one embedding and its
                 gradient.
             head_gates: one `[h]` tensor per layer, multiplies each head's output.
+            logits_only: leave out what the logits do not depend on; there are no hidden states then.
             inputs: `input_ids`, `token_type_ids`, `attention_mask`, int64 `[b, s]`; those the model does not take are
                 left out.
 
@@ -117,9 +124,10 @@ class Supernet(nn.Layer):
             subnet = self.full
         else:
             subnet.check_part_of(self.full)
-        call = EncoderCall(self.encoder, subnet, embedding, head_gates)
+        first_token = logits_only and self.reads_first_token
+        call = EncoderCall(self.encoder, subnet, embedding, head_gates, first_token)
         logits = self._call_model(call, inputs)
-        return SupernetOutput(logits, tuple(call.hidden_states))
+        return SupernetOutput(logits, () if logits_only else tuple(call.hidden_states))
 
     def embed(self, **inputs: Tensor) -> Tensor:
         """Compute the encoder's input, which all sub-networks have in common.

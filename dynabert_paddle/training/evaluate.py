@@ -63,7 +63,8 @@ def _run_batch(
     embedding = supernet.embed(**inputs)
     logits = []
     for subnet in subnets:
-        values = supernet(subnet, embedding=embedding, **inputs).logits.astype("float32").numpy()
+        output = supernet(subnet, embedding=embedding, logits_only=True, **inputs)
+        values = output.logits.astype("float32").numpy()
         if not np.isfinite(values).all():  # or a metric would take them for an answer
             raise DynabertError(f"'{subnet}' computes logits that are not finite: train it with a lower learning rate")
         logits.append(values)

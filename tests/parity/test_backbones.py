@@ -136,6 +136,13 @@ def test_the_full_subnet_is_the_stock_model_bit_for_bit(stock):
     np.testing.assert_array_equal(join_logits(stock(**make_inputs(stock))).numpy(), expected)
 
 
+def test_logits_alone_are_those_of_the_whole_pass(stock):
+    supernet = wrap(stock)
+    for subnet in (supernet.full, heterogeneous(supernet.full)):
+        alone = supernet(subnet, logits_only=True, **make_inputs(stock)).logits.numpy()
+        np.testing.assert_allclose(alone, run(supernet, subnet), **SAME)
+
+
 def test_every_input_that_a_model_takes_reaches_it(stock):
     supernet = wrap(stock)
     logits = run(supernet)

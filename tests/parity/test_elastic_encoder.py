@@ -128,8 +128,8 @@ def as_added(keep):
     return np.where(keep, 0.0, -np.inf)
 
 
-def run(encoder, subnet, x, mask):
-    call = EncoderCall(encoder, subnet)
+def run(encoder, subnet, x, mask, **settings):
+    call = EncoderCall(encoder, subnet, **settings)
     with encoder_call(call):
         output = encoder(x, mask)
     assert output is call.hidden_states[-1]
@@ -176,6 +176,24 @@ def test_the_full_encoder_equals_the_stock_one_bit_for_bit(before, activation):
     for own, other, state in zip(own_states, named.hidden_states, states, strict=True):
         np.testing.assert_array_equal(own.numpy(), state.numpy())
         np.testing.assert_array_equal(other.numpy(), state.numpy())
+
+
+@pytest.mark.parametrize("mask", [None, (BATCH, 1, 1, LENGTH), (BATCH, HEADS, LENGTH, LENGTH), (LENGTH,)], ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 1e-5)])
+@pytest.mark.parametrize("before", [False, True])
+def test_the_first_token_alone_is_that_of_the_whole_output(before, dtype, tolerance, mask):
+    rng = np.random.default_rng(0)
+    encoder = ElasticEncoder(make_encoder(dtype, before=before))
+    x = paddle.to_tensor(random_input(rng).astype(dtype))
+    mask = mask if mask is None else paddle.to_tensor(np.where(rng.random(mask) < 0.3, -1e4, 0.0).astype(dtype))
+    for subnet in (FULL, Subnet((0, 2), (HEADS, HEADS), (3, 7)), Subnet((1,), (HEADS,), (5,))):
+        whole = run(encoder, subnet, x, mask)
+        for gradients in (True, False):  # without, float32 takes another path
+            with paddle.set_grad_enabled(gradients):
+                states = run(encoder, subnet, x, mask, first_token=True)
+            assert [state.shape for state in states[:-1]] == [state.shape for state in whole[:-1]]
+            expected = whole[-1].numpy()[:, :1]
+            np.testing.assert_allclose(states[-1].numpy(), expected, rtol=0, atol=tolerance, err_msg=str(subnet))
 
 
 @pytest.mark.parametrize("shape", ["per_key", "per_query", "per_head"])

@@ -53,6 +53,11 @@ def test_attention(mask):
     assert_same(lambda ops, *args: ops.attend(*args, mask, heads=H, dropout_prob=0.0), heads)
 
 
+def test_attention_of_some_tokens_to_all():
+    q, k, v = random(B, 2, H * E), random(B, S, H * E, seed=1), random(B, S, H * E, seed=2)
+    assert_same(lambda ops, *args: ops.attend(*args, None, heads=H, dropout_prob=0.0), [q, k, v])
+
+
 def test_gated_attention():
     inputs = [random(B, S, H * E, seed=seed) for seed in range(3)] + [random(H)]
     assert_same(lambda ops, q, k, v, gate: ops.attend(q, k, v, None, heads=H, dropout_prob=0.0, gate=gate), inputs)

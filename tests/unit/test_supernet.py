@@ -217,6 +217,13 @@ def test_a_given_embedding_stands_in_for_the_models_own(supernet, batch):
     np.testing.assert_array_equal(other.hidden_states[0].numpy(), embedding.numpy() * 2)
 
 
+def test_logits_alone_are_those_of_the_whole_pass(supernet, batch):
+    for subnet in supernet.search_space().grid().values():
+        output = supernet(subnet, logits_only=True, **batch)
+        np.testing.assert_allclose(output.logits.numpy(), supernet(subnet, **batch).logits.numpy(), rtol=0, atol=1e-6)
+        assert output.hidden_states == ()
+
+
 def test_no_subnet_outlives_its_call(supernet, batch):
     full = supernet(**batch).logits.numpy()
     for subnet in supernet.search_space().grid().values():

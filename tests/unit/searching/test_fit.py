@@ -10,15 +10,20 @@ SPACE = SearchSpace(heads=(12,) * 6, neurons=(1536,) * 6, hidden_size=384, head_
 
 
 def additive_ms(subnet):
-    """0.3 for the base, 0.1 a layer, and bent lines: heads beyond 8 and neurons beyond 768 take twice as much."""
-    heads = sum(0.02 * (h + max(0, h - 8)) for h in subnet.heads)
-    neurons = sum(0.0005 * (n + max(0, n - 768)) for n in subnet.neurons)
-    return 0.3 + 0.1 * len(subnet.layers) + heads + neurons
+    """0.3 for the base, 0.1 a layer, and bent lines: heads beyond 8 and neurons beyond 768 take twice as much.
+
+    The last layer's lines are straight, and no layer's 0.1 comes with it.
+    """
+    heads = sum(0.02 * (h + max(0, h - 8)) for h in subnet.heads[:-1]) + 0.01 * subnet.heads[-1]
+    neurons = sum(0.0005 * (n + max(0, n - 768)) for n in subnet.neurons[:-1]) + 0.0001 * subnet.neurons[-1]
+    return 0.3 + 0.1 * (len(subnet.layers) - 1) + heads + neurons
 
 
 def estimate(fitted, subnet):
     attention, ffn = (list(zip(*fitted[name], strict=True)) for name in ("attention_ms", "ffn_ms"))
-    return fitted["base_ms"] + np.interp(subnet.heads, *attention).sum() + np.interp(subnet.neurons, *ffn).sum()
+    last = subnet.heads[-1] * fitted["last_head_ms"] + subnet.neurons[-1] * fitted["last_neuron_ms"]
+    others = np.interp(subnet.heads[:-1], *attention).sum() + np.interp(subnet.neurons[:-1], *ffn).sum()
+    return fitted["base_ms"] + last + others
 
 
 def test_what_is_additive_is_found():

@@ -131,14 +131,21 @@ def test_a_cache_that_cannot_be_written_is_no_failure(supernet, remeasured, tmp_
 
 def test_estimates_are_additive_and_never_fall(built):
     table, _ = built
-    first, second, both = map(Subnet.parse, ("l0h1f32", "l1h3f48", "l0h1f32-l1h3f48"))
-    assert table.estimate(both) - table.estimate(first) == pytest.approx(table.estimate(second) - table.base_ms)
+    last, other, both, three = map(Subnet.parse, ("l2h3f48", "l1h3f48", "l0h1f32-l2h3f48", "l0h1f32-l1h3f48-l2h3f48"))
+    assert table.estimate(last) == table.estimate(other)
+    added = table.estimate(both) - table.estimate(last)
+    assert table.estimate(three) - table.estimate(Subnet.parse("l1h3f48-l2h3f48")) == pytest.approx(added)
     for sizes in ([(h, 32) for h in range(1, 5)], [(2, f) for f in range(1, 49)]):
-        estimates = [table.estimate(Subnet((0,), (heads,), (neurons,))) for heads, neurons in sizes]
-        assert estimates == sorted(estimates)
+        for subnets in (
+            [Subnet((0,), (heads,), (neurons,)) for heads, neurons in sizes],
+            [Subnet((0, 1), (heads, 1), (neurons, 1)) for heads, neurons in sizes],
+        ):
+            estimates = [table.estimate(subnet) for subnet in subnets]
+            assert estimates == sorted(estimates)
     # Knots: 2 ms for no head, 6 for four; 0 for no neuron, 8 for 32.
-    by_hand = replace(table, base_ms=1.0, attention_ms=((0, 2), (4, 6)), ffn_ms=((0, 0), (32, 8)))
-    assert by_hand.estimate(Subnet((0, 1), (1, 2), (8, 32))) == pytest.approx(1 + (3 + 2) + (4 + 8))
+    knots = {"attention_ms": ((0, 2), (4, 6)), "ffn_ms": ((0, 0), (32, 8))}
+    by_hand = replace(table, base_ms=1.0, last_head_ms=0.5, last_neuron_ms=0.25, **knots)
+    assert by_hand.estimate(Subnet((0, 1, 3), (1, 2, 3), (8, 32, 4))) == pytest.approx(1 + (3 + 2) + (4 + 8) + 1.5 + 1)
 
 
 def test_costs_have_the_estimate(supernet, built):
