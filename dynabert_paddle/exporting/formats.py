@@ -9,8 +9,8 @@ from dynabert_paddle.exporting.lite import find_converter
 from dynabert_paddle.paddle_versions import can_write, check_can_write
 
 # Format -> precision -> how far the bundle may be from its source. Floating-point formats are compared by their logits:
-# the largest difference, for bf16 as a share of the largest logit. What is rounded to int8 is compared by the task's
-# first metric on the dev set: how much it may lose.
+# the largest difference, as a share of the largest logit where that is more than 1. What is rounded to int8 is compared
+# by the task's first metric on the dev set: how much it may lose.
 TOLERANCES = {
     "paddle": {"fp32": 1e-5, "bf16": 0.05, "int8": 0.005},
     "pir": {"fp32": 1e-5, "bf16": 0.05},

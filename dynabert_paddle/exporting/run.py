@@ -55,7 +55,8 @@ def export(
         max_seq_length: longer texts are cut to so many tokens; by default as the model was trained.
         num_calibration_examples: training texts that int8 is calibrated on.
         tolerance: how far the bundle may be from the model, in place of the format's own: the largest difference of
-            logits, or for int8 the loss of the task's first metric on the dev set.
+            logits, as a share of the largest logit where that is more than 1, or for int8 the loss of the task's first
+            metric on the dev set.
         overwrite: replace what is in `output_dir`.
 
     Returns:

@@ -69,7 +69,7 @@ def compute_importance(
             _clear(supernet, gates)
         with paddle.no_grad():  # nothing below the encoder is measured, so its backward pass is saved
             embedding = supernet.embed(**inputs)
-        loss(supernet(embedding=embedding, head_gates=gates, **inputs).logits, labels).backward()
+        loss(supernet(embedding=embedding, head_gates=gates, logits_only=True, **inputs).logits, labels).backward()
         for index, layer in enumerate(layers):
             head_sums[index] += gates[index].grad.abs()
             neuron_sums[index] += _neuron_importance(layer)

@@ -47,7 +47,7 @@ def full_model_step(
         The loss.
     """
     labels = batch.pop("labels")
-    loss = label_loss(supernet(**batch).logits, labels) * share.labels
+    loss = label_loss(supernet(logits_only=True, **batch).logits, labels) * share.labels
     backward(loss)
     return {"loss": loss}
 
@@ -66,7 +66,7 @@ def label_step(subnets: Mapping[str, Subnet], config: FinalConfig) -> Step:
     def prepare(batch: dict[str, Tensor], labels: Tensor, share: Share) -> SubnetLoss:
         return lambda subnet, output: {"loss": label_loss(output.logits, labels) * share.labels}
 
-    return _over_subnets(subnets, config, prepare)
+    return _over_subnets(subnets, config, prepare, logits_only=True)
 
 
 def distillation_step(teacher: Supernet, subnets: Mapping[str, Subnet], config: WidthConfig, *, kind: str) -> Step:
@@ -102,7 +102,7 @@ def distillation_step(teacher: Supernet, subnets: Mapping[str, Subnet], config: 
 
         return compare
 
-    return _over_subnets(subnets, config, prepare)
+    return _over_subnets(subnets, config, prepare, logits_only=False)
 
 
 def distilbert_step(teacher: Supernet, subnet: Subnet, config: BaselineConfig, *, kind: str) -> Step:
@@ -226,6 +226,8 @@ def _over_subnets(
     subnets: Mapping[str, Subnet],
     config: WidthConfig | FinalConfig,
     prepare: Callable[[dict[str, Tensor], Tensor | None, Share], SubnetLoss],
+    *,
+    logits_only: bool,
 ) -> Step:
     """A step with one forward and backward pass per sub-network, the largest first, and one for the embedding."""
 
@@ -243,7 +245,7 @@ def _over_subnets(
         shared.stop_gradient = False
         totals: dict[str, Tensor] = {}
         for subnet in chosen:
-            parts = loss(subnet, supernet(subnet, embedding=shared, **batch))
+            parts = loss(subnet, supernet(subnet, embedding=shared, logits_only=logits_only, **batch))
             backward(parts["loss"])
             for name, value in parts.items():
                 totals[name] = totals.get(name, 0) + value.detach() / len(chosen)
