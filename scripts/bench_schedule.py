@@ -3,9 +3,9 @@
 
 For every task and seed the backbone is fine-tuned and rewired once. From there the stages width and depth run twice:
 with all sub-networks in each step, and with a sandwich of the largest, the smallest and random others (Yu and Huang,
-2019), which may run fewer epochs. The seconds are those of both stages, without the evaluation at the end of each; the
-metric is the mean over the grid on the dev set. Finished parts are skipped, an interrupted one is resumed; and what the
-result file has of the same settings is not run again, so that several machines can take turns.
+2019), which may run fewer epochs. The seconds are those of the steps of both stages; the metric is the mean over the
+grid on the dev set. Finished parts are skipped, an interrupted one is resumed; and what the result file has of the same
+settings is not run again, so that several machines can take turns.
 
     python scripts/bench_schedule.py glue_data --result_file docs/schedule.json
     python scripts/bench_schedule.py glue_data --task mrpc --seed 1 --num_examples 500
@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from dynabert_paddle import runtime
@@ -129,15 +130,23 @@ def measure(run: Path) -> dict[str, Any]:
 
 
 def training_seconds(stage: Path) -> float:
-    """A stage's seconds, without those of the evaluation after its last step."""
+    """What a stage's steps take: their number times the interquartile mean of the seconds between lines of its log.
+
+    What comes now and then, as an interruption, a checkpoint or another process on the machine, does not count. A run
+    too short for two lines is taken as a whole.
+    """
+    from scipy.stats import trim_mean
     from visualdl import LogReader
 
-    ends = {}  # of the training and of the evaluation, in ms
-    for path in sorted((stage / "vdl").iterdir()):
-        log = LogReader(file_path=str(path))
-        for tag in log.get_tags().get("scalar", ()):
-            ends[tag.partition("/")[0]] = log.get_data("scalar", tag)[-1].timestamp
-    return read_metadata(stage).provenance["spent"]["seconds"] - (ends["eval"] - ends["train"]) / 1000
+    metadata = read_metadata(stage)
+    ends = {}  # ms by step
+    for path in (stage / "vdl").iterdir():  # one file, and another one for each time that the stage was resumed
+        lines = LogReader(file_path=str(path)).get_data("scalar", "train/loss")
+        ends |= {line.id: line.timestamp for line in lines}
+    if len(ends) < 2:
+        return metadata.provenance["spent"]["seconds"]
+    steps, times = zip(*sorted(ends.items()), strict=True)
+    return metadata.metrics["steps"] * float(trim_mean(np.diff(times) / np.diff(steps), 0.25)) / 1000
 
 
 def compare(task: str, seed: int, found: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -23,11 +23,12 @@ def script(name, *words):
 def test_schedules_are_compared_from_one_rewired_model_and_finished_parts_are_skipped(tmp_path, tiny_folder):
     out = tmp_path / "out"
     words = ["bench_schedule.py", ROOT / "tests/samples/glue", "--task", "mrpc", "--seed", "1", "--num_examples", "20"]
-    words += ["--model", tiny_folder, "--max_seq_length", "32", "--sandwich_epochs", "0", "2", "--output_dir", out]
+    words += ["--model", tiny_folder, "--max_seq_length", "32", "--output_dir", out]
+    words += ["--epochs", "12", "12", "--sandwich_epochs", "0", "11"]
     text = script(*words)
     (row,) = read_json(out / "schedule.json")["rows"]
-    # 18 of the 20 rows are trained on, in one batch: three epochs of two stages, and two of the stage depth alone.
-    assert (row["all"]["steps"], row["sandwich"]["steps"]) == (6, 2)
+    # 18 of the 20 rows are trained on, in one batch: twelve epochs of two stages, and eleven of the stage depth alone.
+    assert (row["all"]["steps"], row["sandwich"]["steps"]) == (24, 11)
     assert not (out / "mrpc/seed-1/sandwich/width").exists()
     for part in ("all", "sandwich"):
         run = out / "mrpc/seed-1" / part
