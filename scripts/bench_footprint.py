@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
+from command import run_command
 
 import dynabert_paddle
 
@@ -96,4 +97,4 @@ def measure(command: Sequence[object]) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

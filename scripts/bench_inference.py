@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
+from command import run_command
 
 from dynabert_paddle import runtime
 
@@ -102,4 +103,4 @@ def show(report: dict, bundles: dict, batch_size: int, seq_length: int, mac_rati
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

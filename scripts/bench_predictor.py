@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
+from command import run_command
 
 from dynabert_paddle import runtime
 
@@ -32,7 +33,12 @@ NAIVE = "PaddleNLP, padded"
 
 
 def main(
-    file: Annotated[Path, typer.Argument(help="SST-2's train.tsv, or another whose first column is a sentence.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, dir_okay=False, help="SST-2's train.tsv, or another whose first column is a sentence."
+        ),
+    ],
     shape: Annotated[str, typer.Option("--shape", help="Layers x hidden size; heads are 32 wide.")] = "6x384",
     num_sentences: Annotated[int, typer.Option("--num_sentences", min=1)] = 20_000,
     num_naive: Annotated[int, typer.Option("--num_naive", min=1, help="Sentences of the slow side.")] = 1_000,
@@ -108,4 +114,4 @@ def make_naive(supernet, folder: Path) -> Callable[[Sequence[str]], list[int]]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+from command import run_command
 
 from dynabert_paddle import runtime
 from dynabert_paddle.cli.output import show_table
@@ -298,4 +299,4 @@ def draw(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

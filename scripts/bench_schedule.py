@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from statistics import mean, median
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from command import run_command
 
 from dynabert_paddle import runtime
 from dynabert_paddle.cli.output import show_table
-from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files import read_json, write_json, write_text
 from dynabert_paddle.folder import GRID_FILE
 from dynabert_paddle.metadata import read_metadata
@@ -186,8 +186,4 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except DynabertError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_command(main)

@@ -18,6 +18,7 @@ from statistics import mean, stdev
 from typing import Annotated
 
 import typer
+from command import run_command
 
 from dynabert_paddle import runtime
 
@@ -110,4 +111,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

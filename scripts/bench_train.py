@@ -19,6 +19,7 @@ from statistics import median
 from typing import Annotated
 
 import typer
+from command import run_command
 
 from dynabert_paddle import runtime
 
@@ -141,4 +142,4 @@ def alternate(parts: dict[str, Callable[[], None]], repeats: int) -> dict[str, l
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

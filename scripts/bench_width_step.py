@@ -19,6 +19,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from command import run_command
 from turns import start, turn
 
 from dynabert_paddle import runtime
@@ -53,4 +54,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -29,6 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from command import run_command
 from fuzz_kinds import KINDS, Case, Done, find_files
 from fuzz_mutations import mutate
 
@@ -229,4 +230,4 @@ def _show(verdicts: Counter, names: list[str], seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

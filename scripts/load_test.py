@@ -10,7 +10,6 @@ half of what the best sub-network can do, LOAD times that, and half again. Laten
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
+from command import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.cli.output import show_table
@@ -135,7 +135,4 @@ def show_accuracy(bundle: str, answered: list[Answered], texts, labels, subnets:
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except db.DynabertError as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

@@ -29,10 +29,11 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
+from command import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.cli.output import show_table
-from dynabert_paddle.deploy.bundle_files import BundleError, read_bundle
+from dynabert_paddle.deploy.bundle_files import read_bundle
 from dynabert_paddle.deploy.members import members_of
 
 _ROWS = 200
@@ -266,7 +267,4 @@ def leave_while_called(trial: Trial, rows: Rows) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except (db.DynabertError, BundleError) as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

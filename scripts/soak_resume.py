@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
+from command import run_command
 from tiny_model import main as write_tiny_model
 
 from dynabert_paddle.cli.output import show_table
@@ -240,4 +241,4 @@ def compare(whole: dict[str, object], killed: dict[str, object]) -> Iterable[str
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)
