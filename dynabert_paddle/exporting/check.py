@@ -70,13 +70,15 @@ def compare_logits(supernet: Supernet, run: Run, *, max_seq_length: int, toleran
         Shapes, the largest difference and the tolerance in force.
 
     Raises:
-        ModelError: they differ by more.
+        ModelError: they differ by more, or the model's own are not finite.
     """
     batches = random_batches(supernet.model.config.vocab_size, max_seq_length)
     expected = source_logits(supernet, batches)
-    found = run(batches)
-    difference = max(float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True))
-    tolerance *= max(1.0, max(float(np.abs(logits).max()) for logits in expected))
+    largest = float(np.max([np.abs(logits).max() for logits in expected]))
+    if not np.isfinite(largest):
+        raise ModelError("the model computes logits that are not finite: train it again with a lower learning rate")
+    difference = _largest_difference(expected, run(batches))
+    tolerance *= max(1.0, largest)
     if not difference <= tolerance:  # not a number is a failure, too
         raise ModelError(
             f"the exported graph's logits differ from the model's by {difference:.1e}, more than {tolerance:.1e}: "
@@ -121,9 +123,14 @@ def compare_metric(
         "exported": exported,
         "examples": features.num_scored,
         "tolerance": tolerance,
-        "max_abs_diff": max(float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True)),
+        "max_abs_diff": _largest_difference(expected, found),
         "shapes": len({batch["input_ids"].shape for batch in batches}),
     }
+
+
+def _largest_difference(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
+    """Not a number where one of the differences is none."""
+    return float(np.max([np.abs(a - b).max() for a, b in zip(expected, found, strict=True)]))
 
 
 def pad(features: FeatureSet, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
