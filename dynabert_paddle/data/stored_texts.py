@@ -133,10 +133,10 @@ def select_rows(columns: Sequence[Column | None], indices: np.ndarray) -> list[C
     Returns:
         The columns' texts in the order of `indices`; few of those on the disk come into memory.
     """
-    chosen = [column.select(indices) if isinstance(column, StoredTexts) else column for column in columns]
-    stored = [column for column in chosen if isinstance(column, StoredTexts)]
-    if not stored:
-        return [column and [column[i] for i in indices] for column in columns]
-    if sum(int(column.sizes.sum()) for column in stored) >= _LARGE:
+    chosen = [
+        column.select(indices) if isinstance(column, StoredTexts) else column and [column[i] for i in indices]
+        for column in columns
+    ]
+    if sum(int(column.sizes.sum()) for column in chosen if isinstance(column, StoredTexts)) >= _LARGE:
         return chosen
     return [column and column[:] for column in chosen]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dynabert_paddle.data.features import FeatureSet, TextEncoder, encode_examples
+from dynabert_paddle.data.stored_texts import StoredTexts
 
 if TYPE_CHECKING:
     from dynabert_paddle.data.readers import Examples
@@ -52,8 +53,8 @@ class StreamedFeatures(FeatureSet):
         labels = () if self.labels is None else (self.labels,)
         return (*(column.fingerprint for column in columns), tokenizer, *labels)
 
-    def select(self, indices: np.ndarray) -> StreamedFeatures:
-        """Some of the examples, which stay where they are.
+    def select(self, indices: np.ndarray) -> FeatureSet:
+        """Some of the examples; few of them come into memory.
 
         Args:
             indices: `[k]` integers in any order, repeats allowed, or an `[n]` mask.
@@ -62,7 +63,8 @@ class StreamedFeatures(FeatureSet):
             The examples in the order of `indices`.
         """
         examples = self.examples.select(np.arange(len(self))[indices])
-        return StreamedFeatures(examples, self.tokenizer, self.max_seq_length)
+        make = StreamedFeatures if isinstance(examples.texts, StoredTexts) else encode_examples
+        return make(examples, self.tokenizer, self.max_seq_length)
 
     def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
         """Make one batch, padded on the right to its longest example.

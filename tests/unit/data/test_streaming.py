@@ -119,6 +119,27 @@ def test_a_large_file_is_held_out_from_as_a_small_one_and_few_rows_come_into_mem
     assert list(large.select(kept).texts) == small.select(kept).texts
 
 
+def test_few_examples_of_a_large_file_are_like_those_of_a_small_one(read, tokenizer):
+    features = read(large=True, few=100).tokenize(tokenizer, max_seq_length=32)
+    rows = np.array([5, 1])
+    few = features.select(rows)
+    assert type(few) is Features
+    assert isinstance(features.select(np.arange(len(features))), StreamedFeatures)
+    expected = read(large=False).tokenize(tokenizer, max_seq_length=32).select(rows)
+    assert few.lengths.tolist() == expected.lengths.tolist()
+    assert few.labels.tolist() == expected.labels.tolist()
+
+
+def test_columns_in_memory_and_on_the_disk_are_selected_alike(monkeypatch):
+    texts = store(TEXTS)
+    for bound, kind in ((0, StoredTexts), (2**28, list)):
+        monkeypatch.setattr(stored_texts, "_LARGE", bound)
+        columns = stored_texts.select_rows([texts, PAIRS, None], np.array([3, 0]))
+        assert isinstance(columns[0], kind)
+        assert [list(column) for column in columns[:2]] == [[TEXTS[3], TEXTS[0]], [PAIRS[3], PAIRS[0]]]
+        assert columns[2] is None
+
+
 def test_content_tells_large_files_apart(read, tokenizer):
     def content(examples, length=32):
         return tuple(array.tobytes() for array in examples.tokenize(tokenizer, max_seq_length=length).content)
