@@ -156,12 +156,25 @@ class Bundle:
         encoded = self.encode(list(islice(rows, _CHUNK)))
         while encoded:
             seen += len(encoded)
-            following = list(islice(rows, _CHUNK))
-            ahead = [self._submit("encoder", partial(self.encode, first=seen), following)] if following else []
-            logits = iter(self._logits([window for row in encoded for window in row.windows], batch_size))
-            wait(ahead)  # so that nothing is under way where a caller may ask for no more, or fork
+            following = self._encode_ahead(rows, seen)
+            try:
+                logits = iter(self._logits([window for row in encoded for window in row.windows], batch_size))
+            finally:
+                wait([following])  # so that nothing is under way where a caller may ask for no more, or fork
             yield from [row.decode([next(logits) for _ in row.windows]) for row in encoded]
-            encoded = ahead[0].result() if ahead else []
+            encoded = following.result()
+
+    def _encode_ahead(self, rows: Iterator[Sequence[str]], seen: int) -> Future:
+        """Have the next chunk encoded. The result tells if it cannot be read: the predictions before it come first."""
+        following: Future = Future()
+        try:
+            chunk = list(islice(rows, _CHUNK))
+            if chunk:
+                return self._submit("encoder", partial(self.encode, first=seen), chunk)
+            following.set_result([])
+        except Exception as error:
+            following.set_exception(error)
+        return following
 
     def encode(self, rows: Sequence[Sequence[str]], *, first: int = 0) -> list[Encoded]:
         """Turn rows into token ids, as in training.

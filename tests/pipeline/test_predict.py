@@ -271,6 +271,19 @@ def test_a_chunk_is_encoded_while_the_one_before_it_runs(predictor, texts, monke
     assert threads == ["MainThread", *["dynabert-encoder"] * 3]
 
 
+def test_rows_that_cannot_be_read_end_a_stream_after_the_chunks_before_them(predictor, texts, monkeypatch):
+    monkeypatch.setattr(infer, "_CHUNK", 8)
+
+    def rows():
+        yield from ((text,) for text in texts[:12])
+        raise OSError("the disk is gone")
+
+    predictions = predictor("snips").stream(rows())
+    assert [next(predictions).label for _ in range(8)] == [row.label for row in predictor("snips")(texts[:8])]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(predictions)
+
+
 def test_a_row_that_is_no_text_ends_a_stream_after_the_chunks_before_it(predictor, texts, monkeypatch):
     monkeypatch.setattr(infer, "_CHUNK", 8)
     predictions = predictor("snips").stream([*((text,) for text in texts[:12]), (5,), *((text,) for text in texts[:9])])
