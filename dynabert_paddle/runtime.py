@@ -38,8 +38,9 @@ def set_cpu_environment() -> None:
     if "paddle" in sys.modules:
         return
     processes = int(os.environ.get("PADDLE_LOCAL_SIZE") or num_processes())
-    if processes > 1 and os.environ.get("OMP_NUM_THREADS") == "1":
-        del os.environ["OMP_NUM_THREADS"]  # Paddle's launcher has imported Paddle
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if (processes > 1 and threads == "1") or threads in ("", "0"):  # the 1 is from Paddle, which its launcher imports
+        del os.environ["OMP_NUM_THREADS"]
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // processes)))
     if _is_amd():
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
@@ -131,20 +132,20 @@ def set_seed(seed: int) -> None:
     paddle.seed(seed)
 
 
-def step_seed(seed: int, step: int, process: int = 0) -> int:
+def step_seed(seed: int, step: int, part: int = 0) -> int:
     """A seed of its own for every step, so that a resumed run draws what an uninterrupted one draws.
 
     Args:
         seed: the run's seed.
         step: the optimizer step.
-        process: the number of the process, where each shall draw for itself.
+        part: the number of the process or the part of a batch, where each shall draw for itself.
 
     Returns:
         A seed from 0 to 2**31 - 1.
     """
     import numpy as np
 
-    return int(np.random.SeedSequence((seed, step, process)).generate_state(1)[0] >> 1)
+    return int(np.random.SeedSequence((seed, step, part)).generate_state(1)[0] >> 1)
 
 
 def versions() -> dict[str, str]:
@@ -166,7 +167,7 @@ def settings() -> dict[str, str]:
 
 
 def num_cores() -> int:
-    """How many cores this process may use, which a container may hold below the machine's."""
+    """How many cores this process may use by its affinity; of a quota, as of `docker run --cpus`, nothing is known."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

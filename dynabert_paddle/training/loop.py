@@ -115,7 +115,8 @@ def train(
         hparams=asdict(config),
         metrics=[f"eval/{stage.metric}/{name}" for name in stage.subnets],
     )
-    replicas = Replicas(supernet, count_replicas())
+    # As many in each process, whatever its machine has: the parts of a batch are numbered throughout.
+    replicas = Replicas(supernet, min(processes.gather(count_replicas())))
     batches = _batches_from(state.step, features, config, supernet.pad_token_id, num_replicas=len(replicas))
     processes.meet()
     begin = time.perf_counter() - state.seconds

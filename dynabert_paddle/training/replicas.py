@@ -28,8 +28,11 @@ def count_replicas() -> int:
     Returns:
         1 on a GPU, and where the number of threads cannot be set.
     """
-    on_cpu = paddle.get_device() == "cpu"
-    return min(_MOST, runtime.num_threads()) if on_cpu and runtime.can_limit_threads() else 1
+    threads = runtime.num_threads()
+    if threads == 1 or paddle.get_device() != "cpu" or not runtime.can_limit_threads():
+        return 1
+    # Each has as many threads: of 6, three have 2 of them, where four would have 1.
+    return max(range(2, _MOST + 1), key=lambda count: (threads // count * count, count))
 
 
 class Replicas:

@@ -1,4 +1,4 @@
-"""What each of several processes does of a batch, so that their gradients add up to the whole batch's."""
+"""The parts of a batch, one for each replica of each process, whose gradients add up to the whole batch's."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dynabert_paddle.data.token_classification import IGNORED
 
 @dataclass(frozen=True)
 class Share:
-    """How much of the whole batch a process has, as fractions.
+    """How much of the whole batch a part of it is, as fractions.
 
-    A loss is a mean over one of these. Each process's own mean, times its fraction, adds up to the whole batch's.
+    A loss is a mean over one of these. The means of the parts, each times its fraction, add up to the whole batch's.
 
     Args:
         rows: of the examples.
@@ -32,23 +32,23 @@ class Share:
 WHOLE = Share()
 
 
-def take_share(batch: Mapping[str, np.ndarray], process: int, processes: int) -> tuple[dict[str, np.ndarray], Share]:
-    """Take a process's rows of a batch.
+def take_share(batch: Mapping[str, np.ndarray], part: int, parts: int) -> tuple[dict[str, np.ndarray], Share]:
+    """Take the rows of one part of a batch.
 
     Args:
         batch: the whole batch, as `Features.collate` makes it.
-        process: the number of the process, from 0.
-        processes: how many there are.
+        part: its number, from 0.
+        parts: how many there are.
 
     Returns:
-        The rows, padded as in the whole batch, and what part of it they are. A process for which there is none gets
-        one that counts for nothing, so that it does the same as the others.
+        The rows, padded as in the whole batch, and how much of it they are. A part for which there is none gets one
+        that counts for nothing, so that who computes it does the same as the others.
     """
-    if processes == 1:
+    if parts == 1:
         return dict(batch), WHOLE
     num_rows = len(batch["input_ids"])
-    own = slice(process, None, processes) if process < num_rows else slice(1)
-    counted = 1.0 if process < num_rows else 0.0
+    own = slice(part, None, parts) if part < num_rows else slice(1)
+    counted = 1.0 if part < num_rows else 0.0
     lengths = batch["attention_mask"].sum(axis=1)
 
     def fraction(amounts: np.ndarray) -> float:

@@ -56,6 +56,11 @@ def test_the_users_threads_are_kept():
     assert fresh(THREADS, OMP_NUM_THREADS="3") == "3"
 
 
+@pytest.mark.parametrize("threads", ["", "0"])
+def test_no_threads_at_all_are_as_none_given(threads):
+    assert fresh(THREADS, OMP_NUM_THREADS=threads) == str(len(os.sched_getaffinity(0)))
+
+
 def test_importing_paddle_prints_nothing_and_keeps_the_threads():
     code = (
         "import dynabert_paddle as db, json, os, sys; db.Supernet;"

@@ -418,6 +418,19 @@ def test_evaluation_leaves_dropout_on(tmp_path):
     assert set(modes) == {(0, True), (1, True), (2, True)}
 
 
+def test_each_process_has_as_many_replicas_as_the_one_with_the_fewest_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "count_replicas", lambda: 3)
+    monkeypatch.setattr(loop.processes, "gather", lambda own: [own, 2])
+    supernet, seen = make_supernet(), []
+
+    def step(model, index, batch, backward, share):
+        seen.append(share.rows)
+        return full_model_step(model, index, batch, backward, share)
+
+    run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=1)
+    assert seen == [0.5, 0.5]
+
+
 def test_steps_of_paddle_generator_follow_from_the_step_alone(tmp_path, monkeypatch):
     """What was drawn before a step, by an evaluation or another stage, must not change it."""
     monkeypatch.setattr(loop, "count_replicas", lambda: 1)  # for there is one generator

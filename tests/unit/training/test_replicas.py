@@ -116,7 +116,7 @@ def test_an_error_in_a_replica_is_raised():
 
 
 def test_a_cpu_has_a_replica_for_each_of_a_few_threads(monkeypatch):
-    for threads, expected in ((1, 1), (2, 2), (3, 3), (64, 4)):
+    for threads, expected in ((1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 3), (7, 3), (8, 4), (10, 2), (64, 4)):
         monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
         assert count_replicas() == expected
     monkeypatch.setattr(runtime, "_THREAD_LIBRARIES", {"libmissing.so": "set"})

@@ -1,4 +1,4 @@
-"""What each of several processes does of a batch."""
+"""The parts of a batch."""
 
 import itertools
 
@@ -17,11 +17,11 @@ def batch_of(num_rows, **labels):
     return {name: values for name, values in make_batch(batch_size=num_rows).items() if name != "labels"} | labels
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
 @pytest.mark.parametrize("num_rows", [1, 2, 5, 8])
-def test_every_row_is_in_one_share_and_the_shares_add_up(num_rows, processes):
+def test_every_row_is_in_one_share_and_the_shares_add_up(num_rows, parts):
     batch = batch_of(num_rows, labels=np.arange(num_rows))
-    taken = [take_share(batch, process, processes) for process in range(processes)]
+    taken = [take_share(batch, part, parts) for part in range(parts)]
     counted = [rows["labels"] for rows, share in taken if share.rows]
     assert sorted(itertools.chain.from_iterable(counted)) == list(range(num_rows))
     for name in ("rows", "tokens", "pairs", "labels"):
@@ -31,14 +31,14 @@ def test_every_row_is_in_one_share_and_the_shares_add_up(num_rows, processes):
         assert rows["input_ids"].shape[1] == batch["input_ids"].shape[1]
 
 
-def test_one_process_takes_the_whole():
+def test_one_part_is_the_whole():
     batch = batch_of(5)
     rows, share = take_share(batch, 0, 1)
     assert share is WHOLE
     assert all(rows[name] is values for name, values in batch.items())
 
 
-def test_a_process_without_rows_has_one_that_counts_for_nothing():
+def test_a_part_without_rows_has_one_that_counts_for_nothing():
     rows, share = take_share(batch_of(2), 2, 3)
     assert len(rows["input_ids"]) == 1
     assert share == Share(0.0, 0.0, 0.0, 0.0)
@@ -49,9 +49,9 @@ def test_labels_that_do_not_count_are_in_no_share(shape):
     rng = np.random.default_rng(0)
     labels = np.where(rng.random(shape) < 0.4, IGNORED, rng.integers(0, 3, shape))
     counted = (labels != IGNORED).reshape(5, -1).sum(axis=1)
-    for process in (0, 1):
-        _, share = take_share(batch_of(5, labels=labels), process, 2)
-        assert share.labels == pytest.approx(counted[process::2].sum() / counted.sum())
+    for part in (0, 1):
+        _, share = take_share(batch_of(5, labels=labels), part, 2)
+        assert share.labels == pytest.approx(counted[part::2].sum() / counted.sum())
 
 
 def test_values_all_count_whatever_they_are():
@@ -64,8 +64,8 @@ def test_means_of_shares_add_up_to_the_mean_of_the_whole():
     mask = batch["attention_mask"].astype(float)
     values = np.random.default_rng(0).normal(size=mask.shape)
     total = 0.0
-    for process in range(3):
-        rows, share = take_share(batch | {"values": values}, process, 3)
+    for part in range(3):
+        rows, share = take_share(batch | {"values": values}, part, 3)
         own = rows["attention_mask"]
         total += share.tokens * (rows["values"] * own).sum() / own.sum()
     assert total == pytest.approx((values * mask).sum() / mask.sum())
