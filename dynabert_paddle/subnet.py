@@ -225,6 +225,8 @@ class SearchSpace:
     def num_macs(self, subnet: Subnet, *, seq_length: int = 128) -> int:
         """Count the multiply-accumulates of the encoder's matrix products for one sequence, as the paper does.
 
+        All tokens count in every layer, though the export of a sequence classifier computes one of them in its last.
+
         Args:
             subnet: the subnet.
             seq_length: tokens in the sequence.

@@ -132,8 +132,8 @@ def measure(run: Path) -> dict[str, Any]:
 def training_seconds(stage: Path) -> float:
     """What a stage's steps take: their number times the interquartile mean of the seconds between lines of its log.
 
-    What comes now and then, as an interruption, a checkpoint or another process on the machine, does not count. A run
-    too short for two lines is taken as a whole.
+    Of four or more intervals, what comes now and then, as an interruption, a checkpoint or another process on the
+    machine, does not count. A run too short for two lines is taken as a whole.
     """
     from scipy.stats import trim_mean
     from visualdl import LogReader

@@ -82,7 +82,9 @@ def export(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            "--tolerance", help="How far the bundle may be from the model: logits, or int8's loss on the dev set."
+            "--tolerance",
+            help="How far the bundle may be from the model: logits, as a share of the largest where that is more than "
+            "1, or int8's loss on the dev set.",
         ),
     ] = None,
     overwrite_output_dir: OverwriteOutputDir = False,

@@ -173,7 +173,8 @@ def latency_table(
         "paddle": paddle_version(),
     }
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
-    digest = hashlib.sha256(json.dumps(key, default=dataclasses.asdict, sort_keys=True).encode()).hexdigest()
+    named = json.dumps([_FORMAT_VERSION, key], default=dataclasses.asdict, sort_keys=True)
+    digest = hashlib.sha256(named.encode()).hexdigest()
     path = folder / f"latency-{digest[:16]}.json"
     table = None if rebuild else _load(path, key, supernet.full)
     if table is None:

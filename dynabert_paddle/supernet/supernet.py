@@ -86,8 +86,9 @@ class Supernet(nn.Layer):
 
     @property
     def reads_first_token(self) -> bool:
-        """Whether the logits depend on the encoder's output for the first token alone, as those of sequences do."""
-        return type(self.model).__name__.endswith("ForSequenceClassification")
+        """Whether the logits depend on the encoder's first token alone, as in PaddleNLP's sequence classifiers."""
+        kind = type(self.model)
+        return kind.__module__.startswith("paddlenlp.") and kind.__name__.endswith("ForSequenceClassification")
 
     @property
     def pad_token_id(self) -> int:
