@@ -139,4 +139,4 @@ def select_rows(columns: Sequence[Column | None], indices: np.ndarray) -> list[C
     ]
     if sum(int(column.sizes.sum()) for column in chosen if isinstance(column, StoredTexts)) >= _LARGE:
         return chosen
-    return [column and column[:] for column in chosen]
+    return [column[:] if isinstance(column, StoredTexts) else column for column in chosen]
