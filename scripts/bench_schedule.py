@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """Fewer steps for the same supernet: the sandwich schedule against the one that trains every sub-network in each step.
 
-For every task and seed the backbone is fine-tuned and rewired once. From there the stages width and depth run twice:
-with all sub-networks in each step, and with a sandwich of the largest, the smallest and random others (Yu and Huang,
-2019), which may run fewer epochs. The seconds are those of the steps of both stages; the metric is the mean over the
-grid on the dev set. Finished parts are skipped, an interrupted one is resumed; and what the result file has of the same
-settings is not run again, so that several machines can take turns.
+For every task and seed the backbone is fine-tuned and rewired once. From there it becomes a supernet twice: in the
+stages width and depth with all sub-networks in each step; and with a sandwich of the largest, the smallest and random
+others (Yu and Huang, 2019), by default in the stage depth alone, whose teacher is then the fine-tuned model. The
+seconds are those of the steps; the metric is the mean over the grid on the dev set. Finished parts are skipped, an
+interrupted one is resumed; and what the result file has of the same settings is not run again, so that several machines
+can take turns.
 
     python scripts/bench_schedule.py glue_data --result_file docs/schedule.json
     python scripts/bench_schedule.py glue_data --task mrpc --seed 1 --num_examples 500
@@ -41,7 +42,7 @@ def main(
     epochs: Annotated[tuple[float, float], typer.Option("--epochs", help="Of the stages width and depth.")] = (3, 3),
     sandwich_epochs: Annotated[
         tuple[float, float], typer.Option("--sandwich_epochs", help="Likewise; 0 leaves a stage out.")
-    ] = (1, 3),
+    ] = (0, 4),
     num_random_subnets: Annotated[int, typer.Option("--num_random_subnets", min=0)] = 1,
     learning_rate: Annotated[float, typer.Option("--learning_rate", help="Of every stage.")] = 1e-4,
     max_seq_length: Annotated[int, typer.Option("--max_seq_length")] = 128,
