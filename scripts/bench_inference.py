@@ -12,6 +12,7 @@ calibrated on texts of the built-in task.
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -22,6 +23,7 @@ from command import run_command
 from dynabert_paddle import runtime
 
 EXPORTS = (("paddle", "fp32"), ("paddle", "bf16"), ("paddle", "int8"), ("onnx", "fp32"), ("onnx", "int8"))
+ENGINES = ("", " (openvino)")  # as `bench` calls what it runs there, too
 
 
 def main(
@@ -37,11 +39,14 @@ def main(
     """Export, measure, and print a table for each shape."""
     runtime.import_paddle()
     from dynabert_paddle.deploy.bench import bench
+    from dynabert_paddle.deploy.openvino import has_openvino
 
     for layers_by_hidden in shape:
         with TemporaryDirectory() as folder:
             bundles, mac_ratios = export_all(layers_by_hidden, subnet, seq_length, Path(folder))
-            report = bench(list(bundles.values()), batch_sizes=batch_size, seq_lengths=seq_length, rounds=rounds)
+            vs = "openvino" if has_openvino() else None
+            shapes = {"batch_sizes": batch_size, "seq_lengths": seq_length}
+            report = bench(list(bundles.values()), **shapes, vs=vs, rounds=rounds)
             environment = report["environment"]
             print(
                 f"{layers_by_hidden}, {environment['processor']}, {report['threads']} threads, "
@@ -92,12 +97,14 @@ def show(report: dict, bundles: dict, batch_size: int, seq_length: int, mac_rati
     }
     print(f"\nbatch {batch_size} x {seq_length} tokens; the sub-network has {mac_ratio:.3f} of the MACs")
     small = next(name for name, _, _ in bundles if name != "full")
-    print(f"  {'':<14}{'full ms':>10}{'speed-up':>10}{small + ' ms':>16}{'of full':>9}{'/ MACs':>8}")
-    for format, precision in EXPORTS:
-        full, part = (str(bundles[name, format, precision]) for name in ("full", small))
+    print(f"  {'':<24}{'full ms':>10}{'speed-up':>10}{small + ' ms':>16}{'of full':>9}{'/ MACs':>8}")
+    for (format, precision), engine in product(EXPORTS, ENGINES):
+        full, part = (f"{bundles[name, format, precision]}{engine}" for name in ("full", small))
+        if full not in p50:
+            continue
         ratio = speedup[full] / speedup[part]
         print(
-            f"  {format + ' ' + precision:<14}{p50[full]:>10.2f}{speedup[full]:>10.2f}{p50[part]:>16.2f}"
+            f"  {format + ' ' + precision + engine:<24}{p50[full]:>10.2f}{speedup[full]:>10.2f}{p50[part]:>16.2f}"
             f"{ratio:>9.3f}{ratio / mac_ratio:>8.2f}"
         )
 

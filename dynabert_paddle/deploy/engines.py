@@ -1,4 +1,6 @@
-"""The runtimes that execute a bundle's graph: Paddle Inference and ONNX Runtime. Shapes: b batch, s sequence.
+"""The runtimes that execute a bundle's graph: Paddle Inference, alone or with OpenVINO, and ONNX Runtime.
+
+Shapes: b batch, s sequence.
 
 This file is a part of every bundle's `infer.py`.
 """
@@ -10,6 +12,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.deploy.bundle_files import BundleError
+from dynabert_paddle.deploy.openvino import OPENVINO, check_inputs, check_openvino, configure_openvino
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 
@@ -65,7 +69,7 @@ def open_engine(
     Args:
         folder: the bundle.
         description: what its `bundle.json` says: the format and the precision count.
-        device: `cpu`, `gpu` or `gpu:N`.
+        device: `cpu`, `cpu:openvino`, `gpu` or `gpu:N`.
         num_threads: CPU threads; all cores that the process may use where not given.
 
     Returns:
@@ -75,8 +79,10 @@ def open_engine(
         BundleError: the runtime is not installed, or cannot run this format, or there is no such device; or the graph
             would reach outside of the bundle.
     """
-    if not re.fullmatch(r"cpu|gpu(:\d+)?", device):
-        raise BundleError(f"device '{device}' is not one of cpu, gpu, gpu:N")
+    if device == OPENVINO:
+        check_openvino(folder, description)
+    elif not re.fullmatch(r"cpu|gpu(:\d+)?", device):
+        raise BundleError(f"device '{device}' is not one of cpu, {OPENVINO}, gpu, gpu:N")
     if num_threads is not None and num_threads < 1:
         raise BundleError(f"num_threads is at least 1, not {num_threads}")
     if num_threads is None:
@@ -112,6 +118,38 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
         reaching_out = sorted(filter(_REACHING_OUT.fullmatch, _find_operators(folder / graph)))
     if reaching_out:
         raise BundleError(f"{folder / graph}: '{reaching_out[0]}' in it reaches outside of the bundle: export it again")
+    with contextlib.ExitStack() as stack, _in_one_line(f"{folder}: {runtime} cannot load it"):
+        if device == OPENVINO:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="dynabert-openvino-"))
+            config = configure_openvino(folder, description, Path(scratch), num_threads)
+        else:
+            config = _configure(folder, description, graph, device, num_threads)
+        with quiet():
+            predictor = inference.create_predictor(config)
+    names = predictor.get_input_names()
+    output = predictor.get_output_names()[0]
+    process_threads = int(os.environ["OMP_NUM_THREADS"].partition(",")[0])
+
+    def run(batch: dict[str, np.ndarray]) -> np.ndarray:
+        with _in_one_line(f"{runtime} cannot run it"):
+            if device == OPENVINO:
+                check_inputs(batch, description)
+            for name in names:
+                predictor.get_input_handle(name).copy_from_cpu(batch[name])
+            try:
+                predictor.run()
+            finally:  # it sets them for the whole process, where a training would go on with sums in another order
+                paddle.base.core.set_num_threads(process_threads)
+            return predictor.get_output_handle(output).copy_to_cpu()
+
+    return run
+
+
+def _configure(folder: Path, description: dict[str, Any], graph: str, device: str, num_threads: int):
+    """The configuration of Paddle Inference with its own operators."""
+    import paddle
+    from paddle import inference
+
     config = inference.Config(str(folder / graph), str(folder / "model.pdiparams"))
     config.disable_glog_info()
     if graph == "model.pdmodel":  # Paddle 3.1 cannot load a PIR graph with it
@@ -125,33 +163,17 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
         if description["precision"] in ("int8", "bf16"):
             raise BundleError(f"{folder}: {description['precision']} runs through oneDNN, on CPUs alone: use cpu")
         config.enable_use_gpu(256, int(index or 0))
-    else:
-        config.disable_gpu()
-        config.set_cpu_math_library_num_threads(num_threads)
-        config.enable_mkldnn()
-        config.set_mkldnn_cache_capacity(16)  # shapes; without a bound every new shape stays in memory
-        if description["precision"] == "bf16":
-            with quiet():
-                config.enable_mkldnn_bfloat16()
-        elif description["precision"] == "int8":
-            config.enable_mkldnn_int8()
-    with _in_one_line(f"{folder}: {runtime} cannot load it"), quiet():
-        predictor = inference.create_predictor(config)
-    names = predictor.get_input_names()
-    output = predictor.get_output_names()[0]
-    process_threads = int(os.environ["OMP_NUM_THREADS"].partition(",")[0])
-
-    def run(batch: dict[str, np.ndarray]) -> np.ndarray:
-        with _in_one_line(f"{runtime} cannot run it"):
-            for name in names:
-                predictor.get_input_handle(name).copy_from_cpu(batch[name])
-            try:
-                predictor.run()
-            finally:  # it sets them for the whole process, where a training would go on with sums in another order
-                paddle.base.core.set_num_threads(process_threads)
-            return predictor.get_output_handle(output).copy_to_cpu()
-
-    return run
+        return config
+    config.disable_gpu()
+    config.set_cpu_math_library_num_threads(num_threads)
+    config.enable_mkldnn()
+    config.set_mkldnn_cache_capacity(16)  # shapes; without a bound every new shape stays in memory
+    if description["precision"] == "bf16":
+        with quiet():
+            config.enable_mkldnn_bfloat16()
+    elif description["precision"] == "int8":
+        config.enable_mkldnn_int8()
+    return config
 
 
 def _find_operators(graph: Path) -> set[str]:
@@ -201,6 +223,8 @@ def _in_one_line(what: str) -> Iterator[None]:
     """Turn whatever a runtime raises, which may be a C++ trace of many lines, into a `BundleError`."""
     try:
         yield
+    except BundleError:
+        raise
     except Exception as error:
         lines = [line for line in str(error).splitlines() if "Error" in line] or [f"{type(error).__name__}: {error}"]
         raise BundleError(f"{what}: {' '.join(lines[-1].split())[:200]}") from None

@@ -25,7 +25,9 @@ class _Graph(nn.Layer):
         super().__init__()
         self.model = supernet.model
         self.takes = supernet.input_names
-        self.of_tokens = type(supernet.model).__name__.endswith("ForTokenClassification")
+        name = type(supernet.model).__name__
+        self.of_answers = name.endswith("ForQuestionAnswering")
+        self.of_tokens = self.of_answers or name.endswith("ForTokenClassification")
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor) -> Tensor:
         given = {"input_ids": input_ids, "token_type_ids": token_type_ids, "attention_mask": attention_mask}
@@ -35,9 +37,11 @@ class _Graph(nn.Layer):
         taken = {name: value for name, value in given.items() if name in self.takes}
         if not self.of_tokens:
             return join_logits(self.model(**taken))
-        # Paddle cannot convert the returns of RoBERTa's own forward. Without dropout every class's computes this.
+        # Paddle cannot convert the returns of RoBERTa's own forward, nor OpenVINO how answers are unstacked. Without
+        # dropout every class's forward computes this.
         states = getattr(self.model, self.model.base_model_prefix)(**taken)
-        return self.model.classifier(states[0] if isinstance(states, (tuple, list)) else states)
+        logits = self.model.classifier(states[0] if isinstance(states, (tuple, list)) else states)
+        return logits.transpose([0, 2, 1]) if self.of_answers else logits
 
 
 def save_graph(supernet: Supernet, folder: Path) -> None:

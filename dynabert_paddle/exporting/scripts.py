@@ -6,7 +6,18 @@ import ast
 from pathlib import Path
 from types import ModuleType
 
-from dynabert_paddle.deploy import bundle_files, decode, encode, engines, gate, infer, infer_lite, members, rows
+from dynabert_paddle.deploy import (
+    bundle_files,
+    decode,
+    encode,
+    engines,
+    gate,
+    infer,
+    infer_lite,
+    members,
+    openvino,
+    rows,
+)
 
 # Imports that a script of its own has no use for, or has once at its top.
 _LEFT_OUT = ("dynabert_paddle.deploy", "__future__")
@@ -21,7 +32,7 @@ def write_script(folder: Path) -> Path:
     Returns:
         The script.
     """
-    return _write(folder / "infer.py", bundle_files, decode, encode, rows, engines, gate, members, infer)
+    return _write(folder / "infer.py", bundle_files, decode, encode, rows, openvino, engines, gate, members, infer)
 
 
 def write_lite_script(folder: Path) -> Path:

@@ -55,7 +55,18 @@ LAYERS |= dict.fromkeys(ABOVE, PARTS | ABOVE)
 LAYERS |= {"__init__": {"runtime"}, "cli": {"__init__", *PARTS, *ABOVE}, "__main__": {"cli"}}
 
 WITHOUT_PADDLE = {"__init__", "__main__", "deploy", "reporting", *LEAVES}
-IN_BUNDLES = {"infer", "rows", "bundle_files", "engines", "gate", "members", "encode", "decode", "infer_lite"}
+IN_BUNDLES = {
+    "infer",
+    "rows",
+    "bundle_files",
+    "openvino",
+    "engines",
+    "gate",
+    "members",
+    "encode",
+    "decode",
+    "infer_lite",
+}
 SECOND_FILES = {
     "config_file": "config",
     "huggingface": "backbone",
