@@ -12,7 +12,6 @@ calibrated on texts of the built-in task.
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -22,8 +21,7 @@ from command import run_command
 
 from dynabert_paddle import runtime
 
-EXPORTS = (("paddle", "fp32"), ("paddle", "bf16"), ("paddle", "int8"), ("onnx", "fp32"), ("onnx", "int8"))
-ENGINES = ("", " (openvino)")  # as `bench` calls what it runs there, too
+EXPORTS = {"paddle": ("fp32", "bf16", "int8"), "openvino": ("fp32", "bf16", "int8"), "onnx": ("fp32", "int8")}
 
 
 def main(
@@ -39,14 +37,11 @@ def main(
     """Export, measure, and print a table for each shape."""
     runtime.import_paddle()
     from dynabert_paddle.deploy.bench import bench
-    from dynabert_paddle.deploy.openvino import has_openvino
 
     for layers_by_hidden in shape:
         with TemporaryDirectory() as folder:
             bundles, mac_ratios = export_all(layers_by_hidden, subnet, seq_length, Path(folder))
-            vs = "openvino" if has_openvino() else None
-            shapes = {"batch_sizes": batch_size, "seq_lengths": seq_length}
-            report = bench(list(bundles.values()), **shapes, vs=vs, rounds=rounds)
+            report = bench(list(bundles.values()), batch_sizes=batch_size, seq_lengths=seq_length, rounds=rounds)
             environment = report["environment"]
             print(
                 f"{layers_by_hidden}, {environment['processor']}, {report['threads']} threads, "
@@ -55,6 +50,14 @@ def main(
             for length in seq_length:
                 for size in batch_size:
                     show(report, bundles, size, length, mac_ratios[length])
+
+
+def exports() -> list[tuple[str, str]]:
+    """Formats and precisions that this Paddle writes."""
+    from dynabert_paddle.exporting.formats import list_abilities
+
+    able = {name.removeprefix("export to ") for name, said in list_abilities().items() if said.startswith("yes")}
+    return [(format, precision) for format in EXPORTS if format in able for precision in EXPORTS[format]]
 
 
 def export_all(
@@ -71,7 +74,7 @@ def export_all(
     bundles = {}
     for name, part in (("full", space.full), (subnet, small)):
         model = db.extract(supernet, part).save_pretrained(folder / name)
-        for format, precision in EXPORTS:
+        for format, precision in exports():
             # A model with random weights guesses: how much int8 loses says nothing here.
             tolerance = 1.0 if precision == "int8" else None
             bundles[name, format, precision] = db.export(
@@ -97,14 +100,12 @@ def show(report: dict, bundles: dict, batch_size: int, seq_length: int, mac_rati
     }
     print(f"\nbatch {batch_size} x {seq_length} tokens; the sub-network has {mac_ratio:.3f} of the MACs")
     small = next(name for name, _, _ in bundles if name != "full")
-    print(f"  {'':<24}{'full ms':>10}{'speed-up':>10}{small + ' ms':>16}{'of full':>9}{'/ MACs':>8}")
-    for (format, precision), engine in product(EXPORTS, ENGINES):
-        full, part = (f"{bundles[name, format, precision]}{engine}" for name in ("full", small))
-        if full not in p50:
-            continue
+    print(f"  {'':<14}{'full ms':>10}{'speed-up':>10}{small + ' ms':>16}{'of full':>9}{'/ MACs':>8}")
+    for format, precision in dict.fromkeys(key[1:] for key in bundles):
+        full, part = (str(bundles[name, format, precision]) for name in ("full", small))
         ratio = speedup[full] / speedup[part]
         print(
-            f"  {format + ' ' + precision + engine:<24}{p50[full]:>10.2f}{speedup[full]:>10.2f}{p50[part]:>16.2f}"
+            f"  {format + ' ' + precision:<14}{p50[full]:>10.2f}{speedup[full]:>10.2f}{p50[part]:>16.2f}"
             f"{ratio:>9.3f}{ratio / mac_ratio:>8.2f}"
         )
 

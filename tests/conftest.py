@@ -25,7 +25,11 @@ ROOT = Path(db.__file__).parents[1]
 SNIPS = Path(db.__file__).parent / "data" / "snips"
 
 # Line of Paddle -> the formats that it can export to, its default first: what the package's own table must say.
-LINES = {"2.6": ("paddle", "onnx", "lite"), "3.1": ("paddle", "pir", "onnx", "lite"), "3.3": ("pir", "onnx")}
+LINES = {
+    "2.6": ("paddle", "onnx", "lite"),
+    "3.1": ("paddle", "pir", "openvino", "onnx", "lite"),
+    "3.3": ("pir", "onnx"),
+}
 FORMATS = LINES[".".join(paddle.__version__.split(".")[:2])]
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dynabert_paddle.deploy.predictor import Predictor
 
 NumThreads = Annotated[int | None, typer.Option("--num_threads", min=1, help="CPU threads.", show_default="all cores")]
-DeployDevice = Annotated[str, typer.Option("--device", help="cpu, cpu:openvino or gpu:N.")]
+DeployDevice = Annotated[str, typer.Option("--device", help="cpu or gpu:N.")]
 
 
 def extract(
@@ -62,7 +62,9 @@ def export(
     output_dir: Annotated[str, typer.Option("--output_dir", help="Folder for the bundle.")],
     format: Annotated[
         str | None,
-        typer.Option("--format", help="paddle, pir, onnx or lite.", show_default="paddle; pir from Paddle 3.2 on"),
+        typer.Option(
+            "--format", help="paddle, pir, openvino, onnx or lite.", show_default="paddle; pir from Paddle 3.2 on"
+        ),
     ] = None,
     precision: Annotated[str, typer.Option("--precision", help="fp32, bf16, int16 or int8, as the format can.")] = (
         "fp32"
@@ -178,7 +180,7 @@ def bench(
     batch_size: Annotated[str, typer.Option("--batch_size", metavar="'A B'", help="Batch sizes.")] = "1 32",
     seq_length: Annotated[str, typer.Option("--seq_length", metavar="'A B'", help="Lengths in tokens.")] = "32 128",
     vs: Annotated[
-        str | None, typer.Option("--vs", help="'onnxruntime' or 'openvino': measure floating-point graphs there, too.")
+        str | None, typer.Option("--vs", help="'onnxruntime': measure each floating-point graph there, too.")
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns that every bundle gets at every shape.")] = 5,
     num_threads: NumThreads = None,

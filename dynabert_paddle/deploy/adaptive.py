@@ -55,7 +55,7 @@ class AdaptivePredictor:
 
     Args:
         bundle: its folder; one of a single sub-network will do, and leaves no choice.
-        device: `cpu`, `cpu:openvino`, `gpu` or `gpu:N`.
+        device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads for the sub-networks; where not given all cores that the process may use but one, which
             is left to the callers: a run waits for the slowest of its threads, and one that a caller delays delays all.
 

@@ -21,7 +21,6 @@ from dynabert_paddle import runtime
 from dynabert_paddle.deploy.bundle_files import read_bundle
 from dynabert_paddle.deploy.engines import INPUTS, Engine, open_engine, quiet
 from dynabert_paddle.deploy.members import members_of, unpack
-from dynabert_paddle.deploy.openvino import OPENVINO
 from dynabert_paddle.deploy.predictor import as_dynabert_error
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.exporting.process import python_command
@@ -45,7 +44,7 @@ def bench(
         bundles: their folders.
         batch_sizes: texts at a time.
         seq_lengths: tokens a text.
-        vs: `onnxruntime` or `openvino` to run each floating-point Paddle graph there, too.
+        vs: `onnxruntime` to run each floating-point Paddle graph there, too.
         rounds: turns of each bundle at each shape; a turn is a warm-up and some calls.
         num_threads: CPU threads; all cores where not given.
 
@@ -57,8 +56,8 @@ def bench(
         DynabertError: a bundle that cannot be run, or lengths that it does not take.
     """
     runtime.set_cpu_environment()
-    if vs not in (None, "onnxruntime", "openvino"):
-        raise UsageError(f"--vs is 'onnxruntime' or 'openvino', not '{vs}'")
+    if vs not in (None, "onnxruntime"):
+        raise UsageError(f"--vs is 'onnxruntime', not '{vs}'")
     environment = runtime.describe()
     threads = num_threads or environment["cores"]
     with ExitStack() as stack:
@@ -67,24 +66,19 @@ def bench(
             with as_dynabert_error():
                 description = read_bundle(bundle)
             for name, folder in _graphs(bundle, description, stack):
-                subjects.append((name, folder, description, "cpu"))
-                if vs is None or description["precision"] == "int8":
-                    continue
-                if vs == "openvino" and description["format"] == "paddle":
-                    subjects.append((f"{name} (openvino)", folder, description, OPENVINO))
-                elif vs == "onnxruntime" and description["format"] in ("paddle", "pir"):
+                subjects.append((name, folder, description))
+                if vs and description["format"] in ("paddle", "openvino", "pir") and description["precision"] != "int8":
                     scratch = Path(stack.enter_context(TemporaryDirectory()))
-                    subjects.append((f"{name} (onnxruntime)", *_convert(folder, description, scratch), "cpu"))
+                    subjects.append((f"{name} (onnxruntime)", *_convert(folder, description, scratch)))
         _check_lengths(subjects, seq_lengths)
-        vocab_size = min(description["vocab_size"] for _, _, description, _ in subjects)
+        vocab_size = min(description["vocab_size"] for _, _, description in subjects)
         sizes = (max(batch_sizes), max(seq_lengths), threads)
-        memory = {name: _peak_memory(*subject, *sizes) for name, *subject in subjects}
+        memory = {name: _peak_memory(folder, description, *sizes) for name, folder, description in subjects}
         with as_dynabert_error():
             engines = {
-                name: open_engine(folder, description, device=device, num_threads=threads)
-                for name, folder, description, device in subjects
+                name: open_engine(folder, description, num_threads=threads) for name, folder, description in subjects
             }
-        sizes = {name: _model_bytes(folder) / 1e6 for name, folder, *_ in subjects}
+        sizes = {name: _model_bytes(folder) / 1e6 for name, folder, _ in subjects}
         rows = []
         for batch_size, seq_length in product(batch_sizes, seq_lengths):
             turns = take_turns(engines, make_batch(batch_size, seq_length, vocab_size), rounds)
@@ -170,8 +164,8 @@ def _summarize(turns: list[list[float]], first: list[list[float]], batch_size: i
     }
 
 
-def _check_lengths(subjects: Sequence[tuple[str, Path, dict[str, Any], str]], seq_lengths: Sequence[int]) -> None:
-    for name, _, description, _ in subjects:
+def _check_lengths(subjects: Sequence[tuple[str, Path, dict[str, Any]]], seq_lengths: Sequence[int]) -> None:
+    for name, _, description in subjects:
         longest = description["max_positions"]
         if max(seq_lengths) > longest:
             raise UsageError(f"{name} takes at most {longest} tokens: --seq_length {max(seq_lengths)} is too long")
@@ -191,10 +185,10 @@ def _model_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("model.*"))
 
 
-def _peak_memory(folder: Path, description: dict[str, Any], device: str, *sizes: int) -> float:
+def _peak_memory(folder: Path, description: dict[str, Any], *sizes: int) -> float:
     """Peak memory in MB of a process that loads a graph and runs its largest batch, and nothing else."""
-    kind = {key: description[key] for key in ("format", "precision", "vocab_size", "max_positions")}
-    command = python_command(f"{__name__}:print_peak_memory", folder, *map(json.dumps, (kind, device, *sizes)))
+    kind = json.dumps({key: description[key] for key in ("format", "precision", "vocab_size", "max_positions")})
+    command = python_command(f"{__name__}:print_peak_memory", folder, kind, *sizes)
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if result.returncode:
         said = [line for line in result.stderr.splitlines() if line.strip()] or ["it said nothing"]
@@ -204,9 +198,8 @@ def _peak_memory(folder: Path, description: dict[str, Any], device: str, *sizes:
 
 def print_peak_memory() -> None:
     """Load a graph, run one batch, and print this process's peak memory in MB; the arguments say which and how."""
-    description, device, batch_size, seq_length, threads = map(json.loads, sys.argv[2:])
-    run = open_engine(Path(sys.argv[1]), description, device=device, num_threads=threads)
-    run(make_batch(batch_size, seq_length, 1))
+    folder, description, batch_size, seq_length, threads = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
+    open_engine(folder, description, num_threads=threads)(make_batch(batch_size, seq_length, 1))
     # Not getrusage's, which counts what the parent had when it forked.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.deploy.bundle_files import BundleError
-from dynabert_paddle.deploy.openvino import OPENVINO, check_inputs, check_openvino, configure_openvino
+from dynabert_paddle.deploy.openvino import check_inputs, configure_openvino
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 
@@ -69,7 +69,7 @@ def open_engine(
     Args:
         folder: the bundle.
         description: what its `bundle.json` says: the format and the precision count.
-        device: `cpu`, `cpu:openvino`, `gpu` or `gpu:N`.
+        device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads; all cores that the process may use where not given.
 
     Returns:
@@ -79,10 +79,8 @@ def open_engine(
         BundleError: the runtime is not installed, or cannot run this format, or there is no such device; or the graph
             would reach outside of the bundle.
     """
-    if device == OPENVINO:
-        check_openvino(folder, description)
-    elif not re.fullmatch(r"cpu|gpu(:\d+)?", device):
-        raise BundleError(f"device '{device}' is not one of cpu, {OPENVINO}, gpu, gpu:N")
+    if not re.fullmatch(r"cpu|gpu(:\d+)?", device):
+        raise BundleError(f"device '{device}' is not one of cpu, gpu, gpu:N")
     if num_threads is not None and num_threads < 1:
         raise BundleError(f"num_threads is at least 1, not {num_threads}")
     if num_threads is None:
@@ -113,13 +111,16 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
     if description["format"] == "pir" and paddle.__version__.startswith("2."):
         raise BundleError(f"{folder}: format pir needs Paddle 3, this is {paddle.__version__}: export with paddle")
     graph = "model.json" if description["format"] == "pir" else "model.pdmodel"
-    runtime = f"Paddle {paddle.__version__}"
+    through_openvino = description["format"] == "openvino"
+    runtime = f"Paddle {paddle.__version__}" + " with OpenVINO" * through_openvino
     with _in_one_line(f"{folder}: {runtime} cannot load it"):
         reaching_out = sorted(filter(_REACHING_OUT.fullmatch, _find_operators(folder / graph)))
     if reaching_out:
         raise BundleError(f"{folder / graph}: '{reaching_out[0]}' in it reaches outside of the bundle: export it again")
     with contextlib.ExitStack() as stack, _in_one_line(f"{folder}: {runtime} cannot load it"):
-        if device == OPENVINO:
+        if through_openvino:
+            if device != "cpu":
+                raise BundleError(f"device '{device}': format openvino runs on CPUs alone: use cpu")
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="dynabert-openvino-"))
             config = configure_openvino(folder, description, Path(scratch), num_threads)
         else:
@@ -132,7 +133,7 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
 
     def run(batch: dict[str, np.ndarray]) -> np.ndarray:
         with _in_one_line(f"{runtime} cannot run it"):
-            if device == OPENVINO:
+            if through_openvino:
                 check_inputs(batch, description)
             for name in names:
                 predictor.get_input_handle(name).copy_from_cpu(batch[name])

@@ -43,7 +43,7 @@ class Bundle:
     Args:
         folder: the bundle.
         subnet: which sub-network of a bundle of several; the best where not given.
-        device: `cpu`, `cpu:openvino`, `gpu` or `gpu:N`.
+        device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads; all cores that the process may use where not given.
 
     Raises:
@@ -306,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-i", "--input_file", help="one text a line; for pairs two, with a TAB between them")
     parser.add_argument("--json", action="store_true", help="print JSON lines with every class's probability")
     parser.add_argument("--subnet", help="which sub-network of a bundle of several; its best by default")
-    parser.add_argument("--device", default="cpu", help="cpu, cpu:openvino, gpu or gpu:N")
+    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
     parser.add_argument("--num_threads", type=int, help="CPU threads; all cores by default")
     options = parser.parse_args(arguments)
     if bool(options.text) == bool(options.input_file):

@@ -70,7 +70,7 @@ def open_subnet(
         folder: the bundle.
         description: what its `bundle.json` says.
         subnet: which.
-        device: `cpu`, `cpu:openvino`, `gpu` or `gpu:N`.
+        device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads; all cores that the process may use where not given.
 
     Returns:

@@ -9,6 +9,7 @@ This file is a part of every bundle's `infer.py`.
 
 from __future__ import annotations
 
+import importlib.util
 import uuid
 from pathlib import Path
 from typing import Any
@@ -17,41 +18,15 @@ import numpy as np
 
 from dynabert_paddle.deploy.bundle_files import BundleError
 
-OPENVINO = "cpu:openvino"
-
-_PRECISIONS = {"fp32": "Float32", "bf16": "Bfloat16"}
-
 
 def has_openvino() -> bool:
-    """Whether the installed Paddle brings OpenVINO: wheels for CPUs do from 3.0 on, on x86.
+    """Whether the installed Paddle brings OpenVINO; found out without importing it.
 
     Returns:
         Whether `configure_openvino` will do.
     """
-    from paddle import inference
-
-    config = inference.Config()
-    if not hasattr(config, "enable_openvino_engine"):
-        return False
-    config.enable_openvino_engine(inference.PrecisionType.Float32)
-    return config.openvino_engine_enabled()
-
-
-def check_openvino(folder: Path, description: dict[str, Any]) -> None:
-    """Refuse a bundle that OpenVINO cannot run.
-
-    Args:
-        folder: the bundle.
-        description: what its `bundle.json` says: the format and the precision count.
-
-    Raises:
-        BundleError: it is not a Paddle graph in floating point.
-    """
-    format, precision = description["format"], description["precision"]
-    if format != "paddle" or precision not in _PRECISIONS:
-        raise BundleError(
-            f"{folder}: device '{OPENVINO}' runs format paddle in fp32 or bf16, not {format} in {precision}: use cpu"
-        )
+    paddle = importlib.util.find_spec("paddle")
+    return paddle is not None and any(Path(paddle.origin).parent.glob("libs/libopenvino.*"))
 
 
 def configure_openvino(folder: Path, description: dict[str, Any], scratch: Path, num_threads: int):
@@ -59,7 +34,7 @@ def configure_openvino(folder: Path, description: dict[str, Any], scratch: Path,
 
     Args:
         folder: the bundle.
-        description: what its `bundle.json` says.
+        description: what its `bundle.json` says: the precision counts.
         scratch: an empty folder, of use until the predictor is made; OpenVINO writes what it has compiled.
         num_threads: CPU threads.
 
@@ -73,7 +48,10 @@ def configure_openvino(folder: Path, description: dict[str, Any], scratch: Path,
     from paddle import inference
 
     if not has_openvino():
-        raise BundleError(f"device '{OPENVINO}': Paddle {paddle.__version__} as installed has no OpenVINO: use cpu")
+        raise BundleError(
+            f"{folder}: format openvino needs the OpenVINO that paddlepaddle 3 brings for x86 CPUs, and Paddle "
+            f"{paddle.__version__} as installed does not: install that, or export with another --format"
+        )
     graph, weights = scratch / "model.pdmodel", scratch / "model.pdiparams"
     graph.write_bytes(_with_a_name_of_its_own((folder / graph.name).read_bytes()))
     weights.symlink_to((folder / weights.name).absolute())  # it looks beside the graph once more
@@ -82,7 +60,8 @@ def configure_openvino(folder: Path, description: dict[str, Any], scratch: Path,
     config.disable_gpu()
     config.set_optim_cache_dir(str(scratch))
     config.set_cpu_math_library_num_threads(num_threads)
-    config.enable_openvino_engine(getattr(inference.PrecisionType, _PRECISIONS[description["precision"]]))
+    types = inference.PrecisionType  # of what is not int8
+    config.enable_openvino_engine(types.Bfloat16 if description["precision"] == "bf16" else types.Float32)
     return config
 
 

@@ -19,7 +19,7 @@ class Predictor:
     Args:
         bundle: its folder.
         subnet: which sub-network of a bundle of several; its best where not given.
-        device: `cpu`, `cpu:openvino`, `gpu` or `gpu:N`.
+        device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads; all cores that the process may use where not given.
 
     Raises:

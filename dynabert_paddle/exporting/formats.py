@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from dynabert_paddle.deploy.openvino import has_openvino
 from dynabert_paddle.errors import DynabertError, UsageError, did_you_mean
 from dynabert_paddle.exporting.lite import find_converter
 from dynabert_paddle.paddle_versions import can_write, check_can_write
@@ -14,6 +15,7 @@ from dynabert_paddle.paddle_versions import can_write, check_can_write
 TOLERANCES = {
     "paddle": {"fp32": 1e-5, "bf16": 0.05, "int8": 0.005},
     "pir": {"fp32": 1e-5, "bf16": 0.05},
+    "openvino": {"fp32": 1e-5, "bf16": 0.05, "int8": 0.005},
     "onnx": {"fp32": 1e-4, "int8": 0.005},
     "lite": {"fp32": 1e-4, "int16": 1e-3, "int8": 0.005},
 }
@@ -28,7 +30,7 @@ def needs_legacy(format: str) -> bool:
     Returns:
         False for what goes through PIR.
     """
-    return format in ("paddle", "lite") or (format == "onnx" and can_write("legacy"))
+    return format in ("paddle", "openvino", "lite") or (format == "onnx" and can_write("legacy"))
 
 
 def paddle_format() -> str:
@@ -54,7 +56,7 @@ def check_request(format: str, precision: str) -> None:
         hint = f"; {precision} is there for {', '.join(able)}" if able else did_you_mean(precision, TOLERANCES[format])
         raise UsageError(f"format {format} has the precisions {', '.join(TOLERANCES[format])}, not '{precision}'{hint}")
     int8 = "int8 in " if precision == "int8" else ""
-    file = {"paddle": " (model.pdmodel)", "pir": " (model.json)"}.get(format, "")
+    file = {"paddle": " (model.pdmodel)", "openvino": " (model.pdmodel)", "pir": " (model.json)"}.get(format, "")
     instead = "onnx" if int8 or format == "lite" else paddle_format()
     check_can_write(
         "legacy" if needs_legacy(format) else "pir",
@@ -65,6 +67,8 @@ def check_request(format: str, precision: str) -> None:
         for package in ("paddle2onnx", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
                 raise DynabertError(f"format onnx needs {package}: run 'pip install \"dynabert-paddle[onnx]\"'")
+    if format == "openvino" and not has_openvino():
+        raise DynabertError("format openvino needs the OpenVINO that paddlepaddle 3 brings for x86 CPUs: install that")
     if format == "lite":
         find_converter()
 

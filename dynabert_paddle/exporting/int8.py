@@ -40,7 +40,7 @@ def fuse_int8_products(program, values: dict[str, np.ndarray]) -> None:
         values: its parameters by name, the weights' as int8; changed in place, too.
     """
     block = program.blocks[0]
-    ops, ranges, products = _without_roundings(block)
+    ops, ranges, products = without_roundings(block)
     sums = {argument(op.inputs, "X"): op for op in ops if op.type == "elementwise_add"}
     gelus = {argument(op.outputs, "Out"): op for op in ops if op.type == "gelu"}
     uses = Counter(name for op in ops for slot in op.inputs for name in slot.arguments)
@@ -102,8 +102,16 @@ def quantize_tables(program, values: dict[str, np.ndarray]) -> None:
     prune(block, values)
 
 
-def _without_roundings(block) -> tuple[list, dict[str, str], list]:
-    """A block's operators but for roundings to int8, the variables' ranges, and the products with int8 weights."""
+def without_roundings(block) -> tuple[list, dict[str, str], list]:
+    """Take PaddleSlim's roundings to int8 out of a block's operators.
+
+    Args:
+        block: the program's; it is left as it is.
+
+    Returns:
+        Copies of the other operators; the names of the ranges of what was rounded; of the copies the products with int8
+        weights.
+    """
     roundings = [op for op in block.ops if op.type in ("quantize_linear", "dequantize_linear")]
     ranges = {argument(op.inputs, "X"): argument(op.inputs, "Scale") for op in roundings}
     source = {argument(op.outputs, "Y"): argument(op.inputs, "X") for op in roundings}

@@ -6,15 +6,16 @@ import contextlib
 import io
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import paddle
 
 from dynabert_paddle.errors import DataError
-from dynabert_paddle.exporting.int8 import fuse_int8_products, quantize_tables
+from dynabert_paddle.exporting.int8 import quantize_tables
 from dynabert_paddle.exporting.program import (
     matmul_to_mul,
     read_program,
@@ -24,7 +25,14 @@ from dynabert_paddle.exporting.program import (
 )
 
 
-def quantize(graph: Path, folder: Path, batches: Sequence[dict[str, np.ndarray]], *, algorithm: str = "mse") -> None:
+def quantize(
+    graph: Path,
+    folder: Path,
+    batches: Sequence[dict[str, np.ndarray]],
+    write_products: Callable[[Any, dict[str, np.ndarray]], None],
+    *,
+    algorithm: str = "mse",
+) -> None:
     """Quantize a graph's embeddings and its products with weights.
 
     Weights are int8 per output channel; a product's other input is rounded to int8 while it runs, by one scale that the
@@ -34,6 +42,7 @@ def quantize(graph: Path, folder: Path, batches: Sequence[dict[str, np.ndarray]]
         graph: folder with `model.pdmodel` and `model.pdiparams`.
         folder: gets the same files, quantized.
         batches: inputs by name, on which the activations' ranges are measured.
+        write_products: writes them as the runtime reads them; gets the program, and its parameters by name.
         algorithm: how: one of PaddleSlim's `algo`.
 
     Raises:
@@ -66,7 +75,7 @@ def quantize(graph: Path, folder: Path, batches: Sequence[dict[str, np.ndarray]]
             scope = paddle.static.global_scope()
             names = [variable.name for variable in program.blocks[0].vars if variable.persistable]
             values = {n: np.array(scope.find_var(n).get_tensor()) for n in names if n not in ("feed", "fetch")}
-            fuse_int8_products(program, values)
+            write_products(program, values)
             quantize_tables(program, values)
             _write_parameters(executor, folder, values)
     finally:

@@ -107,7 +107,7 @@ def _load_data(supernet, job: dict[str, Any], max_seq_length: int) -> dict[str, 
     task = load_described_task(job["task"])
     check_trained(supernet, task, job["model_dir"])
     batches = []
-    if job["format"] == "paddle":  # the others round activations while they run, or not at all
+    if job["format"] in ("paddle", "openvino"):  # the others round activations while they run, or not at all
         chosen = np.random.default_rng(0).permutation(len(task.train))[: job["num_calibration_examples"]]
         train = tokenize_examples(task.train.select(chosen), supernet, max_seq_length=max_seq_length)
         rows = np.arange(len(train))
@@ -123,12 +123,15 @@ def _make_graph(supernet, description: dict[str, Any], folder: Path, data: dict[
 
     format, precision = description["format"], description["precision"]
     with TemporaryDirectory() as scratch:
-        if format in ("paddle", "pir"):
+        if format in ("paddle", "openvino", "pir"):
             if precision == "int8":
+                from dynabert_paddle.exporting.int8 import fuse_int8_products
+                from dynabert_paddle.exporting.openvino import round_products
                 from dynabert_paddle.exporting.quantize import quantize
 
                 save_graph(supernet, Path(scratch))
-                quantize(Path(scratch), folder, data["calibration"])
+                write_products = round_products if format == "openvino" else fuse_int8_products
+                quantize(Path(scratch), folder, data["calibration"], write_products)
             else:
                 save_graph(supernet, folder)
         elif format == "onnx":

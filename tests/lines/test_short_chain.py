@@ -11,6 +11,7 @@ from conftest import FORMATS
 
 import dynabert_paddle as db
 from dynabert_paddle.deploy.bundle_files import read_bundle
+from dynabert_paddle.deploy.openvino import has_openvino
 from dynabert_paddle.exporting.formats import TOLERANCES, list_abilities
 
 STAGES = ("finetune", "rewire", "width", "depth", "final")
@@ -19,6 +20,7 @@ TEXTS = ["play some jazz", "book a table for two", "will it rain tomorrow"]
 # What the lines without a format are told: what it needs, and what to export to instead.
 NEEDS = {
     "paddle": ("format paddle (model.pdmodel) needs Paddle 3.1 or older", "pir"),
+    "openvino": ("format openvino (model.pdmodel) needs Paddle 3.1 or older", "pir"),
     "lite": ("format lite needs Paddle 3.1 or older", "onnx"),
     "pir": ("format pir (model.json) needs Paddle 3.0 or later", "paddle"),
 }
@@ -59,6 +61,11 @@ def test_every_export_is_checked_and_predicts_or_is_refused(chain, tmp_path, req
     if format not in FORMATS:
         with pytest.raises(db.DynabertError) as caught:
             db.export(chain[0] / "final", tmp_path / "bundle", **settings)
+        if format == "openvino" and not has_openvino():
+            assert str(caught.value) == (
+                "format openvino needs the OpenVINO that paddlepaddle 3 brings for x86 CPUs: install that"
+            )
+            return
         needs, instead = NEEDS[format]
         what, instead = ("int8 in ", "onnx") if precision == "int8" else ("", instead)
         remedy = f"use --format {instead}, or install requirements/paddle-3.1.txt"
@@ -88,5 +95,5 @@ def test_without_a_format_the_line_decides_and_nothing_of_ours_warns(chain, tmp_
 
 def test_abilities_are_told():
     abilities = {name.removeprefix("export to "): said for name, said in list_abilities().items()}
-    for format in ("paddle", "pir", "onnx"):
+    for format in ("paddle", "pir", "openvino", "onnx"):
         assert abilities[format].startswith("yes: " if format in FORMATS else "no: "), abilities

@@ -1,4 +1,4 @@
-"""Run by test_backbones.py in a process of its own: how far each exported model is from its source, on each engine.
+"""Run by test_backbones.py in a process of its own: how far each exported model is from its source, in each format.
 
 FLAGS_enable_pir_api=0 python zoo_export.py RESULT.json NAME...        # 1 for a Paddle that writes PIR alone
 """
@@ -17,14 +17,15 @@ from zoo import VOCAB, build, heterogeneous  # noqa: E402
 
 import dynabert_paddle as db  # noqa: E402
 from dynabert_paddle.deploy.engines import open_engine  # noqa: E402
-from dynabert_paddle.deploy.openvino import OPENVINO, has_openvino  # noqa: E402
+from dynabert_paddle.deploy.openvino import has_openvino  # noqa: E402
 from dynabert_paddle.exporting.check import random_batches, source_logits  # noqa: E402
 from dynabert_paddle.exporting.formats import paddle_format  # noqa: E402
 from dynabert_paddle.exporting.inference import save_graph  # noqa: E402
 
 BATCHES = random_batches(VOCAB, 24)
-DESCRIPTION = {"format": paddle_format(), "precision": "fp32", "vocab_size": VOCAB, "max_positions": 24}
-DEVICES = ("cpu", OPENVINO) if paddle_format() == "paddle" and has_openvino() else ("cpu",)
+DESCRIPTION = {"precision": "fp32", "vocab_size": VOCAB, "max_positions": 24}
+# The graph of format openvino is that of format paddle.
+FORMATS = ("paddle", "openvino") if paddle_format() == "paddle" and has_openvino() else (paddle_format(),)
 differences = {}
 for name in sys.argv[2:]:
     with TemporaryDirectory() as folder:
@@ -32,10 +33,10 @@ for name in sys.argv[2:]:
         small = db.extract(supernet, heterogeneous(supernet.full))
         expected = source_logits(small, BATCHES)
         save_graph(small, Path(folder))
-        for device in DEVICES:
-            engine = open_engine(Path(folder), DESCRIPTION, device=device)
+        for format in FORMATS:
+            engine = open_engine(Path(folder), {**DESCRIPTION, "format": format})
             found = [engine(batch) for batch in BATCHES]
             assert [a.shape for a in found] == [b.shape for b in expected], name
             largest = max(float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True))
-            differences[f"{name} {device}"] = largest
+            differences[f"{name} {format}"] = largest
 Path(sys.argv[1]).write_text(json.dumps(differences))

@@ -123,7 +123,9 @@ def test_its_script_needs_nothing_else(bundle, alone):
     assert json.loads(done.stdout)["label"] == alone[NAMES[1]][0].label
 
 
-@pytest.mark.parametrize(("format", "precision", "tolerance"), [("pir", "fp32", 1e-4), ("paddle", "bf16", 0.05)])
+@pytest.mark.parametrize(
+    ("format", "precision", "tolerance"), [("pir", "fp32", 1e-4), ("openvino", "fp32", 1e-4), ("paddle", "bf16", 0.05)]
+)
 def test_other_formats_share_weights_too(model, alone, tmp_path, format, precision, tolerance):
     kind = {"format": format, "precision": precision, "tolerance": tolerance}
     made = db.export(model, tmp_path / "bundle", subnets=NAMES[1:], **kind)
@@ -135,8 +137,8 @@ def test_other_formats_share_weights_too(model, alone, tmp_path, format, precisi
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"format": "onnx"}, "formats paddle and pir in fp32 or bf16, not for onnx in fp32"),
-        ({"precision": "int8"}, "formats paddle and pir in fp32 or bf16, not for paddle in int8"),
+        ({"format": "onnx"}, "formats paddle, openvino and pir in fp32 or bf16, not for onnx in fp32"),
+        ({"precision": "int8"}, "formats paddle, openvino and pir in fp32 or bf16, not for paddle in int8"),
         ({"subnet": "w0.50d0.50"}, "give one of them"),
     ],
 )

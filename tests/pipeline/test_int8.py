@@ -9,7 +9,7 @@ import pytest
 import dynabert_paddle as db
 
 SST2 = Path(__file__).parents[3] / "shared" / "data" / "glue" / "SST-2"
-EXPORTS = [("paddle", "int8"), ("onnx", "int8"), ("lite", "int8")]
+EXPORTS = [("paddle", "int8"), ("openvino", "int8"), ("onnx", "int8"), ("lite", "int8")]
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +46,13 @@ def test_int8_loses_at_most_half_a_point(data, format, precision, request, tmp_p
     assert checked["source"] > {"snips": 0.95, "sst2": 0.8}[data]
     weights = sum(path.stat().st_size for path in bundle.glob("model*") if path.name != "model_arm.nb")
     # Lite leaves the embeddings in float32, and they are half of this model.
-    assert weights < {"paddle": 0.3, "onnx": 0.3, "lite": 0.7}[format] * 91e6
+    assert weights < {"paddle": 0.3, "openvino": 0.3, "onnx": 0.3, "lite": 0.7}[format] * 91e6
 
 
-def test_int8_does_not_depend_on_the_batch(snips, tmp_path):
+@pytest.mark.parametrize("format", ["paddle", "openvino"])
+def test_int8_does_not_depend_on_the_batch(snips, tmp_path, format):
     """Paddle's int8 products of activations compute garbage once the shape changes: none may be left in the graph."""
-    predictor = db.Predictor(db.export(snips, tmp_path / "bundle", precision="int8"))
+    predictor = db.Predictor(db.export(snips, tmp_path / "bundle", format=format, precision="int8"))
     texts = db.load_task("snips").dev.texts[:100]
     alone = [predictor([text])[0].score for text in texts]
     for batch_size in (7, 32, 100, 7):

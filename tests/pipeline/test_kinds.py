@@ -176,7 +176,9 @@ def test_entities_are_parts_of_the_text(trained, bundle):
     assert ("LOC", "Paris") in {(entity.label, entity.text) for entity in found.entities}
 
 
-@pytest.mark.parametrize("format, precision", [("pir", "fp32"), ("onnx", "fp32"), ("paddle", "int8"), ("onnx", "int8")])
+@pytest.mark.parametrize(
+    "format, precision", [("pir", "fp32"), ("onnx", "fp32"), ("paddle", "int8"), ("openvino", "int8"), ("onnx", "int8")]
+)
 def test_other_formats(trained, tmp_path, format, precision):
     _, folder, _ = trained
     made = db.export(folder / "out" / "finetune", tmp_path / "b", format=format, precision=precision, tolerance=0.05)
