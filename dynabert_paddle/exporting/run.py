@@ -44,8 +44,8 @@ def export(
     Args:
         model: a model, or its folder.
         output_dir: the bundle.
-        format: paddle (legacy `.pdmodel`), openvino (the same, run through it), pir (`.json`), onnx, or lite; by default
-            paddle, or pir from Paddle 3.2 on.
+        format: paddle (legacy `.pdmodel`), pir (`.json`), openvino (which runs the legacy graph), onnx, or lite; by
+            default paddle, or pir from Paddle 3.2 on.
         precision: fp32; for some formats bf16, int16 or int8.
         subnet: export this sub-network of the model.
         subnets: export several into one bundle that stores their weights once: their names, or `pareto:N` for N of the
@@ -139,10 +139,10 @@ def _check_several(
 ) -> None:
     if subnet:
         raise UsageError("--subnet is for one sub-network and --subnets for several: give one of them")
-    if format not in ("paddle", "openvino", "pir") or precision not in ("fp32", "bf16"):
+    if format not in ("paddle", "pir", "openvino") or precision not in ("fp32", "bf16"):
         raise UsageError(
-            f"--subnets is there for the formats paddle, openvino and pir in fp32 or bf16, not for {format} in {precision}: "
-            f"export each sub-network by itself with --subnet"
+            f"--subnets is there for the formats paddle, pir and openvino in fp32 or bf16, not for {format} in "
+            f"{precision}: export each sub-network by itself with --subnet"
         )
     if not isinstance(model, (str, Path)) and "pareto:" in str(subnets):
         raise UsageError("pareto:N are a search's results, which lie in the model's folder: give that, not the model")
