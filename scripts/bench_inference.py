@@ -71,10 +71,10 @@ def export_all(
     supernet = random_supernet(shape)
     space = supernet.search_space()
     small = space.parse(subnet)
-    bundles = {}
+    bundles, able = {}, exports()
     for name, part in (("full", space.full), (subnet, small)):
         model = db.extract(supernet, part).save_pretrained(folder / name)
-        for format, precision in exports():
+        for format, precision in able:
             # A model with random weights guesses: how much int8 loses says nothing here.
             tolerance = 1.0 if precision == "int8" else None
             bundles[name, format, precision] = db.export(

@@ -39,11 +39,6 @@ def engine(bundle, **settings):
     return open_engine(bundle, read_bundle(bundle), **settings)
 
 
-def assert_same(found, expected):
-    assert [one.label for one in found] == [one.label for one in expected]
-    np.testing.assert_allclose([one.score for one in found], [one.score for one in expected], atol=1e-5)
-
-
 def test_predictions_are_those_of_paddles_operators(bundles):
     found, expected = (db.Predictor(bundles[format])(TEXTS) for format in ("openvino", "paddle"))
     assert [one.label for one in found] == [one.label for one in expected]
