@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Latency of exported models: the full model and its smallest sub-network, in every runtime and precision.
 
-Everything takes turns in one process (`dynabert_paddle/deploy/bench.py`). Two ratios are printed for each: the speed-up
-over the full model in fp32 on Paddle Inference, and the latency of the smallest sub-network over the full model's in
-the same runtime, beside their ratio of MACs. The weights are random, which does not matter to the time; int8 is
-calibrated on texts of the built-in task.
+Everything takes turns in one process (`dynabert_paddle/deploy/bench.py`); ratios are medians of the rounds' own. The
+full model's latency is given over Paddle Inference's in fp32, over the same runtime's in fp32 and over ONNX Runtime's
+in fp32; the sub-network's over the full model's, and that over their ratio of MACs. The weights are random, which does
+not matter to the time; int8 is calibrated on texts of the built-in task.
 
     python scripts/bench_inference.py
     python scripts/bench_inference.py --shape 6x384 --batch_size 1 --seq_length 64 --rounds 7
@@ -12,15 +12,21 @@ calibrated on texts of the built-in task.
 
 from __future__ import annotations
 
+import os
+from itertools import product
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
+import numpy as np
 import typer
 from command import run_command
 
 from dynabert_paddle import runtime
+from dynabert_paddle.deploy.engines import Engine
 
+Key = tuple[str, str, str]  # full or part, format, precision
 EXPORTS = {"paddle": ("fp32", "bf16", "int8"), "openvino": ("fp32", "bf16", "int8"), "onnx": ("fp32", "int8")}
 
 
@@ -36,20 +42,19 @@ def main(
 ) -> None:
     """Export, measure, and print a table for each shape."""
     runtime.import_paddle()
-    from dynabert_paddle.deploy.bench import bench
+    from dynabert_paddle.deploy.bench import make_batch, take_turns
 
     for layers_by_hidden in shape:
         with TemporaryDirectory() as folder:
-            bundles, mac_ratios = export_all(layers_by_hidden, subnet, seq_length, Path(folder))
-            report = bench(list(bundles.values()), batch_sizes=batch_size, seq_lengths=seq_length, rounds=rounds)
-            environment = report["environment"]
+            engines, mac_ratios, vocab_size = open_all(layers_by_hidden, subnet, seq_length, Path(folder))
             print(
-                f"{layers_by_hidden}, {environment['processor']}, {report['threads']} threads, "
-                f"paddle {environment['versions'].get('paddlepaddle')}, median of {rounds} rounds"
+                f"{layers_by_hidden}, {runtime.describe()['processor']}, {os.environ['OMP_NUM_THREADS']} threads, "
+                f"paddle {runtime.versions().get('paddlepaddle')}, median of {rounds} rounds"
             )
-            for length in seq_length:
-                for size in batch_size:
-                    show(report, bundles, size, length, mac_ratios[length])
+            for length, size in product(seq_length, batch_size):
+                turns = take_turns(engines, make_batch(size, length, vocab_size), rounds)
+                print(f"\nbatch {size} x {length} tokens; the sub-network has {mac_ratios[length]:.3f} of the MACs")
+                show({key: np.array([median(turn) for turn in own]) for key, own in turns.items()}, mac_ratios[length])
 
 
 def exports() -> list[tuple[str, str]]:
@@ -60,53 +65,48 @@ def exports() -> list[tuple[str, str]]:
     return [(format, precision) for format in EXPORTS if format in able for precision in EXPORTS[format]]
 
 
-def export_all(
+def open_all(
     shape: str, subnet: str, seq_lengths: list[int], folder: Path
-) -> tuple[dict[tuple[str, str, str], Path], dict[int, float]]:
-    """Export the full model and the sub-network to everything that is compared."""
+) -> tuple[dict[Key, Engine], dict[int, float], int]:
+    """Export the full model and the sub-network to everything that is compared, those of one runtime side by side.
+
+    Returns the engines, the ratio of MACs by length, and the size of the vocabulary.
+    """
     from shapes import random_supernet
 
     import dynabert_paddle as db
+    from dynabert_paddle.deploy.bundle_files import read_bundle
+    from dynabert_paddle.deploy.engines import open_engine
 
     supernet = random_supernet(shape)
     space = supernet.search_space()
-    small = space.parse(subnet)
-    bundles, able = {}, exports()
-    for name, part in (("full", space.full), (subnet, small)):
-        model = db.extract(supernet, part).save_pretrained(folder / name)
-        for format, precision in able:
-            # A model with random weights guesses: how much int8 loses says nothing here.
-            tolerance = 1.0 if precision == "int8" else None
-            bundles[name, format, precision] = db.export(
-                model, folder / f"{name}-{format}-{precision}", format=format, precision=precision, tolerance=tolerance
-            )
-    full, part = (
-        {length: space.num_macs(which, seq_length=length) for length in seq_lengths} for which in (space.full, small)
-    )
-    return bundles, {length: part[length] / full[length] for length in seq_lengths}
+    parts = {"full": space.full, "part": space.parse(subnet)}
+    models = {name: db.extract(supernet, part).save_pretrained(folder / name) for name, part in parts.items()}
+    engines = {}
+    for (format, precision), name in product(exports(), parts):
+        # A model with random weights guesses: how much int8 loses says nothing here.
+        tolerance = 1.0 if precision == "int8" else None
+        out = folder / f"{name}-{format}-{precision}"
+        db.export(models[name], out, format=format, precision=precision, tolerance=tolerance)
+        engines[name, format, precision] = open_engine(out, read_bundle(out))
+    full, part = ({length: space.num_macs(one, seq_length=length) for length in seq_lengths} for one in parts.values())
+    return engines, {length: part[length] / full[length] for length in seq_lengths}, supernet.model.config.vocab_size
 
 
-def show(report: dict, bundles: dict, batch_size: int, seq_length: int, mac_ratio: float) -> None:
-    """Print one shape's table."""
-    p50 = {
-        row["name"]: row["p50_ms"]
-        for row in report["rows"]
-        if (row["batch_size"], row["seq_length"]) == (batch_size, seq_length)
-    }
-    speedup = {
-        row["name"]: row["speedup"]
-        for row in report["rows"]
-        if (row["batch_size"], row["seq_length"]) == (batch_size, seq_length)
-    }
-    print(f"\nbatch {batch_size} x {seq_length} tokens; the sub-network has {mac_ratio:.3f} of the MACs")
-    small = next(name for name, _, _ in bundles if name != "full")
-    print(f"  {'':<14}{'full ms':>10}{'speed-up':>10}{small + ' ms':>16}{'of full':>9}{'/ MACs':>8}")
-    for format, precision in dict.fromkeys(key[1:] for key in bundles):
-        full, part = (str(bundles[name, format, precision]) for name in ("full", small))
-        ratio = speedup[full] / speedup[part]
+def show(times: dict[Key, np.ndarray], mac_ratio: float) -> None:
+    """Print one shape's table of the rounds' medians in ms."""
+    paddle, onnx = times["full", "paddle", "fp32"], times.get(("full", "onnx", "fp32"), np.nan)
+    heads = f"{'full ms':>10}{'/ Paddle':>10}{'/ own fp32':>12}{'/ ONNX':>8}{'part ms':>10}{'/ full':>8}{'/ MACs':>8}"
+    print(" " * 16 + heads)
+    for format, precision in dict.fromkeys(key[1:] for key in times):
+        full, part = (times[name, format, precision] for name in ("full", "part"))
+        own = times["full", format, "fp32"]
+        ratio = median(part / full)
         print(
-            f"  {format + ' ' + precision:<14}{p50[full]:>10.2f}{speedup[full]:>10.2f}{p50[part]:>16.2f}"
-            f"{ratio:>9.3f}{ratio / mac_ratio:>8.2f}"
+            f"  {format + ' ' + precision:<14}{median(full):>10.2f}{median(full / paddle):>10.2f}"
+            f"{median(full / own):>12.2f}{median(full / onnx):>8.2f}{median(part):>10.2f}{ratio:>8.3f}"
+            f"{ratio / mac_ratio:>8.2f}",
+            flush=True,
         )
 
 

@@ -23,6 +23,7 @@ from dynabert_paddle.deploy.engines import INPUTS, Engine, open_engine, quiet
 from dynabert_paddle.deploy.members import members_of, unpack
 from dynabert_paddle.deploy.predictor import as_dynabert_error
 from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.exporting.formats import PADDLE_FORMATS
 from dynabert_paddle.exporting.process import python_command
 
 # A runtime's threads go on spinning for work for up to 0.2 s after a call and slow down whoever comes next.
@@ -67,7 +68,7 @@ def bench(
                 description = read_bundle(bundle)
             for name, folder in _graphs(bundle, description, stack):
                 subjects.append((name, folder, description))
-                if vs and description["format"] in ("paddle", "openvino", "pir") and description["precision"] != "int8":
+                if vs and description["format"] in PADDLE_FORMATS and description["precision"] != "int8":
                     scratch = Path(stack.enter_context(TemporaryDirectory()))
                     subjects.append((f"{name} (onnxruntime)", *_convert(folder, description, scratch)))
         _check_lengths(subjects, seq_lengths)

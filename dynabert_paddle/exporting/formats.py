@@ -19,6 +19,7 @@ TOLERANCES = {
     "onnx": {"fp32": 1e-4, "int8": 0.005},
     "lite": {"fp32": 1e-4, "int16": 1e-3, "int8": 0.005},
 }
+PADDLE_FORMATS = ("paddle", "pir", "openvino")  # what Paddle Inference runs
 
 
 def needs_legacy(format: str) -> bool:

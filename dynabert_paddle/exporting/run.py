@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dynabert_paddle.config_file import still_true
 from dynabert_paddle.deploy.bundle_files import BUNDLE_FILE
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.exporting.formats import check_request, needs_legacy, paddle_format
+from dynabert_paddle.exporting.formats import PADDLE_FORMATS, check_request, needs_legacy, paddle_format
 from dynabert_paddle.exporting.process import run_apart
 from dynabert_paddle.exporting.worker import export_job
 from dynabert_paddle.files import read_json
@@ -139,9 +139,9 @@ def _check_several(
 ) -> None:
     if subnet:
         raise UsageError("--subnet is for one sub-network and --subnets for several: give one of them")
-    if format not in ("paddle", "pir", "openvino") or precision not in ("fp32", "bf16"):
+    if format not in PADDLE_FORMATS or precision not in ("fp32", "bf16"):
         raise UsageError(
-            f"--subnets is there for the formats paddle, pir and openvino in fp32 or bf16, not for {format} in "
+            f"--subnets is there for the formats {', '.join(PADDLE_FORMATS)} in fp32 or bf16, not for {format} in "
             f"{precision}: export each sub-network by itself with --subnet"
         )
     if not isinstance(model, (str, Path)) and "pareto:" in str(subnets):

@@ -13,7 +13,7 @@ import numpy as np
 
 from dynabert_paddle.config import TaskConfig
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.exporting.formats import TOLERANCES
+from dynabert_paddle.exporting.formats import PADDLE_FORMATS, TOLERANCES
 
 _CALIBRATION_BATCH = 8
 
@@ -107,7 +107,7 @@ def _load_data(supernet, job: dict[str, Any], max_seq_length: int) -> dict[str, 
     task = load_described_task(job["task"])
     check_trained(supernet, task, job["model_dir"])
     batches = []
-    if job["format"] in ("paddle", "openvino"):  # the others round activations while they run, or not at all
+    if job["format"] in PADDLE_FORMATS:  # the others round activations while they run, or not at all
         chosen = np.random.default_rng(0).permutation(len(task.train))[: job["num_calibration_examples"]]
         train = tokenize_examples(task.train.select(chosen), supernet, max_seq_length=max_seq_length)
         rows = np.arange(len(train))
@@ -123,7 +123,7 @@ def _make_graph(supernet, description: dict[str, Any], folder: Path, data: dict[
 
     format, precision = description["format"], description["precision"]
     with TemporaryDirectory() as scratch:
-        if format in ("paddle", "openvino", "pir"):
+        if format in PADDLE_FORMATS:
             if precision == "int8":
                 from dynabert_paddle.exporting.int8 import fuse_int8_products
                 from dynabert_paddle.exporting.openvino import round_products

@@ -118,7 +118,6 @@ def train(
     # As many in each process, whatever its machine has: the parts of a batch are numbered throughout.
     replicas = Replicas(supernet, min(processes.gather(count_replicas())))
     batches = _batches_from(state.step, features, config, supernet.pad_token_id, num_replicas=len(replicas))
-    processes.meet()
     begin = time.perf_counter() - state.seconds
     with writing(output_dir), log, replicas, _stop_requests() as stop:  # of a checkpoint the error says so itself
         while state.step < total_steps:
