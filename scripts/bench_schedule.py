@@ -3,10 +3,10 @@
 
 For every task and seed the backbone is fine-tuned and rewired once. From there it becomes a supernet twice: in the
 stages width and depth with all sub-networks in each step; and with a sandwich of the largest, the smallest and random
-others (Yu and Huang, 2019), by default in the stage depth alone, whose teacher is then the fine-tuned model. The
-seconds are those of the steps; the metric is the mean over the grid on the dev set. Finished parts are skipped, an
-interrupted one is resumed; and what the result file has of the same settings is not run again, so that several machines
-can take turns.
+others (Yu and Huang, 2019), by default in the stage depth alone, whose teacher is then the fine-tuned model, and with
+twice the learning rate for its fewer steps. The seconds are those of the steps; the metric is the mean over the grid on
+the dev set. Finished parts are skipped, an interrupted one is resumed; and what the result file has of the same
+settings is not run again, so that several machines can take turns.
 
     python scripts/bench_schedule.py glue_data --result_file docs/schedule.json
     python scripts/bench_schedule.py glue_data --task mrpc --seed 1 --num_examples 500
@@ -44,7 +44,10 @@ def main(
         tuple[float, float], typer.Option("--sandwich_epochs", help="Likewise; 0 leaves a stage out.")
     ] = (0, 4),
     num_random_subnets: Annotated[int, typer.Option("--num_random_subnets", min=0)] = 1,
-    learning_rate: Annotated[float, typer.Option("--learning_rate", help="Of every stage.")] = 1e-4,
+    learning_rate: Annotated[float, typer.Option("--learning_rate", help="Of every stage but the sandwich's.")] = 1e-4,
+    sandwich_learning_rate: Annotated[
+        float, typer.Option("--sandwich_learning_rate", help="Of the sandwich's stages.")
+    ] = 2e-4,
     max_seq_length: Annotated[int, typer.Option("--max_seq_length")] = 128,
     model: Annotated[str, typer.Option("--model")] = "minilm-l6",
     output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("out/schedule"),
@@ -56,6 +59,7 @@ def main(
 
     sandwich = {"subnets_per_step": "sandwich", "num_random_subnets": num_random_subnets}
     schedules = {"all": schedule_flags(epochs), "sandwich": schedule_flags(sandwich_epochs, **sandwich)}
+    schedules["sandwich"]["train.learning_rate"] = sandwich_learning_rate
     shared = {
         "task.max_seq_length": max_seq_length,
         "train.learning_rate": learning_rate,
@@ -69,7 +73,7 @@ def main(
 
     result_file = result_file or output_dir / "schedule.json"
     settings = {"epochs": epochs, "sandwich_epochs": sandwich_epochs, "num_examples": num_examples,
-                **sandwich, **shared, "model": model}  # fmt: skip
+                "sandwich_learning_rate": sandwich_learning_rate, **sandwich, **shared, "model": model}  # fmt: skip
     rows = read_rows(result_file, settings)
     for name in task:
         files = shorten(name, data_dir, num_examples, output_dir / name)

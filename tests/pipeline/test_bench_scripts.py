@@ -39,13 +39,15 @@ def test_schedules_are_compared_from_one_rewired_model_and_finished_parts_are_sk
     # 18 of the 20 rows are trained on, in one batch: twelve epochs of two stages, and eleven of the stage depth alone.
     assert (row["all"]["steps"], row["sandwich"]["steps"]) == (24, 11)
     assert not (out / "mrpc/seed-1/sandwich/width").exists()
-    for part in ("all", "sandwich"):
+    for part, learning_rate in (("all", 1e-4), ("sandwich", 2e-4)):
         run = out / "mrpc/seed-1" / part
         grid = json.loads((run / "grid.json").read_text())["rows"]
         assert row[part]["mean"] == pytest.approx(np.mean([cell["accuracy"] for cell in grid]))
         stages = [path.parent for path in run.glob("*/dynabert.json")]
         assert row[part]["seconds"] == pytest.approx(sum(map(seconds_by_two_lines, stages)))
-        parents = [read_metadata(stage).provenance["parent"] for stage in stages]
+        provenances = [read_metadata(stage).provenance for stage in stages]
+        assert all(provenance["settings"]["learning_rate"] == learning_rate for provenance in provenances)
+        parents = [provenance["parent"] for provenance in provenances]
         start = next(parent for parent in parents if parent["settings"].get("accumulation"))
         assert start == read_metadata(out / "mrpc/seed-1/start/rewire").provenance
     assert row["time_ratio"] == pytest.approx(row["sandwich"]["seconds"] / row["all"]["seconds"])
