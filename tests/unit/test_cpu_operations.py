@@ -36,7 +36,7 @@ def assert_same(run, inputs: list[paddle.Tensor], *, exact: bool = True) -> None
     (expected, gradients), (seen, own) = (
         results(lambda *args, ops=ops: run(ops, *args), inputs) for ops in (operations, cpu_operations)
     )
-    (np.testing.assert_array_equal if exact else np.testing.assert_allclose)(seen, expected)
+    np.testing.assert_allclose(seen, expected, rtol=0, atol=0 if exact else 1e-5 * np.abs(expected).max())
     for gradient, ours in zip(gradients, own, strict=True):
         np.testing.assert_allclose(ours, gradient, rtol=0, atol=1e-5 * max(1, np.abs(gradient).max()))
 
@@ -51,6 +51,15 @@ def test_attention(mask):
     heads = [random(B, S, H * E, seed=seed) for seed in range(3)]
     mask = mask if mask is None else paddle.to_tensor((np.random.default_rng(3).random(mask) < 0.3) * np.float32(-1e9))
     assert_same(lambda ops, *args: ops.attend(*args, mask, heads=H, dropout_prob=0.0), heads)
+
+
+@pytest.mark.parametrize("size", [1, 10], ids=["plain softmax", "one whose exponentials overflow"])
+@pytest.mark.parametrize("masked", [[1, 3], range(S)], ids=["some tokens", "all tokens"])
+def test_attention_with_dropout_that_drops_nothing(size, masked):
+    heads = [size * random(B, S, H * E, seed=seed) for seed in range(3)]
+    mask = paddle.zeros([B, 1, 1, S])
+    mask[0, :, :, list(masked)] = -1e9
+    assert_same(lambda ops, *args: ops.attend(*args, mask, heads=H, dropout_prob=1e-9), heads, exact=False)
 
 
 def test_attention_of_some_tokens_to_all():
