@@ -36,7 +36,10 @@ def assert_same(run, inputs: list[paddle.Tensor], *, exact: bool = True) -> None
     (expected, gradients), (seen, own) = (
         results(lambda *args, ops=ops: run(ops, *args), inputs) for ops in (operations, cpu_operations)
     )
-    np.testing.assert_allclose(seen, expected, rtol=0, atol=0 if exact else 1e-5 * np.abs(expected).max())
+    if exact:
+        np.testing.assert_array_equal(seen, expected)
+    else:
+        np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     for gradient, ours in zip(gradients, own, strict=True):
         np.testing.assert_allclose(ours, gradient, rtol=0, atol=1e-5 * max(1, np.abs(gradient).max()))
 
