@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dynabert_paddle.deploy.cores import num_cores
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.paddle_versions import check_version
 
@@ -164,11 +165,6 @@ def versions() -> dict[str, str]:
 def settings() -> dict[str, str]:
     """Variables of the environment on which the last bits of what is computed depend."""
     return {name: os.environ.get(name, "not set") for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")}
-
-
-def num_cores() -> int:
-    """How many cores this process may use by its affinity; of a quota, as of `docker run --cpus`, nothing is known."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def num_threads() -> int:

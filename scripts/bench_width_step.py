@@ -36,7 +36,8 @@ def main(
 ) -> None:
     """Print the time of a step on either side in ms, and the median of their ratios."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("paddlepaddle", "torch"))
-    print(f"{runtime.describe()['processor']}, {runtime.num_cores()} threads, {versions}, median of {repeats}")
+    machine = runtime.describe()
+    print(f"{machine['processor']}, {machine['cores']} threads, {versions}, median of {repeats}")
     scripts = [Path(__file__).with_name(name) for name in ("paddle_width_step.py", "torch_width_step.py")]
     for layers_by_hidden in shape:
         for length in seq_length:

@@ -19,13 +19,14 @@ from time import perf_counter
 
 import numpy as np
 
+from dynabert_paddle.deploy.cores import num_cores
 from dynabert_paddle.deploy.decode import AnyPrediction
 from dynabert_paddle.deploy.infer import Bundle
 from dynabert_paddle.deploy.members import members_of
 from dynabert_paddle.deploy.predictor import as_dynabert_error
 from dynabert_paddle.deploy.schedule import LOOK_AHEAD, Pace, Shape, Waiting, choose, shapes, split
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.runtime import num_cores, set_cpu_environment
+from dynabert_paddle.runtime import set_cpu_environment
 
 _ROUNDS = 4  # measurements of each shape at load, the first of which sets it up
 

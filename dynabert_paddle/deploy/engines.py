@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.deploy.bundle_files import BundleError
+from dynabert_paddle.deploy.cores import num_cores
 from dynabert_paddle.deploy.openvino import check_inputs, configure_openvino
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
@@ -84,7 +85,7 @@ def open_engine(
     if num_threads is not None and num_threads < 1:
         raise BundleError(f"num_threads is at least 1, not {num_threads}")
     if num_threads is None:
-        num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        num_threads = num_cores()
     kind = description["format"]
     if kind == "lite":
         raise BundleError(f"{folder}: a Paddle Lite bundle: run it with 'python {folder / 'infer_lite.py'}'")

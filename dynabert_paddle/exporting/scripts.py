@@ -8,6 +8,7 @@ from types import ModuleType
 
 from dynabert_paddle.deploy import (
     bundle_files,
+    cores,
     decode,
     encode,
     engines,
@@ -32,7 +33,8 @@ def write_script(folder: Path) -> Path:
     Returns:
         The script.
     """
-    return _write(folder / "infer.py", bundle_files, decode, encode, rows, openvino, engines, gate, members, infer)
+    parts = (bundle_files, decode, encode, rows, cores, openvino, engines, gate, members, infer)
+    return _write(folder / "infer.py", *parts)
 
 
 def write_lite_script(folder: Path) -> Path:

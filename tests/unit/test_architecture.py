@@ -35,7 +35,7 @@ LAYERS = {
     "subnet": {"errors"},
     "config": {"errors", "subnet"},
     "paddle_versions": {"errors"},
-    "runtime": {"errors", "paddle_versions", "__init__"},  # the version
+    "runtime": {"errors", "infer", "paddle_versions", "__init__"},  # the version
     "interruption": {"errors", "runtime"},
     "files": {"errors", "infer"},
     "metadata": {"errors", "files"},
@@ -59,6 +59,7 @@ IN_BUNDLES = {
     "infer",
     "rows",
     "bundle_files",
+    "cores",
     "openvino",
     "engines",
     "gate",
