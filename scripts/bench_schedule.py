@@ -42,8 +42,8 @@ def main(
     epochs: Annotated[tuple[float, float], typer.Option("--epochs", help="Of the stages width and depth.")] = (3, 3),
     sandwich_epochs: Annotated[
         tuple[float, float], typer.Option("--sandwich_epochs", help="Likewise; 0 leaves a stage out.")
-    ] = (0, 4),
-    num_random_subnets: Annotated[int, typer.Option("--num_random_subnets", min=0)] = 1,
+    ] = (0, 3.4),
+    num_random_subnets: Annotated[int, typer.Option("--num_random_subnets", min=0)] = 2,
     learning_rate: Annotated[float, typer.Option("--learning_rate", help="Of every stage but the sandwich's.")] = 1e-4,
     sandwich_learning_rate: Annotated[
         float, typer.Option("--sandwich_learning_rate", help="Of the sandwich's stages.")
