@@ -3,11 +3,12 @@
 
 Both sides do the same work on the same batch: the teacher's forward pass, and for every width a forward pass, the
 distillation loss and the backward pass, with dropout; then each width is evaluated on 8 batches. They alternate, so
-that a machine whose speed drifts does not favour either; the figures are medians. The weights are random, which does
-not matter to the time.
+that a machine whose speed drifts does not favour either. Where a process happens to have its tensors in memory makes a
+tenth of a part's time, the same in all its rounds: so several processes measure, one after the other, and the figures
+are medians over the rounds of all. The weights are random, which does not matter to the time.
 
     python scripts/bench_train.py
-    python scripts/bench_train.py --shape 12x384 --seq_length 128 --repeats 9
+    python scripts/bench_train.py --shape 12x384 --seq_length 128 --processes 9
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
 from statistics import median
 from typing import Annotated
 
@@ -30,11 +32,11 @@ def main(
     shape: Annotated[str, typer.Option("--shape", help="Layers x hidden size; heads are 32 wide.")] = "6x384",
     batch_size: Annotated[int, typer.Option("--batch_size")] = 32,
     seq_length: Annotated[list[int], typer.Option("--seq_length")] = [24, 64],  # noqa: B006 - typer copies it
-    repeats: Annotated[int, typer.Option("--repeats", min=1)] = 5,
+    processes: Annotated[int, typer.Option("--processes", min=1)] = 5,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds of each process.")] = 5,
 ) -> None:
     """Print the time of each part in ms, and the ratio of the supernet's step to the separate models' steps."""
     runtime.import_paddle()
-    runtime.keep_freed_memory()
     import paddle
 
     versions = runtime.versions()
@@ -43,12 +45,13 @@ def main(
         f"paddle {versions.get('paddlepaddle') or versions.get('paddlepaddle-gpu')}, {paddle.get_device()}"
     )
     for length in seq_length:
-        parts = make_parts(shape, batch_size, length)
-        times = alternate(parts, repeats)
+        with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            runs = pool.starmap(measure, [(shape, batch_size, length, repeats)] * processes, chunksize=1)
+        times = {name: [seconds for run in runs for seconds in run[name]] for name in runs[0]}
         print(f"length {length}:")
-        for name in parts:
-            print(f"  {name:<40} {median(times[name]) * 1000:8.1f} ms")
-        widths = [name.removeprefix("extracted ") for name in parts if name.startswith("extracted ")]
+        for name, seconds in times.items():
+            print(f"  {name:<40} {median(seconds) * 1000:8.1f} ms")
+        widths = [name.removeprefix("extracted ") for name in times if name.startswith("extracted ")]
         for width in widths:
             for what, part in (("embedding not shared", ""), ("evaluating", "evaluating ")):
                 inside, alone = times[f"{part}in the supernet {width}"], times[f"{part}extracted {width}"]
@@ -60,6 +63,13 @@ def main(
         ratios = [step / alone for step, alone in zip(times["step over all widths"], separate, strict=True)]
         print(f"  {'teacher forward + extracted steps':<40} {median(separate) * 1000:8.1f} ms")
         print(f"  {'overhead ratio':<40} {median(ratios):8.3f}")
+
+
+def measure(shape: str, batch_size: int, length: int, repeats: int) -> dict[str, list[float]]:
+    """Time all parts in a process of its own; returns the seconds of each round, by name."""
+    runtime.import_paddle()
+    runtime.keep_freed_memory()
+    return alternate(make_parts(shape, batch_size, length), repeats)
 
 
 def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[], None]]:
