@@ -80,3 +80,17 @@ def test_growth_is_measured_fitted_and_drawn(tmp_path):
     words = "".join(ET.parse(tmp_path / "scaling.svg").getroot().itertext())
     assert all(label in words for label in ("sub-networks", "layers", "hidden size", "length, tokens", "batch size"))
     assert "assumed: 60 TFLOP/s, 50 GB/s" in text
+
+
+def test_what_elasticity_costs_is_measured_in_several_processes():
+    words = ("--shape", "2x128", "--batch_size", "4", "--seq_length", "8", "--processes", "2", "--repeats", "1")
+    text = script("bench_train.py", *words)
+    lines = (line.strip().removesuffix(" ms").rsplit(maxsplit=1) for line in text.splitlines() if line[0] == " ")
+    figures = {name.strip(): float(figure) for name, figure in lines}
+    widths = ("w1.00", "w0.75", "w0.50", "w0.25")
+    for width in widths:
+        assert figures[f"ratio of {width}, embedding not shared"] > 0
+        assert figures[f"ratio of {width}, evaluating"] > 0
+    # The median of two rounds is their mean, so that the parts' medians add up but for rounding.
+    parts = [figures["teacher forward"], *(figures[f"extracted {width}"] for width in widths)]
+    assert figures["teacher forward + extracted steps"] == pytest.approx(sum(parts), abs=0.05 * (len(parts) + 1))
