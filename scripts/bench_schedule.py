@@ -4,9 +4,10 @@
 For every task and seed the backbone is fine-tuned and rewired once. From there it becomes a supernet twice: in the
 stages width and depth with all sub-networks in each step; and with a sandwich of the largest, the smallest and random
 others (Yu and Huang, 2019), by default in the stage depth alone, whose teacher is then the fine-tuned model, and with
-twice the learning rate for its fewer steps. The seconds are those of the steps; the metric is the mean over the grid on
-the dev set. Finished parts are skipped, an interrupted one is resumed; and what the result file has of the same
-settings is not run again, so that several machines can take turns.
+twice the learning rate for its fewer steps. Both train by turns, three minutes and one, so that a machine whose speed
+drifts favours neither. The seconds are those of the steps; the metric is the mean over the grid on the dev set.
+Finished parts are skipped, an interrupted one is resumed; and what the result file has of the same settings is not run
+again, so that several machines can share the work.
 
     python scripts/bench_schedule.py glue_data --result_file docs/schedule.json
     python scripts/bench_schedule.py glue_data --task mrpc --seed 1 --num_examples 500
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, median
 from typing import Annotated, Any
@@ -26,12 +29,13 @@ from command import run_command
 
 from dynabert_paddle import runtime
 from dynabert_paddle.cli.output import show_table
-from dynabert_paddle.errors import UsageError
+from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files import read_json, write_json, write_text
 from dynabert_paddle.folder import GRID_FILE
 from dynabert_paddle.metadata import read_metadata
 
 STAGES = ("width", "depth")
+TURNS = {"all": 3, "sandwich": 1}  # about what the whole takes, so that both end together
 
 
 def main(
@@ -50,13 +54,13 @@ def main(
     ] = 2e-4,
     max_seq_length: Annotated[int, typer.Option("--max_seq_length")] = 128,
     model: Annotated[str, typer.Option("--model")] = "minilm-l6",
+    turn: Annotated[float, typer.Option("--turn", help="Seconds of a turn of the sandwich; 'all' has three.")] = 60,
     output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("out/schedule"),
     result_file: Annotated[Path | None, typer.Option("--result_file", help="By default schedule.json there.")] = None,
 ) -> None:
     """Train; print a row for every task and seed, and the medians over seeds; write them to the result file."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no process is left behind, stopped
     runtime.import_paddle()
-    import dynabert_paddle as db
-
     sandwich = {"subnets_per_step": "sandwich", "num_random_subnets": num_random_subnets}
     schedules = {"all": schedule_flags(epochs), "sandwich": schedule_flags(sandwich_epochs, **sandwich)}
     schedules["sandwich"]["train.learning_rate"] = sandwich_learning_rate
@@ -66,10 +70,8 @@ def main(
         "train.eval_steps": 10**9,  # at the end alone
     }
 
-    def train(folder: Path, source: str | Path, **flags: Any) -> Path:
-        where = {"model_name_or_path": str(source), "output_dir": str(folder)}
-        db.run(db.load_config(flags={**shared, **where, **flags}))
-        return folder
+    def run_flags(folder: Path, source: str | Path, **flags: Any) -> dict[str, Any]:
+        return {**shared, "model_name_or_path": str(source), "output_dir": str(folder), **flags}
 
     result_file = result_file or output_dir / "schedule.json"
     settings = {"epochs": epochs, "sandwich_epochs": sandwich_epochs, "num_examples": num_examples,
@@ -81,9 +83,13 @@ def main(
             if any((row["task"], row["seed"]) == (name, number) for row in rows):
                 continue
             folder, own = output_dir / name / f"seed-{number}", {**files, "train.seed": number}
-            start = train(folder / "start", model, stages=("finetune", "rewire"), **own) / "rewire"
-            runs = {part: train(folder / part, start, **flags, **own) for part, flags in schedules.items()}
-            rows.append(compare(name, number, {part: measure(run) for part, run in runs.items()}))
+            start = folder / "start"
+            train(run_flags(start, model, stages=("finetune", "rewire"), **own))
+            train_by_turns(
+                {part: run_flags(folder / part, start / "rewire", **flags, **own) for part, flags in schedules.items()},
+                {part: share * turn for part, share in TURNS.items()},
+            )
+            rows.append(compare(name, number, {part: measure(folder / part) for part in schedules}))
             write_json(result_file, {"versions": runtime.versions(), "settings": settings, "rows": rows})
     show([row for row in rows if row["task"] in task and row["seed"] in seed])
     print(f"wrote {result_file}")
@@ -118,6 +124,46 @@ def shorten(task: str, data_dir: str, num_examples: int, folder: Path) -> dict[s
     folder.mkdir(parents=True, exist_ok=True)
     write_text(short, "".join(lines[: num_examples + 1]))  # the heading, then one line a row
     return {"task.name": task, "task.train_file": str(short), "task.dev_file": files["dev_file"]}
+
+
+def train(flags: dict[str, Any]) -> None:
+    """Run what the flags of `dynabert run` say."""
+    runtime.import_paddle()
+    import dynabert_paddle as db
+
+    db.run(db.load_config(flags=flags))
+
+
+def train_by_turns(flags: dict[str, dict[str, Any]], seconds: dict[str, float]) -> None:
+    """Run several trainings, each in a process that is stopped while it is another one's turn.
+
+    Args:
+        flags: of each training.
+        seconds: how long its turns are.
+
+    Raises:
+        DynabertError: one failed; the others are ended, and can be resumed.
+    """
+    context = get_context("spawn")
+    processes = {part: context.Process(target=train, args=(own,)) for part, own in flags.items()}
+    try:
+        for process in processes.values():
+            process.start()
+            os.kill(process.pid, signal.SIGSTOP)
+        while any(process.is_alive() for process in processes.values()):
+            for part, process in processes.items():
+                if process.is_alive():
+                    os.kill(process.pid, signal.SIGCONT)
+                    process.join(seconds[part])
+                if process.is_alive():
+                    os.kill(process.pid, signal.SIGSTOP)
+                elif process.exitcode:
+                    raise DynabertError(f"{flags[part]['output_dir']}: its training failed, as said above: mend that")
+    finally:
+        for process in processes.values():
+            if process.is_alive():
+                process.terminate()
+                os.kill(process.pid, signal.SIGCONT)
 
 
 def measure(run: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def test_schedules_are_compared_from_one_rewired_model_and_finished_parts_are_sk
     out = tmp_path / "out"
     words = ["bench_schedule.py", ROOT / "tests/samples/glue", "--task", "mrpc", "--seed", "1", "--num_examples", "20"]
     words += ["--model", tiny_folder, "--max_seq_length", "32", "--output_dir", out]
-    words += ["--epochs", "12", "12", "--sandwich_epochs", "0", "11"]
+    words += ["--epochs", "12", "12", "--sandwich_epochs", "0", "11", "--turn", "1"]
     text = script(*words)
     (row,) = read_json(out / "schedule.json")["rows"]
     # 18 of the 20 rows are trained on, in one batch: twelve epochs of two stages, and eleven of the stage depth alone.
