@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, median
@@ -134,6 +135,14 @@ def train(flags: dict[str, Any]) -> None:
     db.run(db.load_config(flags=flags))
 
 
+def train_alone(flags: dict[str, Any]) -> None:
+    """Likewise, as all that a process does: what goes wrong is one line, and an exit code."""
+    try:
+        train(flags)
+    except DynabertError as error:
+        sys.exit(f"error: {error}")
+
+
 def train_by_turns(flags: dict[str, dict[str, Any]], seconds: dict[str, float]) -> None:
     """Run several trainings, each in a process that is stopped while it is another one's turn.
 
@@ -145,7 +154,7 @@ def train_by_turns(flags: dict[str, dict[str, Any]], seconds: dict[str, float]) 
         DynabertError: one failed; the others are ended, and can be resumed.
     """
     context = get_context("spawn")
-    processes = {part: context.Process(target=train, args=(own,)) for part, own in flags.items()}
+    processes = {part: context.Process(target=train_alone, args=(own,)) for part, own in flags.items()}
     try:
         for process in processes.values():
             process.start()
@@ -158,7 +167,7 @@ def train_by_turns(flags: dict[str, dict[str, Any]], seconds: dict[str, float]) 
                 if process.is_alive():
                     os.kill(process.pid, signal.SIGSTOP)
                 elif process.exitcode:
-                    raise DynabertError(f"{flags[part]['output_dir']}: its training failed, as said above: mend that")
+                    raise DynabertError(f"{flags[part]['output_dir']}: its training failed: the line above says why")
     finally:
         for process in processes.values():
             if process.is_alive():
