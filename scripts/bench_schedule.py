@@ -72,7 +72,9 @@ def main(
     }
 
     def run_flags(folder: Path, source: str | Path, **flags: Any) -> dict[str, Any]:
-        return {**shared, "model_name_or_path": str(source), "output_dir": str(folder), **flags}
+        # A line a step: what a turn's end falls into is then a small part of them, which training_seconds leaves out.
+        own = {"model_name_or_path": str(source), "output_dir": str(folder), "train.logging_steps": 1}
+        return {**shared, **own, **flags}
 
     result_file = result_file or output_dir / "schedule.json"
     settings = {"epochs": epochs, "sandwich_epochs": sandwich_epochs, "num_examples": num_examples,
