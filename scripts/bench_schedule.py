@@ -55,7 +55,9 @@ def main(
     ] = 2e-4,
     max_seq_length: Annotated[int, typer.Option("--max_seq_length")] = 128,
     model: Annotated[str, typer.Option("--model")] = "minilm-l6",
-    turn: Annotated[float, typer.Option("--turn", help="Seconds of a turn of the sandwich; 'all' has three.")] = 60,
+    turn: Annotated[
+        float, typer.Option("--turn", min=1, help="Seconds of a turn of the sandwich; the other has three times that.")
+    ] = 60,
     output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("out/schedule"),
     result_file: Annotated[Path | None, typer.Option("--result_file", help="By default schedule.json there.")] = None,
 ) -> None:
