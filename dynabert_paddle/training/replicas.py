@@ -7,11 +7,12 @@ have a part of the batch and of the cores do all of it with all cores.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import paddle
+from paddle import Tensor
 
 from dynabert_paddle import runtime
 from dynabert_paddle.supernet.supernet import Supernet
@@ -77,11 +78,18 @@ class Replicas:
 
     def sum_gradients(self) -> None:
         """Add the copies' gradients to the model's, always in the same order, and clear them."""
-        for replica in self._copies:
-            for parameter, copied in zip(self.supernet.model.parameters(), replica.model.parameters(), strict=True):
-                if copied.grad is not None:
-                    parameter.grad.detach().add_(copied.grad)
-                    copied.clear_gradient(False)  # which frees it
+        parameters = list(zip(*(replica.model.parameters() for replica in [self.supernet, *self._copies]), strict=True))
+        # Of the threads that compute the passes each sums some: the main thread's would spin beside the next passes.
+        self.map(lambda _, number: _sum_gradients(parameters[number :: len(self)]))
+
+
+def _sum_gradients(parameters: Sequence[tuple[Tensor, ...]]) -> None:
+    """Add to the gradient of the first of each tuple those of the others."""
+    for parameter, *copies in parameters:
+        for copied in copies:
+            if copied.grad is not None:
+                parameter.grad.detach().add_(copied.grad)
+                copied.clear_gradient(False)  # which frees it
 
 
 def _copy(supernet: Supernet) -> Supernet:
