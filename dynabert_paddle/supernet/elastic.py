@@ -16,6 +16,7 @@ from paddle import Tensor, nn
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet import cpu_operations, operations
+from dynabert_paddle.supernet.slices import cut
 
 # Parameter -> (what its elastic axis counts, that axis). Paddle keeps a Linear's weight as [inputs, outputs].
 # Parameters that are not named here belong to the hidden states, whose size is not elastic.
@@ -74,32 +75,6 @@ def encoder_call(call: EncoderCall) -> Iterator[EncoderCall]:
         yield call
     finally:
         _CALL.reset(token)
-
-
-@dataclass
-class _Slices:
-    """Parts of parameters, by the parameter and the part's size, and how many more values may be kept."""
-
-    parts: dict[tuple[int, int], Tensor]
-    room: int
-
-
-_ROOM = 2**28  # values: a gigabyte
-_SLICES: ContextVar[_Slices | None] = ContextVar("dynabert_slices", default=None)
-
-
-@contextmanager
-def keep_slices() -> Iterator[None]:
-    """Cut each part of a parameter only once, for the length of a `with` block in which no parameter changes.
-
-    Yields:
-        Nothing.
-    """
-    token = _SLICES.set(_Slices({}, _ROOM))
-    try:
-        yield
-    finally:
-        _SLICES.reset(token)
 
 
 class ElasticEncoder(nn.Layer):
@@ -242,19 +217,7 @@ def slice_parameter(parameter: Tensor, name: str, *, heads: int, neurons: int, h
         return parameter
     what, axis = ELASTIC_AXES[name]
     size = heads * head_dim if what == "heads" else neurons
-    if parameter.shape[axis] == size:
-        return parameter
-    shape = list(parameter.shape)
-    shape[axis] = size
-    slices, key = _SLICES.get(), (id(parameter), size)
-    if slices is not None and key in slices.parts:
-        return slices.parts[key]
-    # Indexing gives a strided view, which Paddle copies for the product, and pads for the gradient, three times slower.
-    part = paddle.crop(parameter, shape)
-    if slices is not None and part.size <= slices.room:
-        slices.parts[key] = part
-        slices.room -= part.size
-    return part
+    return cut(parameter, axis, size)
 
 
 def run_layer(
@@ -283,11 +246,11 @@ def run_layer(
     """
     ops = cpu_operations if cpu_operations.suit(hidden) else operations
     attention = layer.self_attn
-    cut = {"heads": heads, "neurons": neurons, "head_dim": attention.head_dim}
+    kept = {"heads": heads, "neurons": neurons, "head_dim": attention.head_dim}
 
     def linear(x: Tensor, owner: nn.Linear, name: str) -> Tensor:
-        bias = None if owner.bias is None else slice_parameter(owner.bias, f"{name}.bias", **cut)
-        return ops.linear(x, slice_parameter(owner.weight, f"{name}.weight", **cut), bias)
+        bias = None if owner.bias is None else slice_parameter(owner.bias, f"{name}.bias", **kept)
+        return ops.linear(x, slice_parameter(owner.weight, f"{name}.weight", **kept), bias)
 
     def add(x: Tensor, dropout: nn.Dropout, norm: nn.LayerNorm) -> Tensor:
         """The block's input and output, summed and, in a post-norm layer, normalized."""

@@ -14,11 +14,13 @@ from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime import num_processes, rank
 from dynabert_paddle.subnet import SearchSpace, Subnet
-from dynabert_paddle.supernet.elastic import keep_slices
+from dynabert_paddle.supernet.slices import Slices, keep_slices
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training import processes
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.split import tokenize_examples
+
+_ROOM = 2**28  # values of weights that an evaluation keeps cut: a gigabyte
 
 
 def predict_logits(
@@ -45,7 +47,7 @@ def predict_logits(
     first, size = (rank(), num_processes()) if shared else (0, 1)
     was_training = supernet.training
     supernet.eval()
-    with paddle.no_grad(), keep_slices():
+    with paddle.no_grad(), keep_slices(Slices(_ROOM)):
         logits = [_run_batch(supernet, features, batch, subnets) for batch in batches[first::size]]
     if was_training:
         supernet.train()

@@ -9,17 +9,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from typing import TypeVar
 
 import paddle
 from paddle import Tensor
 
 from dynabert_paddle import runtime
+from dynabert_paddle.supernet.slices import Slices, add_gradients, keep_slices
 from dynabert_paddle.supernet.supernet import Supernet
 
 T = TypeVar("T")
 
 _MOST = 4  # each has gradients of its own, as large as the model
+_ROOM = 2**25  # values of weights that each keeps cut: with their gradients at most 256 MB
 _SECONDS_TO_SIGNALS = 0.05  # Python handles a Ctrl-C when the main thread's wait ends, not within it
 
 
@@ -46,7 +49,8 @@ class Replicas:
 
     def __init__(self, supernet: Supernet, count: int) -> None:
         self.supernet = supernet
-        self._copies = [_copy(supernet) for _ in range(1, count)]
+        self._replicas = [supernet, *(_copy(supernet) for _ in range(1, count))]
+        self._slices = [Slices(_ROOM) for _ in self._replicas]
         threads = max(1, runtime.num_threads() // count)
         self._pool = ThreadPoolExecutor(count, "replica", runtime.limit_threads, (threads,)) if count > 1 else None
 
@@ -58,10 +62,13 @@ class Replicas:
             self._pool.shutdown()
 
     def __len__(self) -> int:
-        return 1 + len(self._copies)
+        return len(self._replicas)
 
     def map(self, do: Callable[[Supernet, int], T]) -> list[T]:
         """Do something with each replica, with all of them at once.
+
+        Parts of parameters are cut once, and have gradients of their own, until `sum_gradients`: no parameter may
+        change before it.
 
         Args:
             do: is given the replica and its number.
@@ -69,27 +76,43 @@ class Replicas:
         Returns:
             What it has returned, in the replicas' order.
         """
+
+        def run(number: int, replica: Supernet) -> T:
+            with keep_slices(self._slices[number]):
+                return do(replica, number)
+
+        return self._at_once([partial(run, number, replica) for number, replica in enumerate(self._replicas)])
+
+    def sum_gradients(self) -> None:
+        """Add the copies' gradients to the model's, and those of parts to the parameters', always in the same order."""
+        nested = [
+            [[*slices.with_gradients(parameter), parameter] for parameter in replica.model.parameters()]
+            for replica, slices in zip(self._replicas, self._slices, strict=True)
+        ]
+        self._slices = [Slices(_ROOM) for _ in self._slices]
+        parameters = list(zip(*nested, strict=True))
+        # Of the threads that compute the passes each sums some: the main thread's would spin beside the next passes.
+        self._at_once([partial(_sum_gradients, parameters[number :: len(self)]) for number in range(len(self))])
+
+    def _at_once(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
+        """Call each in a thread of its own."""
         if not self._pool:
-            return [do(self.supernet, 0)]
-        futures = [self._pool.submit(do, replica, i) for i, replica in enumerate([self.supernet, *self._copies])]
+            return [task() for task in tasks]
+        futures = [self._pool.submit(task) for task in tasks]
         while wait(futures, timeout=_SECONDS_TO_SIGNALS).not_done:
             pass
         return [future.result() for future in futures]
 
-    def sum_gradients(self) -> None:
-        """Add the copies' gradients to the model's, always in the same order, and clear them."""
-        parameters = list(zip(*(replica.model.parameters() for replica in [self.supernet, *self._copies]), strict=True))
-        # Of the threads that compute the passes each sums some: the main thread's would spin beside the next passes.
-        self.map(lambda _, number: _sum_gradients(parameters[number :: len(self)]))
 
-
-def _sum_gradients(parameters: Sequence[tuple[Tensor, ...]]) -> None:
-    """Add to the gradient of the first of each tuple those of the others."""
-    for parameter, *copies in parameters:
-        for copied in copies:
-            if copied.grad is not None:
-                parameter.grad.detach().add_(copied.grad)
-                copied.clear_gradient(False)  # which frees it
+def _sum_gradients(parameters: Sequence[tuple[list[Tensor], ...]]) -> None:
+    """Add up the gradients of each parameter; it is given as its parts and itself, once for each replica."""
+    for nested in parameters:
+        for own, *copies in zip(*nested, strict=True):
+            for copied in copies:
+                if copied.grad is not None:
+                    own.grad.detach().add_(copied.grad)
+                    copied.clear_gradient(False)  # which frees it
+        add_gradients(nested[0])
 
 
 def _copy(supernet: Supernet) -> Supernet:

@@ -14,8 +14,7 @@ from dynabert_paddle.config import FinalConfig, WidthConfig
 from dynabert_paddle.distill.losses import DistillationLoss, token_rows
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.subnet import Subnet
-from dynabert_paddle.supernet import elastic
-from dynabert_paddle.supernet.elastic import ELASTIC_AXES, keep_slices
+from dynabert_paddle.supernet.elastic import ELASTIC_AXES
 from dynabert_paddle.training.steps import choose_subnets, distillation_step, label_step
 
 # Extracted models hold the same numbers as the slices; only the order of summation in a product may differ, and
@@ -382,25 +381,3 @@ def test_a_distillation_step_has_the_sum_of_separate_backward_passes(config):
     assert_same_gradients(actual, gradients(supernet.model))
     assert float(parts["loss"]) == pytest.approx(np.mean(losses), rel=1e-6)
     assert float(parts["loss"]) == pytest.approx(float(parts["logit"]) + float(parts["hidden"]), rel=1e-6)
-
-
-@pytest.mark.parametrize("room", [2**28, 0, 5000])
-def test_kept_slices_change_no_output_and_end_with_their_block(supernet, monkeypatch, room):
-    monkeypatch.setattr(elastic, "_ROOM", room)
-    cuts = []
-    monkeypatch.setattr(paddle, "crop", lambda *args, cut=paddle.crop: cuts.append(args) or cut(*args))
-    batch = {name: paddle.to_tensor(value) for name, value in make_batch().items() if name != "labels"}
-    subnets = random_subnets(4, supernet.search_space())
-    with paddle.no_grad():
-        expected = [supernet(subnet, **batch) for subnet in subnets]
-        all_cuts = len(cuts)
-        with keep_slices():
-            for subnet, output in zip(subnets, expected, strict=True):
-                for _ in range(2):
-                    assert_same_output(supernet(subnet, **batch), output, str(subnet))
-        kept = len(cuts) - all_cuts
-        assert kept == 2 * all_cuts if room == 0 else all_cuts / 2 < kept < 2 * all_cuts
-        cuts.clear()
-        supernet(subnets[0], **batch)
-        supernet(subnets[0], **batch)
-    assert len({id(parameter) for parameter, _ in cuts}) == len(cuts) / 2
