@@ -6,7 +6,6 @@ evaluation or in the passes of a training step, a part is cut once, and is a ten
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,12 +40,12 @@ class Slices:
         """
         parts = self._parts.setdefault(id(parameter), {})
         if size not in parts:
-            shape = _resize(parameter, axis, size)
-            if math.prod(shape) > self._room:
-                return paddle.crop(parameter, shape)
-            self._room -= math.prod(shape)
+            num_values = parameter.size // parameter.shape[axis] * size
+            if num_values > self._room:
+                return _crop(parameter, axis, size)
+            self._room -= num_values
             with paddle.no_grad():  # the first rows are no copy
-                parts[size] = parameter[:size] if axis == 0 else paddle.crop(parameter, shape)
+                parts[size] = parameter[:size] if axis == 0 else _crop(parameter, axis, size)
             parts[size].stop_gradient = parameter.stop_gradient
         return parts[size]
 
@@ -97,10 +96,7 @@ def cut(parameter: Tensor, axis: int, size: int) -> Tensor:
     if parameter.shape[axis] == size:
         return parameter
     slices = _SLICES.get()
-    if slices is not None:
-        return slices.cut(parameter, axis, size)
-    # Indexing gives a strided view, which Paddle copies for the product, and pads for the gradient, three times slower.
-    return paddle.crop(parameter, _resize(parameter, axis, size))
+    return _crop(parameter, axis, size) if slices is None else slices.cut(parameter, axis, size)
 
 
 def add_gradients(nested: Sequence[Tensor]) -> None:
@@ -122,8 +118,9 @@ def add_gradients(nested: Sequence[Tensor]) -> None:
             whole.grad.detach().add_(padded)
 
 
-def _resize(parameter: Tensor, axis: int, size: int) -> list[int]:
-    """The shape of a part."""
+def _crop(parameter: Tensor, axis: int, size: int) -> Tensor:
+    """A copy of the first rows or columns."""
     shape = list(parameter.shape)
     shape[axis] = size
-    return shape
+    # Indexing gives a strided view, which Paddle copies for the product, and pads for the gradient, three times slower.
+    return paddle.crop(parameter, shape)

@@ -5,11 +5,13 @@ import paddle
 import pytest
 from conftest import make_batch, make_bert
 
+from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.slices import Slices, add_gradients, keep_slices
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 
-# The largest first, as in a step; one width in two depths.
-NAMES = ["w1.00d1.00", "w0.75d1.00", "w0.50d0.75", "w0.50d0.50", "w0.25d1.00"]
+# The largest first, as in a step; one width in two depths, and a searched one whose layers differ.
+NAMES = ["w1.00d1.00", "w0.75d1.00", "w0.50d0.75", "w0.50d0.50", "searched", "w0.25d1.00"]
+SEARCHED = Subnet((0, 2, 3), (1, 4, 3), (7, 48, 13))
 
 
 @pytest.fixture
@@ -28,9 +30,9 @@ def cuts(monkeypatch):
     return copied
 
 
-def grid_cells(supernet, names):
-    grid = supernet.search_space(depth_mults=[1.0, 0.75, 0.5]).grid()
-    return [grid[name] for name in names]
+def choose(supernet, names):
+    subnets = {"searched": SEARCHED, **supernet.search_space(depth_mults=[1.0, 0.75, 0.5]).grid()}
+    return [subnets[name] for name in names]
 
 
 def inputs():
@@ -46,7 +48,7 @@ def gradients(supernet):
 @pytest.mark.parametrize("room", [2**28, 5000, 0])
 def test_outputs_are_the_same_and_no_part_is_copied_twice_while_there_is_room(supernet, cuts, room):
     batch = inputs()
-    subnets = grid_cells(supernet, NAMES)
+    subnets = choose(supernet, NAMES)
 
     def run():
         return [supernet(subnet, **batch).logits.numpy() for subnet in subnets for _ in range(2)]
@@ -77,7 +79,7 @@ def test_gradients_of_parts_are_added_to_the_parameters(supernet, names, room):
     frozen.stop_gradient = True
 
     def backward():
-        for subnet in grid_cells(supernet, names):
+        for subnet in choose(supernet, names):
             supernet(subnet, **batch).logits.square().mean().backward()
 
     backward()
@@ -97,7 +99,7 @@ def test_gradients_of_parts_are_added_to_the_parameters(supernet, names, room):
 
 def test_slices_made_anew_follow_a_change_of_the_weights(supernet):
     batch = inputs()
-    (subnet,) = grid_cells(supernet, ["w0.50d1.00"])
+    (subnet,) = choose(supernet, ["w0.50d1.00"])
     weight = supernet.model.bert.encoder.layers[0].linear1.weight
     with paddle.no_grad():
         for factor in (1.0, 2.0):
