@@ -3,10 +3,9 @@
 
 Both sides do the same work on the same batch: the teacher's forward pass, and for every width a forward pass, the
 distillation loss and the backward pass, with dropout; then each width is evaluated on 8 batches. They alternate, so
-that a machine whose speed drifts does not favour either; each runs twice in its turn, and the second time counts. Where
-a process happens to have its tensors in memory makes a tenth of a part's time, the same in all its rounds: so several
-processes measure, one after the other, and the figures are medians over the rounds of all. The weights are random,
-which does not matter to the time.
+that a machine whose speed drifts does not favour either; each runs twice in its turn, and the second time counts. A
+process can keep a deviation of a part's time in all its rounds: so several processes measure, one after the other, and
+the figures are medians over the rounds of all. The weights are random, which does not matter to the time.
 
     python scripts/bench_train.py
     python scripts/bench_train.py --shape 12x384 --seq_length 128 --processes 15
