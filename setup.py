@@ -66,6 +66,11 @@ EXTRAS_REQUIRE = {
     "dev": [
         "pytest>=8",
         "pytest-timeout",
+        "pytest-xdist",
+        "import-linter>=2.6",
+        "mypy",
+        "mkdocs-material",
+        "mkdocstrings[python]",
         "hypothesis",
         "ruff==0.11.13",
         "pre-commit",
@@ -88,6 +93,7 @@ setup(
     package_dir={"dynabert_paddle.configs": "configs"},
     package_data={
         "dynabert_paddle": [
+            "py.typed",
             "data/snips/*.tsv",
             "data/snips/*.md",
             "reporting/chinese.json",

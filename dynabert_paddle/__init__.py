@@ -6,7 +6,7 @@ Importing the package imports no Paddle; the names below are loaded when they ar
 from importlib import import_module
 from typing import Any
 
-from dynabert_paddle.runtime import import_paddle, set_cpu_environment
+from dynabert_paddle.runtime.environment import import_paddle, set_cpu_environment
 
 __version__ = "0.1.0"
 
@@ -14,20 +14,20 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Subnet": "subnet",
     "SearchSpace": "subnet",
-    "Config": "config",
-    "FinetuneConfig": "config",
-    "RewireConfig": "config",
-    "WidthConfig": "config",
-    "DepthConfig": "config",
-    "FinalConfig": "config",
-    "AugmentConfig": "config",
-    "BaselineConfig": "config",
-    "SearchConfig": "config",
-    "load_config": "config_file",
+    "Config": "config.settings",
+    "FinetuneConfig": "config.settings",
+    "RewireConfig": "config.settings",
+    "WidthConfig": "config.settings",
+    "DepthConfig": "config.settings",
+    "FinalConfig": "config.settings",
+    "AugmentConfig": "config.settings",
+    "BaselineConfig": "config.settings",
+    "SearchConfig": "config.settings",
+    "load_config": "config.loading",
     "DynabertError": "errors",
     "Task": "data.tasks",
     "load_task": "data.tasks",
-    "Tokenizer": "tokenizer",
+    "Tokenizer": "text.tokenizer",
     "Supernet": "supernet.supernet",
     "SupernetOutput": "supernet.supernet",
     "extract": "supernet.extract",
@@ -41,21 +41,21 @@ _PUBLIC = {
     "evaluate_grid": "training.evaluate",
     "run": "training.run",
     "search": "searching.run",
-    "SearchResult": "searching.result",
+    "SearchResult": "files.search_result",
     "load_model": "supernet.supernet",
     "export": "exporting.run",
-    "Prediction": "deploy.decode",
-    "WordLabels": "deploy.decode",
-    "Entity": "deploy.decode",
-    "Answer": "deploy.decode",
-    "Predictor": "deploy.predictor",
+    "Prediction": "text.decode",
+    "WordLabels": "text.decode",
+    "Entity": "text.decode",
+    "Answer": "text.decode",
+    "Predictor": "serving.predictor",
     "report": "reporting.run",
-    "AdaptivePredictor": "deploy.adaptive",
-    "TimedPredictions": "deploy.adaptive",
+    "AdaptivePredictor": "serving.adaptive",
+    "TimedPredictions": "serving.adaptive",
 }
 _WITHOUT_PADDLE = {
-    *("subnet", "config", "config_file", "errors", "data.tasks", "tokenizer"),
-    *("exporting.run", "deploy.decode", "deploy.predictor", "deploy.adaptive"),
+    *("subnet", "config.settings", "config.loading", "errors", "data.tasks", "text.tokenizer"),
+    *("exporting.run", "text.decode", "serving.predictor", "serving.adaptive"),
 }
 
 __all__ = ["__version__", *_PUBLIC]

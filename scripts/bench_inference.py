@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Latency of exported models: the full model and its smallest sub-network, in every runtime and precision.
 
-Everything takes turns in one process (`dynabert_paddle/deploy/bench.py`); ratios are medians of the rounds' own. The
+Everything takes turns in one process (`dynabert_paddle/bundle/timing.py`); ratios are medians of the rounds' own. The
 full model's latency is given over Paddle Inference's in fp32, over the same runtime's in fp32 and over ONNX Runtime's
 in fp32; the sub-network's over the full model's, and that over their ratio of MACs. The weights are random, which does
 not matter to the time; int8 is calibrated on texts of the built-in task.
@@ -23,8 +23,8 @@ import numpy as np
 import typer
 from command import run_command
 
-from dynabert_paddle import runtime
-from dynabert_paddle.deploy.engines import Engine
+from dynabert_paddle.bundle.engines import Engine
+from dynabert_paddle.runtime.environment import describe_environment, import_paddle, package_versions
 
 Key = tuple[str, str, str]  # full or part, format, precision
 EXPORTS = {"paddle": ("fp32", "bf16", "int8"), "openvino": ("fp32", "bf16", "int8"), "onnx": ("fp32", "int8")}
@@ -41,18 +41,18 @@ def main(
     rounds: Annotated[int, typer.Option("--rounds", min=1)] = 5,
 ) -> None:
     """Export, measure, and print a table for each shape."""
-    runtime.import_paddle()
-    from dynabert_paddle.deploy.bench import make_batch, take_turns
+    import_paddle()
+    from dynabert_paddle.bundle.timing import make_batch, time_alternately
 
     for layers_by_hidden in shape:
         with TemporaryDirectory() as folder:
             engines, mac_ratios, vocab_size = open_all(layers_by_hidden, subnet, seq_length, Path(folder))
             print(
-                f"{layers_by_hidden}, {runtime.describe()['processor']}, {os.environ['OMP_NUM_THREADS']} threads, "
-                f"paddle {runtime.versions().get('paddlepaddle')}, median of {rounds} rounds"
+                f"{layers_by_hidden}, {describe_environment()['processor']}, {os.environ['OMP_NUM_THREADS']} threads, "
+                f"paddle {package_versions().get('paddlepaddle')}, median of {rounds} rounds"
             )
             for length, size in product(seq_length, batch_size):
-                turns = take_turns(engines, make_batch(size, length, vocab_size), rounds)
+                turns = time_alternately(engines, make_batch(size, length, vocab_size), rounds)
                 print(f"\nbatch {size} x {length} tokens; the sub-network has {mac_ratios[length]:.3f} of the MACs")
                 show({key: np.array([median(turn) for turn in own]) for key, own in turns.items()}, mac_ratios[length])
 
@@ -75,8 +75,8 @@ def open_all(
     from shapes import random_supernet
 
     import dynabert_paddle as db
-    from dynabert_paddle.deploy.bundle_files import read_bundle
-    from dynabert_paddle.deploy.engines import open_engine
+    from dynabert_paddle.bundle.engines import open_engine
+    from dynabert_paddle.bundle.manifest import read_bundle
 
     supernet = random_supernet(shape)
     space = supernet.search_space()

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from command import run_command
 
-from dynabert_paddle import runtime
+from dynabert_paddle.runtime.environment import describe_environment, import_paddle
 
 
 def main(
@@ -31,7 +31,7 @@ def main(
     precision: Annotated[str, typer.Option("--precision")] = "fp32",
 ) -> None:
     """Measure a table with its checks, and print them."""
-    runtime.import_paddle()
+    import_paddle()
     from shapes import random_supernet
 
     import dynabert_paddle as db
@@ -39,7 +39,7 @@ def main(
 
     setting = LatencySetting(batch_size, seq_length, device, num_threads, precision)
     supernet = db.load_model(model) if model else random_supernet(shape)
-    environment = runtime.describe()
+    environment = describe_environment()
     print(
         f"{model or shape}, {setting}, {environment['processor']}, {environment['cores']} cores, "
         f"paddle {environment['versions'].get('paddlepaddle')}"

@@ -25,7 +25,7 @@ import numpy as np
 import typer
 from command import run_command
 
-from dynabert_paddle import runtime
+from dynabert_paddle.runtime.environment import describe_environment, import_paddle, package_versions
 
 BATCH_SIZE, MAX_SEQ_LENGTH = 32, 128
 BUNDLES = [(format, precision) for format in ("paddle", "openvino", "onnx") for precision in ("fp32", "int8")]
@@ -45,7 +45,7 @@ def main(
     rounds: Annotated[int, typer.Option("--rounds", min=1)] = 5,
 ) -> None:
     """Print each side's sentences per second, and how many times as many they are as with PaddleNLP and with ONNX."""
-    runtime.import_paddle()
+    import_paddle()
     lines = file.read_text(encoding="utf-8").splitlines()[1 : num_sentences + 1]
     sentences = [line.split("\t")[0] for line in lines]
     with TemporaryDirectory() as folder:
@@ -58,9 +58,9 @@ def main(
                 predict(own)
                 if turn:  # the first one sets the shapes up
                     rates[name].append(len(own) / (time.perf_counter() - begin))
-    versions = runtime.versions()
+    versions = package_versions()
     print(
-        f"{shape}, {len(sentences)} sentences, {runtime.describe()['processor']}, {os.environ['OMP_NUM_THREADS']} "
+        f"{shape}, {len(sentences)} sentences, {describe_environment()['processor']}, {os.environ['OMP_NUM_THREADS']} "
         f"threads, paddle {versions.get('paddlepaddle')}, median of {rounds}"
     )
     print(f"  {'':<28}{'sentences a second':>20}{'/ PaddleNLP':>13}{'/ onnx fp32':>13}")

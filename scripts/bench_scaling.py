@@ -24,9 +24,9 @@ import numpy as np
 import typer
 from command import run_command
 
-from dynabert_paddle import runtime
 from dynabert_paddle.cli.output import show_table
-from dynabert_paddle.files import write_json
+from dynabert_paddle.files.atomic import write_json
+from dynabert_paddle.runtime.environment import describe_environment, import_paddle, keep_freed_memory
 from dynabert_paddle.subnet import SearchSpace, Subnet
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def main(
     output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("docs"),
 ) -> None:
     """Measure, fit and print; write scaling.json and scaling.svg."""
-    runtime.import_paddle()
-    runtime.keep_freed_memory()
+    import_paddle()
+    keep_freed_memory()
     from bench_train import alternate
 
     layers, hidden = map(int, shape.split("x"))
@@ -104,7 +104,7 @@ def main(
         for name, line in series.items()
         for point in line
     ]
-    machine = runtime.describe()
+    machine = describe_environment()
     result = {
         "processor": machine["processor"],
         "threads": os.environ["OMP_NUM_THREADS"],
@@ -132,7 +132,7 @@ def make_step(point: Point) -> Callable[[], Any]:
     """Make a step. Gradients are never cleared: within one, too, all passes but the first add to what is there."""
     from shapes import random_batch, training_passes
 
-    from dynabert_paddle.config import WidthConfig
+    from dynabert_paddle.config.settings import WidthConfig
     from dynabert_paddle.training.steps import distillation_step
 
     replicas, teacher = make_models(f"{point.layers}x{point.hidden}")

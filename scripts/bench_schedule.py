@@ -28,12 +28,12 @@ import numpy as np
 import typer
 from command import run_command
 
-from dynabert_paddle import runtime
 from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.files import read_json, write_json, write_text
-from dynabert_paddle.folder import GRID_FILE
-from dynabert_paddle.metadata import read_metadata
+from dynabert_paddle.files.atomic import read_json, write_json, write_text
+from dynabert_paddle.files.folder import GRID_FILE
+from dynabert_paddle.files.metadata import read_metadata
+from dynabert_paddle.runtime.environment import describe_environment, import_paddle, package_versions
 
 STAGES = ("width", "depth")
 TURNS = {"all": 3, "sandwich": 1}  # about what the whole takes, so that both end together
@@ -63,7 +63,7 @@ def main(
 ) -> None:
     """Train; print a row for every task and seed, and the medians over seeds; write them to the result file."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no process is left behind, stopped
-    runtime.import_paddle()
+    import_paddle()
     sandwich = {"subnets_per_step": "sandwich", "num_random_subnets": num_random_subnets}
     schedules = {"all": schedule_flags(epochs), "sandwich": schedule_flags(sandwich_epochs, **sandwich)}
     schedules["sandwich"]["train.learning_rate"] = sandwich_learning_rate
@@ -95,7 +95,7 @@ def main(
                 {part: share * turn for part, share in TURNS.items()},
             )
             rows.append(compare(name, number, {part: measure(folder / part) for part in schedules}))
-            write_json(result_file, {"versions": runtime.versions(), "settings": settings, "rows": rows})
+            write_json(result_file, {"versions": package_versions(), "settings": settings, "rows": rows})
     show([row for row in rows if row["task"] in task and row["seed"] in seed])
     print(f"wrote {result_file}")
 
@@ -133,7 +133,7 @@ def shorten(task: str, data_dir: str, num_examples: int, folder: Path) -> dict[s
 
 def train(flags: dict[str, Any]) -> None:
     """Run what the flags of `dynabert run` say."""
-    runtime.import_paddle()
+    import_paddle()
     import dynabert_paddle as db
 
     db.run(db.load_config(flags=flags))
@@ -240,8 +240,8 @@ def show(rows: list[dict[str, Any]]) -> None:
         for row in rows
     ]
     pairs = [f"{what} {part}" for what in ("steps", "s", "mean") for part in ("all", "sandwich")]
-    versions, threads = runtime.versions(), os.environ["OMP_NUM_THREADS"]
-    machine = f"{runtime.describe()['processor']}, {threads} threads, paddle {versions.get('paddlepaddle')}"
+    versions, threads = package_versions(), os.environ["OMP_NUM_THREADS"]
+    machine = f"{describe_environment()['processor']}, {threads} threads, paddle {versions.get('paddlepaddle')}"
     show_table(["", "metric", *pairs, "time ratio", "points"], lines, title=machine)
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task]

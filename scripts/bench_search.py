@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 from command import run_command
 
-from dynabert_paddle import runtime
+from dynabert_paddle.runtime.environment import import_paddle
 
 
 def main(
@@ -32,11 +32,11 @@ def main(
     num_examples: Annotated[int | None, typer.Option("--num_examples", help="Held-out examples to score on.")] = None,
 ) -> None:
     """Print the mean and the spread of each method's hypervolume over seeds."""
-    runtime.import_paddle()
+    import_paddle()
     import numpy as np
     import optuna
 
-    from dynabert_paddle.config import SearchConfig
+    from dynabert_paddle.config.settings import SearchConfig
     from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
     from dynabert_paddle.searching.examples import choose_examples
     from dynabert_paddle.searching.guide import first_genomes

@@ -23,7 +23,7 @@ from typing import Annotated
 import typer
 from command import run_command
 
-from dynabert_paddle import runtime
+from dynabert_paddle.runtime.environment import describe_environment, import_paddle, keep_freed_memory, package_versions
 
 EVALUATED = 8  # batches
 
@@ -36,12 +36,12 @@ def main(
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds of each process.")] = 3,
 ) -> None:
     """Print the time of each part in ms, and the ratio of the supernet's step to the separate models' steps."""
-    runtime.import_paddle()
+    import_paddle()
     import paddle
 
-    versions = runtime.versions()
+    versions = package_versions()
     print(
-        f"{shape}, batch {batch_size}, {runtime.describe()['processor']}, {os.environ['OMP_NUM_THREADS']} threads, "
+        f"{shape}, batch {batch_size}, {describe_environment()['processor']}, {os.environ['OMP_NUM_THREADS']} threads, "
         f"paddle {versions.get('paddlepaddle') or versions.get('paddlepaddle-gpu')}, {paddle.get_device()}"
     )
     for length in seq_length:
@@ -67,8 +67,8 @@ def main(
 
 def measure(shape: str, batch_size: int, length: int, repeats: int) -> dict[str, list[float]]:
     """Time all parts in a process of its own; returns the seconds of each round, by name."""
-    runtime.import_paddle()
-    runtime.keep_freed_memory()
+    import_paddle()
+    keep_freed_memory()
     parts = make_parts(shape, batch_size, length)
     # What runs before a part leaves threads that spin beside it for a while: so each comes after itself, as in use.
     times = alternate({f"{before}{name}": part for name, part in parts.items() for before in ("before ", "")}, repeats)
@@ -83,7 +83,7 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
     import paddle
     from shapes import random_batch, random_features, random_supernet, shared_passes, training_passes
 
-    from dynabert_paddle.config import WidthConfig
+    from dynabert_paddle.config.settings import WidthConfig
     from dynabert_paddle.distill.losses import DistillationLoss, token_rows
     from dynabert_paddle.supernet.extract import extract
     from dynabert_paddle.supernet.supernet import Supernet

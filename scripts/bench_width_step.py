@@ -22,7 +22,7 @@ import typer
 from command import run_command
 from turns import start, turn
 
-from dynabert_paddle import runtime
+from dynabert_paddle.runtime.environment import describe_environment
 
 
 def main(
@@ -36,7 +36,7 @@ def main(
 ) -> None:
     """Print the time of a step on either side in ms, and the median of their ratios."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("paddlepaddle", "torch"))
-    machine = runtime.describe()
+    machine = describe_environment()
     print(f"{machine['processor']}, {machine['cores']} threads, {versions}, median of {repeats}")
     scripts = [Path(__file__).with_name(name) for name in ("paddle_width_step.py", "torch_width_step.py")]
     for layers_by_hidden in shape:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from dynabert_paddle.deploy.bundle_files import BundleError
+from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.errors import DynabertError
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import typer
 
-from dynabert_paddle import runtime
 from dynabert_paddle.cli.output import show_table
-from dynabert_paddle.files import read_json, write_json
-from dynabert_paddle.metadata import read_metadata
+from dynabert_paddle.files.atomic import read_json, write_json
+from dynabert_paddle.files.metadata import read_metadata
+from dynabert_paddle.runtime.environment import import_paddle
 
 NOTE = (
     "DynaBERT's examples and seconds are those of one run, which yields all sub-networks; every other line's are of "
@@ -75,7 +75,7 @@ def cells(run: Path, subnet: str) -> Iterable[dict[str, Any]]:
 
 def spent(run: Path):
     """What all stages of a run have cost together."""
-    runtime.import_paddle()  # before anything else imports Paddle, which would print
+    import_paddle()  # before anything else imports Paddle, which would print
     from dynabert_paddle.training.baseline import total_spent
 
     last = run / Path(read_json(run / "grid.json")["model"]).name

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from dynabert_paddle.deploy.bundle_files import digest, file_digest
+from dynabert_paddle.files.hashing import hash_file, hash_json
 
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 3, 7, 2**31, 2**63, 10**9, 10**30, -(10**9)),
@@ -186,10 +186,10 @@ def _seal(folder: Path, tree: dict[str, Any]) -> None:
     """Make the hashes agree with what is there, as the writer of a malicious file does."""
     for name, entry in tree["files"].items() if isinstance(tree.get("files"), dict) else ():
         if (folder / name).is_file() and os.path.basename(name) == name:
-            sha256 = file_digest(folder / name)
+            sha256 = hash_file(folder / name)
             tree["files"][name] = {**entry, "sha256": sha256} if isinstance(entry, dict) else sha256
     del tree["checksum"]
-    tree["checksum"] = digest(json.loads(json.dumps(tree)))
+    tree["checksum"] = hash_json(json.loads(json.dumps(tree)))
 
 
 def _laughs() -> str:

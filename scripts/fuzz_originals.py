@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dynabert_paddle import runtime
+from dynabert_paddle.runtime.environment import import_paddle
 
-runtime.import_paddle()
+import_paddle()
 
 import paddle  # noqa: E402 - Paddle's environment comes first
 import safetensors.numpy  # noqa: E402
@@ -31,9 +31,9 @@ from paddle import nn  # noqa: E402
 from paddlenlp import transformers  # noqa: E402
 
 import dynabert_paddle as db  # noqa: E402
-from dynabert_paddle.backbone import to_arrays  # noqa: E402
+from dynabert_paddle.backbone.loading import to_arrays  # noqa: E402
 from dynabert_paddle.errors import Interrupted  # noqa: E402
-from dynabert_paddle.metadata import Metadata  # noqa: E402
+from dynabert_paddle.files.metadata import Metadata  # noqa: E402
 
 _WORDS = ("play", "some", "jazz", "book", "a", "table", "in", "rome", "what", "is", "the", "weather", "now", "today")
 _LABELS = ("PlayMusic", "BookTable")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from dynabert_paddle import runtime
+from dynabert_paddle.runtime.environment import import_paddle
 
-runtime.import_paddle()
+import_paddle()
 
 from dynabert_paddle.cli import main as command  # noqa: E402 - Paddle's environment comes first
 

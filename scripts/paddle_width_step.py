@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 from turns import answer
 
-from dynabert_paddle import runtime
+from dynabert_paddle.runtime.environment import import_paddle, keep_freed_memory
 
 
 def main(shape: str, widths: str, batch_size: int, length: int) -> None:
@@ -27,12 +27,12 @@ def make_step(shape: str, widths: list[float], batch_size: int, length: int) -> 
     Returns:
         The whole step.
     """
-    runtime.import_paddle()
-    runtime.keep_freed_memory()
+    import_paddle()
+    keep_freed_memory()
     import paddle
     from shapes import random_batch, random_supernet, training_passes
 
-    from dynabert_paddle.config import TrainConfig, WidthConfig
+    from dynabert_paddle.config.settings import TrainConfig, WidthConfig
     from dynabert_paddle.supernet.extract import extract
     from dynabert_paddle.training.loop import make_optimizer
     from dynabert_paddle.training.loss_scale import apply_gradients

@@ -21,8 +21,8 @@ def random_supernet(shape: str) -> db.Supernet:
     from paddlenlp.transformers import BertConfig, BertForSequenceClassification
 
     import dynabert_paddle as db
-    from dynabert_paddle.backbone import find_backbone
-    from dynabert_paddle.metadata import Metadata
+    from dynabert_paddle.backbone.loading import find_backbone
+    from dynabert_paddle.files.metadata import Metadata
 
     layers, hidden = map(int, shape.split("x"))
     task = db.load_task("snips")

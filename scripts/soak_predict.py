@@ -32,9 +32,9 @@ import typer
 from command import run_command
 
 import dynabert_paddle as db
+from dynabert_paddle.bundle.manifest import read_bundle
+from dynabert_paddle.bundle.members import members_of
 from dynabert_paddle.cli.output import show_table
-from dynabert_paddle.deploy.bundle_files import read_bundle
-from dynabert_paddle.deploy.members import members_of
 
 _ROWS = 200
 _LONGEST = 100  # words

@@ -30,10 +30,10 @@ from command import run_command
 from tiny_model import main as write_tiny_model
 
 from dynabert_paddle.cli.output import show_table
-from dynabert_paddle.config import STAGES
-from dynabert_paddle.files import read_json
-from dynabert_paddle.folder import make_folder
-from dynabert_paddle.metadata import METADATA_FILE, read_metadata
+from dynabert_paddle.config.settings import STAGES
+from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.files.folder import make_folder
+from dynabert_paddle.files.metadata import METADATA_FILE, read_metadata
 
 CONFIG = f"""
 model_name_or_path: ../tiny

@@ -8,5 +8,6 @@ bash scripts/setup_env.sh dev
 within() { PATH="$PWD/.venv/bin:$PATH" "$@"; } # the tests call `dynabert` and `python` by name
 within ruff check .
 within ruff format --check .
+within lint-imports
 within pytest "$@"
 [[ $# -gt 0 ]] || bash scripts/test_matrix.sh 2.6 3.3

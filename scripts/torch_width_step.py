@@ -15,7 +15,7 @@ import typer
 from torch import Tensor, nn
 from turns import answer
 
-from dynabert_paddle.deploy.cores import num_cores
+from dynabert_paddle.runtime.cores import num_cores
 
 HEAD_DIM = 32
 DROPOUT = 0.1

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from dynabert_paddle import runtime
+from dynabert_paddle.runtime.environment import import_paddle
 
-runtime.import_paddle()
+import_paddle()
 
 import numpy as np  # noqa: E402 - Paddle's environment comes first
 import paddle  # noqa: E402
 from paddlenlp.transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification  # noqa: E402
 
 import dynabert_paddle as db  # noqa: E402
-from dynabert_paddle.backbone import find_backbone, to_arrays  # noqa: E402
+from dynabert_paddle.backbone.loading import find_backbone, to_arrays  # noqa: E402
 from dynabert_paddle.exporting import lite  # noqa: E402
-from dynabert_paddle.weights import write_safetensors  # noqa: E402
+from dynabert_paddle.files.weights import write_safetensors  # noqa: E402
 
 ROOT = Path(db.__file__).parents[1]
 

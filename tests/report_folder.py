@@ -5,9 +5,9 @@ import json
 import numpy as np
 import yaml
 
-from dynabert_paddle.files import write_json
-from dynabert_paddle.metadata import METADATA_FILE, Metadata, write_metadata
-from dynabert_paddle.searching.result import hash_weights
+from dynabert_paddle.files.atomic import write_json
+from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, write_metadata
+from dynabert_paddle.files.search_result import hash_weights
 from dynabert_paddle.subnet import SearchSpace
 
 SPACE = SearchSpace((4,) * 4, (48,) * 4, hidden_size=32, head_dim=8, embedding_params=1_000_000, other_params=1000)

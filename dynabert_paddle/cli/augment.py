@@ -11,8 +11,8 @@ from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_next
 from dynabert_paddle.cli.run import Device, Overrides
 from dynabert_paddle.cli.stages import ConfigFile
-from dynabert_paddle.config import AugmentConfig, TaskConfig
-from dynabert_paddle.interruption import resumable
+from dynabert_paddle.config.settings import AugmentConfig, TaskConfig
+from dynabert_paddle.runtime.interruption import resumable
 
 
 @with_sections(("task", TaskConfig), ("augment", AugmentConfig))
@@ -43,14 +43,15 @@ def augment(
     flags: dict[str, Any],
 ) -> None:
     """Copy the training texts with words replaced, as TinyBERT does; the stages width and depth train on the copies."""
-    from dynabert_paddle import runtime
-    from dynabert_paddle.config_file import find_config, load_config, resolve_config
+    from dynabert_paddle.config.loading import find_config, load_config, resolve_config
+    from dynabert_paddle.runtime.device import set_device
+    from dynabert_paddle.runtime.environment import import_paddle
 
     own = {key.partition(".")[2]: flags.pop(key) for key in list(flags) if key.startswith("augment.")}
     copies = resolve_config(AugmentConfig, {key: value for key, value in own.items() if value is not None})
     task = load_config(find_config(config) if config else None, override or (), flags).task
-    runtime.import_paddle()
-    runtime.set_device(device or "auto")
+    import_paddle()
+    set_device(device or "auto")
     from dynabert_paddle.training.augment import augment
 
     done = augment(

@@ -11,8 +11,8 @@ from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_json, show_next, show_table
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
 from dynabert_paddle.cli.stages import ConfigFile, OutputDir, load_settings
-from dynabert_paddle.config import BaselineConfig, TaskConfig
-from dynabert_paddle.interruption import resumable
+from dynabert_paddle.config.settings import BaselineConfig, TaskConfig
+from dynabert_paddle.runtime.interruption import resumable
 
 
 @with_sections(("task", TaskConfig), ("baseline", BaselineConfig))
@@ -38,11 +38,12 @@ def baseline(
     flags = {**flags, "baseline.method": method, "device": device}
     is_name = method == "finetuned" and not Path(model_dir).exists()  # a backbone's
     settings = load_settings(None if is_name else model_dir, config, override, flags)
-    from dynabert_paddle import runtime
+    from dynabert_paddle.runtime.device import set_device
+    from dynabert_paddle.runtime.environment import import_paddle
 
-    runtime.import_paddle()
-    runtime.set_device(settings.device)
-    from dynabert_paddle.files import read_json
+    import_paddle()
+    set_device(settings.device)
+    from dynabert_paddle.files.atomic import read_json
     from dynabert_paddle.training.baseline import BASELINE_FILE, baseline
     from dynabert_paddle.training.start import load_task_config
 

@@ -17,13 +17,13 @@ import typer
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import one_line, show_json, show_next, show_table
 from dynabert_paddle.cli.run import Json, OverwriteOutputDir
-from dynabert_paddle.config import TaskConfig
+from dynabert_paddle.config.settings import TaskConfig
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
 
 if TYPE_CHECKING:
     from dynabert_paddle.data.readers import Row
     from dynabert_paddle.data.submission import SubmissionForm
-    from dynabert_paddle.deploy.predictor import Predictor
+    from dynabert_paddle.serving.predictor import Predictor
 
 NumThreads = Annotated[int | None, typer.Option("--num_threads", min=1, help="CPU threads.", show_default="all cores")]
 DeployDevice = Annotated[str, typer.Option("--device", help="cpu or gpu:N.")]
@@ -37,12 +37,13 @@ def extract(
     overwrite_output_dir: OverwriteOutputDir = False,
 ) -> None:
     """Cut a sub-network out of a supernet as a small model of its own."""
-    from dynabert_paddle import runtime
-    from dynabert_paddle.folder import check_absent, check_replaceable
+    from dynabert_paddle.files.folder import check_absent, check_replaceable
+    from dynabert_paddle.runtime.device import set_device
+    from dynabert_paddle.runtime.environment import import_paddle
 
     check_replaceable(output_dir, overwrite=overwrite_output_dir)
-    runtime.import_paddle()
-    runtime.set_device("cpu")
+    import_paddle()
+    set_device("cpu")
     from dynabert_paddle.supernet.extract import extract
     from dynabert_paddle.supernet.supernet import load_model
 
@@ -147,7 +148,7 @@ def predict(
 ) -> None:
     """Predict for every text of a file, in its order: a label, a value, the entities, or the answer to a question."""
     from dynabert_paddle.data.catalog import find_submission
-    from dynabert_paddle.deploy.predictor import Predictor
+    from dynabert_paddle.serving.predictor import Predictor
 
     path = Path(input_file)
     if submission and (json or text_column or text_pair_column):
@@ -188,7 +189,7 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure latency, throughput, memory and size of bundles side by side, taking turns in one process."""
-    from dynabert_paddle.deploy.bench import bench
+    from dynabert_paddle.serving.bench import bench
 
     with ExitStack() as stack:
         out = stack.enter_context(_open_output(output_file)) if output_file else None
@@ -267,8 +268,8 @@ def _read_rows(kind: str, path: Path, text_column: str | None, pair_column: str 
 
 def _read_texts(path: Path, text_column: str | None, pair_column: str | None) -> Iterator[tuple[str, ...]]:
     """Read a file's texts row by row."""
-    from dynabert_paddle.data.files import DATA_FILE_ENDINGS, read_lines
     from dynabert_paddle.data.readers import Columns, read_rows
+    from dynabert_paddle.data.records import DATA_FILE_ENDINGS, read_lines
     from dynabert_paddle.data.tasks import default_text_column
 
     endings = (".txt", *DATA_FILE_ENDINGS)
@@ -299,7 +300,7 @@ def _predictions(
     predictor: Predictor, texts: Iterator[tuple[str, ...]], *, batch_size: int, as_json: bool
 ) -> Iterator[str]:
     """What is printed for texts, line by line."""
-    from dynabert_paddle.deploy.decode import columns
+    from dynabert_paddle.text.decode import columns
 
     if not as_json:
         yield "\t".join(columns(predictor.kind))

@@ -13,11 +13,11 @@ from dynabert_paddle.errors import DynabertError
 
 def env(*, json: Json = False) -> None:
     """Versions, processor, threads, and what this machine can do."""
-    from dynabert_paddle import runtime
     from dynabert_paddle.exporting.formats import list_abilities
-    from dynabert_paddle.paddle_versions import check_version
+    from dynabert_paddle.runtime.environment import describe_environment
+    from dynabert_paddle.runtime.paddle_versions import check_version
 
-    described = runtime.describe()
+    described = describe_environment()
     described["abilities"] |= list_abilities()
     try:
         check_version()
@@ -39,7 +39,7 @@ def configs(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A built-in config to print.")] = None,
 ) -> None:
     """List the built-in configs, or print one."""
-    from dynabert_paddle.config_file import built_in_configs, find_config
+    from dynabert_paddle.config.loading import built_in_configs, find_config
 
     print(find_config(name).read_text(encoding="utf-8") if name else "\n".join(built_in_configs()))
 

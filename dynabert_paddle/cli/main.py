@@ -19,8 +19,8 @@ from dynabert_paddle import __version__
 from dynabert_paddle.cli import augment, baseline, deploy, inspect, report, run, search, stages
 from dynabert_paddle.cli.output import one_line
 from dynabert_paddle.errors import DynabertError, Interrupted, UsageError, did_you_mean
-from dynabert_paddle.interruption import Terminated
-from dynabert_paddle.runtime import leads, num_processes
+from dynabert_paddle.runtime.interruption import Terminated
+from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
 
 
 class _Group(typer.core.TyperGroup):
@@ -77,7 +77,7 @@ def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code, 2 for wrong usage and 1 for a failure."""
     before = signal.signal(signal.SIGTERM, _terminate)
     _log_to_stderr()
-    if not leads():
+    if not is_rank_zero():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     if not sys.stdout.isatty():  # where Rich would fold the help to 80 columns
         os.environ.setdefault("TERMINAL_WIDTH", "120")
@@ -165,5 +165,5 @@ def _log_to_stderr() -> None:
     handler.setFormatter(_OneLine())
     logger = logging.getLogger("dynabert_paddle")
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO if leads() else logging.ERROR)
+    logger.setLevel(logging.INFO if is_rank_zero() else logging.ERROR)
     logger.propagate = False

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dynabert_paddle.runtime import leads
+from dynabert_paddle.runtime.ranks import is_rank_zero
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -92,7 +92,7 @@ def show_next(*then: str | Path, wrote: Sequence[str | Path] = ()) -> None:
         then: the words after `dynabert` of a command.
         wrote: files and folders.
     """
-    if not leads():
+    if not is_rank_zero():
         return
     for path in wrote:
         print(one_line(f"wrote {path}"), file=sys.stderr)

@@ -24,7 +24,7 @@ def report(
     ] = True,
 ) -> None:
     """Write one HTML page with all that a run has done: charts, settings, and where all comes from."""
-    from dynabert_paddle.folder import RECORDS_FOLDER
+    from dynabert_paddle.files.folder import RECORDS_FOLDER
     from dynabert_paddle.reporting.run import report
 
     page = report(folder, output_file=output_file, language=language, visualdl=visualdl)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dynabert_paddle.cli.output import show_grid, show_next
-from dynabert_paddle.interruption import resumable
+from dynabert_paddle.runtime.interruption import resumable
 
 Overrides = Annotated[
     list[str] | None,
@@ -52,15 +52,16 @@ def run(
 def _run(
     name: str, output_dir: str | None, overrides: list[str] | None, device: str | None, overwrite: bool, json: bool
 ) -> None:
-    from dynabert_paddle.config_file import find_config, load_config
+    from dynabert_paddle.config.loading import find_config, load_config
 
     config = load_config(
         find_config(name), overrides or (), {"output_dir": output_dir, "device": device}
     )  # before Paddle is imported, so that a misspelt key is told at once
-    from dynabert_paddle import runtime
+    from dynabert_paddle.runtime.device import set_device
+    from dynabert_paddle.runtime.environment import import_paddle
 
-    runtime.import_paddle()
-    runtime.set_device(config.device)
+    import_paddle()
+    set_device(config.device)
     from dynabert_paddle.training.run import CONFIG_FILE, GRID_FILE, run
 
     rows = run(config, overwrite=overwrite)

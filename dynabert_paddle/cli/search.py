@@ -11,12 +11,12 @@ import typer
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_json, show_next, show_table
 from dynabert_paddle.cli.run import Json, OverwriteOutputDir
-from dynabert_paddle.config import SearchConfig, TaskConfig
+from dynabert_paddle.config.settings import SearchConfig, TaskConfig
 from dynabert_paddle.errors import DynabertError
-from dynabert_paddle.interruption import resumable
+from dynabert_paddle.runtime.interruption import resumable
 
 if TYPE_CHECKING:
-    from dynabert_paddle.searching.result import SearchResult
+    from dynabert_paddle.files.search_result import SearchResult
 
 _COLUMNS = {
     "latency_ms": ("ms", 1, 2),
@@ -44,19 +44,20 @@ def search(
     flags: dict[str, Any],
 ) -> None:
     """Find the sub-networks that give most for their cost, and the best one for a budget."""
-    from dynabert_paddle.config_file import load_config, resolve_config
-    from dynabert_paddle.metadata import check_model_folder, read_metadata
+    from dynabert_paddle.config.loading import load_config, resolve_config
+    from dynabert_paddle.files.metadata import check_model_folder, read_metadata
 
     own = {key.removeprefix("search."): value for key, value in flags.items() if key.startswith("search.")}
     config = resolve_config(SearchConfig, {key: value for key, value in own.items() if value is not None})
     check_model_folder(model_dir)
     data = {key: value for key, value in flags.items() if key.startswith("task.")}
     task_config = load_config(None, (), data, base={"task": read_metadata(model_dir).task}).task
-    from dynabert_paddle import runtime
+    from dynabert_paddle.runtime.device import set_device
+    from dynabert_paddle.runtime.environment import import_paddle
 
-    runtime.import_paddle()
-    runtime.set_device(config.device)
-    from dynabert_paddle.searching.result import SEARCH_FOLDER
+    import_paddle()
+    set_device(config.device)
+    from dynabert_paddle.files.search_result import SEARCH_FOLDER
     from dynabert_paddle.searching.run import search
     from dynabert_paddle.training.run import load_task_config
 
@@ -100,7 +101,7 @@ def _cells(row: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
 
 def _show_end(result: SearchResult, folder: Path) -> None:
     """Say what comes next, or that nothing fits."""
-    from dynabert_paddle.searching.result import RESULT_FILE, TABLE_FILE
+    from dynabert_paddle.files.search_result import RESULT_FILE, TABLE_FILE
 
     wrote = [folder / RESULT_FILE, folder / TABLE_FILE]
     if result.best is None:

@@ -9,7 +9,7 @@ import typer
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_grid, show_next
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
-from dynabert_paddle.config import (
+from dynabert_paddle.config.settings import (
     DepthConfig,
     FinalConfig,
     FinetuneConfig,
@@ -19,7 +19,7 @@ from dynabert_paddle.config import (
     WidthConfig,
 )
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.interruption import resumable
+from dynabert_paddle.runtime.interruption import resumable
 
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a built-in config.")]
 
@@ -192,8 +192,8 @@ def load_settings(model_dir: str | None, config_file: str | None, overrides: lis
     Returns:
         The `Config`.
     """
-    from dynabert_paddle.config_file import find_config, load_config
-    from dynabert_paddle.metadata import check_model_folder
+    from dynabert_paddle.config.loading import find_config, load_config
+    from dynabert_paddle.files.metadata import check_model_folder
 
     if model_dir:
         check_model_folder(model_dir)
@@ -202,7 +202,7 @@ def load_settings(model_dir: str | None, config_file: str | None, overrides: lis
 
 
 def _trained_for(model_dir: str) -> dict[str, dict[str, Any]]:
-    from dynabert_paddle.metadata import read_metadata
+    from dynabert_paddle.files.metadata import read_metadata
 
     metadata = read_metadata(model_dir)
     space = {}
@@ -214,10 +214,11 @@ def _trained_for(model_dir: str) -> dict[str, dict[str, Any]]:
 
 
 def _start_paddle(device: str) -> None:
-    from dynabert_paddle import runtime
+    from dynabert_paddle.runtime.device import set_device
+    from dynabert_paddle.runtime.environment import import_paddle
 
-    runtime.import_paddle()
-    runtime.set_device(device)
+    import_paddle()
+    set_device(device)
 
 
 COMMANDS = (finetune, rewire, train_width, train_depth, train_final, evaluate)

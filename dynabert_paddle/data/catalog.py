@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from dynabert_paddle.config import plain_name
+from dynabert_paddle.config.settings import plain_name
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.fetch import Loader
 from dynabert_paddle.data.layout import Layout, join_keywords, mark_spans

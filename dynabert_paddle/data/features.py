@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from dynabert_paddle.data.metrics import compute_metrics
-from dynabert_paddle.deploy.decode import cut_padding
-from dynabert_paddle.deploy.encode import Template
+from dynabert_paddle.text.decode import cut_padding
+from dynabert_paddle.text.encode import Template
 
 if TYPE_CHECKING:
     from dynabert_paddle.data.readers import Examples

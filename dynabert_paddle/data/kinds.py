@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from dynabert_paddle.data.files import DATA_FILE_ENDINGS
 from dynabert_paddle.data.metrics import ANSWER_METRICS
 from dynabert_paddle.data.question_answering import QUESTION_ENDINGS
+from dynabert_paddle.data.records import DATA_FILE_ENDINGS
 from dynabert_paddle.data.token_classification import LABEL_COLUMN, SENTENCE_ENDINGS, TEXT_COLUMN
 
 

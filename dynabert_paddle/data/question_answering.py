@@ -14,11 +14,11 @@ import numpy as np
 
 from dynabert_paddle.data.batches import split_holdout
 from dynabert_paddle.data.features import Features, OffsetEncoder, flatten
-from dynabert_paddle.data.files import open_records, quote, read_lines
 from dynabert_paddle.data.metrics import ANSWER_METRICS
-from dynabert_paddle.deploy.decode import best_answer
-from dynabert_paddle.deploy.encode import Window, question_windows
+from dynabert_paddle.data.records import open_records, quote, read_lines
 from dynabert_paddle.errors import DataError, UsageError
+from dynabert_paddle.text.decode import best_answer
+from dynabert_paddle.text.encode import Window, question_windows
 
 logger = logging.getLogger(__name__)
 

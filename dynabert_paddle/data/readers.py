@@ -15,8 +15,8 @@ import numpy as np
 
 from dynabert_paddle.data.batches import split_holdout
 from dynabert_paddle.data.features import FeatureSet, TextEncoder, tokenize
-from dynabert_paddle.data.files import JSON_ENDINGS, first_record, open_records, quote
 from dynabert_paddle.data.layout import PLAIN, Layout
+from dynabert_paddle.data.records import JSON_ENDINGS, first_record, open_records, quote
 from dynabert_paddle.data.stored_texts import Column, StoredTexts, new_column, select_rows
 from dynabert_paddle.data.streaming import StreamedFeatures
 from dynabert_paddle.errors import DataError, did_you_mean

@@ -11,19 +11,12 @@ import numpy as np
 from dynabert_paddle.data.catalog import find_declaration
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.fetch import fetch
-from dynabert_paddle.data.files import DATA_FILE_ENDINGS
 from dynabert_paddle.data.kinds import KINDS
 from dynabert_paddle.data.layout import Layout
 from dynabert_paddle.data.metrics import check_metrics
 from dynabert_paddle.data.question_answering import AnswerSettings, Questions, read_questions
-from dynabert_paddle.data.readers import (
-    Columns,
-    Examples,
-    find_labels,
-    read_column_names,
-    read_examples,
-    read_rows,
-)
+from dynabert_paddle.data.readers import Columns, Examples, find_labels, read_column_names, read_examples, read_rows
+from dynabert_paddle.data.records import DATA_FILE_ENDINGS
 from dynabert_paddle.data.token_classification import Sentences, find_word_labels, read_sentences
 from dynabert_paddle.errors import DataError, UsageError, did_you_mean
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from dynabert_paddle.data.batches import split_holdout
 from dynabert_paddle.data.features import Features, OffsetEncoder, flatten
-from dynabert_paddle.data.files import JSON_ENDINGS, open_records, quote, read_lines
-from dynabert_paddle.deploy.decode import OUTSIDE, label_words
-from dynabert_paddle.deploy.encode import first_tokens, join_words
+from dynabert_paddle.data.records import JSON_ENDINGS, open_records, quote, read_lines
 from dynabert_paddle.errors import DataError, did_you_mean
+from dynabert_paddle.text.decode import OUTSIDE, label_words
+from dynabert_paddle.text.encode import first_tokens, join_words
 
 SENTENCE_ENDINGS = (".conll", ".bio", ".txt", ".tsv", *JSON_ENDINGS)
 TEXT_COLUMN, LABEL_COLUMN = "tokens", "labels"  # of JSON lines

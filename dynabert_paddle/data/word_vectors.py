@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dynabert_paddle.data.augment import is_word
-from dynabert_paddle.data.files import read_lines
+from dynabert_paddle.data.records import read_lines
 from dynabert_paddle.errors import DataError, did_you_mean
 
 # Built-in vectors: name -> (importable package that ships them, folder inside it).

@@ -7,19 +7,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dynabert_paddle import runtime
+from dynabert_paddle.backbone.structure import num_positions
+from dynabert_paddle.bundle import engines, manifest
+from dynabert_paddle.bundle.members import members_of
 from dynabert_paddle.data.kinds import KINDS, kind_of
 from dynabert_paddle.data.question_answering import AnswerSettings
-from dynabert_paddle.deploy import bundle_files, engines
-from dynabert_paddle.deploy.members import members_of
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.exporting.lite import write_tokenizer
-from dynabert_paddle.exporting.run import summarize
 from dynabert_paddle.exporting.scripts import write_lite_script, write_script
-from dynabert_paddle.files import write_json
-from dynabert_paddle.structure import num_positions
+from dynabert_paddle.exporting.verification import summarize_verification
+from dynabert_paddle.files.atomic import write_json
+from dynabert_paddle.files.hashing import hash_file
+from dynabert_paddle.runtime.environment import package_versions
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.tokenizer import Tokenizer
+from dynabert_paddle.text.tokenizer import Tokenizer
 
 _README = """# {task}: {what}
 
@@ -87,7 +88,7 @@ def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length:
     if labels and len(labels) != config.num_labels:
         raise ModelError(f"the model has {config.num_labels} outputs and {len(labels)} labels: fine-tune it again")
     return {
-        "format_version": bundle_files.FORMAT_VERSION,
+        "format_version": manifest.FORMAT_VERSION,
         "format": format,
         "precision": precision,
         "task": {key: task[key] for key in ("name", "kind", "metrics") if key in task},
@@ -101,7 +102,7 @@ def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length:
         "pad_token_id": supernet.tokenizer.pad_token_id,
         "subnet": metadata.subnet.get("name", supernet.search_space().name(supernet.full)),
         "num_params": supernet.search_space().num_params(supernet.full),
-        "versions": runtime.versions(),
+        "versions": package_versions(),
     }
 
 
@@ -129,11 +130,8 @@ def seal(folder: Path, description: Mapping[str, Any]) -> None:
         description: what it is, with its verification.
     """
     (folder / "README.md").write_text(_readme(description), encoding="utf-8")
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": bundle_files.file_digest(path)}
-        for path in sorted(folder.iterdir())
-    }
-    write_json(folder / bundle_files.BUNDLE_FILE, {**description, "files": files})
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)} for path in sorted(folder.iterdir())}
+    write_json(folder / manifest.BUNDLE_FILE, {**description, "files": files})
 
 
 def _labels_of(config) -> list[str]:
@@ -164,5 +162,5 @@ def _readme(description: Mapping[str, Any]) -> str:
         precision=description["precision"],
         max_seq_length=description["max_seq_length"],
         output=_OUTPUTS[kind].format(len(description["labels"])),
-        checked=summarize(description["verification"]),
+        checked=summarize_verification(description["verification"]),
     )

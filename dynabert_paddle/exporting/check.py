@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import paddle
 
+from dynabert_paddle.bundle.engines import INPUTS
 from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.features import FeatureSet
-from dynabert_paddle.deploy.engines import INPUTS
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 
-from dynabert_paddle.deploy.openvino import has_openvino
+from dynabert_paddle.bundle.openvino import has_openvino
 from dynabert_paddle.errors import DynabertError, UsageError, did_you_mean
 from dynabert_paddle.exporting.lite import find_converter
-from dynabert_paddle.paddle_versions import can_write, check_can_write
+from dynabert_paddle.runtime.paddle_versions import can_write, check_can_write
 
 # Format -> precision -> how far the bundle may be from its source. Floating-point formats are compared by their logits:
 # the largest difference, as a share of the largest logit where that is more than 1. What is rounded to int8 is compared

@@ -11,9 +11,9 @@ import paddle
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
-from dynabert_paddle.deploy.engines import INPUTS
+from dynabert_paddle.backbone.structure import join_logits
+from dynabert_paddle.bundle.engines import INPUTS
 from dynabert_paddle.exporting.program import name_transposed_shapes, rewrite, strip_call_stacks
-from dynabert_paddle.structure import join_logits
 from dynabert_paddle.supernet.elastic import EncoderCall, encoder_call
 from dynabert_paddle.supernet.supernet import Supernet
 

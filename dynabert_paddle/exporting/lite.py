@@ -184,7 +184,7 @@ def tokenizer_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """
     import tokenizers
 
-    from dynabert_paddle.deploy.encode import find_templates
+    from dynabert_paddle.text.encode import find_templates
 
     path = Path(folder) / "tokenizer.json"
     try:

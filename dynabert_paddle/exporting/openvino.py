@@ -5,14 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dynabert_paddle.exporting.int8 import without_roundings
-from dynabert_paddle.exporting.program import (
-    argument,
-    copy_operator,
-    make_operator,
-    prune,
-    replace_operators,
-    set_dims,
-)
+from dynabert_paddle.exporting.program import argument, copy_operator, make_operator, prune, replace_operators, set_dims
 
 
 def round_products(program, values: dict[str, np.ndarray]) -> None:

@@ -16,13 +16,7 @@ import paddle
 
 from dynabert_paddle.errors import DataError
 from dynabert_paddle.exporting.int8 import quantize_tables
-from dynabert_paddle.exporting.program import (
-    matmul_to_mul,
-    read_program,
-    rewrite,
-    strip_call_stacks,
-    write_program,
-)
+from dynabert_paddle.exporting.program import matmul_to_mul, read_program, rewrite, strip_call_stacks, write_program
 
 
 def quantize(

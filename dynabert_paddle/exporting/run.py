@@ -9,15 +9,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from dynabert_paddle.config_file import still_true
-from dynabert_paddle.deploy.bundle_files import BUNDLE_FILE
+from dynabert_paddle.bundle.manifest import BUNDLE_FILE
+from dynabert_paddle.config.loading import still_true
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS, check_request, needs_legacy, paddle_format
-from dynabert_paddle.exporting.process import run_apart
+from dynabert_paddle.exporting.verification import summarize_verification
 from dynabert_paddle.exporting.worker import export_job
-from dynabert_paddle.files import read_json
-from dynabert_paddle.folder import check_replaceable
-from dynabert_paddle.metadata import check_model_folder, read_metadata
+from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.files.folder import check_replaceable
+from dynabert_paddle.files.metadata import check_model_folder, read_metadata
+from dynabert_paddle.runtime.interpreter import run_apart
 
 if TYPE_CHECKING:
     from dynabert_paddle.supernet.supernet import Supernet
@@ -108,30 +109,12 @@ def export(
                 with suppress(OSError):
                     parent.rmdir()
             raise
-    logger.info("checked against the model: %s", summarize(verification))
+    logger.info("checked against the model: %s", summarize_verification(verification))
     if subnets is not None:
         made = read_json(output_dir / BUNDLE_FILE)
         names = ", ".join(f"{member['subnet']} ({member['score']:.4g})" for member in made["members"])
         logger.info("best first by %s: %s", made["ranked_by"]["metric"], names)
     return output_dir
-
-
-def summarize(verification: Mapping[str, Any]) -> str:
-    """Say in a few words how far a bundle is from its model.
-
-    Args:
-        verification: as `bundle.json` has it.
-
-    Returns:
-        The difference of logits, or the scores on dev.
-    """
-    if "metric" in verification:
-        return (
-            f"{verification['metric']} {verification['exported']:.4f} on {verification['examples']} dev examples, "
-            f"the model has {verification['source']:.4f}"
-        )
-    shapes = ", ".join("x".join(map(str, shape)) for shape in verification["shapes"])
-    return f"logits differ by at most {verification['max_abs_diff']:.1e} (shapes {shapes})"
 
 
 def _check_several(

@@ -1,4 +1,4 @@
-"""The scripts that bundles carry, each in one file: the modules of `deploy` that they are made of, joined."""
+"""The scripts that bundles carry, each in one file: the modules that they are made of, joined."""
 
 from __future__ import annotations
 
@@ -6,22 +6,17 @@ import ast
 from pathlib import Path
 from types import ModuleType
 
-from dynabert_paddle.deploy import (
-    bundle_files,
-    cores,
-    decode,
-    encode,
-    engines,
-    gate,
-    infer,
-    infer_lite,
-    members,
-    openvino,
-    rows,
-)
+from dynabert_paddle.bundle import engines, gate, infer, infer_lite, manifest, members, openvino, rows
+from dynabert_paddle.files import hashing
+from dynabert_paddle.runtime import cores
+from dynabert_paddle.text import decode, encode
+
+# What each script is joined from: a module imports only modules before it.
+INFER_MODULES = (hashing, manifest, decode, encode, rows, cores, openvino, engines, gate, members, infer)
+INFER_LITE_MODULES = (hashing, manifest, decode, encode, rows, infer_lite)
 
 # Imports that a script of its own has no use for, or has once at its top.
-_LEFT_OUT = ("dynabert_paddle.deploy", "__future__")
+_LEFT_OUT = ("dynabert_paddle", "__future__")
 
 
 def write_script(folder: Path) -> Path:
@@ -33,8 +28,7 @@ def write_script(folder: Path) -> Path:
     Returns:
         The script.
     """
-    parts = (bundle_files, decode, encode, rows, cores, openvino, engines, gate, members, infer)
-    return _write(folder / "infer.py", *parts)
+    return _write(folder / "infer.py", *INFER_MODULES)
 
 
 def write_lite_script(folder: Path) -> Path:
@@ -46,7 +40,7 @@ def write_lite_script(folder: Path) -> Path:
     Returns:
         The script.
     """
-    return _write(folder / "infer_lite.py", bundle_files, decode, encode, rows, infer_lite)
+    return _write(folder / "infer_lite.py", *INFER_LITE_MODULES)
 
 
 def _write(path: Path, *modules: ModuleType) -> Path:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
-from dynabert_paddle.files import read_json
-from dynabert_paddle.searching.result import RESULT_FILE, SEARCH_FOLDER, hash_weights
+from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.files.search_result import RESULT_FILE, SEARCH_FOLDER, hash_weights
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet
 

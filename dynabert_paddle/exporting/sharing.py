@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dynabert_paddle.deploy.members import HEAD, TYPES, WEIGHTS_FILE
+from dynabert_paddle.bundle.members import HEAD, TYPES, WEIGHTS_FILE
 from dynabert_paddle.exporting.program import framework
 
 

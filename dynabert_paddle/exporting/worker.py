@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dynabert_paddle.config import TaskConfig
+from dynabert_paddle.config.settings import TaskConfig
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS, TOLERANCES
 
@@ -30,11 +30,11 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
     Raises:
         DynabertError: with the reason in one line; no bundle was written.
     """
+    from dynabert_paddle.bundle.manifest import BUNDLE_FILE
     from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
-    from dynabert_paddle.deploy.bundle_files import BUNDLE_FILE
     from dynabert_paddle.exporting import bundle
-    from dynabert_paddle.files import write_folder
-    from dynabert_paddle.folder import MARKER_FILE, check_absent
+    from dynabert_paddle.files.atomic import write_folder
+    from dynabert_paddle.files.folder import MARKER_FILE, check_absent
     from dynabert_paddle.supernet.extract import extract
     from dynabert_paddle.supernet.supernet import Supernet
 
@@ -75,7 +75,7 @@ def export_job(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _max_seq_length(supernet, wanted: int | None) -> int:
-    from dynabert_paddle.structure import num_positions
+    from dynabert_paddle.backbone.structure import num_positions
 
     length = supernet.metadata.task.get("max_seq_length", TaskConfig.max_seq_length) if wanted is None else wanted
     positions = num_positions(supernet.model.config)
@@ -144,7 +144,7 @@ def _make_graph(supernet, description: dict[str, Any], folder: Path, data: dict[
                 quantize_dynamic(Path(scratch) / "model.onnx", model)
         else:
             return _make_lite(supernet, description, folder, Path(scratch))
-    from dynabert_paddle.deploy.engines import open_engine
+    from dynabert_paddle.bundle.engines import open_engine
 
     return _runner(open_engine(folder, description))
 
@@ -171,7 +171,7 @@ def _make_lite(supernet, description: dict[str, Any], folder: Path, scratch: Pat
 
 def _make_members(supernet, description: dict[str, Any], folder: Path, tolerance: float | None) -> dict[str, Any]:
     """Write the graphs and the weights of sub-networks into the bundle; returns the worst one's verification."""
-    from dynabert_paddle.deploy.members import members_of, open_subnet
+    from dynabert_paddle.bundle.members import members_of, open_subnet
     from dynabert_paddle.exporting.inference import save_graph
     from dynabert_paddle.exporting.sharing import share_weights
     from dynabert_paddle.supernet.extract import extract

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dynabert_paddle.config import STAGES
-from dynabert_paddle.config_file import load_config
+from dynabert_paddle.config.loading import load_config
+from dynabert_paddle.config.settings import STAGES
 from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
-from dynabert_paddle.files import read_json
-from dynabert_paddle.folder import BASELINES_FOLDER, CONFIG_FILE, GRID_FILE
-from dynabert_paddle.metadata import METADATA_FILE, Metadata, check_model_folder, read_metadata
+from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.files.folder import BASELINES_FOLDER, CONFIG_FILE, GRID_FILE
+from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, check_model_folder, read_metadata
+from dynabert_paddle.files.search_result import RESULT_FILE, SEARCH_FOLDER, hash_weights
 from dynabert_paddle.reporting.content import (
     Baseline,
     Grid,
@@ -24,7 +25,6 @@ from dynabert_paddle.reporting.content import (
     Stage,
     last_finished,
 )
-from dynabert_paddle.searching.result import RESULT_FILE, SEARCH_FOLDER, hash_weights
 from dynabert_paddle.subnet import SearchSpace, Subnet
 
 _LOG_FILE = "train.jsonl"

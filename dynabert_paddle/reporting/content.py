@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Len
 
-from dynabert_paddle.config import Config
-from dynabert_paddle.metadata import Metadata
+from dynabert_paddle.config.settings import Config
+from dynabert_paddle.files.metadata import Metadata
 
 _Layers = Annotated[tuple[Annotated[tuple[float, ...], Len(1)], ...], Len(1)]
 

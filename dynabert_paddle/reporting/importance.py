@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.patches import Patch, Rectangle
 
-from dynabert_paddle.metadata import Metadata
+from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.reporting.chart import BLUE, MARKERS, ORANGE, Chart, Table
 from dynabert_paddle.reporting.collect import subnet_of
 from dynabert_paddle.reporting.heat_map import shade_of

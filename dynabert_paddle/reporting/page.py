@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dynabert_paddle.metadata import Metadata
+from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.reporting.chart import Chart, Table
 from dynabert_paddle.reporting.content import Run
 from dynabert_paddle.reporting.labels import Text, say, split_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from dynabert_paddle.files import write_folder
+from dynabert_paddle.files.atomic import write_folder
 from dynabert_paddle.reporting.chart import Chart
 from dynabert_paddle.reporting.content import Run
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import matplotlib
 
 from dynabert_paddle.errors import UsageError, did_you_mean
-from dynabert_paddle.files import write_text, writing
-from dynabert_paddle.folder import BASELINES_FOLDER, RECORDS_FOLDER, REPORT_FILE
-from dynabert_paddle.metadata import Metadata
+from dynabert_paddle.files.atomic import write_text, writing
+from dynabert_paddle.files.folder import BASELINES_FOLDER, RECORDS_FOLDER, REPORT_FILE
+from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.reporting.chart import STYLE
 from dynabert_paddle.reporting.collect import collect
 from dynabert_paddle.reporting.content import Run

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dynabert_paddle.config import SearchConfig
+from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.searching.cost import COSTS, Budget
 from dynabert_paddle.searching.latency import LatencySetting

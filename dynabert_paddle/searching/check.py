@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.metadata import Metadata
+from dynabert_paddle.files.metadata import Metadata
 
 
 def check_searchable(metadata: Metadata, source: str | Path, *, force: bool) -> None:

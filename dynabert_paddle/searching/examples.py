@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dynabert_paddle.config import TrainConfig
+from dynabert_paddle.config.settings import TrainConfig
 from dynabert_paddle.data.tasks import Task, TaskExamples
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.metadata import Metadata
+from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.training.split import hold_out
 
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from dynabert_paddle.config import WidthConfig
+from dynabert_paddle.config.settings import WidthConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.subnet import Subnet

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dynabert_paddle import runtime
 from dynabert_paddle.data.features import default_cache_dir
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError, did_you_mean
 from dynabert_paddle.exporting.formats import paddle_format
-from dynabert_paddle.exporting.process import run_apart
-from dynabert_paddle.files import read_json, write_json
-from dynabert_paddle.paddle_versions import paddle_version
+from dynabert_paddle.files.atomic import read_json, write_json
+from dynabert_paddle.runtime.environment import describe_environment
+from dynabert_paddle.runtime.interpreter import run_apart
+from dynabert_paddle.runtime.paddle_versions import paddle_version
 from dynabert_paddle.searching.fit import check_subnets, fit_layers, table_subnets
 from dynabert_paddle.searching.measure import measure_job
 from dynabert_paddle.subnet import Subnet
@@ -64,7 +64,7 @@ class LatencySetting:
 
     def __post_init__(self) -> None:
         if self.num_threads is None:
-            object.__setattr__(self, "num_threads", runtime.describe()["cores"])
+            object.__setattr__(self, "num_threads", describe_environment()["cores"])
         for name in ("batch_size", "seq_length", "num_threads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is at least 1, not {getattr(self, name)}")
@@ -226,7 +226,7 @@ def check_length(supernet: Supernet, setting: LatencySetting) -> None:
     Raises:
         UsageError: more tokens than it has positions for.
     """
-    from dynabert_paddle.structure import num_positions
+    from dynabert_paddle.backbone.structure import num_positions
 
     positions = num_positions(supernet.model.config)
     if setting.seq_length > positions:
@@ -243,7 +243,7 @@ def _shape_of(supernet: Supernet) -> dict[str, Any]:
 
 
 def _this_machine(device: str) -> dict[str, Any]:
-    described = runtime.describe()
+    described = describe_environment()
     machine = {name: described[name] for name in ("processor", "cores")}
     if device != "cpu":
         import paddle

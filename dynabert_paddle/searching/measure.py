@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dynabert_paddle.exporting.process import report_progress
+from dynabert_paddle.runtime.interpreter import report_progress
 from dynabert_paddle.subnet import Subnet
 
 # Engines that are open hold their weights. Those of a small BERT are all open at once, so that all see the same times.
@@ -32,8 +32,8 @@ def measure_job(job: dict[str, Any]) -> dict[str, float]:
     Returns:
         Milliseconds a batch by name.
     """
-    from dynabert_paddle.deploy.bench import make_batch
-    from dynabert_paddle.deploy.predictor import as_dynabert_error
+    from dynabert_paddle.bundle.errors import as_dynabert_error
+    from dynabert_paddle.bundle.timing import make_batch
     from dynabert_paddle.supernet.supernet import Supernet
 
     supernet = Supernet.from_pretrained(job["model_dir"])
@@ -67,7 +67,7 @@ def _group(sizes: dict[str, int]) -> list[list[str]]:
 
 
 def _open(supernet, subnet: Subnet, job: dict[str, Any]):
-    from dynabert_paddle.deploy.engines import open_engine
+    from dynabert_paddle.bundle.engines import open_engine
     from dynabert_paddle.exporting.inference import save_graph
     from dynabert_paddle.supernet.extract import extract
 
@@ -78,14 +78,14 @@ def _open(supernet, subnet: Subnet, job: dict[str, Any]):
 
 def _time(engines: dict[str, Any], batch: dict[str, np.ndarray], seconds: float) -> dict[str, float]:
     """Latency in ms of each engine; a round that does not count tells how many there is time for."""
-    from dynabert_paddle.deploy.bench import take_turns
+    from dynabert_paddle.bundle.timing import time_alternately
 
     pace = {"seconds": _SECONDS_A_TURN, "settle_seconds": 0.0}
     for run in engines.values():  # kernels are made for a shape when it is first met
         run(batch)
     began = perf_counter()
-    take_turns(engines, batch, 1, **pace)
+    time_alternately(engines, batch, 1, **pace)
     rounds = int(np.clip(seconds / (perf_counter() - began), *_ROUNDS))
-    turns = take_turns(engines, batch, rounds, **pace)
+    turns = time_alternately(engines, batch, rounds, **pace)
     # Other processes only ever add: the lower quartile of the calls tells what a machine takes that they share.
     return {name: float(np.quantile(np.concatenate(of), 0.25)) for name, of in turns.items()}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dynabert_paddle.runtime import num_processes, rank
+from dynabert_paddle.runtime.ranks import num_processes, rank
 from dynabert_paddle.searching.scoring import Score, Scorer
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.training import processes

@@ -8,14 +8,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dynabert_paddle.config import SearchConfig
-from dynabert_paddle.config_file import resolve_config
+from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.folder import check_replaceable, claim, clear_folder, make_folder, remove_unused
-from dynabert_paddle.interruption import resumable
-from dynabert_paddle.metadata import check_model_folder
-from dynabert_paddle.runtime import leads, num_processes
+from dynabert_paddle.files.folder import check_replaceable, claim, clear_folder, make_folder, remove_unused
+from dynabert_paddle.files.metadata import check_model_folder
+from dynabert_paddle.files.search_result import SEARCH_FOLDER, Row, SearchResult, hash_weights
+from dynabert_paddle.runtime.interruption import resumable
+from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
 from dynabert_paddle.searching.aims import Aims
 from dynabert_paddle.searching.check import check_searchable
 from dynabert_paddle.searching.choose import choose_best
@@ -28,7 +29,6 @@ from dynabert_paddle.searching.latency import check_length, latency_table, measu
 from dynabert_paddle.searching.pareto import pareto_rows
 from dynabert_paddle.searching.progress import show_progress
 from dynabert_paddle.searching.ranks import Ranks
-from dynabert_paddle.searching.result import SEARCH_FOLDER, Row, SearchResult, hash_weights
 from dynabert_paddle.searching.scoring import Scorer, make_scorer
 from dynabert_paddle.searching.space import GenomeSpace
 from dynabert_paddle.searching.study import STUDY_FILE, check_genomes, database_errors, open_study
@@ -77,7 +77,7 @@ def search(
     examples = choose_examples(task, supernet.metadata, score_on=config.score_on, size=config.holdout_size)
     scorer = make_scorer(supernet, tokenize_examples(examples, supernet), task.metrics[0], config)
     ranks = Ranks(scorer)
-    if not leads():
+    if not is_rank_zero():
         return ranks.serve()
     if overwrite:
         check_replaceable(folder, overwrite=True)

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dynabert_paddle.config import SearchConfig
+from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.token_classification import WordFeatures
-from dynabert_paddle.deploy.decode import label_words
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.text.decode import label_words
 from dynabert_paddle.training.evaluate import predict_logits
 
 # How likely a candidate that is good enough is to be stopped, at each look.

@@ -14,8 +14,8 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.files import cannot_write
-from dynabert_paddle.folder import make_folder
+from dynabert_paddle.files.atomic import cannot_write
+from dynabert_paddle.files.folder import make_folder
 from dynabert_paddle.searching.sampler import finished_trials
 from dynabert_paddle.searching.space import GenomeSpace
 

@@ -11,12 +11,13 @@ from typing import NamedTuple
 import paddle
 from paddle import Tensor, nn
 
-from dynabert_paddle import backbone
+from dynabert_paddle.backbone.loading import build_model, find_backbone, load_from_hub, load_weights, to_arrays
+from dynabert_paddle.backbone.structure import check_logits, find_encoder, join_logits
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.files import read_json, write_folder
-from dynabert_paddle.integrity import check_files
-from dynabert_paddle.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
-from dynabert_paddle.structure import check_logits, find_encoder, join_logits
+from dynabert_paddle.files.atomic import read_json, write_folder
+from dynabert_paddle.files.integrity import check_files
+from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
+from dynabert_paddle.files.weights import write_safetensors
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS, SearchSpace, Subnet
 from dynabert_paddle.supernet.elastic import (
     ElasticEncoder,
@@ -26,8 +27,7 @@ from dynabert_paddle.supernet.elastic import (
     replace_dropouts,
     slice_parameter,
 )
-from dynabert_paddle.tokenizer import Tokenizer
-from dynabert_paddle.weights import write_safetensors
+from dynabert_paddle.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -205,16 +205,16 @@ class Supernet(nn.Layer):
             ModelError: a folder that cannot be loaded, or a model that cannot be made elastic.
             UsageError: there is no such head.
         """
-        folder = backbone.find_backbone(name_or_path)
+        folder = find_backbone(name_or_path)
         if folder is None:
-            model = backbone.load_from_hub(str(name_or_path), labels=labels, num_labels=num_labels, head=head)
+            model = load_from_hub(str(name_or_path), labels=labels, num_labels=num_labels, head=head)
             return cls(model, Tokenizer.from_pretrained(name_or_path))
         metadata = read_metadata(folder)
         path = folder / METADATA_FILE
         if path.is_file():  # one from before hashes were kept has none, and is believed
             check_files(path, read_json(path).get("files", {}))
         supernet = cls(
-            backbone.build_model(folder, labels=labels, num_labels=num_labels, head=head),
+            build_model(folder, labels=labels, num_labels=num_labels, head=head),
             Tokenizer.from_pretrained(folder),
             metadata,
         )
@@ -225,7 +225,7 @@ class Supernet(nn.Layer):
             except UsageError:
                 raise ModelError(f"{folder}: config.json describes a smaller model than {METADATA_FILE}") from None
             resize_layers(supernet.encoder, shape)
-        fresh = backbone.load_weights(supernet.model, folder)
+        fresh = load_weights(supernet.model, folder)
         if fresh and metadata.stage and num_labels is None and head is None:
             raise ModelError(
                 f"{folder}: '{fresh[0]}' is missing or of another shape: the folder is damaged, copy it again"
@@ -252,7 +252,7 @@ class Supernet(nn.Layer):
         def write(partial: Path) -> None:
             self.model.config.to_json_file(str(partial / "config.json"))
             # "np" tells PaddleNLP that the weights need no transposing.
-            arrays = backbone.to_arrays(self.model)
+            arrays = to_arrays(self.model)
             write_safetensors(partial / "model.safetensors", arrays, metadata={"format": "np"})
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(partial)

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from dynabert_paddle.config import AugmentConfig, TaskConfig
-from dynabert_paddle.config_file import resolve_config
+from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.config.settings import AugmentConfig, TaskConfig
 from dynabert_paddle.data.augment import SOURCE_ROW, Word, copy_row, to_line
 from dynabert_paddle.data.readers import Columns
 from dynabert_paddle.data.tasks import TrainingTexts, read_training_texts
 from dynabert_paddle.data.word_vectors import WordVectors
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.interruption import resumable
+from dynabert_paddle.runtime.interruption import resumable
 from dynabert_paddle.training.logging import console, logger
 from dynabert_paddle.training.masked_lm import MaskedLM
 from dynabert_paddle.training.partial_file import PartialFile

@@ -7,14 +7,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from dynabert_paddle import runtime
-from dynabert_paddle.config import BaselineConfig, TaskConfig
-from dynabert_paddle.config_file import resolve_config
+from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.config.settings import BaselineConfig, TaskConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.distill.attention import block_ends
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.files import write_json, writing
-from dynabert_paddle.metadata import Metadata, read_metadata
+from dynabert_paddle.files.atomic import write_json, writing
+from dynabert_paddle.files.metadata import Metadata, read_metadata
+from dynabert_paddle.runtime.ranks import is_rank_zero
+from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
@@ -82,7 +83,7 @@ def baseline(
     """
     config = resolve_config(BaselineConfig, asdict(config or BaselineConfig()))
     check_apart(model_name_or_path, output_dir)
-    runtime.set_seed(config.seed)
+    set_seed(config.seed)
     parent = None
     if config.method == "finetuned":
         parent = _backbone_of(model_name_or_path)
@@ -115,7 +116,7 @@ def baseline(
             "examples_seen": before.examples + state.examples,
             "seconds": round(before.seconds + state.seconds, 3),
         }
-        if not runtime.leads():
+        if not is_rank_zero():
             return
         with writing(Path(output_dir)):
             write_json(Path(output_dir) / BASELINE_FILE, result)

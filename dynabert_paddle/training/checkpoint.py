@@ -13,13 +13,13 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from dynabert_paddle.backbone import set_arrays, to_arrays
+from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.files import read_json, write_folder, write_json
-from dynabert_paddle.folder import check_absent, is_own, make_folder
-from dynabert_paddle.integrity import check_files, hash_files
-from dynabert_paddle.metadata import METADATA_FILE
-from dynabert_paddle.weights import read_safetensors, write_safetensors
+from dynabert_paddle.files.atomic import read_json, write_folder, write_json
+from dynabert_paddle.files.folder import check_absent, is_own, make_folder
+from dynabert_paddle.files.integrity import check_files, hash_files
+from dynabert_paddle.files.metadata import METADATA_FILE
+from dynabert_paddle.files.weights import read_safetensors, write_safetensors
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE_FILE = "state.json"

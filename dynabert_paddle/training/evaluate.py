@@ -12,7 +12,7 @@ from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DynabertError
-from dynabert_paddle.runtime import num_processes, rank
+from dynabert_paddle.runtime.ranks import num_processes, rank
 from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.slices import Slices, keep_slices
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors

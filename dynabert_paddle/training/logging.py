@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dynabert_paddle.errors import DynabertError
-from dynabert_paddle.files import write_text, writing
-from dynabert_paddle.runtime import leads
+from dynabert_paddle.files.atomic import write_text, writing
+from dynabert_paddle.runtime.ranks import is_rank_zero
 
 logger = logging.getLogger("dynabert_paddle")
 
@@ -52,7 +52,7 @@ class RunLog:
     ) -> None:
         self._path = output_dir / "train.jsonl"
         self._writer = None
-        if leads():
+        if is_rank_zero():
             from dynabert_paddle.training.record_log import RecordLog
 
             if self._path.exists() and not self._path.is_file():
@@ -63,7 +63,7 @@ class RunLog:
                 self._writer.add_hparams({key: _shown(value) for key, value in hparams.items()}, metrics)
         self._stage = stage
         self._total = total_steps
-        self._live = leads() and (console.is_terminal or console.is_jupyter)
+        self._live = is_rank_zero() and (console.is_terminal or console.is_jupyter)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

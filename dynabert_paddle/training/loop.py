@@ -18,13 +18,15 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from dynabert_paddle.backbone import set_arrays, to_arrays
-from dynabert_paddle.config import TrainConfig
+from dynabert_paddle.backbone.loading import set_arrays, to_arrays
+from dynabert_paddle.config.settings import TrainConfig
 from dynabert_paddle.data.batches import length_bucketed_batches
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.errors import DynabertError, Interrupted
-from dynabert_paddle.files import writing
-from dynabert_paddle.runtime import keep_freed_memory, num_processes, rank, step_seed
+from dynabert_paddle.files.atomic import writing
+from dynabert_paddle.runtime.environment import keep_freed_memory
+from dynabert_paddle.runtime.ranks import num_processes, rank
+from dynabert_paddle.runtime.seeds import step_seed
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.cpu_operations import fast_gradients
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors

@@ -14,13 +14,13 @@ import tokenizers
 from paddle import nn
 from tokenizers import models
 
-from dynabert_paddle.backbone import build_model, find_backbone, load_weights, plain_pickles, to_arrays
+from dynabert_paddle.backbone.loading import build_model, find_backbone, load_weights, plain_pickles, to_arrays
+from dynabert_paddle.backbone.structure import num_positions
 from dynabert_paddle.data.augment import Word, is_replaceable, is_word
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.structure import num_positions
-from dynabert_paddle.tokenizer import Tokenizer
+from dynabert_paddle.files.weights import read_weights
+from dynabert_paddle.text.tokenizer import Tokenizer
 from dynabert_paddle.training.split import digest
-from dynabert_paddle.weights import read_weights
 
 # The shape of a call decides the last bits of what it computes. It follows from each text alone, so that neither the
 # number of texts at a time nor an interruption changes a candidate: always so many sequences, of a length rounded up.

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any
 
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.files import read_json, write_json, writing
-from dynabert_paddle.folder import lock
+from dynabert_paddle.files.atomic import read_json, write_json, writing
+from dynabert_paddle.files.folder import lock
 
 
 class PartialFile:

@@ -19,7 +19,7 @@ import paddle
 from paddle import Tensor, distributed
 
 from dynabert_paddle.errors import DynabertError
-from dynabert_paddle.runtime import leads, num_processes, rank
+from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes, rank
 
 _POLL_SECONDS = 0.02
 _PART_SECONDS = 10.0  # in case the others have ended long ago
@@ -50,7 +50,7 @@ def lead(do: Callable[[], Any]) -> None:
     Raises:
         DynabertError: the first process has ended.
     """
-    if leads():
+    if is_rank_zero():
         do()
     meet()
 
@@ -158,7 +158,7 @@ def _part() -> None:
     with contextlib.suppress(RuntimeError, ValueError):
         store, until = paddle.base.core.create_or_get_global_tcp_store(), time.monotonic() + _PART_SECONDS
         store.add("dynabert/parted", 1)
-        while leads() and store.add("dynabert/parted", 0) < num_processes() and time.monotonic() < until:
+        while is_rank_zero() and store.add("dynabert/parted", 0) < num_processes() and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
 
 

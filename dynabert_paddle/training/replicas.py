@@ -15,7 +15,7 @@ from typing import TypeVar
 import paddle
 from paddle import Tensor
 
-from dynabert_paddle import runtime
+from dynabert_paddle.runtime.threads import can_limit_threads, limit_threads, num_threads
 from dynabert_paddle.supernet.slices import Slices, add_gradients, keep_slices
 from dynabert_paddle.supernet.supernet import Supernet
 
@@ -32,8 +32,8 @@ def count_replicas() -> int:
     Returns:
         1 on a GPU, and where the number of threads cannot be set.
     """
-    threads = runtime.num_threads()
-    if threads == 1 or paddle.get_device() != "cpu" or not runtime.can_limit_threads():
+    threads = num_threads()
+    if threads == 1 or paddle.get_device() != "cpu" or not can_limit_threads():
         return 1
     # Each has as many threads: of 6, three have 2 of them, where four would have 1.
     return max(range(2, _MOST + 1), key=lambda count: (threads // count * count, count))
@@ -51,8 +51,8 @@ class Replicas:
         self.supernet = supernet
         self._replicas = [supernet, *(_copy(supernet) for _ in range(1, count))]
         self._slices = [Slices(_ROOM) for _ in self._replicas]
-        threads = max(1, runtime.num_threads() // count)
-        self._pool = ThreadPoolExecutor(count, "replica", runtime.limit_threads, (threads,)) if count > 1 else None
+        threads = max(1, num_threads() // count)
+        self._pool = ThreadPoolExecutor(count, "replica", limit_threads, (threads,)) if count > 1 else None
 
     def __enter__(self) -> Replicas:
         return self

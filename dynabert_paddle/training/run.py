@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dynabert_paddle.backbone import BUILT_IN
-from dynabert_paddle.config import STAGES, Config, RewireConfig, lasting_settings
-from dynabert_paddle.config_file import parse_yaml
+from dynabert_paddle.backbone.loading import BUILT_IN
+from dynabert_paddle.config.loading import parse_yaml
+from dynabert_paddle.config.settings import STAGES, Config, RewireConfig, lasting_settings
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
-from dynabert_paddle.files import write_json, write_text, writing
-from dynabert_paddle.folder import (
+from dynabert_paddle.files.atomic import write_json, write_text, writing
+from dynabert_paddle.files.folder import (
     BASELINES_FOLDER,
     CONFIG_FILE,
     GRID_FILE,
@@ -28,8 +28,8 @@ from dynabert_paddle.folder import (
     remove_folder,
     remove_unused,
 )
-from dynabert_paddle.metadata import METADATA_FILE, read_metadata
-from dynabert_paddle.runtime import leads
+from dynabert_paddle.files.metadata import METADATA_FILE, read_metadata
+from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
@@ -80,7 +80,7 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
                     run_stage(name, config, task, source=source, output_dir=folder)
                 source = folder
         finally:
-            if leads():
+            if is_rank_zero():
                 remove_unused(output_dir, CONFIG_FILE)
         supernet = Supernet.from_pretrained(source)
         rows = evaluate_grid(supernet, task, batch_size=config.finetune.per_device_eval_batch_size)
@@ -144,7 +144,7 @@ def _rewire(supernet: Supernet, task: Task, config: RewireConfig, output_dir: Pa
             stages.rewire(supernet, task, config=config)
             processes.lead(partial(supernet.save_pretrained, output_dir))
         finally:
-            if leads():
+            if is_rank_zero():
                 remove_unused(output_dir)
     return supernet
 

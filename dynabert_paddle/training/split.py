@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dynabert_paddle.config import TaskConfig, TrainConfig, WidthConfig
+from dynabert_paddle.backbone.structure import num_positions
+from dynabert_paddle.config.settings import TaskConfig, TrainConfig, WidthConfig
 from dynabert_paddle.data.augment import read_augmented
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.tasks import Task, TaskExamples
 from dynabert_paddle.errors import DataError, UsageError
-from dynabert_paddle.structure import num_positions
 from dynabert_paddle.supernet.supernet import Supernet
 
 

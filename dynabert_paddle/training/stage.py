@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dynabert_paddle import runtime
-from dynabert_paddle.backbone import set_arrays, to_arrays
-from dynabert_paddle.config import TrainConfig, lasting_settings
-from dynabert_paddle.config_file import resolve_config
+from dynabert_paddle.backbone.loading import set_arrays, to_arrays
+from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.config.settings import TrainConfig, lasting_settings
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import Interrupted
-from dynabert_paddle.folder import claim
+from dynabert_paddle.files.folder import claim
+from dynabert_paddle.runtime.environment import package_versions, thread_settings
+from dynabert_paddle.runtime.ranks import num_processes
 from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes
@@ -77,7 +78,7 @@ def train_stage(
     settings = {
         **lasting_settings(config),
         "stage": name,
-        "num_processes": runtime.num_processes(),
+        "num_processes": num_processes(),
         "sub-networks": list(subnets),
         "metrics": list(task.metrics),
         "data": digest(split.train.content),
@@ -163,9 +164,9 @@ def provenance_of(config: Any, *, parent: Any, examples: int, seconds: float) ->
         What `Metadata.provenance` holds.
     """
     return {
-        "versions": runtime.versions(),
-        "num_processes": runtime.num_processes(),
-        "environment": runtime.settings(),
+        "versions": package_versions(),
+        "num_processes": num_processes(),
+        "environment": thread_settings(),
         "settings": lasting_settings(config),
         "spent": {"examples": examples, "seconds": round(seconds, 3)},
         "parent": parent,

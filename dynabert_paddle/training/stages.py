@@ -6,8 +6,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from dynabert_paddle import runtime
-from dynabert_paddle.config import (
+from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.config.settings import (
     DepthConfig,
     FinalConfig,
     FinetuneConfig,
@@ -15,11 +15,11 @@ from dynabert_paddle.config import (
     TaskConfig,
     WidthConfig,
 )
-from dynabert_paddle.config_file import resolve_config
 from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.rewiring.importance import compute_importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
+from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
@@ -55,7 +55,7 @@ def finetune(
         DynabertError: with the reason in one line.
     """
     config = config or FinetuneConfig()
-    runtime.set_seed(config.seed)
+    set_seed(config.seed)
     supernet = Supernet.from_pretrained(
         model_name_or_path, labels=task.labels, num_labels=task.num_outputs, head=task.head
     )

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynabert_paddle.config import TaskConfig
+from dynabert_paddle.config.settings import TaskConfig
 from dynabert_paddle.data.tasks import Task, load_task
 from dynabert_paddle.errors import UsageError
 

@@ -13,11 +13,11 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from dynabert_paddle import runtime
-from dynabert_paddle.config import BaselineConfig, FinalConfig, WidthConfig
+from dynabert_paddle.config.settings import BaselineConfig, FinalConfig, WidthConfig
 from dynabert_paddle.data.token_classification import IGNORED
 from dynabert_paddle.distill.attention import attention_loss, attention_scores, block_ends
 from dynabert_paddle.distill.losses import DistillationLoss, cosine_loss, token_rows
+from dynabert_paddle.runtime.seeds import step_seed
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, SupernetOutput
 from dynabert_paddle.training.loop import Step
@@ -287,6 +287,6 @@ def choose_subnets(subnets: Mapping[str, Subnet], config: WidthConfig | FinalCon
     every = list(subnets.values())
     if config.subnets_per_step == "all" or len(every) <= 2 + config.num_random_subnets:
         return every
-    random = np.random.default_rng(runtime.step_seed(config.seed, step))
+    random = np.random.default_rng(step_seed(config.seed, step))
     chosen = random.choice(np.arange(1, len(every) - 1), size=config.num_random_subnets, replace=False)
     return [every[index] for index in [0, *sorted(chosen), len(every) - 1]]

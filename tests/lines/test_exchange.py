@@ -7,9 +7,9 @@ import pytest
 from conftest import FORMATS
 
 import dynabert_paddle as db
-from dynabert_paddle.deploy.bundle_files import read_bundle
-from dynabert_paddle.deploy.engines import open_engine
-from dynabert_paddle.deploy.openvino import has_openvino
+from dynabert_paddle.bundle.engines import open_engine
+from dynabert_paddle.bundle.manifest import read_bundle
+from dynabert_paddle.bundle.openvino import has_openvino
 from dynabert_paddle.exporting.check import random_batches, source_logits
 
 BATCHES = random_batches(30522, 16)

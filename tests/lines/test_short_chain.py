@@ -10,8 +10,8 @@ import pytest
 from conftest import FORMATS
 
 import dynabert_paddle as db
-from dynabert_paddle.deploy.bundle_files import read_bundle
-from dynabert_paddle.deploy.openvino import has_openvino
+from dynabert_paddle.bundle.manifest import read_bundle
+from dynabert_paddle.bundle.openvino import has_openvino
 from dynabert_paddle.exporting.formats import TOLERANCES, list_abilities
 
 STAGES = ("finetune", "rewire", "width", "depth", "final")

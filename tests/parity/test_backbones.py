@@ -13,11 +13,11 @@ from conftest import FORMATS
 from zoo import NAMES, build, heterogeneous, make_inputs
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import HEADS, build_model, load_weights
+from dynabert_paddle.backbone.loading import HEADS, build_model, load_weights
+from dynabert_paddle.backbone.structure import join_logits
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.rewiring.importance import Importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
-from dynabert_paddle.structure import join_logits
 
 SEQUENCE, TOKEN, QUESTION = HEADS
 FITTING = {

@@ -13,7 +13,7 @@ from scipy.special import erf
 from torch_file import write_torch
 
 import dynabert_paddle as db
-from dynabert_paddle.config import TaskConfig
+from dynabert_paddle.config.settings import TaskConfig
 from dynabert_paddle.supernet.supernet import to_tensors
 from dynabert_paddle.training.evaluate import evaluate_grid
 from dynabert_paddle.training.start import load_task_config

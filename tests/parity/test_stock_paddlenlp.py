@@ -14,9 +14,9 @@ from safetensors.numpy import load_file, save_file
 from torch_file import write_torch
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import build_model, find_backbone, load_weights
+from dynabert_paddle.backbone.loading import build_model, find_backbone, load_weights
+from dynabert_paddle.backbone.structure import find_encoder
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.structure import find_encoder
 
 MINILM = find_backbone("minilm-l6")
 TINY = {
@@ -192,7 +192,9 @@ def test_using_the_package_leaves_every_paddle_class_as_it_was():
     assert plain["changed"] == ["MultiHeadAttention.forward"]  # a patch would be seen
     assert {"TransformerEncoder.forward", "TransformerEncoderLayer.forward", "Layer.__call__"} < set(plain["before"])
     # Importing through the package, and all that it does from then on.
-    ours = run_script("import dynabert_paddle; dynabert_paddle.runtime.import_paddle()", FUNCTIONS, USE_ALL, REPORT)
+    ours = run_script(
+        "from dynabert_paddle.runtime.environment import import_paddle; import_paddle()", FUNCTIONS, USE_ALL, REPORT
+    )
     assert ours["before"] == plain["before"]
     assert ours["changed"] == []
 

@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 import paddlenlp.transformers as transformers
 
-from dynabert_paddle.backbone import HEADS, build_model
+from dynabert_paddle.backbone.loading import HEADS, build_model
 from dynabert_paddle.subnet import Subnet
 
 NAMES = sorted(name for name in dir(transformers) if name.endswith(HEADS) and not name.startswith("AutoModel"))

@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dynabert_paddle import runtime
+from dynabert_paddle.runtime.environment import import_paddle
 
-runtime.import_paddle()
+import_paddle()
 
 import numpy as np  # noqa: E402 - Paddle's environment comes first
 from zoo import VOCAB, build, heterogeneous  # noqa: E402
 
 import dynabert_paddle as db  # noqa: E402
-from dynabert_paddle.deploy.engines import open_engine  # noqa: E402
-from dynabert_paddle.deploy.openvino import has_openvino  # noqa: E402
+from dynabert_paddle.bundle.engines import open_engine  # noqa: E402
+from dynabert_paddle.bundle.openvino import has_openvino  # noqa: E402
 from dynabert_paddle.exporting.check import random_batches, source_logits  # noqa: E402
 from dynabert_paddle.exporting.formats import paddle_format  # noqa: E402
 from dynabert_paddle.exporting.inference import save_graph  # noqa: E402

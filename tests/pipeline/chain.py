@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import make_bert
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.deploy.engines import open_engine
+from dynabert_paddle.backbone.loading import find_backbone
+from dynabert_paddle.bundle.engines import open_engine
 from dynabert_paddle.exporting import lite
 from dynabert_paddle.exporting.check import random_batches, source_logits
 from dynabert_paddle.exporting.inference import save_graph

@@ -18,8 +18,8 @@ from test_cli import run_command
 from test_predict import ALONE, SNIPS_LABELS, make_model
 
 import dynabert_paddle as db
-from dynabert_paddle.deploy.bundle_files import read_bundle
-from dynabert_paddle.deploy.members import unpack
+from dynabert_paddle.bundle.manifest import read_bundle
+from dynabert_paddle.bundle.members import unpack
 from dynabert_paddle.errors import DynabertError, UsageError
 
 NAMES = ["w1.00d1.00", "w0.50d1.00", "w0.25d0.50"]
@@ -257,7 +257,7 @@ def test_a_failure_in_the_model_reaches_every_caller(adaptive, monkeypatch):
 
 def test_a_failure_of_the_choice_reaches_the_caller_and_the_next_call_is_answered(adaptive, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("dynabert_paddle.deploy.adaptive.choose", lambda *_, **__: 1 / 0)
+        patch.setattr("dynabert_paddle.serving.adaptive.choose", lambda *_, **__: 1 / 0)
         with ThreadPoolExecutor(4) as pool:
             calls = [pool.submit(adaptive, TEXTS[0]) for _ in range(8)]
             assert {type(call.exception(timeout=60)) for call in calls} == {ZeroDivisionError}

@@ -12,7 +12,7 @@ from conftest import SNIPS, save_masked_lm
 from paddlenlp.transformers import BertConfig, BertForMaskedLM
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import to_arrays
+from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.cli import main as command
 from dynabert_paddle.data.augment import SOURCE_ROW
 from dynabert_paddle.errors import DynabertError, Interrupted, UsageError

@@ -13,9 +13,9 @@ from conftest import make_bert
 from test_cli import run_command
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.files import read_json
-from dynabert_paddle.folder import make_folder
+from dynabert_paddle.backbone.loading import find_backbone
+from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.files.folder import make_folder
 
 REGRESSION = ("--task_name", "custom", "--kind", "regression")
 

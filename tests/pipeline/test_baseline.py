@@ -11,9 +11,9 @@ from test_kinds import write_questions, write_sentences
 from test_stages import texts, write_rows
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.files import read_json
-from dynabert_paddle.metadata import read_metadata
+from dynabert_paddle.backbone.loading import find_backbone
+from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.files.metadata import read_metadata
 
 METHODS = ("distilbert", "tinybert", "pruned", "finetuned")
 KINDS = ("classification", "regression", "token_classification", "question_answering")

@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 from visualdl import LogReader
 
-from dynabert_paddle.files import read_json
-from dynabert_paddle.metadata import read_metadata
+from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.files.metadata import read_metadata
 
 
 def script(name, *words):

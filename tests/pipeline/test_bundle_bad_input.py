@@ -16,10 +16,11 @@ from test_cli import run_command
 from test_predict import make_bundle, make_model
 
 import dynabert_paddle as db
-from dynabert_paddle import paddle_versions
-from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.deploy import bundle_files, engines
+from dynabert_paddle.backbone.loading import find_backbone
+from dynabert_paddle.bundle import engines
 from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.files.hashing import hash_file, hash_json
+from dynabert_paddle.runtime import paddle_versions
 
 FILES = {
     "paddle": ["model.pdiparams", "model.pdmodel"],
@@ -181,9 +182,9 @@ def seal(folder, edit=lambda content: content):
     content = json.loads(path.read_text())
     del content["checksum"]
     for name, entry in content["files"].items():
-        entry.update(bytes=(folder / name).stat().st_size, sha256=bundle_files.file_digest(folder / name))
+        entry.update(bytes=(folder / name).stat().st_size, sha256=hash_file(folder / name))
     content = edit(content)
-    path.write_text(json.dumps({**content, "checksum": bundle_files.digest(content)}))
+    path.write_text(json.dumps({**content, "checksum": hash_json(content)}))
 
 
 def test_sealing_again_is_what_the_exporter_did(spoilt):

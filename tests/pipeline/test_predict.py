@@ -16,8 +16,8 @@ from conftest import SNIPS, make_batch, make_bert
 from test_cli import run_command
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.deploy import infer
+from dynabert_paddle.backbone.loading import find_backbone
+from dynabert_paddle.bundle import infer
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.exporting.run import export
 

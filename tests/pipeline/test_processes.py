@@ -14,9 +14,9 @@ import pytest
 from conftest import make_bert
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone
-from dynabert_paddle.metadata import read_metadata
-from dynabert_paddle.weights import read_safetensors
+from dynabert_paddle.backbone.loading import find_backbone
+from dynabert_paddle.files.metadata import read_metadata
+from dynabert_paddle.files.weights import read_safetensors
 
 ROOT = Path(db.__file__).parents[1]
 STAGES = ("finetune", "rewire", "width", "depth", "final")

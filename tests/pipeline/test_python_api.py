@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import to_arrays
+from dynabert_paddle.backbone.loading import to_arrays
 
 
 def test_the_example_of_the_design(tiny_folder, tiny_data, tmp_path):

@@ -50,7 +50,7 @@ def test_the_flags_of_the_readme_are_known():
 
 
 def test_the_config_of_the_readme_is_valid(tmp_path):
-    from dynabert_paddle.config_file import load_config
+    from dynabert_paddle.config.loading import load_config
 
     (config,) = blocks("yaml")
     path = tmp_path / "mine.yaml"

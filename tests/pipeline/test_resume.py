@@ -16,7 +16,7 @@ import dynabert_paddle as db
 from dynabert_paddle.data import stored_texts
 from dynabert_paddle.data.stored_texts import StoredTexts
 from dynabert_paddle.errors import Interrupted, UsageError
-from dynabert_paddle.metadata import read_metadata
+from dynabert_paddle.files.metadata import read_metadata
 
 STAGES = ("finetune", "rewire", "width", "depth", "final")
 

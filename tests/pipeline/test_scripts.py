@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from dynabert_paddle.files import read_json, write_json
+from dynabert_paddle.files.atomic import read_json, write_json
 
 GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst-2", "sts-b", "wnli")
 CLUE = ("afqmc", "chnsenticorp", "cluewsc2020", "cmnli", "csl", "iflytek", "lcqmc", "ocnli", "tnews")

@@ -17,8 +17,8 @@ from test_cli import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.files import read_json
-from dynabert_paddle.metadata import read_metadata
+from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.searching.examples import choose_examples
 from dynabert_paddle.training.evaluate import evaluate_subnets
 from dynabert_paddle.training.split import hold_out, tokenize_examples

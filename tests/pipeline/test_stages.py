@@ -9,9 +9,9 @@ from conftest import make_bert
 from visualdl import LogReader
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone, to_arrays
-from dynabert_paddle.config_file import resolve_config
-from dynabert_paddle.metadata import read_metadata
+from dynabert_paddle.backbone.loading import find_backbone, to_arrays
+from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.training.evaluate import evaluate_subnets, predict_logits
 from dynabert_paddle.training.split import digest, split_task, tokenize_examples
 

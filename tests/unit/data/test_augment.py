@@ -7,15 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynabert_paddle.data.augment import (
-    SOURCE_ROW,
-    STOP_WORDS,
-    Word,
-    copy_row,
-    is_replaceable,
-    read_augmented,
-    to_line,
-)
+from dynabert_paddle.data.augment import SOURCE_ROW, STOP_WORDS, Word, copy_row, is_replaceable, read_augmented, to_line
 from dynabert_paddle.data.readers import Columns, Examples
 from dynabert_paddle.errors import DataError
 

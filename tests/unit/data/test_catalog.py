@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dynabert_paddle.config import TaskConfig
+from dynabert_paddle.config.settings import TaskConfig
 from dynabert_paddle.data.catalog import CATALOG, find_declaration, find_submission
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.layout import Layout

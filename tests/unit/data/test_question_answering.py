@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone
+from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.data.question_answering import AnswerSettings, read_questions
 from dynabert_paddle.errors import DataError, UsageError
 

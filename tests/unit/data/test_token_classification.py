@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone
+from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.data.token_classification import find_word_labels, iterate_sentences, read_sentences
 from dynabert_paddle.errors import DataError
 

@@ -4,7 +4,7 @@ import pytest
 from report_folder import METHODS, SEARCHED, edit_json, edit_metadata, write_run
 
 from dynabert_paddle.errors import DynabertError, ModelError
-from dynabert_paddle.metadata import METADATA_FILE
+from dynabert_paddle.files.metadata import METADATA_FILE
 from dynabert_paddle.reporting.collect import collect
 
 

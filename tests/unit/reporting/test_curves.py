@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dynabert_paddle.metadata import Metadata
+from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.reporting.content import Stage
 from dynabert_paddle.reporting.curves import draw_training
 

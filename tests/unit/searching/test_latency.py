@@ -8,8 +8,8 @@ import paddle
 import pytest
 
 import dynabert_paddle as db
-from dynabert_paddle import runtime
 from dynabert_paddle.errors import UsageError
+from dynabert_paddle.runtime.environment import describe_environment
 from dynabert_paddle.searching import latency
 from dynabert_paddle.searching.cost import CostModel
 from dynabert_paddle.searching.latency import LatencySetting, latency_table, measure_latency
@@ -49,7 +49,7 @@ def copy_of(built, tmp_path, change):
 
 def test_a_table_is_measured_here(built):
     table, folder = built
-    described = runtime.describe()
+    described = describe_environment()
     assert table.machine == {"processor": described["processor"], "cores": described["cores"]}
     assert table.setting == SETTING
     assert len(table.checks_ms) > 5
@@ -192,5 +192,5 @@ def test_settings_that_there_are_not(fields, message):
 
 
 def test_threads_are_all_cores_unless_given():
-    assert LatencySetting().num_threads == runtime.describe()["cores"]
+    assert LatencySetting().num_threads == describe_environment()["cores"]
     assert str(LatencySetting(num_threads=3)) == "1x64 tokens, fp32, cpu, 3 threads"

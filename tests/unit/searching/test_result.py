@@ -3,7 +3,7 @@
 import pytest
 
 from dynabert_paddle.errors import DynabertError
-from dynabert_paddle.searching.result import TABLE_FILE, SearchResult
+from dynabert_paddle.files.search_result import TABLE_FILE, SearchResult
 
 
 def test_a_table_that_cannot_be_written_is_told_and_leaves_nothing_half_written(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone
+from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.data.token_classification import Sentences
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.searching import scoring

@@ -7,8 +7,8 @@ from conftest import make_batch, make_bert
 from paddlenlp.transformers import BertForTokenClassification
 from test_steps import NO_DROPOUT, gradients, log_softmax, make_supernet, take_step, tensors
 
-from dynabert_paddle.backbone import to_arrays
-from dynabert_paddle.config import BaselineConfig
+from dynabert_paddle.backbone.loading import to_arrays
+from dynabert_paddle.config.settings import BaselineConfig
 from dynabert_paddle.distill.attention import attention_loss, attention_scores
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet

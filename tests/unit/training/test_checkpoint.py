@@ -10,7 +10,7 @@ import paddle
 import pytest
 from conftest import make_batch, make_bert
 
-from dynabert_paddle.backbone import to_arrays
+from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
 from dynabert_paddle.training.checkpoint import TrainState, load_checkpoint, remove_checkpoints, save_checkpoint
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import make_bert
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import find_backbone
+from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.data.features import Features
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.supernet.supernet import Supernet

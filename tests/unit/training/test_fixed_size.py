@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import to_arrays
+from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.errors import Interrupted, ModelError, UsageError
-from dynabert_paddle.files import read_json
-from dynabert_paddle.metadata import Metadata, read_metadata
+from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.files.metadata import Metadata, read_metadata
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.training.baseline import total_spent
 

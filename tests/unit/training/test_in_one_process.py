@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone import to_arrays
+from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.errors import Interrupted
 
 SETTINGS = {"max_steps": 4, "per_device_train_batch_size": 16, "logging_steps": 1, "learning_rate": 1e-3}

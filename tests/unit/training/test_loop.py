@@ -12,15 +12,15 @@ import paddle
 import pytest
 from conftest import make_bert
 
-from dynabert_paddle.backbone import to_arrays
-from dynabert_paddle.config import FinalConfig, FinetuneConfig
+from dynabert_paddle.backbone.loading import to_arrays
+from dynabert_paddle.config.settings import FinalConfig, FinetuneConfig
 from dynabert_paddle.data.features import Features
 from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.files.weights import read_safetensors
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import loop
 from dynabert_paddle.training.loop import Interrupted, Stage, train
 from dynabert_paddle.training.steps import full_model_step, label_step
-from dynabert_paddle.weights import read_safetensors
 
 # Adam divides a gradient g by |g| + epsilon: with an epsilon that dwarfs g, and a learning rate as large, the first
 # step subtracts g itself, so that the gradient of a step can be read off the weights.

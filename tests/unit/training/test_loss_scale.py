@@ -7,7 +7,7 @@ import paddle
 import pytest
 from test_loop import difference, make_stage, make_supernet, run
 
-from dynabert_paddle.backbone import to_arrays
+from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.training.loss_scale import apply_gradients
 from dynabert_paddle.training.steps import full_model_step

@@ -20,8 +20,8 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 import dynabert_paddle as db
 from dynabert_paddle.errors import ModelError, UsageError
+from dynabert_paddle.files.weights import read_weights, write_safetensors
 from dynabert_paddle.training.masked_lm import MaskedLM
-from dynabert_paddle.weights import read_weights, write_safetensors
 
 SIZES = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "num_hidden_layers": 2}
 CHINESE = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "。", "1", "##天", "ok", *"今天气很好我们去公园散步听音乐"]

@@ -8,9 +8,10 @@ import paddle
 import pytest
 from conftest import make_batch, make_bert
 
-from dynabert_paddle import runtime
-from dynabert_paddle.backbone import to_arrays
-from dynabert_paddle.config import WidthConfig
+from dynabert_paddle.backbone.loading import to_arrays
+from dynabert_paddle.config.settings import WidthConfig
+from dynabert_paddle.runtime import threads as threads_module
+from dynabert_paddle.runtime.threads import num_threads
 from dynabert_paddle.supernet.cpu_operations import fast_gradients
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
@@ -119,7 +120,7 @@ def test_a_cpu_has_a_replica_for_each_of_a_few_threads(monkeypatch):
     for threads, expected in ((1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 3), (7, 3), (8, 4), (10, 2), (64, 4)):
         monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
         assert count_replicas() == expected
-    monkeypatch.setattr(runtime, "_THREAD_LIBRARIES", {"libmissing.so": "set"})
+    monkeypatch.setattr(threads_module, "_THREAD_LIBRARIES", {"libmissing.so": "set"})
     assert count_replicas() == 1
 
 
@@ -133,5 +134,5 @@ def test_a_limit_of_threads_holds_for_its_thread_alone():
     before = openmp.omp_get_max_threads()
     with Replicas(Supernet(make_bert()), 2) as replicas:
         inside = replicas.map(lambda model, number: openmp.omp_get_max_threads())
-    assert inside == [max(1, runtime.num_threads() // 2)] * 2
+    assert inside == [max(1, num_threads() // 2)] * 2
     assert openmp.omp_get_max_threads() == before

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import make_batch
 
-from dynabert_paddle.config import TrainConfig
+from dynabert_paddle.config.settings import TrainConfig
 from dynabert_paddle.data.features import Features
 from dynabert_paddle.data.token_classification import IGNORED
 from dynabert_paddle.training import loop

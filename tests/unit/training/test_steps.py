@@ -5,17 +5,11 @@ import paddle
 import pytest
 from conftest import make_batch, make_bert
 
-from dynabert_paddle.backbone import to_arrays
-from dynabert_paddle.config import FinalConfig, WidthConfig
+from dynabert_paddle.backbone.loading import to_arrays
+from dynabert_paddle.config.settings import FinalConfig, WidthConfig
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
-from dynabert_paddle.training.steps import (
-    choose_subnets,
-    distillation_step,
-    full_model_step,
-    label_loss,
-    label_step,
-)
+from dynabert_paddle.training.steps import choose_subnets, distillation_step, full_model_step, label_loss, label_step
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 SANDWICH = FinalConfig(subnets_per_step="sandwich", num_random_subnets=2, seed=5)

@@ -1,0 +1,1 @@
+"""PaddleNLP and Hugging Face encoders as starting points."""

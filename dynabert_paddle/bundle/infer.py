@@ -1,0 +1,347 @@
+"""Text in, predictions out, with the bundle that this file lies in: needs numpy, tokenizers, and paddle or onnxruntime.
+
+    python infer.py "some text"
+    python infer.py -i FILE --json
+
+Shapes: n texts, b batch, s sequence, c classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import asdict
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from dynabert_paddle.bundle.engines import Engine, collate
+from dynabert_paddle.bundle.gate import Gate
+from dynabert_paddle.bundle.manifest import BundleError, read_bundle
+from dynabert_paddle.bundle.members import choose_subnet, open_subnet
+from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens, shown
+from dynabert_paddle.text.decode import AnyPrediction, cut_padding
+from dynabert_paddle.text.encode import explained, find_templates
+
+_CHUNK = 4096  # texts that are held in memory and sorted by length at a time
+# Tokens that batches are padded to: full ones to multiples of the one, all others to powers of two from the other on.
+_LENGTH_STEP, _SHORTEST = 8, 16
+
+
+class Bundle:
+    """A bundle, ready to run: its files are checked, its tokenizer and its graph loaded.
+
+    Args:
+        folder: the bundle.
+        subnet: which sub-network of a bundle of several; the best where not given.
+        device: `cpu`, `gpu` or `gpu:N`.
+        num_threads: CPU threads; all cores that the process may use where not given.
+
+    Raises:
+        BundleError: a file that is missing or altered, or a runtime that is missing or cannot run it.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        *,
+        subnet: str | None = None,
+        device: str = "cpu",
+        num_threads: int | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.description = read_bundle(self.folder)
+        self.subnet = choose_subnet(self.folder, self.description, subnet)
+        self.labels: list[str] = self.description["labels"]
+        self.takes_pairs: bool = self.description["pair"]
+        self.max_seq_length: int = self.description["max_seq_length"]
+        with explained(self._unusable):
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
+            templates = find_templates(self._tokenizer)
+        if templates is None:
+            raise self._unusable(ValueError("it knows no letter, digit or stop"))
+        self._rows = RowEncoder(self.description, templates[self.takes_pairs])
+        self.kind = self._rows.kind
+        self._settings = {"device": device, "num_threads": num_threads}
+        self._engines: dict[str, Engine] = {}
+        self._lock = threading.Lock()  # a runtime's input and output buffers are one per model
+        self._threads, self._process = _make_threads(), os.getpid()
+        self.load(self.subnet)
+        self._gate = Gate()
+
+    def load(self, subnet: str) -> None:
+        """Load a sub-network, too, into the runtime.
+
+        Args:
+            subnet: which.
+
+        Raises:
+            BundleError: the runtime is missing or cannot run it.
+        """
+        if subnet not in self._engines:
+            self._engines[subnet] = open_subnet(self.folder, self.description, subnet, **self._settings)
+
+    def predict(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_size: int = 32
+    ) -> list[AnyPrediction]:
+        """Predict for texts, or pairs of texts.
+
+        Args:
+            texts: one text a row; longer ones than `max_seq_length` tokens are cut.
+            pairs: a second text for each row.
+            batch_size: rows at a time.
+
+        Returns:
+            One prediction a row, in the order of the rows.
+
+        Raises:
+            BundleError: rows that are not texts, or pairs where the model was trained on single texts or the reverse.
+        """
+        return list(self.stream(self.rows(texts, pairs), batch_size=batch_size))
+
+    def rows(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Iterator[tuple[str, ...]]:
+        """Put texts, or pairs of texts, into rows.
+
+        Args:
+            texts: one text a row.
+            pairs: a second text for each row.
+
+        Returns:
+            Tuples of one text, or of two.
+
+        Raises:
+            BundleError: what is not texts, or pairs where the model was trained on single texts or the reverse.
+        """
+        if (pairs is not None) != self.takes_pairs:
+            raise BundleError(
+                "this bundle's task has pairs of texts: give a second text for each"
+                if self.takes_pairs
+                else "this bundle's task has single texts: give no second ones"
+            )
+        columns = [texts] if pairs is None else [texts, pairs]
+        for column in columns:
+            if isinstance(column, (str, bytes)) or not isinstance(column, Iterable):
+                raise BundleError(f"texts are a list of str, not {shown(column)}")
+        if pairs is not None and len(pairs) != len(texts):
+            raise BundleError(f"{len(texts)} texts and {len(pairs)} second texts: give one for each")
+        return zip(*columns, strict=True)
+
+    def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[AnyPrediction]:
+        """Predict for any number of rows in constant memory; while a chunk of them runs, the next is encoded.
+
+        Args:
+            rows: tuples of one text, or of two.
+            batch_size: rows at a time.
+
+        Yields:
+            One prediction a row, in the order of the rows.
+
+        Raises:
+            BundleError: a row that is not one text, or not two where the model takes pairs.
+        """
+        if batch_size < 1:
+            raise BundleError(f"batch_size is at least 1, not {batch_size}")
+        rows, seen = iter(rows), 0
+        encoded = self.encode(list(islice(rows, _CHUNK)))
+        while encoded:
+            seen += len(encoded)
+            following = self._encode_ahead(rows, seen)
+            try:
+                logits = iter(self._logits([window for row in encoded for window in row.windows], batch_size))
+            finally:
+                wait([following])  # so that nothing is under way where a caller may ask for no more, or fork
+            yield from [row.decode([next(logits) for _ in row.windows]) for row in encoded]
+            encoded = following.result()
+
+    def _encode_ahead(self, rows: Iterator[Sequence[str]], seen: int) -> Future:
+        """Have the next chunk encoded. The result tells if it cannot be read: the predictions before it come first."""
+        following: Future = Future()
+        try:
+            chunk = list(islice(rows, _CHUNK))
+            if chunk:
+                return self._submit("encoder", partial(self.encode, first=seen), chunk)
+            following.set_result([])
+        except Exception as error:
+            following.set_exception(error)
+        return following
+
+    def encode(self, rows: Sequence[Sequence[str]], *, first: int = 0) -> list[Encoded]:
+        """Turn rows into token ids, as in training.
+
+        Args:
+            rows: tuples of one text, or of two; for the labels of words a text can be a list of words.
+            first: number of the first row, for messages.
+
+        Returns:
+            Each row's windows; only a question has more than one.
+
+        Raises:
+            BundleError: a row that is not one text, or not two where the model takes pairs.
+        """
+        read = [self._rows.read(row, number) for number, row in enumerate(rows, start=first + 1)]
+        texts = map(list, zip(*(row.texts for row in read), strict=True))
+        with self._gate, explained(self._unusable):
+            encodings = [self._tokenizer.encode_batch(column, add_special_tokens=False) for column in texts]
+        columns = [[Tokens(encoding.ids, encoding.offsets) for encoding in column] for column in encodings]
+        return [self._rows.encode(*row) for row in zip(read, zip(*columns, strict=True), strict=True)]
+
+    def _unusable(self, error: BaseException) -> BundleError:
+        path, reason = self.folder / "tokenizer.json", " ".join(str(error).split())[:200]
+        return BundleError(f"{path}: tokenizers {tokenizers.__version__} cannot use it: {reason}")
+
+    def _logits(self, encoded: Sequence[tuple[list[int], list[int]]], batch_size: int) -> list[np.ndarray]:
+        """Logits of each row, without those of its padding."""
+        lengths = np.array([len(ids) for ids, _ in encoded])
+        order = np.argsort(-lengths, kind="stable")
+        found: list[np.ndarray] = [np.empty(0)] * len(encoded)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = [encoded[i] for i in rows]
+            size, length = _shape(len(batch), len(batch[0][0]), batch_size)
+            batch += [batch[-1]] * (size - len(batch))
+            values = self.submit(self.run, batch, min(length, self.max_seq_length)).result()
+            for i, logits in zip(rows, values, strict=False):
+                found[i] = logits
+        return found
+
+    def submit(self, function: Callable, *arguments: object) -> Future:
+        """Have the bundle's own thread call a function, such as `run`.
+
+        Args:
+            function: what to call.
+            arguments: with what.
+
+        Returns:
+            What will hold its result.
+
+        Raises:
+            BundleError: Python is about to exit.
+        """
+        return self._submit("bundle", function, *arguments)
+
+    def _submit(self, thread: str, function: Callable, *arguments: object) -> Future:
+        if self._process != os.getpid():  # a thread is not forked
+            self._threads, self._process = _make_threads(), os.getpid()
+        try:
+            return self._threads[thread].submit(function, *arguments)
+        except RuntimeError:  # of an executor, once the main thread has ended
+            raise BundleError("Python is about to exit: let the main thread wait for those that predict") from None
+
+    def run(
+        self, windows: Sequence[tuple[list[int], list[int]]], seq_length: int, *, subnet: str | None = None
+    ) -> list[np.ndarray]:
+        """Run the graph on one batch, in the thread of the caller, which should be the bundle's own.
+
+        Args:
+            windows: ids and token type ids, as `encode` gives them.
+            seq_length: tokens to pad to.
+            subnet: which, of those that are loaded; the one that the bundle was opened for where not given.
+
+        Returns:
+            Logits of each, without those of its padding.
+
+        Raises:
+            BundleError: the model cannot be run, or computes values that are not finite or not as many as it should.
+        """
+        batch = collate(windows, seq_length, self.description)
+        with self._gate, self._lock:
+            try:
+                logits = self._engines[subnet or self.subnet](batch)
+            except BundleError as error:
+                raise BundleError(f"{self.folder}: {error}") from None
+        rows, classes = len(windows), len(self.labels) or 1
+        shape = {
+            "token_classification": (rows, seq_length, classes),
+            "question_answering": (rows, 2, seq_length),
+        }.get(self.kind, (rows, classes))
+        if logits.shape != shape:
+            raise BundleError(f"{self.folder}: the model's logits are {logits.shape}, not {shape}: export it again")
+        if not np.isfinite(logits).all():
+            raise BundleError(f"{self.folder}: the model computes values that are not finite: export it again")
+        return [
+            cut_padding(values, len(ids), self.kind)
+            for values, (ids, _) in zip(logits.astype(np.float64), windows, strict=True)
+        ]
+
+
+def _make_threads() -> dict[str, ThreadPoolExecutor]:
+    """One that runs all graphs, as what oneDNN sets up for a shape it keeps for each thread; and one that encodes."""
+    return {name: ThreadPoolExecutor(1, f"dynabert-{name}") for name in ("bundle", "encoder")}
+
+
+def _shape(num_rows: int, longest: int, batch_size: int) -> tuple[int, int]:
+    """Rows and tokens to pad a batch to: few shapes, for a runtime sets each one up, and keeps weights in its order."""
+    if num_rows == batch_size:
+        return num_rows, -(-longest // _LENGTH_STEP) * _LENGTH_STEP
+    return min(power_of_two(num_rows), batch_size), max(_SHORTEST, power_of_two(longest))
+
+
+def power_of_two(least: int) -> int:
+    """The smallest power of two that is not less than a number."""
+    return 1 << (least - 1).bit_length()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line of a bundle.
+
+    Args:
+        arguments: in place of `sys.argv`.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(description="Predict with the bundle that this file lies in.")
+    parser.add_argument("text", nargs="*", help="a text; for a task of pairs two of them")
+    parser.add_argument("-i", "--input_file", help="one text a line; for pairs two, with a TAB between them")
+    parser.add_argument("--json", action="store_true", help="print JSON lines with every class's probability")
+    parser.add_argument("--subnet", help="which sub-network of a bundle of several; its best by default")
+    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
+    parser.add_argument("--num_threads", type=int, help="CPU threads; all cores by default")
+    options = parser.parse_args(arguments)
+    if bool(options.text) == bool(options.input_file):
+        parser.error("give a text, or a file with -i")
+    try:
+        sys.stdout.reconfigure(encoding="utf-8")  # as the input is, whatever the terminal's language
+        settings = {"subnet": options.subnet, "device": options.device, "num_threads": options.num_threads}
+        bundle = Bundle(Path(__file__).parent, **settings)
+        with contextlib.ExitStack() as stack:
+            if options.input_file:
+                file = stack.enter_context(open(options.input_file, encoding="utf-8-sig", newline="\n"))
+                lines = (line.rstrip("\r\n") for line in file)
+                rows = (line.split("\t") if bundle.takes_pairs else [line] for line in lines)
+            else:
+                rows = [options.text]
+            for prediction in bundle.stream(rows):
+                if options.json:
+                    print(json.dumps(asdict(prediction), ensure_ascii=False))
+                else:
+                    print("\t".join(prediction.cells))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough; Python would complain once more when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except UnicodeDecodeError as error:
+        print(f"error: {options.input_file}: not UTF-8 ({error.reason}): convert it", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename or 'stdout'}: {error.strerror}", file=sys.stderr)
+        return 1
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

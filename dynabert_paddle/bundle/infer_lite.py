@@ -1,0 +1,383 @@
+"""Text in, predictions out, with the Paddle Lite bundle that this file lies in: needs Python 3.7, paddlelite and numpy.
+
+    python infer_lite.py "some text"
+    python infer_lite.py -i FILE --json
+
+All that depends on Unicode is in `lite_tokenizer.json`, so every Python gives the same ids. A port to another language
+needs that file, `vocab.txt`, and the four steps of `Tokenizer.tokenize`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import sys
+from bisect import bisect_right
+from dataclasses import asdict
+
+import numpy as np
+
+from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION, BundleError
+from dynabert_paddle.bundle.rows import RowEncoder, Tokens
+from dynabert_paddle.files.hashing import hash_file, hash_json
+from dynabert_paddle.text.decode import cut_padding
+from dynabert_paddle.text.encode import Template, safe_text
+
+TOKENIZER_FILE = "lite_tokenizer.json"
+VOCABULARY_FILE = "vocab.txt"
+# A model for the other kind of processor gives garbage and no error.
+X86_MODEL, ARM_MODEL = "model_x86.nb", "model_arm.nb"
+
+_BATCH = 16
+_SPACES = "\t\n\x0b\x0c\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+_AGAIN = "copy the bundle again, or export it again"
+
+
+class Characters(dict):
+    """What each character becomes, as `str.translate` asks for it; worked out when a character first turns up."""
+
+    def __init__(self, ranges: dict, replaced: dict, *, hangul: bool = False) -> None:
+        """Prepare the look-up.
+
+        Args:
+            ranges: by replacement, in which `{}` is the character itself, pairs of the first and last code point.
+            replaced: replacements of single characters.
+            hangul: Korean syllables become the letters that they are made of.
+        """
+        super().__init__((ord(character), text) for character, text in replaced.items())
+        self._ranges = sorted((first, last, text) for text, pairs in ranges.items() for first, last in pairs)
+        self._firsts = [first for first, _, _ in self._ranges]
+        self._hangul = hangul
+
+    def __missing__(self, code: int) -> str:
+        """Work out one character's replacement.
+
+        Args:
+            code: its code point.
+
+        Returns:
+            The text that replaces it.
+        """
+        character = text = chr(code)
+        index = bisect_right(self._firsts, code) - 1
+        if self._hangul and 0xAC00 <= code <= 0xD7A3:
+            lead, rest = divmod(code - 0xAC00, 588)
+            vowel, tail = divmod(rest, 28)
+            text = chr(0x1100 + lead) + chr(0x1161 + vowel) + (chr(0x11A7 + tail) if tail else "")
+        elif index >= 0 and code <= self._ranges[index][1]:
+            text = self._ranges[index][2].replace("{}", character)
+        self[code] = text
+        return text
+
+
+class Tokenizer:
+    """BERT's tokenizer in plain Python: the ids of the one that the model was trained with."""
+
+    def __init__(self, settings: dict, vocabulary: list[str]) -> None:
+        """Prepare a tokenizer.
+
+        Args:
+            settings: the content of `lite_tokenizer.json`.
+            vocabulary: the tokens in the order of their ids; the empty string where an id has none.
+        """
+        self._ids = {token: i for i, token in enumerate(vocabulary) if token}
+        self._unknown = self._ids[settings["unk_token"]]
+        self._prefix = settings["continuing_subword_prefix"]
+        self._longest = settings["max_input_chars_per_word"]
+        characters, words = settings["characters"], settings["words"]
+        self._normalized = Characters(characters["ranges"], characters["replaced"], hangul=characters["hangul"])
+        self._separated = Characters(words["ranges"], {})
+        names = ("ids", "type_ids", "text_type_ids")
+        templates = [settings["templates"][kind] for kind in ("single", "pair")]
+        self.templates = [Template(*(template[name] for name in names)) for template in templates]
+        added = settings["added_tokens"]
+        self._added, self._added_normalized = (
+            {token["content"]: token for token in added if token["normalized"] == normalized}
+            for normalized in (False, True)
+        )
+
+    @classmethod
+    def from_folder(cls, folder: str) -> Tokenizer:
+        """Load a bundle's tokenizer.
+
+        Args:
+            folder: the bundle.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            BundleError: its files are not what they should be.
+        """
+        try:
+            with open(os.path.join(folder, TOKENIZER_FILE), encoding="utf-8") as file:
+                settings = json.load(file)
+            with open(os.path.join(folder, VOCABULARY_FILE), encoding="utf-8", newline="\n") as file:
+                return cls(settings, file.read().split("\n"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise BundleError(f"{folder}: {TOKENIZER_FILE} or {VOCABULARY_FILE} is damaged: {_AGAIN}") from None
+
+    def tokenize(self, text: str) -> Tokens:
+        """Turn a text into ids without special tokens around it.
+
+        Args:
+            text: any text.
+
+        Returns:
+            The ids, and where in the text each token begins and ends.
+        """
+        text = safe_text(text)
+        ids, offsets = [], []
+        for found, start, end in _split(text, self._added):  # 1. tokens that are left whole
+            if found is not None:
+                ids.append(found)
+                offsets.append((start, end))
+                continue
+            parts = [self._normalized[ord(character)] for character in text[start:end]]  # 2. every character by itself
+            owners = [start + i for i, part in enumerate(parts) for _ in part]
+            normalized = "".join(parts)
+            for found, begin, stop in _split(normalized, self._added_normalized):
+                pieces = [(found, begin, stop)]
+                if found is None:  # 3. words, and characters that stand alone; 4. the longest pieces in the vocabulary
+                    words = self._words(normalized, begin, stop)
+                    pieces = [piece for word in words for piece in self._pieces(normalized, *word)]
+                for piece, first, last in pieces:
+                    ids.append(piece)
+                    offsets.append((owners[first], owners[last - 1] + 1))
+        return Tokens(ids, offsets)
+
+    def _words(self, text: str, start: int, end: int):
+        """Yield where each word of a part of a text begins and ends."""
+        begin = start
+        for i in range(start, end):
+            separated = self._separated[ord(text[i])]
+            if separated == text[i] != "\n":
+                continue
+            if begin < i:
+                yield begin, i
+            begin = i + 1
+            if separated.strip("\n"):
+                yield i, i + 1
+        if begin < end:
+            yield begin, end
+
+    def _pieces(self, text: str, start: int, end: int) -> list[tuple[int, int, int]]:
+        """The ids that a word is made of, and where each begins and ends."""
+        if end - start > self._longest:
+            return [(self._unknown, start, end)]
+        pieces, begin = [], start
+        while begin < end:
+            for stop in range(end, begin, -1):
+                found = self._ids.get((self._prefix if begin > start else "") + text[begin:stop])
+                if found is not None:
+                    break
+            else:
+                return [(self._unknown, start, end)]
+            pieces.append((found, begin, stop))
+            begin = stop
+        return pieces
+
+
+def _split(text: str, tokens: dict):
+    """Yield the id of each added token that is in a text, and None for what is between them, with begin and end."""
+    kept = 0
+    if tokens:
+        pattern = "|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))
+        for match in re.finditer(pattern, text):
+            token, (start, end) = tokens[match.group()], match.span()
+            if token["lstrip"]:
+                start = max(kept, len(text[:start].rstrip(_SPACES)))
+            if token["rstrip"]:
+                end = len(text) - len(text[end:].lstrip(_SPACES))
+            if kept < start:
+                yield None, kept, start
+            yield token["id"], start, end
+            kept = end
+    if kept < len(text):
+        yield None, kept, len(text)
+
+
+def collate(rows: list[tuple[list[int], list[int]]], pad_token_id: int) -> dict[str, np.ndarray]:
+    """Pad rows to one batch.
+
+    Args:
+        rows: token ids and token type ids.
+        pad_token_id: fills the shorter rows.
+
+    Returns:
+        The model's inputs by name, int64 `[b, s]`.
+    """
+    shape = (len(rows), max(len(ids) for ids, _ in rows))
+    batch = {
+        "input_ids": np.full(shape, pad_token_id, dtype=np.int64),
+        "token_type_ids": np.zeros(shape, dtype=np.int64),
+        "attention_mask": np.zeros(shape, dtype=np.int64),
+    }
+    for i, (ids, type_ids) in enumerate(rows):
+        batch["input_ids"][i, : len(ids)] = ids
+        batch["token_type_ids"][i, : len(ids)] = type_ids
+        batch["attention_mask"][i, : len(ids)] = 1
+    return batch
+
+
+def open_model(path: str):
+    """Load a model into Paddle Lite.
+
+    Args:
+        path: a `.nb` file for this machine's kind of processor.
+
+    Returns:
+        A function from inputs by name, int64 `[b, s]` of any size, to logits.
+
+    Raises:
+        BundleError: paddlelite is not installed.
+    """
+    try:
+        from paddlelite import lite
+    except ImportError as error:
+        raise BundleError(
+            f"paddlelite does not import ({error}): on Linux x86-64 with Python 3.7 to 3.10 run "
+            "'pip install paddlelite==2.13rc0 \"numpy<2\"'"
+        ) from None
+    config = lite.MobileConfig()
+    config.set_model_from_file(path)
+    predictor = lite.create_paddle_predictor(config)
+    names = predictor.get_input_names()
+
+    def run(batch: dict[str, np.ndarray]) -> np.ndarray:
+        for name in names:
+            predictor.get_input_by_name(name).from_numpy(np.ascontiguousarray(batch[name], dtype=np.int64))
+        predictor.run()
+        return np.array(predictor.get_output(0).numpy())  # a copy: the runtime writes to the same memory again
+
+    return run
+
+
+def read_lite_bundle(folder: str, names: list[str]) -> dict:
+    """Read `bundle.json` and check against it the files that are about to be used.
+
+    Args:
+        folder: the bundle.
+        names: of the files.
+
+    Returns:
+        What `bundle.json` says.
+
+    Raises:
+        BundleError: no bundle, or one with a file that is missing, cut off or altered.
+    """
+    path = os.path.join(folder, BUNDLE_FILE)
+    if not os.path.isfile(path):
+        raise BundleError(f"{folder}: no {BUNDLE_FILE} in it: run the file that lies in the bundle")
+    try:
+        with open(path, encoding="utf-8") as file:
+            description = json.load(file)
+        checksum = description.pop("checksum")
+        expected = {name: description["files"][name] for name in names}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise BundleError(f"{path}: damaged, or not of a Paddle Lite bundle: {_AGAIN}") from None
+    if description.get("format_version") != FORMAT_VERSION:
+        raise BundleError(f"{path}: not format version {FORMAT_VERSION}: it comes from another dynabert_paddle")
+    if checksum != hash_json(description):
+        raise BundleError(f"{path}: altered since the export: {_AGAIN}")
+    for name in names:
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path):
+            raise BundleError(f"{path}: missing: {_AGAIN}")
+        if os.path.getsize(path) != expected[name]["bytes"] or hash_file(path) != expected[name]["sha256"]:
+            raise BundleError(f"{path}: cut off or altered since the export: {_AGAIN}")
+    return description
+
+
+class Bundle:
+    """A bundle, ready to run: its files are checked, its tokenizer and its model loaded."""
+
+    def __init__(self, folder: str) -> None:
+        """Check and load a bundle.
+
+        Args:
+            folder: the bundle.
+        """
+        model = X86_MODEL if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else ARM_MODEL
+        description = read_lite_bundle(folder, [model, VOCABULARY_FILE, TOKENIZER_FILE])
+        self.takes_pairs, self._pad_token_id = description["pair"], description["pad_token_id"]
+        self._tokenizer = Tokenizer.from_folder(folder)
+        self._rows = RowEncoder(description, self._tokenizer.templates[self.takes_pairs])
+        self._run = open_model(os.path.join(folder, model))
+
+    def predict(self, rows):
+        """Predict for texts, pairs of texts, or questions and their contexts.
+
+        Args:
+            rows: any number of lists of one text, or of two.
+
+        Yields:
+            For each row what is predicted.
+
+        Raises:
+            BundleError: a row that is not one text, or not two where the model takes pairs.
+        """
+        batch = []
+        for number, row in enumerate(rows, start=1):
+            read = self._rows.read(row, number)
+            batch.append(self._rows.encode(read, [self._tokenizer.tokenize(text) for text in read.texts]))
+            if len(batch) == _BATCH:
+                yield from self._predict_batch(batch)
+                batch = []
+        if batch:
+            yield from self._predict_batch(batch)
+
+    def _predict_batch(self, rows):
+        windows = [window for row in rows for window in row.windows]
+        found = []
+        for start in range(0, len(windows), _BATCH):
+            part = windows[start : start + _BATCH]
+            logits = self._run(collate(part, self._pad_token_id)).astype(np.float64)
+            if not np.isfinite(logits).all():
+                raise BundleError("the model computes values that are not finite: export it again")
+            found += [cut_padding(values, len(ids), self._rows.kind) for values, (ids, _) in zip(logits, part)]  # noqa: B905
+        found = iter(found)
+        for row in rows:
+            yield row.decode([next(found) for _ in row.windows])
+
+
+def main(arguments=None) -> int:
+    """Run the command line of a bundle.
+
+    Args:
+        arguments: in place of `sys.argv`.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(description="Predict with the Paddle Lite bundle that this file lies in.")
+    parser.add_argument("text", nargs="*", help="a text; for a task of pairs two of them")
+    parser.add_argument("-i", "--input_file", help="one text a line; for pairs two, with a TAB between them")
+    parser.add_argument("--json", action="store_true", help="print JSON lines with all there is to say")
+    options = parser.parse_args(arguments)
+    if bool(options.text) == bool(options.input_file):
+        parser.error("give a text, or a file with -i")
+    try:
+        bundle = Bundle(os.path.dirname(os.path.abspath(__file__)))
+        with contextlib.ExitStack() as stack:
+            rows = [options.text]
+            if options.input_file:
+                file = stack.enter_context(open(options.input_file, encoding="utf-8-sig", newline="\n"))
+                lines = (line.rstrip("\r\n") for line in file)
+                rows = (line.split("\t") if bundle.takes_pairs else [line] for line in lines)
+            for prediction in bundle.predict(rows):
+                print(
+                    json.dumps(asdict(prediction), ensure_ascii=False) if options.json else "\t".join(prediction.cells)
+                )
+    except (BundleError, OSError, UnicodeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

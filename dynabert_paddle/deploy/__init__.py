@@ -1,1 +1,0 @@
-"""Running bundles: needs paddle, numpy and tokenizers, and nothing of PaddleNLP."""

@@ -1,0 +1,1 @@
+"""The folder contract: files and folders that are whole or absent, locks, hashes, weights, metadata."""

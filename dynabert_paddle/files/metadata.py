@@ -1,0 +1,106 @@
+"""What `dynabert.json` says of the model in its folder, beside PaddleNLP's files and the tokenizer's."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dynabert_paddle.errors import ModelError, did_you_mean
+from dynabert_paddle.files.atomic import read_json, write_json
+from dynabert_paddle.files.integrity import hash_files
+
+METADATA_FILE = "dynabert.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What `dynabert.json` keeps beside a model's weights.
+
+    Args:
+        stage: the stage that made the model; empty for a backbone from elsewhere.
+        task: what the model was trained for, as `Task.to_dict` gives it, and `max_seq_length`.
+        heads: attention heads of each layer.
+        neurons: FFN neurons of each layer.
+        space: width and depth multipliers that were trained.
+        subnet: for an extracted model, the name of the subnet that it is.
+        importance: per layer, the importance of each head and neuron in their sorted order.
+        metrics: what was measured, on which split.
+        provenance: versions, seed, resolved settings, parent folder.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
+
+    stage: str = ""
+    task: Mapping[str, Any] = field(default_factory=dict)
+    heads: tuple[int, ...] = ()
+    neurons: tuple[int, ...] = ()
+    space: Mapping[str, Any] = field(default_factory=dict)
+    subnet: Mapping[str, Any] = field(default_factory=dict)
+    importance: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def replace(self, **changes: Any) -> Metadata:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def read_metadata(folder: str | Path) -> Metadata:
+    """Read a model folder's `dynabert.json`.
+
+    Args:
+        folder: a model folder.
+
+    Returns:
+        Its metadata; empty where the folder is a plain PaddleNLP or Hugging Face one.
+
+    Raises:
+        ModelError: the file is there and is not what it should be.
+    """
+    path = Path(folder) / METADATA_FILE
+    if not path.is_file():
+        return Metadata()
+    from pydantic import TypeAdapter, ValidationError
+
+    values = read_json(path)
+    values.pop("files", None)
+    if values.pop("format_version", None) != FORMAT_VERSION:
+        raise ModelError(f"{path}: not format version {FORMAT_VERSION}: it comes from another dynabert_paddle")
+    try:
+        metadata = TypeAdapter(Metadata).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ModelError(f"{path}: damaged at '{key}': copy the folder again from where it was made") from None
+    if len(metadata.heads) != len(metadata.neurons):
+        raise ModelError(f"{path}: damaged: it has heads for {len(metadata.heads)} layers and neurons for others")
+    return metadata
+
+
+def write_metadata(folder: str | Path, metadata: Metadata) -> None:
+    """Write `dynabert.json`, with the SHA-256 of every file beside it.
+
+    Args:
+        folder: an existing folder with the model's other files.
+        metadata: what to write.
+    """
+    values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(metadata), "files": hash_files(folder)}
+    write_json(Path(folder) / METADATA_FILE, values)
+
+
+def check_model_folder(folder: str | Path) -> None:
+    """Refuse a model folder that is not there.
+
+    Args:
+        folder: what the user named.
+
+    Raises:
+        ModelError: no such folder; the message has the nearest one beside it.
+    """
+    if not Path(folder).is_dir():
+        siblings = [str(path) for path in Path(folder).parent.glob("*") if path.is_dir()]
+        raise ModelError(f"{folder}: no such model folder.{did_you_mean(str(folder), siblings)}")

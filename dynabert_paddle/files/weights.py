@@ -1,0 +1,197 @@
+"""A model folder's weights as NumPy arrays: reads safetensors, Paddle's and PyTorch's own files; writes safetensors.
+
+Nothing here imports paddle or torch, and nothing inside a file is executed.
+"""
+
+import json
+import mmap
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from dynabert_paddle.errors import ModelError
+from dynabert_paddle.files.unpickling import (
+    array_from_bytes,
+    unpickle_old_torch,
+    unpickle_paddle,
+    unpickle_torch,
+    widen,
+)
+
+# fmt: off
+_SAFETENSORS_CODES = {
+    "F64": "f8", "F32": "f4", "F16": "f2", "BF16": "u2", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1",
+    "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "b1",
+}
+# fmt: on
+
+
+def read_weights(folder: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read the weights of a model folder, from the first of the known files that it holds.
+
+    Args:
+        folder: a folder with `model.safetensors`, `model.safetensors.index.json` and its shards,
+            `model_state.pdparams` or `pytorch_model.bin`, looked for in this order.
+
+    Returns:
+        Each tensor's array by its name in the file; bfloat16 and float16 tensors as float32.
+
+    Raises:
+        ModelError: there is no such folder or file, or the file is damaged or asks for more than arrays.
+    """
+    folder = Path(folder)
+    names = ", ".join(WEIGHT_FILES)
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is not a folder: name a model folder with one of {names}")
+    for name, read in WEIGHT_FILES.items():
+        if (folder / name).is_file():
+            return read(folder / name)
+    raise ModelError(f"{folder} holds no weights: looked for {names}; save the model there first")
+
+
+def stored_bytes(folder: Path) -> int:
+    """Tell how large a folder's weights are, without reading them.
+
+    Args:
+        folder: a model folder.
+
+    Returns:
+        Bytes of all files that can hold some.
+    """
+    files = [*(folder / name for name in WEIGHT_FILES), *folder.glob("*.safetensors")]
+    return sum(path.stat().st_size for path in set(files) if path.is_file())
+
+
+def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read one safetensors file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Each tensor's array by its name; bfloat16 and float16 tensors as float32.
+
+    Raises:
+        ModelError: the file is missing, damaged, or holds a dtype that NumPy cannot express.
+    """
+    arrays = {}
+    with _one_line_errors(path):
+        # Sorted, because the library returns the tensors in another order in every process.
+        for name, tensor in sorted(safetensors.deserialize(Path(path).read_bytes()), key=lambda item: item[0]):
+            dtype = tensor["dtype"]
+            if dtype not in _SAFETENSORS_CODES:
+                raise ModelError(f"{path}: {name} has dtype {dtype}; save it as F32, F16 or BF16")
+            array = array_from_bytes(tensor["data"], f"<{_SAFETENSORS_CODES[dtype]}", tensor["shape"])
+            arrays[name] = widen(array, bfloat16=dtype == "BF16")
+    return arrays
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    """Read the tensors that a `model.safetensors.index.json` maps to the safetensors files beside it."""
+    with _one_line_errors(index):
+        weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    arrays = {}
+    for shard in sorted(set(map(str, weight_map.values()))):
+        if Path(shard).name != shard:
+            raise ModelError(f"{index} names the shard {shard!r}: a shard must be a file beside its index")
+        if not (index.parent / shard).is_file():
+            raise ModelError(f"{index} names {shard}, which is not in the folder: download or copy it again")
+        tensors = read_safetensors(index.parent / shard)
+        wanted = [name for name, file in weight_map.items() if file == shard]
+        missing = [name for name in wanted if name not in tensors]
+        if missing:
+            raise ModelError(f"{index.parent / shard} lacks {missing[0]}, which {index.name} promises: copy both again")
+        arrays.update((name, tensors[name]) for name in wanted)
+    return arrays
+
+
+def read_pdparams(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read a state dict that `paddle.save` wrote, without running anything that the pickle asks for.
+
+    Args:
+        path: the file, of any pickle protocol that Paddle writes (2 to 4).
+
+    Returns:
+        Each tensor's array by its structured name; bfloat16 and float16 tensors as float32.
+
+    Raises:
+        ModelError: the file is missing or damaged, holds no state dict, or asks for another global than arrays need.
+    """
+    with (
+        _one_line_errors(path),
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return unpickle_paddle(content, path)
+
+
+def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read a state dict that `torch.save` wrote, without torch and without running anything.
+
+    Args:
+        path: the file, in the zip format of PyTorch 1.6 and later or in the one before it.
+
+    Returns:
+        Each tensor's array by its name, views of one storage as arrays of their own; bfloat16 and float16 as float32.
+
+    Raises:
+        ModelError: the file is missing, damaged, or asks for another global than tensors need.
+    """
+    with _one_line_errors(path), open(path, "rb") as file:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                return unpickle_torch(archive, path)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return unpickle_old_torch(content, path)
+
+
+def write_safetensors(
+    path: str | os.PathLike, arrays: Mapping[str, np.ndarray], *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write arrays as a safetensors file that is whole or absent, whatever interrupts the writing.
+
+    Args:
+        path: the file; an existing one is replaced.
+        arrays: each tensor's array by its name.
+        metadata: strings for the file's header.
+    """
+    path = Path(path)
+    data = safetensors.numpy.save(dict(arrays), metadata=None if metadata is None else dict(metadata))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Turn whatever a missing or damaged file causes into one line that names it and the remedy."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged pickle, zip or JSON file fails as almost any type
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(f"{path} is truncated or corrupt ({reason[:200]}): download or copy it again") from error
+
+
+# File -> what reads it, the preferred one first.
+WEIGHT_FILES = {
+    "model.safetensors": read_safetensors,
+    "model.safetensors.index.json": _read_shards,
+    "model_state.pdparams": read_pdparams,
+    "pytorch_model.bin": read_torch,
+}

@@ -1,0 +1,1 @@
+"""The process: threads, device, seeds, ranks, Paddle's versions, interruption, fresh interpreters."""

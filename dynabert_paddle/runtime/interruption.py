@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM, outside the training loop, which ends its step first."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from signal import SIGINT, SIGTERM
+
+from dynabert_paddle.errors import Interrupted
+from dynabert_paddle.runtime.ranks import num_processes
+
+
+class Terminated(BaseException):
+    """SIGTERM came: what the command line raises then, as Python raises KeyboardInterrupt on Ctrl-C."""
+
+
+@contextmanager
+def resumable(name: str, progress: Callable[[], str] = str) -> Iterator[None]:
+    """Say that nothing is lost of work that Ctrl-C or SIGTERM stops; a context manager, or a decorator.
+
+    Args:
+        name: of the work.
+        progress: asked for what is done, in words that follow `stopped`.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        Interrupted: in place of KeyboardInterrupt and Terminated.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        number = SIGTERM if isinstance(stop, Terminated) else SIGINT
+        # The launcher ends the other processes of a run after an exit code other than 0: they would wait for this one.
+        exit_code = 0 if number == SIGTERM and num_processes() == 1 else 128 + number
+        message = f"{name}: stopped{progress()}; the same command goes on from there"
+        raise Interrupted(message, exit_code=exit_code) from None

@@ -1,0 +1,1 @@
+"""Predictors on top of bundles, and their benchmark."""

@@ -1,0 +1,152 @@
+"""Latency of bundles side by side: they take turns in one process, so that a busy machine is busy for all of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, redirect_stdout
+from io import StringIO
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from dynabert_paddle.bundle.engines import open_engine, quiet
+from dynabert_paddle.bundle.errors import as_dynabert_error
+from dynabert_paddle.bundle.manifest import read_bundle
+from dynabert_paddle.bundle.members import members_of, unpack
+from dynabert_paddle.bundle.timing import make_batch, time_alternately
+from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.exporting.formats import PADDLE_FORMATS
+from dynabert_paddle.runtime.environment import describe_environment, set_cpu_environment
+from dynabert_paddle.runtime.interpreter import python_command
+
+
+def bench(
+    bundles: Sequence[str | Path],
+    *,
+    batch_sizes: Sequence[int] = (1, 32),
+    seq_lengths: Sequence[int] = (32, 128),
+    vs: str | None = None,
+    rounds: int = 5,
+    num_threads: int | None = None,
+) -> dict[str, Any]:
+    """Measure bundles.
+
+    Args:
+        bundles: their folders.
+        batch_sizes: texts at a time.
+        seq_lengths: tokens a text.
+        vs: `onnxruntime` to run each floating-point Paddle graph there, too.
+        rounds: turns of each bundle at each shape; a turn is a warm-up and some calls.
+        num_threads: CPU threads; all cores where not given.
+
+    Returns:
+        The environment, and one row per shape and bundle: latencies in ms, sentences a second, the median ratio of the
+        first bundle's latency to this one's in the same round, peak memory and file size in MB.
+
+    Raises:
+        DynabertError: a bundle that cannot be run, or lengths that it does not take.
+    """
+    set_cpu_environment()
+    if vs not in (None, "onnxruntime"):
+        raise UsageError(f"--vs is 'onnxruntime', not '{vs}'")
+    environment = describe_environment()
+    threads = num_threads or environment["cores"]
+    with ExitStack() as stack:
+        subjects = []
+        for bundle in map(Path, bundles):
+            with as_dynabert_error():
+                description = read_bundle(bundle)
+            for name, folder in _graphs(bundle, description, stack):
+                subjects.append((name, folder, description))
+                if vs and description["format"] in PADDLE_FORMATS and description["precision"] != "int8":
+                    scratch = Path(stack.enter_context(TemporaryDirectory()))
+                    subjects.append((f"{name} (onnxruntime)", *_convert(folder, description, scratch)))
+        _check_lengths(subjects, seq_lengths)
+        vocab_size = min(description["vocab_size"] for _, _, description in subjects)
+        sizes = (max(batch_sizes), max(seq_lengths), threads)
+        memory = {name: _peak_memory(folder, description, *sizes) for name, folder, description in subjects}
+        with as_dynabert_error():
+            engines = {
+                name: open_engine(folder, description, num_threads=threads) for name, folder, description in subjects
+            }
+        sizes = {name: _model_bytes(folder) / 1e6 for name, folder, _ in subjects}
+        rows = []
+        for batch_size, seq_length in product(batch_sizes, seq_lengths):
+            turns = time_alternately(engines, make_batch(batch_size, seq_length, vocab_size), rounds)
+            first = turns[subjects[0][0]]
+            for name, measured in turns.items():
+                shape = {"name": name, "batch_size": batch_size, "seq_length": seq_length}
+                size = {"peak_memory_mb": memory[name], "size_mb": sizes[name]}
+                rows.append({**shape, **_summarize(measured, first, batch_size), **size})
+    return {"environment": environment, "threads": threads, "rounds": rounds, "rows": rows}
+
+
+def _graphs(bundle: Path, description: dict[str, Any], stack: ExitStack) -> Iterator[tuple[str, Path]]:
+    """A bundle's name and folder; of a bundle of several sub-networks those of each."""
+    if "members" not in description:
+        yield str(bundle), bundle
+        return
+    for subnet in members_of(description):
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        with as_dynabert_error():
+            unpack(bundle, description, subnet, folder)
+        yield f"{bundle} ({subnet})", folder
+
+
+def _summarize(turns: list[list[float]], first: list[list[float]], batch_size: int) -> dict[str, float]:
+    calls = np.concatenate(turns)
+    ratios = [np.median(one) / np.median(other) for one, other in zip(first, turns, strict=True)]
+    return {
+        "p50_ms": float(np.median(calls)),
+        "p95_ms": float(np.quantile(calls, 0.95)),
+        "sentences_per_second": batch_size / float(np.median(calls)) * 1000,
+        "speedup": float(np.median(ratios)),
+    }
+
+
+def _check_lengths(subjects: Sequence[tuple[str, Path, dict[str, Any]]], seq_lengths: Sequence[int]) -> None:
+    for name, _, description in subjects:
+        longest = description["max_positions"]
+        if max(seq_lengths) > longest:
+            raise UsageError(f"{name} takes at most {longest} tokens: --seq_length {max(seq_lengths)} is too long")
+
+
+def _convert(bundle: Path, description: dict[str, Any], scratch: Path) -> tuple[Path, dict[str, Any]]:
+    """The same graph for ONNX Runtime."""
+    from dynabert_paddle.exporting.onnx import to_onnx
+
+    # The converter prints in Python, too, which in a notebook does not go through the process's stdout.
+    with quiet(), redirect_stdout(StringIO()):
+        to_onnx(bundle, scratch / "model.onnx")
+    return scratch, {**description, "format": "onnx", "precision": "fp32"}
+
+
+def _model_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("model.*"))
+
+
+def _peak_memory(folder: Path, description: dict[str, Any], *sizes: int) -> float:
+    """Peak memory in MB of a process that loads a graph and runs its largest batch, and nothing else."""
+    kind = json.dumps({key: description[key] for key in ("format", "precision", "vocab_size", "max_positions")})
+    command = python_command(f"{__name__}:print_peak_memory", folder, kind, *sizes)
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if result.returncode:
+        said = [line for line in result.stderr.splitlines() if line.strip()] or ["it said nothing"]
+        raise DynabertError(f"{folder}: cannot be run: {said[-1][:300]}")
+    return float(result.stdout.split()[-1])
+
+
+def print_peak_memory() -> None:
+    """Load a graph, run one batch, and print this process's peak memory in MB; the arguments say which and how."""
+    folder, description, batch_size, seq_length, threads = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
+    open_engine(folder, description, num_threads=threads)(make_batch(batch_size, seq_length, 1))
+    # Not getrusage's, which counts what the parent had when it forked.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6)

@@ -1,0 +1,94 @@
+"""A bundle in Python: texts in, labels and scores out. Never imports PaddleNLP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from dynabert_paddle.bundle.errors import as_dynabert_error
+from dynabert_paddle.bundle.infer import Bundle
+from dynabert_paddle.runtime.environment import set_cpu_environment
+from dynabert_paddle.text.decode import AnyPrediction
+
+
+class Predictor:
+    """Predicts with a bundle that `dynabert export` has made.
+
+    Args:
+        bundle: its folder.
+        subnet: which sub-network of a bundle of several; its best where not given.
+        device: `cpu`, `gpu` or `gpu:N`.
+        num_threads: CPU threads; all cores that the process may use where not given.
+
+    Raises:
+        DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path,
+        *,
+        subnet: str | None = None,
+        device: str = "cpu",
+        num_threads: int | None = None,
+    ) -> None:
+        set_cpu_environment()
+        with as_dynabert_error():
+            self._bundle = Bundle(bundle, subnet=subnet, device=device, num_threads=num_threads)
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes, in the order of the model's outputs; empty for regression."""
+        return self._bundle.labels
+
+    @property
+    def kind(self) -> str:
+        """What is predicted: classification, regression, token_classification or question_answering."""
+        return self._bundle.kind
+
+    @property
+    def task_name(self) -> str:
+        """The task that the model was trained for; 'custom' where the model does not say."""
+        return self._bundle.description["task"].get("name", "custom")
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether the task has pairs of texts; a question and its context are one."""
+        return self._bundle.takes_pairs
+
+    def __call__(
+        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, batch_size: int = 32
+    ) -> list[AnyPrediction]:
+        """Predict for texts, pairs of texts, or questions and their contexts.
+
+        Args:
+            texts: one text a row, or a single text; longer ones than the bundle's length are cut. For the labels of
+                words a text can be a list of words.
+            pairs: a second text for each row; the contexts of questions.
+            batch_size: rows at a time.
+
+        Returns:
+            One prediction a row, in the order of the rows.
+
+        Raises:
+            DynabertError: rows that are not texts, or pairs where the task has single texts or the reverse.
+        """
+        texts, pairs = ([rows] if isinstance(rows, str) else rows for rows in (texts, pairs))
+        with as_dynabert_error():
+            return self._bundle.predict(texts, pairs, batch_size=batch_size)
+
+    def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[AnyPrediction]:
+        """Predict for any number of rows in constant memory.
+
+        Args:
+            rows: tuples of one text, or of two.
+            batch_size: rows at a time.
+
+        Yields:
+            One prediction a row, in the order of the rows.
+
+        Raises:
+            DynabertError: a row that is not one text, or not two where the task has pairs.
+        """
+        with as_dynabert_error():
+            yield from self._bundle.stream(rows, batch_size=batch_size)

@@ -1,0 +1,45 @@
+"""The encoding that all tokenizers share: PaddleNLP's truncation of the longer text, and special tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dynabert_paddle.errors import UsageError
+from dynabert_paddle.text.encode import safe_text, truncate
+
+BATCH_SIZE = 1024  # rows per call: the library's encodings carry offsets and words, many times the size of their ids
+
+
+class LongestFirst:
+    """The encoding that both kinds of tokenizer share: safe texts, PaddleNLP's truncation, special tokens."""
+
+    def encode(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_seq_length: int
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Turn texts, or pairs of texts, into ids with special tokens, without padding.
+
+        Args:
+            texts: one text a row.
+            pairs: a second text for each row.
+            max_seq_length: longest row in tokens; a longer one loses tokens from the end of its longer text.
+
+        Returns:
+            The ids and the token type ids, one list a row.
+
+        Raises:
+            UsageError: the special tokens alone are more than `max_seq_length`.
+        """
+        needed = self.num_special_tokens(2 if pairs is not None else 1)
+        if max_seq_length < needed:
+            kind = "a text" if pairs is None else "a pair"
+            raise UsageError(f"max_seq_length is {max_seq_length}, but {kind} has {needed} special tokens: allow more")
+        ids, type_ids = [], []
+        for start in range(0, len(texts), BATCH_SIZE):
+            rows = [self._tokenize([safe_text(text) for text in texts[start : start + BATCH_SIZE]])]
+            if pairs is not None:
+                rows.append(self._tokenize([safe_text(text) for text in pairs[start : start + BATCH_SIZE]]))
+            for row in zip(*rows, strict=True):
+                row_ids, row_type_ids = self._wrap(*truncate(row, max_seq_length - needed))
+                ids.append(row_ids)
+                type_ids.append(row_type_ids)
+        return ids, type_ids

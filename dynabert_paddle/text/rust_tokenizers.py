@@ -1,0 +1,133 @@
+"""BERT's and RoBERTa's tokenizers of PaddleNLP, rebuilt in the Rust tokenizers library from their vocabulary files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
+
+from dynabert_paddle.errors import ModelError
+from dynabert_paddle.text.tokenizer_files import CONFIG, VOCABULARIES, damaged, parse_json, token_text
+
+# PaddleNLP's BERT splits at symbols too, and at a few letters that it counts as such.
+_SYMBOLS = "[\\p{S}\u00b2\u00b5\u00ba\u00d8\u014b\u01b1\u3007]"
+_BERT_LIKE = ("bert", "distilbert", "electra")  # models whose vocab.txt is read as BERT's is
+_ROBERTA_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+_BERT_TOKENS = ("unk", "sep", "pad", "cls", "mask")
+
+
+def is_plain_bert(files: dict[str, bytes], folder: Path) -> bool:
+    """Whether vocab.txt is all there is to a folder's tokenizer: BERT's, with no tokens added or left whole.
+
+    Args:
+        files: the tokenizer's files' contents by name.
+        folder: where they are; its `config.json` tells the model where no file tells the tokenizer.
+
+    Returns:
+        Whether `bert_backend` alone makes the folder's tokenizer.
+    """
+    config = parse_json(files, CONFIG)
+    name = config.get("tokenizer_class")
+    if not name and (folder / "config.json").is_file():
+        model = parse_json({"config.json": (folder / "config.json").read_bytes()}, "config.json")
+        # Configs of 2019 name no model.
+        kinds = [model.get("model_type"), *(model.get("architectures") or [])]
+        name = "BertTokenizer" if kinds[0] in _BERT_LIKE or not any(kinds) else "its model's"
+    return (
+        (name or "BertTokenizer").removesuffix("Fast") == "BertTokenizer"
+        and [file for file in (*VOCABULARIES, "added_tokens.json") if file in files] == ["vocab.txt"]
+        and config.get("do_basic_tokenize", True)
+        and not any(config.get(key) for key in ("never_split", "additional_special_tokens", "added_tokens_decoder"))
+    )
+
+
+def bert_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
+    """Build PaddleNLP's BertTokenizer in the Rust library, from vocab.txt and the settings beside it.
+
+    Args:
+        files: the tokenizer's files' contents by name.
+
+    Returns:
+        The Rust tokenizer.
+
+    Raises:
+        ModelError: vocab.txt is damaged, or not BERT's.
+    """
+    config = parse_json(files, CONFIG) | parse_json(files, "special_tokens_map.json")
+    special = {name: token_text(config.get(f"{name}_token", f"[{name.upper()}]")) for name in _BERT_TOKENS}
+    try:
+        lines = io.TextIOWrapper(io.BytesIO(files["vocab.txt"]), encoding="utf-8")
+        vocab = {line.rstrip("\n"): i for i, line in enumerate(lines)}
+    except UnicodeDecodeError as error:
+        raise damaged("vocab.txt", error) from error
+    missing = [token for name, token in special.items() if token not in vocab and name != "mask"]
+    if missing:
+        raise ModelError(f"vocab.txt lacks {missing[0]}: it is not BERT's, or cut short; download or copy it again")
+    backend = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token=special["unk"], max_input_chars_per_word=100))
+    backend.normalizer = normalizers.BertNormalizer(
+        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+        strip_accents=config.get("strip_accents"),
+        lowercase=config.get("do_lower_case", True),
+    )
+    symbols = pre_tokenizers.Split(Regex(_SYMBOLS), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), symbols])
+    cls, sep = special["cls"], special["sep"]
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(token, vocab[token]) for token in (cls, sep)],
+    )
+    backend.decoder = decoders.WordPiece()
+    backend.add_special_tokens([token for token in special.values() if token in vocab])
+    return backend
+
+
+def is_roberta(files: dict[str, bytes]) -> bool:
+    """Whether vocab.json and merges.txt are all there is to a tokenizer, and RoBERTa's special tokens are in it.
+
+    Args:
+        files: the tokenizer's files' contents by name.
+
+    Returns:
+        Whether `roberta_backend` makes the tokenizer.
+    """
+    name = parse_json(files, CONFIG).get("tokenizer_class") or "RobertaTokenizer"
+    return (
+        name.removesuffix("Fast") in ("RobertaTokenizer", "RobertaBPETokenizer")
+        and [file for file in (*VOCABULARIES, "added_tokens.json") if file in files] == ["vocab.json", "merges.txt"]
+        and set(_ROBERTA_TOKENS.values()) <= set(parse_json(files, "vocab.json"))
+    )
+
+
+def roberta_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
+    """Build RoBERTa's byte-level BPE tokenizer in the Rust library, from vocab.json and merges.txt.
+
+    Args:
+        files: the tokenizer's files' contents by name.
+
+    Returns:
+        The Rust tokenizer.
+
+    Raises:
+        ModelError: a file is damaged.
+    """
+    config = parse_json(files, CONFIG) | parse_json(files, "special_tokens_map.json")
+    special = {name: token_text(config.get(f"{name}_token", token)) for name, token in _ROBERTA_TOKENS.items()}
+    vocab = parse_json(files, "vocab.json")
+    try:
+        lines = files["merges.txt"].decode("utf-8").split("\n")
+        merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+        backend = tokenizers.Tokenizer(models.BPE(vocab, merges, unk_token=special["unk"]))
+        ends = {name: (special[name], vocab[special[name]]) for name in ("sep", "cls")}
+    except Exception as error:  # the library raises plain Exception
+        raise damaged("merges.txt", error) from error
+    space = config.get("add_prefix_space", False)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+    backend.post_processor = processors.RobertaProcessing(**ends, add_prefix_space=space)
+    backend.decoder = decoders.ByteLevel()
+    # A mask stands for a word with the space before it.
+    mask = tokenizers.AddedToken(special["mask"], lstrip=True, normalized=False)
+    backend.add_special_tokens([*(token for name, token in special.items() if name != "mask"), mask])
+    return backend

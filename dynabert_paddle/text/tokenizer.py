@@ -1,0 +1,195 @@
+"""Text to token ids through the Rust tokenizers library, from any tokenizer that PaddleNLP or Hugging Face saved.
+
+PaddleNLP's own tokenizers are slower and their import takes seconds, so one is used only where it has no Rust form.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import tokenizers
+from tokenizers import models, normalizers, processors
+
+from dynabert_paddle.errors import ModelError
+from dynabert_paddle.text.encode import Template, explained, find_templates, safe_text
+from dynabert_paddle.text.longest_first import BATCH_SIZE, LongestFirst
+from dynabert_paddle.text.paddlenlp_tokenizer import PaddleNlpTokenizer, load_from_paddlenlp
+from dynabert_paddle.text.rust_tokenizers import bert_backend, is_plain_bert, is_roberta, roberta_backend
+from dynabert_paddle.text.tokenizer_files import (
+    CONFIG,
+    VOCABULARIES,
+    damaged,
+    dump_config,
+    hash_content,
+    is_inside,
+    one_line,
+    parse_json,
+    token_text,
+    write_files,
+)
+
+_FILES = ("tokenizer.json", CONFIG, "special_tokens_map.json", "added_tokens.json", *VOCABULARIES)
+# Hugging Face's names for what PaddleNLP calls otherwise.
+_PADDLENLP_CLASSES = {"RobertaTokenizer": "RobertaBPETokenizer", "AlbertTokenizer": "AlbertEnglishTokenizer"}
+_MOST_TOKENS = 2**22
+
+
+class Tokenizer(LongestFirst):
+    """A tokenizer in the Rust library: `tokenizer.json` with the files that let PaddleNLP load the same one."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, files: dict[str, bytes]) -> None:
+        """Wrap a Rust tokenizer.
+
+        Args:
+            backend: the tokenizer; its padding and truncation are switched off.
+            files: its other files' contents by name, to be saved with it.
+
+        Raises:
+            ModelError: the tokenizer has no padding token, or encodes nothing.
+        """
+        self._backend, self._files, self._config = backend, files, parse_json(files, CONFIG)
+        tokens = [self._config.get("pad_token"), (backend.padding or {}).get("pad_token"), "[PAD]", "<pad>"]
+        pad_ids = [backend.token_to_id(token_text(token)) for token in tokens if token]
+        self.pad_token_id = next((i for i in pad_ids if i is not None), None)
+        if self.pad_token_id is None:
+            raise ModelError(f"the tokenizer has no padding token: name one as pad_token in {CONFIG}")
+        backend.no_padding()
+        backend.no_truncation()
+        self._follow_config()
+        self._class_name = self._paddlenlp_class()
+        self.vocab_size = max(backend.get_vocab().values()) + 1
+        if self.vocab_size > _MOST_TOKENS:  # the library reserves memory for each id
+            raise ModelError(f"a token has the id {self.vocab_size - 1:,}: allowed are ids below {_MOST_TOKENS:,}")
+        self.fingerprint = hash_content({"tokenizer": json.loads(backend.to_str()), "pad_token_id": self.pad_token_id})
+        with explained(_unusable):
+            self._templates = find_templates(backend)
+        if self._templates is None:
+            raise ModelError("the tokenizer knows no letter, digit or stop: its vocabulary is empty or damaged")
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike) -> Tokenizer | PaddleNlpTokenizer:
+        """Load a tokenizer from a folder or by a name that PaddleNLP knows.
+
+        Args:
+            name_or_path: a folder with `tokenizer.json`, with BERT's `vocab.txt`, with RoBERTa's `vocab.json` and
+                `merges.txt`, or with another PaddleNLP tokenizer's files; or a name such as `bert-base-uncased`.
+
+        Returns:
+            The tokenizer, in its Rust form wherever there is one.
+
+        Raises:
+            ModelError: there is no such folder or name, no tokenizer in it, or a damaged file.
+        """
+        name = str(name_or_path)
+        folder = Path(os.path.expanduser(name))
+        if not folder.is_dir():
+            # A path never reaches the hub: the rule of `backbone.find_backbone`, whose import takes Paddle's seconds.
+            is_path = folder.exists() or folder.is_absolute() or name.startswith((".", "~"))
+            if is_path or ("/" in name and folder.parent.is_dir()):
+                raise ModelError(f"{name} is not a folder: name the folder that holds the tokenizer's files")
+            return load_from_paddlenlp(name, cls)
+        found = [folder / file for file in _FILES if (folder / file).is_file()]
+        for path in found:
+            if not is_inside(path, folder):
+                raise ModelError(f"{path} is a link to {path.resolve()}, outside of its folder: copy the file instead")
+        files = {path.name: path.read_bytes() for path in found}
+        content = files.pop("tokenizer.json", None)
+        if content is None and not any(file in files for file in (CONFIG, *VOCABULARIES)):
+            raise ModelError(f"{folder} holds no tokenizer: looked for tokenizer.json, {', '.join(VOCABULARIES)}")
+        try:
+            if content is not None:
+                return cls(_load(content), files)
+            if is_plain_bert(files, folder):
+                return cls(bert_backend(files), files)
+            if is_roberta(files):
+                return cls(roberta_backend(files), files)
+        except ModelError as error:
+            raise ModelError(f"{folder}: {error}") from error
+        except (AttributeError, TypeError) as error:
+            raise ModelError(
+                f"{folder}: {CONFIG} has a setting of a wrong type ({one_line(error)}): mend it"
+            ) from error
+        return load_from_paddlenlp(str(folder), cls)
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write `tokenizer.json`, and the files from which PaddleNLP's AutoTokenizer loads the same tokenizer.
+
+        Args:
+            folder: where to write; it is made where it is missing.
+        """
+        write_files(folder, {**self._files, "tokenizer.json": self._backend.to_str(pretty=True).encode("utf-8")})
+        if not any(file in self._files for file in VOCABULARIES):
+            self._backend.model.save(str(folder))
+        config = {**self._config, "tokenizer_class": self._class_name}
+        config.setdefault("pad_token", self._backend.id_to_token(self.pad_token_id))
+        normalizer = self._backend.normalizer
+        if isinstance(normalizer, normalizers.BertNormalizer):
+            config["do_lower_case"] = normalizer.lowercase
+            config["tokenize_chinese_chars"] = normalizer.handle_chinese_chars
+            config["strip_accents"] = normalizer.strip_accents
+        write_files(folder, {CONFIG: dump_config(config)})
+
+    def _follow_config(self) -> None:
+        """Let tokenizer_config.json overrule tokenizer.json's case and accents, as Hugging Face and PaddleNLP do."""
+        normalizer, config = self._backend.normalizer, self._config
+        if isinstance(normalizer, normalizers.BertNormalizer):
+            self._backend.normalizer = normalizers.BertNormalizer(
+                clean_text=normalizer.clean_text,
+                handle_chinese_chars=config.get("tokenize_chinese_chars", normalizer.handle_chinese_chars),
+                strip_accents=config.get("strip_accents", normalizer.strip_accents),
+                lowercase=config.get("do_lower_case", normalizer.lowercase),
+            )
+
+    def _paddlenlp_class(self) -> str:
+        name = (self._config.get("tokenizer_class") or "").removesuffix("Fast")
+        if name in ("", "PreTrainedTokenizer", "PretrainedTokenizer"):
+            if isinstance(self._backend.post_processor, processors.RobertaProcessing):
+                return "RobertaBPETokenizer"
+            return "BertTokenizer" if isinstance(self._backend.model, models.WordPiece) else "PretrainedTokenizerFast"
+        return _PADDLENLP_CLASSES.get(name, name)
+
+    def num_special_tokens(self, texts: int) -> int:
+        """How many tokens are added to one text, or to a pair."""
+        return self._templates[texts - 1].num_special_tokens
+
+    def template(self, texts: int) -> Template:
+        """The special tokens around one text, or around a pair."""
+        return self._templates[texts - 1]
+
+    def encode_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Turn texts into ids without special tokens, and tell where each token is.
+
+        Args:
+            texts: any texts.
+
+        Returns:
+            For each text its ids, and where each of its tokens begins and ends in characters.
+        """
+        found = []
+        for start in range(0, len(texts), BATCH_SIZE):
+            batch = [safe_text(text) for text in texts[start : start + BATCH_SIZE]]
+            found += [(encoding.ids, encoding.offsets) for encoding in self._encode_batch(batch)]
+        return found
+
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._encode_batch(texts)]
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        with explained(_unusable):
+            return self._backend.encode_batch(texts, add_special_tokens=False)
+
+    def _wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
+        return self._templates[len(texts) - 1].wrap(*texts)
+
+
+def _load(content: bytes) -> tokenizers.Tokenizer:
+    with explained(partial(damaged, "tokenizer.json")):
+        return tokenizers.Tokenizer.from_str(content.decode("utf-8"))
+
+
+def _unusable(error: BaseException) -> ModelError:
+    return ModelError(f"the tokenizer cannot encode ({one_line(error)}): mend its files, or download them again")

@@ -1,0 +1,68 @@
+"""The gate that forks and the end of Python wait at."""
+
+import os
+import subprocess
+import sys
+import threading
+
+from dynabert_paddle.bundle.gate import Gate
+
+AT_EXIT = """
+import atexit
+from dynabert_paddle.bundle.gate import BundleError, Gate
+
+def enter():
+    try:
+        with gate:
+            print("entered")
+    except BundleError as error:
+        print(error)
+
+atexit.register(enter)
+gate = Gate()
+enter()
+"""
+
+
+def test_a_fork_waits_for_those_inside_and_keeps_others_out():
+    gate, entered, leave, order = Gate(), threading.Event(), threading.Event(), []
+
+    def stay():
+        with gate:
+            entered.set()
+            leave.wait(60)
+            order.append("left")
+
+    def come_later():
+        with gate:
+            order.append("entered")
+
+    def fork():
+        if os.fork() == 0:
+            with gate:  # open again, in the child, too
+                os._exit(7)
+        order.append("forked")
+
+    threads = [threading.Thread(target=work) for work in (stay, fork, come_later)]
+    threads[0].start()
+    assert entered.wait(60)
+    threads[1].start()
+    while not gate._closed:
+        pass
+    threads[2].start()
+    threads[2].join(0.2)
+    assert order == []
+    leave.set()
+    for thread in threads:
+        thread.join(60)
+    assert order[0] == "left"
+    assert sorted(order[1:]) == ["entered", "forked"]
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
+
+
+def test_what_python_calls_at_its_end_does_not_wait_for_ever():
+    command = [sys.executable, "-c", AT_EXIT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    said = "Python is about to exit: predict before that, not in an atexit handler"
+    assert done.stdout.splitlines() == ["entered", said]

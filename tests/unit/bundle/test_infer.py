@@ -1,0 +1,352 @@
+"""What `infer.py` does before a runtime comes in: truncation, templates, padding, the bundle's checks, its flags."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import processors
+
+from dynabert_paddle.backbone.loading import find_backbone
+from dynabert_paddle.bundle import engines, infer, infer_lite, manifest, rows
+from dynabert_paddle.files.hashing import hash_file, hash_json
+from dynabert_paddle.text import decode, encode
+
+LENGTHS = st.integers(0, 12)
+
+
+def cut_one_by_one(texts, room):
+    """PaddleNLP's longest_first as its documentation has it: a token from the longer text, the second at a tie."""
+    texts = [list(text) for text in texts]
+    while sum(map(len, texts)) > room:
+        longest = max(reversed(texts), key=len)
+        longest.pop()
+    return texts
+
+
+@given(first=LENGTHS, second=LENGTHS, room=st.integers(0, 30))
+def test_truncation_is_longest_first(first, second, room):
+    pair = [list(range(first)), list(range(100, 100 + second))]
+    assert encode.truncate(pair, room) == cut_one_by_one(pair, room)
+    assert encode.truncate(pair[:1], room) == [pair[0][:room]]
+
+
+@pytest.fixture(scope="module")
+def backend():
+    backend = tokenizers.Tokenizer.from_file(str(find_backbone("minilm-l6") / "tokenizer.json"))
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
+
+
+BERT = processors.TemplateProcessing(
+    single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 101), ("[SEP]", 102)]
+)
+# RoBERTa has two separators between the texts; XLNet its special tokens at the end.
+ROBERTA = processors.RobertaProcessing(("[SEP]", 102), ("[CLS]", 101), add_prefix_space=False)
+XLNET = processors.TemplateProcessing(
+    single="$A [SEP] [CLS]:2",
+    pair="$A [SEP] $B:1 [SEP]:1 [CLS]:2",
+    special_tokens=[("[CLS]", 101), ("[SEP]", 102)],
+)
+
+
+@pytest.mark.parametrize("processor", [BERT, ROBERTA, XLNET], ids=["bert", "roberta", "xlnet"])
+def test_a_template_wraps_as_the_library_does(backend, processor):
+    copy = tokenizers.Tokenizer.from_str(backend.to_str())
+    copy.post_processor = processor
+    templates = encode.find_templates(copy)
+    texts = ("play some jazz", "stop it now please")
+    for count, template in enumerate(templates, start=1):
+        expected = copy.encode(*texts[:count])
+        bare = [copy.encode(text, add_special_tokens=False).ids for text in texts[:count]]
+        assert template.wrap(*bare) == (expected.ids, expected.type_ids)
+        assert template.num_special_tokens == len(expected.ids) - sum(map(len, bare))
+
+
+def test_a_tokenizer_that_knows_nothing_has_no_template():
+    assert encode.find_templates(tokenizers.Tokenizer(tokenizers.models.BPE())) is None
+
+
+def test_a_panic_of_the_library_is_explained_and_a_signal_is_not(backend):
+    broken = json.loads(backend.to_str())
+    broken["post_processor"]["special_tokens"] = {}
+    broken = tokenizers.Tokenizer.from_str(json.dumps(broken))
+    with pytest.raises(ValueError, match="seen: no entry found"), encode.explained(lambda e: ValueError(f"seen: {e}")):
+        broken.encode("a")
+    with pytest.raises(KeyboardInterrupt), encode.explained(lambda e: ValueError(f"seen: {e}")):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("plain", "plain"),
+        ("\x00\x07", "\x00\x07"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("a\ud83db", "a\ufffdb"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("\U0001f600\ud800", "\U0001f600\ufffd"),
+    ],
+)
+def test_surrogates_are_joined_or_replaced(text, safe):
+    assert encode.safe_text(text) == safe
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_a_safe_text_can_be_encoded(text):
+    safe = encode.safe_text(text)
+    assert safe.encode() is not None
+    assert encode.safe_text(safe) == safe
+
+
+def test_batches_are_padded_at_the_end():
+    batch = engines.collate([([5, 6, 7], [0, 0, 1]), ([8], [0])], 4, {"pad_token_id": 9})
+    assert list(batch) == ["input_ids", "token_type_ids", "attention_mask"]
+    np.testing.assert_array_equal(batch["input_ids"], [[5, 6, 7, 9], [8, 9, 9, 9]])
+    np.testing.assert_array_equal(batch["token_type_ids"], [[0, 0, 1, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(batch["attention_mask"], [[1, 1, 1, 0], [1, 0, 0, 0]])
+    assert {array.dtype for array in batch.values()} == {np.dtype("int64")}
+
+
+def write(folder, description):
+    """Write `bundle.json` with a checksum that is right."""
+    content = {**description, "checksum": hash_json(description)}
+    (folder / "bundle.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """What `read_bundle` looks at: a file and its checksum."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "model.bin").write_bytes(b"weights")
+    entry = {"bytes": 7, "sha256": hash_file(folder / "model.bin")}
+    numbers = {"format_version": 1, "max_seq_length": 16, "vocab_size": 30522, "pad_token_id": 0}
+    words = {"format": "paddle", "precision": "fp32", "task": {}, "labels": [], "pair": False, "subnet": "full"}
+    write(folder, {**numbers, **words, "files": {"model.bin": entry}})
+    return folder
+
+
+def refuses(folder, part):
+    with pytest.raises(manifest.BundleError) as caught:
+        manifest.read_bundle(folder)
+    message = str(caught.value)
+    assert part in message
+    assert "\n" not in message
+
+
+def test_a_whole_bundle_is_read(bundle):
+    description = manifest.read_bundle(bundle)
+    assert description["format"] == "paddle"
+    assert "checksum" not in description
+
+
+UNKNOWN = tokenizers.models.WordPiece({"a": 0}, unk_token="[UNK]")
+
+
+@pytest.mark.parametrize(
+    ("model", "seen"), [(tokenizers.models.BPE(), "knows no letter"), (UNKNOWN, r"Missing \[UNK\]")]
+)
+def test_a_tokenizer_that_cannot_encode_is_named(bundle, model, seen):
+    tokenizers.Tokenizer(model).save(str(bundle / "tokenizer.json"))
+    with pytest.raises(manifest.BundleError, match=rf"tokenizer\.json: tokenizers .* cannot use it: .*{seen}"):
+        infer.Bundle(bundle)
+
+
+def test_moving_a_bundle_or_adding_a_file_does_no_harm(bundle, tmp_path):
+    moved = shutil.move(bundle, tmp_path / "moved")
+    (moved / "notes.txt").write_text("mine")
+    assert manifest.read_bundle(moved)["format_version"] == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"[1]", b"1", b"null", b'"text"', b"{}", b"\xff\xfe", bytes(50), b"[" * 100_000]
+)
+def test_a_description_that_is_none(bundle, content):
+    (bundle / "bundle.json").write_bytes(content)
+    refuses(bundle, "bundle.json: damaged: copy the bundle again, or export it again")
+
+
+FILES = {
+    "a number": 3,
+    "a list": ["model.bin"],
+    "nothing": None,
+    "a file that is a number": {"model.bin": 3},
+    "a file that is nothing": {"model.bin": None},
+    "a file without a size": {"model.bin": {}},
+    "a path outside": {"../model.bin": {"bytes": 7, "sha256": ""}},
+    "an absolute path": {"/etc/hostname": {"bytes": 7, "sha256": ""}},
+    "a path below": {"sub/model.bin": {"bytes": 7, "sha256": ""}},
+    "the folder": {"..": {"bytes": 7, "sha256": ""}},
+    "no name": {"": {"bytes": 7, "sha256": ""}},
+    "a name that is too long": {"x" * 5000: {"bytes": 7, "sha256": ""}},
+}
+
+
+@pytest.mark.parametrize("files", FILES.values(), ids=FILES)
+def test_odd_lists_of_files(bundle, files):
+    """Even where somebody has computed the checksum anew."""
+    write(bundle, {"format_version": 1, "format": "paddle", "files": files})
+    refuses(bundle, str(bundle))
+
+
+def member(*, parameters):
+    return {"members": [{"subnet": "w1.00d1.00", "graph": "model.bin", "parameters": parameters}]}
+
+
+ANSWERS = {"doc_stride": 128, "max_answer_length": 30, "may_be_empty": False}
+UNSOUND = {
+    "no sub-network": {"members": []},
+    "no name": {"subnet": None},
+    "no parameters": member(parameters=None),
+    "parameters without shapes": member(parameters=[0, 1]),
+    "parameters of words": member(parameters=[["a", [1]]]),
+    "sizes of words": member(parameters=[[0, ["a"]]]),
+    "sizes below nothing": member(parameters=[[0, [-1]]]),
+    "more dimensions than there are": member(parameters=[[0, [1] * 9]]),
+    "padding below the vocabulary": {"pad_token_id": -1},
+    "padding beyond the vocabulary": {"pad_token_id": 30522},
+    "more words than ids": {"vocab_size": 10**30},
+    "questions without contexts": {"task": {"kind": "question_answering"}, "answers": ANSWERS},
+    "no settings of answers": {"task": {"kind": "question_answering"}, "pair": True},
+    "windows that stay": {
+        "task": {"kind": "question_answering"},
+        "pair": True,
+        "answers": {**ANSWERS, "doc_stride": 0},
+    },
+}
+
+
+@pytest.mark.parametrize("values", UNSOUND.values(), ids=UNSOUND)
+def test_what_no_export_writes(bundle, values):
+    """Even where somebody has computed the checksum anew."""
+    write(bundle, {**manifest.read_bundle(bundle), **values})
+    refuses(bundle, "bundle.json: damaged")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        member(parameters=[[0, [3, 4]], [1, []]]),
+        {"task": {"kind": "question_answering"}, "pair": True, "answers": ANSWERS},
+    ],
+)
+def test_what_an_export_writes(bundle, values):
+    write(bundle, {**manifest.read_bundle(bundle), **values})
+    assert manifest.read_bundle(bundle).items() >= values.items()
+
+
+def test_without_files(bundle):
+    write(bundle, {"format_version": 1, "format": "paddle"})
+    refuses(bundle, "bundle.json: damaged")
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_other_format_versions(bundle, version):
+    write(bundle, {"format_version": version, "files": {}})
+    refuses(bundle, "bundle.json: not format version 1: it comes from another dynabert_paddle")
+
+
+def test_an_edited_value(bundle):
+    path = bundle / "bundle.json"
+    path.write_text(path.read_text().replace('"paddle"', '"onnx"'))
+    refuses(bundle, "bundle.json: altered since the export")
+
+
+def test_a_file_in_place_of_the_folder(bundle):
+    refuses(bundle / "model.bin", "no bundle.json in it: name a folder that 'dynabert export' has made")
+    refuses(bundle / "missing", "no bundle.json in it")
+
+
+def test_a_folder_in_place_of_a_file(bundle):
+    (bundle / "model.bin").unlink()
+    (bundle / "model.bin").mkdir()
+    refuses(bundle, "model.bin: missing")
+
+
+@pytest.mark.parametrize("format", ["paddle", "pir", "openvino", "onnx"])
+@pytest.mark.parametrize("device", ["", "cuda", "GPU", "gpu:", "gpu:x", "gpu:-1", "cpu:0", "npu"])
+def test_devices_that_there_are_not(tmp_path, format, device):
+    with pytest.raises(manifest.BundleError, match=f"device '{device}' is not one of cpu, gpu, gpu:N"):
+        engines.open_engine(tmp_path, {"format": format, "precision": "fp32"}, device=device)
+
+
+def test_two_threads_that_keep_quiet_give_the_output_back():
+    before, (entered, both, left) = os.fstat(1), (threading.Event() for _ in range(3))
+
+    def come_first():
+        with engines.quiet():
+            entered.set()
+            both.wait(0.2)
+        left.set()
+
+    def come_later():
+        entered.wait(60)
+        with engines.quiet():
+            both.set()
+            left.wait(60)
+
+    threads = [threading.Thread(target=work) for work in (come_first, come_later)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert os.path.samestat(os.fstat(1), before)
+
+
+def test_a_process_without_an_output_keeps_quiet():
+    code = "import os, sys; from dynabert_paddle.bundle.engines import quiet; os.close(1); sys.stdout = None"
+    command = [sys.executable, "-c", f"{code}\nwith quiet(): os.write(2, b'hidden')\nos.write(2, b'shown')"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "shown")
+
+
+@pytest.mark.parametrize("num_threads", [0, -1])
+def test_no_threads(tmp_path, num_threads):
+    with pytest.raises(manifest.BundleError, match=f"num_threads is at least 1, not {num_threads}"):
+        engines.open_engine(tmp_path, {"format": "paddle", "precision": "fp32"}, num_threads=num_threads)
+
+
+def test_a_lite_bundle_names_its_own_script(tmp_path):
+    with pytest.raises(manifest.BundleError, match=r"a Paddle Lite bundle: run it with 'python .*infer_lite\.py'"):
+        engines.open_engine(tmp_path, {"format": "lite", "precision": "fp32"})
+
+
+@pytest.mark.parametrize("words", [[], ["text", "-i", "file"], ["--json"], ["--num_threads", "x", "text"]])
+def test_wrong_flags_exit_2(words):
+    with pytest.raises(SystemExit) as caught:
+        infer.main(words)
+    assert caught.value.code == 2
+
+
+def test_the_script_beside_no_bundle(capsys):
+    """As somebody runs it who has found it in the package."""
+    assert infer.main(["text"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "no bundle.json in it" in err
+
+
+@pytest.mark.parametrize("script", [(engines, infer), (infer_lite,)])
+def test_the_parts_of_a_script_define_no_name_twice(script):
+    """They are joined to one file for a bundle, where a second definition would replace the first."""
+    defined = []
+    for module in (manifest, decode, encode, rows, *script):
+        for node in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node]
+            defined += [getattr(target, "id", getattr(target, "name", None)) for target in targets]
+    names = [name for name in defined if name]
+    assert len(names) > 30
+    assert len(set(names)) == len(names)

@@ -1,0 +1,185 @@
+"""Files and folders are whole or absent, whatever happens, and JSON that was altered is refused."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dynabert_paddle.errors import DynabertError, ModelError
+from dynabert_paddle.files.atomic import read_json, write_folder, write_json
+from dynabert_paddle.files.folder import make_folder
+
+
+def files(folder):
+    """All files below a folder with their content, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_json_that_is_not_utf8_is_called_damaged(tmp_path):
+    (tmp_path / "config.json").write_bytes(b'{"name": "\xff"}')
+    with pytest.raises(ModelError, match=r"config\.json: not JSON"):
+        read_json(tmp_path / "config.json")
+
+
+def test_json_that_is_missing_or_a_folder_is_said_so(tmp_path):
+    with pytest.raises(ModelError, match=r"config\.json: missing: a model folder needs it"):
+        read_json(tmp_path / "config.json")
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ModelError, match=r"config\.json: no file: a model folder needs it"):
+        read_json(tmp_path / "config.json")
+
+
+def test_json_is_whole_or_as_before(tmp_path):
+    path = tmp_path / "grid.json"
+    write_json(path, {"text": "é"})
+    before = files(tmp_path)
+    assert read_json(path) == {"text": "é"}
+    with pytest.raises(TypeError):
+        write_json(path, {"first": 1, "second": object()})
+    assert path.read_bytes() == before["grid.json"]
+    write_json(path, {"text": "new"})
+    assert read_json(path) == {"text": "new"}
+    assert sorted(files(tmp_path)) == ["grid.json"]
+
+
+def write_two(partial, *, text="new"):
+    (partial / "a.txt").write_text(text)
+    (partial / "z.json").write_text(text)
+
+
+def test_a_new_folder_is_there_once_it_is_whole(tmp_path):
+    folder = tmp_path / "deep" / "model"
+
+    def write(partial):
+        write_two(partial)
+        assert not folder.exists()
+        assert partial.parent == folder.parent  # so that renaming it needs no copy
+
+    assert write_folder(folder, write, last="z.json") == folder
+    assert files(tmp_path) == {"deep/model/a.txt": b"new", "deep/model/z.json": b"new"}
+
+
+def test_into_a_folder_with_logs_the_marker_comes_last(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("log")
+    # A folder in the place of a file stops the moving there, in whichever order files are listed.
+    (folder / "b.txt").mkdir()
+    (folder / "b.txt" / "x").touch()
+
+    def write(partial):
+        for name in ("0.json", "a.txt", "b.txt"):
+            (partial / name).write_text("new")
+
+    with pytest.raises(DynabertError, match="model: cannot be written"):
+        write_folder(folder, write, last="0.json")
+    assert not (folder / "0.json").exists()
+    assert (folder / "train.jsonl").read_text() == "log"
+    shutil.rmtree(folder / "b.txt")
+    write_folder(folder, write, last="0.json")
+    assert set(files(tmp_path)) == {"model/0.json", "model/a.txt", "model/b.txt", "model/train.jsonl"}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("odd"), KeyboardInterrupt()])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, error, exists):
+    folder = tmp_path / "model"
+    if exists:
+        write_folder(folder, write_two, last="z.json")
+
+    def fail(partial):
+        write_two(partial, text="other")
+        raise error
+
+    before = files(tmp_path)
+    with pytest.raises((DynabertError, type(error))) as caught:
+        write_folder(folder, fail, last="z.json")
+    assert files(tmp_path) == before
+    assert folder.exists() is exists
+    assert sorted(path.name for path in tmp_path.iterdir()) == (["model"] if exists else [])
+    if isinstance(error, OSError):
+        assert str(caught.value) == (
+            f"{folder}: cannot be written: No space left on device: make room or name another folder, then run again"
+        )
+
+
+@pytest.fixture
+def disk_calls(monkeypatch):
+    """What is said to the disk, in order: names that are synced, and names that files and folders get."""
+    calls = []
+
+    def fsync(descriptor):
+        calls.append(("sync", os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))))
+        return real_fsync(descriptor)
+
+    def rename(path, target):
+        calls.append(("name", target.name))
+        return real_rename(path, target)
+
+    real_fsync, real_rename = os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "replace", rename)
+    return calls
+
+
+def test_a_power_failure_finds_a_folder_whole_or_not_there(tmp_path, disk_calls):
+    write_folder(tmp_path / "model", write_two, last="z.json")
+    named = disk_calls.index(("name", "model"))
+    assert set(disk_calls[:named]) == {("sync", "a.txt"), ("sync", "z.json"), ("sync", ".model.partial")}
+    assert disk_calls[named + 1 :] == [("sync", tmp_path.name)]
+    disk_calls.clear()
+    write_folder(tmp_path / "model", write_two, last="z.json")
+    named = disk_calls.index(("name", "a.txt"))
+    assert set(disk_calls[:named]) == {("sync", "a.txt"), ("sync", "z.json"), ("sync", ".partial")}
+    assert disk_calls[named + 1 :] == [("sync", "model"), ("name", "z.json"), ("sync", "model")]
+
+
+def test_a_power_failure_finds_a_file_whole(tmp_path, disk_calls):
+    write_json(tmp_path / "grid.json", {})
+    assert disk_calls == [("sync", ".grid.json.partial"), ("name", "grid.json"), ("sync", tmp_path.name)]
+
+
+def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
+    (tmp_path / ".model.partial").mkdir()
+    (tmp_path / ".model.partial" / "rest.bin").write_text("old")
+    write_folder(tmp_path / "model", write_two, last="z.json")
+    assert set(files(tmp_path)) == {"model/a.txt", "model/z.json"}
+
+
+def test_below_a_file_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for call in (make_folder, lambda folder: write_folder(folder, write_two, last="z.json")):
+        with pytest.raises(DynabertError, match="file/model: cannot be written: Not a directory: .*another folder"):
+            call(tmp_path / "file" / "model")
+    assert files(tmp_path) == {"file": b"mine"}
+
+
+@pytest.mark.parametrize("old, new", [("0.5", "0.6"), ('"a"', '"b"'), ("true", "false"), ('"x": 1', '"x": 1, "x": 2')])
+def test_json_that_was_altered_is_refused_until_its_checksum_is_removed(tmp_path, old, new):
+    path = tmp_path / "grid.json"
+    write_json(path, {"score": 0.5, "name": "a", "ok": True, "x": 1, "nan": float("nan"), "rows": {3: (1, 2)}})
+    assert read_json(path)["rows"] == {"3": [1, 2]}
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ModelError, match=r"grid\.json: not as it was written: .* remove 'checksum' from grid\.json"):
+        read_json(path)
+    values = json.loads(path.read_text())
+    del values["checksum"]
+    path.write_text(json.dumps(values))
+    assert "checksum" not in read_json(path)
+
+
+def test_what_was_read_can_be_written_again(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1})
+    write_json(tmp_path / "b.json", json.loads((tmp_path / "a.json").read_text()) | {"x": 2})
+    assert read_json(tmp_path / "b.json") == {"x": 2}
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ModelError, match=r"config\.json: no file"):
+        read_json(tmp_path / "config.json")

@@ -1,0 +1,30 @@
+"""What stops work that can be resumed becomes one line, and tells a request from Ctrl-C."""
+
+import pytest
+
+from dynabert_paddle.errors import Interrupted
+from dynabert_paddle.runtime.interruption import Terminated, resumable
+
+
+@pytest.mark.parametrize(("stop", "exit_code"), [(KeyboardInterrupt, 130), (Terminated, 0)])
+def test_what_stops_a_resumable_work_says_how_to_go_on(stop, exit_code):
+    with (
+        pytest.raises(
+            Interrupted, match=r"^search: stopped after 3 of 5; the same command goes on from there$"
+        ) as caught,
+        resumable("search", lambda: " after 3 of 5"),
+    ):
+        raise stop
+    assert caught.value.exit_code == exit_code
+
+
+def test_the_launcher_learns_that_one_of_several_processes_has_stopped(monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    with pytest.raises(Interrupted) as caught, resumable("run"):
+        raise Terminated
+    assert caught.value.exit_code == 143
+
+
+def test_other_errors_pass():
+    with pytest.raises(ValueError, match="odd"), resumable("search"):
+        raise ValueError("odd")
