@@ -37,6 +37,7 @@ def main(
     import optuna
 
     from dynabert_paddle.config.settings import SearchConfig
+    from dynabert_paddle.data.described_tasks import load_described_task
     from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
     from dynabert_paddle.searching.examples import choose_examples
     from dynabert_paddle.searching.guide import first_genomes
@@ -46,8 +47,7 @@ def main(
     from dynabert_paddle.subnet import Subnet
     from dynabert_paddle.supernet.supernet import load_model
     from dynabert_paddle.training.evaluate import trained_space
-    from dynabert_paddle.training.split import tokenize_examples
-    from dynabert_paddle.training.start import load_described_task
+    from dynabert_paddle.training.inputs import tokenize_examples
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     supernet = load_model(model_dir)

@@ -34,8 +34,7 @@ def make_step(shape: str, widths: list[float], batch_size: int, length: int) -> 
 
     from dynabert_paddle.config.settings import TrainConfig, WidthConfig
     from dynabert_paddle.supernet.extract import extract
-    from dynabert_paddle.training.loop import make_optimizer
-    from dynabert_paddle.training.loss_scale import apply_gradients
+    from dynabert_paddle.training.optimizer import apply_gradients, make_optimizer
     from dynabert_paddle.training.replicas import Replicas, count_replicas
     from dynabert_paddle.training.steps import distillation_step
 

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     import dynabert_paddle as db
     from dynabert_paddle.data.features import Features
+    from dynabert_paddle.training.batches import ShardWeight
     from dynabert_paddle.training.loop import Step
     from dynabert_paddle.training.replicas import Replicas
-    from dynabert_paddle.training.share import Share
 
 
 def random_supernet(shape: str) -> db.Supernet:
@@ -76,7 +76,7 @@ def training_passes(replicas: Replicas, step: Step, batch: dict[str, np.ndarray]
 
 def shared_passes(
     replicas: Replicas,
-    passes: Callable[[db.Supernet, int, dict[str, Tensor], Share], None],
+    passes: Callable[[db.Supernet, int, dict[str, Tensor], ShardWeight], None],
     batch: dict[str, np.ndarray],
 ) -> Callable[[], None]:
     """Let replicas share a batch, as in training.
@@ -91,9 +91,9 @@ def shared_passes(
     """
     from dynabert_paddle.supernet.cpu_operations import fast_gradients
     from dynabert_paddle.supernet.supernet import to_tensors
-    from dynabert_paddle.training.share import take_share
+    from dynabert_paddle.training.batches import cut_shard
 
-    parts = [take_share(batch, number, len(replicas)) for number in range(len(replicas))]
+    parts = [cut_shard(batch, number, len(replicas)) for number in range(len(replicas))]
     shares = [(to_tensors(part), share) for part, share in parts]
 
     def run_one(replica: db.Supernet, number: int) -> None:

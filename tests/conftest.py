@@ -93,6 +93,15 @@ def make_batch(*, batch_size=5, seq_length=9, vocab_size=30522, seed=0, num_labe
     }
 
 
+def backward(step):
+    """Call backward for each loss that a step yields; returns the means of the losses and their parts."""
+    passes = []
+    for losses in step:
+        losses["loss"].backward()
+        passes.append({name: float(value) for name, value in losses.items()})
+    return {name: sum(losses[name] for losses in passes) / len(passes) for name in passes[0]}
+
+
 @pytest.fixture
 def bert():
     return make_bert()

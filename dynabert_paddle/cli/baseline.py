@@ -43,9 +43,9 @@ def baseline(
 
     import_paddle()
     set_device(settings.device)
+    from dynabert_paddle.data.described_tasks import load_task_config
     from dynabert_paddle.files.atomic import read_json
     from dynabert_paddle.training.baseline import BASELINE_FILE, baseline
-    from dynabert_paddle.training.start import load_task_config
 
     baseline(
         model_dir,

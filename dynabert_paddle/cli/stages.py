@@ -143,9 +143,10 @@ def evaluate(
         raise UsageError("--subnet and --grid exclude each other: name one sub-network, or ask for all")
     config = load_settings(model_dir, None, None, {**flags, "device": device})
     _start_paddle(config.device)
+    from dynabert_paddle.data.described_tasks import load_task_config
     from dynabert_paddle.supernet.supernet import Supernet
     from dynabert_paddle.training.evaluate import evaluate_grid, evaluate_named
-    from dynabert_paddle.training.start import check_trained, load_task_config
+    from dynabert_paddle.training.inputs import check_trained
 
     task = load_task_config(config.task)
     supernet = Supernet.from_pretrained(model_dir)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import paddle
 import paddle.nn.functional as F
@@ -40,17 +42,17 @@ class DistillationLoss:
         *,
         rows: Tensor | None = None,
         logit_rows: Tensor | None = None,
-        shares: tuple[float, float] = (1.0, 1.0),
+        weights: tuple[float, float] = (1.0, 1.0),
     ) -> dict[str, Tensor]:
         """Compare one sub-network's output with the teacher's.
 
         Args:
-            student: what `subnet` computed.
-            teacher: what the teacher, which has all layers, computed for the same batch.
-            subnet: says which of the teacher's hidden states belong to the student's.
+            student: the output of `subnet`.
+            teacher: the output of the teacher, which has all layers, for the same batch.
+            subnet: its kept layers select the teacher's hidden states.
             rows: the tokens whose hidden states count, from `token_rows`; None for all of them.
             logit_rows: likewise for logits of tokens, `[b, s, c]`; None for other logits.
-            shares: what the logit loss and the loss of the hidden states are multiplied by.
+            weights: factors of the logit loss and of the loss of the hidden states: the shard's share of the batch.
 
         Returns:
             `loss`, and its parts `logit` and `hidden`, each weighted.
@@ -69,7 +71,7 @@ class DistillationLoss:
                 f"the teacher has {teacher.logits.shape[-1]} outputs, the student {student.logits.shape[-1]}: "
                 f"distil from a model that was fine-tuned for the same labels"
             )
-        # PaddleSlim divides all that it compares by the temperature, and only logits shall be softened.
+        # PaddleSlim divides everything that it compares by the temperature; only logits are to be softened.
         outputs = {
             "student": {"logits": pick_rows(student.logits, logit_rows)},
             "teacher": {"logits": pick_rows(teacher.logits, logit_rows)},
@@ -81,13 +83,13 @@ class DistillationLoss:
         combined = _combined_loss(len(pairs), self.lambda_logit, self.lambda_hidden, self.temperature, self.regression)
         parts = combined(outputs, None)
         logit = next(value for name, value in parts.items() if "_logits_" in name)
-        hidden = (parts["loss"] - logit) * shares[1]
-        logit = logit * shares[0]
+        hidden = (parts["loss"] - logit) * weights[1]
+        logit = logit * weights[0]
         return {"loss": logit + hidden, "logit": logit, "hidden": hidden}
 
 
 def cosine_loss(student: Tensor, teacher: Tensor, *, rows: Tensor | None) -> Tensor:
-    """The loss by which DistilBERT turns its last hidden states to its teacher's (Sanh et al., 2019, section 3).
+    """DistilBERT's loss between the last hidden states of student and teacher (Sanh et al., 2019, section 3).
 
     Args:
         student: `[b, s, d]`.
@@ -135,10 +137,12 @@ def _hidden_targets(teacher: SupernetOutput, subnet: Subnet) -> list[Tensor]:
 
 
 @lru_cache
-def _combined_loss(count: int, lambda_logit: float, lambda_hidden: float, temperature: float, regression: bool):
-    from paddleslim.dygraph.dist.losses import CombinedLoss  # imports OpenCV and more: not before it is needed
+def _combined_loss(
+    count: int, lambda_logit: float, lambda_hidden: float, temperature: float, regression: bool
+) -> Callable[[dict[str, dict[str, Tensor]], None], dict[str, Tensor]]:
+    from paddleslim.dygraph.dist.losses import CombinedLoss  # late, because it imports OpenCV
 
-    def compare(name: str, **options) -> dict:
+    def compare(name: str, **options: Any) -> dict[str, Any]:
         return {"model_name_pairs": [["student", "teacher"]], "layers_name": [name, name], **options}
 
     if regression:

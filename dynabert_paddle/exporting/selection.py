@@ -122,8 +122,9 @@ def _score(
     supernet: Supernet, names: Sequence[str], folder: Path, task: Mapping[str, Any], max_seq_length: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Scores of sub-networks on the dev set, by the task's first metric."""
+    from dynabert_paddle.data.described_tasks import load_described_task
     from dynabert_paddle.training.evaluate import evaluate_named
-    from dynabert_paddle.training.start import check_trained, load_described_task
+    from dynabert_paddle.training.inputs import check_trained
 
     if not task.get("name"):
         raise UsageError(f"{folder} does not say what task it was trained for: name it with --task_name")

@@ -96,9 +96,9 @@ def _describe_members(supernet, job: dict[str, Any], max_seq_length: int) -> dic
 
 def _load_data(supernet, job: dict[str, Any], max_seq_length: int) -> dict[str, Any]:
     """What int8 needs: the dev set to compare by, and for Paddle Inference training texts to calibrate on."""
+    from dynabert_paddle.data.described_tasks import load_described_task
     from dynabert_paddle.exporting.check import pad
-    from dynabert_paddle.training.split import tokenize_examples
-    from dynabert_paddle.training.start import check_trained, load_described_task
+    from dynabert_paddle.training.inputs import check_trained, tokenize_examples
 
     if not job["task"].get("name"):
         raise UsageError(

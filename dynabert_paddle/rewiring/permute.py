@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 
 from dynabert_paddle.rewiring.importance import Importance
-from dynabert_paddle.supernet.elastic import ELASTIC_AXES
+from dynabert_paddle.supernet.slices import ELASTIC_AXES
 from dynabert_paddle.supernet.supernet import Supernet
 
 

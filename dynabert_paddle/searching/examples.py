@@ -11,7 +11,7 @@ from dynabert_paddle.config.settings import TrainConfig
 from dynabert_paddle.data.tasks import Task, TaskExamples
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.metadata import Metadata
-from dynabert_paddle.training.split import hold_out
+from dynabert_paddle.training.inputs import hold_out
 
 
 def choose_examples(task: Task, metadata: Metadata, *, score_on: str, size: int | None) -> TaskExamples:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.config.settings import SearchConfig
+from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.folder import check_replaceable, claim, clear_folder, make_folder, remove_unused
@@ -35,8 +36,7 @@ from dynabert_paddle.searching.study import STUDY_FILE, check_genomes, database_
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model
 from dynabert_paddle.training.evaluate import trained_space
-from dynabert_paddle.training.split import digest, tokenize_examples
-from dynabert_paddle.training.start import check_trained, load_described_task
+from dynabert_paddle.training.inputs import check_trained, hash_arrays, tokenize_examples
 
 
 def search(
@@ -198,7 +198,7 @@ class _Search:
             "task": self.task.name,
             "metric": self.task.metrics[0],
             **{key: getattr(config, key) for key in ("score", "score_on", "population_size", "seed")},
-            "data": digest(features.content),
+            "data": hash_arrays(features.content),
             **self.aims.lasting(),
         }
 

@@ -1,19 +1,17 @@
 """The functions of `operations` for a CPU in float32, several times as fast, with gradients derived by hand.
 
-On a CPU Paddle computes products, and operations on tensors of one shape, with all cores. Broadcasts, column sums,
-random numbers and copies of transposed tensors it computes with one, and they take as long as the products. So here
-columns are expanded first, sums are products with ones, the rows of heads are gathered, and random bits come from
-NumPy. Without dropout each function returns what its twin does, bit for bit.
+On a CPU Paddle uses all cores for products and for operations on tensors of equal shape, and one core for broadcasts,
+column sums, random numbers and copies of transposed tensors, which then take as long as the products. So here columns
+are expanded first, sums are products with ones, the rows of heads are gathered, and random bits come from NumPy.
+Without dropout each function returns the same bits as its twin.
 
-Shapes: b batch, s sequence, t tokens of it that ask, n tokens, d hidden size, h heads, e width of one head.
+Shapes: b batch, s sequence, t query tokens, n tokens, d hidden size, h heads, e width of one head.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import zip_longest
 
@@ -25,118 +23,60 @@ from paddle.autograd import PyLayer
 
 from dynabert_paddle.supernet import operations
 
-# Paddle's PyLayer cannot take part in `paddle.grad` for some of its inputs alone, so who records asks for it.
-_DROPOUT_BITS: ContextVar[np.random.Generator | None] = ContextVar("dynabert_dropout_bits", default=None)
 
-
-@contextmanager
-def fast_gradients(seed: int) -> Iterator[None]:
-    """Let this thread's models use these functions where gradients are recorded, too, for the length of a `with` block.
-
-    For `Tensor.backward`: `paddle.grad` has to be given all the tensors that need a gradient.
-
-    Args:
-        seed: what dropout drops follows from it.
-
-    Yields:
-        Nothing.
-    """
-    token = _DROPOUT_BITS.set(_random_bits(seed))
-    try:
-        yield
-    finally:
-        _DROPOUT_BITS.reset(token)
-
-
-def suit(x: Tensor) -> bool:
-    """Whether these functions, and not those of `operations`, are for a tensor.
+def is_supported(x: Tensor, bits: np.random.Generator | None) -> bool:
+    """Whether these functions can stand for those of `operations`.
 
     Args:
         x: the input of a layer.
+        bits: the caller's random bits. With them the caller promises to call `Tensor.backward`: Paddle's PyLayer
+            cannot take part in a `paddle.grad` for some of its inputs alone.
 
     Returns:
-        True for a float32 tensor on a CPU, outside of a static graph and of what may call `paddle.grad`.
+        True for a float32 tensor on a CPU, outside a static graph, if no gradient is recorded or `bits` are given.
     """
     if not paddle.in_dynamic_mode() or x.dtype != paddle.float32 or not x.place.is_cpu_place():
         return False
-    return _DROPOUT_BITS.get() is not None or not paddle.is_grad_enabled()
+    return bits is not None or not paddle.is_grad_enabled()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """As `operations.linear`.
-
-    Args:
-        x: `[b, s, i]`.
-        weight: `[i, o]`.
-        bias: `[o]`, or None.
-
-    Returns:
-        `[b, s, o]`.
-    """
+    """As `operations.linear`."""
     return F.linear(x, weight) if bias is None else _Linear.apply(x, weight, bias)
 
 
-def dropout(x: Tensor, probability: float) -> Tensor:
-    """As `operations.dropout`.
-
-    Args:
-        x: any shape.
-        probability: in steps of 1/65536, so that 0.1 is 0.100006.
-
-    Returns:
-        The same shape.
-    """
-    return _Scale.apply(x, _dropout_mask(x.shape, probability)) if probability else x
+def dropout(x: Tensor, probability: float, bits: np.random.Generator | None = None) -> Tensor:
+    """As `operations.dropout`; the probability is rounded to a multiple of 1/65536, 0.1 to 0.100006."""
+    return _Scale.apply(x, _dropout_mask(x.shape, probability, bits)) if probability else x
 
 
-def add_norm(residual: Tensor, x: Tensor, layer: nn.LayerNorm, *, dropout_prob: float) -> Tensor:
-    """As `operations.add_norm`.
-
-    Args:
-        residual: the block's input, `[b, s, d]`.
-        x: its output, likewise.
-        layer: has the scale, the shift and epsilon.
-        dropout_prob: of an element of `x`.
-
-    Returns:
-        `[b, s, d]`.
-    """
-    return _AddNorm.apply(residual, x, layer.weight, layer.bias, layer._epsilon, dropout_prob)
+def add_norm(
+    residual: Tensor, x: Tensor, layer: nn.LayerNorm, *, dropout_prob: float, bits: np.random.Generator | None = None
+) -> Tensor:
+    """As `operations.add_norm`."""
+    return _AddNorm.apply(residual, x, layer.weight, layer.bias, layer._epsilon, dropout_prob, bits)
 
 
-def activate(x: Tensor, activation) -> Tensor:
-    """As `operations.activate`.
-
-    Args:
-        x: any shape.
-        activation: a function of `paddle.nn.functional`; of GELU the gradient is faster here.
-
-    Returns:
-        The same shape.
-    """
+def activate(x: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """As `operations.activate`; GELU has a faster gradient."""
     return _Gelu.apply(x) if activation is F.gelu else activation(x)
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, heads: int, dropout_prob: float, gate: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    *,
+    heads: int,
+    dropout_prob: float,
+    gate: Tensor | None = None,
+    bits: np.random.Generator | None = None,
 ) -> Tensor:
-    """As `operations.attend`.
-
-    Args:
-        q: queries, `[b, t, h*e]`.
-        k: keys, `[b, s, h*e]`.
-        v: values, likewise.
-        mask: added to the scores, broadcasts to `[b, h, t, s]`.
-        heads: h.
-        dropout_prob: of an attention weight.
-        gate: `[h]`, multiplies each head's output; with it this is `operations.attend`.
-
-    Returns:
-        `[b, t, h*e]`.
-    """
+    """As `operations.attend`, which also serves calls with a gate."""
     if gate is not None:
         return operations.attend(q, k, v, mask, heads=heads, dropout_prob=dropout_prob, gate=gate)
-    return _Attention.apply(q, k, v, mask, heads, dropout_prob)
+    return _Attention.apply(q, k, v, mask, heads, dropout_prob, bits)
 
 
 class _Linear(PyLayer):
@@ -177,8 +117,8 @@ class _AddNorm(PyLayer):
     """y = z * w + b with t = r + D(x), z = (t - mean) / sqrt(variance + epsilon) (Ba et al., 2016), D being dropout."""
 
     @staticmethod
-    def forward(ctx, residual, x, weight, bias, epsilon, dropout_prob):
-        mask = _dropout_mask(x.shape, dropout_prob) if dropout_prob else None
+    def forward(ctx, residual, x, weight, bias, epsilon, dropout_prob, bits):
+        mask = _dropout_mask(x.shape, dropout_prob, bits) if dropout_prob else None
         total = residual + (x if mask is None else x * mask)
         ctx.save_for_backward(total, mask, weight)
         ctx.wanted = _need_gradients(residual, x, weight, bias)
@@ -227,7 +167,7 @@ class _Attention(PyLayer):
     """y = D(softmax(qk^T / sqrt(e) + mask)) v, D being dropout (Vaswani et al., 2017, equation 1)."""
 
     @staticmethod
-    def forward(ctx, q, k, v, mask, heads, dropout_prob):
+    def forward(ctx, q, k, v, mask, heads, dropout_prob, bits):
         ctx.wanted = _need_gradients(*((q, k, v) if mask is None else (q, k, v, mask)))
         b, _, width = q.shape
         q, k, v = (_split_heads(x, heads).reshape([heads, b, -1, width // heads]) for x in (q, k, v))
@@ -238,7 +178,7 @@ class _Attention(PyLayer):
             scores.add_(mask.transpose([1, 0, 2, 3]).expand(scores.shape))
         if dropout_prob:
             weights = _softmax(scores)
-            dropped = weights * _dropout_mask(weights.shape, dropout_prob)
+            dropped = weights * _dropout_mask(weights.shape, dropout_prob, bits)
         else:
             weights = dropped = F.softmax(scores)
         ctx.save_for_backward(q, k, v, weights, dropped)
@@ -318,18 +258,17 @@ def _transposed(rows: int, columns: int) -> Tensor:
     return paddle.to_tensor(np.arange(rows * columns).reshape([rows, columns]).T.reshape(-1))
 
 
-def _dropout_mask(shape: list[int], probability: float) -> Tensor:
-    """0 for what is dropped, and what the rest is scaled up by."""
+def _dropout_mask(shape: list[int], probability: float, bits: np.random.Generator | None) -> Tensor:
+    """0 for dropped elements, 1 / (1 - probability) for the rest."""
     size, steps = math.prod(shape), 2**16
-    # Outside of `fast_gradients` Paddle's seed decides.
-    source = _DROPOUT_BITS.get() or _random_bits(paddle.randint(0, 2**31 - 1, [1]).item())
-    bits = source.integers(2**64, size=-(-size // 4), dtype=np.uint64).view(np.uint16)[:size]
+    generator = bits or random_bits(paddle.randint(0, 2**31 - 1, [1]).item())
+    values = generator.integers(2**64, size=-(-size // 4), dtype=np.uint64).view(np.uint16)[:size]
     threshold = round(probability * steps)
     scale = np.float32(steps / (steps - threshold))
-    mask = np.multiply(bits >= threshold, scale, dtype=np.float32).reshape(shape)
+    mask = np.multiply(values >= threshold, scale, dtype=np.float32).reshape(shape)
     return paddle.Tensor(value=mask, place=paddle.CPUPlace(), zero_copy=True, stop_gradient=True)
 
 
-def _random_bits(seed: int) -> np.random.Generator:
-    """A fast source; unlike the bit generator that it wraps, it lets other threads run Python meanwhile."""
+def random_bits(seed: int) -> np.random.Generator:
+    """A fast source of dropout's random bits; unlike a bare bit generator it releases Python's lock while it draws."""
     return np.random.Generator(np.random.SFC64(seed))

@@ -1,4 +1,4 @@
-"""The elastic encoder: a PaddleNLP model's own layers, run as the sub-network that a call asks for.
+"""The elastic encoder: a PaddleNLP model's own layers, run as any sub-network.
 
 Shapes: b batch, s sequence, d hidden size, h heads, e width of one head, f FFN neurons.
 """
@@ -9,41 +9,48 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet import cpu_operations, operations
-from dynabert_paddle.supernet.slices import cut
+from dynabert_paddle.supernet.slices import SliceCache, count_elastic, slice_parameter
 
-# Parameter -> (what its elastic axis counts, that axis). Paddle keeps a Linear's weight as [inputs, outputs].
-# Parameters that are not named here belong to the hidden states, whose size is not elastic.
-ELASTIC_AXES = {
-    "self_attn.q_proj.weight": ("heads", 1),
-    "self_attn.q_proj.bias": ("heads", 0),
-    "self_attn.k_proj.weight": ("heads", 1),
-    "self_attn.k_proj.bias": ("heads", 0),
-    "self_attn.v_proj.weight": ("heads", 1),
-    "self_attn.v_proj.bias": ("heads", 0),
-    "self_attn.out_proj.weight": ("heads", 0),
-    "linear1.weight": ("neurons", 1),
-    "linear1.bias": ("neurons", 0),
-    "linear2.weight": ("neurons", 0),
-}
+
+@dataclass(frozen=True)
+class PassState:
+    """What the passes of one training step, or of one evaluation, share; each replica of a model has its own.
+
+    Args:
+        slices: slices of parameters that earlier passes have cut.
+        dropout_bits: the source of dropout's random bits. If it is given, passes that record gradients use the fast
+            functions of `cpu_operations`, whose gradients `Tensor.backward` computes; `paddle.grad` would need every
+            tensor that has one.
+    """
+
+    slices: SliceCache | None = None
+    dropout_bits: np.random.Generator | None = None
+
+
+NO_STATE = PassState()
 
 
 @dataclass
 class EncoderCall:
-    """What one call of a supernet asks of its encoder, and what the encoder reports back.
+    """The arguments of one call of a supernet to its encoder, and the encoder's hidden states.
 
     Args:
-        encoder: the encoder that is meant.
+        encoder: the encoder that the call is for.
         subnet: the sub-network to run, or None to stop at the encoder's input.
-        embedding: `[b, s, d]` to run on in place of the embeddings' own output.
+        embedding: `[b, s, d]`, replaces the embeddings' own output.
         head_gates: one `[h]` tensor per layer that multiplies the heads' outputs.
-        first_token: compute of the last kept layer's output the first token alone, `[b, 1, d]`.
+        first_token: of the last kept layer, compute the first token's output alone, `[b, 1, d]`.
+        state: what this call shares with others.
         hidden_states: filled by the encoder: the input of each kept layer and the final output, `[b, s, d]` each.
     """
 
@@ -52,20 +59,21 @@ class EncoderCall:
     embedding: Tensor | None = None
     head_gates: Sequence[Tensor] | None = None
     first_token: bool = False
+    state: PassState = NO_STATE
     hidden_states: list[Tensor] = field(default_factory=list)
 
 
-# PaddleNLP's models call their encoder with arguments of their own, so the call travels beside them. It is bound to
-# the running thread and is gone when the call returns.
+# PaddleNLP's models call their encoder with arguments of their own, so ours travel in a context variable: this
+# thread alone sees it, and it is reset when the call returns.
 _CALL: ContextVar[EncoderCall | None] = ContextVar("dynabert_encoder_call", default=None)
 
 
 @contextmanager
 def encoder_call(call: EncoderCall) -> Iterator[EncoderCall]:
-    """Make `call` the one that its encoder answers, for the length of a `with` block.
+    """Make `call` the current one within a `with` block.
 
     Args:
-        call: what to run.
+        call: the call.
 
     Yields:
         The same call.
@@ -78,9 +86,9 @@ def encoder_call(call: EncoderCall) -> Iterator[EncoderCall]:
 
 
 class ElasticEncoder(nn.Layer):
-    """Stands in for a model's `nn.TransformerEncoder` and owns the same layers under the same parameter names.
+    """Replaces a model's `nn.TransformerEncoder` and owns the same layers under the same parameter names.
 
-    Called outside `encoder_call`, it is the full encoder, with the interface that PaddleNLP's models expect.
+    Outside `encoder_call` it is the full encoder, with the interface that PaddleNLP's models expect.
 
     Args:
         encoder: the encoder to take over.
@@ -101,27 +109,33 @@ class ElasticEncoder(nn.Layer):
 
     @paddle.jit.not_to_static  # nothing here depends on a tensor's values: an export runs it as it is
     def forward(
-        self, src, src_mask=None, cache=None, output_attentions=False, output_hidden_states=False, return_dict=False
-    ):
-        """Run the sub-network that the current call asks for; the full encoder where there is no call.
+        self,
+        src: Tensor,
+        src_mask: Tensor | None = None,
+        cache: object = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        return_dict: bool = False,
+    ) -> Any:
+        """Run the sub-network of the current call; outside a call, the full encoder.
 
         Args:
             src: `[b, s, d]` embeddings.
-            src_mask: broadcasts to `[b, h, s, s]`; float masks are added to the scores, int and bool ones keep what is
-                true.
+            src_mask: broadcasts to `[b, h, s, s]`; a float mask is added to the scores, an int or bool mask keeps the
+                positions that are true.
             cache: not supported.
             output_attentions: not supported.
             output_hidden_states: as in PaddleNLP.
             return_dict: as in PaddleNLP.
 
         Returns:
-            `[b, s, d]`, or what PaddleNLP's encoder returns for the last two arguments.
+            `[b, s, d]`, or with one of the last two arguments set the structure that PaddleNLP's encoder returns.
 
         Raises:
-            ModelError: a cache or attentions were asked for.
+            ModelError: a cache or attentions were requested.
         """
         if cache is not None or output_attentions:
-            raise ModelError("the elastic encoder gives no attentions and takes no cache: call it without them")
+            raise ModelError("the elastic encoder returns no attentions and takes no cache: call it without them")
         call = _CALL.get()
         if call is None or call.encoder is not self:
             call = EncoderCall(self, self.full)
@@ -142,8 +156,16 @@ class ElasticEncoder(nn.Layer):
         for index, heads, neurons in call.subnet.parts:
             gate = None if call.head_gates is None else call.head_gates[index][:heads]
             first = call.first_token and index == call.subnet.layers[-1]
-            size = {"heads": heads, "neurons": neurons}
-            hidden = run_layer(self.layers[index], hidden, mask, **size, head_gate=gate, first_token=first)
+            hidden = run_layer(
+                self.layers[index],
+                hidden,
+                mask,
+                heads=heads,
+                neurons=neurons,
+                head_gate=gate,
+                first_token=first,
+                state=call.state,
+            )
             call.hidden_states.append(hidden)
         if self.norm is not None:
             hidden = call.hidden_states[-1] = self.norm(hidden)
@@ -151,7 +173,7 @@ class ElasticEncoder(nn.Layer):
 
 
 class Dropout(nn.Dropout):
-    """Stands in for a model's dropout layer outside of its encoder.
+    """Replaces a dropout layer outside the encoder, so that it uses the random bits of the current call.
 
     Args:
         layer: the layer to replace.
@@ -162,62 +184,19 @@ class Dropout(nn.Dropout):
         self.training = layer.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop elements in training.
-
-        Args:
-            x: any shape.
-
-        Returns:
-            The same shape.
-        """
-        ops = cpu_operations if cpu_operations.suit(x) else operations
-        return ops.dropout(x, self.p if self.training else 0.0)
+        """Drop elements in training; the shape stays."""
+        call = _CALL.get()
+        bits = None if call is None else call.state.dropout_bits
+        return _operations_for(x, bits).dropout(x, self.p if self.training else 0.0, bits)
 
 
 def replace_dropouts(model: nn.Layer) -> None:
-    """Put `Dropout` in the place of a model's dropout layers; of an encoder layer's `run_layer` takes the rates alone.
-
-    Args:
-        model: changed in place.
-    """
+    """Replace a model's dropout layers in place, except those of encoder layers: `run_layer` reads their rates."""
     for owner in model.sublayers(include_self=True):
         if not isinstance(owner, nn.TransformerEncoderLayer):
             for name, layer in owner.named_children():
                 if type(layer) is nn.Dropout and layer.axis is None and layer.mode == "upscale_in_train":
                     setattr(owner, name, Dropout(layer))
-
-
-def count_elastic(layer: nn.TransformerEncoderLayer, head_dim: int) -> tuple[int, int]:
-    """Count what a layer has of its elastic parts.
-
-    Args:
-        layer: an encoder layer.
-        head_dim: width of one head.
-
-    Returns:
-        Heads and FFN neurons.
-    """
-    return layer.self_attn.q_proj.weight.shape[1] // head_dim, layer.linear1.weight.shape[1]
-
-
-def slice_parameter(parameter: Tensor, name: str, *, heads: int, neurons: int, head_dim: int) -> Tensor:
-    """The part of a layer's parameter that a sub-network uses. Every sub-network, run or extracted, is cut here.
-
-    Args:
-        parameter: the full parameter.
-        name: its name within the layer, for example `self_attn.q_proj.weight`.
-        heads: heads to keep.
-        neurons: FFN neurons to keep.
-        head_dim: width of one head.
-
-    Returns:
-        The first rows or columns; the parameter itself where all of it is used.
-    """
-    if name not in ELASTIC_AXES:
-        return parameter
-    what, axis = ELASTIC_AXES[name]
-    size = heads * head_dim if what == "heads" else neurons
-    return cut(parameter, axis, size)
 
 
 def run_layer(
@@ -229,6 +208,7 @@ def run_layer(
     neurons: int,
     head_gate: Tensor | None = None,
     first_token: bool = False,
+    state: PassState = NO_STATE,
 ) -> Tensor:
     """Run a part of one encoder layer, pre-norm or post-norm as the layer is.
 
@@ -239,53 +219,72 @@ def run_layer(
         heads: heads to run.
         neurons: FFN neurons to run.
         head_gate: `[h]`, multiplies each head's output.
-        first_token: compute the first token's output alone; the others are keys and values to it.
+        first_token: compute the first token's output alone; the other tokens are its keys and values.
+        state: what this pass shares with others.
 
     Returns:
-        `[b, s, d]`, or `[b, 1, d]`. All heads, neurons and tokens give bit for bit what the stock layer gives.
+        `[b, s, d]`, or `[b, 1, d]`. With all heads, neurons and tokens the result equals the stock layer's bit for bit.
     """
-    ops = cpu_operations if cpu_operations.suit(hidden) else operations
+    bits = state.dropout_bits
+    ops = _operations_for(hidden, bits)
     attention = layer.self_attn
-    kept = {"heads": heads, "neurons": neurons, "head_dim": attention.head_dim}
 
     def linear(x: Tensor, owner: nn.Linear, name: str) -> Tensor:
-        bias = None if owner.bias is None else slice_parameter(owner.bias, f"{name}.bias", **kept)
-        return ops.linear(x, slice_parameter(owner.weight, f"{name}.weight", **kept), bias)
+        weight, bias = (
+            None
+            if parameter is None
+            else slice_parameter(
+                parameter,
+                f"{name}.{kind}",
+                heads=heads,
+                neurons=neurons,
+                head_dim=attention.head_dim,
+                cache=state.slices,
+            )
+            for kind, parameter in (("weight", owner.weight), ("bias", owner.bias))
+        )
+        return ops.linear(x, weight, bias)
 
     def add(x: Tensor, dropout: nn.Dropout, norm: nn.LayerNorm) -> Tensor:
-        """The block's input and output, summed and, in a post-norm layer, normalized."""
+        """Add the block's output to its input and, in a post-norm layer, normalize the sum."""
         probability = dropout.p if dropout.training else 0.0
         if layer.normalize_before:
-            return residual + ops.dropout(x, probability)
-        return ops.add_norm(residual, x, norm, dropout_prob=probability)
+            return residual + ops.dropout(x, probability, bits)
+        return ops.add_norm(residual, x, norm, dropout_prob=probability, bits=bits)
 
-    asking = residual = hidden
+    queries = residual = hidden  # the tokens that the layer computes; keys and values come from all
     if layer.normalize_before:
-        asking = hidden = layer.norm1(hidden)
+        queries = hidden = layer.norm1(hidden)
     if first_token:
-        asking, residual = asking[:, :1], residual[:, :1]
+        queries, residual = queries[:, :1], residual[:, :1]
         if mask is not None and mask.ndim > 1 and mask.shape[-2] != 1:
             mask = mask[..., :1, :]
     context = ops.attend(
-        linear(asking, attention.q_proj, "self_attn.q_proj"),
+        linear(queries, attention.q_proj, "self_attn.q_proj"),
         linear(hidden, attention.k_proj, "self_attn.k_proj"),
         linear(hidden, attention.v_proj, "self_attn.v_proj"),
         mask,
         heads=heads,
         dropout_prob=attention.dropout if attention.training else 0.0,
         gate=head_gate,
+        bits=bits,
     )  # [b, s, h*e]
     residual = hidden = add(linear(context, attention.out_proj, "self_attn.out_proj"), layer.dropout1, layer.norm1)
 
     if layer.normalize_before:
         hidden = layer.norm2(hidden)
     hidden = ops.activate(linear(hidden, layer.linear1, "linear1"), layer.activation)  # [b, s, f]
-    hidden = ops.dropout(hidden, layer.dropout.p if layer.dropout.training else 0.0)
+    hidden = ops.dropout(hidden, layer.dropout.p if layer.dropout.training else 0.0, bits)
     return add(linear(hidden, layer.linear2, "linear2"), layer.dropout2, layer.norm2)
 
 
-def additive_mask(mask: Tensor | None, dtype) -> Tensor | None:
-    """Turn an attention mask into what is added to the scores, by Paddle's own rule.
+def _operations_for(x: Tensor, bits: np.random.Generator | None) -> ModuleType:
+    """The fast functions where they support a tensor, else Paddle's own."""
+    return cpu_operations if cpu_operations.is_supported(x, bits) else operations
+
+
+def additive_mask(mask: Tensor | None, dtype: paddle.dtype) -> Tensor | None:
+    """Turn an attention mask into an additive one, by Paddle's own rule.
 
     Args:
         mask: float (already additive), or int or bool, where false positions are masked.

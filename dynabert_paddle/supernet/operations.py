@@ -1,12 +1,15 @@
-"""What an encoder layer is made of, in Paddle's own operations: for any device, data type, and a static graph.
+"""The functions of an encoder layer in Paddle's own operations: for any device and data type, and for static graphs.
 
-`cpu_operations` has the same functions for training on a CPU.
+`cpu_operations` has the same functions, faster, for training on a CPU; `bits` matters there alone.
 
-Shapes: b batch, s sequence, t tokens of it that ask, d hidden size, h heads, e width of one head.
+Shapes: b batch, s sequence, t query tokens, d hidden size, h heads, e width of one head.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
@@ -14,12 +17,13 @@ from paddle import Tensor, nn
 linear = F.linear
 
 
-def dropout(x: Tensor, probability: float) -> Tensor:
-    """Drop elements at random, and scale up what stays.
+def dropout(x: Tensor, probability: float, bits: np.random.Generator | None = None) -> Tensor:
+    """Drop elements at random and scale up the rest.
 
     Args:
         x: any shape.
         probability: of dropping an element.
+        bits: not used: Paddle's seed decides.
 
     Returns:
         The same shape.
@@ -27,7 +31,9 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     return F.dropout(x, probability, mode="upscale_in_train") if probability else x
 
 
-def add_norm(residual: Tensor, x: Tensor, layer: nn.LayerNorm, *, dropout_prob: float) -> Tensor:
+def add_norm(
+    residual: Tensor, x: Tensor, layer: nn.LayerNorm, *, dropout_prob: float, bits: np.random.Generator | None = None
+) -> Tensor:
     """Add a block's output to its input, and normalize the sum.
 
     Args:
@@ -35,6 +41,7 @@ def add_norm(residual: Tensor, x: Tensor, layer: nn.LayerNorm, *, dropout_prob: 
         x: its output, likewise.
         layer: has the scale, the shift and epsilon.
         dropout_prob: of an element of `x`.
+        bits: as in `dropout`.
 
     Returns:
         `[b, s, d]`.
@@ -42,23 +49,23 @@ def add_norm(residual: Tensor, x: Tensor, layer: nn.LayerNorm, *, dropout_prob: 
     return layer(residual + dropout(x, dropout_prob))
 
 
-def activate(x: Tensor, activation) -> Tensor:
-    """Apply the FFN's activation.
-
-    Args:
-        x: any shape.
-        activation: a function of `paddle.nn.functional`.
-
-    Returns:
-        The same shape.
-    """
+def activate(x: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply the FFN's activation, a function of `paddle.nn.functional`; the shape stays."""
     return activation(x)
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, heads: int, dropout_prob: float, gate: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    *,
+    heads: int,
+    dropout_prob: float,
+    gate: Tensor | None = None,
+    bits: np.random.Generator | None = None,
 ) -> Tensor:
-    """Attention of all heads.
+    """Multi-head attention (Vaswani et al., 2017, equation 1).
 
     Args:
         q: queries, `[b, t, h*e]`.
@@ -68,6 +75,7 @@ def attend(
         heads: h.
         dropout_prob: of an attention weight.
         gate: `[h]`, multiplies each head's output.
+        bits: as in `dropout`.
 
     Returns:
         `[b, t, h*e]`.

@@ -1,110 +1,102 @@
-"""Parts of parameters, each cut once for many passes.
+"""The slice of each parameter that a sub-network uses: its first rows or columns.
 
-A cut copies, and Paddle pads its gradient to the parameter's size. Where no parameter changes for a while, as in an
-evaluation or in the passes of a training step, a part is cut once, and is a tensor with a gradient of its own.
+Every sub-network, whether it runs inside the supernet or is extracted, is cut here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from itertools import pairwise
 
 import paddle
 import paddle.nn.functional as F
-from paddle import Tensor
+from paddle import Tensor, nn
+
+# Parameter of a layer -> (what its elastic axis counts, that axis). A Linear's weight is [inputs, outputs] in Paddle.
+# Parameters that are not listed have the hidden size, which is not elastic.
+ELASTIC_AXES = {
+    "self_attn.q_proj.weight": ("heads", 1),
+    "self_attn.q_proj.bias": ("heads", 0),
+    "self_attn.k_proj.weight": ("heads", 1),
+    "self_attn.k_proj.bias": ("heads", 0),
+    "self_attn.v_proj.weight": ("heads", 1),
+    "self_attn.v_proj.bias": ("heads", 0),
+    "self_attn.out_proj.weight": ("heads", 0),
+    "linear1.weight": ("neurons", 1),
+    "linear1.bias": ("neurons", 0),
+    "linear2.weight": ("neurons", 0),
+}
 
 
-class Slices:
-    """The parts that have been cut.
+class SliceCache:
+    """Slices that are cut once and reused, as long as no parameter changes.
+
+    A cut copies, and Paddle pads its gradient to the parameter's size. In an evaluation, or in the passes of one
+    training step, each slice is therefore cut once and is a leaf tensor with a gradient of its own.
 
     Args:
-        room: how many values they may have; what is beyond it is cut anew each time.
+        max_elements: cached elements over all slices; slices beyond that are cut anew each time.
     """
 
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._parts: dict[int, dict[int, Tensor]] = {}  # by the parameter and the part's size
+    def __init__(self, max_elements: int) -> None:
+        self._free_elements = max_elements
+        self._slices: dict[int, dict[int, Tensor]] = {}  # by the parameter's id, then by the slice's size
 
     def cut(self, parameter: Tensor, axis: int, size: int) -> Tensor:
-        """As the function `cut`; the same tensor each time.
-
-        Args:
-            parameter: any shape.
-            axis: what to cut along.
-            size: what to keep of it.
-
-        Returns:
-            The part. It needs a gradient if the parameter does, and keeps it to itself.
-        """
-        parts = self._parts.setdefault(id(parameter), {})
-        if size not in parts:
-            num_values = parameter.size // parameter.shape[axis] * size
-            if num_values > self._room:
+        """Return the first `size` rows or columns; the same tensor for each call. Its gradient stays its own."""
+        slices = self._slices.setdefault(id(parameter), {})
+        if size not in slices:
+            num_elements = parameter.size // parameter.shape[axis] * size
+            if num_elements > self._free_elements:
                 return _crop(parameter, axis, size)
-            self._room -= num_values
-            with paddle.no_grad():  # the first rows are no copy
-                parts[size] = parameter[:size] if axis == 0 else _crop(parameter, axis, size)
-            parts[size].stop_gradient = parameter.stop_gradient
-        return parts[size]
+            self._free_elements -= num_elements
+            with paddle.no_grad():  # the first rows are a view, not a copy
+                slices[size] = parameter[:size] if axis == 0 else _crop(parameter, axis, size)
+            slices[size].stop_gradient = parameter.stop_gradient
+        return slices[size]
 
-    def with_gradients(self, parameter: Tensor) -> list[Tensor]:
-        """A parameter's parts that have a gradient.
-
-        Args:
-            parameter: any parameter.
-
-        Returns:
-            The parts, the smallest first.
-        """
-        parts = sorted(self._parts.get(id(parameter), {}).items())
-        return [part for _, part in parts if part.grad is not None]
+    def slices_with_gradients(self, parameter: Tensor) -> list[Tensor]:
+        """Return the slices of a parameter that have a gradient, the smallest first."""
+        slices = sorted(self._slices.get(id(parameter), {}).items())
+        return [part for _, part in slices if part.grad is not None]
 
 
-_SLICES: ContextVar[Slices | None] = ContextVar("dynabert_slices", default=None)
-
-
-@contextmanager
-def keep_slices(slices: Slices) -> Iterator[None]:
-    """Cut each part of a parameter only once, for the length of `with` blocks in which no parameter changes.
+def slice_parameter(
+    parameter: Tensor, name: str, *, heads: int, neurons: int, head_dim: int, cache: SliceCache | None = None
+) -> Tensor:
+    """Return the part of a layer's parameter that a sub-network uses.
 
     Args:
-        slices: gets the parts.
-
-    Yields:
-        Nothing.
-    """
-    token = _SLICES.set(slices)
-    try:
-        yield
-    finally:
-        _SLICES.reset(token)
-
-
-def cut(parameter: Tensor, axis: int, size: int) -> Tensor:
-    """Take the first rows or columns of a parameter.
-
-    Args:
-        parameter: any shape.
-        axis: what to cut along.
-        size: what to keep of it.
+        parameter: the full parameter.
+        name: its name within the layer, for example `self_attn.q_proj.weight`.
+        heads: heads to keep.
+        neurons: FFN neurons to keep.
+        head_dim: width of one head.
+        cache: slices to reuse.
 
     Returns:
-        The part; the parameter itself where that is all of it.
+        The first rows or columns; the parameter itself if all of it is used.
     """
+    if name not in ELASTIC_AXES:
+        return parameter
+    counted, axis = ELASTIC_AXES[name]
+    size = heads * head_dim if counted == "heads" else neurons
     if parameter.shape[axis] == size:
         return parameter
-    slices = _SLICES.get()
-    return _crop(parameter, axis, size) if slices is None else slices.cut(parameter, axis, size)
+    return _crop(parameter, axis, size) if cache is None else cache.cut(parameter, axis, size)
+
+
+def count_elastic(layer: nn.TransformerEncoderLayer, head_dim: int) -> tuple[int, int]:
+    """Return the numbers of heads and FFN neurons of a layer."""
+    return layer.self_attn.q_proj.weight.shape[1] // head_dim, layer.linear1.weight.shape[1]
 
 
 def add_gradients(nested: Sequence[Tensor]) -> None:
-    """Add the gradients of a parameter's parts to its own.
+    """Add the gradients of a parameter's slices to the parameter's own gradient.
 
     Args:
-        nested: the parts that have a gradient, the smallest first, and the parameter: each of the same axis, and the
-            first rows or columns of the next.
+        nested: the slices that have a gradient, the smallest first, then the parameter. All are cut along one axis, so
+            each is the first rows or columns of the next.
     """
     for part, whole in pairwise(nested):
         if whole.grad is not None and part.shape[1:] == whole.shape[1:]:
@@ -119,8 +111,9 @@ def add_gradients(nested: Sequence[Tensor]) -> None:
 
 
 def _crop(parameter: Tensor, axis: int, size: int) -> Tensor:
-    """A copy of the first rows or columns."""
+    """Copy the first rows or columns."""
     shape = list(parameter.shape)
     shape[axis] = size
-    # Indexing gives a strided view, which Paddle copies for the product, and pads for the gradient, three times slower.
+    # Three times as fast as indexing, which gives a strided view that Paddle copies for the product and pads for the
+    # gradient.
     return paddle.crop(parameter, shape)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 
@@ -20,20 +21,21 @@ from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadat
 from dynabert_paddle.files.weights import write_safetensors
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS, SearchSpace, Subnet
 from dynabert_paddle.supernet.elastic import (
+    NO_STATE,
     ElasticEncoder,
     EncoderCall,
-    count_elastic,
+    PassState,
     encoder_call,
     replace_dropouts,
-    slice_parameter,
 )
+from dynabert_paddle.supernet.slices import count_elastic, slice_parameter
 from dynabert_paddle.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
 
 class SupernetOutput(NamedTuple):
-    """What a sub-network computes.
+    """The output of a sub-network.
 
     Args:
         logits: `[b, c]` for c classes of a sequence, `[b, s, c]` for those of its tokens, `[b, 2, s]` for starts and
@@ -102,18 +104,20 @@ class Supernet(nn.Layer):
         embedding: Tensor | None = None,
         head_gates: Sequence[Tensor] | None = None,
         logits_only: bool = False,
+        state: PassState = NO_STATE,
         **inputs: Tensor,
     ) -> SupernetOutput:
         """Run one sub-network.
 
         Args:
-            subnet: which one; the full model where not given.
+            subnet: which one; by default the full model.
             embedding: `[b, s, d]` from `embed`, so that the sub-networks of a step share one embedding and its
                 gradient.
             head_gates: one `[h]` tensor per layer, multiplies each head's output.
-            logits_only: leave out what the logits do not depend on; there are no hidden states then.
-            inputs: `input_ids`, `token_type_ids`, `attention_mask`, int64 `[b, s]`; those the model does not take are
-                left out.
+            logits_only: compute only what the logits depend on, and return no hidden states.
+            state: what the passes of a step or an evaluation share.
+            inputs: `input_ids`, `token_type_ids`, `attention_mask`, int64 `[b, s]`; those that the model does not take
+                are ignored.
 
         Returns:
             Logits and hidden states.
@@ -126,20 +130,21 @@ class Supernet(nn.Layer):
         else:
             subnet.check_part_of(self.full)
         first_token = logits_only and self.reads_first_token
-        call = EncoderCall(self.encoder, subnet, embedding, head_gates, first_token)
+        call = EncoderCall(self.encoder, subnet, embedding, head_gates, first_token, state)
         logits = self._call_model(call, inputs)
         return SupernetOutput(logits, () if logits_only else tuple(call.hidden_states))
 
-    def embed(self, **inputs: Tensor) -> Tensor:
+    def embed(self, *, state: PassState = NO_STATE, **inputs: Tensor) -> Tensor:
         """Compute the encoder's input, which all sub-networks have in common.
 
         Args:
+            state: as for `forward`.
             inputs: as for `forward`.
 
         Returns:
             `[b, s, d]`, after the embeddings' norm and dropout.
         """
-        call = EncoderCall(self.encoder, None)
+        call = EncoderCall(self.encoder, None, state=state)
         self._call_model(call, inputs)
         return call.hidden_states[0]
 
@@ -279,11 +284,11 @@ def load_model(name_or_path: str | Path) -> Supernet:
 
 
 def resize_layers(encoder: ElasticEncoder, subnet: Subnet) -> None:
-    """Cut an encoder down, in place, to the layers, heads and neurons of a sub-network.
+    """Reduce an encoder in place to the layers, heads and neurons of a sub-network.
 
     Args:
-        encoder: the encoder, full-size before.
-        subnet: what to keep; its rows and columns are the ones that running it inside the supernet uses.
+        encoder: the full-size encoder.
+        subnet: the layers, heads and neurons to keep; the same rows and columns as when it runs inside the supernet.
     """
     for index, heads, neurons in subnet.parts:
         layer = encoder.layers[index]
@@ -307,13 +312,6 @@ def _owner(root: nn.Layer, path: str) -> tuple[nn.Layer, str]:
     return root, name
 
 
-def to_tensors(batch: dict) -> dict[str, Tensor]:
-    """Move a collated batch to the current device.
-
-    Args:
-        batch: arrays by name.
-
-    Returns:
-        Tensors by name.
-    """
+def to_tensors(batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """Move a collated batch to the current device."""
     return {name: paddle.to_tensor(value) for name, value in batch.items()}

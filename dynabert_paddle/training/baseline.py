@@ -1,4 +1,4 @@
-"""Models of one fixed size, trained as others train small models, to compare a supernet's sub-networks with."""
+"""Baselines: models of one fixed size, trained by other methods, to compare a supernet's sub-networks with."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.baseline_steps import distilbert_step, tinybert_step
+from dynabert_paddle.training.batches import count_steps, global_batch_size, steps_per_epoch
 from dynabert_paddle.training.checkpoint import TrainState
 from dynabert_paddle.training.evaluate import evaluate_named
-from dynabert_paddle.training.loop import Step, count_steps, global_batch_size, steps_per_epoch
-from dynabert_paddle.training.split import split_task
-from dynabert_paddle.training.stage import describe_task, train_stage
-from dynabert_paddle.training.start import check_apart, check_trained
-from dynabert_paddle.training.steps import distilbert_step, full_model_step, tinybert_step
+from dynabert_paddle.training.inputs import check_apart, check_trained, split_task
+from dynabert_paddle.training.loop import train
+from dynabert_paddle.training.stage import Stage, describe_task
+from dynabert_paddle.training.steps import Step, full_model_step
 
 BASELINE_FILE = "baseline.json"
 
-# The stages that make what a method starts from; 'finetuned' starts from a backbone.
+# Method -> the stages whose models it can start from; 'finetuned' starts from a backbone.
 _SOURCES = {"distilbert": ("finetune", "rewire"), "tinybert": ("finetune", "rewire"), "pruned": ("rewire",)}
 
 
 class Spent(NamedTuple):
-    """What training has cost.
+    """The cost of training.
 
     Args:
-        examples: that were read, each as often as it came; however many sub-networks read it.
-        seconds: that it took, evaluations included.
+        examples: examples read, repetitions counted; once for all sub-networks of a step.
+        seconds: duration, evaluations included.
     """
 
     examples: int
@@ -56,23 +57,23 @@ def baseline(
 ) -> Supernet:
     """Train a small model of a fixed size, and score it on the task's dev set.
 
-    - `distilbert`: the fine-tuned model's layers that `config.subnet` keeps, distilled as by DistilBERT's authors.
+    - `distilbert`: the layers of the fine-tuned model that `config.subnet` keeps, distilled as by DistilBERT's authors.
     - `tinybert`: the same start, distilled layer by layer as by TinyBERT's authors, without their general
       distillation: its layers already are the teacher's.
     - `pruned`: the sub-network of a rewired model, which keeps the most important heads and neurons, fine-tuned on
       the labels.
     - `finetuned`: the same shape cut out of the pretrained backbone, fine-tuned on the labels.
 
-    The examples and the time that are told, and that `config.num_examples` limits, include those of the model that the
-    method starts from: its fine-tuning, and for `pruned` the reading of the importance. `finetuned` has no such model.
+    The examples and seconds in `baseline.json`, and the limit `config.num_examples`, include the cost of the model that
+    the method starts from: its fine-tuning, and for `pruned` the computation of the importance.
 
     Args:
         model_name_or_path: a model folder that `finetune` or `rewire` has made, for `pruned` one of `rewire`; for
-            `finetuned` either, of which the backbone is taken, or the backbone.
+            `finetuned` the backbone, or either of these folders, whose backbone is taken.
         task: its task.
         output_dir: where the model and `baseline.json` go; an interrupted run in it is resumed.
         config: the method, the shape, and how to train.
-        max_seq_length: longer inputs are cut to so many tokens; by default as the model was trained.
+        max_seq_length: longer inputs are cut to this number of tokens; by default the model's own setting.
         overwrite: replace what is in `output_dir`.
 
     Returns:
@@ -103,7 +104,7 @@ def baseline(
             config, max_steps=_affordable_steps(config, before, len(split_task(task, student, config).train))
         )
 
-    def finish(state: TrainState) -> None:
+    def write_results(state: TrainState) -> None:
         (row,) = evaluate_named(student, task, ["w1.00d1.00"], batch_size=config.per_device_eval_batch_size)
         result = {
             "method": config.method,
@@ -121,39 +122,39 @@ def baseline(
         with writing(Path(output_dir)):
             write_json(Path(output_dir) / BASELINE_FILE, result)
 
-    return train_stage(
-        student,
-        task,
-        "baseline",
-        _make_step(student, supernet, subnet, task, config),
-        {student.metadata.subnet["name"]: student.full},
+    stage = Stage(
+        name="baseline",
+        model=student,
+        task=task,
+        step=_make_step(student, supernet, subnet, task, config),
+        subnets={student.metadata.subnet["name"]: student.full},
         config=config,
-        output_dir=output_dir,
+        output_dir=Path(output_dir),
         teacher=supernet if config.method in ("distilbert", "tinybert") else None,
         parent=parent,
-        finish=finish,
-        overwrite=overwrite,
+        write_results=write_results,
     )
+    return train(stage, overwrite=overwrite)
 
 
 def total_spent(metadata: Metadata, source: str | Path) -> Spent:
-    """Add up what a model has cost since its backbone: all stages up to its own.
+    """Add up the cost of a model since its backbone, over all stages up to its own.
 
     Args:
         metadata: the model's.
-        source: where it comes from.
+        source: the model's folder, for the message.
 
     Returns:
         Examples and seconds.
 
     Raises:
-        UsageError: one of the stages did not tell.
+        UsageError: a stage has not recorded its cost.
     """
     examples, seconds, provenance = 0, 0.0, metadata.provenance
     while isinstance(provenance, Mapping):
         if "spent" not in provenance:
             raise UsageError(
-                f"{source} does not tell how many examples its training has seen, an older version made it: "
+                f"{source} was made by an older version that did not record how many examples its training has seen: "
                 f"begin with 'dynabert finetune' again"
             )
         examples += provenance["spent"]["examples"]
@@ -173,7 +174,7 @@ def _make_step(student: Supernet, teacher: Supernet, subnet: Subnet, task: Task,
 
 
 def _affordable_steps(config: BaselineConfig, before: Spent, num_rows: int) -> int:
-    """The whole epochs that `num_examples` leaves, and the full steps after them."""
+    """The steps that `num_examples` leaves: whole epochs, then full steps."""
     per_step = global_batch_size(config) * config.gradient_accumulation_steps
     epochs, rest = divmod(max(0, config.num_examples - before.examples), num_rows)
     steps = epochs * steps_per_epoch(num_rows, config) + rest // per_step

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from paddle import nn
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.atomic import read_json, write_folder, write_json
-from dynabert_paddle.files.folder import check_absent, is_own, make_folder
+from dynabert_paddle.files.folder import check_absent, claim, is_own, make_folder
 from dynabert_paddle.files.integrity import check_files, hash_files
 from dynabert_paddle.files.metadata import METADATA_FILE
 from dynabert_paddle.files.weights import read_safetensors, write_safetensors
+from dynabert_paddle.training import processes
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE_FILE = "state.json"
@@ -68,6 +71,27 @@ def prepare_output(output_dir: str | Path, *, overwrite: bool) -> Path:
     return make_folder(output_dir)
 
 
+@contextmanager
+def claim_output(output_dir: Path, *, overwrite: bool) -> Iterator[None]:
+    """Prepare a stage's output folder and lock it against other runs, within a `with` block.
+
+    Args:
+        output_dir: the folder.
+        overwrite: remove what is there.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UsageError: it is finished, holds something else, or another run writes to it.
+    """
+    processes.on_rank_zero(partial(prepare_output, output_dir, overwrite=overwrite))
+    with claim(output_dir):
+        # Another run may have finished it before this one locked it.
+        processes.on_rank_zero(partial(prepare_output, output_dir, overwrite=False))
+        yield
+
+
 def _is_of_a_run(path: Path) -> bool:
     """Whether an unfinished stage can have written this; a run's folder has other folders in it, and its own files."""
     if path.is_dir():
@@ -111,12 +135,12 @@ def save_checkpoint(
         "settings": settings,
     }
 
-    def write(partial: Path) -> None:
-        write_safetensors(partial / "model.safetensors", to_arrays(model))
-        write_safetensors(partial / "optimizer.safetensors", _optimizer_arrays(optimizer, model))
+    def write(folder: Path) -> None:
+        write_safetensors(folder / "model.safetensors", to_arrays(model))
+        write_safetensors(folder / "optimizer.safetensors", _optimizer_arrays(optimizer, model))
         if state.best_arrays:
-            write_safetensors(partial / "best.safetensors", state.best_arrays)
-        write_json(partial / _STATE_FILE, {**values, "files": hash_files(partial)})
+            write_safetensors(folder / "best.safetensors", state.best_arrays)
+        write_json(folder / _STATE_FILE, {**values, "files": hash_files(folder)})
 
     folder = output_dir / f"checkpoint-{state.step}"
     shutil.rmtree(folder, ignore_errors=True)

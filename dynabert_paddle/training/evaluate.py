@@ -14,13 +14,14 @@ from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime.ranks import num_processes, rank
 from dynabert_paddle.subnet import SearchSpace, Subnet
-from dynabert_paddle.supernet.slices import Slices, keep_slices
+from dynabert_paddle.supernet.elastic import PassState
+from dynabert_paddle.supernet.slices import SliceCache
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training import processes
+from dynabert_paddle.training.inputs import tokenize_examples
 from dynabert_paddle.training.logging import logger
-from dynabert_paddle.training.split import tokenize_examples
 
-_ROOM = 2**28  # values of weights that an evaluation keeps cut: a gigabyte
+MAX_CACHED_ELEMENTS = 2**28  # of sliced weights: a gigabyte
 
 
 def predict_logits(
@@ -47,8 +48,9 @@ def predict_logits(
     first, size = (rank(), num_processes()) if shared else (0, 1)
     was_training = supernet.training
     supernet.eval()
-    with paddle.no_grad(), keep_slices(Slices(_ROOM)):
-        logits = [_run_batch(supernet, features, batch, subnets) for batch in batches[first::size]]
+    state = PassState(SliceCache(MAX_CACHED_ELEMENTS))
+    with paddle.no_grad():
+        logits = [_run_batch(supernet, features, batch, subnets, state) for batch in batches[first::size]]
     if was_training:
         supernet.train()
     if shared:
@@ -57,17 +59,17 @@ def predict_logits(
 
 
 def _run_batch(
-    supernet: Supernet, features: FeatureSet, rows: np.ndarray, subnets: Sequence[Subnet]
+    supernet: Supernet, features: FeatureSet, rows: np.ndarray, subnets: Sequence[Subnet], state: PassState
 ) -> list[np.ndarray]:
-    """Each sub-network's logits of some examples; refused where they are not finite."""
+    """Return each sub-network's logits of some examples."""
     inputs = to_tensors(features.collate(rows, supernet.pad_token_id))
     inputs.pop("labels", None)
-    embedding = supernet.embed(**inputs)
+    embedding = supernet.embed(state=state, **inputs)
     logits = []
     for subnet in subnets:
-        output = supernet(subnet, embedding=embedding, logits_only=True, **inputs)
+        output = supernet(subnet, embedding=embedding, logits_only=True, state=state, **inputs)
         values = output.logits.astype("float32").numpy()
-        if not np.isfinite(values).all():  # or a metric would take them for an answer
+        if not np.isfinite(values).all():  # a metric would count them as an answer
             raise DynabertError(f"'{subnet}' computes logits that are not finite: train it with a lower learning rate")
         logits.append(values)
     return logits

@@ -1,4 +1,4 @@
-"""The one training loop. A stage supplies the work of a step and the score; the loop does the rest."""
+"""The training loop of every stage: take a batch, compute the step's losses, backward, step, log, evaluate, save."""
 
 from __future__ import annotations
 
@@ -7,108 +7,112 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
-from paddle import Tensor
 
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
-from dynabert_paddle.config.settings import TrainConfig
-from dynabert_paddle.data.batches import length_bucketed_batches
-from dynabert_paddle.data.features import FeatureSet
+from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.errors import DynabertError, Interrupted
 from dynabert_paddle.files.atomic import writing
 from dynabert_paddle.runtime.environment import keep_freed_memory
-from dynabert_paddle.runtime.ranks import num_processes, rank
+from dynabert_paddle.runtime.ranks import rank
 from dynabert_paddle.runtime.seeds import step_seed
-from dynabert_paddle.subnet import Subnet
-from dynabert_paddle.supernet.cpu_operations import fast_gradients
-from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+from dynabert_paddle.supernet.cpu_operations import random_bits
+from dynabert_paddle.supernet.elastic import PassState
+from dynabert_paddle.supernet.slices import SliceCache
+from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes
-from dynabert_paddle.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from dynabert_paddle.training.batches import StepBatches, count_steps, step_batches, steps_per_epoch
+from dynabert_paddle.training.checkpoint import (
+    TrainState,
+    claim_output,
+    load_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
+)
+from dynabert_paddle.training.evaluate import evaluate_subnets
+from dynabert_paddle.training.inputs import Split, split_task
 from dynabert_paddle.training.logging import RunLog, logger
-from dynabert_paddle.training.loss_scale import LEAST_SCALE, apply_gradients
+from dynabert_paddle.training.optimizer import MIN_LOSS_SCALE, apply_gradients, learning_rate_at, make_optimizer
 from dynabert_paddle.training.replicas import Replicas, count_replicas
-from dynabert_paddle.training.share import Share, take_share
+from dynabert_paddle.training.stage import Stage, finished_metadata, resume_settings
+from dynabert_paddle.training.steps import Losses
 
-# Does a batch's forward and backward passes; is given the model, the step, the batch, what to call instead of
-# `loss.backward()`, and what part of the whole batch this one is, by which every loss is to be multiplied; returns the
-# loss and its parts. Several threads call it at a time, each with a replica of the model.
-Step = Callable[[Supernet, int, dict[str, Tensor], Callable[[Tensor], None], Share], dict[str, Tensor]]
-Scores = Mapping[str, Mapping[str, float]]
+MAX_CACHED_ELEMENTS = 2**25  # of each replica's slices: with their gradients at most 256 MB
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What differs between stages.
+def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
+    """Run a stage: train its model, resume where a run was interrupted, and write the finished model's folder.
+
+    Under `paddle.distributed.launch` all processes call this. They share the rows of each batch and sum their gradients
+    once a step; only the first process writes.
 
     Args:
-        name: of the stage.
-        step: the work of one batch.
-        evaluate: scores the sub-networks below.
-        subnets: by name.
-        metric: the metric of which their mean is to be highest.
-        split: the data that `evaluate` reads.
+        stage: what to train, and how.
+        overwrite: replace what is in the output folder.
+
+    Returns:
+        The stage's model with the best weights.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; a checkpoint is written.
+        UsageError: the output folder is not free, or holds an unfinished run with other settings.
+        DynabertError: the loss or a gradient is not finite, something cannot be written, or another process has ended;
+            earlier checkpoints stay.
     """
+    config = resolve_config(type(stage.config), asdict(stage.config))  # a caller in Python may have passed anything
+    stage = replace(stage, config=config)
+    model, split = stage.model, split_task(stage.task, stage.model, config)
+    start = to_arrays(model.model)
+    settings = resume_settings(stage, split, start)
+    with claim_output(stage.output_dir, overwrite=overwrite):
+        logger.info("%s: %d training examples, %d to select on", stage.name, len(split.train), len(split.select))
+        try:
+            state = fit(stage, split, settings=settings)
+        except Interrupted:
+            set_arrays(model.model, start)  # so that the same call resumes from the checkpoint
+            raise
+        model.metadata = finished_metadata(stage, split, state)
+        if stage.write_results:
+            stage.write_results(state)
+        processes.on_rank_zero(partial(model.save_pretrained, stage.output_dir))
+        processes.on_rank_zero(partial(remove_checkpoints, stage.output_dir))
+    return model
 
-    name: str
-    step: Step
-    evaluate: Callable[[], Scores]
-    subnets: Mapping[str, Subnet]
-    metric: str
-    split: str
 
-
-def train(
-    supernet: Supernet,
-    features: FeatureSet,
-    stage: Stage,
-    *,
-    config: TrainConfig,
-    output_dir: Path,
-    settings: Mapping[str, Any],
-) -> TrainState:
-    """Train until the last step, from the newest checkpoint on, and leave the best weights in the model.
-
-    Under `paddle.distributed.launch` all processes call this. They share each batch's rows, and add up their gradients
-    once a step; only the first one writes.
+def fit(stage: Stage, split: Split, *, settings: dict[str, Any]) -> TrainState:
+    """Train from the newest checkpoint to the last step, and leave the best weights in the model.
 
     Args:
-        supernet: trained in place.
-        features: the training examples.
-        stage: the work of a step, and the score.
-        config: how to train.
-        output_dir: gets logs and checkpoints.
-        settings: what an interrupted run must have in common with this one to be resumed.
+        stage: what to train, and how; its output folder gets logs and checkpoints.
+        split: the tokenized examples.
+        settings: an interrupted run is resumed only if its settings are equal.
 
     Returns:
         The state after the last step.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; a checkpoint is written.
-        UsageError: an unfinished run with other settings is there.
-        DynabertError: the loss or a gradient is not finite, something cannot be written, or another process has ended;
-            earlier checkpoints stay.
+        DynabertError: as in `train`.
     """
     keep_freed_memory()
-    total_steps = count_steps(len(features), config)
-    eval_steps = config.eval_steps or steps_per_epoch(len(features), config)
-
-    if config.amp != "off" and paddle.get_device() == "cpu":
-        logger.warning("amp %s: Paddle has no mixed precision on a CPU; training in float32", config.amp)
-        config = replace(config, amp="off")
-    optimizer = make_optimizer(supernet, config)
+    if stage.config.amp != "off" and paddle.get_device() == "cpu":
+        logger.warning("amp %s: Paddle has no mixed precision on a CPU; training in float32", stage.config.amp)
+        stage = replace(stage, config=replace(stage.config, amp="off"))
+    config, model, output_dir = stage.config, stage.model, stage.output_dir
+    total_steps = count_steps(len(split.train), config)
+    eval_steps = config.eval_steps or steps_per_epoch(len(split.train), config)
+    optimizer = make_optimizer(model, config)
     scaler = paddle.amp.GradScaler(enable=config.amp == "fp16")
-    state = load_checkpoint(output_dir, supernet.model, optimizer, scaler, settings=settings)
+    state = load_checkpoint(output_dir, model.model, optimizer, scaler, settings=settings)
     if state.step:
         logger.info("%s: going on from step %d of %d", stage.name, state.step, total_steps)
-    supernet.train()
+    model.train()
     log = RunLog(
         output_dir,
         stage.name,
@@ -117,213 +121,132 @@ def train(
         hparams=asdict(config),
         metrics=[f"eval/{stage.metric}/{name}" for name in stage.subnets],
     )
-    # As many in each process, whatever its machine has: the parts of a batch are numbered throughout.
-    replicas = Replicas(supernet, min(processes.gather(count_replicas())))
-    batches = _batches_from(state.step, features, config, supernet.pad_token_id, num_replicas=len(replicas))
+    # The same number in each process, whatever its machine has: shards are numbered over all processes.
+    replicas = Replicas(model, min(processes.gather(count_replicas())))
+    batches = step_batches(split.train, config, model.pad_token_id, first_step=state.step, num_replicas=len(replicas))
     begin = time.perf_counter() - state.seconds
-    with writing(output_dir), log, replicas, _stop_requests() as stop:  # of a checkpoint the error says so itself
+    with writing(output_dir), log, replicas, _stop_requests() as stop:  # save_checkpoint names its own folder in errors
         while state.step < total_steps:
-            learning_rate = _learning_rate(state.step, total_steps, config)
+            learning_rate = learning_rate_at(state.step, total_steps, config)
             optimizer.set_lr(learning_rate)
-            num_examples, shares = next(batches)
-            state.examples += num_examples
-            parts = _optimizer_step(replicas, optimizer, scaler, stage, state.step, shares, config)
+            batch = next(batches)
+            state.examples += batch.num_examples
+            losses = _optimizer_step(stage, replicas, optimizer, scaler, batch, index=state.step)
             state.step += 1
             log.advance()
             last = state.step == total_steps
             if state.step % config.logging_steps == 0 or last:
-                log.train(state.step, {**parts, "learning_rate": learning_rate})
+                log.train(state.step, {**losses, "learning_rate": learning_rate})
             if state.step % eval_steps == 0 or last:
-                _check_weights(supernet, stage, state.step, config)
-                _keep_best(supernet, stage, state, log)
+                _check_weights(stage, state.step)
+                _evaluate(stage, split, state, log)
             state.seconds = time.perf_counter() - begin
-            stopping = _agreed(stop)  # a request that comes after this is for the next step
-            due = stopping or last or (config.save_steps and state.step % config.save_steps == 0)
-            if due:
-                _check_weights(supernet, stage, state.step, config)
-                save = partial(save_checkpoint, output_dir, state, supernet.model, optimizer, scaler)
-                processes.lead(partial(save, settings=settings))
-            if stopping:  # after the last step, too: whatever would come after it shall not begin
+            stopping = _agree_to_stop(stop)  # a signal that comes after this is for the next step
+            if stopping or last or (config.save_steps and state.step % config.save_steps == 0):
+                _check_weights(stage, state.step)
+                save = partial(save_checkpoint, output_dir, state, model.model, optimizer, scaler)
+                processes.on_rank_zero(partial(save, settings=settings))
+            if stopping:  # after the last step, too, so that nothing after this stage begins
                 message = f"{stage.name}: stopped after step {state.step} of {total_steps}"
                 exit_code = 130 if stopping == signal.SIGINT else 0
                 raise Interrupted(f"{message}; the same command goes on from there", exit_code=exit_code)
-    set_arrays(supernet.model, state.best_arrays)
+    set_arrays(model.model, state.best_arrays)
     return state
 
 
-def count_steps(num_examples: int, config: TrainConfig) -> int:
-    """Count the optimizer steps of a run.
-
-    Args:
-        num_examples: training examples.
-        config: how to train.
-
-    Returns:
-        `max_steps`, or what `num_train_epochs` come to.
-    """
-    return config.max_steps or max(1, math.ceil(config.num_train_epochs * steps_per_epoch(num_examples, config)))
-
-
-def steps_per_epoch(num_examples: int, config: TrainConfig) -> int:
-    """Count the optimizer steps in which every example is read once.
-
-    Args:
-        num_examples: training examples.
-        config: how to train.
-
-    Returns:
-        The steps; the last one may have fewer examples.
-    """
-    return math.ceil(math.ceil(num_examples / global_batch_size(config)) / config.gradient_accumulation_steps)
-
-
-def global_batch_size(config: TrainConfig) -> int:
-    """Count the examples of a batch, of which each process has a share.
-
-    Args:
-        config: how to train.
-
-    Returns:
-        The examples of a batch that is full; a step has `gradient_accumulation_steps` batches.
-    """
-    return config.per_device_train_batch_size * num_processes()
-
-
-def _batches_from(
-    first_step: int, features: FeatureSet, config: TrainConfig, pad_token_id: int, *, num_replicas: int
-) -> Iterator[tuple[int, list[list[tuple[dict[str, Tensor], Share]]]]]:
-    """How many examples each optimizer step reads, and of its batches the share of each of this process's replicas.
-
-    What a step reads follows from the seed and the step alone.
-    """
-    size = config.gradient_accumulation_steps
-    step = 0
-
-    def own(batches: list[np.ndarray]) -> list[list[tuple[dict[str, Tensor], Share]]]:
-        whole = [features.collate(rows, pad_token_id) for rows in batches]
-        return [[take(arrays, replica) for arrays in whole] for replica in range(num_replicas)]
-
-    def take(arrays: dict[str, np.ndarray], replica: int) -> tuple[dict[str, Tensor], Share]:
-        part, share = take_share(arrays, rank() * num_replicas + replica, num_processes() * num_replicas)
-        return to_tensors(part), share
-
-    for epoch in itertools.count():
-        order = length_bucketed_batches(features.lengths, global_batch_size(config), seed=config.seed, epoch=epoch)
-        while batches := list(itertools.islice(order, size)):
-            if step >= first_step:
-                yield sum(map(len, batches)), own(batches)
-            step += 1
-
-
 def _optimizer_step(
+    stage: Stage,
     replicas: Replicas,
     optimizer: paddle.optimizer.Optimizer,
     scaler: paddle.amp.GradScaler,
-    stage: Stage,
-    step: int,
-    shares: list[list[tuple[dict[str, Tensor], Share]]],
-    config: TrainConfig,
+    batch: StepBatches,
+    *,
+    index: int,
 ) -> dict[str, float]:
-    """Do the passes of each batch, and step; returns the loss and its parts, the means over the batches."""
-    paddle.seed(step_seed(config.seed, step, rank()))
+    """Compute all gradients of a step, sum them, and step; returns the mean loss and its parts."""
+    config = stage.config
+    paddle.seed(step_seed(config.seed, index, rank()))
+    seeds = [step_seed(config.seed, index, rank() * len(replicas) + number) for number in range(len(replicas))]
+    states = [PassState(SliceCache(MAX_CACHED_ELEMENTS), random_bits(seed)) for seed in seeds]
+    num_micro_batches = len(batch.shards[0])
 
     def run(replica: Supernet, number: int) -> list[dict[str, float]]:
-        def backward(loss: Tensor) -> None:
-            scaler.scale(loss / len(shares[number])).backward()
-
-        seed = step_seed(config.seed, step, rank() * len(replicas) + number)
-        with _autocast(config.amp), fast_gradients(seed):
-            parts = [stage.step(replica, step, batch, backward, share) for batch, share in shares[number]]
-        return [{name: float(value) for name, value in of_batch.items()} for of_batch in parts]
+        with _autocast(config.amp):
+            return [
+                _backward(stage.step(replica, shard, index=index, state=states[number]), scaler, num_micro_batches)
+                for shard in batch.shards[number]
+            ]
 
     totals: dict[str, float] = {}
-    for parts in itertools.chain.from_iterable(replicas.map(run)):
-        for name, value in parts.items():
-            totals[name] = totals.get(name, 0.0) + value / len(shares[0])
+    for losses in itertools.chain.from_iterable(replicas.map(run)):
+        for name, value in losses.items():
+            totals[name] = totals.get(name, 0.0) + value / num_micro_batches
     totals = processes.sum_values(totals)
     if not math.isfinite(totals["loss"]):
-        replicas.supernet.clear_gradients()
-        raise _diverged(stage, f"the loss is {totals['loss']} at step {step + 1}", config)
-    replicas.sum_gradients()
-    processes.sum_gradients(replicas.supernet.model.parameters())
+        stage.model.clear_gradients()
+        raise _diverged(stage, f"the loss is {totals['loss']} at step {index + 1}")
+    replicas.sum_gradients([state.slices for state in states])
+    processes.sum_gradients(stage.model.model.parameters())
     next_scale = apply_gradients(optimizer, scaler)
     if next_scale is not None:
-        overflow = f"gradients overflow float16 at step {step + 1}"
-        if next_scale < LEAST_SCALE:
-            raise _diverged(stage, f"{overflow} whatever the loss is scaled by", config)
+        overflow = f"gradients overflow float16 at step {index + 1}"
+        if next_scale < MIN_LOSS_SCALE:
+            raise _diverged(stage, f"{overflow} at every loss scale")
         logger.warning(
-            "%s: %s, which is left out; the loss is scaled by %g from now on", stage.name, overflow, next_scale
+            "%s: %s; the step is skipped, the loss scale is %g from now on", stage.name, overflow, next_scale
         )
     return totals
 
 
-def _check_weights(supernet: Supernet, stage: Stage, step: int, config: TrainConfig) -> None:
-    """A finite loss can have a gradient that is not: such weights are neither a checkpoint nor a result."""
-    if not all(bool(paddle.isfinite(parameter).all()) for parameter in supernet.model.parameters()):
-        raise _diverged(stage, f"the loss's gradient has left weights that are not finite at step {step}", config)
+def _backward(step: Iterator[Losses], scaler: paddle.amp.GradScaler, num_micro_batches: int) -> dict[str, float]:
+    """Call backward for each loss that a step yields; returns the means of the losses and their parts."""
+    passes = []
+    for losses in step:
+        scaler.scale(losses["loss"] / num_micro_batches).backward()
+        passes.append({name: value.detach() for name, value in losses.items()})
+    return {name: float(sum(losses[name] / len(passes) for losses in passes)) for name in passes[0]}
 
 
-def _diverged(stage: Stage, what: str, config: TrainConfig) -> DynabertError:
+def _check_weights(stage: Stage, step: int) -> None:
+    """Refuse weights that are not finite: a finite loss can have a gradient that is not."""
+    if not all(bool(paddle.isfinite(parameter).all()) for parameter in stage.model.model.parameters()):
+        raise _diverged(stage, f"the loss's gradient has left weights that are not finite at step {step}")
+
+
+def _diverged(stage: Stage, what: str) -> DynabertError:
     return DynabertError(
-        f"{stage.name}: {what}; checkpoints before it stay: lower the learning rate ({config.learning_rate:g}) "
+        f"{stage.name}: {what}; checkpoints before it stay: lower the learning rate ({stage.config.learning_rate:g}) "
         f"or turn amp off, remove this stage's folder, and start again"
     )
 
 
-def _keep_best(supernet: Supernet, stage: Stage, state: TrainState, log: RunLog) -> None:
-    scores = stage.evaluate()
-    log.evaluation(state.step, scores, stage.split)
+def _evaluate(stage: Stage, split: Split, state: TrainState, log: RunLog) -> None:
+    """Score the stage's sub-networks, and keep the weights if their mean score is the best so far."""
+    scores = evaluate_subnets(
+        stage.model,
+        split.select,
+        stage.subnets,
+        metrics=stage.task.metrics,
+        batch_size=stage.config.per_device_eval_batch_size,
+    )
+    log.evaluation(state.step, scores, split.select_name)
     score = float(np.mean([row[stage.metric] for row in scores.values()]))
     if score > state.best_score or not state.best_arrays:
         state.best_score, state.best_step = score, state.step
         state.best_metrics = {name: dict(row) for name, row in scores.items()}
-        state.best_arrays = to_arrays(supernet.model)
+        state.best_arrays = to_arrays(stage.model.model)
 
 
-def make_optimizer(supernet: Supernet, config: TrainConfig) -> paddle.optimizer.Optimizer:
-    """Make AdamW, which decays what is neither a bias nor of a norm.
-
-    Args:
-        supernet: has the parameters.
-        config: how to train.
-
-    Returns:
-        The optimizer; the learning rate is set before each step.
-    """
-    decayed = {
-        parameter.name
-        for name, parameter in supernet.model.named_parameters()
-        if not name.endswith("bias") and "norm" not in name
-    }
-    return paddle.optimizer.AdamW(
-        learning_rate=config.learning_rate,
-        epsilon=config.adam_epsilon,
-        weight_decay=config.weight_decay,
-        apply_decay_param_fun=decayed.__contains__,
-        parameters=supernet.model.parameters(),
-        # Applied once a step, to what all sub-networks' backward passes have summed.
-        grad_clip=paddle.nn.ClipGradByGlobalNorm(config.max_grad_norm) if config.max_grad_norm else None,
-    )
-
-
-def _learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
-    """Linear warm-up, then linear decay to 0 at `total_steps`."""
-    warmup = math.ceil(config.warmup_ratio * total_steps)
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    return config.learning_rate * (total_steps - step) / max(1, total_steps - warmup)
-
-
-def _autocast(amp: str):
+def _autocast(amp: str) -> AbstractContextManager[Any]:
     if amp == "off":
         return nullcontext()
     return paddle.amp.auto_cast(level="O1", dtype={"bf16": "bfloat16", "fp16": "float16"}[amp])
 
 
-def _agreed(stop: list[int]) -> int:
-    """The signal by which any of the processes was asked to stop, 0 for none: they stop after the same step."""
-    asked = {f"{number:d}": float(number in stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    return next((int(number) for number, count in processes.sum_values(asked).items() if count), 0)
+def _agree_to_stop(requests: list[int]) -> int:
+    """Return the signal that stops the run, 0 for none; all processes stop after the same step."""
+    counts = {f"{number:d}": float(number in requests) for number in (signal.SIGTERM, signal.SIGINT)}
+    return next((int(number) for number, count in processes.sum_values(counts).items() if count), 0)
 
 
 @contextmanager
@@ -346,5 +269,5 @@ def _stop_requests() -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    if requests:  # which came too late for a step to see
+    if requests:  # that came too late for a step to see
         signal.raise_signal(requests[-1])

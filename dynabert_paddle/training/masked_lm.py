@@ -20,7 +20,7 @@ from dynabert_paddle.data.augment import Word, is_replaceable, is_word
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.weights import read_weights
 from dynabert_paddle.text.tokenizer import Tokenizer
-from dynabert_paddle.training.split import digest
+from dynabert_paddle.training.inputs import hash_arrays
 
 # The shape of a call decides the last bits of what it computes. It follows from each text alone, so that neither the
 # number of texts at a time nor an interruption changes a candidate: always so many sequences, of a length rounded up.
@@ -81,7 +81,9 @@ class MaskedLM:
             )
         self._words = list_words(self._backend, vocab_size)
         self._no_word = paddle.to_tensor([0.0 if word else -np.inf for word in self._words], dtype="float32")
-        self.fingerprint = digest([*to_arrays(model).values(), np.frombuffer(tokenizer.fingerprint.encode(), "u1")])
+        self.fingerprint = hash_arrays(
+            [*to_arrays(model).values(), np.frombuffer(tokenizer.fingerprint.encode(), "u1")]
+        )
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path) -> MaskedLM:

@@ -1,7 +1,7 @@
-"""Several processes under `paddle.distributed.launch`: each has a share of the work, and the first one writes.
+"""Collectives between the processes of `paddle.distributed.launch`: they share the work, and the first one writes.
 
-A process that waits for another in one of Paddle's collectives gives up after half a minute on a CPU. Where one may be
-busy for longer, `meet` comes before.
+A process that waits in one of Paddle's collectives gives up after half a minute on a CPU. So `barrier` comes first
+where another process may be busy for longer.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes, rank
 
 _POLL_SECONDS = 0.02
-_PART_SECONDS = 10.0  # in case the others have ended long ago
-_meetings = itertools.count()
+_LEAVE_SECONDS = 10.0  # at most, in case the others have ended long ago
+_barriers = itertools.count()
 
 
-def meet() -> None:
-    """Wait, for as long as it takes, until all processes have come here.
+def barrier() -> None:
+    """Wait, without a time limit, until all processes have reached this call.
 
     Raises:
         DynabertError: one of them has ended.
     """
     if num_processes() == 1:
         return
-    with _together():
-        store, key = paddle.base.core.create_or_get_global_tcp_store(), f"dynabert/meeting-{next(_meetings)}"
+    with _process_group():
+        store, key = paddle.base.core.create_or_get_global_tcp_store(), f"dynabert/barrier-{next(_barriers)}"
         store.add(key, 1)
         while store.add(key, 0) < num_processes():
             time.sleep(_POLL_SECONDS)
 
 
-def lead(do: Callable[[], Any]) -> None:
-    """Do something in the first process; the others wait for it.
+def on_rank_zero(function: Callable[[], Any]) -> None:
+    """Call a function in the first process; the others wait for it.
 
     Args:
-        do: what to do.
+        function: takes no arguments; its result is dropped.
 
     Raises:
         DynabertError: the first process has ended.
     """
     if is_rank_zero():
-        do()
-    meet()
+        function()
+    barrier()
 
 
 def sum_gradients(parameters: Iterable[Tensor]) -> None:
@@ -68,7 +68,7 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = paddle.concat([gradient.reshape([-1]) for gradient in gradients])
-    with _together():
+    with _process_group():
         distributed.all_reduce(flat)
     parts = paddle.split(flat, [gradient.size for gradient in gradients])
     for gradient, part in zip(gradients, parts, strict=True):
@@ -76,7 +76,7 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
 
 
 def sum_values(values: Mapping[str, float]) -> dict[str, float]:
-    """Add numbers up over the processes.
+    """Sum numbers over the processes.
 
     Args:
         values: by name, the same names in every process.
@@ -90,13 +90,13 @@ def sum_values(values: Mapping[str, float]) -> dict[str, float]:
     if num_processes() == 1:
         return dict(values)
     total = paddle.to_tensor(list(values.values()), dtype="float64")
-    with _together():
+    with _process_group():
         distributed.all_reduce(total)
     return dict(zip(values, total.tolist(), strict=True))
 
 
 def gather(value: Any) -> list[Any]:
-    """Bring a value of each process to all of them.
+    """Return the values of all processes, in every process.
 
     Args:
         value: this process's, of any type that can be pickled.
@@ -110,20 +110,20 @@ def gather(value: Any) -> list[Any]:
     if num_processes() == 1:
         return [value]
     values: list[Any] = []
-    meet()
-    with _together():
+    barrier()
+    with _process_group():
         distributed.all_gather_object(values, value)
     return values
 
 
 def collect(own: Sequence[Any]) -> list[Any]:
-    """Put together what the processes have made of a list of which each has taken `[rank()::num_processes()]`.
+    """Join the results for a list that the processes divided by `[rank()::num_processes()]`.
 
     Args:
-        own: what this process has made of its part.
+        own: this process's results.
 
     Returns:
-        All of it, in the list's order.
+        All results, in the list's order.
 
     Raises:
         DynabertError: another process has ended.
@@ -133,7 +133,7 @@ def collect(own: Sequence[Any]) -> list[Any]:
 
 
 def broadcast(value: Any) -> Any:
-    """Bring a value of the first process to all of them.
+    """Return the first process's value, in every process.
 
     Args:
         value: of any type that can be pickled; only the first process's counts.
@@ -147,34 +147,34 @@ def broadcast(value: Any) -> Any:
     if num_processes() == 1:
         return value
     box = [value]
-    meet()
-    with _together():
+    barrier()
+    with _process_group():
         distributed.broadcast_object_list(box, src=0)
     return box[0]
 
 
-def _part() -> None:
-    """End last where this process is the first one: it has the store, which another may still look into."""
+def _leave() -> None:
+    """Let the first process end last: it has the store, which the others may still read."""
     with contextlib.suppress(RuntimeError, ValueError):
-        store, until = paddle.base.core.create_or_get_global_tcp_store(), time.monotonic() + _PART_SECONDS
-        store.add("dynabert/parted", 1)
-        while is_rank_zero() and store.add("dynabert/parted", 0) < num_processes() and time.monotonic() < until:
+        store, until = paddle.base.core.create_or_get_global_tcp_store(), time.monotonic() + _LEAVE_SECONDS
+        store.add("dynabert/left", 1)
+        while is_rank_zero() and store.add("dynabert/left", 0) < num_processes() and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
 
 
 @contextlib.contextmanager
-def _together() -> Iterator[None]:
-    """Join the other processes where that has not been done; say in one line that one of them has ended."""
+def _process_group() -> Iterator[None]:
+    """Join the process group at the first use; turn the error of a broken connection into one line."""
     try:
         if not distributed.is_initialized():
             if paddle.get_device() == "cpu":
                 os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
-            with contextlib.redirect_stderr(io.StringIO()):  # which Paddle prints flags to
+            with contextlib.redirect_stderr(io.StringIO()):  # Paddle prints its flags there
                 distributed.init_parallel_env()
-            atexit.register(_part)
+            atexit.register(_leave)
         yield
-    except (RuntimeError, ValueError) as error:  # a broken connection is either, by what was being read
+    except (RuntimeError, ValueError) as error:  # a broken connection raises either
         raise DynabertError(
-            f"process {rank()} of {num_processes()} stops, for another one has ended or does not answer; "
+            f"process {rank()} of {num_processes()} stops: another one has ended or does not answer; "
             f"that one's log says why ({str(error).splitlines()[-1][:200]})"
         ) from None

@@ -1,7 +1,7 @@
-"""A model several times over, with one set of weights: each takes a part of a batch, in a thread of its own.
+"""Replicas of a model that share its weights: each computes a shard of a batch, in a thread of its own.
 
-On a CPU Paddle computes products with all cores, and most of the rest, such as softmax, with one. Threads that each
-have a part of the batch and of the cores do all of it with all cores.
+On a CPU Paddle uses all cores for products, and one core for most of the rest, such as softmax. Threads that each have
+a shard and a share of the cores keep all cores busy with everything.
 """
 
 from __future__ import annotations
@@ -16,41 +16,35 @@ import paddle
 from paddle import Tensor
 
 from dynabert_paddle.runtime.threads import can_limit_threads, limit_threads, num_threads
-from dynabert_paddle.supernet.slices import Slices, add_gradients, keep_slices
+from dynabert_paddle.supernet.slices import SliceCache, add_gradients
 from dynabert_paddle.supernet.supernet import Supernet
 
 T = TypeVar("T")
 
-_MOST = 4  # each has gradients of its own, as large as the model
-_ROOM = 2**25  # values of weights that each keeps cut: with their gradients at most 256 MB
-_SECONDS_TO_SIGNALS = 0.05  # Python handles a Ctrl-C when the main thread's wait ends, not within it
+MAX_REPLICAS = 4  # each has gradients of its own, as large as the model
+_SIGNAL_POLL_SECONDS = 0.05  # Python handles Ctrl-C when the main thread's wait ends, not within it
 
 
 def count_replicas() -> int:
-    """Count the replicas that make good use of this process's threads.
-
-    Returns:
-        1 on a GPU, and where the number of threads cannot be set.
-    """
+    """Return how many replicas use this process's threads best; 1 on a GPU, or if thread counts cannot be set."""
     threads = num_threads()
     if threads == 1 or paddle.get_device() != "cpu" or not can_limit_threads():
         return 1
-    # Each has as many threads: of 6, three have 2 of them, where four would have 1.
-    return max(range(2, _MOST + 1), key=lambda count: (threads // count * count, count))
+    # All have equally many threads: of 6, three replicas use all (2 each), four would use 4 (1 each).
+    return max(range(2, MAX_REPLICAS + 1), key=lambda count: (threads // count * count, count))
 
 
 class Replicas:
-    """A model and copies of it that have its weights, and gradients of their own, for the length of a `with` block.
+    """A model and copies that share its weights and have gradients of their own; a context manager.
 
     Args:
         supernet: the model.
-        count: how many there are, itself included.
+        count: how many there are, the model itself included.
     """
 
     def __init__(self, supernet: Supernet, count: int) -> None:
         self.supernet = supernet
         self._replicas = [supernet, *(_copy(supernet) for _ in range(1, count))]
-        self._slices = [Slices(_ROOM) for _ in self._replicas]
         threads = max(1, num_threads() // count)
         self._pool = ThreadPoolExecutor(count, "replica", limit_threads, (threads,)) if count > 1 else None
 
@@ -64,48 +58,46 @@ class Replicas:
     def __len__(self) -> int:
         return len(self._replicas)
 
-    def map(self, do: Callable[[Supernet, int], T]) -> list[T]:
-        """Do something with each replica, with all of them at once.
-
-        Parts of parameters are cut once, and have gradients of their own, until `sum_gradients`: no parameter may
-        change before it.
+    def map(self, function: Callable[[Supernet, int], T]) -> list[T]:
+        """Call a function for each replica, for all of them at once.
 
         Args:
-            do: is given the replica and its number.
+            function: takes the replica and its number.
 
         Returns:
-            What it has returned, in the replicas' order.
+            Its results, in the replicas' order.
         """
+        return self._at_once([partial(function, replica, number) for number, replica in enumerate(self._replicas)])
 
-        def run(number: int, replica: Supernet) -> T:
-            with keep_slices(self._slices[number]):
-                return do(replica, number)
+    def sum_gradients(self, caches: Sequence[SliceCache | None]) -> None:
+        """Add the replicas' gradients, and those of slices, to the model's, always in the same order.
 
-        return self._at_once([partial(run, number, replica) for number, replica in enumerate(self._replicas)])
-
-    def sum_gradients(self) -> None:
-        """Add the copies' gradients to the model's, and those of parts to the parameters', always in the same order."""
+        Args:
+            caches: the slices that each replica has used; none of its parameters may have changed since.
+        """
         nested = [
-            [[*slices.with_gradients(parameter), parameter] for parameter in replica.model.parameters()]
-            for replica, slices in zip(self._replicas, self._slices, strict=True)
+            [
+                [*(cache.slices_with_gradients(parameter) if cache else ()), parameter]
+                for parameter in replica.model.parameters()
+            ]
+            for replica, cache in zip(self._replicas, caches, strict=True)
         ]
-        self._slices = [Slices(_ROOM) for _ in self._slices]
         parameters = list(zip(*nested, strict=True))
-        # Of the threads that compute the passes each sums some: the main thread's would spin beside the next passes.
+        # In the threads that compute the passes: the main thread's own would spin beside the next passes.
         self._at_once([partial(_sum_gradients, parameters[number :: len(self)]) for number in range(len(self))])
 
     def _at_once(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """Call each in a thread of its own."""
+        """Call each task in a thread of its own."""
         if not self._pool:
             return [task() for task in tasks]
         futures = [self._pool.submit(task) for task in tasks]
-        while wait(futures, timeout=_SECONDS_TO_SIGNALS).not_done:
+        while wait(futures, timeout=_SIGNAL_POLL_SECONDS).not_done:
             pass
         return [future.result() for future in futures]
 
 
 def _sum_gradients(parameters: Sequence[tuple[list[Tensor], ...]]) -> None:
-    """Add up the gradients of each parameter; it is given as its parts and itself, once for each replica."""
+    """Sum the gradients of each parameter, given for each replica as its slices and itself."""
     for nested in parameters:
         for own, *copies in zip(*nested, strict=True):
             for copied in copies:

@@ -12,6 +12,7 @@ from typing import Any
 from dynabert_paddle.backbone.loading import BUILT_IN
 from dynabert_paddle.config.loading import parse_yaml
 from dynabert_paddle.config.settings import STAGES, Config, RewireConfig, lasting_settings
+from dynabert_paddle.data.described_tasks import load_task_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
 from dynabert_paddle.files.atomic import write_json, write_text, writing
@@ -34,11 +35,11 @@ from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes, stages
-from dynabert_paddle.training.checkpoint import remove_checkpoints
+from dynabert_paddle.training.checkpoint import claim_output, remove_checkpoints
 from dynabert_paddle.training.evaluate import evaluate_grid
+from dynabert_paddle.training.inputs import check_apart, check_trained
 from dynabert_paddle.training.logging import logger
-from dynabert_paddle.training.stage import claim_output, describe_task
-from dynabert_paddle.training.start import check_apart, check_trained, load_task_config
+from dynabert_paddle.training.stage import describe_task
 
 # Settings that name a file or a folder; a model's can also be a name.
 _PATHS = ("output_dir", "data_dir", "train_file", "dev_file", "augmented_file")
@@ -66,16 +67,16 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
     output_dir = Path(config.output_dir)
     if overwrite:
         check_replaceable(output_dir, overwrite=True)
-    processes.lead(partial(make_folder, output_dir))
+    processes.on_rank_zero(partial(make_folder, output_dir))
     with claim(output_dir):
         source: str | Path = config.model_name_or_path
         try:
-            processes.lead(partial(_prepare, output_dir, config, overwrite=overwrite))
+            processes.on_rank_zero(partial(_prepare, output_dir, config, overwrite=overwrite))
             for name in config.stages:
                 folder = output_dir / name
                 if (folder / METADATA_FILE).exists():
                     logger.info("%s: finished before, in %s", name, folder)
-                    processes.lead(partial(remove_checkpoints, folder))  # which a process that was killed then has not
+                    processes.on_rank_zero(partial(remove_checkpoints, folder))  # left if a process was killed
                 else:
                     run_stage(name, config, task, source=source, output_dir=folder)
                 source = folder
@@ -85,7 +86,7 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
         supernet = Supernet.from_pretrained(source)
         rows = evaluate_grid(supernet, task, batch_size=config.finetune.per_device_eval_batch_size)
         grid = {"split": "dev", "model": str(source), "rows": rows}
-        processes.lead(partial(_write_grid, output_dir / GRID_FILE, grid))
+        processes.on_rank_zero(partial(_write_grid, output_dir / GRID_FILE, grid))
     return rows
 
 
@@ -142,7 +143,7 @@ def _rewire(supernet: Supernet, task: Task, config: RewireConfig, output_dir: Pa
     with claim_output(output_dir, overwrite=overwrite):
         try:
             stages.rewire(supernet, task, config=config)
-            processes.lead(partial(supernet.save_pretrained, output_dir))
+            processes.on_rank_zero(partial(supernet.save_pretrained, output_dir))
         finally:
             if is_rank_zero():
                 remove_unused(output_dir)

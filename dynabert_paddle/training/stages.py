@@ -1,4 +1,4 @@
-"""The stages: whom each starts from, what its step is, which sub-networks it trains, what it writes."""
+"""The stages of DynaBERT: finetune, rewire, width, depth and final."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.inputs import hold_out, tokenize_examples
 from dynabert_paddle.training.logging import logger
-from dynabert_paddle.training.split import hold_out, tokenize_examples
-from dynabert_paddle.training.stage import describe_task, provenance_of, train_stage
+from dynabert_paddle.training.loop import train
+from dynabert_paddle.training.stage import Stage, describe_task, provenance_of
 from dynabert_paddle.training.steps import distillation_step, full_model_step, label_loss, label_step
 
 
@@ -45,7 +46,7 @@ def finetune(
         task: the task.
         output_dir: where the fine-tuned model goes; an interrupted run in it is resumed.
         config: how to train.
-        max_seq_length: longer inputs are cut to so many tokens.
+        max_seq_length: longer inputs are cut to this number of tokens.
         overwrite: replace what is in `output_dir`.
 
     Returns:
@@ -60,27 +61,26 @@ def finetune(
         model_name_or_path, labels=task.labels, num_labels=task.num_outputs, head=task.head
     )
     supernet.metadata = supernet.metadata.replace(task=describe_task(task, max_seq_length))
-    full = {"w1.00d1.00": supernet.full}
-    return train_stage(
-        supernet,
-        task,
-        "finetune",
-        full_model_step,
-        full,
+    stage = Stage(
+        name="finetune",
+        model=supernet,
+        task=task,
+        step=full_model_step,
+        subnets={"w1.00d1.00": supernet.full},
         config=config,
-        output_dir=output_dir,
+        output_dir=Path(output_dir),
         parent=model_name_or_path,
-        overwrite=overwrite,
     )
+    return train(stage, overwrite=overwrite)
 
 
 def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None) -> Supernet:
-    """Stage 1: sort heads and neurons by their importance, in place; the full model computes what it did.
+    """Stage 1: sort heads and neurons by importance, in place; the full model's logits stay the same.
 
     Args:
         supernet: a fine-tuned model.
         task: its task.
-        config: which examples to read, and how.
+        config: which examples to compute the importance on, and how.
 
     Returns:
         The same supernet, with the importance in its metadata.
@@ -99,7 +99,7 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
         features.collate(rows, supernet.pad_token_id)
         for rows in sequential_batches(features.lengths, config.per_device_eval_batch_size)
     )
-    logger.info("rewire: reading the importance of heads and neurons from %d examples", len(features))
+    logger.info("rewire: computing the importance of heads and neurons on %d examples", len(features))
     begin = time.perf_counter()
     importance = compute_importance(supernet, batches, label_loss, clear_gradients=per_batch)
     importance = sort_by_importance(supernet, importance)
@@ -109,7 +109,7 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
             "heads": [values.tolist() for values in importance.heads],
             "neurons": [values.tolist() for values in importance.neurons],
         },
-        # The scores are still true; the steps were the stage's before.
+        # Scores stay valid; step counts belong to the stage before.
         metrics={split: scores for split, scores in supernet.metadata.metrics.items() if isinstance(scores, dict)},
         provenance=provenance_of(
             config,
@@ -150,19 +150,18 @@ def train_width(
     """
     widths = {name: subnet for name, subnet in space.grid().items() if len(subnet.layers) == space.num_layers}
     config = config or WidthConfig()
-    step = distillation_step(teacher, widths, config, kind=task.kind)
-    return train_stage(
-        supernet,
-        task,
-        "width",
-        step,
-        widths,
+    stage = Stage(
+        name="width",
+        model=supernet,
+        task=task,
+        step=distillation_step(teacher, widths, config, kind=task.kind),
+        subnets=widths,
         config=config,
-        output_dir=output_dir,
+        output_dir=Path(output_dir),
         space=space,
         teacher=teacher,
-        overwrite=overwrite,
     )
+    return train(stage, overwrite=overwrite)
 
 
 def train_depth(
@@ -176,10 +175,10 @@ def train_depth(
 ) -> Supernet:
     """Stage 3: distil the width-adaptive model into every width and depth (DynaBERT, section 2.2).
 
-    The teacher is the full-width model as it is when the stage begins, for all widths, as in the authors' code.
+    For all widths the teacher is the full-width model as it is when the stage begins, as in the authors' code.
 
     Args:
-        supernet: the model that stage 2 made, trained in place.
+        supernet: the model from stage 2, trained in place.
         task: the task.
         space: its width and depth multipliers are trained.
         output_dir: where the model goes; an interrupted run in it is resumed.
@@ -194,18 +193,17 @@ def train_depth(
     """
     teacher = extract(supernet, supernet.full)
     config = config or DepthConfig()
-    step = distillation_step(teacher, space.grid(), config, kind=task.kind)
-    return train_stage(
-        supernet,
-        task,
-        "depth",
-        step,
-        space.grid(),
+    stage = Stage(
+        name="depth",
+        model=supernet,
+        task=task,
+        step=distillation_step(teacher, space.grid(), config, kind=task.kind),
+        subnets=space.grid(),
         config=config,
-        output_dir=output_dir,
+        output_dir=Path(output_dir),
         space=space,
-        overwrite=overwrite,
     )
+    return train(stage, overwrite=overwrite)
 
 
 def train_final(
@@ -220,7 +218,7 @@ def train_final(
     """Stage 4, optional: train every sub-network on the labels, without a teacher.
 
     Args:
-        supernet: the model that stage 3 made, trained in place.
+        supernet: the model from stage 3, trained in place.
         task: the task.
         space: its width and depth multipliers are trained.
         output_dir: where the model goes; an interrupted run in it is resumed.
@@ -234,14 +232,14 @@ def train_final(
         DynabertError: with the reason in one line.
     """
     config = config or FinalConfig()
-    return train_stage(
-        supernet,
-        task,
-        "final",
-        label_step(space.grid(), config),
-        space.grid(),
+    stage = Stage(
+        name="final",
+        model=supernet,
+        task=task,
+        step=label_step(space.grid(), config),
+        subnets=space.grid(),
         config=config,
-        output_dir=output_dir,
+        output_dir=Path(output_dir),
         space=space,
-        overwrite=overwrite,
     )
+    return train(stage, overwrite=overwrite)

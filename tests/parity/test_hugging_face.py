@@ -14,9 +14,9 @@ from torch_file import write_torch
 
 import dynabert_paddle as db
 from dynabert_paddle.config.settings import TaskConfig
+from dynabert_paddle.data.described_tasks import load_task_config
 from dynabert_paddle.supernet.supernet import to_tensors
 from dynabert_paddle.training.evaluate import evaluate_grid
-from dynabert_paddle.training.start import load_task_config
 
 LAYERS, HIDDEN, HEADS, NEURONS, VOCAB, POSITIONS, LABELS = 3, 32, 4, 48, 60, 40, 3
 BERT_PARTS = {

@@ -16,8 +16,8 @@ from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.cli import main as command
 from dynabert_paddle.data.augment import SOURCE_ROW
 from dynabert_paddle.errors import DynabertError, Interrupted, UsageError
+from dynabert_paddle.training.inputs import split_task
 from dynabert_paddle.training.masked_lm import MaskedLM
-from dynabert_paddle.training.split import split_task
 
 ROWS = SNIPS.joinpath("train.tsv").read_text(encoding="utf-8").splitlines()[1:61]
 TEXTS = [row.split("\t")[0] for row in ROWS]
@@ -323,7 +323,7 @@ def test_an_unfinished_stage_does_not_go_on_with_another_file(finetuned, task, t
         def stop(*args):
             raise KeyboardInterrupt
 
-        patch.setattr("dynabert_paddle.training.loop._keep_best", stop)
+        patch.setattr("dynabert_paddle.training.loop._evaluate", stop)
         with pytest.raises(KeyboardInterrupt):
             train_width(finetuned, task, output, augmented_file=str(path), save_steps=1)
     lines = path.read_text().splitlines()

@@ -18,7 +18,7 @@ from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.bundle import manifest
 from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.data.batches import sequential_batches
-from dynabert_paddle.training.split import split_task, tokenize_examples
+from dynabert_paddle.training.inputs import split_task, tokenize_examples
 
 CITIES = ["paris", "london", "madrid", "tokyo", "berlin"]
 PEOPLE = ["maria", "john", "peter", "anna", "george"]

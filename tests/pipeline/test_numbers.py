@@ -15,7 +15,7 @@ from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.errors import DataError, DynabertError, ModelError, UsageError
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.training.evaluate import evaluate_grid, predict_logits
-from dynabert_paddle.training.split import tokenize_examples
+from dynabert_paddle.training.inputs import tokenize_examples
 
 STAGES = ("finetune", "rewire", "width", "depth", "final")
 TEXTS = ["play some jazz", "book a table for two", "", "rain", "add this song to my list", ""]

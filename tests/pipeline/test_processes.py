@@ -143,10 +143,10 @@ def test_a_process_that_dies_ends_the_others_with_its_error(config_file, tmp_pat
     fault.write_text(
         "import os\n"
         "from dynabert_paddle.training import loop\n"
-        "def dies(*args):\n"
+        "def dies(*args, **options):\n"
         "    raise ValueError('a memory chip has melted')\n"
         "if os.environ['PADDLE_TRAINER_ID'] == '1':\n"
-        "    loop.take_share = dies\n"
+        "    loop.step_batches = dies\n"
         "from dynabert_paddle.cli.main import main\n"
         "main()\n"
     )

@@ -21,7 +21,7 @@ from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.searching.examples import choose_examples
 from dynabert_paddle.training.evaluate import evaluate_subnets
-from dynabert_paddle.training.split import hold_out, tokenize_examples
+from dynabert_paddle.training.inputs import hold_out, tokenize_examples
 
 CONFIG = db.SearchConfig(num_evaluations=18, population_size=6, seq_length=16, max_macs=6e5)
 SMALL = ("--num_evaluations", "18", "--population_size", "6", "--seq_length", "16")

@@ -14,7 +14,7 @@ from dynabert_paddle.searching import scoring
 from dynabert_paddle.searching.scoring import RISK, Scorer, is_hopeless, make_scorer
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.evaluate import evaluate_subnets, predict_logits
-from dynabert_paddle.training.split import tokenize_examples
+from dynabert_paddle.training.inputs import tokenize_examples
 
 ANY = float("-inf")
 

@@ -12,6 +12,7 @@ from paddle import nn
 import dynabert_paddle as db
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet import cpu_operations, operations
+from dynabert_paddle.supernet.elastic import NO_STATE, PassState
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 B, S, H, E, D = 3, 5, 4, 8, 24  # batch, sequence, heads, width of a head, hidden size
@@ -161,14 +162,13 @@ def test_what_is_frozen_gets_no_gradient(trained):
     np.testing.assert_allclose(run(cpu_operations), expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
-def test_other_types_and_gradients_that_nobody_asked_for_are_left_to_paddle():
-    x = paddle.zeros([1])
-    assert not cpu_operations.suit(x)
-    with cpu_operations.fast_gradients(seed=0):
-        assert cpu_operations.suit(x)
-        assert not cpu_operations.suit(x.astype("float64"))
+def test_other_types_and_paddles_own_gradients_are_not_supported():
+    x, bits = paddle.zeros([1]), cpu_operations.random_bits(0)
+    assert not cpu_operations.is_supported(x, None)
+    assert cpu_operations.is_supported(x, bits)
+    assert not cpu_operations.is_supported(x.astype("float64"), bits)
     with paddle.no_grad():
-        assert cpu_operations.suit(x)
+        assert cpu_operations.is_supported(x, None)
 
 
 def test_a_model_has_the_same_gradients_with_them():
@@ -176,16 +176,15 @@ def test_a_model_has_the_same_gradients_with_them():
     batch = {name: paddle.to_tensor(value) for name, value in make_batch().items() if name != "labels"}
     subnet = Subnet((0, 2), (2, 1), (7, 4))
 
-    def gradients() -> dict[str, np.ndarray]:
-        output = supernet(subnet, **batch)
+    def gradients(state: PassState = NO_STATE) -> dict[str, np.ndarray]:
+        output = supernet(subnet, state=state, **batch)
         (output.logits.square().sum() + output.hidden_states[-1].square().sum()).backward()
         found = {name: p.grad.numpy() for name, p in supernet.named_parameters() if p.grad is not None}
         supernet.clear_gradients()
         return found
 
     expected = gradients()
-    with cpu_operations.fast_gradients(seed=0):
-        seen = gradients()
+    seen = gradients(PassState(dropout_bits=cpu_operations.random_bits(0)))
     assert expected.keys() == seen.keys()
     size = max(np.abs(gradient).max() for gradient in expected.values())  # that of a key's bias is 0 but for rounding
     for name, gradient in expected.items():

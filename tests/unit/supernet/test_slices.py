@@ -1,4 +1,4 @@
-"""Kept slices: a part is cut once, outputs and gradients are what they are without, and nothing outlives its block."""
+"""The slice cache: each slice is cut once, and outputs and gradients are the same as without a cache."""
 
 import numpy as np
 import paddle
@@ -6,7 +6,8 @@ import pytest
 from conftest import make_batch, make_bert
 
 from dynabert_paddle.subnet import Subnet
-from dynabert_paddle.supernet.slices import Slices, add_gradients, keep_slices
+from dynabert_paddle.supernet.elastic import NO_STATE, PassState
+from dynabert_paddle.supernet.slices import SliceCache, add_gradients
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 
 # The largest first, as in a step; one width in two depths, and a searched one whose layers differ.
@@ -45,50 +46,48 @@ def gradients(supernet):
     return found
 
 
-@pytest.mark.parametrize("room", [2**28, 5000, 0])
-def test_outputs_are_the_same_and_no_part_is_copied_twice_while_there_is_room(supernet, cuts, room):
+@pytest.mark.parametrize("max_elements", [2**28, 5000, 0])
+def test_outputs_are_the_same_and_no_part_is_copied_twice_while_the_cache_has_room(supernet, cuts, max_elements):
     batch = inputs()
     subnets = choose(supernet, NAMES)
 
-    def run():
-        return [supernet(subnet, **batch).logits.numpy() for subnet in subnets for _ in range(2)]
+    def run(state=NO_STATE):
+        return [supernet(subnet, state=state, **batch).logits.numpy() for subnet in subnets for _ in range(2)]
 
     with paddle.no_grad():
         expected = run()
         without = len(cuts)
         cuts.clear()
-        with keep_slices(Slices(room)):
-            kept = run()
+        kept = run(PassState(SliceCache(max_elements)))
         within = len(cuts)
         assert all(np.array_equal(*pair) for pair in zip(kept, expected, strict=True))
-        if room == 2**28:
+        if max_elements == 2**28:
             assert len(set(cuts)) == within < without
         else:
-            assert within == without if room == 0 else without / 2 < within < without
+            assert within == without if max_elements == 0 else without / 2 < within < without
         cuts.clear()
         run()
     assert len(cuts) == without
 
 
 @pytest.mark.parametrize("names", [NAMES, NAMES[1:], NAMES[-1:]])
-@pytest.mark.parametrize("room", [2**28, 5000, 0])
-def test_gradients_of_parts_are_added_to_the_parameters(supernet, names, room):
+@pytest.mark.parametrize("max_elements", [2**28, 5000, 0])
+def test_gradients_of_parts_are_added_to_the_parameters(supernet, names, max_elements):
     """With the largest sub-network, whose gradients are the parameters' own, and without."""
     batch = inputs()
     frozen = supernet.model.bert.encoder.layers[1].linear1.weight
     frozen.stop_gradient = True
 
-    def backward():
+    def backward(state=NO_STATE):
         for subnet in choose(supernet, names):
-            supernet(subnet, **batch).logits.square().mean().backward()
+            supernet(subnet, state=state, **batch).logits.square().mean().backward()
 
     backward()
     expected = gradients(supernet)
-    slices = Slices(room)
-    with keep_slices(slices):
-        backward()
+    slices = SliceCache(max_elements)
+    backward(PassState(slices))
     for parameter in supernet.model.parameters():
-        add_gradients([*slices.with_gradients(parameter), parameter])
+        add_gradients([*slices.slices_with_gradients(parameter), parameter])
     actual = gradients(supernet)
     assert actual.keys() == expected.keys()
     size = max(np.abs(gradient).max() for gradient in expected.values())
@@ -105,5 +104,5 @@ def test_slices_made_anew_follow_a_change_of_the_weights(supernet):
         for factor in (1.0, 2.0):
             weight.set_value(weight * factor)
             expected = supernet(subnet, **batch).logits
-            with keep_slices(Slices(2**28)):
-                assert paddle.equal_all(supernet(subnet, **batch).logits, expected)
+            state = PassState(SliceCache(2**28))
+            assert paddle.equal_all(supernet(subnet, state=state, **batch).logits, expected)

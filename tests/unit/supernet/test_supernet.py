@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
-from conftest import make_batch, make_bert
+from conftest import backward, make_batch, make_bert
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone, to_arrays
@@ -14,7 +14,8 @@ from dynabert_paddle.config.settings import FinalConfig, WidthConfig
 from dynabert_paddle.distill.losses import DistillationLoss, token_rows
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.subnet import Subnet
-from dynabert_paddle.supernet.elastic import ELASTIC_AXES
+from dynabert_paddle.supernet.slices import ELASTIC_AXES
+from dynabert_paddle.training.batches import Shard
 from dynabert_paddle.training.steps import choose_subnets, distillation_step, label_step
 
 # Extracted models hold the same numbers as the slices; only the order of summation in a product may differ, and
@@ -333,8 +334,8 @@ def test_a_step_over_the_grid_has_the_sum_of_the_extracted_models_gradients():
     grid = supernet.search_space().grid()
     batch = {name: paddle.to_tensor(value) for name, value in make_batch().items()}
     step = label_step(grid, FinalConfig())
-    parts = step(supernet, 0, dict(batch), lambda loss: loss.backward())
     labels = batch.pop("labels")
+    parts = backward(step(supernet, Shard(batch, labels), index=0))
     totals = {name: np.zeros_like(value) for name, value in to_arrays(supernet.model).items()}
     losses = []
     for subnet in grid.values():
@@ -360,11 +361,11 @@ def test_a_distillation_step_has_the_sum_of_separate_backward_passes(config):
     grid = supernet.search_space().grid()
     batch = {name: paddle.to_tensor(value) for name, value in make_batch().items()}
     step = distillation_step(teacher, grid, config, kind="classification")
-    parts = step(supernet, 3, dict(batch), lambda loss: loss.backward())
+    batch.pop("labels")
+    parts = backward(step(supernet, Shard(batch), index=3))
     actual = gradients(supernet.model)
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
-    batch.pop("labels")
     supernet.clear_gradients()
     weights = {"lambda_logit": config.lambda_logit, "lambda_hidden": config.lambda_hidden}
     loss = DistillationLoss(**weights, temperature=config.temperature)

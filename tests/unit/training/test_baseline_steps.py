@@ -12,7 +12,7 @@ from dynabert_paddle.config.settings import BaselineConfig
 from dynabert_paddle.distill.attention import attention_loss, attention_scores
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.training.steps import distilbert_step, tinybert_step
+from dynabert_paddle.training.baseline_steps import distilbert_step, tinybert_step
 
 DEPTH = 0.5  # of four layers, 0 and 2 for the blocks 0-1 and 2-3
 

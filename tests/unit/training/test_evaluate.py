@@ -17,7 +17,7 @@ from dynabert_paddle.training.evaluate import (
     predict_logits,
     trained_space,
 )
-from dynabert_paddle.training.split import tokenize_examples
+from dynabert_paddle.training.inputs import tokenize_examples
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,9 @@ import signal
 import threading
 import time
 from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -19,7 +22,9 @@ from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.files.weights import read_safetensors
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import loop
-from dynabert_paddle.training.loop import Interrupted, Stage, train
+from dynabert_paddle.training.inputs import Split
+from dynabert_paddle.training.loop import Interrupted, fit
+from dynabert_paddle.training.stage import Stage
 from dynabert_paddle.training.steps import full_model_step, label_step
 
 # Adam divides a gradient g by |g| + epsilon: with an epsilon that dwarfs g, and a learning rate as large, the first
@@ -43,11 +48,18 @@ def make_features(num=8, *, length=6, seed=0):
     )
 
 
-def make_stage(supernet, *, step=None, evaluate=None):
+def make_stage(supernet, *, step=full_model_step, evaluate=None):
     """Fine-tuning, by default with a score that never changes."""
-    subnets = {"w1.00d1.00": supernet.full}
-    evaluate = evaluate or (lambda: {"w1.00d1.00": {"accuracy": 0.5}})
-    return Stage("finetune", step or full_model_step, evaluate, subnets, "accuracy", "holdout")
+    stage = Stage(
+        name="finetune",
+        model=supernet,
+        task=SimpleNamespace(metrics=("accuracy",)),
+        step=step,
+        subnets={"w1.00d1.00": supernet.full},
+        config=FinetuneConfig(),
+        output_dir=Path(),
+    )
+    return stage, evaluate or (lambda: {"w1.00d1.00": {"accuracy": 0.5}})
 
 
 def run(supernet, output_dir, *, features=None, stage=None, **config):
@@ -55,9 +67,19 @@ def run(supernet, output_dir, *, features=None, stage=None, **config):
     output_dir.mkdir(exist_ok=True)
     config = FinetuneConfig(**{"logging_steps": 1, "eval_steps": 1000, "save_steps": 0, "max_grad_norm": 0.0} | config)
     features = features or make_features()
-    stage = stage or make_stage(supernet)
-    state = train(supernet, features, stage, config=config, output_dir=output_dir, settings={})
+    stage, evaluate = stage or make_stage(supernet)
+    stage = replace(stage, config=config, output_dir=output_dir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "evaluate_subnets", lambda *_, **__: evaluate())
+        state = fit(stage, Split(features, features, "holdout"), settings={})
     return state, [json.loads(line) for line in (output_dir / "train.jsonl").read_text().splitlines()]
+
+
+def scale_gradients(losses, factor):
+    """The losses as they are, with their gradients multiplied by a factor."""
+    for parts in losses:
+        parts["loss"].register_hook(lambda gradient: gradient * factor)
+        yield {"loss": parts["loss"] * 1.0}
 
 
 def difference(before, after):
@@ -96,9 +118,9 @@ def test_an_epoch_reads_every_example_once_and_in_its_own_order(tmp_path):
     seen = defaultdict(list)
     supernet = make_supernet()
 
-    def step(model, index, batch, backward, share):
-        seen[index].append(batch["input_ids"].numpy())
-        return full_model_step(model, index, batch, backward, share)
+    def step(model, shard, *, index, state):
+        seen[index].append(shard.inputs["input_ids"].numpy())
+        yield from full_model_step(model, shard, index=index, state=state)
 
     features = make_features(12)
     run(
@@ -183,11 +205,8 @@ def test_clipping_acts_on_the_summed_gradients(tmp_path, stage, accumulation):
 def test_weight_decay_spares_biases_and_norms(tmp_path):
     supernet = make_supernet()
 
-    def step(model, index, batch, backward, share):
-        batch.pop("labels")
-        loss = 0 * model(**batch).logits.sum()
-        backward(loss)
-        return {"loss": loss}
+    def step(model, shard, *, index, state):
+        yield {"loss": 0 * model(**shard.inputs).logits.sum()}
 
     before = to_arrays(supernet.model)
     run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=1, weight_decay=0.5, learning_rate=0.1)
@@ -279,10 +298,10 @@ def test_a_seed_gives_the_same_run_and_another_seed_another(tmp_path):
 def stop_with(number, *, at, supernet):
     """A step that gets a signal while it works."""
 
-    def step(model, index, batch, backward, share):
+    def step(model, shard, *, index, state):
         if index + 1 == at and model is supernet:
             os.kill(os.getpid(), number)
-        return full_model_step(model, index, batch, backward, share)
+        yield from full_model_step(model, shard, index=index, state=state)
 
     return make_stage(supernet, step=step)
 
@@ -324,7 +343,7 @@ def test_a_signal_in_the_last_step_still_stops_what_comes_after(tmp_path, number
 
 def test_a_request_that_no_step_sees_any_more_is_not_lost(tmp_path, monkeypatch):
     """It comes after the last step has looked, and before the handlers of before are back."""
-    agreed = loop._agreed
+    agreed = loop._agree_to_stop
 
     def late(stop):
         found = agreed(stop)
@@ -332,7 +351,7 @@ def test_a_request_that_no_step_sees_any_more_is_not_lost(tmp_path, monkeypatch)
             signal.raise_signal(signal.SIGINT)
         return found
 
-    monkeypatch.setattr(loop, "_agreed", late)
+    monkeypatch.setattr(loop, "_agree_to_stop", late)
     with pytest.raises(KeyboardInterrupt):
         run(make_supernet(), tmp_path, max_steps=3, logging_steps=1)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
@@ -342,14 +361,13 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     supernet = make_supernet()
     finished = []
 
-    def step(model, index, batch, backward, share):
+    def step(model, shard, *, index, state):
         if model is supernet:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)  # two at once would be one
             os.kill(os.getpid(), signal.SIGINT)
-        parts = full_model_step(model, index, batch, backward, share)
+        yield from full_model_step(model, shard, index=index, state=state)
         finished.append(index)
-        return parts
 
     with pytest.raises(KeyboardInterrupt):
         run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=3)
@@ -369,11 +387,9 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_a_good_checkpoint(tmp_path, 
     """The message promises that the last checkpoint's weights are good."""
     supernet = make_supernet()
 
-    def step(model, index, batch, backward, share):
-        def explode(loss):
-            backward(loss * float("inf") if index == 3 else loss)
-
-        return full_model_step(model, index, batch, explode, share)
+    def step(model, shard, *, index, state):
+        losses = full_model_step(model, shard, index=index, state=state)
+        yield from scale_gradients(losses, float("inf") if index == 3 else 1.0)
 
     stage = make_stage(supernet, step=step)
     with pytest.raises(DynabertError, match=r"(?i)(loss|gradient).*step [45]\b"):
@@ -386,9 +402,9 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_a_good_checkpoint(tmp_path, 
 def test_a_nan_loss_names_the_step_and_the_remedy(tmp_path):
     supernet = make_supernet()
 
-    def step(model, index, batch, backward, share):
-        parts = full_model_step(model, index, batch, backward, share)
-        return {"loss": parts["loss"] * float("nan")} if index == 4 else parts
+    def step(model, shard, *, index, state):
+        for losses in full_model_step(model, shard, index=index, state=state):
+            yield {"loss": losses["loss"] * float("nan")} if index == 4 else losses
 
     with pytest.raises(DynabertError, match=r"the loss is nan at step 5;.*lower the learning rate \(0\.001\)"):
         run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=8, save_steps=2, learning_rate=1e-3)
@@ -399,8 +415,8 @@ def test_weights_that_broke_in_the_last_step_are_not_called_finished(tmp_path):
     """The loss of the last step is finite, its update is not: nothing good is left to save."""
     supernet = make_supernet()
 
-    def step(model, index, batch, backward, share):
-        return full_model_step(model, index, batch, lambda loss: backward(loss * float("inf")), share)
+    def step(model, shard, *, index, state):
+        yield from scale_gradients(full_model_step(model, shard, index=index, state=state), float("inf"))
 
     with pytest.raises(DynabertError):
         run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=1)
@@ -410,9 +426,9 @@ def test_evaluation_leaves_dropout_on(tmp_path):
     supernet = make_supernet(dropout=0.1)
     modes = []
 
-    def step(model, index, batch, backward, share):
+    def step(model, shard, *, index, state):
         modes.append((index, model.training and model.model.training))
-        return full_model_step(model, index, batch, backward, share)
+        yield from full_model_step(model, shard, index=index, state=state)
 
     run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=3, eval_steps=1)
     assert set(modes) == {(0, True), (1, True), (2, True)}
@@ -423,9 +439,9 @@ def test_each_process_has_as_many_replicas_as_the_one_with_the_fewest_threads(tm
     monkeypatch.setattr(loop.processes, "gather", lambda own: [own, 2])
     supernet, seen = make_supernet(), []
 
-    def step(model, index, batch, backward, share):
-        seen.append(share.rows)
-        return full_model_step(model, index, batch, backward, share)
+    def step(model, shard, *, index, state):
+        seen.append(shard.weight.rows)
+        yield from full_model_step(model, shard, index=index, state=state)
 
     run(supernet, tmp_path, stage=make_stage(supernet, step=step), max_steps=1)
     assert seen == [0.5, 0.5]
@@ -439,10 +455,10 @@ def test_steps_of_paddle_generator_follow_from_the_step_alone(tmp_path, monkeypa
     def watch(name, noise):
         supernet = make_supernet(dropout=0.1)
 
-        def step(model, index, batch, backward, share):
+        def step(model, shard, *, index, state):
             draws.append(paddle.rand([1]).item())
             paddle.rand([noise])
-            return full_model_step(model, index, batch, backward, share)
+            yield from full_model_step(model, shard, index=index, state=state)
 
         run(supernet, tmp_path / name, stage=make_stage(supernet, step=step), max_steps=2)
 

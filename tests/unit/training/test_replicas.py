@@ -6,36 +6,38 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from conftest import make_batch, make_bert
+from conftest import backward, make_batch, make_bert
 
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.config.settings import WidthConfig
 from dynabert_paddle.runtime import threads as threads_module
 from dynabert_paddle.runtime.threads import num_threads
-from dynabert_paddle.supernet.cpu_operations import fast_gradients
+from dynabert_paddle.supernet.cpu_operations import random_bits
+from dynabert_paddle.supernet.elastic import PassState
 from dynabert_paddle.supernet.extract import extract
-from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+from dynabert_paddle.supernet.slices import SliceCache
+from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.batches import cut_shard
 from dynabert_paddle.training.replicas import Replicas, count_replicas
-from dynabert_paddle.training.share import take_share
 from dynabert_paddle.training.steps import distillation_step
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def make_passes(supernet):
-    """What a replica does with its share of a batch, whose rows are of several lengths."""
+    """The passes of all replicas over a batch whose rows have several lengths."""
     teacher = extract(supernet, supernet.full)
     step = distillation_step(teacher, supernet.search_space().grid(), WidthConfig(), kind="classification")
     batch = make_batch()
 
     def passes(replicas, seed=0):
         def run(model, number):
-            part, share = take_share(batch, number, len(replicas))
-            with fast_gradients(seed + number):
-                return float(step(model, 0, to_tensors(part), lambda loss: loss.backward(), share)["loss"])
+            shard = cut_shard(batch, number, len(replicas))
+            return backward(step(model, shard, index=0, state=states[number]))["loss"]
 
+        states = [PassState(SliceCache(2**25), random_bits(seed + number)) for number in range(len(replicas))]
         losses = replicas.map(run)
-        replicas.sum_gradients()
+        replicas.sum_gradients([state.slices for state in states])
         return sum(losses)
 
     return passes

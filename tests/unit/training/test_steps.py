@@ -3,12 +3,13 @@
 import numpy as np
 import paddle
 import pytest
-from conftest import make_batch, make_bert
+from conftest import backward, make_batch, make_bert
 
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.config.settings import FinalConfig, WidthConfig
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+from dynabert_paddle.training.batches import Shard
 from dynabert_paddle.training.steps import choose_subnets, distillation_step, full_model_step, label_loss, label_step
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -25,7 +26,8 @@ def tensors(**options):
 
 def take_step(step, model, batch, *, index=0):
     """Run a step; returns its loss parts as numbers."""
-    return {name: float(value) for name, value in step(model, index, batch, lambda loss: loss.backward()).items()}
+    inputs = dict(batch)
+    return backward(step(model, Shard(inputs, inputs.pop("labels", None)), index=index))
 
 
 def gradients(supernet):

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import paddle
 import pytest
-from test_loop import difference, make_stage, make_supernet, run
+from test_loop import difference, make_stage, make_supernet, run, scale_gradients
 
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.errors import DynabertError
-from dynabert_paddle.training.loss_scale import apply_gradients
+from dynabert_paddle.training.optimizer import apply_gradients
 from dynabert_paddle.training.steps import full_model_step
 
 
@@ -31,7 +31,7 @@ def backward(weight, scaler, factor):
     scaler.scale((weight * factor).sum()).backward()
 
 
-def test_a_step_that_overflows_is_left_out_and_halves_the_scale(gpu, weight, capsys):
+def test_a_step_that_overflows_is_skipped_and_halves_the_scale(gpu, weight, capsys):
     optimizer = paddle.optimizer.AdamW(learning_rate=0.1, parameters=[weight], weight_decay=0.0)
     scaler = paddle.amp.GradScaler(init_loss_scaling=8.0)
     backward(weight, scaler, float("inf"))
@@ -55,22 +55,21 @@ def test_without_a_scale_every_step_counts(weight):
 def overflowing(supernet, steps):
     """A step whose gradients are infinite in some steps, as float16's are, while its loss is not."""
 
-    def step(model, index, batch, backward, share):
-        return full_model_step(
-            model, index, batch, lambda loss: backward(loss * (float("inf") if index in steps else 1.0)), share
-        )
+    def step(model, shard, *, index, state):
+        losses = full_model_step(model, shard, index=index, state=state)
+        yield from scale_gradients(losses, float("inf") if index in steps else 1.0)
 
     return make_stage(supernet, step=step)
 
 
-def test_training_says_which_step_was_left_out_and_goes_on(gpu, tmp_path, caplog):
+def test_training_names_the_skipped_step_and_goes_on(gpu, tmp_path, caplog):
     supernet = make_supernet()
     before = to_arrays(supernet.model)
     with caplog.at_level("INFO", logger="dynabert_paddle"):
         run(supernet, tmp_path, stage=overflowing(supernet, {1}), amp="fp16", max_steps=3, learning_rate=1e-3)
     said = [record.getMessage() for record in caplog.records if "overflow" in record.getMessage()]
     assert said == [
-        "finetune: gradients overflow float16 at step 2, which is left out; the loss is scaled by 32768 from now on"
+        "finetune: gradients overflow float16 at step 2; the step is skipped, the loss scale is 32768 from now on"
     ]
     after = to_arrays(supernet.model)
     assert np.isfinite(difference(before, after)).all()
@@ -81,6 +80,6 @@ def test_gradients_that_overflow_at_any_scale_end_the_run(gpu, tmp_path):
     supernet = make_supernet()
     stage = overflowing(supernet, range(100))
     # From 2^16 down to 1 are 16 halvings; the next one is too much.
-    with pytest.raises(DynabertError, match=r"finetune: gradients overflow float16 at step 17 whatever .*lower the"):
+    with pytest.raises(DynabertError, match=r"finetune: .* at step 17 at every loss scale.*lower the"):
         run(supernet, tmp_path, stage=stage, amp="fp16", max_steps=100)
     assert all(np.isfinite(value).all() for value in to_arrays(supernet.model).values())

@@ -1,4 +1,4 @@
-"""A task's examples as a stage reads them: tokenized, and some held out."""
+"""The inputs of a stage: a task's tokenized examples, some held out, and a model that was trained for the task."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from dynabert_paddle.supernet.supernet import Supernet
 
 @dataclass(frozen=True)
 class Split:
-    """A task's examples, tokenized and divided.
+    """A task's tokenized examples, divided.
 
     Args:
-        train: to train on; without labels where an augmented file stands in for the task's rows.
-        select: to choose the best checkpoint on.
-        select_name: what `select` is: holdout or dev.
+        train: to train on; without labels if they come from an augmented file.
+        select: to select the best checkpoint on.
+        select_name: the name of `select`: holdout or dev.
     """
 
     train: FeatureSet
@@ -35,12 +35,12 @@ class Split:
 
 
 def split_task(task: Task, supernet: Supernet, config: TrainConfig) -> Split:
-    """Tokenize a task's examples and hold some out; those to train on can be an augmented file's.
+    """Tokenize a task's examples and hold some out; an augmented file can replace the training examples.
 
     Args:
         task: the task.
-        supernet: its tokenizer and the length that it is trained at count.
-        config: what to select on, and the seed.
+        supernet: has the tokenizer and the maximum sequence length.
+        config: which examples to select on, and the seed.
 
     Returns:
         The examples to train and to select on.
@@ -60,43 +60,43 @@ def split_task(task: Task, supernet: Supernet, config: TrainConfig) -> Split:
 
 
 def _read_augmented(path: str, task: Task, kept: np.ndarray) -> Examples:
-    """An augmented file's texts, without those that were made of rows that are held out."""
+    """Read an augmented file without the texts that were made from held-out rows."""
     if not isinstance(task.train, Examples):
         raise UsageError(f"augmented_file is for tasks of whole texts, this task is {task.kind}: leave it out")
     augmented, sources = read_augmented(Path(path).expanduser(), task.columns, task.train)
     rows = np.flatnonzero(np.isin(sources, kept))
     if not len(rows):
-        raise DataError(f"{path}: all its texts are of held-out rows: make the file of all training rows")
+        raise DataError(f"{path}: all its texts come from held-out rows: make the file from all training rows")
     return augmented.select(rows)
 
 
 def hold_out(examples: TaskExamples, size: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Divide training examples into those to train on and those that stand in for unseen ones.
+    """Divide training examples into those to train on and those to hold out.
 
     Args:
         examples: the training examples.
-        size: how many to hold out; at most a tenth are.
-        seed: with the same size and seed, every stage holds out the same ones.
+        size: how many to hold out, at most a tenth of all.
+        seed: the same size and seed hold out the same examples in every stage.
 
     Returns:
-        Indices of the examples to train on, and of those held out.
+        Indices of the examples to train on, and of the held-out ones.
     """
     return examples.hold_out(min(size, len(examples) // 10), seed=seed)
 
 
 def tokenize_examples(examples: TaskExamples, supernet: Supernet, *, max_seq_length: int | None = None) -> FeatureSet:
-    """Tokenize examples as a model reads them.
+    """Tokenize examples with a model's tokenizer.
 
     Args:
         examples: the examples.
         supernet: the model.
-        max_seq_length: longer inputs are cut to so many tokens; by default as the model was trained.
+        max_seq_length: longer inputs are cut to this number of tokens; by default the model's own setting.
 
     Returns:
         The tokenized examples.
 
     Raises:
-        UsageError: the model has no tokenizer, or fewer positions than that.
+        UsageError: the model has no tokenizer, or fewer positions than `max_seq_length`.
     """
     if supernet.tokenizer is None:
         raise UsageError("a supernet needs its tokenizer to read text: Supernet(model, tokenizer)")
@@ -107,15 +107,46 @@ def tokenize_examples(examples: TaskExamples, supernet: Supernet, *, max_seq_len
     return examples.tokenize(supernet.tokenizer, max_seq_length=length)
 
 
-def digest(arrays: Iterable[np.ndarray]) -> str:
-    """Tell whether a resumed run has the data and the models that it began with.
+def check_trained(supernet: Supernet, task: Task, source: str | Path) -> None:
+    """Refuse a model that was not fine-tuned for the task.
 
     Args:
-        arrays: what to compare.
+        supernet: the model.
+        task: the task.
+        source: the model's folder or name, for the message.
 
-    Returns:
-        A hash of them.
+    Raises:
+        UsageError: it was not fine-tuned, or for another number of outputs.
     """
+    if not supernet.metadata.stage:
+        raise UsageError(f"{source} is not a model that 'dynabert finetune' has made: begin with that")
+    what = f"task {task.name!r} needs"
+    hint = "name the task and the data that it was fine-tuned on"
+    if not type(supernet.model).__name__.endswith(task.head):
+        raise UsageError(f"{source} is a {type(supernet.model).__name__} and {what} a ...{task.head}: {hint}")
+    if supernet.model.config.num_labels != task.num_outputs:
+        raise UsageError(
+            f"{source} has {supernet.model.config.num_labels} outputs and {what} {task.num_outputs}: {hint}"
+        )
+
+
+def check_apart(source: str | Path, output_dir: str | Path) -> None:
+    """Refuse an output folder that is, or holds, the model that a stage starts from.
+
+    Args:
+        source: the model that the stage starts from.
+        output_dir: where the result goes.
+
+    Raises:
+        UsageError: the output would replace the model.
+    """
+    source, output_dir = Path(source).resolve(), Path(output_dir).resolve()
+    if output_dir in (source, *source.parents):
+        raise UsageError(f"{output_dir} exists and holds the model to start from: name another --output_dir")
+
+
+def hash_arrays(arrays: Iterable[np.ndarray]) -> str:
+    """Return a hash by which a resumed run recognizes the data and models that it began with."""
     hashed = hashlib.blake2b(digest_size=8)
     for array in arrays:
         hashed.update(np.ascontiguousarray(array))

@@ -1,0 +1,162 @@
+"""The micro-batches of each optimizer step, and the shard of each that a replica gets.
+
+A step reads `gradient_accumulation_steps` micro-batches. Each is divided into shards, one for every replica of every
+process, whose gradients add up to the whole micro-batch's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from paddle import Tensor
+
+from dynabert_paddle.config.settings import TrainConfig
+from dynabert_paddle.data.batches import length_bucketed_batches
+from dynabert_paddle.data.features import FeatureSet
+from dynabert_paddle.data.token_classification import IGNORED
+from dynabert_paddle.runtime.ranks import num_processes, rank
+from dynabert_paddle.supernet.supernet import to_tensors
+
+
+@dataclass(frozen=True)
+class ShardWeight:
+    """The share of a micro-batch that a shard is, as fractions between 0 and 1.
+
+    A loss is a mean over one of the four. The shards' means, each times its fraction, add up to the micro-batch's mean.
+
+    Args:
+        rows: of the examples.
+        tokens: of the tokens that are not padding.
+        pairs: of the pairs of such tokens within one example.
+        labels: of the labels that the loss counts.
+    """
+
+    rows: float = 1.0
+    tokens: float = 1.0
+    pairs: float = 1.0
+    labels: float = 1.0
+
+
+WHOLE = ShardWeight()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows of a micro-batch that one replica computes.
+
+    Args:
+        inputs: int64 `[b, s]` by name, without the labels.
+        labels: `[b]`, `[b, s]` or `[b, 2]`; None for examples without labels.
+        weight: what share of the micro-batch this is; every loss is multiplied by one of its fractions.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor | None = None
+    weight: ShardWeight = WHOLE
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """What one optimizer step reads.
+
+    Args:
+        num_examples: in all processes.
+        shards: for each replica of this process, its shard of each micro-batch.
+    """
+
+    num_examples: int
+    shards: list[list[Shard]]
+
+
+def step_batches(
+    features: FeatureSet, config: TrainConfig, pad_token_id: int, *, first_step: int, num_replicas: int
+) -> Iterator[StepBatches]:
+    """Yield the micro-batches of each optimizer step, endlessly; they follow from the seed and the step alone.
+
+    Args:
+        features: the training examples.
+        config: batch size, accumulation, seed.
+        pad_token_id: fills `input_ids`.
+        first_step: steps before it are skipped, as a resumed run has done them.
+        num_replicas: of each process.
+
+    Yields:
+        One step's shards for this process.
+    """
+    step = 0
+    for epoch in itertools.count():
+        order = length_bucketed_batches(features.lengths, global_batch_size(config), seed=config.seed, epoch=epoch)
+        while indices := list(itertools.islice(order, config.gradient_accumulation_steps)):
+            if step >= first_step:
+                micro_batches = [features.collate(rows, pad_token_id) for rows in indices]
+                shards = [
+                    [
+                        cut_shard(arrays, rank() * num_replicas + replica, num_processes() * num_replicas)
+                        for arrays in micro_batches
+                    ]
+                    for replica in range(num_replicas)
+                ]
+                yield StepBatches(sum(map(len, indices)), shards)
+            step += 1
+
+
+def cut_shard(micro_batch: Mapping[str, np.ndarray], index: int, num_shards: int) -> Shard:
+    """Take every `num_shards`-th row of a micro-batch, beginning with row `index`.
+
+    Args:
+        micro_batch: from `FeatureSet.collate`.
+        index: the shard's number, from 0.
+        num_shards: how many there are.
+
+    Returns:
+        The rows, padded as in the micro-batch. With fewer rows than shards the last shards repeat the first row with
+        weight 0, so that every replica makes the same calls.
+    """
+    if num_shards == 1:
+        return _make_shard(dict(micro_batch), WHOLE)
+    num_rows = len(micro_batch["input_ids"])
+    rows = slice(index, None, num_shards) if index < num_rows else slice(1)
+    counted = 1.0 if index < num_rows else 0.0
+    lengths = micro_batch["attention_mask"].sum(axis=1)
+
+    def fraction(amounts: np.ndarray) -> float:
+        return counted * float(amounts[rows].sum()) / max(1.0, float(amounts.sum()))
+
+    weight = ShardWeight(
+        rows=fraction(np.ones(num_rows)),
+        tokens=fraction(lengths),
+        pairs=fraction(lengths**2),
+        labels=fraction(_count_labels(micro_batch.get("labels"), num_rows)),
+    )
+    return _make_shard({name: values[rows] for name, values in micro_batch.items()}, weight)
+
+
+def _make_shard(arrays: dict[str, np.ndarray], weight: ShardWeight) -> Shard:
+    inputs = to_tensors(arrays)
+    return Shard(inputs, inputs.pop("labels", None), weight)
+
+
+def _count_labels(labels: np.ndarray | None, num_rows: int) -> np.ndarray:
+    """The number of labels of each row that a loss counts."""
+    if labels is None or np.issubdtype(labels.dtype, np.floating):
+        return np.ones(num_rows)
+    return (labels != IGNORED).reshape(num_rows, -1).sum(axis=1)
+
+
+def count_steps(num_examples: int, config: TrainConfig) -> int:
+    """Return the optimizer steps of a run: `max_steps`, or else the steps of `num_train_epochs`."""
+    return config.max_steps or max(1, math.ceil(config.num_train_epochs * steps_per_epoch(num_examples, config)))
+
+
+def steps_per_epoch(num_examples: int, config: TrainConfig) -> int:
+    """Return the optimizer steps that read every example once; the last one may have fewer examples."""
+    return math.ceil(math.ceil(num_examples / global_batch_size(config)) / config.gradient_accumulation_steps)
+
+
+def global_batch_size(config: TrainConfig) -> int:
+    """Return the examples of a full micro-batch, over all processes."""
+    return config.per_device_train_batch_size * num_processes()
