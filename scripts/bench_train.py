@@ -85,8 +85,10 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
 
     from dynabert_paddle.config.settings import WidthConfig
     from dynabert_paddle.distill.losses import DistillationLoss, token_rows
+    from dynabert_paddle.supernet.elastic import PassState
     from dynabert_paddle.supernet.extract import extract
     from dynabert_paddle.supernet.supernet import Supernet
+    from dynabert_paddle.training.batches import Shard
     from dynabert_paddle.training.evaluate import predict_logits
     from dynabert_paddle.training.replicas import Replicas, count_replicas
     from dynabert_paddle.training.steps import distillation_step
@@ -107,16 +109,17 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
     loss = DistillationLoss(lambda_logit=settings.lambda_logit, lambda_hidden=settings.lambda_hidden)
     targets = {}
 
-    def teach(_, number: int, part, share) -> None:
+    def teach(_, number: int, shard: Shard, state: PassState) -> None:
         with paddle.no_grad():
-            targets[number] = teacher(**part)
+            targets[number] = teacher(**shard.inputs)
 
     def train(own: Replicas, subnet, full) -> Callable[[], None]:
         """One width alone; `full` names the teacher's layers that belong to the model's."""
 
-        def passes(model: Supernet, number: int, part, share) -> None:
-            rows = token_rows(part["attention_mask"])
-            loss(model(subnet, **part), targets[number], full, rows=rows)["loss"].backward()
+        def passes(model: Supernet, number: int, shard: Shard, state: PassState) -> None:
+            rows = token_rows(shard.inputs["attention_mask"])
+            output = model(subnet, state=state, **shard.inputs)
+            loss(output, targets[number], full, rows=rows)["loss"].backward()
 
         return shared_passes(own, passes, batch)
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
-    from paddle import Tensor
 
     import dynabert_paddle as db
     from dynabert_paddle.data.features import Features
-    from dynabert_paddle.training.batches import ShardWeight
-    from dynabert_paddle.training.loop import Step
+    from dynabert_paddle.supernet.elastic import PassState
+    from dynabert_paddle.training.batches import Shard
     from dynabert_paddle.training.replicas import Replicas
+    from dynabert_paddle.training.steps import Step
 
 
 def random_supernet(shape: str) -> db.Supernet:
@@ -59,49 +59,41 @@ def random_features(num_examples: int, length: int) -> Features:
 
 
 def training_passes(replicas: Replicas, step: Step, batch: dict[str, np.ndarray]) -> Callable[[], None]:
-    """Make what training does with a batch, up to the optimizer.
+    """Make a training step without its optimizer: all replicas' passes, and the sum of their gradients."""
 
-    Args:
-        replicas: of the model.
-        step: a stage's.
-        batch: the whole batch.
+    def passes(model: db.Supernet, _: int, shard: Shard, state: PassState) -> None:
+        for losses in step(model, shard, index=0, state=state):
+            losses["loss"].backward()
 
-    Returns:
-        All replicas' passes, and the sum of their gradients.
-    """
-    return shared_passes(
-        replicas, lambda model, _, part, share: step(model, 0, dict(part), lambda loss: loss.backward(), share), batch
-    )
+    return shared_passes(replicas, passes, batch)
 
 
 def shared_passes(
     replicas: Replicas,
-    passes: Callable[[db.Supernet, int, dict[str, Tensor], ShardWeight], None],
+    passes: Callable[[db.Supernet, int, Shard, PassState], None],
     batch: dict[str, np.ndarray],
 ) -> Callable[[], None]:
     """Let replicas share a batch, as in training.
 
     Args:
         replicas: of the model.
-        passes: is given a replica, its number, its part of the batch, and what part that is.
+        passes: takes a replica, its number, its shard, and what its passes share within a step.
         batch: the whole batch.
 
     Returns:
         All replicas' passes, and the sum of their gradients.
     """
-    from dynabert_paddle.supernet.cpu_operations import fast_gradients
-    from dynabert_paddle.supernet.supernet import to_tensors
+    from dynabert_paddle.supernet.cpu_operations import random_bits
+    from dynabert_paddle.supernet.elastic import PassState
+    from dynabert_paddle.supernet.slices import SliceCache
     from dynabert_paddle.training.batches import cut_shard
+    from dynabert_paddle.training.loop import MAX_CACHED_ELEMENTS
 
-    parts = [cut_shard(batch, number, len(replicas)) for number in range(len(replicas))]
-    shares = [(to_tensors(part), share) for part, share in parts]
-
-    def run_one(replica: db.Supernet, number: int) -> None:
-        with fast_gradients(number):
-            passes(replica, number, *shares[number])
+    shards = [cut_shard(batch, number, len(replicas)) for number in range(len(replicas))]
 
     def run() -> None:
-        replicas.map(run_one)
-        replicas.sum_gradients()
+        states = [PassState(SliceCache(MAX_CACHED_ELEMENTS), random_bits(number)) for number in range(len(replicas))]
+        replicas.map(lambda replica, number: passes(replica, number, shards[number], states[number]))
+        replicas.sum_gradients([state.slices for state in states])
 
     return run
