@@ -20,7 +20,7 @@ END
     exit 2
 }
 
-source "$(dirname "${BASH_SOURCE[0]}")/chain.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/lib/chain.sh"
 config=quickstart subnet=w1.00d0.50 seeds='1 2 3' output_dir='' smoke='' dry_run='' overrides=()
 if [[ $# -gt 0 && $1 != -* ]]; then
     config=$1 && shift
@@ -48,13 +48,13 @@ fi
 chain() {
     local seed run method source folder examples settings runs=()
     step bash "$root/scripts/setup_env.sh"
-    [[ -z $smoke ]] || step python "$root/scripts/tiny_model.py" "$model"
+    [[ -z $smoke ]] || step python "$root/scripts/lib/tiny_model.py" "$model"
     for seed in $seeds; do
         run=$output_dir/seed-$seed
         runs+=("$run")
         settings=("${overrides[@]}" -o train.seed="$seed")
         step dynabert run "$config" --output_dir "$run" "${settings[@]}"
-        examples=$(value EXAMPLES python "$root/scripts/compare_fixed.py" examples "$run")
+        examples=$(value EXAMPLES python "$root/scripts/lib/compare_fixed.py" examples "$run")
         for method in distilbert tinybert pruned finetuned; do
             source=$run/finetune
             [[ $method != pruned ]] || source=$run/rewire
@@ -63,7 +63,7 @@ chain() {
                 --num_examples "$examples" --output_dir "$folder" --config "$config" "${settings[@]}"
         done
     done
-    step python "$root/scripts/compare_fixed.py" table "$output_dir" "$subnet" "${runs[@]}"
+    step python "$root/scripts/lib/compare_fixed.py" table "$output_dir" "$subnet" "${runs[@]}"
 }
 
 run_chain "$dry_run"

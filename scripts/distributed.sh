@@ -24,7 +24,7 @@ END
     exit 2
 }
 
-source "$(dirname "${BASH_SOURCE[0]}")/chain.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/lib/chain.sh"
 gpus='' processes='' machines=1 rank='' master='' log_dir=log dry_run=''
 while [[ $# -gt 0 && $1 == -* ]]; do
     case $1 in

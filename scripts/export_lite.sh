@@ -36,7 +36,7 @@ bundle=${words[2]:-$model-$subnet-lite}
 chain() {
     step bash "$root/scripts/setup_env.sh"
     step bash "$root/scripts/setup_lite.sh"
-    [[ -z $smoke ]] || step "$root/.venv/bin/python" "$root/scripts/tiny_model.py" "$model"
+    [[ -z $smoke ]] || step "$root/.venv/bin/python" "$root/scripts/lib/tiny_model.py" "$model"
     step "$root/.venv/bin/dynabert" export "$model" --subnet "$subnet" --format lite --precision "$precision" \
         --output_dir "$bundle" --overwrite_output_dir
     step "$root/.venv-lite/bin/python" "$bundle/infer_lite.py" "an example text"

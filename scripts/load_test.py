@@ -18,10 +18,10 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
-from command import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.cli.output import show_table
+from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.data.readers import Columns, read_rows
 from dynabert_paddle.data.tasks import default_text_column
 

@@ -22,7 +22,7 @@ END
     exit 2
 }
 
-source "$(dirname "${BASH_SOURCE[0]}")/chain.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/lib/chain.sh"
 [[ $# -gt 0 && $1 != -* ]] || usage
 config=$1 && shift
 data_dir='' samples='' output_dir='' last_stage=depth subnet=w0.50d0.50 also='' masked_lm='' word_vectors='' smoke='' dry_run='' overrides=()
@@ -58,7 +58,7 @@ chain() {
         settings=(-o task.data_dir="$data_dir" "${overrides[@]}")
     fi
     step bash "$root/scripts/setup_env.sh"
-    [[ -z $smoke ]] || step "$root/.venv/bin/python" "$root/scripts/tiny_model.py" "$model"
+    [[ -z $smoke ]] || step "$root/.venv/bin/python" "$root/scripts/lib/tiny_model.py" "$model"
     if [[ -n $masked_lm ]]; then
         # The name tells what it was made with, so that another model's words are not taken for this one's.
         local file=$output_dir/augmented-$(basename "$masked_lm")${word_vectors:+-$(basename "$word_vectors")}.tsv
@@ -70,7 +70,7 @@ chain() {
     step dynabert run "$config" --output_dir "$output_dir" "${settings[@]}" "${augmented[@]}"
     [[ -z $also ]] || step dynabert evaluate "$output_dir/$last_stage" --grid --task_name "$also" "${data[@]}"
     step dynabert export "$output_dir/$last_stage" --subnet "$subnet" --output_dir "$output_dir/bundle" --overwrite_output_dir
-    step "$root/.venv/bin/python" "$root/scripts/report_line.py" "$output_dir"
+    step "$root/.venv/bin/python" "$root/scripts/lib/report_line.py" "$output_dir"
 }
 
 run_chain "$dry_run"

@@ -33,7 +33,7 @@ def seconds_by_middle_half(stage):
 
 def test_schedules_are_compared_from_one_rewired_model_and_finished_parts_are_skipped(tmp_path, tiny_folder):
     out = tmp_path / "out"
-    words = ["bench_schedule.py", ROOT / "tests/samples/glue", "--task", "mrpc", "--seed", "1", "--num_examples", "20"]
+    words = ["bench/schedule.py", ROOT / "tests/samples/glue", "--task", "mrpc", "--seed", "1", "--num_examples", "20"]
     words += ["--model", tiny_folder, "--max_seq_length", "32", "--output_dir", out]
     words += ["--epochs", "12", "12", "--sandwich_epochs", "0", "11", "--turn", "1"]
     text = script(*words)
@@ -62,7 +62,7 @@ def test_schedules_are_compared_from_one_rewired_model_and_finished_parts_are_sk
 
 def test_growth_is_measured_fitted_and_drawn(tmp_path):
     words = ("--shape", "2x128", "--seq_length", "8", "--batch_size", "2", "--rounds", "1", "--output_dir", tmp_path)
-    text = script("bench_scaling.py", *words)
+    text = script("bench/scaling.py", *words)
     result = read_json(tmp_path / "scaling.json")
     rows = {(row["variable"], row[row["variable"]]): row for row in result["rows"]}
     assert len(rows) == 5 * 4
@@ -86,7 +86,7 @@ def test_growth_is_measured_fitted_and_drawn(tmp_path):
 
 def test_what_elasticity_costs_is_measured_in_several_processes():
     words = ("--shape", "2x128", "--batch_size", "4", "--seq_length", "8", "--processes", "2", "--repeats", "1")
-    text = script("bench_train.py", *words)
+    text = script("bench/train.py", *words)
     lines = (line.strip().removesuffix(" ms").rsplit(maxsplit=1) for line in text.splitlines() if line[0] == " ")
     figures = {name.strip(): float(figure) for name, figure in lines}
     widths = ("w1.00", "w0.75", "w0.50", "w0.25")

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT / "scripts/soak"))
 
 from fuzz import judge
 from fuzz_kinds import KINDS, Case, Done
@@ -20,7 +20,7 @@ ONE_PROCESS = [name for name in KINDS if name not in ("paddle", "several", "onnx
 def test_damaged_files_end_in_what_they_hold_or_in_one_line(tmp_path):
     words = ["--count", "60", "--seed", "1", "--kinds", " ".join(ONE_PROCESS), "--work_dir", tmp_path]
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts/fuzz.py", *words], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "scripts/soak/fuzz.py", *words], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}

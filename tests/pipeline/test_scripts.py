@@ -178,7 +178,7 @@ def test_smoke_of_a_comparison(tmp_path):
         write_json(path, {**found, "metrics": {"accuracy": found["metrics"]["accuracy"] - 0.1}})
     table = [
         sys.executable,
-        ROOT / "scripts/compare_fixed.py",
+        ROOT / "scripts/lib/compare_fixed.py",
         "table",
         out,
         "w1.00d0.50",

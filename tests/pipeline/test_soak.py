@@ -8,7 +8,7 @@ from conftest import ROOT
 
 
 def soak(folder, *words):
-    command = [sys.executable, ROOT / "scripts/soak_resume.py", "--run_only", "--output_dir", folder, *words]
+    command = [sys.executable, ROOT / "scripts/soak/resume.py", "--run_only", "--output_dir", folder, *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

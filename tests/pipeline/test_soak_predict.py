@@ -43,7 +43,7 @@ def bundle(tmp_path_factory):
 
 
 def soak(bundle, *words):
-    command = [sys.executable, ROOT / "scripts" / "soak_predict.py", bundle, *words]
+    command = [sys.executable, ROOT / "scripts" / "soak" / "predict.py", bundle, *words]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
 
 

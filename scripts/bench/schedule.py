@@ -9,8 +9,8 @@ drifts favours neither. The seconds are those of the steps; the metric is the me
 Finished parts are skipped, an interrupted one is resumed; and what the result file has of the same settings is not run
 again, so that several machines can share the work.
 
-    python scripts/bench_schedule.py glue_data --result_file docs/schedule.json
-    python scripts/bench_schedule.py glue_data --task mrpc --seed 1 --num_examples 500
+    python scripts/bench/schedule.py glue_data --result_file docs/schedule.json
+    python scripts/bench/schedule.py glue_data --task mrpc --seed 1 --num_examples 500
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from command import run_command
 
 from dynabert_paddle.cli.output import show_table
+from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import read_json, write_json, write_text
 from dynabert_paddle.files.folder import GRID_FILE

@@ -7,8 +7,8 @@ that a machine whose speed drifts does not favour either; each runs twice in its
 process can keep a deviation of a part's time in all its rounds: so several processes measure, one after the other, and
 the figures are medians over the rounds of all. The weights are random, which does not matter to the time.
 
-    python scripts/bench_train.py
-    python scripts/bench_train.py --shape 12x384 --seq_length 128 --processes 15
+    python scripts/bench/train.py
+    python scripts/bench/train.py --shape 12x384 --seq_length 128 --processes 15
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from statistics import median
 from typing import Annotated
 
 import typer
-from command import run_command
 
+from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.runtime.environment import describe_environment, import_paddle, keep_freed_memory, package_versions
 
 EVALUATED = 8  # batches
@@ -81,7 +81,7 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
     Gradients are never cleared: within a step, too, all passes but the first add to what is there.
     """
     import paddle
-    from shapes import random_batch, random_features, random_supernet, shared_passes, training_passes
+    from random_models import random_batch, random_features, random_supernet, shared_passes, training_passes
 
     from dynabert_paddle.config.settings import WidthConfig
     from dynabert_paddle.distill.losses import DistillationLoss, token_rows

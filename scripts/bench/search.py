@@ -6,8 +6,8 @@ Every method may look at so many sub-networks, and is judged by the area that it
 model's MACs, so that 1 is a perfect score for nothing. `grid` has the paper's cells alone, `uniform` all sub-networks
 that have as many heads, and the same share of neurons, in every layer, as far as the evaluations go, evenly spread.
 
-    python scripts/bench_search.py out/quickstart/depth
-    python scripts/bench_search.py out/quickstart/depth --seeds 3 --evaluations 100 --num_examples 200
+    python scripts/bench/search.py out/quickstart/depth
+    python scripts/bench/search.py out/quickstart/depth --seeds 3 --evaluations 100 --num_examples 200
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from statistics import mean, stdev
 from typing import Annotated
 
 import typer
-from command import run_command
 
+from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.runtime.environment import import_paddle
 
 

@@ -5,8 +5,8 @@ Whole processes are measured: `dynabert --help`, Python until a `Predictor` is r
 the stages finetune and width on the same data, which width shall not exceed by more than half; and of 20 steps of
 finetune on a large file, whose rows are four sentences each, which takes disk space twice.
 
-    python scripts/bench_footprint.py
-    python scripts/bench_footprint.py --model_name_or_path MODEL_DIR --max_seq_length 128 --repeats 9 --large_gb 0
+    python scripts/bench/footprint.py
+    python scripts/bench/footprint.py --model_name_or_path MODEL_DIR --max_seq_length 128 --repeats 9 --large_gb 0
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from command import run_command
 
 import dynabert_paddle
+from dynabert_paddle.cli.script import run_command
 
 STEPS = 20
 TEXTS = Path(dynabert_paddle.__file__).parent / "data" / "snips"

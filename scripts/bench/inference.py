@@ -6,8 +6,8 @@ full model's latency is given over Paddle Inference's in fp32, over the same run
 in fp32; the sub-network's over the full model's, and that over their ratio of MACs. The weights are random, which does
 not matter to the time; int8 is calibrated on texts of the built-in task.
 
-    python scripts/bench_inference.py
-    python scripts/bench_inference.py --shape 6x384 --batch_size 1 --seq_length 64 --rounds 7
+    python scripts/bench/inference.py
+    python scripts/bench/inference.py --shape 6x384 --batch_size 1 --seq_length 64 --rounds 7
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from command import run_command
 
 from dynabert_paddle.bundle.engines import Engine
+from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.runtime.environment import describe_environment, import_paddle, package_versions
 
 Key = tuple[str, str, str]  # full or part, format, precision
@@ -72,7 +72,7 @@ def open_all(
 
     Returns the engines, the ratio of MACs by length, and the size of the vocabulary.
     """
-    from shapes import random_supernet
+    from random_models import random_supernet
 
     import dynabert_paddle as db
     from dynabert_paddle.bundle.engines import open_engine

@@ -6,8 +6,8 @@ answer is compared with what the same sub-network says of that text by itself: i
 order, which is some 1e-6 of a probability. Memory is the processes' share of what is resident (PSS). Then processes are
 started whose threads still call when the main thread ends, in four ways. The exit code is 1 where a promise is broken.
 
-    python scripts/soak_predict.py bundle
-    python scripts/soak_predict.py bundle --minutes 1 --adaptive
+    python scripts/soak/predict.py bundle
+    python scripts/soak/predict.py bundle --minutes 1 --adaptive
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
-from command import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.bundle.manifest import read_bundle
 from dynabert_paddle.bundle.members import members_of
 from dynabert_paddle.cli.output import show_table
+from dynabert_paddle.cli.script import run_command
 
 _ROWS = 200
 _LONGEST = 100  # words

@@ -2,7 +2,7 @@
 # Where a later command needs what an earlier one has found out, `value NAME COMMAND...` prints it.
 # shellcheck shell=bash
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 export PATH=$root/.venv/bin:$PATH
 
 die() {

@@ -2,13 +2,13 @@
 """A training step of the width stage against the same step in PyTorch.
 
 A step is the teacher's forward pass, a forward and a backward pass of four widths with dropout 0.1, and AdamW with the
-gradient's norm clipped. Each side, scripts/paddle_width_step.py and scripts/torch_width_step.py, runs in a process of
-its own; they take turns, so that a machine whose speed drifts does not favour either. The weights are random, which
-does not matter to the time.
+gradient's norm clipped. `width_step_paddle.py` and `width_step_torch.py` run in processes of their own, because their
+thread pools would disturb each other in one; their steps alternate, so that drift in the machine's speed affects both
+alike. The weights are random, which does not affect the time.
 
     pip install -e '.[bench]'
-    python scripts/bench_width_step.py
-    python scripts/bench_width_step.py --shape 12x384 --seq_length 128 --repeats 9
+    python scripts/bench/width_step.py
+    python scripts/bench/width_step.py --shape 12x384 --seq_length 128 --repeats 9
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from command import run_command
-from turns import start, turn
+from step_process import start, turn
 
+from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.runtime.environment import describe_environment
 
 
@@ -38,7 +38,7 @@ def main(
     versions = ", ".join(f"{name} {version(name)}" for name in ("paddlepaddle", "torch"))
     machine = describe_environment()
     print(f"{machine['processor']}, {machine['cores']} threads, {versions}, median of {repeats}")
-    scripts = [Path(__file__).with_name(name) for name in ("paddle_width_step.py", "torch_width_step.py")]
+    scripts = [Path(__file__).with_name(name) for name in ("width_step_paddle.py", "width_step_torch.py")]
     for layers_by_hidden in shape:
         for length in seq_length:
             sides = [start(path, layers_by_hidden, "1.0 0.75 0.5 0.25", batch_size, length) for path in scripts]

@@ -4,9 +4,9 @@
 The table has not seen them; their layers differ in heads and neurons. They are exported as users export them, and take
 turns in Paddle Inference with those that the table is made of, for the pace of a machine that others use drifts.
 
-    python scripts/bench_latency.py
-    python scripts/bench_latency.py --model out/quickstart/depth --batch_size 32
-    python scripts/bench_latency.py --shape 12x384 --precision bf16
+    python scripts/bench/latency.py
+    python scripts/bench/latency.py --model out/quickstart/depth --batch_size 32
+    python scripts/bench/latency.py --shape 12x384 --precision bf16
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from command import run_command
 
+from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.runtime.environment import describe_environment, import_paddle
 
 
@@ -32,7 +32,7 @@ def main(
 ) -> None:
     """Measure a table with its checks, and print them."""
     import_paddle()
-    from shapes import random_supernet
+    from random_models import random_supernet
 
     import dynabert_paddle as db
     from dynabert_paddle.searching.latency import LatencySetting, latency_table

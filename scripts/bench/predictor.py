@@ -7,8 +7,8 @@ every text padded to 128 tokens, and the model itself. That way is slow: it read
 are random, which does not matter to the time.
 
     pip install -e '.[bench]'
-    python scripts/bench_predictor.py glue_data/SST-2/train.tsv
-    python scripts/bench_predictor.py glue_data/SST-2/train.tsv --shape 12x384 --num_sentences 5000 --rounds 3
+    python scripts/bench/predictor.py glue_data/SST-2/train.tsv
+    python scripts/bench/predictor.py glue_data/SST-2/train.tsv --shape 12x384 --num_sentences 5000 --rounds 3
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from command import run_command
 
+from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.runtime.environment import describe_environment, import_paddle, package_versions
 
 BATCH_SIZE, MAX_SEQ_LENGTH = 32, 128
@@ -71,7 +71,7 @@ def main(
 
 def make_sides(shape: str, folder: Path) -> dict[str, Callable[[Sequence[str]], object]]:
     """Export a random model, and make what predicts with it, by name."""
-    from shapes import random_supernet
+    from random_models import random_supernet
 
     import dynabert_paddle as db
 

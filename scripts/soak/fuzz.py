@@ -5,8 +5,8 @@ Every case ends in success with the content that the files say, or in one line o
 exit code 1 or 2, within 30 s and 3 GB, without a traceback and without a part of an output folder. What a case does
 follows from its seed and number.
 
-    python scripts/fuzz.py --count 2000
-    python scripts/fuzz.py --only 137 --work_dir out/fuzz    # the originals of that run, one case, which is kept
+    python scripts/soak/fuzz.py --count 2000
+    python scripts/soak/fuzz.py --only 137 --work_dir out/fuzz    # the originals of that run, one case, which is kept
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from command import run_command
 from fuzz_kinds import KINDS, Case, Done, find_files
 from fuzz_mutations import mutate
+
+from dynabert_paddle.cli.script import run_command
 
 _SECONDS = 30
 _BYTES = 3 * 2**30

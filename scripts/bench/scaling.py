@@ -6,8 +6,8 @@ forward pass, then for every sub-network a forward pass, the distillation loss a
 points and a plain matrix product take turns, so that a machine whose speed drifts favours none of them; the figures are
 medians. The weights are random, which does not matter to the time.
 
-    python scripts/bench_scaling.py
-    python scripts/bench_scaling.py --shape 6x384 --rounds 3 --output_dir out/scaling
+    python scripts/bench/scaling.py
+    python scripts/bench/scaling.py --shape 6x384 --rounds 3 --output_dir out/scaling
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from command import run_command
 
 from dynabert_paddle.cli.output import show_table
+from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.files.atomic import write_json
 from dynabert_paddle.runtime.environment import describe_environment, import_paddle, keep_freed_memory
 from dynabert_paddle.subnet import SearchSpace, Subnet
@@ -83,7 +83,7 @@ def main(
     """Measure, fit and print; write scaling.json and scaling.svg."""
     import_paddle()
     keep_freed_memory()
-    from bench_train import alternate
+    from train import alternate
 
     layers, hidden = map(int, shape.split("x"))
     series = vary(Point(subnets=4, layers=layers, hidden=hidden, length=seq_length, batch=batch_size))
@@ -130,7 +130,7 @@ def vary(base: Point) -> dict[str, list[Point]]:
 
 def make_step(point: Point) -> Callable[[], Any]:
     """Make a step. Gradients are never cleared: within one, too, all passes but the first add to what is there."""
-    from shapes import random_batch, training_passes
+    from random_models import random_batch, training_passes
 
     from dynabert_paddle.config.settings import WidthConfig
     from dynabert_paddle.training.steps import distillation_step
@@ -144,7 +144,7 @@ def make_step(point: Point) -> Callable[[], Any]:
 @cache
 def make_models(shape: str) -> tuple[Replicas, db.Supernet]:
     """A supernet that trains, and its teacher."""
-    from shapes import random_supernet
+    from random_models import random_supernet
 
     import dynabert_paddle as db
     from dynabert_paddle.training.replicas import Replicas, count_replicas

@@ -1,11 +1,11 @@
-"""A training step of the width stage, as `training.loop` does it, for scripts/bench_width_step.py."""
+"""A training step of the width stage, as `training.loop` does it, for scripts/bench/width_step.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import typer
-from turns import answer
+from step_process import answer
 
 from dynabert_paddle.runtime.environment import import_paddle, keep_freed_memory
 
@@ -30,7 +30,7 @@ def make_step(shape: str, widths: list[float], batch_size: int, length: int) -> 
     import_paddle()
     keep_freed_memory()
     import paddle
-    from shapes import random_batch, random_supernet, training_passes
+    from random_models import random_batch, random_supernet, training_passes
 
     from dynabert_paddle.config.settings import TrainConfig, WidthConfig
     from dynabert_paddle.supernet.extract import extract

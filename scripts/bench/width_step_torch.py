@@ -1,4 +1,4 @@
-"""A training step of the width stage as a PyTorch user would write it, for scripts/bench_width_step.py.
+"""A training step of the width stage as a PyTorch user would write it, for scripts/bench/width_step.py.
 
 A Transformer encoder of torch.nn's modules, of which `F.linear` on sliced weights runs a sub-network, as the paper's
 authors' code does. Shapes: b batch, s sequence, d hidden size, h heads, e width of one head, f FFN neurons.
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
+from step_process import answer
 from torch import Tensor, nn
-from turns import answer
 
 from dynabert_paddle.runtime.cores import num_cores
 
 HEAD_DIM = 32
 DROPOUT = 0.1
-VOCABULARY, CLASSES = 30522, 7  # as scripts/shapes.py has them
+VOCABULARY, CLASSES = 30522, 7  # as random_models.py has them
 
 
 class Layer(nn.Module):

@@ -5,8 +5,8 @@ The commands run once without a kill, which tells what they say and when. Kills 
 then come at random moments of that time, dealt out over the parts of the work; every other one waits for the next
 checkpoint or model that is being written. Every process after a kill is the same command again.
 
-    python scripts/soak_resume.py
-    python scripts/soak_resume.py --kills 100 --seed 3
+    python scripts/soak/resume.py
+    python scripts/soak/resume.py --kills 100 --seed 3
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
-from command import run_command
-from tiny_model import main as write_tiny_model
 
 from dynabert_paddle.cli.output import show_table
+from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.config.settings import STAGES
 from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.folder import make_folder
@@ -57,6 +56,7 @@ COMMANDS = {
 # How the lines begin with which a part of the work begins, and what the part is called.
 PARTS = {**{f"{stage}: ": stage for stage in STAGES}, "evaluating ": "grid", "search ": "search", "exporting": "export"}
 START = "start-up"
+TINY_MODEL = Path(__file__).parents[1] / "lib" / "tiny_model.py"
 WRITING = {"checkpoint": "**/.checkpoint-*partial", "model": "**/.*partial"}
 # An aimed kill comes so many seconds after writing has begun, at most.
 LONGEST_AIM = 0.03
@@ -86,7 +86,7 @@ def main(
 ) -> None:
     """Kill, resume, compare; exit 1 where something differs."""
     make_folder(output_dir)
-    write_tiny_model(output_dir / "tiny")
+    subprocess.run([sys.executable, TINY_MODEL, output_dir / "tiny"], check=True)
     (output_dir / "soak.yaml").write_text(CONFIG, encoding="utf-8")
     whole, killed = (output_dir / name for name in ("whole", "killed"))
     for folder in (whole, killed):
