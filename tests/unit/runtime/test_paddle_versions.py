@@ -6,10 +6,12 @@ import sys
 import pytest
 from conftest import FORMATS, ROOT
 
+from dynabert_paddle.bundle.engines import open_engine
+from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.exporting.formats import needs_legacy, paddle_format
 from dynabert_paddle.runtime import paddle_versions
-from dynabert_paddle.runtime.environment import import_paddle
+from dynabert_paddle.runtime.environment import describe_environment, import_paddle
 from dynabert_paddle.runtime.paddle_versions import TESTED, can_write, check_version
 
 
@@ -76,3 +78,39 @@ def test_an_old_paddle_is_refused_before_it_is_imported(installed, monkeypatch):
     monkeypatch.delitem(sys.modules, "paddlenlp")
     with pytest.raises(DynabertError, match=r"^Paddle 2\.4\.2 is too old"):
         import_paddle()
+
+
+@pytest.fixture
+def without_libgomp(monkeypatch):
+    """As on a bare Debian, for an import of Paddle."""
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == "paddle":
+                raise ImportError("libgomp.so.1: cannot open shared object file", name="libpaddle")
+
+    for name in ("paddle", "paddlenlp"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+
+
+LOADER = r"Paddle does not load: libgomp\.so\.1: .*: install it \(Debian, Ubuntu: 'apt-get install libgomp1'\)"
+
+
+def test_a_missing_libgomp_is_named_with_what_to_install(without_libgomp):
+    with pytest.raises(DynabertError, match=f"^{LOADER}$"):
+        import_paddle()
+
+
+def test_the_environment_names_a_missing_libgomp(monkeypatch):
+    def load(name):
+        raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr("ctypes.CDLL", load)
+    assert re.match(f"no: {LOADER}", describe_environment()["abilities"]["train and evaluate"])
+
+
+def test_a_bundle_names_a_missing_libgomp(without_libgomp, tmp_path):
+    with pytest.raises(BundleError, match=r"paddle does not load: libgomp.*apt-get install libgomp1"):
+        open_engine(tmp_path, {"format": "paddle", "precision": "fp32"})
