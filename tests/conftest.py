@@ -1,6 +1,7 @@
 """What the tests share: small real models, and small real data from the built-in task."""
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -13,6 +14,8 @@ import_paddle()
 
 import numpy as np  # noqa: E402 - Paddle's environment comes first
 import paddle  # noqa: E402
+from commands import run_command  # noqa: E402
+from filelock import FileLock  # noqa: E402
 from paddlenlp.transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification  # noqa: E402
 
 import dynabert_paddle as db  # noqa: E402
@@ -24,6 +27,8 @@ ROOT = Path(db.__file__).parents[1]
 
 SNIPS = Path(db.__file__).parent / "data" / "snips"
 
+STAGES = ("finetune", "rewire", "width", "depth", "final")
+
 # Line of Paddle -> the formats that it can export to, its default first: what the package's own table must say.
 LINES = {
     "2.6": ("paddle", "onnx", "lite"),
@@ -34,7 +39,7 @@ FORMATS = LINES[".".join(paddle.__version__.split(".")[:2])]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
+    parser.addoption("--full", action="store_true", help="run the tests marked full, too")
     parser.addoption("--lines_dir", help="what every line of Paddle has made, for tests/lines; see test_matrix.sh")
 
 
@@ -43,10 +48,10 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--slow"):
+    if not config.getoption("--full"):
         for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
+            if "full" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="not one of the ten-minute tests: run with --full"))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -103,6 +108,12 @@ def backward(step):
 
 
 @pytest.fixture
+def dynabert(capsys):
+    """The `dynabert` command as a function of its words."""
+    return lambda *words: run_command(capsys, *words)
+
+
+@pytest.fixture
 def bert():
     return make_bert()
 
@@ -114,11 +125,39 @@ def batch():
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory):
+def shared_dir(tmp_path_factory):
+    """A folder that all workers of pytest-xdist share."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_once(shared_dir):
+    """A function that lets one worker make a folder, and the others wait for it."""
+
+    def make_folder(name, make):
+        folder, done = shared_dir / name, shared_dir / f"{name}.done"
+        with FileLock(shared_dir / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                done.touch()
+        return folder
+
+    return make_folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(make_once):
     """A folder with a small random BERT and the built-in backbone's tokenizer."""
-    tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    return db.Supernet(make_bert(num_labels=2), tokenizer).save_pretrained(folder)
+
+    def make(folder):
+        tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
+        db.Supernet(make_bert(num_labels=2), tokenizer).save_pretrained(folder)
+
+    return make_once("tiny", make)
 
 
 def save_masked_lm(folder, model, tokenizer):
@@ -141,19 +180,44 @@ def masked_lm(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory):
+def tiny_data(make_once):
     """A data folder with 140 training and 42 dev rows of snips."""
-    folder = tmp_path_factory.mktemp("data")
-    for name, rows in (("train", 140), ("dev", 42)):
-        lines = (SNIPS / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
-        (folder / f"{name}.tsv").write_text("\n".join(lines[: rows + 1]) + "\n", encoding="utf-8")
-    return folder
+
+    def make(folder):
+        folder.mkdir()
+        for name, rows in (("train", 140), ("dev", 42)):
+            lines = (SNIPS / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
+            (folder / f"{name}.tsv").write_text("\n".join(lines[: rows + 1]) + "\n", encoding="utf-8")
+
+    return make_once("data", make)
 
 
 @pytest.fixture(scope="session")
-def converter():
+def chain(make_once, tiny_folder, tiny_data):
+    """The folder of a short run of all stages. Tests only read it; one that changes it takes a copy."""
+
+    def make(folder):
+        words = [f"stages=[{', '.join(STAGES)}]", "task.max_seq_length=16", "train.max_steps=10"]
+        words += ["train.learning_rate=2e-3", "train.per_device_train_batch_size=16"]
+        words += ["train.logging_steps=2", "train.eval_steps=5"]
+        flags = {"model_name_or_path": str(tiny_folder), "task.data_dir": str(tiny_data)}
+        db.run(db.load_config(None, words, {**flags, "output_dir": str(folder)}))
+
+    return make_once("chain", make)
+
+
+@pytest.fixture(scope="session")
+def finetuned(chain):
+    """The fine-tuned model of the short run."""
+    return chain / "finetune"
+
+
+@pytest.fixture(scope="session")
+def converter(shared_dir):
     """Paddle Lite's interpreter, made where it is missing; skipped only where there is no Python to make it from."""
-    done = subprocess.run(["bash", ROOT / "scripts/setup_lite.sh"], capture_output=True, text=True, check=False)
+    script = ["bash", ROOT / "scripts/setup_lite.sh"]
+    with FileLock(shared_dir / "converter.lock"):
+        done = subprocess.run(script, capture_output=True, text=True, check=False)
     if "no Python 3.10 or 3.7 found" in done.stderr and "DYNABERT_LITE_PYTHON" not in os.environ:
         pytest.skip(done.stderr.strip())
     try:
@@ -163,9 +227,11 @@ def converter():
 
 
 @pytest.fixture(scope="session")
-def browser():
+def browser(shared_dir):
     """Headless Chromium, installed where it is missing; skipped only where only an administrator could."""
-    done = subprocess.run(["bash", ROOT / "scripts/setup_browser.sh"], capture_output=True, text=True, check=False)
+    script = ["bash", ROOT / "scripts/setup_browser.sh"]
+    with FileLock(shared_dir / "browser.lock"):
+        done = subprocess.run(script, capture_output=True, text=True, check=False)
     if "missing: " in done.stderr and "CHROMIUM" not in os.environ:
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr

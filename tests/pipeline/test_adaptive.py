@@ -12,15 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run_command
 from conftest import ROOT, SNIPS
 from test_bundle_bad_input import seal
-from test_cli import run_command
 from test_predict import ALONE, SNIPS_LABELS, make_model
 
 import dynabert_paddle as db
 from dynabert_paddle.bundle.manifest import read_bundle
 from dynabert_paddle.bundle.members import unpack
 from dynabert_paddle.errors import DynabertError, UsageError
+
+pytestmark = pytest.mark.full
 
 NAMES = ["w1.00d1.00", "w0.50d1.00", "w0.25d0.50"]
 TEXTS = [line.split("\t")[0] for line in (SNIPS / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:121]]

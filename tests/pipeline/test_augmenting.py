@@ -19,6 +19,8 @@ from dynabert_paddle.errors import DynabertError, Interrupted, UsageError
 from dynabert_paddle.training.inputs import split_task
 from dynabert_paddle.training.masked_lm import MaskedLM
 
+pytestmark = pytest.mark.full
+
 ROWS = SNIPS.joinpath("train.tsv").read_text(encoding="utf-8").splitlines()[1:61]
 TEXTS = [row.split("\t")[0] for row in ROWS]
 N = 3
@@ -275,14 +277,6 @@ def task_file(tiny_data, masked_lm, tmp_path_factory):
     output = tmp_path_factory.mktemp("augmented") / "task.tsv"
     augment(masked_lm, tiny_data / "train.tsv", output, num_copies=2)
     return output
-
-
-@pytest.fixture(scope="module")
-def finetuned(tiny_folder, task, tmp_path_factory):
-    config = db.FinetuneConfig(max_steps=1)
-    folder = tmp_path_factory.mktemp("finetuned") / "model"
-    db.finetune(tiny_folder, task, output_dir=folder, config=config, max_seq_length=16)
-    return folder
 
 
 @pytest.mark.parametrize(("select_on", "num_rows"), [("holdout", 126), ("dev", 140)])

@@ -9,13 +9,15 @@ import subprocess
 import sys
 
 import pytest
+from commands import run_command
 from conftest import make_bert
-from test_cli import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.folder import make_folder
+
+pytestmark = pytest.mark.full
 
 REGRESSION = ("--task_name", "custom", "--kind", "regression")
 
@@ -60,15 +62,6 @@ def model(tiny_folder, tmp_path):
     values = read_json(folder / "dynabert.json")
     del values["files"]
     (folder / "dynabert.json").write_text(json.dumps(values))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finetuned(tiny_folder, tiny_data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bad") / "finetuned"
-    config = db.FinetuneConfig(max_steps=1, per_device_train_batch_size=8)
-    task = db.load_task("snips", data_dir=tiny_data)
-    db.finetune(tiny_folder, task, output_dir=folder, config=config, max_seq_length=16)
     return folder
 
 

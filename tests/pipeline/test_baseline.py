@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 import pytest
+from commands import run_command
 from conftest import make_bert
-from test_cli import run_command
 from test_kinds import write_questions, write_sentences
 from test_stages import texts, write_rows
 
@@ -14,6 +14,8 @@ import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.metadata import read_metadata
+
+pytestmark = pytest.mark.full
 
 METHODS = ("distilbert", "tinybert", "pruned", "finetuned")
 KINDS = ("classification", "regression", "token_classification", "question_answering")
@@ -81,15 +83,6 @@ def test_every_method_takes_every_kind_of_task(trained, capsys, tmp_path, method
     ]
     done = run_command(capsys, "evaluate", tmp_path / "out", "--data_dir", folder)
     assert f"{value:.4f}" in done.out
-
-
-@pytest.fixture(scope="module")
-def finetuned(tiny_folder, tiny_data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bad") / "finetuned"
-    config = db.FinetuneConfig(max_steps=1, per_device_train_batch_size=8)
-    task = db.load_task("snips", data_dir=tiny_data)
-    db.finetune(tiny_folder, task, output_dir=folder, config=config, max_seq_length=16)
-    return folder
 
 
 def test_the_table_has_what_the_file_has(capsys, finetuned, tiny_data, tmp_path):

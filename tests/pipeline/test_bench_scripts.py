@@ -13,6 +13,8 @@ from visualdl import LogReader
 from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.metadata import read_metadata
 
+pytestmark = pytest.mark.full
+
 
 def script(name, *words):
     command = [sys.executable, ROOT / "scripts" / name, *words]

@@ -9,10 +9,10 @@ import sys
 import onnx
 import paddle
 import pytest
+from commands import run_command
 from conftest import make_bert
 from onnx.external_data_helper import set_external_data
 from paddle.base.proto import framework_pb2
-from test_cli import run_command
 from test_predict import make_bundle, make_model
 
 import dynabert_paddle as db
@@ -21,6 +21,8 @@ from dynabert_paddle.bundle import engines
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.files.hashing import hash_file, hash_json
 from dynabert_paddle.runtime import paddle_versions
+
+pytestmark = pytest.mark.full
 
 FILES = {
     "paddle": ["model.pdiparams", "model.pdmodel"],

@@ -5,11 +5,13 @@ import os
 import shutil
 
 import pytest
-from test_cli import run_command
+from commands import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.reporting.collect import collect
+
+pytestmark = pytest.mark.full
 
 STAGES = ("finetune", "rewire", "width", "depth")
 SEARCH = db.SearchConfig(num_evaluations=12, population_size=6, seq_length=16, max_macs=6e5)

@@ -1,8 +1,6 @@
 """`dynabert extract`: a sub-network as an ordinary model folder, which does all that a model folder does."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import paddle
@@ -17,30 +15,16 @@ from dynabert_paddle.training.evaluate import evaluate_named
 UNEVEN = "l0h3f40-l2h1f16-l3h4f48"
 
 
-def run(*words, code=0):
-    done = subprocess.run([sys.executable, "-m", "dynabert_paddle", *map(str, words)], capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    return done
-
-
 @pytest.fixture(scope="module")
 def task(tiny_data):
-    return db.load_task("custom", data_dir=tiny_data)
-
-
-@pytest.fixture(scope="module")
-def supernet_folder(tmp_path_factory, tiny_folder, task):
-    """A small BERT, fine-tuned for a few steps."""
-    folder = tmp_path_factory.mktemp("supernet") / "teacher"
-    db.finetune(tiny_folder, task, config=db.FinetuneConfig(max_steps=3, learning_rate=1e-3), output_dir=folder)
-    return folder
+    return db.load_task("snips", data_dir=tiny_data)
 
 
 @pytest.fixture(scope="module", params=["w0.50d0.50", UNEVEN])
-def extracted(request, tmp_path_factory, supernet_folder):
+def extracted(request, tmp_path_factory, finetuned):
     folder = tmp_path_factory.mktemp("small") / "model"
-    done = run("extract", supernet_folder, request.param, "--output_dir", folder)
-    assert f"wrote {folder}" in done.stderr
+    supernet = db.load_model(finetuned)
+    db.extract(supernet, supernet.search_space().parse(request.param)).save_pretrained(folder)
     return request.param, folder
 
 
@@ -50,9 +34,9 @@ def logits(model, **batch):
         return model(**batch).logits.numpy()
 
 
-def test_it_computes_what_the_slice_computes_and_is_small(supernet_folder, extracted):
+def test_it_computes_what_the_slice_computes_and_is_small(finetuned, extracted):
     name, folder = extracted
-    supernet, small = db.load_model(supernet_folder), db.load_model(folder)
+    supernet, small = db.load_model(finetuned), db.load_model(folder)
     batch = make_batch()
     batch.pop("labels")
     inputs = to_tensors(batch)
@@ -66,10 +50,19 @@ def test_it_computes_what_the_slice_computes_and_is_small(supernet_folder, extra
     assert json.loads((folder / "dynabert.json").read_text())["subnet"] == {"name": name}
 
 
-def test_it_evaluates_to_the_same_metric(supernet_folder, extracted, task):
+def test_the_command_writes_what_the_function_does(dynabert, finetuned, extracted, tmp_path):
     name, folder = extracted
-    (expected,) = evaluate_named(db.load_model(supernet_folder), task, [name])
-    (found,) = json.loads(run("evaluate", folder, "--json").stdout)["rows"]
+    done = dynabert("extract", finetuned, name, "--output_dir", tmp_path / "new")
+    assert done.code == 0, done.err
+    assert f"wrote {tmp_path / 'new'}" in done.err
+    files = ("model.safetensors", "config.json", "tokenizer.json")
+    assert all((tmp_path / "new" / file).read_bytes() == (folder / file).read_bytes() for file in files)
+
+
+def test_it_evaluates_to_the_same_metric(dynabert, finetuned, extracted, task):
+    name, folder = extracted
+    (expected,) = evaluate_named(db.load_model(finetuned), task, [name])
+    (found,) = json.loads(dynabert("evaluate", folder, "--json").out)["rows"]
     assert {**found, "subnet": name} == {**expected, "subnet": name}
 
 
@@ -83,7 +76,7 @@ def test_it_extracts_again(extracted):
     assert np.abs(logits(again, **inputs) - expected).max() <= 1e-6
 
 
-def test_it_trains_on_teaches_and_is_a_backbone(extracted, task, tmp_path):
+def test_it_trains_on_teaches_and_is_a_backbone(dynabert, extracted, task, tiny_data, tmp_path):
     _, folder = extracted
     steps = {"max_steps": 1, "holdout_size": 8}
     further = db.finetune(folder, task, config=db.FinetuneConfig(**steps), output_dir=tmp_path / "further")
@@ -92,18 +85,9 @@ def test_it_trains_on_teaches_and_is_a_backbone(extracted, task, tmp_path):
     db.train_width(
         further, db.load_model(folder), task, space, config=db.WidthConfig(**steps), output_dir=tmp_path / "width"
     )
-    done = run(
-        "finetune",
-        "--model_name_or_path",
-        folder,
-        "--task_name",
-        "snips",
-        "--max_steps",
-        1,
-        "--output_dir",
-        tmp_path / "b",
-    )
-    assert "wrote" in done.stderr
+    words = ("--model_name_or_path", folder, "--data_dir", tiny_data, "--max_steps", 1, "--output_dir", tmp_path / "b")
+    done = dynabert("finetune", *words)
+    assert "wrote" in done.err
 
 
 def test_plain_paddlenlp_loads_the_full_subnet(tmp_path):
@@ -127,9 +111,10 @@ def test_plain_paddlenlp_loads_the_full_subnet(tmp_path):
         (["half"], 2, "is no subnet"),
     ],
 )
-def test_bad_requests_are_told_in_one_line(supernet_folder, tmp_path, words, code, message):
-    output = supernet_folder if message == "exists" else tmp_path / "new"
-    done = run("extract", supernet_folder, *words, "--output_dir", output, code=code)
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+def test_bad_requests_are_told_in_one_line(dynabert, finetuned, tmp_path, words, code, message):
+    output = finetuned if message == "exists" else tmp_path / "new"
+    done = dynabert("extract", finetuned, *words, "--output_dir", output)
+    assert done.code == code
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error:")]
     assert message in line
     assert not (tmp_path / "new").exists()

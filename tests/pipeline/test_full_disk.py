@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.full
+
 STAGES = ("finetune", "rewire", "width")
 REASONS = {"full": "No space left on device|database or disk is full", "read-only": "Read-only file system|readonly"}
 

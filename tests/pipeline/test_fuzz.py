@@ -17,6 +17,7 @@ from fuzz_mutations import mutate_bytes, mutate_files, mutate_values
 ONE_PROCESS = [name for name in KINDS if name not in ("paddle", "several", "onnx")]
 
 
+@pytest.mark.full
 def test_damaged_files_end_in_what_they_hold_or_in_one_line(tmp_path):
     words = ["--count", "60", "--seed", "1", "--kinds", " ".join(ONE_PROCESS), "--work_dir", tmp_path]
     done = subprocess.run(

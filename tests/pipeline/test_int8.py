@@ -8,6 +8,8 @@ import pytest
 
 import dynabert_paddle as db
 
+pytestmark = pytest.mark.full
+
 SST2 = Path(__file__).parents[3] / "shared" / "data" / "glue" / "SST-2"
 EXPORTS = [("paddle", "int8"), ("openvino", "int8"), ("onnx", "int8"), ("lite", "int8")]
 

@@ -9,8 +9,8 @@ from dataclasses import asdict
 import numpy as np
 import paddle
 import pytest
+from commands import run_command
 from conftest import make_bert
-from test_cli import run_command
 from test_predict import ALONE
 
 import dynabert_paddle as db
@@ -19,6 +19,8 @@ from dynabert_paddle.bundle import manifest
 from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.training.inputs import split_task, tokenize_examples
+
+pytestmark = pytest.mark.full
 
 CITIES = ["paris", "london", "madrid", "tokyo", "berlin"]
 PEOPLE = ["maria", "john", "peter", "anna", "george"]

@@ -19,6 +19,8 @@ from dynabert_paddle.exporting import lite
 from dynabert_paddle.exporting.scripts import write_lite_script
 from dynabert_paddle.text.encode import truncate
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[2]
 LABELS = ["no", "yes", "perhaps"]
 
@@ -185,6 +187,7 @@ def test_what_lies_in_the_working_folder_is_not_run(converter, alone, monkeypatc
         lite.find_converter()
 
 
+@pytest.mark.alone
 def test_the_set_up_does_nothing_twice_and_mends_what_was_interrupted(converter):
     script = ["bash", ROOT / "scripts" / "setup_lite.sh"]
     if converter != ROOT / ".venv-lite" / "bin" / "python":

@@ -59,6 +59,7 @@ def test_every_notebook_is_tested():
     assert [path.stem for path in NOTEBOOKS] == list(EXPECTED)
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, tmp_path):

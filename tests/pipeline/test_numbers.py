@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from commands import run_command
 from conftest import make_bert
 from paddlenlp.transformers import RobertaConfig, RobertaForSequenceClassification
-from test_cli import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone, to_arrays
@@ -16,6 +16,8 @@ from dynabert_paddle.errors import DataError, DynabertError, ModelError, UsageEr
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.training.evaluate import evaluate_grid, predict_logits
 from dynabert_paddle.training.inputs import tokenize_examples
+
+pytestmark = pytest.mark.full
 
 STAGES = ("finetune", "rewire", "width", "depth", "final")
 TEXTS = ["play some jazz", "book a table for two", "", "rain", "add this song to my list", ""]

@@ -21,7 +21,10 @@ from dynabert_paddle.serving.bench import bench
 TEXTS = ["play some jazz", "", "book a table for two in the evening, please, and then " * 20]
 NAMES = ("w1.00d1.00", "w0.50d0.50")
 
-pytestmark = pytest.mark.skipif("openvino" not in FORMATS, reason="this line of Paddle does not export to it")
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif("openvino" not in FORMATS, reason="this line of Paddle does not export to it"),
+]
 
 
 def save_model(folder, *, seed=0):

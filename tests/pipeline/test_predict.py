@@ -13,13 +13,14 @@ import numpy as np
 import paddle
 import pytest
 from conftest import SNIPS, make_batch, make_bert
-from test_cli import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.bundle import infer
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.exporting.run import export
+
+pytestmark = pytest.mark.full
 
 SNIPS_LABELS = [
     *("AddToPlaylist", "BookRestaurant", "GetWeather", "PlayMusic"),
@@ -144,11 +145,6 @@ ANSWERS = ("yes please", "", "no " * 40, "perhaps so, and perhaps not, as far as
 @pytest.fixture(scope="session")
 def answers(texts):
     return [ANSWERS[i % 4] for i in range(len(texts))]
-
-
-@pytest.fixture
-def dynabert(capsys):
-    return lambda *words: run_command(capsys, *words)
 
 
 def labels_of(kind):

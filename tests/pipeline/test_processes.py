@@ -18,6 +18,8 @@ from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.files.weights import read_safetensors
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(db.__file__).parents[1]
 STAGES = ("finetune", "rewire", "width", "depth", "final")
 DYNABERT = Path(sys.executable).with_name("dynabert")

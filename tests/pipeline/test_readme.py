@@ -75,6 +75,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, tiny_folder, tiny_
     assert small.full.neurons == (24, 24)
 
 
+@pytest.mark.full
 @pytest.mark.timeout(1500)
 def test_the_quick_start_reaches_its_figures(tmp_path):
     """Accuracy of at least 0.97 for the full model and 0.93 for the smallest sub-network."""

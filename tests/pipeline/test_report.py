@@ -2,16 +2,19 @@
 
 import json
 import re
+import shutil
 import subprocess
 
 import numpy as np
 import pytest
+from commands import run_command
 from PIL import Image
 from report_folder import write_baselines, write_search
-from test_cli import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.reporting.chart import BLUE, GREEN, ORANGE, PINK, RED, SKY
+
+pytestmark = pytest.mark.full
 
 PHONE = 390
 
@@ -56,17 +59,9 @@ addEventListener("message", (event) => {{ document.getElementById("seen").textCo
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_folder, tiny_data, tmp_path_factory):
+def folder(chain, tmp_path_factory):
     """A small real run; the search and the baselines are made up."""
-    folder = tmp_path_factory.mktemp("report") / "run"
-    settings = {
-        "model_name_or_path": str(tiny_folder),
-        "output_dir": str(folder),
-        "task.data_dir": str(tiny_data),
-        "task.max_seq_length": 16,
-    }
-    quick = ("train.max_steps=2", "train.logging_steps=1", "train.eval_steps=1", "train.per_device_train_batch_size=8")
-    db.run(db.load_config(None, quick, settings))
+    folder = shutil.copytree(chain, tmp_path_factory.mktemp("report") / "run")
     write_search(folder / "depth")
     write_baselines(folder)
     return folder

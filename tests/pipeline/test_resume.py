@@ -18,6 +18,8 @@ from dynabert_paddle.data.stored_texts import StoredTexts
 from dynabert_paddle.errors import Interrupted, UsageError
 from dynabert_paddle.files.metadata import read_metadata
 
+pytestmark = pytest.mark.full
+
 STAGES = ("finetune", "rewire", "width", "depth", "final")
 
 

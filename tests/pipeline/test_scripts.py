@@ -115,6 +115,7 @@ def test_a_line_of_paddle_that_there_is_not_is_refused(tmp_path):
     assert (done.returncode, done.stderr) == (1, "error: --paddle '2.5': there are 2.6, 3.1 and 3.3\n")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "words, folder, stage, num_subnets",
     [
@@ -149,6 +150,7 @@ def test_processes_are_started_on_one_machine_or_on_several(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.full
 def test_smoke_of_a_comparison(tmp_path):
     words = ("compare_fixed.sh", "--smoke", "--seeds", "1")
     done = script(tmp_path, *words)
@@ -197,6 +199,7 @@ def test_smoke_of_a_comparison(tmp_path):
     assert [tuple(line.split(",")[:2]) for line in lines[1:]] == expected
 
 
+@pytest.mark.full
 def test_smoke_for_phones(tmp_path, converter):
     done = script(tmp_path, "export_lite.sh", "--smoke", "--precision", "int16")
     assert done.returncode == 0, done.stderr

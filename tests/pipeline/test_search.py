@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import optuna
 import pytest
-from test_cli import run_command
 
 import dynabert_paddle as db
 from dynabert_paddle.errors import DynabertError, UsageError
@@ -28,36 +27,16 @@ SMALL = ("--num_evaluations", "18", "--population_size", "6", "--seq_length", "1
 
 
 @pytest.fixture
-def dynabert(capsys):
-    return lambda *words: run_command(capsys, *words)
-
-
-@pytest.fixture(scope="module")
-def stages(tiny_folder, tiny_data, tmp_path_factory):
-    """The folders of a short run of all stages."""
-    folder = tmp_path_factory.mktemp("search")
-    overrides = ["train.max_steps=20", "train.learning_rate=2e-3", "train.per_device_train_batch_size=16"]
-    flags = {
-        "model_name_or_path": str(tiny_folder),
-        "output_dir": str(folder),
-        "task.data_dir": str(tiny_data),
-        "task.max_seq_length": 16,
-    }
-    db.run(db.load_config(None, overrides, flags))
-    return folder
-
-
-@pytest.fixture
-def supernet(stages, tmp_path):
+def supernet(chain, tmp_path):
     """A copy of the supernet's folder, without results of other tests."""
-    return shutil.copytree(stages / "depth", tmp_path / "supernet", ignore=shutil.ignore_patterns("search"))
+    return shutil.copytree(chain / "depth", tmp_path / "supernet", ignore=shutil.ignore_patterns("search"))
 
 
 @pytest.fixture(scope="module")
-def searched(stages, tmp_path_factory):
+def searched(chain, tmp_path_factory):
     """A finished search, and what Python returned."""
     folder = tmp_path_factory.mktemp("searched") / "search"
-    return folder, db.search(stages / "depth", output_dir=folder, config=CONFIG)
+    return folder, db.search(chain / "depth", output_dir=folder, config=CONFIG)
 
 
 def read_names(folder):
@@ -65,9 +44,9 @@ def read_names(folder):
     return [trial.user_attrs["subnet"] for trial in study.get_trials() if trial.state.name == "COMPLETE"]
 
 
-def test_scores_are_of_the_rows_that_training_held_out(searched, stages):
+def test_scores_are_of_the_rows_that_training_held_out(searched, chain):
     _, result = searched
-    supernet = db.load_model(stages / "depth")
+    supernet = db.load_model(chain / "depth")
     task = db.load_task(**{key: v for key, v in supernet.metadata.task.items() if key != "max_seq_length"})
     _, held_out = hold_out(task.train, 500, seed=42)
     features = tokenize_examples(task.train.select(held_out), supernet)
@@ -156,6 +135,7 @@ def start(*words, **options):
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
+@pytest.mark.full
 def test_a_killed_search_goes_on_with_the_same_command(supernet, searched, dynabert):
     words = (supernet, *SMALL, "--max_macs", "6e5", "--json")
     process = start(*words)
@@ -174,6 +154,7 @@ def test_a_killed_search_goes_on_with_the_same_command(supernet, searched, dynab
     assert result["pareto"] == json.loads(json.dumps(searched[1].pareto))
 
 
+@pytest.mark.full
 def test_several_processes_find_what_one_does(supernet, searched):
     launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir"]
     script = supernet.parent / "search.py"
@@ -193,17 +174,17 @@ def test_several_processes_find_what_one_does(supernet, searched):
     ("stage", "command"),
     [("finetune", "dynabert rewire"), ("rewire", "dynabert train_width"), ("width", "dynabert train_depth")],
 )
-def test_a_stage_that_is_missing_is_named(dynabert, stages, stage, command):
-    done = dynabert("search", stages / stage)
+def test_a_stage_that_is_missing_is_named(dynabert, chain, stage, command):
+    done = dynabert("search", chain / stage)
     assert done.code == 2
-    assert f"run '{command} {stages / stage} --output_dir NEW_DIR'" in done.err
+    assert f"run '{command} {chain / stage} --output_dir NEW_DIR'" in done.err
     assert "--force" in done.err
-    assert not (stages / stage / "search").exists()
+    assert not (chain / stage / "search").exists()
 
 
-def test_force_searches_all_the_same(stages, tmp_path):
+def test_force_searches_all_the_same(chain, tmp_path):
     config = db.SearchConfig(num_evaluations=6, population_size=3)
-    result = db.search(stages / "finetune", output_dir=tmp_path / "out", config=config, force=True)
+    result = db.search(chain / "finetune", output_dir=tmp_path / "out", config=config, force=True)
     assert result.num_evaluated == 6
 
 
@@ -228,17 +209,17 @@ def test_bad_words_are_refused_in_one_line(dynabert, supernet, words, message):
     assert not (supernet / "search").exists()
 
 
-def test_a_finished_search_is_not_mixed_with_another(searched, stages):
+def test_a_finished_search_is_not_mixed_with_another(searched, chain):
     folder, _ = searched
     config = db.SearchConfig(num_evaluations=18, population_size=6, seq_length=16, seed=7)
     with pytest.raises(UsageError, match="holds a search with seed = 42, this one has 7"):
-        db.search(stages / "depth", output_dir=folder, config=config)
+        db.search(chain / "depth", output_dir=folder, config=config)
 
 
-def test_other_goals_are_another_search(searched, stages):
+def test_other_goals_are_another_search(searched, chain):
     config = replace(CONFIG, goals=("macs", "params"))
     with pytest.raises(UsageError, match="holds a search with goals = macs, this one has macs params"):
-        db.search(stages / "depth", output_dir=searched[0], config=config)
+        db.search(chain / "depth", output_dir=searched[0], config=config)
 
 
 def test_other_weights_are_another_search(supernet, dynabert):
@@ -262,13 +243,13 @@ def test_what_was_found_is_only_replaced_by_a_search_that_can_begin(supernet, dy
 
 
 @pytest.mark.parametrize("table", ["trial_values", "trial_user_attributes"])
-def test_a_database_that_lacks_rows_is_damaged(searched, stages, tmp_path, table):
+def test_a_database_that_lacks_rows_is_damaged(searched, chain, tmp_path, table):
     folder = shutil.copytree(searched[0], tmp_path / "search")
     with closing(sqlite3.connect(folder / "study.db")) as database:
         database.execute(f"DELETE FROM {table}")
         database.commit()
     with pytest.raises(DynabertError, match="study.db: damaged"):
-        db.search(stages / "depth", output_dir=folder, config=CONFIG)
+        db.search(chain / "depth", output_dir=folder, config=CONFIG)
 
 
 def test_a_damaged_database_is_replaced_on_demand(supernet, dynabert):
@@ -286,8 +267,8 @@ def test_the_supernets_own_folder_is_not_the_results(supernet, dynabert):
     assert (supernet / "model.safetensors").exists()
 
 
-def test_examples_that_a_stage_has_seen_are_not_scored_on(stages):
-    metadata = read_metadata(stages / "depth")
+def test_examples_that_a_stage_has_seen_are_not_scored_on(chain):
+    metadata = read_metadata(chain / "depth")
     task = db.load_task(**{key: value for key, value in metadata.task.items() if key != "max_seq_length"})
     settings = metadata.provenance["settings"]
     on_dev = metadata.replace(provenance={**metadata.provenance, "settings": {**settings, "select_on": "dev"}})
@@ -300,8 +281,8 @@ def test_examples_that_a_stage_has_seen_are_not_scored_on(stages):
     assert len(choose_examples(task, on_dev, score_on="dev", size=7)) == 7
 
 
-def test_a_model_without_a_folder_needs_one_for_its_results(stages, tmp_path):
-    model = db.load_model(stages / "depth")
+def test_a_model_without_a_folder_needs_one_for_its_results(chain, tmp_path):
+    model = db.load_model(chain / "depth")
     with pytest.raises(DynabertError, match="pass output_dir"):
         db.search(model)
     config = db.SearchConfig(num_evaluations=2, population_size=2)

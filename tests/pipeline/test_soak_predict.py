@@ -9,6 +9,8 @@ from test_predict import make_model
 
 import dynabert_paddle as db
 
+pytestmark = pytest.mark.full
+
 FORK = """
 import os, signal, sys, threading, time
 import dynabert_paddle as db

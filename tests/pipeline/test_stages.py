@@ -15,6 +15,8 @@ from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.training.evaluate import evaluate_subnets, predict_logits
 from dynabert_paddle.training.inputs import hash_arrays, split_task, tokenize_examples
 
+pytestmark = pytest.mark.full
+
 LENGTH = 16
 COLOURS = ["red", "green", "blue", "white", "black"]
 PLACES = ["north", "south", "east", "west", "river", "stone", "cloud", "forest", "field", "road", "house"]

@@ -71,21 +71,21 @@ def is_empty(node):
     return isinstance(node.body[-1], ast.Expr) and getattr(node.body[-1].value, "value", None) is Ellipsis
 
 
-def public_names():
-    """Every public class, function and method, with its node, under the name that a reader would call it by."""
-    for module, tree in TREES.items():
-        for node in tree.body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-                yield f"{module}.{node.name}", node
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                for part in node.body:
-                    if isinstance(part, ast.FunctionDef) and not part.name.startswith("_") and not is_empty(part):
-                        yield f"{module}.{node.name}.{part.name}", part
+def public_names(module):
+    """Every public class, function and method of a module, with its node, under its full name."""
+    found = {}
+    for node in TREES[module].body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            found[f"{module}.{node.name}"] = node
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef) and not part.name.startswith("_") and not is_empty(part):
+                    found[f"{module}.{node.name}.{part.name}"] = part
+    return found
 
 
-PUBLIC = dict(public_names())
 # Typer shows a command's docstring as its help; Typer's own annotations say what the arguments are.
-EXPLAINED = {name: node for name, node in PUBLIC.items() if room_of(name) != "cli"}
+EXPLAINED = [module for module in MODULES if room_of(module) != "cli"]
 
 
 def parameters(node):
@@ -115,39 +115,43 @@ def own_nodes(node):
             yield from own_nodes(child)
 
 
-@pytest.mark.parametrize("name", [*MODULES, *PUBLIC])
-def test_every_docstring_begins_with_one_line(name):
-    doc = ast.get_docstring(TREES[name] if name in TREES else PUBLIC[name])
-    assert doc, f"{name} has no docstring"
-    first, _, rest = doc.partition("\n")
-    assert first.endswith((".", "?")), name
-    assert not rest or rest.startswith("\n"), f"{name}: the first line is one sentence, then comes an empty line"
+@pytest.mark.parametrize("module", MODULES)
+def test_every_docstring_begins_with_one_line(module):
+    names = {module: TREES[module], **public_names(module)}
+    for name, node in names.items():
+        doc = ast.get_docstring(node)
+        assert doc, f"{name} has no docstring"
+        first, _, rest = doc.partition("\n")
+        assert first.endswith((".", "?")), name
+        assert not rest or rest.startswith("\n"), f"{name}: the first line is one sentence, then comes an empty line"
 
 
-@pytest.mark.parametrize("name", EXPLAINED)
-def test_args_are_those_that_exist_in_their_order(name):
-    node = EXPLAINED[name]
-    doc, names = ast.get_docstring(node), parameters(node)
-    # A class may be made by its own methods alone, and a docstring of one line leaves the rest to the signature.
-    if not section(doc, "Args") and (isinstance(node, ast.ClassDef) or "\n" not in doc):
-        return
-    listed = re.findall(r"^ {4}(\w+):", section(doc, "Args"), re.MULTILINE)
-    assert listed == names, name
+@pytest.mark.parametrize("module", EXPLAINED)
+def test_args_are_those_that_exist_in_their_order(module):
+    for name, node in public_names(module).items():
+        doc, names = ast.get_docstring(node), parameters(node)
+        # A class may be made by its own methods alone, and a docstring of one line leaves the rest to the signature.
+        if not section(doc, "Args") and (isinstance(node, ast.ClassDef) or "\n" not in doc):
+            continue
+        listed = re.findall(r"^ {4}(\w+):", section(doc, "Args"), re.MULTILINE)
+        assert listed == names, name
 
 
-@pytest.mark.parametrize("name", [name for name, node in EXPLAINED.items() if isinstance(node, ast.FunctionDef)])
-def test_returns_and_raises_are_told(name):
-    node = EXPLAINED[name]
-    doc, inside = ast.get_docstring(node), list(own_nodes(node))
-    returns = any(isinstance(part, ast.Return) and part.value is not None for part in inside)
-    yields = any(isinstance(part, (ast.Yield, ast.YieldFrom)) for part in inside)
-    raises = {
-        part.exc.func.id
-        for part in inside
-        if isinstance(part, ast.Raise) and isinstance(part.exc, ast.Call) and isinstance(part.exc.func, ast.Name)
-    }
-    if "\n" in doc:
-        assert bool(section(doc, "Returns") or section(doc, "Yields")) == (returns or yields), name
-    told = set(re.findall(r"^ {4}(\w+):", section(doc, "Raises"), re.MULTILINE))
-    for error in raises & {"DynabertError", "UsageError", "DataError", "ModelError"}:
-        assert told & {error, "DynabertError"}, f"{name} raises {error}"
+@pytest.mark.parametrize("module", EXPLAINED)
+def test_returns_and_raises_are_told(module):
+    for name, node in public_names(module).items():
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        doc, inside = ast.get_docstring(node), list(own_nodes(node))
+        returns = any(isinstance(part, ast.Return) and part.value is not None for part in inside)
+        yields = any(isinstance(part, (ast.Yield, ast.YieldFrom)) for part in inside)
+        raises = {
+            part.exc.func.id
+            for part in inside
+            if isinstance(part, ast.Raise) and isinstance(part.exc, ast.Call) and isinstance(part.exc.func, ast.Name)
+        }
+        if "\n" in doc:
+            assert bool(section(doc, "Returns") or section(doc, "Yields")) == (returns or yields), name
+        told = set(re.findall(r"^ {4}(\w+):", section(doc, "Raises"), re.MULTILINE))
+        for error in raises & {"DynabertError", "UsageError", "DataError", "ModelError"}:
+            assert told & {error, "DynabertError"}, f"{name} raises {error}"

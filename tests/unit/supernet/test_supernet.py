@@ -79,7 +79,7 @@ def test_an_extracted_heterogeneous_subnet_is_the_slice(supernet, batch, index):
     check_extracted(supernet, random_subnets(20, supernet.search_space())[index], batch)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_hundred_extracted_subnets_are_their_slices_also_when_saved(supernet, batch, tmp_path):
     for index, subnet in enumerate(random_subnets(100, supernet.search_space(), seed=1)):
         small = check_extracted(supernet, subnet, batch)

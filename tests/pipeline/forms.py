@@ -1,6 +1,6 @@
-"""Run by test_chain.py in a process of its own: how far every form of a sub-network is from its slice of the supernet.
+"""Run by test_forms.py in a process of its own: how far every form of a sub-network is from its slice of the supernet.
 
-FLAGS_enable_pir_api=0 python chain.py NUM_RANDOM RESULT.json
+FLAGS_enable_pir_api=0 python forms.py NUM_RANDOM RESULT.json
 """
 
 import json

@@ -1,0 +1,210 @@
+"""The command line without a model: help, usage errors, configs, and characters that a terminal would obey."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+import dynabert_paddle as db
+from dynabert_paddle.cli.output import show_table
+from dynabert_paddle.config import settings
+from dynabert_paddle.config.loading import built_in_configs, find_config, load_config
+
+VERBS = {
+    "quickstart": (),
+    "run": (),
+    "finetune": ("task", "finetune"),
+    "rewire": ("task", "rewire"),
+    "train_width": ("task", "space", "width"),
+    "train_depth": ("task", "space", "depth"),
+    "train_final": ("task", "space", "final"),
+    "evaluate": ("task",),
+    "augment": ("task",),
+    "baseline": ("task", "baseline"),
+    "search": ("task",),
+    "report": (),
+    "extract": (),
+    "export": ("task",),
+    "predict": (),
+    "bench": (),
+    "env": (),
+    "configs": (),
+}
+
+
+def shell(*words, **options):
+    return subprocess.run([*words], capture_output=True, text=True, check=False, **options)
+
+
+def test_the_module_is_the_command():
+    done = shell(sys.executable, "-m", "dynabert_paddle", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{db.__version__}\n", "")
+
+
+def test_help_comes_without_paddle():
+    code = (
+        "import sys\nfrom dynabert_paddle.cli.main import main\nsys.argv = ['dynabert', '--help']\n"
+        "try:\n    main()\nfinally:\n    loaded = [m for m in ('paddle', 'paddlenlp', 'numpy') if m in sys.modules]\n"
+        "    print('loaded:', loaded)"
+    )
+    begin = time.perf_counter()
+    done = shell(sys.executable, "-c", code)
+    print(f"dynabert --help took {time.perf_counter() - begin:.2f} s")
+    assert done.returncode == 0
+    assert done.stdout.endswith("loaded: []\n")
+    assert all(verb in done.stdout for verb in VERBS)
+
+
+def test_every_verb_is_in_the_help(dynabert):
+    done = dynabert("--help")
+    assert done.code == 0
+    assert re.findall(r"^│ (\w+) ", done.out[done.out.index("Commands") :], re.MULTILINE) == list(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_has_every_flag_with_its_default(dynabert, verb):
+    done = dynabert(verb, "--help")
+    assert (done.code, done.err) == (0, "")
+    text = " ".join(re.sub("[│╭╮╰╯─]", " ", done.out).split())
+    for section in VERBS[verb]:
+        for field in dataclasses.fields(settings.SECTIONS[section]):
+            if field.name == "method":  # comes before the folder, without a flag
+                assert "METHOD" in text
+                continue
+            flag = f"--{'task_name' if (section, field.name) == ('task', 'name') else field.name}"
+            described = re.split(r" --(?!no_)", text[text.index(f"{flag} ") :])[0]
+            assert " ".join(field.metadata["help"].split()[:3]) in described, flag
+            default = field.default
+            if isinstance(default, tuple):
+                default = " ".join(map(str, default))
+            if default is not None and not isinstance(default, bool):
+                assert re.search(rf"\[default: \(?{re.escape(str(default))}\)?\]", described), (flag, described)
+    if verb not in ("extract", "export", "bench", "report", "env", "configs"):
+        assert "--device" in text
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_flag_of_a_verb_is_without_words(dynabert, verb):
+    """Every line of the help that begins with a flag, or the one below it, says something besides type and default."""
+    done = dynabert(verb, "--help")
+    for line in done.out.splitlines():
+        flag = re.match(r"│ [* ] *(--?\w+)", line)
+        if flag:
+            words = re.sub(r"\[.*?\]|--?[\w/]+|\b[A-Z][A-Z.=]+\b|'A B ...'", "", line.strip("│ *"))
+            assert re.search("[a-z]{2}", words), line
+
+
+def test_help_in_a_pipe_cuts_no_flag_short():
+    """A pipe or a file is 80 columns wide for Rich, which is too little for --per_device_train_batch_size."""
+    done = shell(sys.executable, "-m", "dynabert_paddle", "finetune", "--help")
+    assert "…" not in done.stdout
+    assert "--per_device_train_batch_size" in done.stdout
+
+
+def test_without_a_verb_the_help_is_shown(dynabert):
+    done = dynabert()
+    assert done.code == 2
+    assert "quickstart" in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "seen"),
+    [
+        (["fintune"], "finetune"),
+        (["finetune", "--output_dir", "x", "--learning_rat", "1"], "--learning_rate"),
+        (["finetune"], "--output_dir"),
+        (["run"], "CONFIG"),
+        (["finetune", "--output_dir", "x", "--amp", "fp8"], "bf16"),
+        (["finetune", "--output_dir", "x", "--max_steps", "many"], "'many' is not a valid integer"),
+        (["run", "quickstrat"], "Did you mean 'quickstart'"),
+        (["configs", "quickstrat"], "Did you mean 'quickstart'"),
+    ],
+)
+def test_wrong_usage_exits_2_and_names_what_is_near(dynabert, tmp_path, monkeypatch, words, seen):
+    monkeypatch.chdir(tmp_path)
+    done = dynabert(*words)
+    assert (done.code, done.out) == (2, "")
+    assert seen in done.err
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback_and_nothing_else_does(dynabert):
+    plain = dynabert("run", "missing.yaml")
+    debug = dynabert("--debug", "run", "missing.yaml")
+    assert plain.code == debug.code == 2
+    assert "Traceback" not in plain.err
+    assert "Traceback (most recent call last)" in debug.err
+    assert debug.err.endswith(plain.err)
+    assert plain.err.count("\n") == 1
+
+
+def test_env_as_text_and_as_json(dynabert):
+    described = json.loads(dynabert("env", "--json").out)
+    assert described["versions"]["dynabert_paddle"] == db.__version__
+    text = dynabert("env")
+    assert (text.code, text.err) == (0, "")
+    assert f"  paddlenlp: {described['versions']['paddlenlp']}" in text.out.splitlines()
+
+
+def test_configs_are_listed_and_printed(dynabert):
+    assert dynabert("configs").out.split() == built_in_configs() == sorted(built_in_configs())
+    assert {"default", "quickstart"} <= set(built_in_configs())
+    printed = yaml.safe_load(dynabert("configs", "quickstart").out)
+    assert printed["finetune"]["max_steps"] == load_config(find_config("quickstart")).finetune.max_steps
+
+
+@pytest.mark.parametrize("name", built_in_configs())
+def test_every_built_in_config_is_valid_and_holds_differences_only(name):
+    path = find_config(name)
+    config, defaults = load_config(path), load_config()
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for section, keys in values.items():
+        if section == "train":
+            continue
+        if not isinstance(keys, dict):
+            keys, here, there = {section: keys}, config, defaults
+        else:
+            here, there = getattr(config, section), getattr(defaults, section)
+        for key in keys:
+            if (section, key) not in {("task", "name"), ("model_name_or_path", "model_name_or_path")}:
+                assert getattr(here, key) != getattr(there, key), f"{section}.{key} is the default"
+
+
+def test_a_stage_that_sets_a_value_is_the_one_that_has_it():
+    config = load_config(None, ["train.max_steps=5", "width.max_steps=7", "train.lambda_hidden=0.5"])
+    assert (config.finetune.max_steps, config.width.max_steps, config.depth.max_steps) == (5, 7, 5)
+    assert (config.width.lambda_hidden, config.depth.lambda_hidden) == (0.5, 0.5)
+
+
+def test_learning_rate_as_yaml_writes_it(tmp_path):
+    """YAML 1.1 takes `2e-5` for a string."""
+    file = tmp_path / "my.yaml"
+    file.write_text("train:\n  learning_rate: 3e-5\n")
+    assert load_config(file).depth.learning_rate == 3e-5
+    assert load_config(None, ["train.learning_rate=1e-4"]).finetune.learning_rate == 1e-4
+
+
+EVIL = "\x1b[31mred\x07\n[bold]x[/nothing]\u202e"
+
+
+def test_an_error_that_quotes_a_file_is_one_line_of_plain_characters(dynabert, tmp_path):
+    """Colours, titles and cursor movements are characters of a text."""
+    file = tmp_path / "my.yaml"
+    file.write_text(json.dumps({"task": {"name": EVIL}, "finetune": {EVIL: 1}}))
+    done = dynabert("run", file)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "\\x1b[31mred\\x07\\n[bold]x" in done.err
+    assert not set("\x1b\x07\u202e") & set(done.err)
+
+
+def test_names_in_a_table_are_no_markup(capsys):
+    show_table(["name", EVIL], [["x", EVIL]], title="")
+    out = capsys.readouterr().out
+    assert "\\x1b[31mred\\x07\\n[bold]x[/nothing]\\u202e" in out
+    assert not set("\x1b\x07\u202e") & set(out)
