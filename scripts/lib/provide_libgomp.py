@@ -13,9 +13,8 @@ from pathlib import Path
 HOOK = '''\
 """Loads Paddle's libdnnl, and with it the libgomp.so.1 beside it, before Paddle itself (made by setup_env.sh)."""
 
-import contextlib
+import os.path  # nothing else: every interpreter of the environment runs this when it starts
 import sys
-from pathlib import Path
 
 
 class PaddleFinder:
@@ -24,8 +23,10 @@ class PaddleFinder:
             import ctypes
 
             sys.meta_path.remove(self)
-            with contextlib.suppress(OSError):  # where it fails, Paddle's own import says why
-                ctypes.CDLL(str(Path(__file__).parent / "paddle" / "libs" / "libdnnl.so.3"))
+            try:
+                ctypes.CDLL(os.path.join(os.path.dirname(__file__), "paddle", "libs", "libdnnl.so.3"))
+            except OSError:
+                pass  # Paddle's own import fails as well, and says why
         return None
 
 
