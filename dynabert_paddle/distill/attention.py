@@ -1,4 +1,4 @@
-"""Attention scores before the softmax, which TinyBERT's layers learn from its teacher's (Jiao et al., 2020, section 3).
+"""Attention scores before the softmax, which TinyBERT distils layer by layer (Jiao et al., 2020, section 3).
 
 Shapes: b batch, s sequence, d hidden size, h heads, e width of one head.
 """
@@ -6,6 +6,7 @@ Shapes: b batch, s sequence, d hidden size, h heads, e width of one head.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import paddle
 from paddle import Tensor, nn
@@ -14,7 +15,7 @@ from dynabert_paddle.subnet import Subnet
 
 
 def attention_scores(layer: nn.TransformerEncoderLayer, hidden: Tensor) -> Tensor:
-    """Compute a layer's attention scores anew: the elastic encoder keeps none.
+    """Compute a layer's attention scores again: the elastic encoder does not keep them.
 
     Args:
         layer: an encoder layer, pre-norm or post-norm.
@@ -39,7 +40,7 @@ def attention_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], attenti
 
     Args:
         student: the scores of each of its layers, `[b, h, s, s]`.
-        teacher: the scores of the layers that they learn from, with as many heads.
+        teacher: the scores of the teacher's layer for each of them, with as many heads.
         attention_mask: `[b, s]`, 1 for a token and 0 for padding.
 
     Returns:
@@ -48,20 +49,21 @@ def attention_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], attenti
     mask = attention_mask.astype(student[0].dtype)
     pairs = (mask.unsqueeze(1) * mask.unsqueeze(2)).unsqueeze(1)  # [b, 1, s, s]
     count = pairs.sum()
-    return sum(
+    losses = (
         ((ours - theirs) ** 2 * pairs).sum() / (count * ours.shape[1])
         for ours, theirs in zip(student, teacher, strict=True)
     )
+    return cast(Tensor, sum(losses))
 
 
 def block_ends(subnet: Subnet, num_layers: int) -> tuple[int, ...]:
-    """Find the teacher's layer that each layer of a student learns from, g(m) in the paper.
+    """Return the teacher's layer that each layer of a student learns from, g(m) in the paper.
 
-    A kept layer stands for the teacher's layers up to the next kept one; of 6 layers, 0, 2 and 4 for 0-1, 2-3 and 4-5.
+    A kept layer replaces the teacher's layers up to the next kept one: of 6, layers 0, 2, 4 replace 0-1, 2-3, 4-5.
 
     Args:
-        subnet: the teacher's layers that the student has.
-        num_layers: of the teacher.
+        subnet: the layers of the teacher that the student has.
+        num_layers: the teacher's layers.
 
     Returns:
         The last layer of each block.

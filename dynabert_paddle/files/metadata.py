@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dynabert_paddle.config.settings import TaskConfig
 from dynabert_paddle.errors import ModelError, did_you_mean
 from dynabert_paddle.files.atomic import read_json, write_json
 from dynabert_paddle.files.integrity import hash_files
@@ -44,6 +45,11 @@ class Metadata:
     importance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def max_seq_length(self) -> int:
+        """The length in tokens that the model was trained at; the default where the metadata do not record it."""
+        return self.task.get("max_seq_length", TaskConfig.max_seq_length)
 
     def replace(self, **changes: Any) -> Metadata:
         """A copy with some fields changed."""

@@ -13,6 +13,7 @@ import paddle
 from paddle import Tensor, nn
 
 from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.supernet.elastic import NO_STATE
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 
 
@@ -41,8 +42,8 @@ def compute_importance(
     Args:
         supernet: the fine-tuned model; its gradients are cleared.
         batches: collated batches with labels.
-        loss: maps logits and labels to the stage's hard-label loss.
-        clear_gradients: add up |gradient| of each batch. Without it gradients are never cleared between batches, so
+        loss: the hard-label loss of logits and labels.
+        clear_gradients: add up |gradient| of each batch. If False, gradients are never cleared between batches, so
             that their signs cancel, as in the authors' code.
 
     Returns:
@@ -67,11 +68,11 @@ def compute_importance(
         labels = inputs.pop("labels")
         if clear_gradients:
             _clear(supernet, gates)
-        with paddle.no_grad():  # nothing below the encoder is measured, so its backward pass is saved
-            embedding = supernet.embed(**inputs)
+        with paddle.no_grad():  # the embeddings have no importance, so their backward pass is not needed
+            embedding = supernet.embed(state=NO_STATE, **inputs)
         loss(supernet(embedding=embedding, head_gates=gates, logits_only=True, **inputs).logits, labels).backward()
         for index, layer in enumerate(layers):
-            head_sums[index] += gates[index].grad.abs()
+            head_sums[index] += _gradient(gates[index]).abs()
             neuron_sums[index] += _neuron_importance(layer)
     _clear(supernet, gates)
     if was_training:
@@ -94,10 +95,15 @@ def compute_importance(
 
 def _neuron_importance(layer: nn.TransformerEncoderLayer) -> Tensor:
     w1, b1, w2 = layer.linear1.weight, layer.linear1.bias, layer.linear2.weight  # [d, f], [f], [f, d]
-    inward = (w1 * w1.grad).sum(axis=0)
+    inward = (w1 * _gradient(w1)).sum(axis=0)
     if b1 is not None:
-        inward = inward + b1 * b1.grad
-    return (inward.abs() + (w2 * w2.grad).sum(axis=1).abs()).detach()
+        inward = inward + b1 * _gradient(b1)
+    return (inward.abs() + (w2 * _gradient(w2)).sum(axis=1).abs()).detach()
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None  # after backward
+    return parameter.grad
 
 
 def _clear(supernet: Supernet, gates: list[Tensor]) -> None:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import paddle
@@ -22,6 +23,9 @@ from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 from dynabert_paddle.supernet import operations
+
+# Of a function's tensor inputs, None for those that need none.
+Gradients = Tensor | None | tuple[Tensor | None, ...]
 
 
 def is_supported(x: Tensor, bits: np.random.Generator | None) -> bool:
@@ -83,14 +87,14 @@ class _Linear(PyLayer):
     """y = xW + b."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias):
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.wanted = _need_gradients(x, weight, bias)
         y = paddle.matmul(x, weight)
         return y.add_(bias.expand(y.shape))
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> Gradients:  # type: ignore[override] # Paddle lacks None
         x, weight = ctx.saved_tensor()
         of_x, of_weight, of_bias = ctx.wanted
         dx = paddle.matmul(dy, weight, transpose_y=True) if of_x else None
@@ -103,12 +107,12 @@ class _Scale(PyLayer):
     """y = x * m for a mask m, which needs no gradient."""
 
     @staticmethod
-    def forward(ctx, x, mask):
+    def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
         ctx.save_for_backward(mask)
         return x * mask
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> Gradients:  # type: ignore[override] # Paddle lacks None
         (mask,) = ctx.saved_tensor()
         return dy * mask
 
@@ -117,7 +121,16 @@ class _AddNorm(PyLayer):
     """y = z * w + b with t = r + D(x), z = (t - mean) / sqrt(variance + epsilon) (Ba et al., 2016), D being dropout."""
 
     @staticmethod
-    def forward(ctx, residual, x, weight, bias, epsilon, dropout_prob, bits):
+    def forward(
+        ctx: Any,
+        residual: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        epsilon: float,
+        dropout_prob: float,
+        bits: np.random.Generator | None,
+    ) -> Tensor:
         mask = _dropout_mask(x.shape, dropout_prob, bits) if dropout_prob else None
         total = residual + (x if mask is None else x * mask)
         ctx.save_for_backward(total, mask, weight)
@@ -126,7 +139,7 @@ class _AddNorm(PyLayer):
         return F.layer_norm(total, x.shape[-1], weight, bias, epsilon)
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> Gradients:  # type: ignore[override] # Paddle lacks None
         total, mask, weight = ctx.saved_tensor()
         shape, total, dy = dy.shape, _rows(total), _rows(dy)
         d = shape[-1]
@@ -151,12 +164,12 @@ class _Gelu(PyLayer):
     """y = x * P(x), P being the distribution function of the standard normal (Hendrycks and Gimpel, 2016)."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return F.gelu(x)
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> Gradients:  # type: ignore[override] # Paddle lacks None
         (x,) = ctx.saved_tensor()
         density = paddle.exp((x * x).scale_(-0.5, bias=-0.5 * math.log(2 * math.pi)))
         distribution = paddle.erf(x * 0.5**0.5).scale_(0.5, bias=0.5)
@@ -167,7 +180,16 @@ class _Attention(PyLayer):
     """y = D(softmax(qk^T / sqrt(e) + mask)) v, D being dropout (Vaswani et al., 2017, equation 1)."""
 
     @staticmethod
-    def forward(ctx, q, k, v, mask, heads, dropout_prob, bits):
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        heads: int,
+        dropout_prob: float,
+        bits: np.random.Generator | None,
+    ) -> Tensor:
         ctx.wanted = _need_gradients(*((q, k, v) if mask is None else (q, k, v, mask)))
         b, _, width = q.shape
         q, k, v = (_split_heads(x, heads).reshape([heads, b, -1, width // heads]) for x in (q, k, v))
@@ -185,7 +207,7 @@ class _Attention(PyLayer):
         return _merge_heads(paddle.matmul(dropped, v))
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> Gradients:  # type: ignore[override] # Paddle lacks None
         q, k, v, weights, dropped = ctx.saved_tensor()
         heads, _, _, e = q.shape
         dy = _split_heads(dy, heads).reshape(q.shape)
@@ -199,12 +221,12 @@ class _Attention(PyLayer):
 
 
 def _need_gradients(*inputs: Tensor) -> list[bool]:
-    """Which inputs of a function need a gradient: for the others Paddle wants None."""
+    """Tell which inputs need a gradient; for the others Paddle expects None."""
     return [not x.stop_gradient for x in inputs]
 
 
 def _only(wanted: list[bool], *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients of what needs one, and None for the rest."""
+    """The gradients of the inputs that need one, and None for the rest."""
     return tuple(gradient if needed else None for gradient, needed in zip_longest(gradients, wanted))
 
 
@@ -225,10 +247,10 @@ def _row_means(x: Tensor) -> Tensor:
 
 
 def _softmax(x: Tensor) -> Tensor:
-    """`F.softmax` but for rounding: without each row's maximum, where the sums do not need it."""
+    """`F.softmax` up to rounding: faster without each row's maximum, as long as no sum under- or overflows."""
     powers = paddle.exp(x)
     sums = paddle.matmul(powers, _filled(x.shape[-1], 1, 1.0))
-    least, most = sums.min().item(), sums.max().item()
+    least, most = float(sums.min()), float(sums.max())
     if least < 1e-30 or not most < 1e30:  # NaN, too
         return F.softmax(x)
     return powers.multiply_(sums.reciprocal_().expand(x.shape))
@@ -261,7 +283,7 @@ def _transposed(rows: int, columns: int) -> Tensor:
 def _dropout_mask(shape: list[int], probability: float, bits: np.random.Generator | None) -> Tensor:
     """0 for dropped elements, 1 / (1 - probability) for the rest."""
     size, steps = math.prod(shape), 2**16
-    generator = bits or random_bits(paddle.randint(0, 2**31 - 1, [1]).item())
+    generator = bits or random_bits(int(paddle.randint(0, 2**31 - 1, [1])))
     values = generator.integers(2**64, size=-(-size // 4), dtype=np.uint64).view(np.uint16)[:size]
     threshold = round(probability * steps)
     scale = np.float32(steps / (steps - threshold))

@@ -96,7 +96,7 @@ class ElasticEncoder(nn.Layer):
 
     def __init__(self, encoder: nn.TransformerEncoder) -> None:
         super().__init__()
-        self.layers = encoder.layers
+        self.layers: Any = encoder.layers  # an nn.LayerList of nn.TransformerEncoderLayer
         self.norm = encoder.norm
         self.head_dim = encoder.layers[0].self_attn.head_dim
 

@@ -99,6 +99,7 @@ def add_gradients(nested: Sequence[Tensor]) -> None:
             each is the first rows or columns of the next.
     """
     for part, whole in pairwise(nested):
+        assert part.grad is not None
         if whole.grad is not None and part.shape[1:] == whole.shape[1:]:
             whole.grad.detach()[: part.shape[0]].add_(part.grad)
             continue

@@ -29,7 +29,7 @@ from dynabert_paddle.supernet.elastic import (
     replace_dropouts,
 )
 from dynabert_paddle.supernet.slices import count_elastic, slice_parameter
-from dynabert_paddle.text.tokenizer import Tokenizer
+from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +54,16 @@ class Supernet(nn.Layer):
 
     Args:
         model: a PaddleNLP model; its encoder is replaced by an elastic one that owns the same layers.
-        tokenizer: the tokenizer that goes with it, if it shall be saved beside it.
-        metadata: where the model comes from and what it was trained for.
+        tokenizer: the model's tokenizer, which is saved with it.
+        metadata: the model's provenance and the task that it was trained for.
 
     Raises:
         ModelError: a model without an encoder that can be made elastic, or without logits for a text.
     """
 
-    def __init__(self, model: nn.Layer, tokenizer: Tokenizer | None = None, metadata: Metadata | None = None) -> None:
+    def __init__(
+        self, model: nn.Layer, tokenizer: AnyTokenizer | None = None, metadata: Metadata | None = None
+    ) -> None:
         super().__init__()
         self._encoder_path = find_encoder(model)
         owner, name = _owner(model, self._encoder_path)

@@ -193,3 +193,6 @@ def _load(content: bytes) -> tokenizers.Tokenizer:
 
 def _unusable(error: BaseException) -> ModelError:
     return ModelError(f"the tokenizer cannot encode ({one_line(error)}): mend its files, or download them again")
+
+
+AnyTokenizer = Tokenizer | PaddleNlpTokenizer

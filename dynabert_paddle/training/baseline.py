@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dynabert_paddle.config.loading import resolve_config
-from dynabert_paddle.config.settings import BaselineConfig, TaskConfig
+from dynabert_paddle.config.settings import BaselineConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.distill.attention import block_ends
 from dynabert_paddle.errors import ModelError, UsageError
@@ -96,8 +96,7 @@ def baseline(
         before = total_spent(supernet.metadata, model_name_or_path)
     subnet = supernet.search_space().parse(config.subnet)
     student = extract(supernet, subnet)
-    trained_for = read_metadata(model_name_or_path).task
-    length = max_seq_length or trained_for.get("max_seq_length", TaskConfig.max_seq_length)
+    length = max_seq_length or read_metadata(model_name_or_path).max_seq_length
     student.metadata = student.metadata.replace(task=describe_task(task, length))
     if config.num_examples:
         config = replace(
@@ -176,7 +175,7 @@ def _make_step(student: Supernet, teacher: Supernet, subnet: Subnet, task: Task,
 def _affordable_steps(config: BaselineConfig, before: Spent, num_rows: int) -> int:
     """The steps that `num_examples` leaves: whole epochs, then full steps."""
     per_step = global_batch_size(config) * config.gradient_accumulation_steps
-    epochs, rest = divmod(max(0, config.num_examples - before.examples), num_rows)
+    epochs, rest = divmod(max(0, (config.num_examples or 0) - before.examples), num_rows)
     steps = epochs * steps_per_epoch(num_rows, config) + rest // per_step
     if steps < 1:
         raise UsageError(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import paddle
+from paddle import Tensor
 
 from dynabert_paddle.config.settings import BaselineConfig
 from dynabert_paddle.distill.attention import attention_loss, attention_scores, block_ends
@@ -13,7 +15,7 @@ from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.elastic import NO_STATE, PassState
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.batches import Shard
-from dynabert_paddle.training.steps import Losses, Step, label_loss, logit_rows, logit_weight
+from dynabert_paddle.training.steps import Losses, Step, logit_rows, logit_weight, shard_label_loss
 
 
 def distilbert_step(teacher: Supernet, subnet: Subnet, config: BaselineConfig, *, kind: str) -> Step:
@@ -49,10 +51,10 @@ def distilbert_step(teacher: Supernet, subnet: Subnet, config: BaselineConfig, *
         cosine = cosine_loss(output.hidden_states[-1], target.hidden_states[-1], rows=tokens)
         parts = {
             "logit": logit * logit_weight(shard.weight, kind),
-            "label": config.lambda_label * label_loss(output.logits, shard.labels) * shard.weight.labels,
+            "label": config.lambda_label * shard_label_loss(output.logits, shard),
             "cosine": config.lambda_cosine * cosine * shard.weight.tokens,
         }
-        yield {"loss": sum(parts.values()), **parts}
+        yield {"loss": cast(Tensor, sum(parts.values())), **parts}
 
     return step
 
@@ -100,6 +102,6 @@ def tinybert_step(teacher: Supernet, subnet: Subnet, *, layer_steps: int, kind: 
         else:
             logit = logit_loss(output, target, subnet, logit_rows=logit_rows(tokens, kind))["loss"]
             parts = {"logit": logit * logit_weight(weight, kind)}
-        yield {"loss": sum(parts.values()), **parts}
+        yield {"loss": cast(Tensor, sum(parts.values())), **parts}
 
     return step

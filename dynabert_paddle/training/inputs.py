@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dynabert_paddle.backbone.structure import num_positions
-from dynabert_paddle.config.settings import TaskConfig, TrainConfig, WidthConfig
+from dynabert_paddle.config.settings import TrainConfig, WidthConfig
 from dynabert_paddle.data.augment import read_augmented
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.readers import Examples
@@ -100,7 +100,7 @@ def tokenize_examples(examples: TaskExamples, supernet: Supernet, *, max_seq_len
     """
     if supernet.tokenizer is None:
         raise UsageError("a supernet needs its tokenizer to read text: Supernet(model, tokenizer)")
-    length = max_seq_length or supernet.metadata.task.get("max_seq_length", TaskConfig.max_seq_length)
+    length = max_seq_length or supernet.metadata.max_seq_length
     positions = num_positions(supernet.model.config)
     if length > positions:
         raise UsageError(f"max_seq_length is {length}, more than the model's {positions} positions: pass a smaller one")
@@ -149,5 +149,5 @@ def hash_arrays(arrays: Iterable[np.ndarray]) -> str:
     """Return a hash by which a resumed run recognizes the data and models that it began with."""
     hashed = hashlib.blake2b(digest_size=8)
     for array in arrays:
-        hashed.update(np.ascontiguousarray(array))
+        hashed.update(np.ascontiguousarray(array).data)
     return hashed.hexdigest()

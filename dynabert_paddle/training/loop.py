@@ -240,7 +240,7 @@ def _evaluate(stage: Stage, split: Split, state: TrainState, log: RunLog) -> Non
 def _autocast(amp: str) -> AbstractContextManager[Any]:
     if amp == "off":
         return nullcontext()
-    return paddle.amp.auto_cast(level="O1", dtype={"bf16": "bfloat16", "fp16": "float16"}[amp])
+    return paddle.amp.auto_cast(level="O1", dtype="bfloat16" if amp == "bf16" else "float16")
 
 
 def _agree_to_stop(requests: list[int]) -> int:

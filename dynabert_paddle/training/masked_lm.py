@@ -19,7 +19,7 @@ from dynabert_paddle.backbone.structure import num_positions
 from dynabert_paddle.data.augment import Word, is_replaceable, is_word
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.weights import read_weights
-from dynabert_paddle.text.tokenizer import Tokenizer
+from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
 from dynabert_paddle.training.inputs import hash_arrays
 
 # The shape of a call decides the last bits of what it computes. It follows from each text alone, so that neither the
@@ -62,7 +62,7 @@ class MaskedLM:
         ModelError: a model or a tokenizer of another kind.
     """
 
-    def __init__(self, model: nn.Layer, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: nn.Layer, tokenizer: AnyTokenizer) -> None:
         head = getattr(model, "cls", None) or getattr(model, "lm_head", None)
         if head is None:
             raise ModelError(f"{type(model).__name__} is not supported as a masked LM; supported: BERT, ERNIE, RoBERTa")
@@ -160,7 +160,9 @@ class MaskedLM:
                 word, key = text[start:end], (row, positions[0])
                 if len(positions) == 1:
                     own = self._words[encodings[row].ids[positions[0]]]
-                    candidates = [c for c in map(self._words.__getitem__, predicted[key]) if c and c not in (own, word)]
+                    candidates: Sequence[str] = [
+                        c for c in map(self._words.__getitem__, predicted[key]) if c and c not in (own, word)
+                    ]
                 else:
                     candidates = neighbours(word)
                 if candidates:
@@ -175,7 +177,7 @@ class MaskedLM:
         def length(key: tuple[int, int]) -> int:
             return min(-(-len(ids[key[0]]) // _LENGTH_STEP) * _LENGTH_STEP, self.num_positions)
 
-        predicted = {}
+        predicted: dict[tuple[int, int], list[int]] = {}
         for size, group in groupby(sorted(masked, key=length), key=length):
             keys = list(group)
             for start in range(0, len(keys), _SEQUENCES):
@@ -198,10 +200,10 @@ class MaskedLM:
             # Before the head, whose product with the vocabulary costs as much as some layers.
             hidden = hidden[paddle.arange(_SEQUENCES), paddle.to_tensor(positions)]  # [b, d]
             logits = self._head(hidden) + self._no_word  # [b, v]
-            return paddle.topk(logits, min(count, logits.shape[-1]))[1].tolist()
+            return paddle.topk(logits, min(count, logits.shape[-1]))[1].numpy().tolist()
 
 
-def open_backend(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
+def open_backend(tokenizer: AnyTokenizer) -> tokenizers.Tokenizer:
     """Open a tokenizer as the Rust library has it, which also tells where in a text each token stands.
 
     Args:

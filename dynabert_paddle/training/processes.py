@@ -92,7 +92,7 @@ def sum_values(values: Mapping[str, float]) -> dict[str, float]:
     total = paddle.to_tensor(list(values.values()), dtype="float64")
     with _process_group():
         distributed.all_reduce(total)
-    return dict(zip(values, total.tolist(), strict=True))
+    return dict(zip(values, total.numpy().tolist(), strict=True))
 
 
 def gather(value: Any) -> list[Any]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from visualdl import LogWriter
 from visualdl.writer.record_writer import RecordWriter
 
 
 class RecordLog(LogWriter):
-    """VisualDL's `LogWriter`, of which every method raises an OSError where its record cannot be written."""
+    """VisualDL's `LogWriter`, whose methods raise an OSError if a record cannot be written."""
+
+    _file_writer: _RecordFile | None
 
     def _get_file_writer(self) -> _RecordFile:
         if self._file_writer is None:
@@ -26,7 +29,7 @@ class _RecordFile(RecordWriter):
         super().__init__(path.open("ab"))
         self._path = path
 
-    def add_record(self, record) -> None:
+    def add_record(self, record: Any) -> None:
         self.write(record.SerializeToString())
         self.flush()
 

@@ -118,13 +118,19 @@ def run_stage(
     Raises:
         DynabertError: with the reason in one line.
     """
-    output = {"output_dir": output_dir, "overwrite": overwrite}
     settings = getattr(config, name)
     check_apart(source, output_dir)
     if teacher:
         check_apart(teacher, output_dir)
     if name == "finetune":
-        return stages.finetune(source, task, config=settings, max_seq_length=config.task.max_seq_length, **output)
+        return stages.finetune(
+            source,
+            task,
+            config=settings,
+            max_seq_length=config.task.max_seq_length,
+            output_dir=output_dir,
+            overwrite=overwrite,
+        )
 
     supernet = Supernet.from_pretrained(source)
     check_trained(supernet, task, source)
@@ -134,9 +140,11 @@ def run_stage(
     space = _grid_space(supernet, config)
     if name == "width":
         teaching = Supernet.from_pretrained(teacher) if teacher else extract(supernet, supernet.full)
-        return stages.train_width(supernet, teaching, task, space, config=settings, **output)
+        return stages.train_width(
+            supernet, teaching, task, space, config=settings, output_dir=output_dir, overwrite=overwrite
+        )
     train = stages.train_depth if name == "depth" else stages.train_final
-    return train(supernet, task, space, config=settings, **output)
+    return train(supernet, task, space, config=settings, output_dir=output_dir, overwrite=overwrite)
 
 
 def _rewire(supernet: Supernet, task: Task, config: RewireConfig, output_dir: Path, *, overwrite: bool) -> Supernet:
@@ -231,7 +239,7 @@ def _keep_config(path: Path, config: Config) -> None:
 
 def _from_anywhere(values: dict[str, Any]) -> dict[str, Any]:
     """Settings with absolute paths, so that `run.yaml` runs, and compares, wherever it is called from."""
-    changed = {}
+    changed: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
             changed[key] = _from_anywhere(value)
@@ -246,7 +254,7 @@ def _is_folder(model: str) -> bool:
 
 def _flatten(values: dict[str, Any]) -> dict[str, Any]:
     """Settings by dotted key."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
     return flat

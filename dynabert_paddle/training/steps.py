@@ -50,7 +50,7 @@ class Step(Protocol):
 def full_model_step(model: Supernet, shard: Shard, *, index: int, state: PassState = NO_STATE) -> Iterator[Losses]:
     """Train the full model on the labels."""
     logits = model(logits_only=True, state=state, **shard.inputs).logits
-    yield {"loss": label_loss(logits, shard.labels) * shard.weight.labels}
+    yield {"loss": shard_label_loss(logits, shard)}
 
 
 def label_step(subnets: Mapping[str, Subnet], config: FinalConfig) -> Step:
@@ -65,7 +65,7 @@ def label_step(subnets: Mapping[str, Subnet], config: FinalConfig) -> Step:
     """
 
     def make_loss(shard: Shard) -> SubnetLoss:
-        return lambda subnet, output: {"loss": label_loss(output.logits, shard.labels) * shard.weight.labels}
+        return lambda subnet, output: {"loss": shard_label_loss(output.logits, shard)}
 
     return _over_subnets(subnets, config, make_loss, logits_only=True)
 
@@ -133,7 +133,13 @@ def _over_subnets(
     return step
 
 
-def label_loss(logits: Tensor, labels: Tensor | None) -> Tensor:
+def shard_label_loss(logits: Tensor, shard: Shard) -> Tensor:
+    """The hard-label loss of a shard, weighted by its share of the micro-batch's labels."""
+    assert shard.labels is not None  # only augmented texts have none, and only distillation reads them
+    return label_loss(logits, shard.labels) * shard.weight.labels
+
+
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """The hard-label loss: cross-entropy for classes, mean squared error for values.
 
     Args:
@@ -146,7 +152,7 @@ def label_loss(logits: Tensor, labels: Tensor | None) -> Tensor:
     if paddle.is_floating_point(labels):
         return F.mse_loss(logits.squeeze(-1), labels)
     # Paddle's own mean counts the ignored ones, too.
-    counted = (labels != IGNORED).astype(logits.dtype).sum()
+    counted = paddle.not_equal(labels, paddle.full_like(labels, IGNORED)).astype(logits.dtype).sum()
     return F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / counted.clip(min=1)
 
 
