@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import zip_longest
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import paddle
@@ -283,7 +283,7 @@ def _transposed(rows: int, columns: int) -> Tensor:
 def _dropout_mask(shape: list[int], probability: float, bits: np.random.Generator | None) -> Tensor:
     """0 for dropped elements, 1 / (1 - probability) for the rest."""
     size, steps = math.prod(shape), 2**16
-    generator = bits or random_bits(int(paddle.randint(0, 2**31 - 1, [1])))
+    generator = bits or random_bits(cast(int, paddle.randint(0, 2**31 - 1, [1]).item()))
     values = generator.integers(2**64, size=-(-size // 4), dtype=np.uint64).view(np.uint16)[:size]
     threshold = round(probability * steps)
     scale = np.float32(steps / (steps - threshold))

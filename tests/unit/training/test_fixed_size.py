@@ -120,7 +120,7 @@ def test_what_was_spent_is_added_up_over_the_stages():
     provenance = {"spent": {"examples": 10, "seconds": 0.25}, "parent": first}
     assert total_spent(Metadata(provenance=provenance), "out/rewire") == (42, 1.75)
     with pytest.raises(
-        UsageError, match="out/rewire does not tell how many examples .* begin with 'dynabert finetune'"
+        UsageError, match="out/rewire .* did not record how many examples .* begin with 'dynabert finetune'"
     ):
         total_spent(Metadata(provenance={**provenance, "parent": {"parent": "minilm-l6"}}), "out/rewire")
 
