@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# DynaBERT's sub-networks against models of a fixed size with the same MACs, trained on as many examples: over several
-# seeds a run of the whole chain and every method of `dynabert baseline`, then one table. Finished parts are skipped.
+# Compares DynaBERT's sub-networks with fixed-size models that have the same MACs and are trained on as many examples:
+# for each seed a complete run and each method of `dynabert baseline`, then one table. Finished parts are skipped.
 #   compare_fixed.sh                     the quick start, three seeds
 #   compare_fixed.sh glue/rte --seeds "1 2 3 4 5" -o task.data_dir=glue_data/RTE
-#   compare_fixed.sh --smoke             a tiny model on a few rows, to see that everything works
+#   compare_fixed.sh --smoke             check that everything works: a tiny model on a few rows
 set -euo pipefail
 
 usage() {
     cat >&2 <<'END'
 usage: compare_fixed.sh [CONFIG] [options]
   CONFIG                a built-in config, such as glue/rte, or a YAML file (default: quickstart)
-  --subnet NAME         the shape of the fixed-size models, with all heads, as TinyBERT needs them (default: w1.00d0.50)
+  --subnet NAME         shape of the fixed-size models; with all heads, which TinyBERT needs (default: w1.00d0.50)
   --seeds "N ..."       one run and one model of each method per seed (default: "1 2 3")
-  --output_dir DIR      gets a run's folder per seed, comparison.json and comparison.csv (default: out/compare/CONFIG)
-  --smoke               a tiny model and two steps a stage on a few rows of RTE: about a minute
-  --dry_run             only show the commands
+  --output_dir DIR      folder for a run per seed, comparison.json and comparison.csv (default: out/compare/CONFIG)
+  --smoke               check that everything works: a tiny model, two steps per stage, a few rows; about a minute
+  --dry_run             only print the commands
   -o KEY=VALUE          override a value of the config; may be repeated
 END
     exit 2
@@ -34,7 +34,7 @@ while [[ $# -gt 0 ]]; do
             ;;
         --smoke | --dry_run) declare "${1#--}=yes" && shift ;;
         --help) usage ;;
-        *) die "unknown argument '$1'; 'compare_fixed.sh --help' lists what there is" ;;
+        *) die "unknown argument '$1'; 'compare_fixed.sh --help' lists all arguments" ;;
     esac
 done
 [[ $seeds =~ ^[0-9]+(\ +[0-9]+)*$ ]] || die "--seeds are numbers such as \"1 2 3\", not '$seeds'"

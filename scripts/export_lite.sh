@@ -1,17 +1,13 @@
 #!/usr/bin/env bash
-# A sub-network for phones: export_lite.sh MODEL_DIR [SUBNET] [BUNDLE] [--precision fp32|int16|int8] [--smoke] [--dry_run]
-# makes Paddle Lite's converter, exports, and lets the bundle predict on the converter's own x86 runtime.
+# Exports a sub-network for phones: installs Paddle Lite's converter, exports, and tests the bundle on the x86 runtime
+# that comes with the converter.
+# export_lite.sh MODEL_DIR [SUBNET] [BUNDLE] [--precision fp32|int16|int8] [--smoke] [--dry_run]
 #   export_lite.sh out/glue/rte/depth w0.50d0.50 out/phone --precision int8
-#   export_lite.sh --smoke               on a tiny model
+#   export_lite.sh --smoke               check that everything works, with a tiny model
 set -euo pipefail
 
-die() {
-    echo "error: $*" >&2
-    exit 2
-}
-
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-words=() precision=fp32 smoke='' dry_run=''
+source "$(dirname "${BASH_SOURCE[0]}")/lib/chain.sh"
+arguments=() precision=fp32 smoke='' dry_run=''
 while [[ $# -gt 0 ]]; do
     case $1 in
         --precision)
@@ -19,19 +15,19 @@ while [[ $# -gt 0 ]]; do
             precision=$2 && shift 2
             ;;
         --smoke | --dry_run) declare "${1#--}=yes" && shift ;;
-        -*) die "unknown argument '$1'; there are --precision, --smoke and --dry_run" ;;
-        *) words+=("$1") && shift ;;
+        -*) die "unknown argument '$1'; the options are --precision, --smoke and --dry_run" ;;
+        *) arguments+=("$1") && shift ;;
     esac
 done
 if [[ -n $smoke ]]; then
     model=out/smoke/lite/tiny
 else
-    [[ ${#words[@]} -ge 1 ]] || die "name the model folder that a stage has made, such as out/glue/rte/depth"
-    model=${words[0]}
+    [[ ${#arguments[@]} -ge 1 ]] || die "give the model folder of a stage, such as out/glue/rte/depth"
+    model=${arguments[0]}
     [[ -d $model || -n $dry_run ]] || die "$model: no such model folder"
 fi
-subnet=${words[1]:-w0.50d0.50}
-bundle=${words[2]:-$model-$subnet-lite}
+subnet=${arguments[1]:-w0.50d0.50}
+bundle=${arguments[2]:-$model-$subnet-lite}
 
 chain() {
     step bash "$root/scripts/setup_env.sh"
@@ -42,8 +38,4 @@ chain() {
     step "$root/.venv-lite/bin/python" "$bundle/infer_lite.py" "an example text"
 }
 
-step() { printf '+ %s\n' "$(printf '%q ' "$@")"; }
-chain
-[[ -z $dry_run ]] || exit 0
-step() { "$@"; }
-chain
+run_chain "$dry_run"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# CLUE and two more Chinese tasks: run_clue.sh TASK [DATA_DIR] [--smoke] [--dry_run] [options of run_task.sh]
-#   run_clue.sh tnews                    the data comes through PaddleNLP
+# Runs a task of CLUE, or one of two more Chinese tasks:
+# run_clue.sh TASK [DATA_DIR] [--smoke] [--dry_run] [options of run_task.sh]
+#   run_clue.sh tnews                    downloads the data through PaddleNLP
 #   run_clue.sh afqmc clue/afqmc_public -o train.seed=1
-#   run_clue.sh csl --smoke              a minute on a few rows, to see that everything works
+#   run_clue.sh csl --smoke              check that everything works: a few rows, about a minute
 set -euo pipefail
 
 tasks="afqmc chnsenticorp cluewsc2020 cmnli csl iflytek lcqmc ocnli tnews"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# GLUE with the paper's settings: run_glue.sh TASK [DATA_DIR] [--smoke] [--dry_run] [options of run_task.sh]
-#   run_glue.sh rte                      the data comes through PaddleNLP
+# Runs a task of GLUE with the settings of the paper:
+# run_glue.sh TASK [DATA_DIR] [--smoke] [--dry_run] [options of run_task.sh]
+#   run_glue.sh rte                      downloads the data through PaddleNLP
 #   run_glue.sh mnli glue_data/MNLI --masked_lm bert-base-uncased --word_vectors glove.6B.300d.txt
-#   run_glue.sh cola --smoke             a minute on a few rows, to see that everything works
+#   run_glue.sh cola --smoke             check that everything works: a few rows, about a minute
 set -euo pipefail
 
 declare -A samples=([cola]=CoLA [mnli]=MNLI [mrpc]=MRPC [qnli]=QNLI [qqp]=QQP [rte]=RTE [sst-2]=SST-2 [sts-b]=STS-B [wnli]=WNLI)

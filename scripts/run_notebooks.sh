@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Executes the notebooks and saves what they print and plot in them: run_notebooks.sh [--smoke] [--output_dir DIR] [NOTEBOOK...]
-#   --smoke           copies in place of the notebooks themselves, a few steps on a few rows: about a minute each
-#   --output_dir DIR  keeps those copies, and the models that they make, in this folder
+# Executes notebooks and saves their output in them: run_notebooks.sh [--smoke] [--output_dir DIR] [NOTEBOOK...]
+#   --smoke           executes copies, with a few steps on a few rows: about a minute each
+#   --output_dir DIR  keeps these copies and their models in this folder
 set -euo pipefail
 
 die() {
@@ -18,21 +18,21 @@ while [[ $# -gt 0 ]]; do
             [[ $# -gt 1 ]] || die "$1 needs a value"
             output_dir=$2 && shift 2
             ;;
-        -*) die "unknown argument '$1'; the first lines of this script say what there is" ;;
+        -*) die "unknown argument '$1'; the options are --smoke and --output_dir" ;;
         *)
             [[ -f $1 ]] || die "$1: no such notebook"
             notebooks+=("$1") && shift
             ;;
     esac
 done
-[[ -z $output_dir || -n $smoke ]] || die "--output_dir goes with --smoke: a full run saves into the notebooks themselves"
+[[ -z $output_dir || -n $smoke ]] || die "--output_dir needs --smoke: a full run saves the output in the notebooks"
 [[ ${#notebooks[@]} -gt 0 ]] || notebooks=("$root"/notebooks/*.ipynb)
 
 export PATH="$root/.venv/bin:$PATH"
 python -c 'import ipykernel, nbclient' 2>/dev/null || die "nbclient or ipykernel is missing: run 'bash scripts/setup_env.sh dev'"
 folder=$output_dir
 if [[ -z $folder ]]; then
-    folder=$(mktemp -d) # empty: no stage of an earlier run is taken for finished
+    folder=$(mktemp -d) # empty, so that no stage counts as finished
     trap 'rm -rf "$folder"' EXIT
 fi
 if [[ -n $smoke ]]; then
@@ -52,8 +52,8 @@ from nbclient import NotebookClient
 
 path, folder = sys.argv[1:]
 notebook = nbformat.read(path, as_version=4)
-where = {"metadata": {"path": folder}}
-NotebookClient(notebook, timeout=None, resources=where, record_timing=False, coalesce_streams=True).execute()
+resources = {"metadata": {"path": folder}}
+NotebookClient(notebook, timeout=None, resources=resources, record_timing=False, coalesce_streams=True).execute()
 nbformat.write(notebook, path)
 END
 done

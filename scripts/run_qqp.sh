@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Quora's question pairs: run_qqp.sh tinybert|bert-base [DATA_DIR] [--smoke] [--dry_run] [options of run_task.sh]
-#   run_qqp.sh tinybert                  6 layers of TinyBERT, elastic width alone
-#   run_qqp.sh bert-base glue_data/QQP   12 layers of BERT, elastic width and depth
+# Runs Quora Question Pairs with one of two backbones:
+# run_qqp.sh tinybert|bert-base [DATA_DIR] [--smoke] [--dry_run] [options of run_task.sh]
+#   run_qqp.sh tinybert                  TinyBERT with 6 layers, elastic width only
+#   run_qqp.sh bert-base glue_data/QQP   BERT with 12 layers, elastic width and depth
 set -euo pipefail
 
 case ${1:-} in

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# The whole chain of one task: data augmentation where asked for, all stages, the grid, an export, and one line of report.
-# run_glue.sh, run_clue.sh and run_qqp.sh call this with a task's config; `run_task.sh` alone shows its arguments.
+# Runs one task from data to bundle: optional data augmentation, all stages, the grid, an export, and a line of results.
+# run_glue.sh, run_clue.sh and run_qqp.sh call it with the config of a task; without arguments it prints its usage.
 set -euo pipefail
 
 usage() {
     cat >&2 <<'END'
 usage: run_task.sh CONFIG [DATA_DIR] [options]
   CONFIG                a built-in config, such as glue/rte, or a YAML file
-  DATA_DIR              the task's folder in the official layout; fetched through PaddleNLP where not given
-  --output_dir DIR      gets one folder a stage, grid.json, and the bundle (default: out/CONFIG)
-  --last_stage NAME     the stage whose model is exported (default: depth)
-  --subnet NAME         which sub-network of it (default: w0.50d0.50)
-  --also TASK           score the last stage's grid on this task's dev set, too
-  --masked_lm NAME      augment the training data with this masked language model, as the paper does
+  DATA_DIR              folder of the task in the official layout (default: download through PaddleNLP)
+  --output_dir DIR      folder for the stages, grid.json and the bundle (default: out/CONFIG)
+  --last_stage NAME     stage whose model is exported (default: depth)
+  --subnet NAME         sub-network to export (default: w0.50d0.50)
+  --also TASK           also evaluate the grid of the last stage on the dev set of this task
+  --masked_lm NAME      augment the training data with this masked language model, as in the paper
   --word_vectors FILE   and with these GloVe vectors
-  --smoke               a tiny model and two steps a stage on a few rows: does everything, in about a minute
-  --samples DIR         where those rows are
-  --dry_run             only show the commands
+  --smoke               check that everything works: a tiny model, two steps per stage, a few rows; about a minute
+  --samples DIR         folder of these rows
+  --dry_run             only print the commands
   -o KEY=VALUE          override a value of the config; may be repeated
 END
     exit 2
@@ -37,7 +37,7 @@ while [[ $# -gt 0 ]]; do
             shift 2
             ;;
         --smoke | --dry_run) declare "${1#--}=yes" && shift ;;
-        *) die "unknown argument '$1'; 'run_task.sh' alone lists what there is" ;;
+        *) die "unknown argument '$1'; 'run_task.sh' without arguments lists all" ;;
     esac
 done
 [[ -z $word_vectors || -n $masked_lm ]] || die "--word_vectors needs --masked_lm"
@@ -48,9 +48,8 @@ if [[ -n $smoke ]]; then
     overrides=(-o model_name_or_path="$model" -o train.max_steps=2 -o train.per_device_train_batch_size=4
         -o task.max_seq_length=32 "${overrides[@]}")
 fi
-[[ -z $data_dir || -d $data_dir ]] || die "$data_dir: no such folder; name the one that holds the task's files"
+[[ -z $data_dir || -d $data_dir ]] || die "$data_dir: no such folder; give the folder with the files of the task"
 
-# Everything that is done, in its order.
 chain() {
     local data=() augmented=() settings=("${overrides[@]}")
     if [[ -n $data_dir ]]; then
@@ -60,7 +59,7 @@ chain() {
     step bash "$root/scripts/setup_env.sh"
     [[ -z $smoke ]] || step "$root/.venv/bin/python" "$root/scripts/lib/tiny_model.py" "$model"
     if [[ -n $masked_lm ]]; then
-        # The name tells what it was made with, so that another model's words are not taken for this one's.
+        # The file name contains the models, so that augmentation by other models is not reused.
         local file=$output_dir/augmented-$(basename "$masked_lm")${word_vectors:+-$(basename "$word_vectors")}.tsv
         augmented=(-o width.augmented_file="$file" -o depth.augmented_file="$file")
         step mkdir -p "$output_dir"

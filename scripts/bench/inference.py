@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Latency of exported models: the full model and its smallest sub-network, in every runtime and precision.
 
-Everything takes turns in one process (`dynabert_paddle/bundle/timing.py`); ratios are medians of the rounds' own. The
-full model's latency is given over Paddle Inference's in fp32, over the same runtime's in fp32 and over ONNX Runtime's
-in fp32; the sub-network's over the full model's, and that over their ratio of MACs. The weights are random, which does
-not matter to the time; int8 is calibrated on texts of the built-in task.
+All bundles alternate in one process (`dynabert_paddle/bundle/timing.py`), and a ratio is the median of the ratios of
+each round. The full model is compared with Paddle Inference in fp32, with its own runtime in fp32 and with ONNX Runtime
+in fp32; the sub-network ("part") with the full model, and this ratio with the ratio of their MACs. The weights are
+random, which does not affect the time; int8 is calibrated on texts of the built-in task.
 
     python scripts/bench/inference.py
     python scripts/bench/inference.py --shape 6x384 --batch_size 1 --seq_length 64 --rounds 7
@@ -12,7 +12,6 @@ not matter to the time; int8 is calibrated on texts of the built-in task.
 
 from __future__ import annotations
 
-import os
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -21,17 +20,18 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from timing import SHAPE_HELP, describe_machine
 
 from dynabert_paddle.bundle.engines import Engine
 from dynabert_paddle.cli.script import run_command
-from dynabert_paddle.runtime.environment import describe_environment, import_paddle, package_versions
+from dynabert_paddle.runtime.environment import import_paddle
 
-Key = tuple[str, str, str]  # full or part, format, precision
+Key = tuple[str, str, str]  # ("full" or "part", format, precision)
 EXPORTS = {"paddle": ("fp32", "bf16", "int8"), "openvino": ("fp32", "bf16", "int8"), "onnx": ("fp32", "int8")}
 
 
 def main(
-    shape: Annotated[list[str], typer.Option("--shape", help="Layers x hidden size; heads are 32 wide.")] = [  # noqa: B006
+    shape: Annotated[list[str], typer.Option("--shape", help=SHAPE_HELP)] = [  # noqa: B006
         "6x384",
         "12x384",
     ],
@@ -40,37 +40,38 @@ def main(
     seq_length: Annotated[list[int], typer.Option("--seq_length")] = [32, 128],  # noqa: B006
     rounds: Annotated[int, typer.Option("--rounds", min=1)] = 5,
 ) -> None:
-    """Export, measure, and print a table for each shape."""
+    """Export, measure, and print a table for each shape, batch size and length."""
     import_paddle()
     from dynabert_paddle.bundle.timing import make_batch, time_alternately
 
     for layers_by_hidden in shape:
         with TemporaryDirectory() as folder:
             engines, mac_ratios, vocab_size = open_all(layers_by_hidden, subnet, seq_length, Path(folder))
-            print(
-                f"{layers_by_hidden}, {describe_environment()['processor']}, {os.environ['OMP_NUM_THREADS']} threads, "
-                f"paddle {package_versions().get('paddlepaddle')}, median of {rounds} rounds"
-            )
+            print(f"{layers_by_hidden}, {describe_machine()}, median of {rounds} rounds")
             for length, size in product(seq_length, batch_size):
-                turns = time_alternately(engines, make_batch(size, length, vocab_size), rounds)
+                times = time_alternately(engines, make_batch(size, length, vocab_size), rounds)
                 print(f"\nbatch {size} x {length} tokens; the sub-network has {mac_ratios[length]:.3f} of the MACs")
-                show({key: np.array([median(turn) for turn in own]) for key, own in turns.items()}, mac_ratios[length])
+                medians = {key: np.array(list(map(median, runs))) for key, runs in times.items()}
+                show(medians, mac_ratios[length])
 
 
-def exports() -> list[tuple[str, str]]:
-    """Formats and precisions that this Paddle writes."""
+def supported_exports() -> list[tuple[str, str]]:
+    """Formats and precisions that this version of Paddle can export."""
     from dynabert_paddle.exporting.formats import list_abilities
 
-    able = {name.removeprefix("export to ") for name, said in list_abilities().items() if said.startswith("yes")}
-    return [(format, precision) for format in EXPORTS if format in able for precision in EXPORTS[format]]
+    abilities = list_abilities().items()
+    formats = {name.removeprefix("export to ") for name, ability in abilities if ability.startswith("yes")}
+    return [(format, precision) for format in EXPORTS if format in formats for precision in EXPORTS[format]]
 
 
 def open_all(
     shape: str, subnet: str, seq_lengths: list[int], folder: Path
 ) -> tuple[dict[Key, Engine], dict[int, float], int]:
-    """Export the full model and the sub-network to everything that is compared, those of one runtime side by side.
+    """Export the full model and the sub-network in every supported format and precision.
 
-    Returns the engines, the ratio of MACs by length, and the size of the vocabulary.
+    Returns:
+        The engines, with both models of one runtime next to each other; the ratio of MACs by length; the vocabulary
+        size.
     """
     from random_models import random_supernet
 
@@ -83,8 +84,8 @@ def open_all(
     parts = {"full": space.full, "part": space.parse(subnet)}
     models = {name: db.extract(supernet, part).save_pretrained(folder / name) for name, part in parts.items()}
     engines = {}
-    for (format, precision), name in product(exports(), parts):
-        # A model with random weights guesses: how much int8 loses says nothing here.
+    for (format, precision), name in product(supported_exports(), parts):
+        # The predictions of random weights are arbitrary, so that int8 may change any of them.
         tolerance = 1.0 if precision == "int8" else None
         out = folder / f"{name}-{format}-{precision}"
         db.export(models[name], out, format=format, precision=precision, tolerance=tolerance)
@@ -94,7 +95,7 @@ def open_all(
 
 
 def show(times: dict[Key, np.ndarray], mac_ratio: float) -> None:
-    """Print one shape's table of the rounds' medians in ms."""
+    """Print one table: medians in ms, and ratios. `times` has one value per round."""
     paddle, onnx = times["full", "paddle", "fp32"], times.get(("full", "onnx", "fp32"), np.nan)
     heads = f"{'full ms':>10}{'/ Paddle':>10}{'/ own fp32':>12}{'/ ONNX':>8}{'part ms':>10}{'/ full':>8}{'/ MACs':>8}"
     print(" " * 16 + heads)

@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""How well the table of latencies estimates: 20 random sub-networks, estimated from it and measured whole.
+"""Accuracy of the latency table: 20 random sub-networks, estimated from the table and measured as whole models.
 
-The table has not seen them; their layers differ in heads and neurons. They are exported as users export them, and take
-turns in Paddle Inference with those that the table is made of, for the pace of a machine that others use drifts.
+The table is not fitted to them; their layers differ in heads and neurons. They are exported as users export them. In
+Paddle Inference they alternate with the models that the table is made from, because the speed of a shared machine
+drifts.
 
     python scripts/bench/latency.py
     python scripts/bench/latency.py --model out/quickstart/depth --batch_size 32
@@ -16,21 +17,22 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
+from timing import SHAPE_HELP
 
 from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.runtime.environment import describe_environment, import_paddle
 
 
 def main(
-    model: Annotated[str | None, typer.Option("--model", help="A model folder, in place of --shape.")] = None,
-    shape: Annotated[str, typer.Option("--shape", help="Layers x hidden size; heads are 32 wide.")] = "6x384",
+    model: Annotated[str | None, typer.Option("--model", help="A model folder, instead of --shape.")] = None,
+    shape: Annotated[str, typer.Option("--shape", help=SHAPE_HELP)] = "6x384",
     batch_size: Annotated[int, typer.Option("--batch_size")] = 1,
     seq_length: Annotated[int, typer.Option("--seq_length")] = 64,
     device: Annotated[str, typer.Option("--device")] = "cpu",
     num_threads: Annotated[int | None, typer.Option("--num_threads")] = None,
     precision: Annotated[str, typer.Option("--precision")] = "fp32",
 ) -> None:
-    """Measure a table with its checks, and print them."""
+    """Build the latency table, and print the error of each checked sub-network."""
     import_paddle()
     from random_models import random_supernet
 
@@ -45,9 +47,9 @@ def main(
         f"paddle {environment['versions'].get('paddlepaddle')}"
     )
     with TemporaryDirectory() as cache_dir:
-        began = time.perf_counter()
+        start = time.perf_counter()
         table = latency_table(supernet, setting, cache_dir=cache_dir)
-        print(f"table built and checked in {time.perf_counter() - began:.0f} s")
+        print(f"table built and checked in {time.perf_counter() - start:.0f} s")
     print(f"{'measured':>9} {'error':>7}  sub-network")
     for name, error in table.errors.items():
         print(f"{table.checks_ms[name]:9.2f} {error:+7.1%}  {name}")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Sentences per second from text to label, tokenization included.
 
-All take turns on the same sentences: `Predictor` on Paddle Inference, on the OpenVINO in it, and on ONNX Runtime, with
-the same tokenizer and the same batches of similar lengths; and the way that comes to mind first: PaddleNLP's tokenizer,
-every text padded to 128 tokens, and the model itself. That way is slow: it reads a part of the sentences. The weights
-are random, which does not matter to the time.
+These alternate on the same sentences: `Predictor` on Paddle Inference, OpenVINO and ONNX Runtime, with the same
+tokenizer and the same batches of similar lengths; and a naive baseline, PaddleNLP's tokenizer and model with every text
+padded to 128 tokens, which is slow and reads only the first sentences. The weights are random, which does not affect
+the time.
 
     pip install -e '.[bench]'
     python scripts/bench/predictor.py glue_data/SST-2/train.tsv
@@ -13,9 +13,8 @@ are random, which does not matter to the time.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -23,73 +22,66 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from timing import SHAPE_HELP, describe_machine, time_alternately
 
 from dynabert_paddle.cli.script import run_command
-from dynabert_paddle.runtime.environment import describe_environment, import_paddle, package_versions
+from dynabert_paddle.runtime.environment import import_paddle
 
 BATCH_SIZE, MAX_SEQ_LENGTH = 32, 128
 BUNDLES = [(format, precision) for format in ("paddle", "openvino", "onnx") for precision in ("fp32", "int8")]
-NAIVE, ONNX = "PaddleNLP, padded", "Predictor, onnx fp32"  # what the others are compared with
+NAIVE, ONNX = "PaddleNLP, padded", "Predictor, onnx fp32"  # the baselines
 
 
 def main(
     file: Annotated[
         Path,
         typer.Argument(
-            exists=True, dir_okay=False, help="SST-2's train.tsv, or another whose first column is a sentence."
+            exists=True, dir_okay=False, help="A .tsv with sentences in the first column, such as SST-2's train.tsv."
         ),
     ],
-    shape: Annotated[str, typer.Option("--shape", help="Layers x hidden size; heads are 32 wide.")] = "6x384",
+    shape: Annotated[str, typer.Option("--shape", help=SHAPE_HELP)] = "6x384",
     num_sentences: Annotated[int, typer.Option("--num_sentences", min=1)] = 20_000,
-    num_naive: Annotated[int, typer.Option("--num_naive", min=1, help="Sentences of the slow side.")] = 1_000,
+    num_naive: Annotated[int, typer.Option("--num_naive", min=1, help="Sentences for the naive baseline.")] = 1_000,
     rounds: Annotated[int, typer.Option("--rounds", min=1)] = 5,
 ) -> None:
-    """Print each side's sentences per second, and how many times as many they are as with PaddleNLP and with ONNX."""
+    """Print sentences per second, and their ratios to PaddleNLP's and to ONNX Runtime's."""
     import_paddle()
     lines = file.read_text(encoding="utf-8").splitlines()[1 : num_sentences + 1]
     sentences = [line.split("\t")[0] for line in lines]
     with TemporaryDirectory() as folder:
-        sides = make_sides(shape, Path(folder))
-        rates: dict[str, list[float]] = {name: [] for name in sides}
-        for turn in range(rounds + 1):
-            for name, predict in sides.items():
-                own = sentences[:num_naive] if name == NAIVE else sentences
-                begin = time.perf_counter()
-                predict(own)
-                if turn:  # the first one sets the shapes up
-                    rates[name].append(len(own) / (time.perf_counter() - begin))
-    versions = package_versions()
-    print(
-        f"{shape}, {len(sentences)} sentences, {describe_environment()['processor']}, {os.environ['OMP_NUM_THREADS']} "
-        f"threads, paddle {versions.get('paddlepaddle')}, median of {rounds}"
-    )
+        predictors = make_predictors(shape, Path(folder))
+        texts = {name: sentences[:num_naive] if name == NAIVE else sentences for name in predictors}
+        calls = {name: partial(predict, texts[name]) for name, predict in predictors.items()}
+        times = time_alternately(calls, rounds)
+    rates = {name: np.divide(len(texts[name]), seconds) for name, seconds in times.items()}
+    print(f"{shape}, {len(sentences)} sentences, {describe_machine()}, median of {rounds}")
     print(f"  {'':<28}{'sentences a second':>20}{'/ PaddleNLP':>13}{'/ onnx fp32':>13}")
-    for name, own in rates.items():
-        over_naive, over_onnx = (median(np.divide(own, rates[side])) for side in (NAIVE, ONNX))
-        print(f"  {name:<28}{median(own):>20.0f}{over_naive:>13.1f}{over_onnx:>13.2f}")
+    for name, rate in rates.items():
+        over_naive, over_onnx = (median(rate / rates[baseline]) for baseline in (NAIVE, ONNX))
+        print(f"  {name:<28}{median(rate):>20.0f}{over_naive:>13.1f}{over_onnx:>13.2f}")
 
 
-def make_sides(shape: str, folder: Path) -> dict[str, Callable[[Sequence[str]], object]]:
-    """Export a random model, and make what predicts with it, by name."""
+def make_predictors(shape: str, folder: Path) -> dict[str, Callable[[Sequence[str]], object]]:
+    """Export a random model, and load a predictor from each bundle, by name."""
     from random_models import random_supernet
 
     import dynabert_paddle as db
 
     supernet = random_supernet(shape)
     model = supernet.save_pretrained(folder / "model")
-    sides: dict[str, Callable[[Sequence[str]], object]] = {}
+    predictors: dict[str, Callable[[Sequence[str]], object]] = {}
     for format, precision in BUNDLES:
-        # A model with random weights guesses: how much int8 loses says nothing here.
+        # The predictions of random weights are arbitrary, so that int8 may change any of them.
         tolerance = 1.0 if precision == "int8" else None
         out = folder / f"{format}-{precision}"
         db.export(model, out, format=format, precision=precision, tolerance=tolerance)
-        sides[f"Predictor, {format} {precision}"] = db.Predictor(out)
-    sides[NAIVE] = make_naive(supernet, model)
-    return sides
+        predictors[f"Predictor, {format} {precision}"] = db.Predictor(out)
+    predictors[NAIVE] = make_naive(supernet, model)
+    return predictors
 
 
 def make_naive(supernet, folder: Path) -> Callable[[Sequence[str]], list[int]]:
-    """What predicts a class for each text with PaddleNLP alone."""
+    """Make a function that classifies texts with PaddleNLP alone."""
     import paddle
     from paddlenlp.transformers import AutoTokenizer, BertForSequenceClassification
 
@@ -98,7 +90,7 @@ def make_naive(supernet, folder: Path) -> Callable[[Sequence[str]], list[int]]:
     model.eval()
 
     def predict(texts: Sequence[str]) -> list[int]:
-        found: list[int] = []
+        classes: list[int] = []
         for start in range(0, len(texts), BATCH_SIZE):
             batch = tokenizer(
                 list(texts[start : start + BATCH_SIZE]),
@@ -109,8 +101,8 @@ def make_naive(supernet, folder: Path) -> Callable[[Sequence[str]], list[int]]:
                 return_tensors="pd",
             )
             with paddle.no_grad():
-                found += model(**batch).argmax(-1).tolist()
-        return found
+                classes += model(**batch).argmax(-1).tolist()
+        return classes
 
     return predict
 

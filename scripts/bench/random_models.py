@@ -1,4 +1,4 @@
-"""Models of a shape with random weights, and random texts for them: the scripts that measure time need no others."""
+"""Models with random weights, random batches for them, and training steps without the optimizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def random_supernet(shape: str) -> db.Supernet:
-    """Make a classifier of the built-in task, of a shape such as `6x384`: layers x hidden size, heads 32 wide."""
+    """Make a classifier for the built-in task. `shape` is layers x hidden size, such as `6x384`; heads are 32 wide."""
     from paddlenlp.transformers import BertConfig, BertForSequenceClassification
 
     import dynabert_paddle as db
@@ -40,7 +40,7 @@ def random_supernet(shape: str) -> db.Supernet:
 
 
 def random_batch(batch_size: int, length: int) -> dict[str, np.ndarray]:
-    """Make a batch without padding, `[b, s]` each, from English BERT's words."""
+    """Make a batch without padding from the vocabulary of English BERT; each array is `[b, s]`."""
     import numpy as np
 
     ids = np.random.default_rng(0).integers(1000, 30000, (batch_size, length))
@@ -48,7 +48,7 @@ def random_batch(batch_size: int, length: int) -> dict[str, np.ndarray]:
 
 
 def random_features(num_examples: int, length: int) -> Features:
-    """Make examples of one length, from English BERT's words."""
+    """Make examples of equal length from the vocabulary of English BERT."""
     import numpy as np
 
     from dynabert_paddle.data.features import Features
@@ -59,7 +59,7 @@ def random_features(num_examples: int, length: int) -> Features:
 
 
 def training_passes(replicas: Replicas, step: Step, batch: dict[str, np.ndarray]) -> Callable[[], None]:
-    """Make a training step without its optimizer: all replicas' passes, and the sum of their gradients."""
+    """Make a training step without its optimizer: the passes of all replicas, and the sum of their gradients."""
 
     def passes(model: db.Supernet, _: int, shard: Shard, state: PassState) -> None:
         for losses in step(model, shard, index=0, state=state):
@@ -73,15 +73,12 @@ def shared_passes(
     passes: Callable[[db.Supernet, int, Shard, PassState], None],
     batch: dict[str, np.ndarray],
 ) -> Callable[[], None]:
-    """Let replicas share a batch, as in training.
+    """Make a function that splits a batch over the replicas, runs their passes and sums their gradients.
 
     Args:
-        replicas: of the model.
-        passes: takes a replica, its number, its shard, and what its passes share within a step.
-        batch: the whole batch.
-
-    Returns:
-        All replicas' passes, and the sum of their gradients.
+        replicas: the model's replicas.
+        passes: called with a replica, its number, its shard of the batch and the state of its passes.
+        batch: the whole batch, `[b, s]` each.
     """
     from dynabert_paddle.supernet.cpu_operations import random_bits
     from dynabert_paddle.supernet.elastic import PassState

@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""How a training step grows with sub-networks, layers, hidden size, length and batch; and, on paper, on several GPUs.
+"""How the time of a training step grows with sub-networks, layers, hidden size, length and batch size.
 
-One variable at a time leaves a base point. A step is one of the width stage, without the optimizer: the teacher's
+One variable at a time departs from a base point. A step is one of the width stage, without the optimizer: the teacher's
 forward pass, then for every sub-network a forward pass, the distillation loss and the backward pass, with dropout. All
-points and a plain matrix product take turns, so that a machine whose speed drifts favours none of them; the figures are
-medians. The weights are random, which does not matter to the time.
+points alternate with a plain matrix product, so that drift in the machine's speed affects all alike; the figures are
+medians. The weights are random, which does not affect the time. A model of data-parallel training, "on paper",
+estimates the efficiency on several GPUs.
 
     python scripts/bench/scaling.py
     python scripts/bench/scaling.py --shape 6x384 --rounds 3 --output_dir out/scaling
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+from timing import time_alternately
 
 from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.cli.script import run_command
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from dynabert_paddle.training.replicas import Replicas
 
 SUBNETS = (1, 2, 4, 7)
-# How many times its value at the base each variable takes.
+# The values of each variable, relative to the base point.
 MULTIPLES = {"layers": (0.5, 1, 2, 3), "hidden": (0.5, 1, 1.5, 2), "length": (0.5, 1, 2, 4), "batch": (0.5, 1, 2, 4)}
 HEAD_DIM = 32
 SGEMM_SIZE = 2048
@@ -43,14 +45,14 @@ BERT_BASE = SearchSpace(
     neurons=(3072,) * 12,
     hidden_size=768,
     head_dim=64,
-    embedding_params=(30522 + 512 + 2 + 2) * 768,  # words, positions, types; the norm
-    other_params=768 * 768 + 768 + 768 * 2 + 2,  # pooler; a classifier of two classes
+    embedding_params=(30522 + 512 + 2 + 2) * 768,  # words, positions, types, layer norm
+    other_params=768 * 768 + 768 + 768 * 2 + 2,  # pooler, classifier with two classes
 )
 
 
 @dataclass(frozen=True)
 class Point:
-    """What a step is measured on: so many sub-networks of a model of this shape, and a batch."""
+    """The conditions of a measured step: number of sub-networks, shape of the model, length and size of the batch."""
 
     subnets: int
     layers: int
@@ -60,35 +62,37 @@ class Point:
 
     @property
     def space(self) -> SearchSpace:
-        """The sub-networks that the model has."""
+        """The sub-networks of the model."""
         heads, neurons = (self.hidden // HEAD_DIM,) * self.layers, (4 * self.hidden,) * self.layers
         return SearchSpace(heads, neurons, self.hidden, HEAD_DIM)
 
     @property
     def widths(self) -> list[Subnet]:
-        """Those of a step: from the whole model evenly down to a quarter of its width."""
+        """The sub-networks of a step: evenly from the full width down to a quarter of it."""
         return [self.space.subnet(width_mult=float(mult)) for mult in np.linspace(1, 0.25, self.subnets)]
 
 
 def main(
-    shape: Annotated[str, typer.Option("--shape", help="The base: layers x hidden size; heads are 32 wide.")] = "4x256",
+    shape: Annotated[
+        str, typer.Option("--shape", help="Base point: layers x hidden size; heads are 32 wide.")
+    ] = "4x256",
     seq_length: Annotated[int, typer.Option("--seq_length")] = 32,
     batch_size: Annotated[int, typer.Option("--batch_size")] = 16,
     rounds: Annotated[int, typer.Option("--rounds", min=1)] = 5,
-    gpus: Annotated[int, typer.Option("--gpus", min=2, help="On paper.")] = 8,
-    gpu_tflops: Annotated[float, typer.Option("--gpu_tflops", help="Assumed of each GPU, in TFLOP/s.")] = 60.0,
-    gpu_gbs: Annotated[float, typer.Option("--gpu_gbs", help="Assumed between GPUs, in GB/s each way.")] = 50.0,
+    gpus: Annotated[int, typer.Option("--gpus", min=2, help="Number of GPUs of the estimate.")] = 8,
+    gpu_tflops: Annotated[float, typer.Option("--gpu_tflops", help="Assumed speed of each GPU, in TFLOP/s.")] = 60.0,
+    gpu_gbs: Annotated[
+        float, typer.Option("--gpu_gbs", help="Assumed bandwidth of each GPU, in GB/s each way.")
+    ] = 50.0,
     output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("docs"),
 ) -> None:
     """Measure, fit and print; write scaling.json and scaling.svg."""
     import_paddle()
     keep_freed_memory()
-    from train import alternate
-
     layers, hidden = map(int, shape.split("x"))
     series = vary(Point(subnets=4, layers=layers, hidden=hidden, length=seq_length, batch=batch_size))
     points = list(dict.fromkeys(point for line in series.values() for point in line))
-    times = alternate({**{str(point): make_step(point) for point in points}, "sgemm": make_sgemm()}, rounds)
+    times = time_alternately({**{str(point): make_step(point) for point in points}, "sgemm": make_sgemm()}, rounds)
     sgemm = 2 * SGEMM_SIZE**3 / 1e9 / median(times["sgemm"])
     measured = {point: 1000 * median(times[str(point)]) for point in points}
     costs = fit(measured, sgemm)
@@ -96,10 +100,10 @@ def main(
         {
             "variable": name,
             **asdict(point),
-            "gflop": terms(point)[1],
+            "gflop": cost_terms(point)[1],
             "ms": measured[point],
-            "fitted_ms": float(terms(point) @ costs),
-            "share": 1000 * terms(point)[1] / measured[point] / sgemm,
+            "fitted_ms": float(cost_terms(point) @ costs),
+            "share": 1000 * cost_terms(point)[1] / measured[point] / sgemm,
         }
         for name, line in series.items()
         for point in line
@@ -122,14 +126,14 @@ def main(
 
 
 def vary(base: Point) -> dict[str, list[Point]]:
-    """The points of each variable, ascending; the others are the base's."""
-    values = {name: [int(share * getattr(base, name)) for share in shares] for name, shares in MULTIPLES.items()}
-    values = {"subnets": list(SUBNETS), **values}
-    return {name: [replace(base, **{name: value}) for value in own] for name, own in values.items()}
+    """Return the points of each variable, in ascending order; the other variables keep the values of `base`."""
+    values = {"subnets": list(SUBNETS)}
+    values |= {name: [int(mult * getattr(base, name)) for mult in mults] for name, mults in MULTIPLES.items()}
+    return {name: [replace(base, **{name: value}) for value in series] for name, series in values.items()}
 
 
 def make_step(point: Point) -> Callable[[], Any]:
-    """Make a step. Gradients are never cleared: within one, too, all passes but the first add to what is there."""
+    """Make a step. Gradients are never cleared: also within a step all passes but the first add to existing ones."""
     from random_models import random_batch, training_passes
 
     from dynabert_paddle.config.settings import WidthConfig
@@ -143,7 +147,7 @@ def make_step(point: Point) -> Callable[[], Any]:
 
 @cache
 def make_models(shape: str) -> tuple[Replicas, db.Supernet]:
-    """A supernet that trains, and its teacher."""
+    """Make a supernet in training mode, and its teacher."""
     from random_models import random_supernet
 
     import dynabert_paddle as db
@@ -156,7 +160,7 @@ def make_models(shape: str) -> tuple[Replicas, db.Supernet]:
 
 
 def make_sgemm() -> Callable[[], Any]:
-    """Make the product that the machine is judged by."""
+    """Make the matrix product whose speed is the reference."""
     import paddle
 
     matrix = paddle.randn([SGEMM_SIZE, SGEMM_SIZE])
@@ -164,20 +168,20 @@ def make_sgemm() -> Callable[[], Any]:
 
 
 def step_gflop(space: SearchSpace, subnets: Sequence[Subnet], *, length: int, batch: int) -> float:
-    """Count the encoder's products of a step, exactly; the pooler's and the classifier's are under a thousandth.
+    """Count the GFLOP of the encoder's matrix products in a step; pooler and classifier add less than a thousandth.
 
-    A forward pass has its MACs, and a backward pass twice as many: each product has a gradient for both its factors.
+    A backward pass has twice as many MACs as its forward pass, because each product has gradients for both factors.
     """
     macs = space.num_macs(space.full, seq_length=length)
     macs += 3 * sum(space.num_macs(subnet, seq_length=length) for subnet in subnets)
     return 2 * batch * macs / 1e9
 
 
-def terms(point: Point) -> np.ndarray:
-    """What a step's time is taken to be made of: passes through a layer, GFLOP of products, and millions of values.
+def cost_terms(point: Point) -> np.ndarray:
+    """Return the terms of the cost model: passes through a layer, GFLOP of matrix products, millions of written values.
 
     The values are those that the layers write in a forward pass: queries, keys, values, scores, context, neurons, and
-    both outputs. A sub-network's passes and values count three times, for its backward pass.
+    both outputs. Passes and values of a sub-network count three times, to include its backward pass.
     """
     layers = values = 0
     for subnet, passes in [(point.space.full, 1), *((subnet, 3) for subnet in point.widths)]:
@@ -189,20 +193,21 @@ def terms(point: Point) -> np.ndarray:
 
 
 def fit(measured: Mapping[Point, float], sgemm: float) -> np.ndarray:
-    """What each of the terms costs in ms, by least squares of the relative errors.
+    """Fit the cost of each term in ms, by least squares of the relative errors.
 
-    None costs less than nothing, and the products are not faster than the plain one.
+    No cost is negative, and the matrix products are not faster than the reference product.
     """
     from scipy.optimize import lsq_linear
 
-    relative = np.array([terms(point) / ms for point, ms in measured.items()])
+    relative = np.array([cost_terms(point) / ms for point, ms in measured.items()])
     return lsq_linear(relative, np.ones(len(relative)), bounds=([0, 1000 / sgemm, 0], np.inf)).x
 
 
 def on_paper(gpus: int, gflops: float, gbs: float) -> dict[str, Any]:
-    """BERT-base on GPUs of which each has 32 x 128 tokens: its products, and gradients that a ring sums in fp32.
+    """Estimate the step of BERT-base on several GPUs: its matrix products, and a ring all-reduce of fp32 gradients.
 
-    Each GPU sends 2 (n - 1) / n times the gradient's bytes, and nothing while it computes.
+    Each of n GPUs has 32 x 128 tokens and sends 2 (n - 1) / n times the bytes of the gradient; sending does not overlap
+    with computation.
     """
     gradient = 4 * BERT_BASE.num_params(BERT_BASE.full) / 1e9
     sent = 2 * (gpus - 1) / gpus * gradient
@@ -220,7 +225,7 @@ def on_paper(gpus: int, gflops: float, gbs: float) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print what was measured and fitted, then what is on paper."""
+    """Print the measured and fitted times, then the estimate for several GPUs."""
     rows, costs, paper = result["rows"], result["fit"], result["paper"]
     lines = [
         [
@@ -265,7 +270,7 @@ def show(result: dict[str, Any]) -> None:
 def draw(
     series: Mapping[str, list[Point]], measured: Mapping[Point, float], costs: np.ndarray, sgemm: float, path: Path
 ) -> None:
-    """Draw a plot for each variable: measured, fitted, and what the products would take at the plain product's rate."""
+    """Plot for each variable the measured and fitted times, and the matrix products alone at the reference speed."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
@@ -280,12 +285,15 @@ def draw(
             step = HEAD_DIM if name == "hidden" else 1
             values = [getattr(point, name) for point in line]
             between = [replace(line[0], **{name: value}) for value in range(values[0], values[-1] + 1, step)]
-            xs, each = [getattr(point, name) for point in between], np.array([terms(point) for point in between])
-            axes.loglog(xs, each @ costs, color=BLUE, label="fitted")
-            axes.loglog(xs, 1000 * each[:, 1] / sgemm, "--", color=GREEN, label="the products alone, at the sgemm rate")
+            xs = [getattr(point, name) for point in between]
+            terms = np.array([cost_terms(point) for point in between])
+            axes.loglog(xs, terms @ costs, color=BLUE, label="fitted")
+            axes.loglog(
+                xs, 1000 * terms[:, 1] / sgemm, "--", color=GREEN, label="the products alone, at the sgemm rate"
+            )
             axes.loglog(values, [measured[point] for point in line], "o", color=RED, label="measured, share of sgemm")
             for point, value in zip(line, values, strict=True):
-                share = 1000 * terms(point)[1] / measured[point] / sgemm
+                share = 1000 * cost_terms(point)[1] / measured[point] / sgemm
                 axes.annotate(f"{share:.0%}", (value, measured[point]), (4, -12), textcoords="offset points", color=RED)
             axes.set(xlabel=titles.get(name, name), xlim=(0.85 * values[0], 1.3 * values[-1]))
             for axis, ticks in ((axes.xaxis, FixedLocator(values)), (axes.yaxis, LogLocator(subs=(1, 2, 5)))):

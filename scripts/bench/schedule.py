@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Fewer steps for the same supernet: the sandwich schedule against the one that trains every sub-network in each step.
+"""The sandwich schedule against the schedule that trains all sub-networks in each step: training time and dev score.
 
-For every task and seed the backbone is fine-tuned and rewired once. From there it becomes a supernet twice: in the
-stages width and depth with all sub-networks in each step; and with a sandwich of the largest, the smallest and random
-others (Yu and Huang, 2019), by default in the stage depth alone, whose teacher is then the fine-tuned model, and with
-twice the learning rate for its fewer steps. Both train by turns, three minutes and one, so that a machine whose speed
-drifts favours neither. The seconds are those of the steps; the metric is the mean over the grid on the dev set.
-Finished parts are skipped, an interrupted one is resumed; and what the result file has of the same settings is not run
-again, so that several machines can share the work.
+For every task and seed the backbone is fine-tuned and rewired once. Two supernets are trained from this model. "all":
+the stages width and depth with all sub-networks in each step. "sandwich": the largest, the smallest and random others
+in each step (Yu and Huang, 2019), by default in the stage depth alone, whose teacher is then the fine-tuned model, and
+with twice the learning rate because it takes fewer steps. The two trainings alternate, three minutes and one minute, so
+that drift in the machine's speed affects both alike. Seconds are those of the training steps; the score is the mean
+over the grid on the dev set. Finished parts are skipped and interrupted ones resumed. Rows that the result file already
+has for the same settings are not run again, so that several machines can share the work.
 
     python scripts/bench/schedule.py glue_data --result_file docs/schedule.json
     python scripts/bench/schedule.py glue_data --task mrpc --seed 1 --num_examples 500
@@ -26,6 +26,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from timing import describe_machine
 
 from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.cli.script import run_command
@@ -33,36 +34,45 @@ from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import read_json, write_json, write_text
 from dynabert_paddle.files.folder import GRID_FILE
 from dynabert_paddle.files.metadata import read_metadata
-from dynabert_paddle.runtime.environment import describe_environment, import_paddle, package_versions
+from dynabert_paddle.runtime.environment import import_paddle, package_versions
 
 STAGES = ("width", "depth")
-TURNS = {"all": 3, "sandwich": 1}  # about what the whole takes, so that both end together
+# How long each schedule trains before the other resumes; about the ratio of their total times, so that both end
+# together.
+TURN_RATIOS = {"all": 3, "sandwich": 1}
 
 
 def main(
-    data_dir: Annotated[str, typer.Argument(help="The folder that has the tasks' folders.")],
+    data_dir: Annotated[str, typer.Argument(help="Folder that contains the folders of the tasks.")],
     task: Annotated[list[str], typer.Option("--task")] = ["sst-2", "mrpc"],  # noqa: B006 - typer copies it
     seed: Annotated[list[int], typer.Option("--seed")] = [1, 2, 3],  # noqa: B006
-    num_examples: Annotated[int, typer.Option("--num_examples", help="First rows of the training file.")] = 10_000,
-    epochs: Annotated[tuple[float, float], typer.Option("--epochs", help="Of the stages width and depth.")] = (3, 3),
+    num_examples: Annotated[int, typer.Option("--num_examples", help="Rows of the training file to use.")] = 10_000,
+    epochs: Annotated[
+        tuple[float, float],
+        typer.Option("--epochs", help="Of the stages width and depth."),
+    ] = (3, 3),
     sandwich_epochs: Annotated[
-        tuple[float, float], typer.Option("--sandwich_epochs", help="Likewise; 0 leaves a stage out.")
+        tuple[float, float],
+        typer.Option("--sandwich_epochs", help="With the sandwich schedule; 0 skips a stage."),
     ] = (0, 3.4),
     num_random_subnets: Annotated[int, typer.Option("--num_random_subnets", min=0)] = 2,
-    learning_rate: Annotated[float, typer.Option("--learning_rate", help="Of every stage but the sandwich's.")] = 1e-4,
+    learning_rate: Annotated[float, typer.Option("--learning_rate", help="Of all other stages.")] = 1e-4,
     sandwich_learning_rate: Annotated[
-        float, typer.Option("--sandwich_learning_rate", help="Of the sandwich's stages.")
+        float, typer.Option("--sandwich_learning_rate", help="Of the sandwich schedule.")
     ] = 2e-4,
     max_seq_length: Annotated[int, typer.Option("--max_seq_length")] = 128,
     model: Annotated[str, typer.Option("--model")] = "minilm-l6",
     turn: Annotated[
-        float, typer.Option("--turn", min=1, help="Seconds of a turn of the sandwich; the other has three times that.")
+        float,
+        typer.Option("--turn", min=1, help="Seconds until the sandwich training pauses; 3 times that for the other."),
     ] = 60,
     output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("out/schedule"),
-    result_file: Annotated[Path | None, typer.Option("--result_file", help="By default schedule.json there.")] = None,
+    result_file: Annotated[
+        Path | None, typer.Option("--result_file", help="Default: OUTPUT_DIR/schedule.json.")
+    ] = None,
 ) -> None:
-    """Train; print a row for every task and seed, and the medians over seeds; write them to the result file."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no process is left behind, stopped
+    """Train; print a row for each task and seed and the medians over seeds; write the rows to the result file."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: leave no stopped process behind
     import_paddle()
     sandwich = {"subnets_per_step": "sandwich", "num_random_subnets": num_random_subnets}
     schedules = {"all": schedule_flags(epochs), "sandwich": schedule_flags(sandwich_epochs, **sandwich)}
@@ -70,56 +80,59 @@ def main(
     shared = {
         "task.max_seq_length": max_seq_length,
         "train.learning_rate": learning_rate,
-        "train.eval_steps": 10**9,  # at the end alone
+        "train.eval_steps": 10**9,  # evaluate only at the end
     }
 
     def run_flags(folder: Path, source: str | Path, **flags: Any) -> dict[str, Any]:
-        # A line a step: what a turn's end falls into is then a small part of them, which training_seconds leaves out.
-        own = {"model_name_or_path": str(source), "output_dir": str(folder), "train.logging_steps": 1}
-        return {**shared, **own, **flags}
+        # One log line per step: intervals with a pause are then few, and training_seconds leaves them out.
+        folders = {"model_name_or_path": str(source), "output_dir": str(folder), "train.logging_steps": 1}
+        return {**shared, **folders, **flags}
 
     result_file = result_file or output_dir / "schedule.json"
     settings = {"epochs": epochs, "sandwich_epochs": sandwich_epochs, "num_examples": num_examples,
                 "sandwich_learning_rate": sandwich_learning_rate, **sandwich, **shared, "model": model}  # fmt: skip
     rows = read_rows(result_file, settings)
     for name in task:
-        files = shorten(name, data_dir, num_examples, output_dir / name)
+        files = write_short_task(name, data_dir, num_examples, output_dir / name)
         for number in seed:
             if any((row["task"], row["seed"]) == (name, number) for row in rows):
                 continue
-            folder, own = output_dir / name / f"seed-{number}", {**files, "train.seed": number}
+            folder, task_flags = output_dir / name / f"seed-{number}", {**files, "train.seed": number}
             start = folder / "start"
-            train(run_flags(start, model, stages=("finetune", "rewire"), **own))
-            train_by_turns(
-                {part: run_flags(folder / part, start / "rewire", **flags, **own) for part, flags in schedules.items()},
-                {part: share * turn for part, share in TURNS.items()},
+            train(run_flags(start, model, stages=("finetune", "rewire"), **task_flags))
+            train_alternately(
+                {
+                    schedule: run_flags(folder / schedule, start / "rewire", **flags, **task_flags)
+                    for schedule, flags in schedules.items()
+                },
+                {schedule: ratio * turn for schedule, ratio in TURN_RATIOS.items()},
             )
-            rows.append(compare(name, number, {part: measure(folder / part) for part in schedules}))
+            rows.append(compare(name, number, {schedule: measure(folder / schedule) for schedule in schedules}))
             write_json(result_file, {"versions": package_versions(), "settings": settings, "rows": rows})
     show([row for row in rows if row["task"] in task and row["seed"] in seed])
     print(f"wrote {result_file}")
 
 
 def read_rows(result_file: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that the result file has of the same settings."""
+    """Read the rows of the result file, which must have the same settings."""
     if not result_file.is_file():
         return []
     result = read_json(result_file)
     if result["settings"] != json.loads(json.dumps(settings)):
-        raise UsageError(f"{result_file}: has results of other settings: name another file with --result_file")
+        raise UsageError(f"{result_file}: has results of other settings: choose another file with --result_file")
     return result["rows"]
 
 
 def schedule_flags(epochs: tuple[float, float], **settings: Any) -> dict[str, Any]:
-    """The flags that say which of the stages run, for how long, and with which sub-networks in a step."""
-    lengths = {stage: count for stage, count in zip(STAGES, epochs, strict=True) if count}
-    flags = {f"{stage}.num_train_epochs": count for stage, count in lengths.items()}
-    flags |= {f"{stage}.{key}": value for stage in lengths for key, value in settings.items()}
-    return {"stages": tuple(lengths), **flags}
+    """Return the flags of `dynabert run` for the stages with epochs, their lengths and their settings."""
+    stages = {stage: num_epochs for stage, num_epochs in zip(STAGES, epochs, strict=True) if num_epochs}
+    flags = {f"{stage}.num_train_epochs": num_epochs for stage, num_epochs in stages.items()}
+    flags |= {f"{stage}.{key}": value for stage in stages for key, value in settings.items()}
+    return {"stages": tuple(stages), **flags}
 
 
-def shorten(task: str, data_dir: str, num_examples: int, folder: Path) -> dict[str, str]:
-    """Write the first rows of a task's training file; returns the flags that name its files."""
+def write_short_task(task: str, data_dir: str, num_examples: int, folder: Path) -> dict[str, str]:
+    """Write the first rows of a task's training file; returns the flags for the task and its files."""
     import dynabert_paddle as db
 
     files = db.load_task(task, data_dir=data_dir).files
@@ -127,51 +140,51 @@ def shorten(task: str, data_dir: str, num_examples: int, folder: Path) -> dict[s
     lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
     short = folder / f"train-{num_examples}{source.suffix}"
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(short, "".join(lines[: num_examples + 1]))  # the heading, then one line a row
+    write_text(short, "".join(lines[: num_examples + 1]))  # a header line, then one line per row
     return {"task.name": task, "task.train_file": str(short), "task.dev_file": files["dev_file"]}
 
 
 def train(flags: dict[str, Any]) -> None:
-    """Run what the flags of `dynabert run` say."""
+    """Run `dynabert run` with these flags."""
     import_paddle()
     import dynabert_paddle as db
 
     db.run(db.load_config(flags=flags))
 
 
-def train_alone(flags: dict[str, Any]) -> None:
-    """Likewise, as all that a process does: what goes wrong is one line, and an exit code."""
+def train_in_process(flags: dict[str, Any]) -> None:
+    """Train as the main function of a process: an error is one line on stderr and exit code 1."""
     try:
         train(flags)
     except DynabertError as error:
         sys.exit(f"error: {error}")
 
 
-def train_by_turns(flags: dict[str, dict[str, Any]], seconds: dict[str, float]) -> None:
-    """Run several trainings, each in a process that is stopped while it is another one's turn.
+def train_alternately(flags: dict[str, dict[str, Any]], seconds: dict[str, float]) -> None:
+    """Run several trainings, each in a process; all but one are stopped (SIGSTOP) at any time.
 
     Args:
-        flags: of each training.
-        seconds: how long its turns are.
+        flags: the flags of each training, by the name of its schedule.
+        seconds: how long each trains before the next one continues.
 
     Raises:
-        DynabertError: one failed; the others are ended, and can be resumed.
+        DynabertError: one training failed; the others are terminated and can be resumed.
     """
     context = get_context("spawn")
-    processes = {part: context.Process(target=train_alone, args=(own,)) for part, own in flags.items()}
+    processes = {name: context.Process(target=train_in_process, args=(values,)) for name, values in flags.items()}
     try:
         for process in processes.values():
             process.start()
             os.kill(process.pid, signal.SIGSTOP)
         while any(process.is_alive() for process in processes.values()):
-            for part, process in processes.items():
+            for name, process in processes.items():
                 if process.is_alive():
                     os.kill(process.pid, signal.SIGCONT)
-                    process.join(seconds[part])
+                    process.join(seconds[name])
                 if process.is_alive():
                     os.kill(process.pid, signal.SIGSTOP)
                 elif process.exitcode:
-                    raise DynabertError(f"{flags[part]['output_dir']}: its training failed: the line above says why")
+                    raise DynabertError(f"{flags[name]['output_dir']}: the training failed: see the line above")
     finally:
         for process in processes.values():
             if process.is_alive():
@@ -180,7 +193,7 @@ def train_by_turns(flags: dict[str, dict[str, Any]], seconds: dict[str, float]) 
 
 
 def measure(run: Path) -> dict[str, Any]:
-    """What one schedule took and reached."""
+    """Return the steps, the seconds and the scores of one schedule."""
     stages = [run / stage for stage in STAGES if (run / stage).exists()]
     rows = read_json(run / GRID_FILE)["rows"]
     metric = next(key for key in rows[0] if key != "subnet")
@@ -194,39 +207,39 @@ def measure(run: Path) -> dict[str, Any]:
 
 
 def training_seconds(stage: Path) -> float:
-    """What a stage's steps take: their number times the interquartile mean of the seconds between lines of its log.
+    """Return the seconds of a stage's steps: their number times the interquartile mean of the intervals in its log.
 
-    Of four or more intervals, what comes now and then, as an interruption, a checkpoint or another process on the
-    machine, does not count. A run too short for two lines is taken as a whole.
+    With four or more intervals this leaves out rare events, such as interruptions, checkpoints and other processes on
+    the machine. For a run with fewer than two log lines it is the time of the whole stage.
     """
     from scipy.stats import trim_mean
     from visualdl import LogReader
 
     metadata = read_metadata(stage)
-    ends = {}  # ms by step
-    for path in (stage / "vdl").iterdir():  # one file, and another one for each time that the stage was resumed
+    timestamps = {}  # step -> ms
+    for path in (stage / "vdl").iterdir():  # one file, and one more for each resumption
         lines = LogReader(file_path=str(path)).get_data("scalar", "train/loss")
-        ends |= {line.id: line.timestamp for line in lines}
-    if len(ends) < 2:
+        timestamps |= {line.id: line.timestamp for line in lines}
+    if len(timestamps) < 2:
         return metadata.provenance["spent"]["seconds"]
-    steps, times = zip(*sorted(ends.items()), strict=True)
+    steps, times = zip(*sorted(timestamps.items()), strict=True)
     return metadata.metrics["steps"] * float(trim_mean(np.diff(times) / np.diff(steps), 0.25)) / 1000
 
 
-def compare(task: str, seed: int, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """One row of the result: both schedules, and what the sandwich takes and loses beside the other."""
-    every, sandwich = found["all"], found["sandwich"]
+def compare(task: str, seed: int, measured: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Make a row of the result: both schedules, the ratio of their times and the difference of their scores."""
+    every, sandwich = measured["all"], measured["sandwich"]
     return {
         "task": task,
         "seed": seed,
-        **found,
+        **measured,
         "time_ratio": sandwich["seconds"] / every["seconds"],
         "points": 100 * (sandwich["mean"] - every["mean"]),
     }
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Print the rows, and below them each task's medians."""
+    """Print the rows, then the medians of each task."""
     lines = [
         [
             f"{row['task']}, seed {row['seed']}",
@@ -240,9 +253,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         for row in rows
     ]
     pairs = [f"{what} {part}" for what in ("steps", "s", "mean") for part in ("all", "sandwich")]
-    versions, threads = package_versions(), os.environ["OMP_NUM_THREADS"]
-    machine = f"{describe_environment()['processor']}, {threads} threads, paddle {versions.get('paddlepaddle')}"
-    show_table(["", "metric", *pairs, "time ratio", "points"], lines, title=machine)
+    show_table(["", "metric", *pairs, "time ratio", "points"], lines, title=describe_machine())
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task]
         ratio, points = (median(row[key] for row in own) for key in ("time_ratio", "points"))

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""What guidance is worth: NSGA-II against random search and the grid, on the same scores, at equal evaluations.
+"""NSGA-II against random search and the grid, with the same number of evaluations of the same scores.
 
-Every method may look at so many sub-networks, and is judged by the area that its scores and MACs dominate
-(hypervolume): score against MACs as a share of the full model's, from the reference point of score 0 at the full
-model's MACs, so that 1 is a perfect score for nothing. `grid` has the paper's cells alone, `uniform` all sub-networks
-that have as many heads, and the same share of neurons, in every layer, as far as the evaluations go, evenly spread.
+Each method evaluates at most `--evaluations` sub-networks. The measure is the hypervolume: the area that its points
+(score, MACs relative to the full model) dominate, with the reference point at score 0 and the full model's MACs, so
+that 1 would be a perfect score at no cost. `grid` has the paper's grid cells. `uniform` has sub-networks with the same
+number of heads and the same share of neurons in every layer, spread evenly if there are more of them than evaluations.
 
     python scripts/bench/search.py out/quickstart/depth
     python scripts/bench/search.py out/quickstart/depth --seeds 3 --evaluations 100 --num_examples 200
@@ -24,14 +24,14 @@ from dynabert_paddle.runtime.environment import import_paddle
 
 
 def main(
-    model_dir: Annotated[str, typer.Argument(metavar="[DIR]", help="A trained supernet's folder.")] = (
+    model_dir: Annotated[str, typer.Argument(metavar="[DIR]", help="Folder of a trained supernet.")] = (
         "out/quickstart/depth"
     ),
     seeds: Annotated[int, typer.Option("--seeds", min=2)] = 5,
     evaluations: Annotated[int, typer.Option("--evaluations", min=1)] = 200,
     num_examples: Annotated[int | None, typer.Option("--num_examples", help="Held-out examples to score on.")] = None,
 ) -> None:
-    """Print the mean and the spread of each method's hypervolume over seeds."""
+    """Print the mean and the standard deviation of each method's hypervolume over seeds."""
     import_paddle()
     import numpy as np
     import optuna
@@ -60,7 +60,7 @@ def main(
     known: dict[Subnet, Score] = {}
 
     def score(subnets: Sequence[Subnet], to_beat: Sequence[float] = ()) -> list[Score]:
-        """Each sub-network is scored once for all methods and seeds, and on all examples."""
+        """Score on all examples; each sub-network only once for all methods and seeds."""
         new = list(dict.fromkeys(subnet for subnet in subnets if subnet not in known))
         known.update(zip(new, scorer(new, [-np.inf] * len(new)), strict=True))
         return [known[subnet] for subnet in subnets]
@@ -86,8 +86,8 @@ def main(
         return [space.parse(row["subnet"]) for row in read_rows(study)]
 
     def random(seed: int) -> list[Subnet]:
-        chance = np.random.default_rng(seed)
-        return [genomes.decode(genomes.random(chance)) for _ in range(evaluations)]
+        rng = np.random.default_rng(seed)
+        return [genomes.decode(genomes.random(rng)) for _ in range(evaluations)]
 
     grid = list(space.grid().values())[:evaluations]
     uniform = [
@@ -97,7 +97,7 @@ def main(
     ]
     uniform = [uniform[i] for i in np.unique(np.linspace(0, len(uniform) - 1, evaluations).round().astype(int))]
     start = time.perf_counter()
-    columns = {
+    hypervolumes = {
         "nsga2": [area(nsga2(seed)) for seed in range(seeds)],
         "random": [area(random(seed)) for seed in range(seeds)],
         f"uniform ({len(uniform)})": [area(uniform)],
@@ -105,7 +105,7 @@ def main(
     }
     print(f"{model_dir}: {metric} of {len(features)} examples, {evaluations} evaluations, {seeds} seeds")
     print(f"{'method':<16}{'hypervolume':>12}{'spread':>10}")
-    for name, areas in columns.items():
+    for name, areas in hypervolumes.items():
         print(f"{name:<16}{mean(areas):>12.4f}{stdev(areas) if len(areas) > 1 else 0.0:>10.4f}")
     print(f"{len(known)} different sub-networks scored in {time.perf_counter() - start:.0f} s")
 

@@ -19,14 +19,14 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from step_process import start, turn
+from timing import SHAPE_HELP, run_step, start_process
 
 from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.runtime.environment import describe_environment
 
 
 def main(
-    shape: Annotated[list[str], typer.Option("--shape", help="Layers x hidden size; heads are 32 wide.")] = [  # noqa: B006 - typer copies it
+    shape: Annotated[list[str], typer.Option("--shape", help=SHAPE_HELP)] = [  # noqa: B006 - typer copies it
         "6x384",
         "12x384",
     ],
@@ -34,17 +34,18 @@ def main(
     seq_length: Annotated[list[int], typer.Option("--seq_length")] = [24, 64, 128],  # noqa: B006
     repeats: Annotated[int, typer.Option("--repeats", min=1)] = 5,
 ) -> None:
-    """Print the time of a step on either side in ms, and the median of their ratios."""
+    """Print the time of a step in Paddle and in PyTorch in ms, and the median of their ratios."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("paddlepaddle", "torch"))
     machine = describe_environment()
     print(f"{machine['processor']}, {machine['cores']} threads, {versions}, median of {repeats}")
     scripts = [Path(__file__).with_name(name) for name in ("width_step_paddle.py", "width_step_torch.py")]
     for layers_by_hidden in shape:
         for length in seq_length:
-            sides = [start(path, layers_by_hidden, "1.0 0.75 0.5 0.25", batch_size, length) for path in scripts]
-            times = np.array([[turn(side) for side in sides] for _ in range(repeats + 1)])[1:]
-            for side in sides:
-                side.communicate()
+            arguments = (layers_by_hidden, "1.0 0.75 0.5 0.25", batch_size, length)
+            processes = [start_process(path, *arguments) for path in scripts]
+            times = np.array([[run_step(process) for process in processes] for _ in range(repeats + 1)])[1:]
+            for process in processes:
+                process.communicate()
             paddle, pytorch = 1000 * np.median(times, axis=0)
             ratio = np.median(times[:, 0] / times[:, 1])
             print(

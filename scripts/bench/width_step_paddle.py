@@ -1,32 +1,22 @@
-"""A training step of the width stage, as `training.loop` does it, for scripts/bench/width_step.py."""
+"""The side of width_step.py that runs this package: a training step of the width stage, as in `training.loop`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import typer
-from step_process import answer
+from timing import serve_steps
 
 from dynabert_paddle.runtime.environment import import_paddle, keep_freed_memory
 
 
 def main(shape: str, widths: str, batch_size: int, length: int) -> None:
-    """Do a step for each line that comes."""
-    answer(make_step(shape, [float(width) for width in widths.split()], batch_size, length))
+    """Run a step for each line on stdin."""
+    serve_steps(make_step(shape, [float(width) for width in widths.split()], batch_size, length))
 
 
 def make_step(shape: str, widths: list[float], batch_size: int, length: int) -> Callable[[], None]:
-    """Make the teacher's forward pass, a forward and a backward pass of each width, and AdamW.
-
-    Args:
-        shape: layers x hidden size.
-        widths: width multipliers, the largest first.
-        batch_size: texts.
-        length: tokens of each.
-
-    Returns:
-        The whole step.
-    """
+    """Make the step: the teacher's forward pass, a forward and a backward pass of each width, and AdamW."""
     import_paddle()
     keep_freed_memory()
     import paddle

@@ -1,7 +1,7 @@
-"""A training step of the width stage as a PyTorch user would write it, for scripts/bench/width_step.py.
+"""The side of width_step.py that runs PyTorch: a training step of the width stage as a PyTorch user would write it.
 
-A Transformer encoder of torch.nn's modules, of which `F.linear` on sliced weights runs a sub-network, as the paper's
-authors' code does. Shapes: b batch, s sequence, d hidden size, h heads, e width of one head, f FFN neurons.
+A Transformer encoder of torch.nn modules; a sub-network runs `F.linear` on sliced weights, as in the code of the
+paper's authors. Shapes: b batch, s sequence, d hidden size, h heads, e width of one head, f FFN neurons.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from step_process import answer
+from timing import serve_steps
 from torch import Tensor, nn
 
 from dynabert_paddle.runtime.cores import num_cores
 
 HEAD_DIM = 32
 DROPOUT = 0.1
-VOCABULARY, CLASSES = 30522, 7  # as random_models.py has them
+VOCABULARY, CLASSES = 30522, 7  # as in random_models.py
 
 
 class Layer(nn.Module):
@@ -75,22 +75,19 @@ class Classifier(nn.Module):
 
 
 def main(shape: str, widths: str, batch_size: int, length: int) -> None:
-    """Do a step for each line that comes."""
+    """Run a step for each line on stdin."""
     torch.set_num_threads(num_cores())
     ids = torch.from_numpy(np.random.default_rng(0).integers(1000, 30000, (batch_size, length)))
-    answer(make_step(shape, [float(width) for width in widths.split()], ids))
+    serve_steps(make_step(shape, [float(width) for width in widths.split()], ids))
 
 
 def make_step(shape: str, widths: list[float], ids: Tensor) -> Callable[[], None]:
-    """Make the teacher's forward pass, a forward and a backward pass of each width, and AdamW.
+    """Make the step: the teacher's forward pass, a forward and a backward pass of each width, and AdamW.
 
     Args:
-        shape: layers x hidden size; heads are 32 wide, and the FFN is 4 times as wide as the hidden states.
+        shape: layers x hidden size; heads are 32 wide, the FFN has 4 times as many neurons as the hidden size.
         widths: width multipliers.
         ids: `[b, s]`.
-
-    Returns:
-        The whole step.
     """
     layers, hidden = map(int, shape.split("x"))
     student, teacher = (Classifier(layers, hidden) for _ in range(2))

@@ -1,5 +1,5 @@
-# Sourced by scripts that run a chain of commands, which their function `chain` gives one by one to `step`.
-# Where a later command needs what an earlier one has found out, `value NAME COMMAND...` prints it.
+# Sourced by scripts that define a function `chain`, which passes each command of the chain to `step`.
+# `value NAME COMMAND...` prints the output of COMMAND, for use in later commands; a dry run prints NAME instead.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
@@ -12,7 +12,7 @@ die() {
 
 show() { printf '+ %s\n' "$(printf '%q ' "$@")"; }
 
-# Shows the whole chain, then, unless $1 is not empty, runs it.
+# Prints all commands of the chain and, unless $1 (dry run) is set, runs them.
 run_chain() {
     step() { show "$@"; }
     value() { echo "$1"; }

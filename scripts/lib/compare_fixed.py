@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What compare_fixed.sh has trained: compare_fixed.py examples RUN, compare_fixed.py table OUTPUT_DIR SUBNET RUN..."""
+"""Used by compare_fixed.sh: compare_fixed.py examples RUN; compare_fixed.py table OUTPUT_DIR SUBNET RUN..."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.runtime.environment import import_paddle
 
 NOTE = (
-    "DynaBERT's examples and seconds are those of one run, which yields all sub-networks; every other line's are of "
-    "its one model, with the fine-tuning that it starts from. An example counts each time it is read, however many "
-    "sub-networks read it."
+    "DynaBERT's examples and seconds are those of one run, which trains all sub-networks; every other row's are those "
+    "of one model, including the fine-tuning that it starts from. An example counts each time it is read, by any "
+    "number of sub-networks."
 )
-# How far a sub-network's MACs may be from the fixed-size models', as a share of them.
-SAME_MACS = 0.02
+MACS_TOLERANCE = 0.02  # maximum relative difference between a sub-network and the fixed-size models
 
 app = typer.Typer()
 
 
 @app.command()
 def examples(run: Path) -> None:
-    """Print how many examples a run has seen in all its stages."""
+    """Print the number of examples that all stages of a run have read."""
     print(spent(run).examples)
 
 
 @app.command()
 def table(output_dir: Path, subnet: str, runs: list[Path]) -> None:
     """Print the table of all runs, and write it as JSON and CSV."""
-    scores = [score for run in runs for score in [*baselines(run, subnet), *cells(run, subnet)]]
+    scores = [score for run in runs for score in [*baselines(run, subnet), *grid_cells(run, subnet)]]
     (metric,) = {score["metric"] for score in scores}
     keys = dict.fromkeys((score["method"], score["subnet"]) for score in scores)
-    rows = [summary([s for s in scores if (s["method"], s["subnet"]) == key]) for key in keys]
+    rows = [summarize([s for s in scores if (s["method"], s["subnet"]) == key]) for key in keys]
     rows.sort(key=lambda row: row["method"] != "dynabert")
     result = {"split": "dev", "metric": metric, "subnet": subnet, "runs": [str(run) for run in runs], "note": NOTE}
     write_json(output_dir / "comparison.json", {**result, "rows": rows})
@@ -49,41 +48,41 @@ def table(output_dir: Path, subnet: str, runs: list[Path]) -> None:
         writer.writerows(rows)
     columns = ["method", "shape", "MACs", "params", metric, "spread", "examples", "seconds"]
     title = f"{metric} on dev, mean and standard deviation over {len(runs)} seed{'s' if len(runs) > 1 else ''}"
-    show_table(columns, [line(row) for row in rows], title=title)
+    show_table(columns, [format_row(row) for row in rows], title=title)
     print(NOTE)
     print(f"wrote {output_dir / 'comparison.json'} and {output_dir / 'comparison.csv'}")
 
 
 def baselines(run: Path, subnet: str) -> Iterable[dict[str, Any]]:
-    """The fixed-size models of a run."""
+    """Yield the results of the fixed-size models of a run."""
     for path in sorted(run.glob(f"baselines/*-{subnet}/baseline.json")):
         found = read_json(path)
         metric, value = next(iter(found["metrics"].items()))
         yield {**found, "metric": metric, "value": value}
 
 
-def cells(run: Path, subnet: str) -> Iterable[dict[str, Any]]:
-    """The sub-networks of a run's grid that cost what the fixed-size models do."""
+def grid_cells(run: Path, subnet: str) -> Iterable[dict[str, Any]]:
+    """Yield the results of the sub-networks in a run's grid with the same MACs as the fixed-size models."""
     examples, seconds = spent(run)
     macs = next(iter(baselines(run, subnet)))["macs"]
     for row in read_json(run / "grid.json")["rows"]:
-        if abs(row["macs"] - macs) <= SAME_MACS * macs:
+        if abs(row["macs"] - macs) <= MACS_TOLERANCE * macs:
             metric = next(key for key in row if key != "subnet")
             common = {"method": "dynabert", "metric": metric, "value": row[metric]}
             yield {**row, **common, "examples_seen": examples, "seconds": seconds}
 
 
 def spent(run: Path):
-    """What all stages of a run have cost together."""
-    import_paddle()  # before anything else imports Paddle, which would print
+    """Return the examples and seconds of all stages of a run together."""
+    import_paddle()  # first, so that importing Paddle prints nothing
     from dynabert_paddle.training.baseline import total_spent
 
     last = run / Path(read_json(run / "grid.json")["model"]).name
     return total_spent(read_metadata(last), last)
 
 
-def summary(scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """One method's results over all seeds."""
+def summarize(scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """Combine the results of one method over all seeds."""
     values = [score["value"] for score in scores]
     return {
         **{key: scores[0][key] for key in ("method", "subnet", "macs", "params")},
@@ -95,8 +94,8 @@ def summary(scores: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def line(row: dict[str, Any]) -> list[str]:
-    """A row as the table shows it."""
+def format_row(row: dict[str, Any]) -> list[str]:
+    """Format a row for the printed table."""
     return [
         row["method"],
         row["subnet"],

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""One line about a finished run: report_line.py OUTPUT_DIR"""
+"""Print one line about a finished run: report_line.py OUTPUT_DIR"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main(folder: Path) -> None:
     rows = grid["rows"]
     metric = next(key for key in rows[0] if key != "subnet")
     best, smallest = max(rows, key=lambda row: row[metric]), min(rows, key=lambda row: row["macs"])
-    parts = [f"{what} {row['subnet']} {row[metric]:.4f}" for what, row in (("best", best), ("smallest", smallest))]
+    parts = [f"{name} {row['subnet']} {row[metric]:.4f}" for name, row in (("best", best), ("smallest", smallest))]
     print(
         f"{task} {grid['split']} {metric}: full {rows[0][metric]:.4f}, {', '.join(parts)}; bundle {folder / 'bundle'}"
     )

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write a small BERT with random weights and the built-in tokenizer, for the scripts' --smoke: tiny_model.py FOLDER"""
+"""Write a small BERT with random weights and the built-in tokenizer, for --smoke: tiny_model.py FOLDER"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dynabert_paddle.runtime.seeds import set_seed
 
 
 def main(folder: Path) -> None:
-    """Write the model folder; one that is there stays."""
+    """Write the model folder, unless it exists."""
     if (folder / "dynabert.json").exists():
         return
     import_paddle()

@@ -1,4 +1,4 @@
-"""What `fuzz.py` damages: for each kind the original, the commands that load it, and what success must have given."""
+"""The kinds of folders and files that `fuzz.py` damages: commands that load them, and checks of results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ERRORS = (OSError, ValueError, KeyError, TypeError, csv.Error)
 
 
 class Done(NamedTuple):
-    """How a command ended."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -25,23 +25,23 @@ class Done(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """One thing that users load.
+    """A kind of folder or file that users load.
 
     Args:
-        commands: what follows `dynabert`; `IN` is the damaged copy, `OUT` the output, `ORIGINALS` what is whole.
-        result: what a successful command gave.
-        original: its folder among the originals.
-        files: which of its files are damaged.
-        agree: says what is wrong with a result that is not that of the whole original; by default that.
-        weight: how often it comes.
-        is_cache: `IN` is the folder of tokenized data.
+        commands: arguments of `dynabert`; `IN` is the damaged copy, `OUT` the output, `ORIGINALS` the originals.
+        result: returns the result of a successful command.
+        original: folder of the undamaged original.
+        files: glob pattern of the files to damage.
+        find_error: describes what is wrong if the result differs from the original's; "" if nothing is.
+        weight: relative frequency of the kind.
+        is_cache: `IN` is the folder of cached tokenized data.
     """
 
     commands: tuple[str, ...]
     result: Callable[[Case, Done], Any]
     original: str
     files: str = "**/*"
-    agree: Callable[[Case, Any, Any], str] = lambda case, expected, found: "its result is another one"
+    find_error: Callable[[Case, Any, Any], str] = lambda case, expected, found: "its result differs"
     weight: float = 1.0
     is_cache: bool = False
 
@@ -56,18 +56,18 @@ class Case(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """What follows `dynabert`."""
+        """The arguments of `dynabert`, with paths."""
         places = {"IN": self.folder / "in", "OUT": self.folder / "out", "ORIGINALS": self.originals}
         return [re.sub("IN|OUT|ORIGINALS", lambda match: str(places[match[0]]), word) for word in self.command.split()]
 
     @property
     def cache(self) -> str:
-        """The folder of tokenized data."""
+        """The folder of cached tokenized data."""
         return str(self.folder / "in" if self.kind.is_cache else self.originals.parent / "cache")
 
 
 def find_files(folder: Path, kind: Kind) -> list[Path]:
-    """Every file of a copy that may be damaged."""
+    """List the files of a copy that may be damaged."""
     return sorted(path for path in folder.glob(kind.files) if path.is_file() and not path.is_symlink())
 
 
@@ -94,24 +94,24 @@ def _settings(case: Case, done: Done) -> Any:
     return yaml.safe_load((case.folder / "out" / "run.yaml").read_text(encoding="utf-8"))
 
 
-def _of_the_file(case: Case, expected: dict[str, bytes], found: dict[str, bytes]) -> str:
-    """Weights without a checksum: no more numbers are others than bytes of the file are."""
-    changed = 0
+def _check_changed_numbers(case: Case, expected: dict[str, bytes], found: dict[str, bytes]) -> str:
+    """Check weights without a checksum: at most as many numbers as bytes of the files have changed."""
+    changed_bytes = 0
     for path in find_files(case.originals / case.kind.original, case.kind):
         copy = case.folder / "in" / path.name
         old, new = path.read_bytes(), copy.read_bytes() if copy.is_file() else b""
         size = min(len(old), len(new))
-        changed += np.count_nonzero(np.frombuffer(old[:size], "u1") != np.frombuffer(new[:size], "u1"))
-        changed += abs(len(old) - len(new))
+        changed_bytes += np.count_nonzero(np.frombuffer(old[:size], "u1") != np.frombuffer(new[:size], "u1"))
+        changed_bytes += abs(len(old) - len(new))
     same_shape = [name for name in found if len(found[name]) == len(expected.get(name, b""))]
-    others = sum(
+    changed = sum(
         np.count_nonzero(np.frombuffer(found[name], "u4") != np.frombuffer(expected[name], "u4")) for name in same_shape
     )
-    return f"{others} numbers are others, and only {changed} bytes" if others > changed else ""
+    return f"{changed} numbers changed, but only {changed_bytes} bytes" if changed > changed_bytes else ""
 
 
-def _readable(case: Case, expected: Any, found: Any) -> str:
-    """Data without a checksum: another reader takes it, too."""
+def _check_readable(case: Case, expected: Any, found: Any) -> str:
+    """Check data without a checksum: an independent reader accepts it."""
     for path in (case.folder / "in").iterdir():
         try:
             if path.suffix == ".json":
@@ -121,22 +121,22 @@ def _readable(case: Case, expected: Any, found: Any) -> str:
             lines = text.removesuffix("\n").split("\n")
             if path.suffix == ".jsonl":
                 rows = [json.loads(line) for line in lines if line.strip()]
-                good = all("sentence" in row and "label" in row for row in rows)
+                is_complete = all("sentence" in row and "label" in row for row in rows)
             elif path.suffix == ".csv":
-                good = len({len(row) for row in csv.reader(lines, strict=True) if row}) == 1
+                is_complete = len({len(row) for row in csv.reader(lines, strict=True) if row}) == 1
             elif path.suffix == ".tsv":
-                good = len({line.count("\t") for line in lines if line.strip("\r")}) == 1
+                is_complete = len({line.count("\t") for line in lines if line.strip("\r")}) == 1
             else:
-                good = True
-            if not good:
-                return f"{path.name} has rows that are incomplete"
+                is_complete = True
+            if not is_complete:
+                return f"{path.name} has incomplete rows"
         except _ERRORS as error:
             return f"{path.name} cannot be read: {error}"
     return ""
 
 
-def _as_written(case: Case, expected: Any, found: Any) -> str:
-    """A config: what ran is what the file says, where it says it."""
+def _check_settings(case: Case, expected: Any, found: Any) -> str:
+    """Check a config: the settings of the run are those of the file."""
     values = yaml.safe_load((case.folder / "in" / "my.yaml").read_text(encoding="utf-8")) or {}
     lost = [
         key
@@ -146,17 +146,17 @@ def _as_written(case: Case, expected: Any, found: Any) -> str:
     return f"task.{lost[0]} is not what the file says" if lost else ""
 
 
-def _logs_alone(case: Case, expected: str, found: str) -> str:
-    """A report: its own files are checked; what others may write is shown as it is."""
+def _check_report_inputs(case: Case, expected: str, found: str) -> str:
+    """Check a report: JSON files with a checksum must be unchanged; logs and files of other tools may change."""
     for path in find_files(case.originals / "run", case.kind):
         copy = case.folder / "in" / path.relative_to(case.originals / "run")
         same = copy.is_file() and not copy.is_symlink() and copy.read_bytes() == path.read_bytes()
-        if not same and copy.is_file() and path.suffix == ".json" and path.name not in _OTHERS:
-            return f"{path.name} is not as it was written"
+        if not same and copy.is_file() and path.suffix == ".json" and path.name not in _WITHOUT_CHECKSUM:
+            return f"{path.name} was changed"
     return ""
 
 
-_OTHERS = ("config.json", "tokenizer.json", "tokenizer_config.json")
+_WITHOUT_CHECKSUM = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _RESUME = (
     "finetune --model_name_or_path ORIGINALS/backbone --task_name custom --data_dir ORIGINALS/tsv --output_dir IN/out "
     "--max_steps 2 --per_device_train_batch_size 8 --logging_steps 1 --eval_steps 1 --max_seq_length 16"
@@ -175,7 +175,7 @@ def _evaluate(model: str, data: str) -> str:
 
 def _data(folder: str, ending: str, *, model: str = "model") -> Kind:
     kind = {"conll": " --kind token_classification", "json": " --kind question_answering"}.get(ending, "")
-    return Kind((_evaluate(model, ending) + kind,), _printed_json, folder, agree=_readable)
+    return Kind((_evaluate(model, ending) + kind,), _printed_json, folder, find_error=_check_readable)
 
 
 _PREDICT = "predict IN -i ORIGINALS/tsv/dev.tsv"
@@ -183,11 +183,11 @@ _PREDICT = "predict IN -i ORIGINALS/tsv/dev.tsv"
 KINDS: dict[str, Kind] = {
     "model": Kind(("evaluate IN --grid --json",), _printed_json, "model", files="*", weight=3),
     "extract": Kind(("extract IN w0.50d0.50 --output_dir OUT",), _weights, "model", files="*", weight=2),
-    "safetensors": Kind((_EXTRACT,), _weights, "safetensors", agree=_of_the_file, weight=2),
-    "pdparams": Kind((_EXTRACT,), _weights, "pdparams", agree=_of_the_file, weight=2),
-    "torch": Kind((_EXTRACT,), _weights, "torch", agree=_of_the_file, weight=2),
+    "safetensors": Kind((_EXTRACT,), _weights, "safetensors", find_error=_check_changed_numbers, weight=2),
+    "pdparams": Kind((_EXTRACT,), _weights, "pdparams", find_error=_check_changed_numbers, weight=2),
+    "torch": Kind((_EXTRACT,), _weights, "torch", find_error=_check_changed_numbers, weight=2),
     "checkpoint": Kind((_RESUME,), _weights, "unfinished", files="out/**/*", weight=2),
-    "config": Kind((_RUN,), _settings, "config", agree=_as_written, weight=2),
+    "config": Kind((_RUN,), _settings, "config", find_error=_check_settings, weight=2),
     "tsv": _data("tsv", "tsv"),
     "csv": _data("csv", "csv"),
     "jsonl": _data("jsonl", "jsonl"),
@@ -200,7 +200,7 @@ KINDS: dict[str, Kind] = {
         "model",
         files="search/*",
     ),
-    "report": Kind(("report IN --output_file OUT",), _page, "run", agree=_logs_alone, weight=0.7),
+    "report": Kind(("report IN --output_file OUT",), _page, "run", find_error=_check_report_inputs, weight=0.7),
     "paddle": Kind((_PREDICT,), _printed, "paddle", weight=1.5),
     "several": Kind((_PREDICT, f"{_PREDICT} --subnet w0.50d1.00"), _printed, "several"),
     "onnx": Kind((_PREDICT,), _printed, "onnx"),

@@ -1,4 +1,4 @@
-"""Damage for files: bytes, whole files, and values of JSON and YAML. All of it follows from one `random.Random`."""
+"""Damage to files: their bytes, the whole file, or values of JSON and YAML. A `random.Random` determines all of it."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def truncate(content: bytearray, rng: Random) -> None:
 
 
 def zero(content: bytearray, rng: Random) -> None:
-    """Put zeros in the place of a run of bytes."""
+    """Overwrite a run of bytes with zeros."""
     start, end = sorted(rng.randrange(len(content) + 1) for _ in range(2))
     end = min(end, start + rng.choice((1, 16, 512, 4096)))
     content[start:end] = bytes(end - start)
 
 
 def swap(content: bytearray, rng: Random) -> None:
-    """Let two blocks change places."""
+    """Swap two blocks."""
     size = rng.randrange(1, max(2, len(content) // 4))
     first, second = (rng.randrange(len(content)) for _ in range(2))
     block, other = content[first : first + size], content[second : second + size]
@@ -50,13 +50,13 @@ def swap(content: bytearray, rng: Random) -> None:
 
 
 def repeat(content: bytearray, rng: Random) -> None:
-    """Write a block twice."""
+    """Duplicate a block."""
     start = rng.randrange(len(content))
     content[start:start] = content[start : start + rng.randrange(1, 200)]
 
 
 def insert(content: bytearray, rng: Random) -> None:
-    """Insert bytes that mean something to somebody."""
+    """Insert bytes with a special meaning, or random ones."""
     words = (
         b"\x00",
         b"\xff\xfe",
@@ -74,116 +74,97 @@ def insert(content: bytearray, rng: Random) -> None:
     content[start:start] = rng.choice((*words, rng.randbytes(rng.randrange(1, 40))))
 
 
-_BYTES = (flip, flip, flip, truncate, truncate, zero, swap, repeat, insert)
+_BYTE_DAMAGES = (flip, flip, flip, truncate, truncate, zero, swap, repeat, insert)
 
 
 def mutate_bytes(path: Path, rng: Random) -> str:
-    """Damage a file's bytes.
-
-    Args:
-        path: the file.
-        rng: chooses how.
-
-    Returns:
-        What was done.
-    """
+    """Damage the bytes of a file; returns the name of the damage."""
     content = bytearray(path.read_bytes())
     if not content:
         path.write_bytes(rng.randbytes(9))
         return "filled"
-    damage = rng.choice(_BYTES)
+    damage = rng.choice(_BYTE_DAMAGES)
     damage(content, rng)
     path.write_bytes(content)
     return damage.__name__
 
 
 def mutate_files(path: Path, rng: Random) -> str:
-    """Damage a folder: one of its files is not what it was.
-
-    Args:
-        path: the file.
-        rng: chooses how.
-
-    Returns:
-        What was done.
-    """
-    what = rng.choice(("removed", "renamed", "emptied", "a folder", "a pipe", "endless", "dangling", "another file"))
+    """Remove, rename or replace a file; returns the name of the damage."""
+    damage = rng.choice(("removed", "renamed", "emptied", "a folder", "a pipe", "endless", "dangling", "another file"))
     others = [other for other in sorted(path.parent.iterdir()) if other.is_file() and other != path]
     content = rng.choice(others).read_bytes() if others else b""
-    if what == "renamed":
+    if damage == "renamed":
         path.rename(path.with_name(f"{path.name}.old"))
-        return what
+        return damage
     path.unlink()
-    if what == "emptied":
+    if damage == "emptied":
         path.touch()
-    elif what == "a folder":
+    elif damage == "a folder":
         path.mkdir()
-    elif what == "a pipe":
+    elif damage == "a pipe":
         os.mkfifo(path)
-    elif what == "endless":
+    elif damage == "endless":
         path.symlink_to("/dev/zero")
-    elif what == "dangling":
+    elif damage == "dangling":
         path.symlink_to("nowhere")
-    elif what == "another file":
+    elif damage == "another file":
         path.write_bytes(content)
-    return what
+    return damage
 
 
 def mutate_values(path: Path, rng: Random) -> str:
-    """Change values of a JSON or YAML file, and sometimes its checksum with them, as one would who means it.
-
-    Args:
-        path: the file.
-        rng: chooses how.
+    """Change values of a JSON or YAML file, and sometimes its checksum to match, as an attacker would.
 
     Returns:
-        What was done; it begins with `sealed` where the file now vouches for its new content.
+        The damage; it begins with `sealed` if the checksum matches the new content.
     """
     load, dump = (yaml.safe_load, yaml.safe_dump) if path.suffix == ".yaml" else (json.loads, json.dumps)
     tree = load(path.read_text(encoding="utf-8"))
     places = list(_places(tree))
-    done = []
-    for holder, key in rng.sample(places, min(len(places), rng.choice((1, 1, 1, 2, 4)))):
-        done.append(_change(holder, key, rng))
+    changes = []
+    for parent, key in rng.sample(places, min(len(places), rng.choice((1, 1, 1, 2, 4)))):
+        changes.append(_change(parent, key, rng))
     sealed = ""
     if isinstance(tree, dict) and "checksum" in tree and rng.random() < 0.6:
         sealed = "sealed "
         _seal(path.parent, tree)
     text = dump(tree)
     if rng.random() < 0.05:
-        text = rng.choice(("[" * 20_000, '{"a":' * 5000, "&a [*a]", _laughs(), f'{{"x": {"9" * 10_000}}}', text + text))
+        deep = ("[" * 20_000, '{"a":' * 5000)
+        text = rng.choice((*deep, "&a [*a]", _nested_aliases(), f'{{"x": {"9" * 10_000}}}', text + text))
         sealed = ""
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
-    return f"{sealed}values {', '.join(done)}"
+    return f"{sealed}values {', '.join(changes)}"
 
 
 def _places(tree: Any):
-    """Every place in a tree that has a value, as its holder and its key."""
+    """Yield all values of a tree, each as its parent (a dict or list) and its key."""
     for key in list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
         yield tree, key
         yield from _places(tree[key])
 
 
-def _change(holder: Any, key: Any, rng: Random) -> str:
-    if key not in holder if isinstance(holder, dict) else key >= len(holder):
-        return "nothing"  # an earlier change took it away
+def _change(parent: Any, key: Any, rng: Random) -> str:
+    if key not in parent if isinstance(parent, dict) else key >= len(parent):
+        return "nothing"  # removed by an earlier change
     how = rng.choice(("value", "value", "value", "near", "drop", "add", "repeat"))
-    old = holder[key]
+    old = parent[key]
     if how == "drop":
-        del holder[key]
-    elif how == "add" and isinstance(holder, dict):
-        holder[rng.choice(("x", "", "é" * 99, f"{key}x"))] = rng.choice(_VALUES)
+        del parent[key]
+    elif how == "add" and isinstance(parent, dict):
+        parent[rng.choice(("x", "", "é" * 99, f"{key}x"))] = rng.choice(_VALUES)
     elif how == "repeat":
-        holder[key] = [old] * rng.choice((2, 1000))
+        parent[key] = [old] * rng.choice((2, 1000))
     elif how == "near" and type(old) in (int, float):
-        holder[key] = rng.choice((old + 1, old - 1, -old, old * 1000, old * 10**8, str(old)))
+        parent[key] = rng.choice((old + 1, old - 1, -old, old * 1000, old * 10**8, str(old)))
     else:
-        holder[key] = rng.choice(_VALUES)
+        parent[key] = rng.choice(_VALUES)
     return f"{how} {str(key)[:30]}"
 
 
 def _seal(folder: Path, tree: dict[str, Any]) -> None:
-    """Make the hashes agree with what is there, as the writer of a malicious file does."""
+    """Update hashes and the checksum to match the new content, as the author of a malicious file does."""
     for name, entry in tree["files"].items() if isinstance(tree.get("files"), dict) else ():
         if (folder / name).is_file() and os.path.basename(name) == name:
             sha256 = hash_file(folder / name)
@@ -192,25 +173,26 @@ def _seal(folder: Path, tree: dict[str, Any]) -> None:
     tree["checksum"] = hash_json(json.loads(json.dumps(tree)))
 
 
-def _laughs() -> str:
+def _nested_aliases() -> str:
+    """Return YAML whose aliases expand to 10^12 values ("billion laughs")."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
     return "\n".join([*lines, "task: {name: *a11}"])
 
 
-def mutate(files: list[Path], rng: Random, *, whole: bool) -> tuple[Path, str]:
-    """Damage one of some files.
+def mutate(files: list[Path], rng: Random, *, intact: bool) -> tuple[Path, str]:
+    """Damage one of the files.
 
     Args:
-        files: the files.
-        rng: chooses which, and how.
-        whole: they are as they were written, so that their values can be changed.
+        files: the files to choose from.
+        rng: chooses the file and the damage.
+        intact: the files are undamaged, so that JSON and YAML can be parsed and their values changed.
 
     Returns:
-        The file, and what was done.
+        The file and the name of the damage.
     """
     path = rng.choice(files)
     ways: list[Callable[[Path, Random], str]] = [mutate_bytes, mutate_bytes, mutate_bytes, mutate_files]
-    if whole and path.suffix in (".json", ".yaml"):
+    if intact and path.suffix in (".json", ".yaml"):
         ways += [mutate_values] * 6
     return path, rng.choice(ways)(path, rng)

@@ -1,4 +1,4 @@
-"""Small valid originals of everything that a user loads, for `fuzz.py` to damage."""
+"""Makes small undamaged originals of everything that users load, for `fuzz.py`."""
 
 from __future__ import annotations
 
@@ -43,11 +43,7 @@ PDPARAMS = "model_state.pdparams"
 
 
 def make(folder: Path) -> None:
-    """Write the originals that need no other process.
-
-    Args:
-        folder: where to; each kind gets a folder of its own.
-    """
+    """Write all originals except the bundles, each kind in a folder of its own."""
     rng = np.random.default_rng(0)
     rows = [(" ".join(rng.choice(_WORDS, 5)), _LABELS[i % 2]) for i in range(40)]
     _write_data(folder, rows)
@@ -78,12 +74,7 @@ def make(folder: Path) -> None:
 
 
 def export(folder: Path, names: Iterable[str]) -> None:
-    """Export the model to bundles.
-
-    Args:
-        folder: the originals.
-        names: of those to make.
-    """
+    """Export the model to the named bundles."""
     options = {"paddle": {}, "several": {"subnets": "w1.00d1.00 w0.50d1.00"}, "onnx": {"format": "onnx"}}
     for name in options.keys() & set(names):
         db.export(folder / "model", folder / name, max_seq_length=LENGTH, **options[name])
@@ -109,7 +100,7 @@ def _write_data(folder: Path, rows: list[tuple[str, str]]) -> None:
 
 
 def _backbone(folder: Path) -> Path:
-    """A small BERT with a tokenizer of the few words there are."""
+    """Write a small BERT whose tokenizer knows the few words of the data."""
     folder.mkdir()
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS, *"abcdefghijklmnopqrstuvwxyz."]
     (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(words)) + "\n", encoding="utf-8")
@@ -119,7 +110,7 @@ def _backbone(folder: Path) -> Path:
 
 
 def _model(ending: str) -> nn.Layer:
-    """A stock model of PaddleNLP's."""
+    """Make a small model of PaddleNLP, such as BertForSequenceClassification."""
     config = transformers.BertConfig(
         vocab_size=64, max_position_embeddings=64, num_labels=2, initializer_range=0.2, use_cache=False, **_SIZES
     )
@@ -133,7 +124,7 @@ def _save(model: nn.Layer, folder: Path) -> None:
 
 
 class _StopAtOnce(logging.Handler):
-    """Stops a run, as SIGTERM does, at the first thing that it logs of a step."""
+    """Stops a run with SIGTERM at its first log line of a step."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if "1/2" in record.getMessage():
@@ -141,7 +132,7 @@ class _StopAtOnce(logging.Handler):
 
 
 def _stop_early(folder: Path) -> None:
-    """Leave a run that was stopped after the first of its two steps."""
+    """Make a run that was stopped after the first of its two steps."""
     logger, handler = logging.getLogger("dynabert_paddle"), _StopAtOnce()
     level = logger.level
     logger.addHandler(handler)
@@ -157,7 +148,7 @@ def _stop_early(folder: Path) -> None:
 
 
 def _convert(folder: Path) -> None:
-    """The model as others save it: without `dynabert.json`, in each format of weights."""
+    """Write model folders of other tools: without `dynabert.json`, one for each format of weights."""
     arrays = to_arrays(_model("SequenceClassification"))
     for name in ("safetensors", "pdparams", "torch"):
         shutil.copytree(folder / "backbone", folder / name)
@@ -168,7 +159,7 @@ def _convert(folder: Path) -> None:
 
 
 def _write_torch(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """What `torch.save` writes, which is not needed for it."""
+    """Write a file as `torch.save` does, without PyTorch."""
     torch, utils = ModuleType("torch"), ModuleType("torch._utils")
     torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
     utils._rebuild_tensor_v2 = lambda *_: None
@@ -201,7 +192,7 @@ def _write_torch(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _make_other_kind(folder: Path, data: str, ending: str) -> None:
-    """A model for words or questions, which was not trained, and says that it was."""
+    """Write an untrained model for tokens or questions whose metadata says that it is fine-tuned."""
     kind = {"conll": "token_classification", "squad": "question_answering"}[data]
     task = db.load_task("custom", kind=kind, data_dir=folder / data)
     metadata = Metadata(stage="finetune", task={**task.to_dict(), "max_seq_length": 32})
@@ -210,6 +201,6 @@ def _make_other_kind(folder: Path, data: str, ending: str) -> None:
 
 
 if __name__ == "__main__":
-    if not (Path(sys.argv[1]) / "cache").exists():  # which comes last
+    if not (Path(sys.argv[1]) / "cache").exists():  # it is made last
         make(Path(sys.argv[1]))
     export(Path(sys.argv[1]), [name for name in sys.argv[2:] if not (Path(sys.argv[1]) / name).exists()])

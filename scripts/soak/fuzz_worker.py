@@ -1,4 +1,4 @@
-"""Run by fuzz.py: commands of `dynabert` from stdin, one JSON object a line, through the entry point of the shell."""
+"""Started by fuzz.py: runs `dynabert` commands from stdin, one JSON object per line, through `cli.main`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dynabert_paddle.cli import main as command  # noqa: E402 - Paddle's environ
 
 
 def run(folder: Path, words: list[str]) -> int:
-    """Run one command in a folder, with its output in files there; returns the exit code."""
+    """Run a command in a folder, with stdout and stderr in files there; returns the exit code."""
     kept = os.dup(1), os.dup(2)
     files = [os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for name in ("stdout", "stderr")]
     for number, file in enumerate(files, start=1):
@@ -48,9 +48,9 @@ def run(folder: Path, words: list[str]) -> int:
 
 
 def main() -> None:
-    """Answer every line with the exit code."""
+    """Answer each line on stdin with the exit code of its command."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else is said is no answer
+    os.dup2(2, 1)  # stdout is only for answers
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         job = json.loads(line)

@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Let threads and processes call a bundle for minutes: is every answer right, does memory stay, does Python exit?
+"""Soak test of predictors: threads and processes call a bundle for minutes. Checks answers, memory and exit.
 
-The calls have 1 to 16 texts of any length, empty ones among them, and for an AdaptivePredictor a deadline or none. Each
-answer is compared with what the same sub-network says of that text by itself: in a batch, sums are rounded in another
-order, which is some 1e-6 of a probability. Memory is the processes' share of what is resident (PSS). Then processes are
-started whose threads still call when the main thread ends, in four ways. The exit code is 1 where a promise is broken.
+A call has 1 to 16 texts of any length, also empty ones, and for an AdaptivePredictor a deadline or none. Each answer is
+compared with the answer of the same sub-network for that text alone, within a tolerance: in a batch, sums are rounded
+in another order, which changes probabilities by about 1e-6. Memory is the processes' proportional set size (PSS). Then
+processes whose threads still call the predictor end their main thread in four ways. The exit code is 1 if an answer is
+wrong, memory grows too much or a process does not exit cleanly.
 
     python scripts/soak/predict.py bundle
     python scripts/soak/predict.py bundle --minutes 1 --adaptive
@@ -36,22 +37,22 @@ from dynabert_paddle.bundle.members import members_of
 from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.cli.script import run_command
 
-_ROWS = 200
-_LONGEST = 100  # words
-_MOST_TEXTS = 16  # of a call
+_NUM_ROWS = 200
+_MAX_WORDS = 100  # in a text
+_MAX_TEXTS = 16  # in a call
 _DEADLINES_MS = (1.0, 10.0, 50.0, float("inf"))
-_SAMPLE_SECONDS = 0.5  # between two looks at the memory
-_PATIENCE = 10  # seconds for a process to end
+_SAMPLE_SECONDS = 0.5  # between two measurements of memory
+_EXIT_TIMEOUT = 10  # seconds
 
-# How the main thread ends while eight others call, and the code that Python ends with then.
+# How the main thread ends while eight other threads call the predictor, and the expected exit code.
 _EXITS = {"return": 0, "sys.exit": 3, "SIGINT": -signal.SIGINT, "SIGTERM": -signal.SIGTERM}
-_LEAVE = """
+_EXIT_SCRIPT = """
 import json, signal, sys, threading
 import dynabert_paddle as db
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells make background processes ignore it
 
-bundle, name, way, columns = sys.argv[1:]
+bundle, name, how, columns = sys.argv[1:]
 predictor, columns, answered = getattr(db, name)(bundle), json.loads(columns), threading.Semaphore(0)
 
 def call():
@@ -67,9 +68,9 @@ for _ in range(8):
 for _ in range(24):
     answered.acquire()
 print("calling", flush=True)
-if way == "sys.exit":
+if how == "sys.exit":
     sys.exit(3)
-if way != "return":
+if how != "return":
     threading.Event().wait()
 """
 
@@ -78,7 +79,7 @@ Expected = dict[str, list[Any]]
 
 
 class Trial(NamedTuple):
-    """Who calls what, for how long."""
+    """The predictor under test, its callers, and for how long they call it."""
 
     bundle: str
     predictor: str
@@ -89,124 +90,125 @@ class Trial(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a trial: answers, wrong ones, MB when its first part was over and at its end, what ended badly."""
+    """The result of a trial: answers, wrong answers, MB after the warm-up and at the end, unclean exits."""
 
     answers: int
     wrong: int
     before: float
     after: float
-    exits: list[str]
+    exit_errors: list[str]
 
     @property
     def growth(self) -> float:
-        """Of the memory, as a share."""
+        """Relative growth of the memory."""
         return self.after / self.before - 1
 
 
 def main(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE")],
-    minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="For each line of the table.")] = 5,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="That call one predictor.")] = 8,
-    processes: Annotated[int, typer.Option("--processes", min=1, help="That have one each.")] = 4,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="Minutes for each row of the table.")] = 5,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that share one predictor.")] = 8,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Processes with one predictor each.")] = 4,
     adaptive: Annotated[
-        bool | None, typer.Option("--adaptive/--plain", help="AdaptivePredictor or Predictor.", show_default="both")
+        bool | None,
+        typer.Option("--adaptive/--plain", help="Test only AdaptivePredictor or only Predictor.", show_default="both"),
     ] = None,
-    tolerance: Annotated[float, typer.Option("--tolerance", help="Of probabilities and scores.")] = 1e-5,
-    most_growth: Annotated[float, typer.Option("--most_growth", help="Of memory, in %, after a minute.")] = 5,
+    tolerance: Annotated[float, typer.Option("--tolerance", help="For probabilities and scores.")] = 1e-5,
+    max_growth: Annotated[float, typer.Option("--max_growth", help="Of memory after the first minute, in %.")] = 5,
     seed: Annotated[int, typer.Option("--seed")] = 0,
 ) -> None:
-    """Run the trials, print what became of them, and exit with 1 where an answer, the memory or an exit was wrong."""
+    """Run the trials and print their results; exit with 1 if an answer, the memory or an exit is wrong."""
     rows = make_rows(read_bundle(Path(bundle))["pair"], seed=seed)
     expected = answer_alone(bundle, rows)
-    kinds = {"Predictor": adaptive is not True, "AdaptivePredictor": adaptive is not False}
-    names = [name for name, wanted in kinds.items() if wanted]
-    lines, broken = [], False
+    selected = {"Predictor": adaptive is not True, "AdaptivePredictor": adaptive is not False}
+    names = [name for name, is_selected in selected.items() if is_selected]
+    lines, failed = [], False
     for name, callers in product(names, ("threads", "processes")):
         counts = (1, threads) if callers == "threads" else (processes, 1)
         trial = Trial(bundle, name, *counts, 60 * minutes, tolerance)
-        found = soak(trial, rows, expected, seed=seed)
-        exits = found.exits + (leave_while_called(trial, rows) if callers == "threads" else [])
+        outcome = run_trial(trial, rows, expected, seed=seed)
+        exit_errors = outcome.exit_errors + (exit_while_called(trial, rows) if callers == "threads" else [])
         lines.append(
             [
                 f"{name}, {max(counts)} {callers}",
-                f"{found.answers:,}",
-                str(found.wrong),
-                f"{found.before:.0f}",
-                f"{found.after:.0f}",
-                f"{found.growth:+.1%}",
-                ", ".join(exits) or "clean",
+                f"{outcome.answers:,}",
+                str(outcome.wrong),
+                f"{outcome.before:.0f}",
+                f"{outcome.after:.0f}",
+                f"{outcome.growth:+.1%}",
+                ", ".join(exit_errors) or "clean",
             ]
         )
-        broken |= bool(exits) or found.wrong > 0 or not found.answers or 100 * found.growth > most_growth
+        failed |= bool(exit_errors) or outcome.wrong > 0 or not outcome.answers or 100 * outcome.growth > max_growth
     columns = ["predictor", "answers", "wrong", "MB after a minute", "MB at the end", "growth", "exit"]
     show_table(columns, lines, title="")
-    sys.exit(int(broken))
+    sys.exit(int(failed))
 
 
 def make_rows(pairs: bool, *, seed: int) -> Rows:
-    """Texts, or pairs of texts, of any length; some are empty."""
+    """Make random texts or pairs of texts of any length; some are empty."""
     path = Path(db.__file__).parent / "data" / "snips" / "dev.tsv"
     words = path.read_text(encoding="utf-8").split()
     rng = np.random.default_rng(seed)
-    lengths = rng.geometric(1 / 12, (_ROWS, 1 + pairs)).clip(max=_LONGEST) - 1
+    lengths = rng.geometric(1 / 12, (_NUM_ROWS, 1 + pairs)).clip(max=_MAX_WORDS) - 1
     return [tuple(" ".join(rng.choice(words, length)) for length in row) for row in lengths]
 
 
 def answer_alone(bundle: str, rows: Rows) -> Expected:
-    """What each sub-network says of each row by itself."""
+    """Predict each row alone with each sub-network."""
     subnets = members_of(read_bundle(Path(bundle)))
     return {subnet: list(db.Predictor(bundle, subnet=subnet).stream(rows, batch_size=1)) for subnet in subnets}
 
 
-def soak(trial: Trial, rows: Rows, expected: Expected, *, seed: int) -> Outcome:
-    """Let processes call, and watch their memory."""
+def run_trial(trial: Trial, rows: Rows, expected: Expected, *, seed: int) -> Outcome:
+    """Run the calling processes, and measure their memory."""
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe() for _ in range(trial.processes)]
     processes = [
-        context.Process(target=serve, args=(trial, rows, expected, [seed, number], own))
-        for number, (_, own) in enumerate(pipes)
+        context.Process(target=call_repeatedly, args=(trial, rows, expected, [seed, number], end))
+        for number, (_, end) in enumerate(pipes)
     ]
-    for process, (_, own) in zip(processes, pipes, strict=True):
+    for process, (_, end) in zip(processes, pipes, strict=True):
         process.start()
-        own.close()  # so that a process that dies is noticed
+        end.close()  # so that recv() below fails if the process dies
     try:
         for pipe, _ in pipes:
             pipe.recv()
-        for pipe, _ in pipes:  # all have loaded the bundle
+        for pipe, _ in pipes:  # after all have loaded the bundle
             pipe.send("begin")
-        memory = watch(processes, trial.seconds)
+        memory = measure_memory(processes, trial.seconds)
         answers, wrong = np.sum([pipe.recv() for pipe, _ in pipes], axis=0).tolist()
     except EOFError:
-        raise db.DynabertError("a process has died: its own words are above") from None
-    exits = []
+        raise db.DynabertError("a process has died: see its messages above") from None
+    exit_errors = []
     for process in processes:
-        process.join(_PATIENCE)
+        process.join(_EXIT_TIMEOUT)
         if process.exitcode != 0:
-            exits.append("hangs" if process.exitcode is None else f"code {process.exitcode}")
+            exit_errors.append("hangs" if process.exitcode is None else f"code {process.exitcode}")
             process.kill()
-    return Outcome(answers, wrong, *memory, exits)
+    return Outcome(answers, wrong, *memory, exit_errors)
 
 
-def serve(trial: Trial, rows: Rows, expected: Expected, seed: Sequence[int], pipe: Connection) -> None:
-    """One process: its threads call until the time is over."""
+def call_repeatedly(trial: Trial, rows: Rows, expected: Expected, seed: Sequence[int], pipe: Connection) -> None:
+    """Call the predictor in several threads until the time is over; runs in a process of its own."""
     predictor = getattr(db, trial.predictor)(trial.bundle)
     pipe.send("ready")
     pipe.recv()
-    until = time.monotonic() + trial.seconds
+    end = time.monotonic() + trial.seconds
 
     def call(number: int) -> tuple[int, int]:
         rng, answers, wrong = np.random.default_rng([*seed, number]), 0, 0
-        while time.monotonic() < until:
-            chosen = rng.integers(len(rows), size=rng.integers(1, _MOST_TEXTS + 1))
+        while time.monotonic() < end:
+            chosen = rng.integers(len(rows), size=rng.integers(1, _MAX_TEXTS + 1))
             columns = map(list, zip(*(rows[i] for i in chosen), strict=True))
             if trial.predictor == "AdaptivePredictor":
                 found = predictor(*columns, deadline_ms=rng.choice(_DEADLINES_MS))
-                own = expected[found.subnet]
+                reference = expected[found.subnet]
             else:
                 found = predictor(*columns, batch_size=int(rng.choice([1, 5, 32])))
-                own = next(iter(expected.values()))
+                reference = next(iter(expected.values()))
             answers += len(found)
-            wrong += sum(not is_same(one, own[i], trial.tolerance) for one, i in zip(found, chosen, strict=True))
+            wrong += sum(not is_same(one, reference[i], trial.tolerance) for one, i in zip(found, chosen, strict=True))
         return answers, wrong
 
     with ThreadPoolExecutor(trial.threads) as pool:
@@ -214,7 +216,7 @@ def serve(trial: Trial, rows: Rows, expected: Expected, seed: Sequence[int], pip
 
 
 def is_same(found: Any, expected: Any, tolerance: float) -> bool:
-    """Whether two predictions are equal but for a tolerance of their numbers."""
+    """Whether two predictions are equal, numbers within the tolerance."""
     if isinstance(expected, float):
         return abs(found - expected) <= tolerance
     if is_dataclass(expected):
@@ -226,19 +228,19 @@ def is_same(found: Any, expected: Any, tolerance: float) -> bool:
     return found == expected
 
 
-def watch(processes: Sequence[multiprocessing.Process], seconds: float) -> tuple[float, float]:
-    """MB after a minute, or after a fifth of a shorter time, and at the end: each the most of a while before."""
-    began, samples = time.monotonic(), []
-    while (now := time.monotonic() - began) < seconds:
+def measure_memory(processes: Sequence[multiprocessing.Process], seconds: float) -> tuple[float, float]:
+    """Return peak MB near the end of the warm-up (a minute, or a fifth of a shorter time) and near the end."""
+    start, samples = time.monotonic(), []
+    while (now := time.monotonic() - start) < seconds:
         samples.append((now, sum(resident_mb(process.pid) for process in processes)))
         time.sleep(_SAMPLE_SECONDS)
-    mark, window = min(60.0, seconds / 5), min(10.0, seconds / 10)
-    before = [[mb for now, mb in samples if now <= end] for end in (mark, seconds)]
-    return tuple(max(values[-max(1, round(window / _SAMPLE_SECONDS)) :]) for values in before)
+    warm_up, window = min(60.0, seconds / 5), min(10.0, seconds / 10)
+    windows = [[mb for now, mb in samples if now <= end] for end in (warm_up, seconds)]
+    return tuple(max(values[-max(1, round(window / _SAMPLE_SECONDS)) :]) for values in windows)
 
 
 def resident_mb(pid: int) -> float:
-    """A process's share of what is resident; 0 once it has ended."""
+    """Return the proportional set size of a process; 0 after it has ended."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
@@ -246,24 +248,24 @@ def resident_mb(pid: int) -> float:
     return sum(int(kb) for kb in re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)) * 1024 / 1e6
 
 
-def leave_while_called(trial: Trial, rows: Rows) -> list[str]:
-    """End processes while their threads call; returns which of them have ended badly."""
+def exit_while_called(trial: Trial, rows: Rows) -> list[str]:
+    """End processes while their threads call the predictor; returns descriptions of unclean exits."""
     columns = json.dumps([list(column) for column in zip(*rows[:5], strict=True)])
-    bad = []
-    for way, code in _EXITS.items():
-        command = [sys.executable, "-c", _LEAVE, trial.bundle, trial.predictor, way, columns]
+    errors = []
+    for how, code in _EXITS.items():
+        command = [sys.executable, "-c", _EXIT_SCRIPT, trial.bundle, trial.predictor, how, columns]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             process.stdout.readline()
-            if way.startswith("SIG"):
-                process.send_signal(signal.Signals[way])
+            if how.startswith("SIG"):
+                process.send_signal(signal.Signals[how])
             try:
-                process.communicate(timeout=_PATIENCE)
+                process.communicate(timeout=_EXIT_TIMEOUT)
                 if process.returncode != code:
-                    bad.append(f"{way}: code {process.returncode}")
+                    errors.append(f"{how}: code {process.returncode}")
             except subprocess.TimeoutExpired:
                 process.kill()
-                bad.append(f"{way}: hangs")
-    return bad
+                errors.append(f"{how}: hangs")
+    return errors
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Kill a run of all stages, a search and an export over and over, resume them, and compare what they end with.
+"""Kill and resume a run of all stages, a search and an export many times, and compare the results with an unkilled run.
 
-The commands run once without a kill, which tells what they say and when. Kills (SIGKILL, of the whole process group)
-then come at random moments of that time, dealt out over the parts of the work; every other one waits for the next
-checkpoint or model that is being written. Every process after a kill is the same command again.
+The commands first run without a kill, to record their log lines and when they appear. Kills (SIGKILL of the process
+group) then come at random times, spread evenly over the parts of the work; in the stages, every other one waits until
+the next checkpoint or model is being written. After each kill the same command is started again.
 
     python scripts/soak/resume.py
     python scripts/soak/resume.py --kills 100 --seed 3
@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
 from itertools import cycle
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -53,90 +52,92 @@ COMMANDS = {
     "search": "search out/final --num_evaluations 24 --population_size 6 --seq_length 16 --max_macs 2e6 --json",
     "export": "export out/final --subnet w0.50d0.50 --output_dir bundle --overwrite_output_dir",
 }
-# How the lines begin with which a part of the work begins, and what the part is called.
+# The prefix of the log line with which a part of the work begins -> the name of the part.
 PARTS = {**{f"{stage}: ": stage for stage in STAGES}, "evaluating ": "grid", "search ": "search", "exporting": "export"}
 START = "start-up"
 TINY_MODEL = Path(__file__).parents[1] / "lib" / "tiny_model.py"
 WRITING = {"checkpoint": "**/.checkpoint-*partial", "model": "**/.*partial"}
-# An aimed kill comes so many seconds after writing has begun, at most.
-LONGEST_AIM = 0.03
+MAX_WRITING_DELAY = 0.03  # seconds from the start of writing to a kill that waits for it
 
 
-class Said(NamedTuple):
-    """A line that a command has logged, and how many seconds after its start."""
+class LogLine(NamedTuple):
+    """A line that a command has logged, and when, in seconds after its start."""
 
     line: str
     seconds: float
 
 
 class Kill(NamedTuple):
-    """When to kill: so many seconds after a line (None: the start), or after writing has begun after that."""
+    """When to kill: `delay` seconds after a log line (None: the start), then, if `while_writing`, at the next write.
+
+    `at` is this time in the unkilled run; it only orders the kills.
+    """
 
     at: float
     line: str | None
     delay: float
-    aimed: bool
+    while_writing: bool
 
 
 def main(
     kills: Annotated[int, typer.Option("--kills", min=1)] = 30,
-    seed: Annotated[int, typer.Option("--seed", help="Chooses the moments.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random times.")] = 0,
     output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("out/soak"),
-    run_only: Annotated[bool, typer.Option("--run_only", help="Neither search nor export.")] = False,
+    run_only: Annotated[bool, typer.Option("--run_only", help="Leave out the search and the export.")] = False,
 ) -> None:
-    """Kill, resume, compare; exit 1 where something differs."""
+    """Kill, resume, compare; the exit code is 1 if a result differs."""
     make_folder(output_dir)
     subprocess.run([sys.executable, TINY_MODEL, output_dir / "tiny"], check=True)
     (output_dir / "soak.yaml").write_text(CONFIG, encoding="utf-8")
-    whole, killed = (output_dir / name for name in ("whole", "killed"))
-    for folder in (whole, killed):
+    unkilled, killed = (output_dir / name for name in ("whole", "killed"))
+    for folder in (unkilled, killed):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     commands = ["run"] if run_only else list(COMMANDS)
-    logs = {command: Process(command, whole).finish() for command in commands}
+    logs = {command: Process(command, unkilled).finish() for command in commands}
     hits: Counter[tuple[str, str]] = Counter()
     for command, planned in plan(logs, kills, random.Random(seed)).items():
         for kill in planned:
             hits[Process(command, killed).kill(kill)] += 1
         Process(command, killed).finish()
     show_hits(hits)
-    differing = compare(results(whole), results(killed))
+    differing = compare(results(unkilled), results(killed))
     print(f"different: {', '.join(differing)}" if differing else "identical")
     raise typer.Exit(bool(differing))
 
 
 class Process:
-    """One life of a command; what it prints goes to files in its folder, where it works."""
+    """A process that runs a command in a folder; stdout and stderr go to files there."""
 
     def __init__(self, command: str, folder: Path) -> None:
         self._command, self._folder = command, folder
         self._error_file = folder / f"{command}.err"
-        self._before = self._partial()
+        self._partial_before = self._find_partial()
         self._begin = time.monotonic()
         with (folder / f"{command}.out").open("w") as out, self._error_file.open("w") as error:
             words = [sys.executable, "-m", "dynabert_paddle", *COMMANDS[command].split()]
             self._process = subprocess.Popen(words, stdout=out, stderr=error, cwd=folder, start_new_session=True)
 
-    def finish(self) -> list[Said]:
-        """Let it end by itself; returns what it said."""
-        said: list[Said] = []
+    def finish(self) -> list[LogLine]:
+        """Wait until it ends; returns its log."""
+        log: list[LogLine] = []
         while self._runs():
             now = time.monotonic() - self._begin
-            said += [Said(line, now) for line in self._lines()[len(said) :]]
+            log += [LogLine(line, now) for line in self._lines()[len(log) :]]
         self._check()
-        return said
+        return log
 
     def kill(self, kill: Kill) -> tuple[str, str]:
-        """Kill it at a moment; returns which part of the work that was, and what was being written."""
+        """Kill it as planned; returns the part of the work that it was in, and the kind of file that it was writing."""
         while kill.line and kill.line not in self._lines() and self._runs():
             pass
         end = time.monotonic() + kill.delay
         while time.monotonic() < end and self._runs():
             pass
-        if kill.aimed:
+        if kill.while_writing:
             while not self._writing() and self._runs():
                 pass
-            time.sleep(kill.delay % LONGEST_AIM)
+            time.sleep(kill.delay % MAX_WRITING_DELAY)
         if not self._runs():
             self._check()
             return "after the end", ""
@@ -153,25 +154,25 @@ class Process:
         return self._process.poll() is None
 
     def _lines(self) -> list[str]:
-        """Whole lines so far."""
+        """Return the complete log lines so far."""
         return self._error_file.read_text(encoding="utf-8").split("\n")[:-1]
 
-    def _partial(self) -> dict[str, dict[Path, int]]:
-        """Hidden folders and files that are being written, or that a kill has left, with their times of change."""
+    def _find_partial(self) -> dict[str, dict[Path, int]]:
+        """Find partly written folders and files, also those that earlier kills left behind, with their change times."""
         found: dict[str, dict[Path, int]] = {}
         for what, pattern in WRITING.items():
             for path in self._folder.glob(pattern):
                 if not any(path in paths for paths in found.values()):
                     try:
                         found.setdefault(what, {})[path] = path.stat().st_ctime_ns
-                    except FileNotFoundError:  # it has its name now
+                    except FileNotFoundError:  # renamed: it is complete now
                         continue
         return found
 
     def _writing(self) -> str:
-        """What this process is writing, or was when it was killed."""
-        for what, paths in self._partial().items():
-            if paths.items() - self._before.get(what, {}).items():
+        """Return the kind of file that this process is writing, or was writing when it was killed."""
+        for what, paths in self._find_partial().items():
+            if paths.items() - self._partial_before.get(what, {}).items():
                 return what
         return ""
 
@@ -184,8 +185,8 @@ class Process:
         return next(unfinished, "grid")
 
 
-def plan(logs: dict[str, list[Said]], kills: int, rng: random.Random) -> dict[str, list[Kill]]:
-    """Choose each command's kills, in the order of the work: each part gets as many, those beyond go by lot."""
+def plan(logs: dict[str, list[LogLine]], kills: int, rng: random.Random) -> dict[str, list[Kill]]:
+    """Choose the kills of each command, in order of time: equally many for each part, the remainder at random."""
     spans = {}
     for command, log in logs.items():
         begins = {START: 0.0} if command == "run" else {}
@@ -195,21 +196,21 @@ def plan(logs: dict[str, list[Said]], kills: int, rng: random.Random) -> dict[st
                 begins.setdefault(part, seconds)
         ends = [*list(begins.values())[1:], log[-1].seconds]
         spans |= {(command, part): (begin, end) for (part, begin), end in zip(begins.items(), ends, strict=True)}
-    dealt = [*list(spans) * (kills // len(spans)), *rng.sample(list(spans), kills % len(spans))]
+    parts = [*list(spans) * (kills // len(spans)), *rng.sample(list(spans), kills % len(spans))]
     planned: dict[str, list[Kill]] = {command: [] for command in logs}
-    aimed = cycle((True, False))
-    for command, part in dealt:
+    while_writing = cycle((True, False))
+    for command, part in parts:
         at = rng.uniform(*spans[command, part])
-        if part == START:  # of any life, not of the first alone
-            planned[command].append(Kill(rng.uniform(0, logs[command][-1].seconds), None, at, aimed=False))
+        if part == START:  # at the start of any process, not only of the first one
+            planned[command].append(Kill(rng.uniform(0, logs[command][-1].seconds), None, at, while_writing=False))
             continue
-        said = [entry for entry in logs[command] if entry.seconds <= at][-1]
-        planned[command].append(Kill(at, said.line, at - said.seconds, part in STAGES and next(aimed)))
+        last = [entry for entry in logs[command] if entry.seconds <= at][-1]
+        planned[command].append(Kill(at, last.line, at - last.seconds, part in STAGES and next(while_writing)))
     return {command: sorted(chosen) for command, chosen in planned.items()}
 
 
 def show_hits(hits: Counter[tuple[str, str]]) -> None:
-    """Print which part of the work the kills hit, and what was being written then."""
+    """Print how many kills hit each part of the work, and which of them interrupted a write."""
     columns = ["checkpoint", "model", ""]
     lines = [
         [part, *(str(hits[part, what]) for what in columns), str(sum(hits[part, what] for what in columns))]
@@ -221,7 +222,7 @@ def show_hits(hits: Counter[tuple[str, str]]) -> None:
 
 
 def results(folder: Path) -> dict[str, object]:
-    """What the commands end with, by name; provenance tells times, and is left out."""
+    """Collect the results of the commands by name, without provenance, which contains times."""
     names = [f"out/{stage}/{name}" for stage in STAGES for name in ("model.safetensors", "config.json", "train.jsonl")]
     names += ["out/grid.json", "out/final/search/search.json", "out/final/search/pareto.csv"]
     names += ["bundle/model.pdmodel", "bundle/model.pdiparams", *(f"{command}.out" for command in COMMANDS)]
@@ -235,9 +236,9 @@ def results(folder: Path) -> dict[str, object]:
     return found | {"half-written files": sorted(re.sub(r"\d+", "N", path.name) for path in left)}
 
 
-def compare(whole: dict[str, object], killed: dict[str, object]) -> Iterable[str]:
-    """Names of what differs."""
-    return [name for name in {**whole, **killed} if whole.get(name) != killed.get(name)]
+def compare(unkilled: dict[str, object], killed: dict[str, object]) -> list[str]:
+    """Return the names of results that differ."""
+    return [name for name in {**unkilled, **killed} if unkilled.get(name) != killed.get(name)]
 
 
 if __name__ == "__main__":

@@ -342,4 +342,4 @@ def test_the_load_test_loses_nothing(bundle, tmp_path):
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert ", lost 0\n" in done.stdout
-    assert "answers that differ from the named sub-network's own: 0" in done.stdout
+    assert "answers that differ from the prediction of the same sub-network alone: 0" in done.stdout

@@ -51,7 +51,7 @@ def soak(bundle, *words):
 
 def test_every_promise_is_kept_for_seconds(bundle):
     """A few seconds tell nothing of memory, which the runtime still fills."""
-    done = soak(bundle, "--minutes", 0.05, "--threads", 8, "--processes", 2, "--most_growth", 1000)
+    done = soak(bundle, "--minutes", 0.05, "--threads", 8, "--processes", 2, "--max_growth", 1000)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.split() for line in done.stdout.splitlines() if "Predictor," in line]
     callers = (["8", "threads"], ["2", "processes"])
@@ -62,7 +62,7 @@ def test_every_promise_is_kept_for_seconds(bundle):
 
 
 def test_a_difference_is_a_wrong_answer(bundle):
-    done = soak(bundle, "--minutes", 0.02, "--processes", 1, "--plain", "--most_growth", 1000, "--tolerance", -1)
+    done = soak(bundle, "--minutes", 0.02, "--processes", 1, "--plain", "--max_growth", 1000, "--tolerance", -1)
     assert done.returncode == 1, done.stderr
     for line in done.stdout.splitlines():
         if "Predictor," in line:
