@@ -1,4 +1,4 @@
-"""The verb that makes more training texts."""
+"""The verb `augment`: make more training texts."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def augment(
         str | None,
         typer.Option(
             "--word_vectors",
-            help="For words of several tokens: glove-6b-50d, a text file as GloVe's, or a folder with .npy and .txt.",
+            help="For words of several tokens: glove-6b-50d, a text file like GloVe's, or a folder with .npy and .txt.",
         ),
     ] = None,
     model_name_or_path: Annotated[
         str | None,
-        typer.Option("--model_name_or_path", help="Backbone; refuse a masked LM of another vocabulary."),
+        typer.Option("--model_name_or_path", help="Backbone to train; its vocabulary must be the masked LM's."),
     ] = None,
     config: ConfigFile = None,
     override: Overrides = None,

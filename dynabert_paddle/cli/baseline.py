@@ -1,4 +1,4 @@
-"""The verb that trains models of a fixed size to compare with."""
+"""The verb `baseline`: train models of a fixed size for comparison."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def baseline(
     model_dir: Annotated[
         str,
         typer.Argument(
-            metavar="DIR", help="Fine-tuned model; for pruned the rewired one; for finetuned it or a backbone."
+            metavar="DIR", help="Fine-tuned model; for pruned the rewired model; for finetuned also a backbone."
         ),
     ],
     *,
@@ -34,9 +34,9 @@ def baseline(
     json: Json = False,
     flags: dict[str, Any],
 ) -> None:
-    """Train a model of one fixed size to compare with, and score it on the task's dev set."""
+    """Train a model of one fixed size for comparison, and score it on the task's dev set."""
     flags = {**flags, "baseline.method": method, "device": device}
-    is_name = method == "finetuned" and not Path(model_dir).exists()  # a backbone's
+    is_name = method == "finetuned" and not Path(model_dir).exists()  # of a backbone
     settings = load_settings(None if is_name else model_dir, config, override, flags)
     from dynabert_paddle.runtime.device import set_device
     from dynabert_paddle.runtime.environment import import_paddle
@@ -74,7 +74,7 @@ def _show(result: dict[str, Any]) -> None:
         str(result["examples_seen"]),
         f"{result['seconds']:.1f}",
     ]
-    title = "baseline on dev (MACs of 128 tokens; the fine-tuning before is counted in)"
+    title = "baseline on dev (MACs of 128 tokens; examples and seconds include the fine-tuning before)"
     show_table(columns, [line], title=title)
 
 

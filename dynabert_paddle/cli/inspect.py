@@ -1,4 +1,4 @@
-"""Verbs that only look: this machine, and the built-in configs."""
+"""The verbs `env` and `configs`: this machine, and the built-in configs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynabert_paddle.errors import DynabertError
 
 
 def env(*, json: Json = False) -> None:
-    """Versions, processor, threads, and what this machine can do."""
+    """Show versions, processor, threads, and the exports that this machine can do."""
     from dynabert_paddle.exporting.formats import list_abilities
     from dynabert_paddle.runtime.environment import describe_environment
     from dynabert_paddle.runtime.paddle_versions import check_version

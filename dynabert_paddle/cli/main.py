@@ -8,7 +8,8 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Annotated
 
 import click
@@ -16,7 +17,7 @@ import typer
 import typer.core
 
 from dynabert_paddle import __version__
-from dynabert_paddle.cli import augment, baseline, deploy, inspect, report, run, search, stages
+from dynabert_paddle.cli import augment, baseline, bench, export, inspect, predict, report, run, search, stages
 from dynabert_paddle.cli.output import one_line
 from dynabert_paddle.errors import DynabertError, Interrupted, UsageError, did_you_mean
 from dynabert_paddle.runtime.interruption import Terminated
@@ -24,9 +25,11 @@ from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
 
 
 class _Group(typer.core.TyperGroup):
-    """The verbs; a misspelt one gets the nearest spelling, as options do."""
+    """The verbs; the error for a misspelt one suggests the nearest, as for options."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -46,11 +49,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    # Paddle's users write --output_dir, others --output-dir: both are understood.
+    # Both --output_dir, as Paddle's users write it, and --output-dir.
     context_settings={"token_normalize_func": lambda token: token.replace("-", "_"), "max_content_width": 120},
 )
 
-for _module in (run, stages, augment, baseline, search, report, deploy, inspect):
+for _module in (run, stages, augment, baseline, search, report, export, predict, bench, inspect):
     for _command in _module.COMMANDS:
         app.command(_command.__name__)(_command)
 
@@ -69,48 +72,60 @@ def _options(
     if num_processes() > 1 and ctx.invoked_subcommand not in _SHARED:
         raise UsageError(
             f"'{ctx.invoked_subcommand}' runs in one process: start it without paddle.distributed.launch; "
-            f"those that share their work are {', '.join(sorted(_SHARED))}"
+            f"verbs that several processes share are {', '.join(sorted(_SHARED))}"
         )
 
 
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code, 2 for wrong usage and 1 for a failure."""
-    before = signal.signal(signal.SIGTERM, _terminate)
-    _log_to_stderr()
-    if not is_rank_zero():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
-    if not sys.stdout.isatty():  # where Rich would fold the help to 80 columns
-        os.environ.setdefault("TERMINAL_WIDTH", "120")
+    with _process_setup():
+        code = _run_command()
+    sys.exit(code)
+
+
+def _run_command() -> int:
+    """Run the verb; returns the exit code."""
     try:
-        code = app(join_numbers(sys.argv[1:]), standalone_mode=False)
+        return app(join_numbers(sys.argv[1:]), standalone_mode=False) or 0
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except click.ClickException as error:
-        command = getattr(error, "ctx", None)
-        hint = f" ('{command.command_path} --help' lists what there is)" if command else ""
+        context = getattr(error, "ctx", None)
+        hint = f" (see '{context.command_path} --help')" if context else ""
         _report(f"{error.format_message()}{hint}")
-        code = error.exit_code
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         print("stopped", file=sys.stderr)
-        code = 130
+        return 130
     except Terminated:
         print("stopped", file=sys.stderr)
-        code = 128 + signal.SIGTERM
+        return 128 + signal.SIGTERM
     except BrokenPipeError:
-        code = 1
+        return 1
     except Interrupted as interrupted:
         print(one_line(str(interrupted)), file=sys.stderr)
-        code = interrupted.exit_code
+        return interrupted.exit_code
     except DynabertError as error:
         _report(str(error))
-        code = error.exit_code
+        return error.exit_code
     except Exception as error:
         _report(f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug before the verb shows where)")
-        code = 1
-    finally:
-        signal.signal(signal.SIGTERM, before)  # a program that calls this goes on
-    sys.exit(code)
+        return 1
+
+
+@contextmanager
+def _process_setup() -> Iterator[None]:
+    """Set up signals, logging and stdout for a command; all is undone, since a program may call `main`, too."""
+    with ExitStack() as undo:
+        undo.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _terminate))
+        undo.enter_context(_log_to_stderr())
+        if not is_rank_zero():
+            undo.enter_context(redirect_stdout(undo.enter_context(open(os.devnull, "w"))))
+        if not sys.stdout.isatty() and "TERMINAL_WIDTH" not in os.environ:  # else Rich folds the help to 80 columns
+            os.environ["TERMINAL_WIDTH"] = "120"
+            undo.callback(os.environ.pop, "TERMINAL_WIDTH", None)
+        yield
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -118,14 +133,7 @@ def _terminate(number: int, frame: object) -> None:
 
 
 def join_numbers(words: Sequence[str]) -> list[str]:
-    """Let a list of numbers after a flag be written as in argparse, `--batch_size 1 32`, too.
-
-    Args:
-        words: the command line.
-
-    Returns:
-        The same, with several numbers in a row after a flag as one word, as our list options take them.
-    """
+    """Join the numbers after a flag to one word, so that `--batch_size 1 32` works as in argparse."""
     joined: list[str] = []
     in_list = False
     for word in words:
@@ -139,7 +147,7 @@ def join_numbers(words: Sequence[str]) -> list[str]:
 
 
 class _OneLine(logging.Formatter):
-    """What is logged may quote a file."""
+    """Formats a record in one line: a message may quote a file."""
 
     def format(self, record: logging.LogRecord) -> str:
         return one_line(super().format(record))
@@ -151,12 +159,14 @@ def _report(message: str) -> None:
     print(one_line(f"error: {message}"), file=sys.stderr)
 
 
-def _log_to_stderr() -> None:
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Send the package's log lines to stderr, above the progress bar if there is one."""
     from rich.logging import RichHandler
 
     from dynabert_paddle.training.logging import console
 
-    # Rich keeps a progress bar below the lines; in a file it would only wrap them.
+    # Rich keeps the progress bar below the log lines; in a file it would wrap them.
     handler = (
         RichHandler(console=console, show_time=False, show_level=False, show_path=False)
         if console.is_terminal
@@ -164,6 +174,13 @@ def _log_to_stderr() -> None:
     )
     handler.setFormatter(_OneLine())
     logger = logging.getLogger("dynabert_paddle")
+    level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if is_rank_zero() else logging.ERROR)
     logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate

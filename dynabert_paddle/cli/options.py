@@ -1,4 +1,4 @@
-"""Command-line options made from the config's sections, so that names, help and defaults are written once."""
+"""Command-line options generated from the config's sections: names, help and defaults have one home."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import typer
 
 # Sections whose fields would be too short as flags.
 _FLAG_PREFIX = {"task": {"name": "task_name"}}
-_type_hints = cache(get_type_hints)  # asked once for each field of a section
+_type_hints = cache(get_type_hints)  # called once for each field of a section
 
 
-def with_sections(*sections: tuple[str, type]) -> Callable[[Callable], Callable]:
-    """Give a command an option for every field of some config sections.
+def with_sections(*sections: tuple[str, type]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add an option to a command for every field of some config sections.
 
-    The command gets them as one keyword argument, `flags`: values by dotted config key, None where not given.
+    The command receives them as one keyword argument, `flags`: values by dotted config key, None for those not passed.
 
     Args:
         sections: pairs of a section's key in the config and its class.
@@ -35,7 +35,7 @@ def with_sections(*sections: tuple[str, type]) -> Callable[[Callable], Callable]
         if field.default is not dataclasses.MISSING
     }
 
-    def decorate(command: Callable) -> Callable:
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
         own = [parameter for name, parameter in signature.parameters.items() if name != "flags"]
         taken = {parameter.name for parameter in own}
@@ -45,9 +45,10 @@ def with_sections(*sections: tuple[str, type]) -> Callable[[Callable], Callable]
             flags = {dotted: values.pop(name) for name, (dotted, _) in added.items()}
             return command(**values, flags=flags)
 
+        parameters = [*own, *(parameter for _, parameter in added.values())]
         wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
-        wrapper.__signature__ = inspect.Signature([*own, *(parameter for _, parameter in added.values())])
-        wrapper.__annotations__ = {name: p.annotation for name, p in wrapper.__signature__.parameters.items()}
+        wrapper.__dict__["__signature__"] = inspect.Signature(parameters)
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return wrapper
 
     return decorate
@@ -57,7 +58,7 @@ def _flag_name(key: str, field: str) -> str:
     return _FLAG_PREFIX.get(key, {}).get(field, field)
 
 
-def _parameter(key: str, section: type, field: dataclasses.Field) -> inspect.Parameter:
+def _parameter(key: str, section: type, field: dataclasses.Field[Any]) -> inspect.Parameter:
     name = _flag_name(key, field.name)
     kind = _type_hints(section)[field.name]
     if get_origin(kind) in (types.UnionType, Union):
@@ -67,7 +68,7 @@ def _parameter(key: str, section: type, field: dataclasses.Field) -> inspect.Par
     settings: dict[str, Any] = {"help": field.metadata["help"]}
     if get_origin(kind) is Literal:
         settings["click_type"] = click.Choice(list(get_args(kind)))
-        # Listed in the help, for in their own column they would leave no room for it.
+        # The names are listed in the help text: in their own column they would leave no room for it.
         settings["metavar"] = "NAME"
         settings["help"] += f" ({', '.join(get_args(kind))})"
         kind = str
@@ -76,11 +77,12 @@ def _parameter(key: str, section: type, field: dataclasses.Field) -> inspect.Par
         settings["click_type"] = _Words()
         kind = str
     if many and default:
-        settings["show_default"] = " ".join(map(str, default))
+        settings["show_default"] = " ".join(str(value) for value in field.default)  # type: ignore[union-attr] # a tuple
     else:
         settings["show_default"] = False if default is None else str(default)
     flag = f"--{name}/--no_{name}" if kind is bool else f"--{name}"
-    annotation = Annotated[kind | None, typer.Option(flag, rich_help_panel=_panel(key), **settings)]
+    optional: Any = kind | None
+    annotation = Annotated[optional, typer.Option(flag, rich_help_panel=_panel(key), **settings)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
@@ -89,7 +91,7 @@ def _panel(key: str) -> str:
 
 
 class _Words(click.ParamType):
-    """Several words in one argument, with spaces or commas between them."""
+    """Several words in one argument, separated by spaces or commas."""
 
     name = "words"
 

@@ -1,4 +1,4 @@
-"""How the command line shows results: tables or JSON on stdout, what was written and what comes next on stderr."""
+"""Output of the command line: tables or JSON on stdout; written files and the next command on stderr."""
 
 from __future__ import annotations
 
@@ -6,24 +6,19 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.runtime.ranks import is_rank_zero
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def one_line(text: str) -> str:
-    """Make a text that may come from somebody's file safe to print.
-
-    Args:
-        text: any text.
-
-    Returns:
-        The same with control characters, line breaks among them, as escapes: a terminal obeys them.
-    """
+    """Escape control characters and line breaks, which a terminal would obey, in a text that may come from a file."""
     return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
@@ -31,9 +26,9 @@ def show_grid(rows: Sequence[dict[str, Any]], *, split: str, as_json: bool) -> N
     """Print sub-networks with their metrics and costs.
 
     Args:
-        rows: as `evaluate_grid` gives them.
-        split: the data that was evaluated.
-        as_json: for machines.
+        rows: from `evaluate_grid`.
+        split: the data split.
+        as_json: print JSON in place of a table.
     """
     if as_json:
         show_json({"split": split, "rows": list(rows)})
@@ -70,26 +65,21 @@ def show_table(columns: Sequence[str], lines: Sequence[Sequence[str]], *, title:
         table.add_column(one_line(column), justify="right" if index else "left", no_wrap=True)
     for line in lines:
         table.add_row(*map(one_line, line))
-    # In a file or a pipe there is no edge to keep away from.
-    # Names from files are no markup.
+    # A file or a pipe has no right edge. Names from files must not be read as markup.
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
     console.print(table, crop=False)
 
 
 def show_json(values: Any) -> None:
-    """Print JSON.
-
-    Args:
-        values: what to print.
-    """
+    """Print JSON."""
     print(json.dumps(values, ensure_ascii=False, indent=2))
 
 
 def show_next(*then: str | Path, wrote: Sequence[str | Path] = ()) -> None:
-    """End a verb: name what it wrote and the next command; of several processes the first one does.
+    """End a verb: print the files that it wrote and the next command, in the first process alone.
 
     Args:
-        then: the words after `dynabert` of a command.
+        then: the next command's words after `dynabert`.
         wrote: files and folders.
     """
     if not is_rank_zero():
@@ -97,3 +87,35 @@ def show_next(*then: str | Path, wrote: Sequence[str | Path] = ()) -> None:
     for path in wrote:
         print(one_line(f"wrote {path}"), file=sys.stderr)
     print(one_line(f"next: {shlex.join(['dynabert', *map(str, then)])}"), file=sys.stderr)
+
+
+@contextmanager
+def open_output(name: str) -> Iterator[TextIO]:
+    """Open a file for writing that is replaced only when it is complete; a device or a pipe is written directly.
+
+    Args:
+        name: the file.
+
+    Yields:
+        The open file, UTF-8.
+
+    Raises:
+        UsageError: its folder is missing.
+        DynabertError: it cannot be written.
+    """
+    path = Path(name)
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}: make it, or name another file")
+    # A link is written directly: /dev/stdout is one.
+    is_file = not path.is_symlink() and (path.is_file() or not path.exists())
+    target = path.with_name(f".{path.name}.partial") if is_file else path
+    try:
+        with target.open("w", encoding="utf-8") as file:
+            yield file
+        if target != path:
+            target.replace(path)
+    except OSError as error:
+        raise DynabertError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        if target != path:
+            target.unlink(missing_ok=True)

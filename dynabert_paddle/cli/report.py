@@ -1,4 +1,4 @@
-"""The verb that shows what a run has done."""
+"""The verb `report`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def report(
         str | None, typer.Option("--output_file", help="The page.", show_default="DIR/report.html")
     ] = None,
     language: Annotated[
-        str, typer.Option("--language", help="Of the page at first: en, zh, or auto for the browser's.")
+        str, typer.Option("--language", help="Language shown first: en, zh, or auto for the browser's.")
     ] = "auto",
     visualdl: Annotated[
-        bool, typer.Option("--visualdl/--no_visualdl", help="Write the charts for VisualDL, too, to DIR/vdl_report.")
+        bool, typer.Option("--visualdl/--no_visualdl", help="Also write the charts for VisualDL, to DIR/vdl_report.")
     ] = True,
 ) -> None:
-    """Write one HTML page with all that a run has done: charts, settings, and where all comes from."""
+    """Write the report of a run as one HTML page: charts, settings and provenance."""
     from dynabert_paddle.files.folder import RECORDS_FOLDER
     from dynabert_paddle.reporting.run import report
 

@@ -1,4 +1,4 @@
-"""Verbs that run the whole chain."""
+"""The verbs `quickstart` and `run`: all stages."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("-o", metavar="KEY=VALUE", help="Override one value of the config: section.key=value."),
 ]
-OverwriteOutputDir = Annotated[bool, typer.Option("--overwrite_output_dir", help="Replace what is in output_dir.")]
+OverwriteOutputDir = Annotated[bool, typer.Option("--overwrite_output_dir", help="Replace the content of output_dir.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or gpu:N.", show_default="auto")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def quickstart(
     *,
-    output_dir: Annotated[str, typer.Option("--output_dir", help="Folder that gets one folder per stage.")] = (
+    output_dir: Annotated[str, typer.Option("--output_dir", help="Folder for the stages, one folder each.")] = (
         "out/quickstart"
     ),
     override: Overrides = None,
@@ -29,7 +29,7 @@ def quickstart(
     overwrite_output_dir: OverwriteOutputDir = False,
     json: Json = False,
 ) -> None:
-    """The whole chain on the built-in data and backbone, minutes on a CPU."""
+    """Run all stages on the built-in data and backbone: minutes on a CPU."""
     _run("quickstart", output_dir, override, device, overwrite_output_dir, json)
 
 
@@ -37,14 +37,14 @@ def run(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a built-in config.")],
     *,
     output_dir: Annotated[
-        str | None, typer.Option("--output_dir", help="Folder that gets one folder per stage.", show_default="out")
+        str | None, typer.Option("--output_dir", help="Folder for the stages, one folder each.", show_default="out")
     ] = None,
     override: Overrides = None,
     device: Device = None,
     overwrite_output_dir: OverwriteOutputDir = False,
     json: Json = False,
 ) -> None:
-    """The whole chain; finished stages are skipped, an interrupted one resumes."""
+    """Run all stages; finished stages are skipped, an interrupted one resumes."""
     _run(config, output_dir, override, device, overwrite_output_dir, json)
 
 
@@ -54,9 +54,8 @@ def _run(
 ) -> None:
     from dynabert_paddle.config.loading import find_config, load_config
 
-    config = load_config(
-        find_config(name), overrides or (), {"output_dir": output_dir, "device": device}
-    )  # before Paddle is imported, so that a misspelt key is told at once
+    # Before the slow import of Paddle, so that a misspelt key is reported at once.
+    config = load_config(find_config(name), overrides or (), {"output_dir": output_dir, "device": device})
     from dynabert_paddle.runtime.device import set_device
     from dynabert_paddle.runtime.environment import import_paddle
 

@@ -1,4 +1,4 @@
-"""The verb that finds the best sub-networks for a budget."""
+"""The verb `search`: the best accuracy/cost trade-offs, and the best sub-network for a budget."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def search(
             "--output_dir", help="Folder for the result; an interrupted search resumes.", show_default="DIR/search"
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Search where width or depth was not trained, too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also search untrained widths or depths.")] = False,
     overwrite_output_dir: OverwriteOutputDir = False,
     json: Json = False,
     flags: dict[str, Any],
 ) -> None:
-    """Find the sub-networks that give most for their cost, and the best one for a budget."""
+    """Find the best accuracy/cost trade-offs (Pareto front), and the best sub-network for a budget."""
     from dynabert_paddle.config.loading import load_config, resolve_config
     from dynabert_paddle.files.metadata import check_model_folder, read_metadata
 
@@ -84,7 +84,7 @@ def _show(result: SearchResult) -> None:
     ]
     what = result.metric if result.score == "metric" else "agreement"
     title = (
-        f"{len(result.pareto)} of {result.num_evaluated} sub-networks that no other beats; {what} on {result.split}, "
+        f"Pareto front: {len(result.pareto)} of {result.num_evaluated} sub-networks; {what} on {result.split}, "
         f"{result.num_examples} examples (* {'best' if result.best else 'nearest'})"
     )
     show_table(["sub-network", what, *(_heading(key) for key in kept)], lines, title=title)
@@ -100,12 +100,12 @@ def _cells(row: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
 
 
 def _show_end(result: SearchResult, folder: Path) -> None:
-    """Say what comes next, or that nothing fits."""
+    """Name the next command, or raise if no sub-network is within the budget."""
     from dynabert_paddle.files.search_result import RESULT_FILE, TABLE_FILE
 
     wrote = [folder / RESULT_FILE, folder / TABLE_FILE]
     if result.best is None:
-        raise DynabertError(_too_much(result, folder))
+        raise DynabertError(_over_budget(result, folder))
     if result.finetuned:
         end = result.finetuned
         show_next("export", end["output_dir"], "--output_dir", "NEW_DIR", wrote=[*wrote, end["output_dir"]])
@@ -113,11 +113,13 @@ def _show_end(result: SearchResult, folder: Path) -> None:
         show_next("extract", result.model, result.best["subnet"], "--output_dir", "NEW_DIR", wrote=wrote)
 
 
-def _too_much(result: SearchResult, folder: Path) -> str:
+def _over_budget(result: SearchResult, folder: Path) -> str:
+    """The message that no sub-network is within the budget, with the nearest one."""
     from dynabert_paddle.searching.cost import show_cost
 
+    assert result.nearest is not None  # there is one where there is no best
     row = result.nearest
-    costs = {**row, "latency_ms": row.get("measured_latency_ms", row["latency_ms"])}
+    costs: dict[str, float] = {**row, "latency_ms": row.get("measured_latency_ms", row["latency_ms"])}
     misses = [
         f"{name} {show_cost(costs[name])} where {show_cost(limit)} is allowed ({costs[name] / limit - 1:.1%} more)"
         for name, limit in result.budget.items()
@@ -125,12 +127,12 @@ def _too_much(result: SearchResult, folder: Path) -> str:
     ]
     limit = result.budget.get("latency_ms")
     advice = "allow more"
-    if limit and row["latency_ms"] <= limit:  # by the table, which was measured at another time
+    if limit and row["latency_ms"] <= limit:  # estimated from a table that was measured earlier
         estimate = show_cost(row["latency_ms"])
         advice = f"its estimate of {estimate} ms fits, so run it again on an idle machine, or {advice}"
     return (
         f"no sub-network is within the budget; the nearest, {row['subnet']}, has {' and '.join(misses)}: {advice}; "
-        f"what was found is in {folder}"
+        f"the sub-networks found are in {folder}"
     )
 
 

@@ -1,4 +1,4 @@
-"""One verb per stage: from a model folder to a model folder."""
+"""The verbs of single stages, each from a model folder to a model folder, and `evaluate`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_grid, show_next
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
 from dynabert_paddle.config.settings import (
+    Config,
     DepthConfig,
     FinalConfig,
     FinetuneConfig,
@@ -33,7 +34,7 @@ def _named(folder: str) -> str:
 OutputDir = Annotated[
     str, typer.Option("--output_dir", help="Folder for the result; an interrupted run resumes.", callback=_named)
 ]
-ModelDir = Annotated[str, typer.Argument(metavar="DIR", help="Model folder that the stage before has made.")]
+ModelDir = Annotated[str, typer.Argument(metavar="DIR", help="Model folder of the stage before.")]
 
 
 @with_sections(("task", TaskConfig), ("finetune", FinetuneConfig))
@@ -69,7 +70,7 @@ def rewire(
     overwrite_output_dir: OverwriteOutputDir = False,
     flags: dict[str, Any],
 ) -> None:
-    """Stage 1: sort heads and neurons by importance; the full model computes what it did."""
+    """Stage 1: sort heads and neurons by importance; the full model's logits stay the same."""
     _run_stage("rewire", model_dir, output_dir, config, override, {**flags, "device": device}, overwrite_output_dir)
     show_next("train_width", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
 
@@ -129,18 +130,18 @@ def train_final(
 
 @with_sections(("task", TaskConfig))
 def evaluate(
-    model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder that a stage has made.")],
+    model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder of a stage.")],
     *,
     subnet: Annotated[str | None, typer.Option("--subnet", help="One sub-network, such as w0.50d0.75.")] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Every sub-network that was trained.")] = False,
+    grid: Annotated[bool, typer.Option("--grid", help="All trained sub-networks.")] = False,
     per_device_eval_batch_size: Annotated[int, typer.Option("--per_device_eval_batch_size", min=1)] = 64,
     device: Device = None,
     json: Json = False,
     flags: dict[str, Any],
 ) -> None:
-    """Score sub-networks on the task's dev set; the full model without --subnet or --grid."""
+    """Score the full model, --subnet, or all of --grid on the task's dev set."""
     if subnet and grid:
-        raise UsageError("--subnet and --grid exclude each other: name one sub-network, or ask for all")
+        raise UsageError("--subnet and --grid exclude each other: pass one of them")
     config = load_settings(model_dir, None, None, {**flags, "device": device})
     _start_paddle(config.device)
     from dynabert_paddle.data.described_tasks import load_task_config
@@ -151,12 +152,12 @@ def evaluate(
     task = load_task_config(config.task)
     supernet = Supernet.from_pretrained(model_dir)
     check_trained(supernet, task, model_dir)
-    options = {"max_seq_length": config.task.max_seq_length, "batch_size": per_device_eval_batch_size}
-    rows = (
-        evaluate_grid(supernet, task, **options)
-        if grid
-        else evaluate_named(supernet, task, [subnet or "w1.00d1.00"], **options)
-    )
+    length = config.task.max_seq_length
+    if grid:
+        rows = evaluate_grid(supernet, task, max_seq_length=length, batch_size=per_device_eval_batch_size)
+    else:
+        names = [subnet or "w1.00d1.00"]
+        rows = evaluate_named(supernet, task, names, max_seq_length=length, batch_size=per_device_eval_batch_size)
     show_grid(rows, split="dev", as_json=json)
     show_next("evaluate", model_dir, *(["--subnet", "w0.50d0.75"] if grid else ["--grid"]))
 
@@ -181,17 +182,19 @@ def _run_stage(
         run_stage(name, config, task, source=source, output_dir=output_dir, teacher=teacher, overwrite=overwrite)
 
 
-def load_settings(model_dir: str | None, config_file: str | None, overrides: list[str] | None, flags: dict[str, Any]):
-    """Resolve a verb's settings; task and grid are those that the folder was trained for, unless others are named.
+def load_settings(
+    model_dir: str | None, config_file: str | None, overrides: list[str] | None, flags: dict[str, Any]
+) -> Config:
+    """Resolve a verb's settings; task and grid default to those that the model was trained for.
 
     Args:
         model_dir: the model folder; None for a verb that starts from a backbone.
         config_file: a YAML file, or the name of a built-in config.
         overrides: `section.key=value` strings.
-        flags: values by dotted key, None where not given.
+        flags: values by dotted key; None for flags that were not passed.
 
     Returns:
-        The `Config`.
+        The settings.
     """
     from dynabert_paddle.config.loading import find_config, load_config
     from dynabert_paddle.files.metadata import check_model_folder
@@ -209,9 +212,9 @@ def _trained_for(model_dir: str) -> dict[str, dict[str, Any]]:
     space = {}
     if metadata.space:
         space["width_mult_list"] = metadata.space["width_mults"]
-        if metadata.stage != "width":  # which says nothing of the depths that come after it
+        if metadata.stage != "width":  # whose depths are trained by the stage after it
             space["depth_mult_list"] = metadata.space["depth_mults"]
-    return {"task": metadata.task, "space": space}
+    return {"task": dict(metadata.task), "space": space}
 
 
 def _start_paddle(device: str) -> None:

@@ -84,34 +84,20 @@ class Chart:
         self._tips: dict[str, Text] = {}
 
     def write(self, words: Words, text: Text) -> None:
-        """Give words in the figure their text.
-
-        Args:
-            words: a title, label or the like.
-            text: in both languages.
-        """
+        """Set the text of a title or label in both languages."""
         words.set_text("".join(char for char in text.en if char.isprintable()))  # XML allows no others
-        words.set_gid(self._id(len(self._words), "w"))
-        self._words[words.get_gid()] = text
+        gid = self._id(len(self._words), "w")
+        words.set_gid(gid)
+        self._words[gid] = text
 
     def tip(self, artist: Artist, text: Text) -> None:
-        """Give a mark the values that are shown when one points at it.
-
-        Args:
-            artist: the mark.
-            text: the values.
-        """
-        artist.set_gid(self._id(len(self._tips), "m"))
-        self._tips[artist.get_gid()] = text
+        """Set the text that is shown when the pointer is over a mark."""
+        gid = self._id(len(self._tips), "m")
+        artist.set_gid(gid)
+        self._tips[gid] = text
 
     def label_axes(self, axes: Axes, *, x: Text | None = None, y: Text | None = None) -> None:
-        """Name a plot's axes.
-
-        Args:
-            axes: the plot.
-            x: what runs to the right.
-            y: what runs upwards.
-        """
+        """Label the axes of a plot."""
         if x:
             self.write(axes.xaxis.label, x)
             axes.xaxis.set_major_locator(MaxNLocator(6))
@@ -121,15 +107,15 @@ class Chart:
     def legend(
         self, handles: Sequence[Artist], texts: Sequence[Text], *, columns: int, axes: Axes | None = None
     ) -> None:
-        """Explain the marks.
+        """Add a legend.
 
         Args:
             handles: one mark of each kind.
-            texts: what they are.
-            columns: how many stand side by side.
-            axes: the plot above which they are explained; by default below the figure.
+            texts: their labels.
+            columns: number of columns.
+            axes: the plot to put the legend above; by default it is below the figure.
         """
-        # Inside a plot they would hide its marks.
+        # Inside a plot it would hide marks.
         place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1)} if axes else {"loc": "outside lower center"}
         legend = (axes or self.figure).legend(
             handles, [text.en for text in texts], ncols=columns, columnspacing=1.2, handletextpad=0.5, **place
@@ -143,8 +129,9 @@ class Chart:
         Returns:
             Its pixels, `[height, width, 3]` of uint8.
         """
-        self.figure.canvas.draw()
-        return np.asarray(self.figure.canvas.buffer_rgba())[:, :, :3].copy()
+        canvas = FigureCanvasAgg(self.figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
     def svg(self) -> str:
         """Draw the figure for the page.

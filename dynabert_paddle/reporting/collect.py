@@ -1,4 +1,4 @@
-"""Read what a run or one of its stages has left in its folder."""
+"""Read the files of a run, or of one of its stages."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def collect(folder: str | Path) -> Run:
         folder: the folder.
 
     Returns:
-        What it holds.
+        Its content.
 
     Raises:
-        ModelError: it is neither, or one of its files is damaged.
+        ModelError: the folder holds no run and no stage, or one of its files is damaged.
     """
     folder = Path(folder)
     check_model_folder(folder)
@@ -51,7 +51,7 @@ def collect(folder: str | Path) -> Run:
         hint = f" Did you mean '{inside[0]}'?" if inside else did_you_mean(folder.name, STAGES)
         raise ModelError(
             f"{folder}: neither a run's folder ({CONFIG_FILE}, {GRID_FILE}, or stages such as depth/) nor a model's "
-            f"({METADATA_FILE}): name what 'dynabert run' or one of its stages has written.{hint}"
+            f"({METADATA_FILE}): name a folder that 'dynabert run' or one of its stages has written.{hint}"
         )
     folders = [folder] if _is_model(folder) else [folder / name for name in STAGES if _is_model(folder / name)]
     stages = tuple(_read_stage(path) for path in folders)
@@ -85,7 +85,7 @@ def _read_stage(folder: Path) -> Stage:
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:
-    """Lines of a log; the last one may still be being written."""
+    """Read a log's complete lines; the last one may be incomplete while a run goes on."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
@@ -108,7 +108,7 @@ def _read_grid(path: Path, stages: tuple[Stage, ...]) -> Grid:
     try:
         rows = [_grid_row(row) for row in values["rows"]]
     except (KeyError, TypeError, AttributeError):
-        raise ModelError(f"{path}: damaged at 'rows': 'dynabert run' makes it anew once it is removed") from None
+        raise ModelError(f"{path}: damaged at 'rows': 'dynabert run' makes it again once it is removed") from None
     grid = _check_grid(_validate(path, Grid, {"split": values.get("split"), "rows": rows}), path)
     model = last_finished(stages)
     _check_names(path, grid.rows, model.metadata if model else Metadata())
@@ -121,10 +121,12 @@ def _grid_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _trained_grid(stages: tuple[Stage, ...]) -> Grid | None:
-    """What the last stage has scored when it had trained."""
+    """The scores that the last stage has recorded when it finished."""
     model = last_finished(stages)
-    for split, scores in model.metadata.metrics.items() if model else ():
-        if isinstance(scores, dict):  # beside numbers such as the steps
+    if model is None:
+        return None
+    for split, scores in model.metadata.metrics.items():
+        if isinstance(scores, dict):  # other entries are numbers, such as the steps
             path = model.folder / METADATA_FILE
             rows = [{"subnet": name, "metrics": metrics} for name, metrics in scores.items()]
             return _check_grid(_validate(path, Grid, {"split": split, "rows": rows}), path)
@@ -138,7 +140,7 @@ def _check_grid(grid: Grid, path: Path) -> Grid:
 
 
 def _read_search(stages: tuple[Stage, ...]) -> tuple[Search | None, Path | None]:
-    """The last stage's search; or, where that is of other weights, its file."""
+    """Return the last stage's search; or its file, if it belongs to other weights."""
     for stage in reversed(stages):
         path = stage.folder / SEARCH_FOLDER / RESULT_FILE
         if path.is_file():
@@ -172,16 +174,8 @@ def _validate(path: Path, kind: type[_T], values: Any) -> _T:
 
 
 def subnet_of(metadata: Metadata, name: str) -> Subnet:
-    """Find what a sub-network keeps of a model.
-
-    Args:
-        metadata: the model's.
-        name: the sub-network's.
-
-    Returns:
-        The sub-network.
-    """
-    # What it costs depends on more than the counts, and stands in the files.
+    """Return the sub-network of a model by its name."""
+    # The sizes that costs depend on are not needed: the costs stand in the files.
     space = SearchSpace(metadata.heads, metadata.neurons, hidden_size=0, head_dim=0, width_mults=(1.0,))
     return space.parse(name)
 

@@ -1,4 +1,4 @@
-"""What a run's folder holds, as the report uses it; pydantic checks what is read from files."""
+"""The content of a run's folder as the report reads it; pydantic validates it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class GridRow:
     Args:
         subnet: its name.
         metrics: its scores by metric, the one that selects first.
-        params: parameters of the extracted model; None where only its scores were kept.
+        params: parameters of the extracted model; None if only its scores were recorded.
         macs: multiply-accumulates of one sequence of 128 tokens; likewise.
     """
 
@@ -116,7 +116,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A fixed-size model that one seed has trained, as its `baseline.json` keeps it.
+    """A fixed-size model trained with one seed: the content of `baseline.json`.
 
     Args:
         method: how it was trained.
@@ -154,11 +154,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Importance:
-    """What `dynabert.json` says of importance.
+    """The importance in `dynabert.json`.
 
     Args:
-        heads: of each head, layer by layer.
-        neurons: of each neuron, likewise.
+        heads: of each head, by layer.
+        neurons: of each neuron, by layer.
     """
 
     heads: _Layers
@@ -167,16 +167,16 @@ class Importance:
 
 @dataclass(frozen=True)
 class Run:
-    """All that is known of a run.
+    """The content of a run's folder.
 
     Args:
-        folder: where it lies.
-        config: the settings, where `run.yaml` is there.
-        config_text: the same as written.
-        stages: in the order of their work.
-        grid: of the run, else what the last stage has scored.
-        search: the last stage's that has one.
-        outdated_search: that search's file, where it was made with other weights than the stage has now.
+        folder: the folder.
+        config: the settings, if there is a `run.yaml`.
+        config_text: the text of `run.yaml`.
+        stages: in their order.
+        grid: of the run, or else the scores that the last stage has recorded.
+        search: of the last stage that has one.
+        outdated_search: the file of that search, if it belongs to other weights than the stage has now.
         baselines: one for each method, size and seed.
     """
 
@@ -196,12 +196,5 @@ class Run:
 
 
 def last_finished(stages: tuple[Stage, ...]) -> Stage | None:
-    """Find the stage whose model a run has come to.
-
-    Args:
-        stages: in the order of their work.
-
-    Returns:
-        The last one that has finished, if any.
-    """
+    """Return the last stage that has finished, if any."""
     return next((stage for stage in reversed(stages) if stage.metadata.stage), None)

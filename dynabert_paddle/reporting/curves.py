@@ -99,7 +99,7 @@ def _finding(losses: dict[str, _Curve], metric: str, scores: dict[str, _Curve]) 
         )
     if scores:
         ends = {name: curve[-1][1] for name, curve in scores.items()}
-        worst, best = min(ends, key=ends.get), max(ends, key=ends.get)
+        worst, best = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
         low, high = f"{ends[worst]:.4f}", f"{ends[best]:.4f}"
         sentences.append(
             say(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
 from dynabert_paddle.files.metadata import Metadata
@@ -42,13 +43,14 @@ def draw_heads(metadata: Metadata) -> Chart:
     axes.set_xticks([head + 0.5 for head in range(widest)], [str(head + 1) for head in range(widest)])
     _layer_ticks(axes, len(layers), offset=0.5)
     axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
     chart.write(axes.xaxis.label, say("head, the most important first"))
     chart.write(axes.yaxis.label, say("layer"))
     scale = chart.figure.colorbar(
         matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, high or 1.0), "cividis"), ax=axes, pad=0.02
     )
-    scale.outline.set_visible(False)
+    scale.outline.set_visible(False)  # type: ignore[operator] # an Artist, whatever its annotation says
     chart.finding = _held(layers, say("heads"))
     chart.table = _share_table(layers)
     return chart
@@ -121,7 +123,8 @@ def draw_kept(metadata: Metadata, subnets: Mapping[str, str]) -> Chart:
     axes.set_xticks([layer + 0.5 for layer in range(len(metadata.heads))], map(str, range(len(metadata.heads))))
     axes.set_yticks([y + 0.5 for y in range(len(rows))], list(rows))
     axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
     chart.write(axes.xaxis.label, say("layer"))
     chart.legend([Patch(color=BLUE), Patch(color=ORANGE)], [say("heads"), say("neurons")], columns=2)
     smallest = min(rows.values(), key=lambda s: sum(s.neurons))
@@ -179,5 +182,5 @@ def _share_table(layers: Sequence[np.ndarray]) -> Table:
     )
 
 
-def _layer_ticks(axes, count: int, *, offset: float) -> None:
+def _layer_ticks(axes: Axes, count: int, *, offset: float) -> None:
     axes.set_yticks([layer + offset for layer in range(count)], [str(layer) for layer in range(count)])

@@ -1,4 +1,4 @@
-"""The page: what the folder is, the charts with their tables, the settings and where all comes from."""
+"""The HTML page: facts about the folder, charts with their tables, settings and provenance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.reporting.chart import Chart, Table
-from dynabert_paddle.reporting.content import Run
+from dynabert_paddle.reporting.content import Run, Search
 from dynabert_paddle.reporting.labels import Text, say, split_name
 
 LANGUAGES = ("auto", "en", "zh")
@@ -23,8 +23,8 @@ class Section:
 
     Args:
         title: its heading.
-        charts: what it shows.
-        note: what holds for all of its charts, and what is missing, with the command that makes it.
+        charts: its charts.
+        note: remarks on all of its charts, and missing parts with the command that makes them.
     """
 
     title: Text
@@ -36,9 +36,9 @@ def render(run: Run, sections: Iterable[Section], *, language: str) -> str:
     """Write the page.
 
     Args:
-        run: what is known.
+        run: the content of the folder.
         sections: the charts.
-        language: of the words at first: `en`, `zh`, or `auto` for the browser's.
+        language: the language shown first: `en`, `zh`, or `auto` for the browser's.
 
     Returns:
         HTML that needs no other file and no network.
@@ -87,21 +87,21 @@ def _facts(run: Run) -> list[tuple[Text, Text | str]]:
     if run.stages:
         facts.append((say("stages"), ", ".join(stage.name for stage in run.stages)))
     if run.search:
-        facts.append((say("search"), _searched(run)))
+        facts.append((say("search"), _searched(run.search)))
     return facts
 
 
-def _searched(run: Run) -> Text:
+def _searched(search: Search) -> Text:
     return say(
         "{count} sub-networks scored on {examples} examples of {split}",
-        count=run.search.num_evaluated,
-        examples=run.search.num_examples,
-        split=split_name(run.search.split),
+        count=search.num_evaluated,
+        examples=search.num_examples,
+        split=split_name(search.split),
     )
 
 
 def _root(metadata: Metadata) -> str:
-    """What the first stage started from, at the end of the chain of parents."""
+    """The name that the first stage started from, at the end of the chain of parents."""
     parent = metadata.provenance.get("parent", "")
     while isinstance(parent, dict):
         parent = parent.get("parent", "")
@@ -109,8 +109,8 @@ def _root(metadata: Metadata) -> str:
 
 
 def _stages(run: Run) -> Table:
-    """Where each stage comes from."""
-    rows = []
+    """One row a stage: its state, seed, steps and folder."""
+    rows: list[tuple[Text | str, ...]] = []
     for stage in run.stages:
         metadata = stage.metadata
         settings = metadata.provenance.get("settings", {})

@@ -1,4 +1,4 @@
-"""Models as points: what each scored, on which data, and what it costs."""
+"""Models as points of a chart: score, data split and costs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _FULL = "w1.00d1.00"
 
 @dataclass(frozen=True)
 class Cost:
-    """An axis that models are compared along; MACs of another length are another axis.
+    """A cost axis; MACs of different sequence lengths are different axes.
 
     Args:
         key: `latency_ms`, `params` or `macs`.
-        label: what it is, with its unit.
-        unit: as it is written behind a number.
+        label: its name with the unit.
+        unit: a key of `SCALES`.
     """
 
     key: str
@@ -34,14 +34,14 @@ class Point:
 
     Args:
         kind: full, grid, searched, or a baseline's method.
-        name: what the page calls it.
-        subnet: the sub-network that it is, or that it is as large as.
-        score: its metric.
-        metric: what the score is.
-        measure: the same, and on which data.
+        name: its name on the page.
+        subnet: the sub-network, or the one of the same size.
+        score: its score.
+        metric: the name of the score.
+        measure: the name of the score and of the data split.
         costs: by axis.
-        spread: of the scores of several seeds.
-        seeds: how many there are.
+        spread: standard deviation over seeds.
+        seeds: number of seeds.
     """
 
     kind: str
@@ -56,14 +56,7 @@ class Point:
 
 
 def collect_points(run: Run) -> list[Point]:
-    """All models that were scored.
-
-    Args:
-        run: what is known.
-
-    Returns:
-        Their points, those of a search first.
-    """
+    """Return the points of all scored models of a run, those of a search first."""
     metric = run.grid.metrics[0] if run.grid else run.search.metric if run.search else ""
     return _merge(
         [
@@ -79,8 +72,8 @@ _LATENCY = Cost("latency_ms", say("latency (ms)"), "ms")
 
 
 def _merge(points: Iterable[Point]) -> list[Point]:
-    """One point for a model that two files tell of: they know different costs of it."""
-    merged: dict[tuple, Point] = {}
+    """Merge the points of a model that stands in two files, each with other costs."""
+    merged: dict[tuple[Text, str, float], Point] = {}
     for point in points:
         key = point.measure, point.name, point.score
         merged[key] = replace(point, costs=merged[key].costs | point.costs) if key in merged else point
@@ -95,7 +88,7 @@ def _grid_points(grid: Grid) -> Iterable[Point]:
     metric = verbatim(grid.metrics[0])
     for row in grid.rows:
         if row.params is not None and row.macs is not None:
-            costs = {_PARAMS: row.params, _macs(128): row.macs}
+            costs: dict[Cost, float] = {_PARAMS: row.params, _macs(128): row.macs}
             score = row.metrics[grid.metrics[0]]
             yield Point(_kind(row.subnet), row.subnet, row.subnet, score, metric, _measure(metric, grid.split), costs)
 
@@ -110,16 +103,8 @@ def _search_points(search: Search) -> Iterable[Point]:
 
 
 def search_costs(search: Search, row: SearchRow) -> dict[Cost, float]:
-    """What a searched sub-network costs.
-
-    Args:
-        search: the search.
-        row: one of its sub-networks.
-
-    Returns:
-        Its costs by axis.
-    """
-    costs = {_PARAMS: row.params, _macs(search.setting.seq_length): row.macs}
+    """Return the costs of a searched sub-network by axis."""
+    costs: dict[Cost, float] = {_PARAMS: row.params, _macs(search.setting.seq_length): row.macs}
     return costs if row.latency_ms is None else {_LATENCY: row.latency_ms, **costs}
 
 

@@ -9,7 +9,7 @@ from dynabert_paddle.files.atomic import write_folder
 from dynabert_paddle.reporting.chart import Chart
 from dynabert_paddle.reporting.content import Run
 
-# VisualDL takes any name with its word in it; always the same, so that a new report replaces the old one.
+# VisualDL takes any name that contains 'vdlrecords'; a fixed one lets a new report replace the old one.
 _FILE = "vdlrecords.report.log"
 
 
@@ -18,7 +18,7 @@ def write_records(folder: Path, run: Run, charts: Iterable[Chart]) -> None:
 
     Args:
         folder: the folder.
-        run: what is known.
+        run: the run.
         charts: drawn charts.
 
     Raises:
@@ -30,11 +30,13 @@ def write_records(folder: Path, run: Run, charts: Iterable[Chart]) -> None:
         with RecordLog(logdir=str(partial), file_name=_FILE) as writer:
             for chart in charts:
                 writer.add_image(tag=f"report/{chart.name}", img=chart.image(), step=0)
-            for what, layers in (run.model.metadata.importance if run.model else {}).items():
+            importance = run.model.metadata.importance if run.model else {}
+            for what, layers in importance.items():
                 for layer, values in enumerate(layers):
                     writer.add_histogram(tag=f"importance/{what}/layer{layer}", values=values, step=0, buckets=20)
-            for row in run.grid.rows if run.grid else ():
-                for metric, value in row.metrics.items():
-                    writer.add_scalar(tag=f"{run.grid.split}/{metric}/{row.subnet}", value=value, step=0)
+            if run.grid:
+                for row in run.grid.rows:
+                    for metric, value in row.metrics.items():
+                        writer.add_scalar(tag=f"{run.grid.split}/{metric}/{row.subnet}", value=value, step=0)
 
     write_folder(folder, write, last=_FILE)

@@ -1,4 +1,4 @@
-"""From a folder to its page."""
+"""Make the report of a folder."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from dynabert_paddle.reporting.page import LANGUAGES, Section, render
 from dynabert_paddle.reporting.records import write_records
 from dynabert_paddle.reporting.tradeoff import draw_tradeoffs
 
-# Searched sub-networks that a chart shows, and the chosen one; more would not fit a page of paper.
+# Searched sub-networks in a chart, beside the chosen one; more would not fit on a printed page.
 _MAX_SEARCHED = 12
 
 
 def report(
     folder: str | Path, *, output_file: str | Path | None = None, language: str = "auto", visualdl: bool = True
 ) -> Path:
-    """Write what a run has done as one HTML page that needs no other file and no network.
+    """Write the report of a run as one HTML page that needs no other file and no network.
 
     Args:
-        folder: a run's folder, or one of its stages'.
+        folder: the folder of a run, or of one of its stages.
         output_file: the page; by default `report.html` in the folder.
-        language: of the page's words at first, `en`, `zh`, or `auto` for the browser's; the page has both.
-        visualdl: write the charts, histograms of importance and scores for VisualDL to the folder's `vdl_report`, too.
+        language: the language shown first, `en`, `zh`, or `auto` for the browser's; the page has both.
+        visualdl: also write the charts, histograms of importance and scores for VisualDL, to the folder's `vdl_report`.
 
     Returns:
         The page.
 
     Raises:
-        ModelError: the folder is neither, or one of its files is damaged.
-        UsageError: an unknown language, or an output file in a folder that is not there.
+        ModelError: the folder holds no run and no stage, or one of its files is damaged.
+        UsageError: an unknown language, or an output file in a missing folder.
         DynabertError: a file that cannot be written.
     """
     if language not in LANGUAGES:
@@ -54,7 +54,7 @@ def report(
         sections = _sections(run)
         text = render(run, sections, language=language)
         with writing(page):
-            # What UTF-8 cannot hold is half of a character from a damaged file.
+            # A damaged file can hold half of a surrogate pair, which UTF-8 cannot.
             write_text(page, text.encode("utf-8", "replace").decode("utf-8"))
         if visualdl:
             write_records(run.folder / RECORDS_FOLDER, run, [chart for part in sections for chart in part.charts])
@@ -67,7 +67,7 @@ def _sections(run: Run) -> list[Section]:
         Section(
             say("The grid"),
             (draw_grid(run.grid),) if run.grid else (),
-            None if run.grid else say("Nothing was scored yet: 'dynabert run' does it once its stages have finished."),
+            None if run.grid else say("No scores yet: 'dynabert run' computes them after its last stage."),
         ),
         _tradeoff(run),
         _importance(run),
@@ -83,9 +83,7 @@ def _tradeoff(run: Run) -> Section:
     notes: list[Text] = []
     charts = draw_tradeoffs(run)
     if charts:
-        notes.append(
-            say("Each chart has only what was scored on the same data; scores on different data do not compare.")
-        )
+        notes.append(say("Each chart compares models that were scored on the same data."))
     if run.search:
         if run.search.full.latency_ms is not None:
             notes.append(
@@ -106,8 +104,8 @@ def _tradeoff(run: Run) -> Section:
     elif run.outdated_search:
         notes.append(
             say(
-                "{file} is left out: it is of other weights than the model has now. 'dynabert search {folder} "
-                "--overwrite_output_dir' makes it anew.",
+                "{file} is not shown: it belongs to other weights than the model has now. Run 'dynabert search "
+                "{folder} --overwrite_output_dir' again.",
                 file=str(run.outdated_search),
                 folder=str(run.outdated_search.parents[1]),
             )
@@ -146,5 +144,5 @@ def _importance(run: Run) -> Section:
         }
     if metadata.heads and subnets:
         charts.insert(1, draw_kept(metadata, subnets))  # on a wide screen the others stand beside this tall one
-    missing = None if metadata.importance else say("Nothing is known of importance: 'dynabert rewire' computes it.")
-    return Section(say("Importance, and what is kept"), tuple(charts), missing)
+    missing = None if metadata.importance else say("The importance is not known: 'dynabert rewire' computes it.")
+    return Section(say("Importance, and the parts that sub-networks keep"), tuple(charts), missing)

@@ -1,8 +1,9 @@
-"""The metric against what it costs: one chart for each split and cost, with only what was scored on that split."""
+"""Score against cost: one chart for each data split and cost, with the models that were scored on that split."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -19,13 +20,13 @@ def draw_tradeoffs(run: Run) -> list[Chart]:
     """Draw the metric against latency, parameters and MACs.
 
     Args:
-        run: what is known.
+        run: the run.
 
     Returns:
         A chart for each measure and cost that some model has.
     """
     points = collect_points(run)
-    charts = []
+    charts: list[Chart] = []
     for measure in dict.fromkeys(point.measure for point in points):
         group = [point for point in points if point.measure == measure]
         for cost in dict.fromkeys(cost for point in group for cost in point.costs):
@@ -49,7 +50,7 @@ def _draw(name: str, points: list[Point], measure: Text, cost: Cost, search: Sea
             size = 11 if kind == "full" else 7
             if point.seeds > 1:
                 axes.errorbar(x, point.score, yerr=point.spread, color=color, capsize=3, zorder=2)
-            edge = {"markeredgecolor": BLACK, "markeredgewidth": 0.6}
+            edge: dict[str, Any] = {"markeredgecolor": BLACK, "markeredgewidth": 0.6}
             (mark,) = axes.plot(x, point.score, marker, color=color, markersize=size, zorder=3, **edge)
             chart.tip(mark, _describe(point, measure))
             handles[kind] = mark
@@ -77,7 +78,7 @@ def _draw(name: str, points: list[Point], measure: Text, cost: Cost, search: Sea
 
 
 def _worth_showing(points: list[Point], chosen: str | None) -> list[Point]:
-    """All points but searched ones so far below the others that on one scale the others would look the same."""
+    """Return all points but searched ones with scores so low that they would compress the scale of the rest."""
     others = [p.score for p in points if p.kind != "searched" or p.subnet == chosen]
     low, high = min(others), max(p.score for p in points)
     bottom = low - max(high - low, 0.05 * abs(high))
@@ -87,10 +88,11 @@ def _worth_showing(points: list[Point], chosen: str | None) -> list[Point]:
 def _mark_chosen(axes: Axes, search: Search, cost: Cost) -> dict[str, Artist]:
     """Ring the best within the budget, if there is one, and show the budget."""
     handles: dict[str, Artist] = {}
-    costs = search_costs(search, search.best) if search.best else {}
-    if cost in costs:
-        style = {"markersize": 13, "markerfacecolor": "none", "markeredgecolor": BLACK, "zorder": 4}
-        (handles["chosen"],) = axes.plot(costs[cost] / SCALES[cost.unit], search.best.score, "o", **style)
+    best = search.best
+    costs = search_costs(search, best) if best else {}
+    if best and cost in costs:
+        style: dict[str, Any] = {"markersize": 13, "markerfacecolor": "none", "markeredgecolor": BLACK, "zorder": 4}
+        (handles["chosen"],) = axes.plot(costs[cost] / SCALES[cost.unit], best.score, "o", **style)
     if cost.key in search.budget:
         limit = search.budget[cost.key] / SCALES[cost.unit]
         handles["budget"] = axes.axvline(limit, color="#555555", linestyle="--", linewidth=1, zorder=0)
@@ -98,7 +100,7 @@ def _mark_chosen(axes: Axes, search: Search, cost: Cost) -> dict[str, Artist]:
 
 
 def _front(points: Iterable[Point], cost: Cost) -> list[Point]:
-    """The points that no cheaper one beats, the cheapest first."""
+    """Return the Pareto front, the cheapest point first."""
     front: list[Point] = []
     for point in sorted(points, key=lambda p: (p.costs[cost], -p.score)):
         if not front or point.score > front[-1].score:
@@ -176,7 +178,7 @@ def _finding(points: list[Point], measure: Text, cost: Cost) -> Text:
 
 def _table(points: list[Point], measure: Text) -> Table:
     costs = list(dict.fromkeys(cost for point in points for cost in point.costs))
-    rows = [
+    rows: list[tuple[Text | str, ...]] = [
         (
             _kind_name(point.kind),
             point.name,

@@ -5,7 +5,8 @@
 
 Both sides run the same commands with the same seed, in the same environment and with two threads. Weights, graphs,
 tokenizers, metrics, logged losses and predictions must be equal byte for byte; JSON without durations, checksums that
-follow from them, and the hashes of `infer.py` and `README.md`. The second checkout must also evaluate the first one's
+follow from them, and the hashes of `infer.py` and `README.md`. VisualDL's logs, the search's database and stderr are
+not compared: they hold absolute times. The second checkout must also evaluate the first one's
 model, predict with its bundle, and resume its interrupted training to the same weights.
 """
 
@@ -30,7 +31,7 @@ VARYING_KEYS = {"seconds", "checksum", "latency_ms", "setting"}
 # Hashed in bundle.json; their text may change.
 VARYING_FILES = {"infer.py", "infer_lite.py", "README.md"}
 # Hold durations, absolute times or the texts of a page.
-SKIPPED = re.compile(r"(^|/)(vdl|\.dynabert|study\.(db|sqlite3?)|.*\.db|vdlrecords.*|report\.html)($|/)")
+SKIPPED = re.compile(r"(^|/)(stderr-.*|vdl|\.dynabert|study\.(db|sqlite3?)|.*\.db|vdlrecords.*|report\.html)($|/)")
 
 SHORT_RUN = ["finetune.max_steps=12", "width.max_steps=6", "depth.max_steps=6", "train.save_steps=4"]
 FORMATS = [("paddle", "fp32"), ("paddle", "bf16"), ("paddle", "int8"), ("pir", "fp32"), ("onnx", "fp32"),
@@ -67,8 +68,8 @@ def make_outputs(checkout: Path, folder: Path) -> None:
     commands = [("quickstart", *overrides, "--output_dir", "out/run")]
     commands.append(("extract", "out/run/depth", "w0.50d0.50", "--output_dir", "out/small"))
     for method, source in (("distilbert", "finetune"), ("tinybert", "finetune"), ("pruned", "rewire")):
-        settings = ("--method", method, "--subnet", "w1.00d0.50", "--max_steps", "4")
-        commands.append(("baseline", f"out/run/{source}", *settings, "--output_dir", f"out/{method}"))
+        settings = ("--subnet", "w1.00d0.50", "--max_steps", "4")
+        commands.append(("baseline", method, f"out/run/{source}", *settings, "--output_dir", f"out/{method}"))
     commands.append(("search", "out/run/depth", "--num_evaluations", "60", "--population_size", "20",
                      "--max_macs", "5e8"))  # fmt: skip
     for format, precision in FORMATS:
@@ -102,6 +103,7 @@ def run_once(folder: Path, name: str, command: list[str], checkout: Path) -> Non
         return
     print(f"{folder.name}: {' '.join(command[1:])}", file=sys.stderr)
     done = subprocess.run(command, cwd=folder, env=environment(folder, checkout), capture_output=True, text=True)
+    (folder / f"stderr-{name}.txt").write_text(done.stderr, encoding="utf-8")
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\nexit code {done.returncode}\n{done.stderr[-3000:]}")
     output.write_text(done.stdout, encoding="utf-8")
@@ -117,13 +119,15 @@ def interrupt_training(folder: Path, checkout: Path) -> None:
     run_once(folder, "whole", finetune_command("out/whole"), checkout)
     if (folder / "interrupted").exists():
         return
+    shutil.rmtree(folder / "out/interrupted", ignore_errors=True)
     process = subprocess.Popen(
-        finetune_command("out/interrupted"), cwd=folder, env=environment(folder, checkout), stderr=subprocess.PIPE
+        finetune_command("out/interrupted"), cwd=folder, env=environment(folder, checkout), stderr=subprocess.DEVNULL
     )
     while process.poll() is None and not list((folder / "out").glob("interrupted/checkpoint-*")):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    process.wait()
+    if process.wait() != 130 or (folder / "out/interrupted/model.safetensors").exists():
+        raise SystemExit("the training had ended before it was interrupted: take more steps")
     (folder / "out/interrupted").rename(folder / "interrupted")  # its step depends on the machine: not compared
 
 
@@ -207,6 +211,8 @@ def check_compatible(after: Path, work_dir: Path) -> list[str]:
         "resumed training": ("out/interrupted/model.safetensors", first / "out/whole/model.safetensors"),
     }
     differences = []
+    if "going on from step" not in (mixed / "stderr-resume.txt").read_text(encoding="utf-8"):
+        differences.append("the interrupted training began anew")
     for what, (ours, theirs) in pairs.items():
         if (mixed / ours).read_bytes() == theirs.read_bytes():
             print(f"same: {what}")

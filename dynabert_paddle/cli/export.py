@@ -1,0 +1,102 @@
+"""The verbs `extract` and `export`: small models, and bundles of them for other runtimes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from dynabert_paddle.cli.options import with_sections
+from dynabert_paddle.cli.output import show_next
+from dynabert_paddle.cli.run import OverwriteOutputDir
+from dynabert_paddle.config.settings import TaskConfig
+
+
+def extract(
+    model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Supernet's folder.")],
+    subnet: Annotated[str, typer.Argument(help="Sub-network, such as w0.50d0.75 or l0h6f768-l2h3f384.")],
+    *,
+    output_dir: Annotated[str, typer.Option("--output_dir", help="Folder for the small model.")],
+    overwrite_output_dir: OverwriteOutputDir = False,
+) -> None:
+    """Cut a sub-network out of a supernet as a small model of its own."""
+    from dynabert_paddle.files.folder import check_absent, check_replaceable
+    from dynabert_paddle.runtime.device import set_device
+    from dynabert_paddle.runtime.environment import import_paddle
+
+    check_replaceable(output_dir, overwrite=overwrite_output_dir)
+    import_paddle()
+    set_device("cpu")
+    from dynabert_paddle.supernet.extract import extract
+    from dynabert_paddle.supernet.supernet import load_model
+
+    supernet = load_model(model_dir)
+    small = extract(supernet, supernet.search_space().parse(subnet))
+    check_absent(output_dir, overwrite=overwrite_output_dir)
+    small.save_pretrained(output_dir)
+    whole, part = (model.search_space().num_params(model.full) for model in (supernet, small))
+    print(f"{part / 1e6:.2f} M of {whole / 1e6:.2f} M parameters")
+    show_next("export", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
+
+
+@with_sections(("task", TaskConfig))
+def export(
+    model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder.")],
+    *,
+    output_dir: Annotated[str, typer.Option("--output_dir", help="Folder for the bundle.")],
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="paddle, pir, openvino, onnx or lite.", show_default="paddle; pir from Paddle 3.2 on"
+        ),
+    ] = None,
+    precision: Annotated[str, typer.Option("--precision", help="fp32, bf16, int16 or int8, if the format has it.")] = (
+        "fp32"
+    ),
+    subnet: Annotated[str | None, typer.Option("--subnet", help="Export this sub-network of the model.")] = None,
+    subnets: Annotated[
+        str | None,
+        typer.Option(
+            "--subnets",
+            metavar="'A B'",
+            help="Export several into one bundle: names, or pareto:N of the search's Pareto front.",
+        ),
+    ] = None,
+    num_calibration_examples: Annotated[
+        int, typer.Option("--num_calibration_examples", help="Training texts that calibrate int8.")
+    ] = 64,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance",
+            help="Allowed difference between bundle and model: of logits, relative to the largest if that exceeds 1; "
+            "for int8 the loss of the metric on the dev set.",
+        ),
+    ] = None,
+    overwrite_output_dir: OverwriteOutputDir = False,
+    flags: dict[str, Any],
+) -> None:
+    """Export a model to a bundle for Paddle Inference, ONNX Runtime or Paddle Lite, and check it against the model."""
+    from dynabert_paddle.exporting.run import export
+
+    task = {key.partition(".")[2]: value for key, value in flags.items() if value is not None}
+    export(
+        model_dir,
+        output_dir,
+        format=format,
+        precision=precision,
+        subnet=subnet,
+        subnets=subnets,
+        task=task,
+        max_seq_length=task.pop("max_seq_length", None),
+        num_calibration_examples=num_calibration_examples,
+        tolerance=tolerance,
+        overwrite=overwrite_output_dir,
+    )
+    if format == "lite":
+        show_next("evaluate", model_dir, wrote=[output_dir])
+    else:
+        show_next("predict", output_dir, "-i", "texts.tsv", wrote=[output_dir])
+
+
+COMMANDS = (extract, export)
