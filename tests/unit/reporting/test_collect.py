@@ -123,7 +123,7 @@ def test_a_folder_that_is_not_there_is_told_with_the_nearest(folder):
 def test_a_folder_of_something_else_is_told_with_what_is_allowed(folder):
     with pytest.raises(ModelError, match=rf"neither a run's folder .* nor a model's .* Did you mean '{folder}'"):
         collect(folder.parent)
-    with pytest.raises(ModelError, match="name what 'dynabert run' or one of its stages has written.$"):
+    with pytest.raises(ModelError, match="name a folder that 'dynabert run' or one of its stages has written.$"):
         collect(folder / "baselines")
 
 

@@ -146,7 +146,7 @@ def test_what_a_search_chose_is_told(text, folder):
 def test_a_search_of_other_weights_is_told_and_not_shown(folder):
     (folder / "depth" / "model.safetensors").write_bytes(b"trained again")
     text = render(folder)
-    assert f"{folder}/depth/search/search.json is left out: it is of other weights" in text
+    assert f"{folder}/depth/search/search.json is not shown: it belongs to other weights" in text
     assert f"&#39;dynabert search {folder}/depth --overwrite_output_dir&#39;" in text
     assert SEARCHED[0] not in text
 
