@@ -1,6 +1,6 @@
 """Run by test_forms.py in a process of its own: how far every form of a sub-network is from its slice of the supernet.
 
-FLAGS_enable_pir_api=0 python forms.py NUM_RANDOM RESULT.json
+FLAGS_enable_pir_api=0 python forms.py NUM_RANDOM NUM_LITE RESULT.json
 """
 
 import json
@@ -24,7 +24,7 @@ from dynabert_paddle.exporting.onnx import to_onnx
 from dynabert_paddle.exporting.program import matmul_to_mul, rewrite
 from dynabert_paddle.supernet.supernet import to_tensors
 
-NUM_RANDOM, RESULT = int(sys.argv[1]), Path(sys.argv[2])
+NUM_RANDOM, NUM_LITE, RESULT = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 LENGTH = 24
 
 
@@ -46,8 +46,8 @@ def run_lite(folder, python):
     return lite.run_x86(folder / "model_x86.nb", BATCHES, python=python)
 
 
-def forms(small, folder):
-    """Every form of an extracted model, and what it computes."""
+def forms(small, folder, *, with_lite):
+    """Every form of an extracted model, and its logits."""
     yield "extracted", source_logits(small, BATCHES)
     small.save_pretrained(folder / "model")
     yield "reloaded", source_logits(db.load_model(folder / "model"), BATCHES)
@@ -60,7 +60,8 @@ def forms(small, folder):
     yield "paddle", run_engine(graph, "paddle")
     to_onnx(graph, graph / "model.onnx")
     yield "onnx", run_engine(graph, "onnx")
-    yield "lite", run_lite(graph, lite.find_converter())
+    if with_lite:
+        yield "lite", run_lite(graph, lite.find_converter())
 
 
 supernet = db.Supernet(make_bert(num_labels=5), db.Tokenizer.from_pretrained(find_backbone("minilm-l6")))
@@ -70,11 +71,11 @@ rng = np.random.default_rng(0)
 subnets = supernet.search_space().grid()
 subnets |= {str(subnet): subnet for subnet in (random_subnet(supernet.full, rng) for _ in range(NUM_RANDOM))}
 differences = {}
-for name, subnet in subnets.items():
+for number, (name, subnet) in enumerate(subnets.items()):
     expected = [supernet(subnet, **to_tensors(batch)).logits.numpy() for batch in BATCHES]
     with TemporaryDirectory() as folder:
         differences[name] = {
             form: max(float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True))
-            for form, found in forms(db.extract(supernet, subnet), Path(folder))
+            for form, found in forms(db.extract(supernet, subnet), Path(folder), with_lite=number < NUM_LITE)
         }
 RESULT.write_text(json.dumps(differences))

@@ -1,5 +1,6 @@
 """int8 on real models and real data: what accuracy it costs, and that the batch does not change what it computes."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import dynabert_paddle as db
 pytestmark = pytest.mark.full
 
 SST2 = Path(__file__).parents[3] / "shared" / "data" / "glue" / "SST-2"
-EXPORTS = [("paddle", "int8"), ("openvino", "int8"), ("onnx", "int8"), ("lite", "int8")]
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,24 @@ def sst2(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def exported(request, tmp_path_factory):
+    """The int8 bundle of a model in a format, made once."""
+
+    @functools.cache
+    def export(data, format):
+        folder = tmp_path_factory.mktemp("bundles") / f"{data}-{format}"
+        return db.export(request.getfixturevalue(data), folder, format=format, precision="int8")
+
+    return export
+
+
 @pytest.mark.parametrize("data", ["snips", "sst2"])
-@pytest.mark.parametrize(("format", "precision"), EXPORTS)
-def test_int8_loses_at_most_half_a_point(data, format, precision, request, tmp_path):
+@pytest.mark.parametrize("format", ["paddle", "openvino", "onnx", "lite"])
+def test_int8_loses_at_most_half_a_point(exported, data, format, request):
     if format == "lite":
         request.getfixturevalue("converter")
-    bundle = db.export(request.getfixturevalue(data), tmp_path / "bundle", format=format, precision=precision)
+    bundle = exported(data, format)
     checked = json.loads((bundle / "bundle.json").read_text())["verification"]
     print(data, format, checked)
     assert checked["source"] - checked["exported"] <= 0.005
@@ -52,9 +64,9 @@ def test_int8_loses_at_most_half_a_point(data, format, precision, request, tmp_p
 
 
 @pytest.mark.parametrize("format", ["paddle", "openvino"])
-def test_int8_does_not_depend_on_the_batch(snips, tmp_path, format):
+def test_int8_does_not_depend_on_the_batch(exported, format):
     """Paddle's int8 products of activations compute garbage once the shape changes: none may be left in the graph."""
-    predictor = db.Predictor(db.export(snips, tmp_path / "bundle", format=format, precision="int8"))
+    predictor = db.Predictor(exported("snips", format))
     texts = db.load_task("snips").dev.texts[:100]
     alone = [predictor([text])[0].score for text in texts]
     for batch_size in (7, 32, 100, 7):

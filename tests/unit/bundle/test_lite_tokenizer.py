@@ -236,7 +236,7 @@ json.dump([tokenizer.tokenize(text) for text in json.load(open(given))], open(ma
 """
 
 
-@pytest.mark.parametrize("interpreter", ["this", "the converter's"])
+@pytest.mark.parametrize("interpreter", ["this", pytest.param("the converter's", marks=pytest.mark.full)])
 def test_the_interpreter_makes_no_difference(interpreter, folder, rust, request, tmp_path):
     """Python 3.7 and 3.10 know fewer characters than 3.11 does: the script asks none of them."""
     python = sys.executable if interpreter == "this" else str(request.getfixturevalue("converter"))
