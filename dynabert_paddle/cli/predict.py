@@ -123,7 +123,7 @@ def _read_texts(path: Path, text_column: str | None, pair_column: str | None) ->
         yield from ((text,) for _, text in read_lines(path))
         return
     for row in read_rows(path, Columns(text_column or default_text_column(path), pair_column)):
-        yield (row.text,) if row.pair is None else (row.text, row.pair)
+        yield row.texts
 
 
 def _check_pairs(predictor: Predictor, pair_column: str | None) -> None:
@@ -154,7 +154,7 @@ def _predictions(
 def _submission(predictor: Predictor, form: SubmissionForm, rows: Iterator[Row], *, batch_size: int) -> Iterator[str]:
     """Yield the lines of a submission file."""
     rows, again = tee(rows)
-    texts = ((row.text,) if row.pair is None else (row.text, row.pair) for row in rows)
+    texts = (row.texts for row in rows)
     yield form.heading
     for row, prediction in zip(again, predictor.stream(texts, batch_size=batch_size), strict=True):
         assert isinstance(prediction, Prediction) and row.label is not None  # GLUE's tasks have classes and values

@@ -129,7 +129,8 @@ def read_augmented(path: str | os.PathLike, columns: Columns, train: Examples) -
     texts, pairs = new_column(path), new_column(path) if columns.pair else None
     sources = array("q")
     for row in read_rows(path, Columns(columns.text, columns.pair, SOURCE_ROW)):
-        source = int(row.label) if row.label.isdecimal() and len(row.label) < 19 else len(train)
+        label = row.label or ""
+        source = int(label) if label.isdecimal() and len(label) < 19 else len(train)
         # The first text of each source row is that row itself.
         is_new = not sources or source != sources[-1]
         if source >= len(train) or (is_new and _one_line(row.text) != _one_line(train.texts[source])):
@@ -139,7 +140,7 @@ def read_augmented(path: str | os.PathLike, columns: Columns, train: Examples) -
             )
         texts.append(row.text)
         if pairs is not None:
-            pairs.append(row.pair)
+            pairs.append(row.pair or "")
         sources.append(source)
     return Examples(texts, pairs, None, train.source), np.asarray(sources)
 

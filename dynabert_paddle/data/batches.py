@@ -80,7 +80,7 @@ def split_holdout(
             f"none of {len(labels)} training examples can be held out, as every class must keep one; "
             "add training rows, or read the development file: --select_on dev, in rewire --accumulation huawei."
         )
-    size = round(fraction * len(labels)) if num_examples is None else num_examples
+    size = round((fraction or 0) * len(labels)) if num_examples is None else num_examples
     size = min(max(size, 1), len(labels) // 2, spare.sum())
     quota = size * counts / len(labels)
     held_out = np.floor(quota).astype(np.int64)

@@ -30,17 +30,17 @@ _ROWS_PER_CALL = 4096
 
 
 class TextEncoder(Protocol):
-    """What `tokenize` needs of a tokenizer: its content's hash, and texts to token ids."""
+    """A tokenizer that turns texts into token ids, and the hash of its content."""
 
     fingerprint: str
 
     def encode(
-        self, texts: list[str], pairs: list[str] | None, *, max_seq_length: int
+        self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_seq_length: int
     ) -> tuple[list[list[int]], list[list[int]]]: ...
 
 
 class OffsetEncoder(Protocol):
-    """What the tokens of words and of answers need: ids without special tokens, and where in the text each token is."""
+    """A tokenizer that also returns each token's position in the text, for the labels of words and for answers."""
 
     def template(self, texts: int) -> Template: ...
 
@@ -48,9 +48,9 @@ class OffsetEncoder(Protocol):
 
 
 class FeatureSet(ABC):
-    """Examples as a model reads them, in batches, and what scores its logits."""
+    """Tokenized examples that are collated to batches, and score a model's logits."""
 
-    kind = "classification"  # or regression: `restore` knows no difference
+    kind = "classification"  # regression likewise: `restore` treats both alike
     labels: np.ndarray | None
 
     @abstractmethod
@@ -59,21 +59,21 @@ class FeatureSet(ABC):
     @property
     @abstractmethod
     def lengths(self) -> np.ndarray:
-        """What batches of similar length are made by, `[n]`."""
+        """`[n]`, the lengths by which batches of similar length are made."""
 
     @property
     @abstractmethod
     def content(self) -> tuple[np.ndarray, ...]:
-        """What tells these examples from others."""
+        """The arrays that identify these examples."""
 
     @property
     def num_scored(self) -> int:
-        """How many examples a score is the mean over."""
+        """The number of examples that a score is the mean over."""
         return len(self)
 
     @property
     def targets(self) -> np.ndarray | None:
-        """What is trained on."""
+        """The labels that training uses."""
         return self.labels
 
     @abstractmethod
@@ -86,14 +86,14 @@ class FeatureSet(ABC):
     def with_labels(self, labels: np.ndarray) -> FeatureSet: ...
 
     def restore(self, batches: Sequence[np.ndarray], logits: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-        """Put batches of logits into the examples' order.
+        """Put batches of logits back into the examples' order.
 
         Args:
             batches: indices of each batch's examples; every example is in one.
             logits: of each batch, `[b, c]`; `[b, s, c]` for the labels of tokens; `[b, 2, s]` for answers.
 
         Returns:
-            `[n, c]`; where there are logits of tokens one array an example, without those of padding.
+            `[n, c]`; for logits of tokens one array an example, without padding.
         """
         if logits[0].ndim == 2:
             return np.concatenate(logits)[np.argsort(np.concatenate(batches))]
@@ -109,12 +109,13 @@ class FeatureSet(ABC):
 
         Args:
             metrics: names of metrics.
-            logits: as `restore` returns them.
+            logits: from `restore`.
 
         Returns:
             Each metric as a fraction: 1.0 is perfect.
         """
-        return compute_metrics(metrics, logits, self.labels)
+        assert self.labels is not None  # augmented texts have none, and are never scored
+        return compute_metrics(metrics, np.asarray(logits), self.labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,7 @@ class Features(FeatureSet):
 
     @property
     def content(self) -> tuple[np.ndarray, ...]:
-        """What tells these examples from others."""
+        """The arrays that identify these examples."""
         return (self.input_ids, self.offsets, *(() if self.targets is None else (self.targets,)))
 
     def select(self, indices: np.ndarray) -> Features:
@@ -231,7 +232,7 @@ def tokenize(
     Args:
         examples: the texts.
         tokenizer: its `fingerprint` tells tokenizers apart in the cache.
-        max_seq_length: longer inputs are cut to so many tokens, special tokens included.
+        max_seq_length: longer inputs are cut to this number of tokens, special tokens included.
         cache_dir: folder of the cache, made if absent; by default `default_cache_dir()`. Where it cannot be written,
             nothing is cached.
 
@@ -248,11 +249,7 @@ def tokenize(
 
 
 def default_cache_dir() -> Path:
-    """Find the folder for tokenized data and tables of latencies.
-
-    Returns:
-        `$DYNABERT_CACHE_DIR`, else `$XDG_CACHE_HOME/dynabert_paddle`, else `~/.cache/dynabert_paddle`.
-    """
+    """Return `$DYNABERT_CACHE_DIR`, else `dynabert_paddle` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
     if folder := os.environ.get("DYNABERT_CACHE_DIR"):
         return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynabert_paddle"
@@ -264,12 +261,14 @@ def encode_examples(examples: Examples, tokenizer: TextEncoder, max_seq_length: 
     Args:
         examples: the texts.
         tokenizer: the tokenizer.
-        max_seq_length: longer inputs are cut to so many tokens, special tokens included.
+        max_seq_length: longer inputs are cut to this number of tokens, special tokens included.
 
     Returns:
         The tokenized examples, in their order.
     """
-    input_ids, token_type_ids, lengths = [], [], []
+    input_ids: list[np.ndarray] = []
+    token_type_ids: list[np.ndarray] = []
+    lengths: list[int] = []
     for start in range(0, len(examples), _ROWS_PER_CALL):
         rows = slice(start, start + _ROWS_PER_CALL)
         pairs = None if examples.pairs is None else examples.pairs[rows]
@@ -282,13 +281,13 @@ def encode_examples(examples: Examples, tokenizer: TextEncoder, max_seq_length: 
 
 
 def _cache_key(examples: Examples, fingerprint: str, max_seq_length: int) -> str:
-    """Hash what the token ids depend on; labels are not part of it, nor of the cache."""
+    """Hash everything that the token ids depend on; labels are neither hashed nor cached."""
     digest = hashlib.sha256()
     columns = [examples.texts] if examples.pairs is None else [examples.texts, examples.pairs]
     digest.update(repr((_CACHE_FORMAT, fingerprint, max_seq_length, len(examples), len(columns))).encode())
     for text in chain.from_iterable(columns):
         encoded = text.encode()
-        # With its length before it, no text can be taken for two.
+        # With the length before each text, the boundaries between texts are hashed, too.
         digest.update(b"%d:%b" % (len(encoded), encoded))
     return digest.hexdigest()
 
@@ -304,8 +303,8 @@ def _load(path: Path, examples: Examples) -> Features | None:
             raise ValueError(f"{len(features)} examples, not {len(examples)}")
         if not len(features.input_ids) == len(features.token_type_ids) == features.offsets[-1]:
             raise ValueError("arrays of different lengths")
-    except Exception as error:  # a damaged zip file raises almost anything, and all of it means: tokenize again
-        logger.debug("%s cannot be read and is made anew: %s", path, error)
+    except Exception as error:  # a damaged zip file raises almost any type
+        logger.debug("%s cannot be read and is made again: %s", path, error)
         return None
     return features
 

@@ -48,12 +48,13 @@ def check_metrics(names: Sequence[str], *, kind: str, num_labels: int) -> None:
         UsageError: an unknown metric, one of the other kind, or `f1` of more than two classes.
     """
     _check_names(names)
-    allowed = {
-        "classification": _CLASSIFICATION_METRICS,
-        "regression": _REGRESSION_METRICS,
+    known: dict[str, Sequence[str]] = {
+        "classification": tuple(_CLASSIFICATION_METRICS),
+        "regression": tuple(_REGRESSION_METRICS),
         "token_classification": WORD_METRICS,
         "question_answering": ANSWER_METRICS,
-    }[kind]
+    }
+    allowed = known[kind]
     for name in names:
         if name not in allowed:
             raise UsageError(f"metric {name!r} is not for {kind}; choose from {', '.join(allowed)} with --metrics.")

@@ -36,7 +36,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class AnswerSettings:
-    """How answers are looked for.
+    """Settings of the search for an answer.
 
     Args:
         doc_stride: tokens from one window of a long context to the next.
@@ -77,7 +77,7 @@ class Questions:
 
     Args:
         rows: the questions.
-        settings: how answers are looked for.
+        settings: of the search for answers.
         source: the file that was read, as an absolute path.
     """
 
@@ -103,12 +103,12 @@ class Questions:
         if len(order) == 1:
             return split_holdout(np.zeros(len(self), dtype=np.float32), num_examples=num_examples, seed=seed)
         sizes = np.cumsum(np.bincount(contexts)[order])
-        chosen = order[: min(np.searchsorted(sizes, max(num_examples, 1)) + 1, len(order) - 1)]
+        chosen = order[: min(int(np.searchsorted(sizes, max(num_examples, 1))) + 1, len(order) - 1)]
         held_out = np.isin(contexts, chosen)
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
     def select(self, indices: np.ndarray) -> Questions:
-        """Some of the questions.
+        """Select some of the questions.
 
         Args:
             indices: `[k]` integers, in any order.
@@ -122,7 +122,7 @@ class Questions:
         """Turn the questions into token ids, with one example for every window of their contexts.
 
         Args:
-            tokenizer: knows where in a text each token is.
+            tokenizer: returns each token's position in the text.
             max_seq_length: tokens of an example, at most.
 
         Returns:
@@ -138,7 +138,10 @@ class Questions:
             raise UsageError(f"max_seq_length is {max_seq_length}: a question and its context need at least {least}")
         contexts = list(dict.fromkeys(row.context for row in self.rows))  # many questions share one
         read = dict(zip(contexts, tokenizer.encode_offsets(contexts), strict=True))
-        cut, labels, owners, spans = [], [], [], []
+        cut: list[Window] = []
+        labels: list[tuple[int, int]] = []
+        owners: list[int] = []
+        spans: list[Sequence[tuple[int, int]]] = []
         for index, (row, (question, _)) in enumerate(zip(self.rows, asked, strict=True)):
             context, offsets = read[row.context]
             room = {"max_seq_length": max_seq_length, "doc_stride": self.settings.doc_stride}
@@ -192,14 +195,18 @@ class WindowFeatures(Features):
         """
         from paddlenlp.metrics.squad import compute_exact, compute_f1, normalize_answer
 
-        parts: list[list] = [[] for _ in self.questions.rows]
-        for owner, row, first, spans in zip(self.owners, logits, self.first, self.spans, strict=True):
-            parts[owner].append((row.astype(np.float64), first, spans))
+        parts: list[list[Any]] = [[] for _ in self.questions.rows]
+        for owner, window, first, spans in zip(self.owners, logits, self.first, self.spans, strict=True):
+            parts[owner].append((window.astype(np.float64), first, spans))
         settings = self.questions.settings
-        limits = {"max_answer_length": settings.max_answer_length, "may_be_empty": settings.may_be_empty}
         totals = dict.fromkeys(ANSWER_METRICS, 0.0)
         for row, windows in zip(self.questions.rows, parts, strict=True):
-            found = best_answer(row.context, windows, **limits).answer
+            found = best_answer(
+                row.context,
+                windows,
+                max_answer_length=settings.max_answer_length,
+                may_be_empty=settings.may_be_empty,
+            ).answer
             gold = [text for text, _ in row.answers if normalize_answer(text)] or [""]
             by_words = " " in row.context.strip()  # Chinese is compared by characters
             totals["exact_match"] += max(compute_exact(text, found) for text in gold)
@@ -214,7 +221,7 @@ def read_questions(
 
     Args:
         path: SQuAD's `.json`; or `.jsonl`, an object with `id`, `question`, `context` and `answers` a line.
-        settings: how answers are looked for.
+        settings: of the search for answers.
         training: leave out questions of whose answers none is where the file says, which are counted in the log.
 
     Returns:
@@ -296,7 +303,7 @@ def _question(place: str, record: Any, context: Any) -> Question:
         raise DataError(
             f"{place}: needs the texts 'question' and 'context', and 'answers' with 'text' and 'answer_start'."
         )
-    if record.get("is_impossible"):
+    if answers is None or record.get("is_impossible"):
         answers = []
     found = [(answer["text"], answer["answer_start"]) for answer in answers if answer["text"]]
     return Question(str(record.get("id", "")), record["question"], context, found)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,12 +40,17 @@ class Columns:
 
 
 class Row(NamedTuple):
-    """One row of a data file: its line number, counted from 1, and the values of the columns asked for."""
+    """One row of a data file: its line number, counted from 1, and the values of the requested columns."""
 
     line: int
     text: str
     pair: str | None
     label: str | None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text, or both texts of a pair."""
+        return (self.text,) if self.pair is None else (self.text, self.pair)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +82,15 @@ class Examples:
         Returns:
             Ascending indices of the examples to train on, and of those held out.
         """
+        assert self.labels is not None  # training files have labels
         return split_holdout(self.labels, num_examples=num_examples, seed=seed)
 
     def tokenize(self, tokenizer: TextEncoder, *, max_seq_length: int) -> FeatureSet:
-        """Turn the texts into token ids: now, through the cache, or those of a large file batch by batch.
+        """Turn the texts into token ids, through the cache; those of a large file batch by batch, when they are read.
 
         Args:
             tokenizer: the tokenizer.
-            max_seq_length: longer inputs are cut to so many tokens, special tokens included.
+            max_seq_length: longer inputs are cut to this number of tokens, special tokens included.
 
         Returns:
             The tokenized examples, in their order.
@@ -94,7 +100,7 @@ class Examples:
         return tokenize(self, tokenizer, max_seq_length=max_seq_length)
 
     def select(self, indices: np.ndarray) -> "Examples":
-        """Some of the rows.
+        """Select some of the rows.
 
         Args:
             indices: `[k]` integers, in any order.
@@ -103,6 +109,7 @@ class Examples:
             The rows in the order of `indices`.
         """
         texts, pairs = select_rows([self.texts, self.pairs], indices)
+        assert texts is not None
         return Examples(texts, pairs, None if self.labels is None else self.labels[indices], self.source)
 
 
@@ -132,13 +139,18 @@ def read_examples(
     path = Path(path)
     class_indices = {label: index for index, label in enumerate(labels)}
     texts, pairs = new_column(path), new_column(path) if columns.pair else None
-    values = array("f" if kind == "regression" else "h" if len(class_indices) < 2**15 else "i")
+    values: array[Any] = array("f" if kind == "regression" else "h" if len(class_indices) < 2**15 else "i")
     for row in read_rows(path, columns, layout):
         texts.append(row.text)
         if pairs is not None:
-            pairs.append(row.pair)
+            pairs.append(row.pair or "")
         if row.label is not None:
-            values.append(_score(path, row) if kind == "regression" else _class_index(path, row, class_indices))
+            label = row.label
+            values.append(
+                _score(path, row.line, label)
+                if kind == "regression"
+                else _class_index(path, row.line, label, class_indices)
+            )
     return Examples(
         texts=texts,
         pairs=pairs,
@@ -161,7 +173,7 @@ def find_labels(path: str | os.PathLike, columns: Columns, layout: Layout = PLAI
     Raises:
         DataError: the file cannot be read.
     """
-    labels = sorted({row.label for row in read_rows(path, columns, layout)})
+    labels = sorted({row.label for row in read_rows(path, columns, layout) if row.label is not None})
     return tuple(sorted(labels, key=float) if all(map(_is_number, labels)) else labels)
 
 
@@ -196,7 +208,7 @@ def read_rows(path: str | os.PathLike, columns: Columns, layout: Layout = PLAIN)
         DataError: while iterating, at the first fault.
     """
     path = Path(path)
-    num_rows, skipped = 0, []
+    num_rows, skipped = 0, list[int]()
     rows = _json_rows if path.suffix.lower() in JSON_ENDINGS else _table_rows
     for row in rows(path, columns, layout):
         if row.label is not None:
@@ -221,13 +233,14 @@ def _log_skipped(path: Path, lines: list[int], fault: str) -> None:
 def _table_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
     records = open_records(path)
     header_line, header = first_record(path, records)
-    # Some copies of a file that has no header got one.
+    # Some copies of a file without a header were given one.
     if layout.header and not {name for _, name in _flags(columns) if name} <= set(header):
         header, records = list(layout.header), chain([(header_line, header)], records)
-    positions, short = [], []
+    positions: list[int | None] = []
+    short: list[int] = []
     for flag, name in _flags(columns):
-        _check_column(path, header_line, header, name, flag)
-        positions.append(None if name is None else header.index(name))
+        _check_column(path, header_line, list(header), name, flag)
+        positions.append(None if name is None else list(header).index(name))
     for line, fields in records:
         # A blank line is a row only where it can be one: an empty text in a file of one column.
         if fields == [""] and len(header) > 1:
@@ -237,7 +250,8 @@ def _table_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
             continue
         if len(fields) != len(header):
             raise DataError(f"{path}:{line}: {len(fields)} fields, but the header has {len(header)}; {_remedy(path)}.")
-        yield Row(line, *(None if position is None else fields[position] for position in positions))
+        values: list[Any] = [None if position is None else fields[position] for position in positions]
+        yield Row(line, *values)
     _log_skipped(path, short, f"with fewer fields than the header's {len(header)}")
 
 
@@ -252,14 +266,15 @@ def _json_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
     for line, record in open_records(path):
         if layout.derive:
             record = _derive(path, line, record, layout)
-        values = []
+        values: list[Any] = []  # the text is a string, the other two are None where there is no such column
         for flag, name in wanted:
             _check_column(path, line, list(record), name, flag)
             values.append(None if name is None else _json_text(path, line, name, record[name]))
         yield Row(line, *values)
 
 
-def _derive(path: Path, line: int, record: dict, layout: Layout) -> dict:
+def _derive(path: Path, line: int, record: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    assert layout.derive is not None
     try:
         return layout.derive(record)
     except KeyError as error:
@@ -292,7 +307,9 @@ def _flags(columns: Columns) -> tuple[tuple[str, str | None], ...]:
 
 
 def _check_column(path: Path, line: int, names: list[str], name: str | None, flag: str) -> None:
-    count = 1 if name is None else names.count(name)
+    if name is None:
+        return
+    count = names.count(name)
     if count == 0:
         found = ", ".join(map(quote, names[:20])) + (", ..." if len(names) > 20 else "")
         hint = did_you_mean(name, names)
@@ -305,25 +322,25 @@ def _check_column(path: Path, line: int, names: list[str], name: str | None, fla
         )
 
 
-def _class_index(path: Path, row: Row, class_indices: dict[str, int]) -> int:
-    if row.label not in class_indices:
+def _class_index(path: Path, line: int, label: str, class_indices: dict[str, int]) -> int:
+    if label not in class_indices:
         allowed = ", ".join(map(quote, list(class_indices)[:20])) + (", ..." if len(class_indices) > 20 else "")
-        hint = did_you_mean(row.label, class_indices)
-        scores = " For scores, pass --kind regression." if _is_number(row.label) else ""
+        hint = did_you_mean(label, class_indices)
+        scores = " For scores, pass --kind regression." if _is_number(label) else ""
         raise DataError(
-            f"{path}:{row.line}: label {quote(row.label)} is not one of the task's labels, {allowed}.{hint} "
+            f"{path}:{line}: label {quote(label)} is not one of the task's labels, {allowed}.{hint} "
             f"Correct it, add a training row that has it, or list all labels with --labels.{scores}"
         )
-    return class_indices[row.label]
+    return class_indices[label]
 
 
-def _score(path: Path, row: Row) -> float:
-    if not _is_number(row.label) or abs(float(row.label)) > np.finfo(np.float32).max:
+def _score(path: Path, line: int, label: str) -> float:
+    if not _is_number(label) or abs(float(label)) > np.finfo(np.float32).max:
         raise DataError(
-            f"{path}:{row.line}: label {quote(row.label)} is not a finite number, as regression needs; "
+            f"{path}:{line}: label {quote(label)} is not a finite number, as regression needs; "
             "correct it, or pass --kind classification."
         )
-    return float(row.label)
+    return float(label)
 
 
 def _is_number(label: str) -> bool:

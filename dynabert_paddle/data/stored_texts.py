@@ -9,6 +9,7 @@ import tempfile
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -61,9 +62,18 @@ class StoredTexts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._sizes) if self._rows is None else len(self._rows)
 
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+            return [self._read(i) for i in range(*index.indices(len(self)))]
+        return self._read(index)
+
+    def _read(self, index: int) -> str:
         row = range(len(self))[index] if self._rows is None else self._rows[index]
         block = row // _BLOCK
         start = self._starts[block] + sum(self._sizes[block * _BLOCK : row])
@@ -81,14 +91,14 @@ class StoredTexts(Sequence[str]):
 
     @property
     def fingerprint(self) -> np.ndarray:
-        """Bytes that tell these texts from others."""
+        """A hash of the texts, as bytes."""
         hashed = self._hash.copy()
         if self._rows is not None:
-            hashed.update(np.ascontiguousarray(self._rows))
+            hashed.update(np.ascontiguousarray(self._rows).data)
         return np.frombuffer(hashed.digest(), dtype=np.uint8)
 
     def select(self, indices: np.ndarray) -> StoredTexts:
-        """Some of the texts, which stay where they are.
+        """Select some of the texts; they are not copied.
 
         Args:
             indices: `[k]` integers, in any order.
@@ -103,8 +113,8 @@ class StoredTexts(Sequence[str]):
 
     def _full(self, error: OSError) -> DataError:
         return DataError(
-            f"{self.source}: its texts cannot be stored in {tempfile.gettempdir()} ({error.strerror}); make as much "
-            "room there as the file takes, or name another folder in the environment variable TMPDIR."
+            f"{self.source}: its texts cannot be stored in {tempfile.gettempdir()} ({error.strerror}); free as much "
+            "space there as the file takes, or name another folder in the environment variable TMPDIR."
         )
 
 
@@ -112,28 +122,21 @@ Column = list[str] | StoredTexts
 
 
 def new_column(path: Path) -> Column:
-    """Make what texts of a data file are appended to.
-
-    Args:
-        path: the data file.
-
-    Returns:
-        A list, or what keeps the texts of a large file on the disk.
-    """
+    """Make an empty column for the texts of a data file: a list, or for a large file one that is kept on disk."""
     return StoredTexts(path) if path.is_file() and path.stat().st_size >= _LARGE else []
 
 
 def select_rows(columns: Sequence[Column | None], indices: np.ndarray) -> list[Column | None]:
-    """Some of the rows of columns.
+    """Select some rows of columns; a small selection of a column on disk comes into memory.
 
     Args:
-        columns: each as `new_column` made it; None for one that there is not.
+        columns: from `new_column`, or None for a column that does not exist.
         indices: `[k]` integers, in any order.
 
     Returns:
-        The columns' texts in the order of `indices`; few of those on the disk come into memory.
+        The columns' texts in the order of `indices`.
     """
-    chosen = [
+    chosen: list[Column | None] = [
         column.select(indices) if isinstance(column, StoredTexts) else column and [column[i] for i in indices]
         for column in columns
     ]

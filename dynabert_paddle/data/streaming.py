@@ -1,4 +1,4 @@
-"""Features of texts that are too many for the memory: each batch is tokenized when it is read.
+"""Features of texts that do not fit into memory: each batch is tokenized when it is read.
 
 Shapes: n examples, b batch, s sequence.
 """
@@ -24,7 +24,7 @@ class StreamedFeatures(FeatureSet):
     Args:
         examples: the examples.
         tokenizer: the tokenizer.
-        max_seq_length: longer inputs are cut to so many tokens, special tokens included.
+        max_seq_length: longer inputs are cut to this number of tokens, special tokens included.
     """
 
     examples: Examples
@@ -37,24 +37,27 @@ class StreamedFeatures(FeatureSet):
     @property
     def lengths(self) -> np.ndarray:
         """Bytes of each example's texts, `[n]` int32, by which batches of similar length are found as by tokens."""
-        pairs = self.examples.pairs
-        return self.examples.texts.sizes + (0 if pairs is None else pairs.sizes)
+        texts, *pairs = self._columns()
+        return texts.sizes + pairs[0].sizes if pairs else texts.sizes
+
+    def _columns(self) -> list[StoredTexts]:
+        columns = (self.examples.texts, self.examples.pairs)
+        return [column for column in columns if isinstance(column, StoredTexts)]
 
     @property
-    def labels(self) -> np.ndarray | None:
+    def labels(self) -> np.ndarray | None:  # type: ignore[override] # read-only here, a field elsewhere
         """`[n]`, class indices or float32 scores; None where there are none."""
         return self.examples.labels
 
     @property
     def content(self) -> tuple[np.ndarray, ...]:
-        """What tells these examples from others."""
-        columns = [self.examples.texts] if self.examples.pairs is None else [self.examples.texts, self.examples.pairs]
+        """The arrays that identify these examples."""
         tokenizer = np.frombuffer(f"{self.tokenizer.fingerprint} {self.max_seq_length}".encode(), dtype=np.uint8)
         labels = () if self.labels is None else (self.labels,)
-        return (*(column.fingerprint for column in columns), tokenizer, *labels)
+        return (*(column.fingerprint for column in self._columns()), tokenizer, *labels)
 
     def select(self, indices: np.ndarray) -> FeatureSet:
-        """Some of the examples; few of them come into memory.
+        """Select some of the examples; a small selection comes into memory.
 
         Args:
             indices: `[k]` integers in any order, repeats allowed, or an `[n]` mask.
@@ -63,8 +66,9 @@ class StreamedFeatures(FeatureSet):
             The examples in the order of `indices`.
         """
         examples = self.examples.select(np.arange(len(self))[indices])
-        make = StreamedFeatures if isinstance(examples.texts, StoredTexts) else encode_examples
-        return make(examples, self.tokenizer, self.max_seq_length)
+        if isinstance(examples.texts, StoredTexts):
+            return StreamedFeatures(examples, self.tokenizer, self.max_seq_length)
+        return encode_examples(examples, self.tokenizer, self.max_seq_length)
 
     def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
         """Make one batch, padded on the right to its longest example.

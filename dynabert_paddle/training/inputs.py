@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,8 @@ def tokenize_examples(examples: TaskExamples, supernet: Supernet, *, max_seq_len
     positions = num_positions(supernet.model.config)
     if length > positions:
         raise UsageError(f"max_seq_length is {length}, more than the model's {positions} positions: pass a smaller one")
-    return examples.tokenize(supernet.tokenizer, max_seq_length=length)
+    tokenizer: Any = supernet.tokenizer  # one without offsets refuses to encode words and answers
+    return examples.tokenize(tokenizer, max_seq_length=length)
 
 
 def check_trained(supernet: Supernet, task: Task, source: str | Path) -> None:
