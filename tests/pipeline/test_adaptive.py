@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import ALONE, SNIPS_LABELS, make_model
 from commands import run_command
 from conftest import ROOT, SNIPS
 from test_bundle_bad_input import seal
-from test_predict import ALONE, SNIPS_LABELS, make_model
 
 import dynabert_paddle as db
 from dynabert_paddle.bundle.manifest import read_bundle
@@ -29,8 +29,8 @@ TEXTS = [line.split("\t")[0] for line in (SNIPS / "dev.tsv").read_text(encoding=
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return make_model(tmp_path_factory.getbasetemp(), "snips")
+def model(make_once):
+    return make_model(make_once, "snips")
 
 
 @pytest.fixture(scope="module")

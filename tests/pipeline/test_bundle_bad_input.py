@@ -9,11 +9,11 @@ import sys
 import onnx
 import paddle
 import pytest
+from bundles import make_bundle, make_model
 from commands import run_command
 from conftest import make_bert
 from onnx.external_data_helper import set_external_data
 from paddle.base.proto import framework_pb2
-from test_predict import make_bundle, make_model
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
@@ -34,8 +34,8 @@ for names in FILES.values():
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return lambda format: make_bundle(tmp_path_factory.getbasetemp(), "snips", format)
+def whole(make_once):
+    return lambda format: make_bundle(make_once, "snips", format)
 
 
 @pytest.fixture
@@ -315,8 +315,8 @@ def test_what_a_runtime_cannot_run_is_one_line(spoilt, format):
 
 
 @pytest.fixture
-def source(tmp_path_factory):
-    return lambda kind: make_model(tmp_path_factory.getbasetemp(), kind)
+def source(make_once):
+    return lambda kind: make_model(make_once, kind)
 
 
 @pytest.fixture

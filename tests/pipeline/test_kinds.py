@@ -9,9 +9,9 @@ from dataclasses import asdict
 import numpy as np
 import paddle
 import pytest
+from bundles import ALONE
 from commands import run_command
 from conftest import make_bert
-from test_predict import ALONE
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone

@@ -12,56 +12,18 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from bundles import ALONE, GLUE, SNIPS_LABELS, TASKS, make_bundle, make_model
 from conftest import SNIPS, make_batch, make_bert
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.bundle import infer
 from dynabert_paddle.errors import DynabertError
-from dynabert_paddle.exporting.run import export
 
 pytestmark = pytest.mark.full
 
-SNIPS_LABELS = [
-    *("AddToPlaylist", "BookRestaurant", "GetWeather", "PlayMusic"),
-    *("RateBook", "SearchCreativeWork", "SearchScreeningEvent"),
-]
-TASKS = {
-    "plain": {},
-    "snips": {"name": "snips", "kind": "classification", "labels": SNIPS_LABELS, "max_seq_length": 24},
-    "pairs": {
-        "name": "custom",
-        "kind": "classification",
-        "labels": ["是", "否", "也许"],
-        "text_pair_column": "answer",
-        "max_seq_length": 32,
-    },
-    "values": {"name": "custom", "kind": "regression", "max_seq_length": 32},
-}
-# Tasks of GLUE as their models' metadata have them.
-GLUE = {
-    "cola": {"labels": ["0", "1"]},
-    "rte": {"labels": ["entailment", "not_entailment"], "text_pair_column": "sentence2"},
-    "mnli": {"labels": ["entailment", "neutral", "contradiction"], "text_pair_column": "sentence2"},
-    "sts-b": {"kind": "regression", "text_pair_column": "sentence2"},
-}
-TASKS |= {name: {"name": name, "kind": "classification", "max_seq_length": 64} | task for name, task in GLUE.items()}
-OUTPUTS = {"plain": 2, "snips": 7, "pairs": 3, "values": 1, "cola": 2, "rte": 2, "mnli": 3, "sts-b": 1}
 SAMPLES = Path(__file__).parents[1] / "samples" / "glue"
 
-# Python, but a package that a bundle's user does not have cannot be imported, wherever it is installed.
-ALONE = """
-import runpy, sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("dynabert_paddle", "paddlenlp", "safetensors", "pydantic", "typer"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 # The largest memory of a process is in its own /proc: getrusage's counts what the parent had when it forked.
 MEASURED = """
 import re, sys
@@ -76,27 +38,9 @@ finally:
 """
 
 
-@functools.cache
-def make_model(root, kind):
-    """A small random model, as if trained for a kind of task."""
-    tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
-    model = make_bert(num_labels=OUTPUTS[kind], num_layers=2, initializer_range=0.4, seed=1)  # tells texts apart
-    supernet = db.Supernet(model, tokenizer)
-    if TASKS[kind]:
-        supernet.metadata = supernet.metadata.replace(stage="finetune", task=TASKS[kind])
-    return supernet.save_pretrained(root / "models" / kind)
-
-
-@functools.cache
-def make_bundle(root, kind, format="paddle"):
-    """An export takes seconds, so all tests share one of each kind."""
-    model = make_model(root, kind)
-    return export(model, root / "bundles" / f"{kind}-{format}", format=format)
-
-
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory):
-    return lambda kind, format="paddle": make_bundle(tmp_path_factory.getbasetemp(), kind, format)
+def bundle(make_once):
+    return functools.partial(make_bundle, make_once)
 
 
 @pytest.fixture(scope="session")
@@ -105,12 +49,12 @@ def predictor(bundle):
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory):
+def source(make_once):
     """What the model itself says, one text at a time and without padding: its outputs, as probabilities or a value."""
 
     @functools.cache
     def load(kind):
-        supernet = db.load_model(make_model(tmp_path_factory.getbasetemp(), kind))
+        supernet = db.load_model(make_model(make_once, kind))
         supernet.eval()
         return supernet
 
@@ -589,8 +533,8 @@ def test_a_submission_has_a_line_for_every_row_of_the_test_file(dynabert, bundle
     [
         ("snips", "RTE/test.tsv", (), 2, "task 'snips' has no submission file; these have one: cola, sst-2, "),
         ("plain", "RTE/test.tsv", (), 2, "task 'custom' has no submission file"),
-        ("rte", "RTE/test.tsv", ("--json",), 2, "--submission knows its columns and its form: leave out --json"),
-        ("rte", "RTE/test.tsv", ("--text_column", "sentence1"), 2, "leave out --json and the columns"),
+        ("rte", "RTE/test.tsv", ("--json",), 2, "--submission fixes the columns and the format: leave out --json"),
+        ("rte", "RTE/test.tsv", ("--text_column", "sentence1"), 2, "leave out --json and the column flags"),
         (
             "rte",
             "QNLI/test.tsv",

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
+from bundles import make_model
 from conftest import ROOT
-from test_predict import make_model
 
 import dynabert_paddle as db
 
@@ -38,8 +38,8 @@ for _ in range(3):
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    model = make_model(tmp_path_factory.getbasetemp(), "snips")
+def bundle(make_once, tmp_path_factory):
+    model = make_model(make_once, "snips")
     folder = tmp_path_factory.mktemp("soak") / "bundle"
     return db.export(model, folder, subnets="w1.00d1.00 w0.50d0.50", tolerance=1e-4)
 
