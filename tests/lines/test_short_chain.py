@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from conftest import FORMATS, LINES, STAGES
+from conftest import FORMATS, STAGES
 
 import dynabert_paddle as db
 from dynabert_paddle.bundle.manifest import read_bundle
 from dynabert_paddle.bundle.openvino import has_openvino
 from dynabert_paddle.exporting.formats import TOLERANCES, list_abilities
 
-# The ten-minute tests, which run on the reference, export fp32, and not to Paddle Lite: its converter is a set-up.
-LEFT_OUT = pytest.mark.full if FORMATS is LINES["3.1"] else ()
+# The ten-minute tests export fp32, and not to Paddle Lite: its converter is a set-up of its own.
 EXPORTS = [
-    pytest.param(format, precision, marks=() if precision == "fp32" and format != "lite" else LEFT_OUT)
+    pytest.param(
+        format, precision, marks=[] if precision == "fp32" and format != "lite" else pytest.mark.full_on_reference
+    )
     for format, precisions in TOLERANCES.items()
     for precision in precisions
 ]

@@ -350,5 +350,5 @@ def test_each_dropout_of_a_layer_is_active_in_training_alone(site):
 @pytest.mark.parametrize("request_", [{"output_attentions": True}, {"cache": []}])
 def test_what_the_encoder_cannot_give_is_refused(request_):
     encoder = ElasticEncoder(make_encoder("float32"))
-    with pytest.raises(ModelError, match="gives no attentions and takes no cache"):
+    with pytest.raises(ModelError, match="returns no attentions and takes no cache"):
         encoder(paddle.zeros([1, 2, HIDDEN]), **request_)

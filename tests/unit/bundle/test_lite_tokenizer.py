@@ -71,7 +71,14 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(scope="module", params=[*VARIANTS, "added tokens", "raw"])
+SHORT = ("tokenizer.json", "cased", "raw")
+PARAMETERS = [
+    pytest.param(name, marks=[] if name in SHORT else pytest.mark.full_on_reference)
+    for name in (*VARIANTS, "added tokens", "raw")
+]
+
+
+@pytest.fixture(scope="module", params=PARAMETERS)
 def folder(request, tmp_path_factory):
     """A folder as a bundle has it: the tokenizer's own files, and what `write_tokenizer` adds."""
     source, saved = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("bundle")
