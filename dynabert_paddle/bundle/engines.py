@@ -150,7 +150,7 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
     return run
 
 
-def _configure(folder: Path, description: dict[str, Any], graph: str, device: str, num_threads: int):
+def _configure(folder: Path, description: dict[str, Any], graph: str, device: str, num_threads: int) -> Any:
     """The configuration of Paddle Inference with its own operators."""
     import paddle
     from paddle import inference
@@ -187,7 +187,7 @@ def _find_operators(graph: Path) -> set[str]:
     if graph.suffix == ".pdmodel":
         from paddle.base.proto import framework_pb2
 
-        program = framework_pb2.ProgramDesc.FromString(content)
+        program = framework_pb2.ProgramDesc.FromString(content)  # type: ignore[attr-defined] # made by protobuf
         return {operator.type for block in program.blocks for operator in block.ops}
     names: list[object] = []  # of types and attributes, too; all pairs are seen, those that others override, too
     json.loads(content, object_pairs_hook=lambda pairs: names.extend(value for key, value in pairs if key == "#"))
@@ -202,7 +202,7 @@ def _open_onnx(folder: Path, description: dict[str, Any], device: str, num_threa
     options.log_severity_level = 3
     name, _, index = device.partition(":")
     if name == "cpu":
-        providers = ["CPUExecutionProvider"]
+        providers: list[Any] = ["CPUExecutionProvider"]
     elif "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         providers = [("CUDAExecutionProvider", {"device_id": int(index or 0)})]
     else:  # it would take the CPU and say nothing

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import sys
@@ -73,7 +74,7 @@ class Bundle:
             raise self._unusable(ValueError("it knows no letter, digit or stop"))
         self._rows = RowEncoder(self.description, templates[self.takes_pairs])
         self.kind = self._rows.kind
-        self._settings = {"device": device, "num_threads": num_threads}
+        self._device, self._num_threads = device, num_threads
         self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()  # a runtime's input and output buffers are one per model
         self._threads, self._process = _make_threads(), os.getpid()
@@ -90,7 +91,9 @@ class Bundle:
             BundleError: the runtime is missing or cannot run it.
         """
         if subnet not in self._engines:
-            self._engines[subnet] = open_subnet(self.folder, self.description, subnet, **self._settings)
+            self._engines[subnet] = open_subnet(
+                self.folder, self.description, subnet, device=self._device, num_threads=self._num_threads
+            )
 
     def predict(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_size: int = 32
@@ -312,16 +315,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if bool(options.text) == bool(options.input_file):
         parser.error("give a text, or a file with -i")
     try:
-        sys.stdout.reconfigure(encoding="utf-8")  # as the input is, whatever the terminal's language
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # like the input, whatever the terminal's language
         settings = {"subnet": options.subnet, "device": options.device, "num_threads": options.num_threads}
         bundle = Bundle(Path(__file__).parent, **settings)
         with contextlib.ExitStack() as stack:
+            rows: Iterable[list[str]] = [options.text]
             if options.input_file:
                 file = stack.enter_context(open(options.input_file, encoding="utf-8-sig", newline="\n"))
                 lines = (line.rstrip("\r\n") for line in file)
                 rows = (line.split("\t") if bundle.takes_pairs else [line] for line in lines)
-            else:
-                rows = [options.text]
             for prediction in bundle.stream(rows):
                 if options.json:
                     print(json.dumps(asdict(prediction), ensure_ascii=False))

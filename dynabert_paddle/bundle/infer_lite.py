@@ -17,14 +17,17 @@ import platform
 import re
 import sys
 from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION, BundleError
-from dynabert_paddle.bundle.rows import RowEncoder, Tokens
+from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens
 from dynabert_paddle.files.hashing import hash_file, hash_json
-from dynabert_paddle.text.decode import cut_padding
+from dynabert_paddle.text.decode import AnyPrediction, cut_padding
 from dynabert_paddle.text.encode import Template, safe_text
 
 TOKENIZER_FILE = "lite_tokenizer.json"
@@ -141,7 +144,7 @@ class Tokenizer:
             owners = [start + i for i, part in enumerate(parts) for _ in part]
             normalized = "".join(parts)
             for found, begin, stop in _split(normalized, self._added_normalized):
-                pieces = [(found, begin, stop)]
+                pieces: list[tuple[Any, int, int]] = [(found, begin, stop)]
                 if found is None:  # 3. words, and characters that stand alone; 4. the longest pieces in the vocabulary
                     words = self._words(normalized, begin, stop)
                     pieces = [piece for word in words for piece in self._pieces(normalized, *word)]
@@ -150,7 +153,7 @@ class Tokenizer:
                     offsets.append((owners[first], owners[last - 1] + 1))
         return Tokens(ids, offsets)
 
-    def _words(self, text: str, start: int, end: int):
+    def _words(self, text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield where each word of a part of a text begins and ends."""
         begin = start
         for i in range(start, end):
@@ -182,7 +185,7 @@ class Tokenizer:
         return pieces
 
 
-def _split(text: str, tokens: dict):
+def _split(text: str, tokens: dict[str, Any]) -> Iterator[tuple[int | None, int, int]]:
     """Yield the id of each added token that is in a text, and None for what is between them, with begin and end."""
     kept = 0
     if tokens:
@@ -224,7 +227,7 @@ def collate(rows: list[tuple[list[int], list[int]]], pad_token_id: int) -> dict[
     return batch
 
 
-def open_model(path: str):
+def open_model(path: str) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     """Load a model into Paddle Lite.
 
     Args:
@@ -288,7 +291,7 @@ def read_lite_bundle(folder: str, names: list[str]) -> dict:
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             raise BundleError(f"{path}: missing: {_AGAIN}")
-        if os.path.getsize(path) != expected[name]["bytes"] or hash_file(path) != expected[name]["sha256"]:
+        if os.path.getsize(path) != expected[name]["bytes"] or hash_file(Path(path)) != expected[name]["sha256"]:
             raise BundleError(f"{path}: cut off or altered since the export: {_AGAIN}")
     return description
 
@@ -309,7 +312,7 @@ class Bundle:
         self._rows = RowEncoder(description, self._tokenizer.templates[self.takes_pairs])
         self._run = open_model(os.path.join(folder, model))
 
-    def predict(self, rows):
+    def predict(self, rows: Iterable[list[str]]) -> Iterator[AnyPrediction]:
         """Predict for texts, pairs of texts, or questions and their contexts.
 
         Args:
@@ -331,7 +334,7 @@ class Bundle:
         if batch:
             yield from self._predict_batch(batch)
 
-    def _predict_batch(self, rows):
+    def _predict_batch(self, rows: list[Encoded]) -> Iterator[AnyPrediction]:
         windows = [window for row in rows for window in row.windows]
         found = []
         for start in range(0, len(windows), _BATCH):
@@ -340,12 +343,12 @@ class Bundle:
             if not np.isfinite(logits).all():
                 raise BundleError("the model computes values that are not finite: export it again")
             found += [cut_padding(values, len(ids), self._rows.kind) for values, (ids, _) in zip(logits, part)]  # noqa: B905
-        found = iter(found)
+        remaining = iter(found)
         for row in rows:
-            yield row.decode([next(found) for _ in row.windows])
+            yield row.decode([next(remaining) for _ in row.windows])
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run the command line of a bundle.
 
     Args:
@@ -364,7 +367,7 @@ def main(arguments=None) -> int:
     try:
         bundle = Bundle(os.path.dirname(os.path.abspath(__file__)))
         with contextlib.ExitStack() as stack:
-            rows = [options.text]
+            rows: Iterable[list[str]] = [options.text]
             if options.input_file:
                 file = stack.enter_context(open(options.input_file, encoding="utf-8-sig", newline="\n"))
                 lines = (line.rstrip("\r\n") for line in file)

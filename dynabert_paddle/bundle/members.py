@@ -79,9 +79,8 @@ def open_subnet(
     Raises:
         BundleError: as from `open_engine`, or there is no room for temporary files.
     """
-    settings = {"device": device, "num_threads": num_threads}
     if "members" not in description:
-        return open_engine(folder, description, **settings)
+        return open_engine(folder, description, device=device, num_threads=num_threads)
     try:
         scratch = tempfile.TemporaryDirectory(prefix="dynabert-subnet-")
     except OSError as error:
@@ -89,7 +88,7 @@ def open_subnet(
     with scratch as name:
         unpack(folder, description, subnet, Path(name))
         try:
-            return open_engine(Path(name), description, **settings)
+            return open_engine(Path(name), description, device=device, num_threads=num_threads)
         except BundleError as error:
             raise BundleError(str(error).replace(name, str(folder))) from None
 

@@ -31,7 +31,7 @@ def has_openvino() -> bool:
     return any(path for folder in folders or () for path in Path(folder).glob("libs/libopenvino.*"))
 
 
-def configure_openvino(folder: Path, description: dict[str, Any], scratch: Path, num_threads: int):
+def configure_openvino(folder: Path, description: dict[str, Any], scratch: Path, num_threads: int) -> Any:
     """Tell Paddle Inference to run a bundle's graph through OpenVINO.
 
     Args:
@@ -89,7 +89,7 @@ def _with_a_name_of_its_own(content: bytes) -> bytes:
     """The same program with a variable renamed as none other is in this process."""
     from paddle.base.proto import framework_pb2
 
-    program = framework_pb2.ProgramDesc.FromString(content)
+    program = framework_pb2.ProgramDesc.FromString(content)  # type: ignore[attr-defined] # made by protobuf
     (block,) = program.blocks
     computed = next(op for op in block.ops if op.type != "feed")
     old = computed.outputs[0].arguments[0]

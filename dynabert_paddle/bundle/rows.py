@@ -132,7 +132,7 @@ class RowEncoder:
         return Prediction(label, scores[label], scores)
 
     def _encode_words(self, row: Row, tokens: Tokens) -> Encoded:
-        (text,), words = row.texts, row.words
+        (text,), words = row.texts, row.words or []
         first = first_tokens(tokens.offsets[: self._room], words, before=len(self._template.ids[0]))
 
         def decode(logits: list[np.ndarray]) -> WordLabels:

@@ -55,7 +55,8 @@ def time_alternately(
         for name, run in engines.items():
             time.sleep(settle_seconds)
             run(batch)
-            turn, began = [], time.perf_counter()
+            turn: list[float] = []
+            began = time.perf_counter()
             while len(turn) < 3 or time.perf_counter() - began < seconds:
                 start = time.perf_counter()
                 run(batch)

@@ -7,11 +7,14 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dynabert_paddle.config.settings import SECTIONS, STAGES, Config, plain_name
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.subnet import parse_mults
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 # Installed, the configs lie inside the package; in a checkout, and an editable install of it, beside the package.
 _PACKAGE = Path(__file__).parents[1]
@@ -19,9 +22,9 @@ _CONFIG_DIR = next(
     (path / "configs" for path in (_PACKAGE, _PACKAGE.parent) if (path / "configs").is_dir()), _PACKAGE / "configs"
 )
 
-_MOST_BYTES = 2**18  # of a config: the parser is slow
-_DEEPEST = 30
-_MOST_VALUES = 2**16  # each alias counts with all that it stands for
+MAX_BYTES = 2**18  # of a config: the parser is slow
+MAX_DEPTH = 30
+MAX_VALUES = 2**16  # each alias counts with all that it stands for
 
 # The sections that a `train` section's values go to.
 _TRAINED = (*STAGES, "baseline")
@@ -91,7 +94,7 @@ def load_config(
     for section, defaults in (base or {}).items():
         own = values.setdefault(section, {})
         if isinstance(own, dict):
-            values[section] = {**still_true(defaults, own), **own}
+            values[section] = {**inherited_settings(defaults, own), **own}
     return _validate(values, str(path) if path else "the settings")
 
 
@@ -123,18 +126,18 @@ def _validate(values: dict[str, Any], source: str) -> Config:
     return _build(Config, values, source)
 
 
-def _build(section: type, values: dict[str, Any], source: str) -> Any:
+def _build(section: Any, values: dict[str, Any], source: str) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        config = TypeAdapter(section).validate_python(values)
+        config: Any = TypeAdapter(section).validate_python(values)
     except ValidationError as error:
         raise UsageError(f"{source}: {_first_problem(section, error)}") from None
     _check_ranges(config, source)
     return config
 
 
-def _first_problem(section: type, error) -> str:
+def _first_problem(section: Any, error: ValidationError) -> str:
     """One line about the first problem that pydantic found."""
     problem = error.errors()[0]
     keys = [str(part) for part in problem["loc"]]
@@ -146,9 +149,10 @@ def _first_problem(section: type, error) -> str:
         allowed = [f.name for f in dataclasses.fields(owner)]
         suggestion = did_you_mean(keys[-1], allowed) or f" Known keys: {', '.join(allowed)}."
         return f"unknown key '{key}'.{suggestion}"
-    allowed = re.findall("'(.*?)'", problem["ctx"]["expected"]) if problem["type"] == "literal_error" else ()
+    is_choice = problem["type"] == "literal_error"
+    allowed = re.findall("'(.*?)'", problem["ctx"]["expected"]) if is_choice else []
     suggestion = did_you_mean(str(problem["input"]), allowed)
-    return f"{key}: {problem['input']!r} will not do: {problem['msg'].lower()}{suggestion and '.'}{suggestion}"
+    return f"{key}: {problem['input']!r} is not allowed: {problem['msg'].lower()}{suggestion and '.'}{suggestion}"
 
 
 # What each number may be; keys are field names, which mean the same in every section.
@@ -206,7 +210,7 @@ def _check_ranges(config: Any, source: str) -> None:
 
 
 def _spread_train(values: dict[str, Any], *, over: bool = False) -> dict[str, Any]:
-    """Give every stage the values of the `train` section that it has a field for, over its own or beside them."""
+    """Copy the values of the `train` section to every stage that has the field, replacing its own values or not."""
     shared = values.pop("train", None)
     if shared is None:
         return values
@@ -225,15 +229,15 @@ def _spread_train(values: dict[str, Any], *, over: bool = False) -> dict[str, An
     return values
 
 
-def still_true(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Tell what is left of a section's defaults beside the user's values: another task or folder has other files.
+def inherited_settings(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults that still apply beside the user's values: another task or folder has other files.
 
     Args:
         defaults: values by field name, such as the task that a model was trained for.
         own: the user's values.
 
     Returns:
-        The defaults that hold.
+        The defaults that apply.
     """
     names = {plain_name(str(task.get("name", defaults.get("name")))) for task in (own, defaults)}
     if len(names) > 1:  # the length is the model's, not the task's
@@ -291,17 +295,17 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     import yaml
 
-    if len(text) > _MOST_BYTES:
+    if len(text) > MAX_BYTES:
         raise UsageError(
-            f"{source}: has {len(text):,} characters, a config at most {_MOST_BYTES:,}: is it the right file?"
+            f"{source}: has {len(text):,} characters, a config at most {MAX_BYTES:,}: check that it is the right file"
         )
     try:
         depth = 0
         for token in yaml.scan(text):  # which is as lazy as its parser is slow
             kind = type(token).__name__
             depth += kind.endswith("StartToken") - kind.endswith("EndToken")
-            if depth > _DEEPEST:
-                raise ValueError(f"nested more than {_DEEPEST} deep")
+            if depth > MAX_DEPTH:
+                raise ValueError(f"nested more than {MAX_DEPTH} deep")
         values = yaml.safe_load(text)
     except Exception as error:  # beside its own errors it raises what Python's types do, for a date of a 13th month
         mark = getattr(error, "problem_mark", None)
@@ -312,8 +316,8 @@ def parse_yaml(text: str, source: str) -> Any:
     while left:
         value = left.pop()
         count += 1
-        if count > _MOST_VALUES:
-            raise UsageError(f"{source}: its aliases stand for more than {_MOST_VALUES:,} values: write them out")
+        if count > MAX_VALUES:
+            raise UsageError(f"{source}: its aliases stand for more than {MAX_VALUES:,} values: write them out")
         if isinstance(value, dict):
             left += value.values()
         elif isinstance(value, (list, tuple, set)):

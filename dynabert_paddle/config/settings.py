@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS
 
-STAGES = ("finetune", "rewire", "width", "depth", "final")
+Stage = Literal["finetune", "rewire", "width", "depth", "final"]
+STAGES: tuple[str, ...] = get_args(Stage)
 
 
 def _option(default: Any, help: str) -> Any:
@@ -21,44 +22,46 @@ def _option(default: Any, help: str) -> Any:
 
 
 class _Section:
-    """What every section shares: unknown keys and wrong types are errors."""
+    """Base of all sections: unknown keys and wrong types are errors."""
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
 
 
 @dataclass(frozen=True)
 class TaskConfig(_Section):
-    """Which data, read how."""
+    """The task and its data."""
 
     name: str = _option("snips", "a built-in task, such as snips, rte or tnews, or 'custom' for your own files")
     data_dir: str | None = _option(
         None,
-        "folder with the task's files (your own: train.* and dev.*), or the one above; GLUE and CLUE can be downloaded",
+        "folder with the task's files (your own: train.* and dev.*), or its parent; GLUE and CLUE can be downloaded",
     )
-    train_file: str | None = _option(None, "training file, in place of data_dir")
-    dev_file: str | None = _option(None, "development file, in place of data_dir")
-    text_column: str | None = _option(None, "column of the sentence; found where it is 'sentence' or 'text'")
-    text_pair_column: str | None = _option(None, "column of the second sentence of a pair")
-    label_column: str | None = _option(None, "column of the label; 'label' where not given")
-    labels: tuple[str, ...] | None = _option(None, "labels in their order; found in the training file where not given")
+    train_file: str | None = _option(None, "training file, instead of data_dir")
+    dev_file: str | None = _option(None, "development file, instead of data_dir")
+    text_column: str | None = _option(None, "column of the text (default: sentence, else text)")
+    text_pair_column: str | None = _option(None, "column of the second text of a pair")
+    label_column: str | None = _option(None, "column of the label (default: label)")
+    labels: tuple[str, ...] | None = _option(
+        None, "labels in their order (default: those of the training file, sorted)"
+    )
     kind: Literal["classification", "regression", "token_classification", "question_answering"] | None = _option(
-        None, "what is predicted; a class where not given"
+        None, "task type (default: classification)"
     )
-    metrics: tuple[str, ...] | None = _option(None, "metrics, of which the first selects; the task's own by default")
-    max_seq_length: int = _option(128, "longer inputs are cut to so many tokens")
-    doc_stride: int | None = _option(None, "question answering: tokens from one window of a context to the next")
+    metrics: tuple[str, ...] | None = _option(None, "metrics, the first selects the best model (default: the task's)")
+    max_seq_length: int = _option(128, "longest input in tokens; longer ones are cut")
+    doc_stride: int | None = _option(None, "question answering: tokens between the starts of two windows of a context")
     max_answer_length: int | None = _option(None, "question answering: longest answer in tokens")
     may_be_empty: bool | None = _option(
-        None, "question answering: questions may have no answer; as the training file has it where not given"
+        None, "question answering: questions may have no answer (default: as in the training file)"
     )
 
 
 @dataclass(frozen=True)
 class SpaceConfig(_Section):
-    """Which sub-networks the grid has."""
+    """The grid of sub-networks."""
 
-    width_mult_list: tuple[float, ...] = _option(WIDTH_MULTS, "shares of heads and FFN neurons")
-    depth_mult_list: tuple[float, ...] = _option(DEPTH_MULTS, "shares of layers")
+    width_mult_list: tuple[float, ...] = _option(WIDTH_MULTS, "width multipliers: shares of heads and FFN neurons")
+    depth_mult_list: tuple[float, ...] = _option(DEPTH_MULTS, "depth multipliers: shares of layers")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class TrainConfig(_Section):
     """How a stage trains; the defaults are those of the paper's authors' code."""
 
     num_train_epochs: float = _option(3.0, "passes over the training data")
-    max_steps: int | None = _option(None, "optimizer steps, in place of num_train_epochs")
+    max_steps: int | None = _option(None, "optimizer steps, instead of num_train_epochs")
     per_device_train_batch_size: int = _option(32, "examples in a step")
     per_device_eval_batch_size: int = _option(64, "examples evaluated at a time")
     gradient_accumulation_steps: int = _option(1, "batches whose gradients one optimizer step sums")
@@ -76,14 +79,14 @@ class TrainConfig(_Section):
     adam_epsilon: float = _option(1e-8, "AdamW's epsilon")
     max_grad_norm: float = _option(1.0, "clip the norm of the summed gradients of a step; 0 for no clipping")
     amp: Literal["off", "bf16", "fp16"] = _option("off", "automatic mixed precision")
-    seed: int = _option(42, "every random choice follows from it")
+    seed: int = _option(42, "random seed")
     select_on: Literal["holdout", "dev"] = _option(
         "holdout", "choose the best checkpoint on held-out training examples, or on dev as the authors do"
     )
-    holdout_size: int = _option(500, "training examples held out for that, at most a tenth of them")
-    eval_steps: int = _option(0, "evaluate every so many steps; 0 for once an epoch")
-    save_steps: int = _option(500, "write a checkpoint every so many steps; 0 for only at the end and when interrupted")
-    logging_steps: int = _option(10, "log every so many steps")
+    holdout_size: int = _option(500, "training examples to hold out for it, at most a tenth of all")
+    eval_steps: int = _option(0, "steps between evaluations; 0 for once an epoch")
+    save_steps: int = _option(500, "steps between checkpoints; 0 for only at the end and when interrupted")
+    logging_steps: int = _option(10, "steps between log lines")
 
 
 @dataclass(frozen=True)
@@ -191,14 +194,14 @@ class SearchConfig(_Section):
     precision: Literal["fp32", "bf16"] = _option("fp32", "of the latency")
     num_evaluations: int = _option(300, "sub-networks to score")
     population_size: int = _option(20, "sub-networks in a generation")
-    seed: int = _option(42, "every random choice follows from it")
+    seed: int = _option(42, "random seed")
     score: Literal["metric", "agreement"] = _option(
         "metric", "score by the task's first metric, or by agreement with the full model, which needs no labels"
     )
-    score_on: Literal["holdout", "dev"] = _option("holdout", "score on the training examples held out, or on dev")
-    holdout_size: int | None = _option(None, "score on so many of them; on all where not given")
+    score_on: Literal["holdout", "dev"] = _option("holdout", "score on held-out training examples, or on dev")
+    holdout_size: int | None = _option(None, "examples to score on (default: all)")
     per_device_eval_batch_size: int = _option(64, "examples scored at a time")
-    finetune_steps: int = _option(0, "train the best one for so many steps, distilling the full model")
+    finetune_steps: int = _option(0, "steps to train the best sub-network, distilled from the full model")
 
 
 @dataclass(frozen=True)
@@ -206,9 +209,9 @@ class Config(_Section):
     """A whole run."""
 
     model_name_or_path: str = _option("minilm-l6", "built-in backbone, PaddleNLP name, or a model folder")
-    output_dir: str = _option("out", "folder that gets one folder per stage")
+    output_dir: str = _option("out", "folder for the stages, one folder each")
     device: str = _option("auto", "auto, cpu or gpu:N")
-    stages: tuple[Literal[STAGES], ...] = _option(("finetune", "rewire", "width", "depth"), "which stages run")
+    stages: tuple[Stage, ...] = _option(("finetune", "rewire", "width", "depth"), "the stages to run")
     task: TaskConfig = field(default_factory=TaskConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
@@ -219,7 +222,7 @@ class Config(_Section):
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
 
 
-SECTIONS = {
+SECTIONS: dict[str, Any] = {
     f.name: f.default_factory for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING
 }
 
@@ -227,12 +230,12 @@ _REPORTING = ("logging_steps", "save_steps")
 
 
 def plain_name(name: str) -> str:
-    """Write a task's name as it is compared: capitals, `-` and `_` make no difference."""
+    """Normalize a task's name: capitals, `-` and `_` make no difference."""
     return name.lower().replace("-", "").replace("_", "")
 
 
 def lasting_settings(config: Any) -> dict[str, Any]:
-    """The settings that decide what a stage computes, without those that only decide what it reports and when.
+    """Return the settings that a stage's result depends on, without those of logging and checkpoints.
 
     Args:
         config: one of the stage sections.

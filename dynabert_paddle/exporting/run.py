@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE
-from dynabert_paddle.config.loading import still_true
+from dynabert_paddle.config.loading import inherited_settings
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS, check_request, needs_legacy, paddle_format
 from dynabert_paddle.exporting.verification import summarize_verification
@@ -94,7 +94,7 @@ def export(
             "subnet": subnet,
             "subnets": subnets if subnets is None or isinstance(subnets, str) else list(map(str, subnets)),
             "task_is_given": bool(given),
-            "task": {**still_true(trained_for, given), **given},
+            "task": {**inherited_settings(trained_for, given), **given},
             "max_seq_length": max_seq_length,
             "num_calibration_examples": num_calibration_examples,
             "tolerance": tolerance,

@@ -53,9 +53,9 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         path: the file.
         values: its content.
     """
-    values = json.loads(json.dumps(values))  # keys become strings, as they will be read
-    values.pop("checksum", None)
-    write_text(path, json.dumps({**values, "checksum": hash_json(values)}, ensure_ascii=False, indent=2) + "\n")
+    content: dict[str, Any] = json.loads(json.dumps(values))  # keys become strings, as they will be read
+    content.pop("checksum", None)
+    write_text(path, json.dumps({**content, "checksum": hash_json(content)}, ensure_ascii=False, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from dynabert_paddle.runtime.ranks import is_rank_zero
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 # What a run keeps beside its stages' folders: its settings, the grid on the dev set, models of a fixed size to compare
 # with, and its report as a page and for VisualDL.

@@ -67,7 +67,7 @@ def unpickle_torch(archive: zipfile.ZipFile, path: str | os.PathLike) -> dict[st
     if len(roots) != 1:
         raise ValueError(f"{len(roots)} data.pkl inside, 1 expected")
     size = sum(info.file_size for info in archive.infolist() if info.compress_type == zipfile.ZIP_STORED)
-    if size > os.fstat(archive.fp.fileno()).st_size:
+    if archive.fp is None or size > os.fstat(archive.fp.fileno()).st_size:
         raise zipfile.BadZipFile("its files overlap")
     return _named_arrays(_TorchUnpickler(archive, roots[0], path).load(), path, size)
 
@@ -122,7 +122,7 @@ def array_from_bytes(data: bytes, dtype: str, shape: Any, *, order: str = "C") -
 
 def _view(data: bytes, dtype: str, shape: Any, *, order: str) -> np.ndarray:
     flat = np.frombuffer(data, dtype=dtype) if len(data) else np.empty(0, dtype)
-    return flat.reshape(shape, order=order)
+    return flat.reshape(shape, order="F" if order == "F" else "C")
 
 
 def _own(array: np.ndarray) -> np.ndarray:
@@ -174,7 +174,7 @@ class _Array:
     """Stands in for numpy.ndarray and torch's storages in a pickle: ndarray's own `__setstate__` trusts its input."""
 
     def __init__(self, values: np.ndarray | None = None) -> None:
-        self.values = values
+        self.values: Any = values  # None until the pickle sets the state
 
     def __setstate__(self, state: tuple) -> None:
         _version, shape, dtype, is_fortran, data = state
@@ -228,7 +228,7 @@ class _Admitted:
 
     __slots__ = ("_function",)
 
-    def __init__(self, function: Callable) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
 
     def __call__(self, *args: Any) -> Any:
@@ -258,7 +258,7 @@ def _scalar(dtype: _Dtype, data: bytes) -> float | int | bool:
 
 
 _MULTIARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray")
-_ADMITTED = {
+_ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): _Mapping,
     ("builtins", "tuple"): tuple,
     ("__builtin__", "tuple"): tuple,
@@ -275,14 +275,18 @@ _ADMITTED = {
 
 # Protocol 5's buffers, the copyreg extension cache, and opcodes that make instances without asking `find_class`.
 # And sets, of which a state dict has none.
-_REFUSED = (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.INST, pickle.OBJ)
-_REFUSED += (pickle.EMPTY_SET, pickle.FROZENSET)
+_REFUSED = {
+    *(pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.INST, pickle.OBJ),
+    *(pickle.EMPTY_SET, pickle.FROZENSET),
+}
 
 
 def _load_dict(unpickler: pickle._Unpickler) -> None:
     """A dict as protocol 0 writes it."""
-    items = unpickler.pop_mark()
-    unpickler.append(_Mapping(zip(items[::2], items[1::2], strict=True)))
+    items = unpickler.pop_mark()  # type: ignore[attr-defined] # typeshed lacks both methods
+    unpickler.append(  # type: ignore[attr-defined]
+        _Mapping(zip(items[::2], items[1::2], strict=True))
+    )
 
 
 # Python's own implementation rather than C's: there a damaged memo index reserves memory by the gigabyte.
@@ -314,7 +318,8 @@ class _TorchUnpickler(_ArrayUnpickler):
     """Unpickles the data.pkl of a torch archive, whose storages are files of their own beside it."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str, path: str | os.PathLike) -> None:
-        self._archive, self._root, self._storages = archive, root, {}
+        self._archive, self._root = archive, root
+        self._storages: dict[tuple[str, str], _Array] = {}
         super().__init__(io.BytesIO(self._member("data.pkl")), path)
         is_big = f"{root}/byteorder" in archive.namelist() and self._member("byteorder") == b"big"
         self._order = ">" if is_big else "<"
@@ -339,7 +344,8 @@ class _OldTorchUnpickler(_ArrayUnpickler):
 
     def __init__(self, file: mmap.mmap, path: str | os.PathLike, storages: dict[str, _Array] | None = None) -> None:
         super().__init__(file, path)
-        self.found, self._storages, self._limit = {}, storages, len(file)
+        self.found: dict[str, tuple[str, int]] = {}
+        self._storages, self._limit = storages, len(file)
 
     def persistent_load(self, pid: Any) -> _Array:
         _kind, code, key, _device, count, view = pid

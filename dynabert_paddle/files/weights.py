@@ -96,7 +96,7 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
     """Read the tensors that a `model.safetensors.index.json` maps to the safetensors files beside it."""
     with _one_line_errors(index):
         weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for shard in sorted(set(map(str, weight_map.values()))):
         if Path(shard).name != shard:
             raise ModelError(f"{index} names the shard {shard!r}: a shard must be a file beside its index")

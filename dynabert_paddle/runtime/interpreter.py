@@ -101,6 +101,7 @@ def _follow(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
         errors="replace",
     ) as process:
         try:
+            assert process.stdout is not None  # a pipe
             for line in filter(None, map(str.strip, process.stdout)):
                 if line.startswith(_PROGRESS):
                     logger.info("%s", line.removeprefix(_PROGRESS))

@@ -1,4 +1,4 @@
-"""Which versions of Paddle this package is for, and what each of them can do; found out without importing Paddle."""
+"""The supported versions of Paddle and their abilities, determined without importing Paddle."""
 
 from __future__ import annotations
 
@@ -81,5 +81,6 @@ def check_can_write(static: str, *, what: str, instead: str) -> None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The numbers of a version, `2.6.2.post120` and `3.3.1+cu` without what comes behind."""
-    return tuple(map(int, re.findall(r"\d+", re.match(r"[\d.]*", version)[0])))[:3]
+    """The first three numbers of a version such as `2.6.2.post120` or `3.3.1+cu`."""
+    release = re.split(r"[^\d.]", version)[0]
+    return tuple(map(int, re.findall(r"\d+", release)))[:3]

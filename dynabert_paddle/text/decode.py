@@ -154,18 +154,20 @@ def label_words(logits: np.ndarray, tokens: Sequence[int], labels: Sequence[str]
     return names, scores
 
 
-def find_entities(text: str, words: Sequence[tuple[int, int]], labels: Sequence[str], scores: Sequence[float]):
-    """Join words whose labels say that they belong together.
+def find_entities(
+    text: str, words: Sequence[tuple[int, int]], labels: Sequence[str], scores: Sequence[float]
+) -> list[Entity]:
+    """Join words to entities by their labels.
 
     Args:
         text: the text.
-        words: where each word begins and ends.
+        words: each word's begin and end.
         labels: each word's label: `O`, or a type after `B-` (begins), `I-` (goes on), `E-` or `L-` (ends), `S-` or `U-`
             (alone); a type by itself joins its neighbours.
         scores: each label's probability.
 
     Returns:
-        A list of `Entity`; a type that goes on without having begun, begins.
+        The entities; `I-` without a beginning begins one.
     """
     found: list[Entity] = []
     previous = ("", "")
@@ -199,7 +201,7 @@ def best_answer(
         parts: for each window its logits `[2, s]`, of each token that the answer begins and that it ends there; the
             context's first token in it; and where each of the context's tokens in it begins and ends in the text.
         max_answer_length: in tokens.
-        may_be_empty: whether there are questions without an answer; the first token of a row stands for it.
+        may_be_empty: whether a question may have no answer, which the first token of a row represents.
 
     Returns:
         The answer.

@@ -24,11 +24,11 @@ _LETTERS = f"[^\\W{_HAN}]+"
 _WORDS = re.compile(f"[{_HAN}]|{_LETTERS}(?:(?:[.'\u2019&/@+-]|(?<=\\d)[,:](?=\\d)){_LETTERS})*|[^\\w\\s]")
 _JOINERS = "\u200c\u200d"
 _UNKNOWN = "\U00010600"  # a letter of Linear A: in no vocabulary, and no normalizer drops it
-_MOST_GROWTH = 2**10  # times a text's length: each replacement can multiply what the one before it made
+_MAX_GROWTH = 2**10  # of a text's length: the growth of successive replacements multiplies
 
 
 class Template(NamedTuple):
-    """The special tokens around one text or two: what comes before the first, after it, and after the second."""
+    """The special tokens around one text or two: before the first, after it, and after the second."""
 
     ids: tuple[list[int], ...]
     type_ids: tuple[list[int], ...]
@@ -45,7 +45,9 @@ class Template(NamedTuple):
             Its template.
         """
         texts = encoding.n_sequences
-        ids, type_ids, text_type_ids = [[] for _ in range(texts + 1)], [[] for _ in range(texts + 1)], [0] * texts
+        ids: list[list[int]] = [[] for _ in range(texts + 1)]
+        type_ids: list[list[int]] = [[] for _ in range(texts + 1)]
+        text_type_ids = [0] * texts
         seen = 0
         for token, type_id, text in zip(encoding.ids, encoding.type_ids, encoding.sequence_ids, strict=True):
             if text is None:
@@ -82,43 +84,45 @@ def explained(explain: Callable[[BaseException], Exception]) -> Iterator[None]:
     """Turn whatever a call of the tokenizers library raises into one error.
 
     Args:
-        explain: makes the error.
+        explain: makes the error to raise.
 
     Yields:
         Nothing.
 
     Raises:
-        Exception: what `explain` has made.
+        Exception: from `explain`.
     """
     try:
         yield
     except BaseException as error:
-        # Rust's panics are no Exceptions, and their class can only be told by its name.
+        # Rust's panics are not Exceptions, and their class is known by its name alone.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise explain(error) from None
         raise
 
 
 def find_templates(backend: tokenizers.Tokenizer) -> tuple[Template, Template] | None:
-    """Find a tokenizer's templates by encoding something, and see that it encodes what it does not know.
+    """Read a tokenizer's templates from encoded probes, and check that it can encode an unknown character.
 
     Args:
         backend: a tokenizer without padding and truncation.
 
     Returns:
-        The template for one text and the one for two; None where the tokenizer knows no character.
+        The template for one text and the one for two; None if the tokenizer knows no character.
 
     Raises:
         ValueError: its normalizer makes texts far longer, or its template names a token that it does not define.
         BaseException: the library fails, such as at an unknown character; see `explained`.
     """
     growth = _growth(_described(backend.normalizer))
-    if growth > _MOST_GROWTH:
+    if growth > _MAX_GROWTH:
         raise ValueError(f"its normalizer makes a text {growth:.3g} times as long")
     _check_template(_described(backend.post_processor))
     backend.encode(_UNKNOWN)
     probe = next((p for p in "a1.的" if backend.encode(p, add_special_tokens=False).ids), None)
-    return probe and (Template.of(backend.encode(probe)), Template.of(backend.encode(probe, probe)))
+    if probe is None:
+        return None
+    return Template.of(backend.encode(probe)), Template.of(backend.encode(probe, probe))
 
 
 def _described(part: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from dynabert_paddle.errors import UsageError
@@ -10,8 +11,18 @@ from dynabert_paddle.text.encode import safe_text, truncate
 BATCH_SIZE = 1024  # rows per call: the library's encodings carry offsets and words, many times the size of their ids
 
 
-class LongestFirst:
+class LongestFirst(ABC):
     """The encoding that both kinds of tokenizer share: safe texts, PaddleNLP's truncation, special tokens."""
+
+    @abstractmethod
+    def num_special_tokens(self, texts: int) -> int:
+        """Return how many tokens are added to one text, or to a pair."""
+
+    @abstractmethod
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    @abstractmethod
+    def _wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]: ...
 
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_seq_length: int

@@ -5,7 +5,7 @@ import json
 import os
 import pickle
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,12 +92,14 @@ class PaddleNlpTokenizer(LongestFirst):
         return self._backend.build_inputs_with_special_tokens(*texts), type_ids
 
 
-def load_from_paddlenlp(name: str, rust_tokenizer: type[RustTokenizer]) -> RustTokenizer | PaddleNlpTokenizer:
+def load_from_paddlenlp(
+    name: str, rust_tokenizer: Callable[[tokenizers.Tokenizer, dict[str, bytes]], RustTokenizer]
+) -> RustTokenizer | PaddleNlpTokenizer:
     """Load through PaddleNLP, and keep its tokenizer only where no Rust form gives the same ids.
 
     Args:
         name: a folder, or a name on PaddleNLP's hub.
-        rust_tokenizer: the class that wraps a Rust tokenizer and its files.
+        rust_tokenizer: makes the tokenizer from a Rust one and its files.
 
     Returns:
         The tokenizer.
@@ -125,7 +127,7 @@ def load_from_paddlenlp(name: str, rust_tokenizer: type[RustTokenizer]) -> RustT
 
         if type(original).__name__ in SLOW_TO_FAST_CONVERTERS:
             builders.append(lambda: convert_slow_tokenizer(original))
-    # Not probed: PaddleNLP itself no longer keeps added tokens whole once it has saved and loaded them.
+    # Not compared: PaddleNLP itself splits added tokens once it has saved and loaded them.
     added = [tokenizers.AddedToken(token, normalized=False) for token in original.added_tokens_encoder]
     for build in builders:
         try:

@@ -35,7 +35,7 @@ from dynabert_paddle.text.tokenizer_files import (
 _FILES = ("tokenizer.json", CONFIG, "special_tokens_map.json", "added_tokens.json", *VOCABULARIES)
 # Hugging Face's names for what PaddleNLP calls otherwise.
 _PADDLENLP_CLASSES = {"RobertaTokenizer": "RobertaBPETokenizer", "AlbertTokenizer": "AlbertEnglishTokenizer"}
-_MOST_TOKENS = 2**22
+MAX_TOKENS = 2**22
 
 
 class Tokenizer(LongestFirst):
@@ -62,13 +62,14 @@ class Tokenizer(LongestFirst):
         self._follow_config()
         self._class_name = self._paddlenlp_class()
         self.vocab_size = max(backend.get_vocab().values()) + 1
-        if self.vocab_size > _MOST_TOKENS:  # the library reserves memory for each id
-            raise ModelError(f"a token has the id {self.vocab_size - 1:,}: allowed are ids below {_MOST_TOKENS:,}")
+        if self.vocab_size > MAX_TOKENS:  # the library reserves memory for each id
+            raise ModelError(f"a token has the id {self.vocab_size - 1:,}: allowed are ids below {MAX_TOKENS:,}")
         self.fingerprint = hash_content({"tokenizer": json.loads(backend.to_str()), "pad_token_id": self.pad_token_id})
         with explained(_unusable):
-            self._templates = find_templates(backend)
-        if self._templates is None:
+            templates = find_templates(backend)
+        if templates is None:
             raise ModelError("the tokenizer knows no letter, digit or stop: its vocabulary is empty or damaged")
+        self._templates = templates
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike) -> Tokenizer | PaddleNlpTokenizer:

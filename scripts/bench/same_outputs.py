@@ -111,7 +111,17 @@ def run_once(folder: Path, name: str, command: list[str], checkout: Path) -> Non
 
 def finetune_command(output_dir: str) -> list[str]:
     settings = ["--max_steps", "12", "--save_steps", "2", "--learning_rate", "1e-4", "--max_seq_length", "32"]
-    return [*dynabert(), "finetune", "minilm-l6", "--task_name", "snips", *settings, "--output_dir", output_dir]
+    return [
+        *dynabert(),
+        "finetune",
+        "--model_name_or_path",
+        "minilm-l6",
+        "--task_name",
+        "snips",
+        *settings,
+        "--output_dir",
+        output_dir,
+    ]
 
 
 def interrupt_training(folder: Path, checkout: Path) -> None:

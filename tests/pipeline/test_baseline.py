@@ -108,7 +108,7 @@ def test_a_backbone_stands_for_itself(capsys, tiny_folder, tiny_data, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("distilbrt", "DIR"), 2, "method: 'distilbrt' will not do: .* Did you mean 'distilbert'?"),
+        (("distilbrt", "DIR"), 2, "method: 'distilbrt' is not allowed: .* Did you mean 'distilbert'?"),
         (("distilbert", "DIR/gone"), 1, "gone: no such model folder"),
         (("distilbert", "BACKBONE"), 2, "is not a model that 'dynabert finetune' has made: begin with that"),
         (("pruned", "DIR"), 2, "pruned starts from a rewired model, .*: run 'dynabert rewire' on the fine-tuned model"),

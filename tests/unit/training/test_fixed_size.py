@@ -180,7 +180,7 @@ def test_a_stopped_one_goes_on_to_the_same_end(train, stop_at, step, tmp_path):
 @pytest.mark.parametrize(
     ("method", "values", "message"),
     [
-        ("distilbrt", {}, "method: 'distilbrt' will not do: .* Did you mean 'distilbert'?"),
+        ("distilbrt", {}, "method: 'distilbrt' is not allowed: .* Did you mean 'distilbert'?"),
         ("distilbert", {"subnet": "w1.5d1.0"}, r"width multiplier lies in \(0, 1\], not 1.5"),
         ("distilbert", {"subnet": "half"}, "'half' is no subnet: write a grid cell such as"),
         ("pruned", {"subnet": "l9h1f1"}, "keeps layer 9; this supernet has layers 0 to 3"),
