@@ -270,8 +270,11 @@ def parse_mults(values: str | float | Iterable[float]) -> tuple[float, ...]:
         UsageError: no number, or one that is not in (0, 1].
     """
     try:
-        is_list = isinstance(values, Iterable) and not isinstance(values, str)
-        words: Iterable[Any] = values if is_list else str(values).replace(",", " ").split()
+        words: Iterable[Any]
+        if isinstance(values, Iterable) and not isinstance(values, str):
+            words = values
+        else:
+            words = str(values).replace(",", " ").split()
         mults = tuple(sorted({float(word) for word in words}, reverse=True))
     except (TypeError, ValueError):
         raise UsageError(f"multipliers are numbers such as '1.0 0.75 0.5', not {values!r}") from None
