@@ -19,10 +19,10 @@ _UNLIMITED = 1_000_000
 
 # A size in a config, and how large it may be: no encoder comes near these, a damaged number goes beyond them.
 _SIZE = re.compile(r"num_\w+|n_(layers|heads)|(\w+_)?(size|embeddings)|(hidden_)?dim")
-_MOST = 2**22
-_MOST_OF = {"num_hidden_layers": 2**10, "n_layers": 2**10, "num_labels": 2**17, "embedding_size": 2**14}
-_MOST_OF |= {"type_vocab_size": 2**10, "task_type_vocab_size": 2**10}
-_MOST_NEW = 2**27  # elements of a model that its folder has no weights for: heads and neurons that were cut off
+_MAX_VALUE = 2**22
+_MAX_VALUES = {"num_hidden_layers": 2**10, "n_layers": 2**10, "num_labels": 2**17, "embedding_size": 2**14}
+_MAX_VALUES |= {"type_vocab_size": 2**10, "task_type_vocab_size": 2**10}
+_MAX_NEW_ELEMENTS = 2**27  # that a model may have beyond its folder's weights, which can lack pruned heads and neurons
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:
@@ -35,7 +35,7 @@ def check_numbers(values: Mapping[str, Any]) -> None:
         ModelError: a size that is no whole number, or beyond all models'.
     """
     for key, value in values.items():
-        most = _MOST_OF.get(key, _MOST)
+        most = _MAX_VALUES.get(key, _MAX_VALUE)
         if isinstance(value, (int, float)) and _SIZE.fullmatch(key) and not 0 <= value <= most:
             raise ModelError(f"{key} is {value:.3g}: allowed are whole numbers from 0 to {most:,}")
 
@@ -58,7 +58,7 @@ def check_elements(config: Any, stored: int) -> None:
     tables = ("vocab_size", "max_position_embeddings", "type_vocab_size", "task_type_vocab_size")
     elements = sum(map(size, tables)) * max(hidden, size("embedding_size"))
     elements += layers * (4 * hidden + 2 * neurons) * hidden
-    if elements > stored + _MOST_NEW:
+    if elements > stored + _MAX_NEW_ELEMENTS:
         raise ModelError(
             f"describes a model of {elements / 1e6:,.0f} M parameters, but the folder's weights have "
             f"{stored / 1e6:,.1f} MB: its sizes are damaged, or it is another model's"

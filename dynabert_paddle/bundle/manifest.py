@@ -28,7 +28,7 @@ _TYPES = {
     "pad_token_id": int,
 }
 _ANSWER_TYPES = {"doc_stride": int, "max_answer_length": int, "may_be_empty": bool}
-_MOST_DIMENSIONS = 8
+_MAX_DIMENSIONS = 8
 
 
 class BundleError(Exception):
@@ -123,5 +123,5 @@ def _is_member(member: dict[str, Any], files: dict[str, Any]) -> bool:
 
 
 def _is_shape(shape: Any) -> bool:
-    sizes = isinstance(shape, list) and len(shape) <= _MOST_DIMENSIONS
+    sizes = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS
     return sizes and all(isinstance(size, int) and size >= 0 for size in shape)

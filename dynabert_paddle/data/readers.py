@@ -164,7 +164,7 @@ def find_labels(path: str | os.PathLike, columns: Columns, layout: Layout = PLAI
 
     Args:
         path: the training file.
-        columns: the columns to read; `columns.label` must be given.
+        columns: the columns to read; with a label column.
         layout: how the file differs from a plain one.
 
     Returns:

@@ -16,7 +16,7 @@ import numpy as np
 from dynabert_paddle.errors import DataError
 
 _LARGE = 2**28  # bytes of a data file whose texts are not held in memory
-_BLOCK = 64  # rows of which one start is kept
+_BLOCK = 64  # rows per stored start offset
 
 
 class StoredTexts(Sequence[str]):

@@ -132,7 +132,7 @@ def load_task(
         label_column: column of the class or the score; by default `label`; of JSON lines with words `labels`.
         labels: the classes in the order of the logits; by default those of the training file, sorted.
         kind: 'classification' (the default), 'regression', 'token_classification' or 'question_answering'.
-        metrics: names of metrics, of which the first selects; by default the kind's own.
+        metrics: names of metrics; the first selects the best model; by default the kind's own.
         doc_stride: of question answering: tokens from one window of a long context to the next; by default 128.
         max_answer_length: of question answering: longest answer in tokens; by default 30.
         may_be_empty: of question answering: whether there are questions without an answer; by default whether the
@@ -219,7 +219,7 @@ def read_training_texts(name: str, *, train_file: str | os.PathLike | None = Non
 
 
 def _declare(name: str, **given: Any) -> Declaration:
-    """A task's declaration, with what the user has given in place of its own."""
+    """A task's declaration, with the user's values in place of its own."""
     declared = find_declaration(name)
     if declared.scored_as:
         raise UsageError(

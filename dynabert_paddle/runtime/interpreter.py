@@ -35,7 +35,7 @@ def run_apart(
 
     Args:
         work: a module's function of one argument, the job.
-        job: what it is given, in types that JSON knows.
+        job: its argument, in JSON types.
         legacy: whether Paddle shall write its legacy static format there, or PIR.
         name: what is done, for the message of a process that dies.
         environment: variables to set there.

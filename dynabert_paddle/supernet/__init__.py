@@ -1,1 +1,1 @@
-"""The supernet: a model of which any sub-network can run, and the small models cut from it."""
+"""The supernet, a model that can run any of its sub-networks, and the small models extracted from it."""

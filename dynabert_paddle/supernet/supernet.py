@@ -1,4 +1,4 @@
-"""`Supernet`: a PaddleNLP model of which any sub-network can run."""
+"""`Supernet`: a PaddleNLP model that can run any of its sub-networks."""
 
 from __future__ import annotations
 

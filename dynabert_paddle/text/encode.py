@@ -184,7 +184,7 @@ def safe_text(text: str) -> str:
 
 
 def split_words(text: str) -> list[tuple[int, int]]:
-    """Find the words of a text, each of which gets a label in token classification.
+    """Split a text into the words that token classification labels.
 
     Args:
         text: any text.

@@ -108,13 +108,13 @@ def evaluate_grid(
     max_seq_length: int | None = None,
     batch_size: int = 64,
 ) -> list[dict[str, Any]]:
-    """Score a grid of sub-networks on the task's dev set, beside what each of them costs.
+    """Score a grid of sub-networks on the task's dev set, with their costs.
 
     Args:
-        supernet: a model that one of the stages has made.
+        supernet: the model of a stage.
         task: its task.
-        space: the grid; by default what the supernet's stages have trained.
-        max_seq_length: longer inputs are cut to so many tokens; by default as the model was trained.
+        space: the grid; by default the part that the supernet's stages have trained.
+        max_seq_length: longer inputs are cut to this number of tokens; by default the model's own setting.
         batch_size: examples at a time.
 
     Returns:
@@ -135,10 +135,10 @@ def evaluate_named(
     """Score sub-networks, by their names, on the task's dev set.
 
     Args:
-        supernet: a model that one of the stages has made.
+        supernet: the model of a stage.
         task: its task.
         names: names of sub-networks.
-        max_seq_length: longer inputs are cut to so many tokens; by default as the model was trained.
+        max_seq_length: longer inputs are cut to this number of tokens; by default the model's own setting.
         batch_size: examples at a time.
 
     Returns:
@@ -159,7 +159,7 @@ def trained_space(supernet: Supernet) -> SearchSpace:
     """The part of the paper's grid that a supernet was trained for.
 
     Args:
-        supernet: a model that one of the stages has made.
+        supernet: the model of a stage.
 
     Returns:
         Its search space; the grid of a model that is not elastic yet is the full model alone.

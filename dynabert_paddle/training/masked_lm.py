@@ -23,7 +23,7 @@ from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
 from dynabert_paddle.training.inputs import hash_arrays
 
 # The shape of a call decides the last bits of what it computes. It follows from each text alone, so that neither the
-# number of texts at a time nor an interruption changes a candidate: always so many sequences, of a length rounded up.
+# number of texts at a time nor an interruption changes a candidate: every call has the same number of sequences, of a rounded length.
 _SEQUENCES = 32
 _LENGTH_STEP = 8
 
@@ -90,7 +90,7 @@ class MaskedLM:
         """Load a masked LM from a folder, PaddleNLP's or Hugging Face's, or by its name on PaddleNLP's hub.
 
         Args:
-            name_or_path: the folder, to which nothing is written and of which nothing is run, or the name.
+            name_or_path: the folder or the name; nothing is written to the folder, and no code in it is run.
 
         Returns:
             The masked LM.
@@ -119,7 +119,7 @@ class MaskedLM:
         if theirs != ours:
             shared = sum(ours.get(token) == index for token, index in theirs.items())
             raise UsageError(
-                f"the masked LM's vocabulary has {len(ours)} tokens and that of {name_or_path} {len(theirs)}, of which "
+                f"the masked LM's vocabulary has {len(ours)} tokens and that of {name_or_path} {len(theirs)}; "
                 f"{shared} are the same: name a masked LM with the backbone's vocabulary"
             )
 
@@ -139,7 +139,7 @@ class MaskedLM:
         Args:
             texts: the texts.
             num_candidates: M in the paper; fewer where the vocabulary has no more.
-            max_seq_length: what lies beyond so many tokens of a text stays as it is.
+            max_seq_length: words after this number of tokens are not replaced.
             neighbours: finds candidates for a word of several tokens.
 
         Returns:
@@ -268,7 +268,7 @@ def _load_from_folder(folder: Path) -> nn.Layer:
     classifier.config.architectures = [name]
     model = getattr(transformers, name)(classifier.config)
     fresh = set(load_weights(model, folder)) - _load_head(model, folder)
-    # Tied parameters have several names, of which a file needs one.
+    # Tied parameters have several names; a file needs one of them.
     state = model.state_dict()
     loaded = {id(parameter) for key, parameter in state.items() if key not in fresh}
     missing = [key for key in state if id(state[key]) not in loaded and ".pooler." not in key]
