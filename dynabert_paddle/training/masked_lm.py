@@ -22,8 +22,8 @@ from dynabert_paddle.files.weights import read_weights
 from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
 from dynabert_paddle.training.inputs import hash_arrays
 
-# The shape of a call decides the last bits of what it computes. It follows from each text alone, so that neither the
-# number of texts at a time nor an interruption changes a candidate: every call has the same number of sequences, of a rounded length.
+# The shape of a call decides the last bits of its result. So every call has the same number of sequences, of a rounded
+# length that follows from each text alone: neither the batch size nor an interruption changes a candidate.
 _SEQUENCES = 32
 _LENGTH_STEP = 8
 
