@@ -1,9 +1,8 @@
-"""How far an exported graph is from the model that it was made of. Shapes: b batch, s sequence, c classes."""
+"""Compare an exported graph with its model. Shapes: b batch, s sequence, c classes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import paddle
@@ -12,18 +11,19 @@ from dynabert_paddle.bundle.engines import INPUTS
 from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.errors import ModelError
+from dynabert_paddle.exporting.manifest import LogitCheck, MetricCheck
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 
-Run = Callable[[Sequence[dict[str, np.ndarray]]], list[np.ndarray]]
+Run = Callable[[Sequence[dict[str, np.ndarray]]], list[np.ndarray]]  # batches -> logits of each
 
 
 def random_batches(vocab_size: int, max_seq_length: int, *, seed: int = 0) -> list[dict[str, np.ndarray]]:
-    """Make inputs of several shapes, with padding and two segments.
+    """Make random inputs of several shapes, with padding and two segments.
 
     Args:
-        vocab_size: ids are below it.
-        max_seq_length: length of the longest.
-        seed: chooses the ids.
+        vocab_size: token ids are below it.
+        max_seq_length: length of the longest batch.
+        seed: seed of the ids and lengths.
 
     Returns:
         Four batches, int64 `[b, s]`.
@@ -42,35 +42,27 @@ def random_batches(vocab_size: int, max_seq_length: int, *, seed: int = 0) -> li
 
 
 def source_logits(supernet: Supernet, batches: Sequence[dict[str, np.ndarray]]) -> list[np.ndarray]:
-    """Run the model itself.
-
-    Args:
-        supernet: the model.
-        batches: inputs by name.
-
-    Returns:
-        Its logits, one array a batch.
-    """
+    """Run the model itself: its logits, one array for each batch."""
     supernet.eval()
     with paddle.no_grad():
         return [supernet(**to_tensors(batch)).logits.numpy() for batch in batches]
 
 
-def compare_logits(supernet: Supernet, run: Run, *, max_seq_length: int, tolerance: float) -> dict[str, Any]:
+def compare_logits(supernet: Supernet, run: Run, *, max_seq_length: int, tolerance: float) -> LogitCheck:
     """Compare the graph's logits with the model's on random inputs.
 
     Args:
         supernet: the model.
         run: runs the graph.
         max_seq_length: length of the longest input.
-        tolerance: how far they may differ, as a share of the largest logit where that is more than 1: a float32's last
-            bit counts for as much more.
+        tolerance: the largest absolute difference allowed, multiplied by the largest logit if that exceeds 1, because
+            float32's rounding error grows with the value.
 
     Returns:
-        Shapes, the largest difference and the tolerance in force.
+        Input shapes, the largest difference and the tolerance after scaling.
 
     Raises:
-        ModelError: they differ by more, or the model's own are not finite.
+        ModelError: the difference exceeds the tolerance, or the model's own logits are not finite.
     """
     batches = random_batches(supernet.model.config.vocab_size, max_seq_length)
     expected = source_logits(supernet, batches)
@@ -79,30 +71,30 @@ def compare_logits(supernet: Supernet, run: Run, *, max_seq_length: int, toleran
         raise ModelError("the model computes logits that are not finite: train it again with a lower learning rate")
     difference = _largest_difference(expected, run(batches))
     tolerance *= max(1.0, largest)
-    if not difference <= tolerance:  # not a number is a failure, too
+    if not difference <= tolerance:  # NaN fails, too
         raise ModelError(
             f"the exported graph's logits differ from the model's by {difference:.1e}, more than {tolerance:.1e}: "
             f"nothing was written; --tolerance allows more"
         )
     shapes = [list(batch["input_ids"].shape) for batch in batches]
-    return {"shapes": shapes, "max_abs_diff": difference, "tolerance": tolerance}
+    return LogitCheck(shapes=shapes, max_abs_diff=difference, tolerance=tolerance)
 
 
 def compare_metric(
     supernet: Supernet, run: Run, features: FeatureSet, *, metric: str, tolerance: float, batch_size: int = 32
-) -> dict[str, Any]:
+) -> MetricCheck:
     """Compare the graph's score on the dev set with the model's.
 
     Args:
         supernet: the model.
         run: runs the graph.
         features: the dev set, tokenized.
-        metric: what to score by.
-        tolerance: how much of it the graph may lose; one example is always allowed.
-        batch_size: examples at a time.
+        metric: name of the metric.
+        tolerance: how much of the score the graph may lose; the loss of one example is always allowed.
+        batch_size: examples in a batch.
 
     Returns:
-        Both scores, how the logits differ, and of how many shapes the batches were.
+        Both scores, the largest difference of logits, and the number of batch shapes.
 
     Raises:
         ModelError: the graph loses more.
@@ -117,32 +109,23 @@ def compare_metric(
             f"the exported graph's {metric} on dev is {exported:.4f}, the model's {source:.4f}: it loses more than "
             f"{tolerance:.4f}, and nothing was written; --tolerance allows more"
         )
-    return {
-        "metric": metric,
-        "source": source,
-        "exported": exported,
-        "examples": features.num_scored,
-        "tolerance": tolerance,
-        "max_abs_diff": _largest_difference(expected, found),
-        "shapes": len({batch["input_ids"].shape for batch in batches}),
-    }
+    return MetricCheck(
+        metric=metric,
+        source=source,
+        exported=exported,
+        examples=features.num_scored,
+        tolerance=tolerance,
+        max_abs_diff=_largest_difference(expected, found),
+        shapes=len({batch["input_ids"].shape for batch in batches}),
+    )
 
 
 def _largest_difference(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
-    """Not a number where one of the differences is none."""
+    """The largest absolute difference; NaN if any difference is NaN."""
     return float(np.max([np.abs(a - b).max() for a, b in zip(expected, found, strict=True)]))
 
 
 def pad(features: FeatureSet, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
-    """Make one batch of examples, as a bundle pads it.
-
-    Args:
-        features: tokenized examples.
-        indices: which.
-        pad_token_id: fills `input_ids`.
-
-    Returns:
-        The graph's inputs.
-    """
+    """Collate the examples at `indices` into one batch of the graph's inputs, padded as a bundle pads."""
     batch = features.collate(indices, pad_token_id)
     return {name: batch[name] for name in INPUTS}

@@ -1,4 +1,4 @@
-"""Export a model to a bundle, in a process of its own, so that it works where Paddle is already imported."""
+"""Export a model to a bundle, in a fresh process, so that it works where Paddle is already imported."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from dynabert_paddle.bundle.manifest import BUNDLE_FILE
 from dynabert_paddle.config.loading import inherited_settings
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS, check_request, needs_legacy, paddle_format
-from dynabert_paddle.exporting.verification import summarize_verification
-from dynabert_paddle.exporting.worker import export_job
-from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.exporting.job import ExportJob
+from dynabert_paddle.exporting.manifest import BundleManifest
 from dynabert_paddle.files.folder import check_replaceable
 from dynabert_paddle.files.metadata import check_model_folder, read_metadata
 from dynabert_paddle.runtime.interpreter import run_apart
@@ -40,32 +38,31 @@ def export(
     tolerance: float | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Export a model to a bundle and check it against the model before it is called done.
+    """Export a model to a bundle, and check the bundle against the model before it gets its name.
 
     Args:
         model: a model, or its folder.
         output_dir: the bundle.
-        format: paddle (legacy `.pdmodel`), pir (`.json`), openvino (which runs the legacy graph), onnx, or lite; by
-            default paddle, or pir from Paddle 3.2 on.
+        format: paddle (legacy `.pdmodel`), pir (`.json`), openvino (runs the legacy graph), onnx, or lite; by default
+            paddle, or pir from Paddle 3.2 on.
         precision: fp32; for some formats bf16, int16 or int8.
         subnet: export this sub-network of the model.
-        subnets: export several into one bundle that stores their weights once: their names, or `pareto:N` for N of the
-            Pareto set that `dynabert search` has found.
-        task: for int8 and `subnets`, the settings of `config.TaskConfig` that differ from what the model was trained
-            on. int8: its training texts calibrate, its dev set decides. `subnets`: its dev set tells which is the best;
-            MACs do where it is not to be had.
-        max_seq_length: longer texts are cut to so many tokens; by default as the model was trained.
-        num_calibration_examples: training texts that int8 is calibrated on.
-        tolerance: how far the bundle may be from the model, in place of the format's own: the largest difference of
-            logits, as a share of the largest logit where that is more than 1, or for int8 the loss of the task's first
-            metric on the dev set.
+        subnets: export several sub-networks into one bundle that stores their weights once: their names, or `pareto:N`
+            for N of the Pareto front that `dynabert search` found.
+        task: for int8 and `subnets`, the settings of `config.TaskConfig` that differ from the model's training task.
+            int8: the training texts calibrate, the dev set checks the score. `subnets`: the dev set ranks them; if it
+            is not available, MACs do.
+        max_seq_length: tokens to which texts are cut; by default as in training.
+        num_calibration_examples: training texts for int8's calibration.
+        tolerance: replaces the format's own tolerance: the largest difference of logits, multiplied by the largest
+            logit if that exceeds 1; for int8 the loss of the task's first metric on the dev set.
         overwrite: replace what is in `output_dir`.
 
     Returns:
         The bundle's folder.
 
     Raises:
-        DynabertError: with the reason in one line; no bundle was written.
+        DynabertError: the export failed; no bundle was written.
     """
     format = format or paddle_format()
     check_request(format, precision)
@@ -86,35 +83,42 @@ def export(
             raise UsageError(f"{output_dir} holds the model to export: name another --output_dir")
         trained_for = read_metadata(folder).task
         given = {key: value for key, value in (task or {}).items() if value is not None}
-        job = {
-            "model_dir": str(folder),
-            "output_dir": str(output_dir),
-            "format": format,
-            "precision": precision,
-            "subnet": subnet,
-            "subnets": subnets if subnets is None or isinstance(subnets, str) else list(map(str, subnets)),
-            "task_is_given": bool(given),
-            "task": {**inherited_settings(trained_for, given), **given},
-            "max_seq_length": max_seq_length,
-            "num_calibration_examples": num_calibration_examples,
-            "tolerance": tolerance,
-            "overwrite": overwrite,
-        }
+        job = ExportJob(
+            model_dir=folder,
+            output_dir=output_dir,
+            format=format,
+            precision=precision,
+            subnet=subnet,
+            subnets=subnets if subnets is None or isinstance(subnets, str) else tuple(map(str, subnets)),
+            task={**inherited_settings(trained_for, given), **given},
+            task_is_given=bool(given),
+            max_seq_length=max_seq_length,
+            num_calibration_examples=num_calibration_examples,
+            tolerance=tolerance,
+            overwrite=overwrite,
+        )
         logger.info("exporting %s to %s, %s", folder, format, precision)
         missing = [parent for parent in output_dir.parents if not parent.exists()]
         try:
-            verification = run_apart(export_job, job, legacy=needs_legacy(format), name=f"the export to {format}")
+            manifest = run_apart(export_job, job, legacy=needs_legacy(format), name=f"the export to {format}")
         except BaseException:
             for parent in missing:  # the innermost first
                 with suppress(OSError):
                     parent.rmdir()
             raise
-    logger.info("checked against the model: %s", summarize_verification(verification))
-    if subnets is not None:
-        made = read_json(output_dir / BUNDLE_FILE)
-        names = ", ".join(f"{member['subnet']} ({member['score']:.4g})" for member in made["members"])
-        logger.info("best first by %s: %s", made["ranked_by"]["metric"], names)
+    logger.info("checked against the model: %s", manifest.verification)
+    if manifest.members is not None and manifest.ranked_by is not None:
+        names = ", ".join(f"{member.subnet} ({member.score:.4g})" for member in manifest.members)
+        logger.info("best first by %s: %s", manifest.ranked_by["metric"], names)
     return output_dir
+
+
+def export_job(job: ExportJob) -> BundleManifest:
+    """Run the export's worker, in the fresh process that `export` starts; it returns the finished bundle's manifest."""
+    # The worker's module imports Paddle. This late import keeps Paddle out of the process that calls `export`.
+    from dynabert_paddle.exporting.worker import make_bundle
+
+    return make_bundle(job)
 
 
 def _check_several(

@@ -1,4 +1,4 @@
-"""Which sub-networks go into a bundle of several, and which of them is the best."""
+"""Select and rank the sub-networks of a bundle of several."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
+from dynabert_paddle.exporting.manifest import BundleMember
 from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.search_result import RESULT_FILE, SEARCH_FOLDER, hash_weights
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet
 
-# A search's set goes down to sub-networks that only guess. An answer in time shall lose at most so much of the score.
-_MOST_LOST = 0.05
+# A search's Pareto front reaches down to sub-networks no better than chance. Under load, a bundle's smallest member
+# answers: it may lose at most this share of the best score.
+_MAX_SCORE_LOSS = 0.05
 
 
 def select_members(
@@ -26,31 +28,30 @@ def select_members(
     task: Mapping[str, Any],
     task_is_given: bool,
     max_seq_length: int,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Find the sub-networks that a user asks for, and their order.
+) -> tuple[list[BundleMember], dict[str, Any]]:
+    """Find the sub-networks that the user asks for, and rank them by score, then by MACs.
 
     Args:
         supernet: the model.
-        folder: its folder, beside whose weights a search's result may lie.
-        subnets: names, or `pareto:N` for N of the search's Pareto set.
-        task: the settings of `config.TaskConfig` for the dev set that named sub-networks are ranked by.
-        task_is_given: the user has named data, so that not finding them is an error; otherwise MACs rank.
-        max_seq_length: longer texts are cut to so many tokens.
+        folder: its folder, which may hold a search result.
+        subnets: names, or `pareto:N` for N sub-networks of the search's Pareto front.
+        task: settings of `config.TaskConfig` for the dev set that scores sub-networks given by name.
+        task_is_given: the user named data, so missing data is an error; otherwise MACs are the score.
+        max_seq_length: tokens to which texts are cut.
 
     Returns:
-        Name, parameters, MACs at length 128 and score of each, the best first; and what the score is: the metric, and
-        the split that it was measured on. They are ranked by their scores, at equal ones by their MACs.
+        The sub-networks, best first, and the score's metric and split.
 
     Raises:
-        UsageError: no, unknown or repeated names, or a number that is none.
-        ModelError: the search's result is missing, damaged, or of other weights.
-        DataError: the data that the user has named cannot be read.
+        UsageError: no names, unknown or repeated names, or an invalid number.
+        ModelError: the search result is missing, damaged, or belongs to other weights.
+        DataError: the data that the user named cannot be read.
     """
     names = subnets.replace(",", " ").split() if isinstance(subnets, str) else list(map(str, subnets))
     space = supernet.search_space()
     if len(names) == 1 and names[0].startswith("pareto:"):
         scores, ranking = _read_pareto(folder, names[0].partition(":")[2])
-        _parse(supernet, scores)
+        _parse(supernet, list(scores))
     else:
         names = list(_parse(supernet, names))
         try:
@@ -60,20 +61,21 @@ def select_members(
                 raise
             scores, ranking = {name: space.num_macs(space.parse(name)) for name in names}, {"metric": "macs"}
     members = [
-        {
-            "subnet": name,
-            "num_params": space.num_params(space.parse(name)),
-            "macs": space.num_macs(space.parse(name)),
-            "score": score,
-        }
+        BundleMember(
+            subnet=name,
+            num_params=space.num_params(space.parse(name)),
+            macs=space.num_macs(space.parse(name)),
+            score=score,
+        )
         for name, score in scores.items()
     ]
-    return sorted(members, key=lambda member: (-member["score"], -member["macs"])), ranking
+    return sorted(members, key=lambda member: (-member.score, -member.macs)), ranking
 
 
 def _parse(supernet: Supernet, names: Sequence[str]) -> dict[str, Subnet]:
     """Sub-networks by their names in this model."""
-    space, found = supernet.search_space(), {}
+    space = supernet.search_space()
+    found: dict[str, Subnet] = {}
     if not names:
         raise UsageError("--subnets names no sub-network: write 'pareto:4', or names such as 'w1.00d1.00 w0.50d0.50'")
     for name in names:
@@ -85,7 +87,7 @@ def _parse(supernet: Supernet, names: Sequence[str]) -> dict[str, Subnet]:
 
 
 def _read_pareto(folder: Path, number: str) -> tuple[dict[str, float], dict[str, Any]]:
-    """Scores of some of a search's Pareto set: the best, the cheapest that is about as good, and some between them."""
+    """Scores of N members of a search's Pareto front: the best, the cheapest of similar score, and some between."""
     if not (number.isdecimal() and int(number)):
         raise UsageError(f"--subnets pareto:{number}: the number is at least 1, such as pareto:4")
     path = folder / SEARCH_FOLDER / RESULT_FILE
@@ -108,8 +110,8 @@ def _read_pareto(folder: Path, number: str) -> tuple[dict[str, float], dict[str,
             f"{path}: of other weights than those in {folder}: run 'dynabert search {folder} --overwrite_output_dir'"
         )
     highest = max(score for _, score in rows.values())
-    rows = {name: row for name, row in rows.items() if row[1] >= highest - _MOST_LOST * abs(highest)}
-    ends = [max(rows, key=lambda name: (rows[name][1], -rows[name][0])), min(rows, key=rows.get)]
+    rows = {name: row for name, row in rows.items() if row[1] >= highest - _MAX_SCORE_LOSS * abs(highest)}
+    ends = [max(rows, key=lambda name: (rows[name][1], -rows[name][0])), min(rows, key=lambda name: rows[name])]
     chosen = list(dict.fromkeys(ends))[: int(number)]
     (high, _), (low, _) = (rows[name] for name in ends)
     for target in np.linspace(low, high, int(number))[1:-1]:

@@ -1,16 +1,16 @@
-"""Several sub-networks' graphs in one bundle, with the weights that they have in common stored once.
+"""Several sub-networks' graphs in one bundle, with their common weights stored once.
 
-A sub-network has the first heads and neurons of every layer, so its parameters are leading blocks of those of a larger
-one: `w[:a, :b]`. They are found by what they hold, which needs no names.
+A sub-network has the first heads and neurons of every layer, so its parameters are leading blocks of a larger one's:
+`w[:a, :b]`. They are matched by value, because the files of parameters hold no names.
 """
 
 from __future__ import annotations
 
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,16 +18,29 @@ from dynabert_paddle.bundle.members import HEAD, TYPES, WEIGHTS_FILE
 from dynabert_paddle.exporting.program import framework
 
 
-def share_weights(graphs: Mapping[str, Path], folder: Path) -> list[dict[str, Any]]:
-    """Put sub-networks' graphs into a bundle.
+@dataclass(frozen=True)
+class SharedGraph:
+    """A sub-network's graph in the bundle, and where its weights are.
+
+    Args:
+        graph: file of the graph.
+        parameters: in the graph's order: the index of the stored weight that a parameter is a leading block of, and
+            the parameter's shape.
+    """
+
+    graph: str
+    parameters: Sequence[tuple[int, list[int]]]
+
+
+def share_weights(graphs: Mapping[str, Path], folder: Path) -> list[SharedGraph]:
+    """Copy sub-networks' graphs into a bundle, with one file of weights for all.
 
     Args:
         graphs: for each sub-network the folder with `model.pdmodel` or `model.json`, and `model.pdiparams`.
-        folder: the bundle; gets one file of weights, and each graph.
+        folder: the bundle.
 
     Returns:
-        For each sub-network the file of its graph, and its parameters in their order: the weight that each is a leading
-        block of, and its shape.
+        One entry for each sub-network, in the order of `graphs`.
     """
     members = [read_parameters(graph / "model.pdiparams") for graph in graphs.values()]
     weights: list[np.ndarray] = []
@@ -44,20 +57,13 @@ def share_weights(graphs: Mapping[str, Path], folder: Path) -> list[dict[str, An
         source = next(path for path in graph.glob("model.*") if path.suffix != ".pdiparams")
         name = f"model.{i + 1}{source.suffix}"
         shutil.copyfile(source, folder / name)
-        blocks = [[found[i, j], list(array.shape)] for j, array in enumerate(parameters)]
-        entries.append({"graph": name, "parameters": blocks})
+        blocks = [(found[i, j], list(array.shape)) for j, array in enumerate(parameters)]
+        entries.append(SharedGraph(graph=name, parameters=blocks))
     return entries
 
 
 def read_parameters(path: Path) -> list[np.ndarray]:
-    """Read a file of parameters as Paddle writes it, in the order of their names, which are not in it.
-
-    Args:
-        path: `model.pdiparams`.
-
-    Returns:
-        The parameters.
-    """
+    """Read a `model.pdiparams` file: the parameters sorted by their names, which the file does not hold."""
     content, start, arrays = path.read_bytes(), 0, []
     while start < len(content):
         *_, size = struct.unpack_from(HEAD, content, start)
@@ -74,5 +80,5 @@ def _is_leading_block(array: np.ndarray, weight: np.ndarray) -> bool:
     if array.ndim != weight.ndim or array.dtype != weight.dtype or any(np.greater(array.shape, weight.shape)):
         return False
     block = weight[tuple(map(slice, array.shape))]
-    first = (slice(1),) * array.ndim  # most differ there already
+    first = (slice(1),) * array.ndim  # a cheap test that most pairs fail
     return array[first] == block[first] and array.tobytes() == block.tobytes()

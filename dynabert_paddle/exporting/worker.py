@@ -1,82 +1,99 @@
-"""What an export does in its process, which knows before it imports Paddle which static format is wanted."""
+"""The worker of an export: runs in a fresh process, where Paddle's import has fixed the static graph format."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
+from dynabert_paddle.backbone.structure import num_positions
+from dynabert_paddle.bundle.engines import Engine, open_engine
+from dynabert_paddle.bundle.manifest import BUNDLE_FILE
+from dynabert_paddle.bundle.members import open_subnet
 from dynabert_paddle.config.settings import TaskConfig
+from dynabert_paddle.data.described_tasks import load_described_task
+from dynabert_paddle.data.features import FeatureSet
+from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.errors import UsageError
+from dynabert_paddle.exporting import lite
+from dynabert_paddle.exporting.bundle import describe, seal, write_tokenizer_files
+from dynabert_paddle.exporting.check import Run, compare_logits, compare_metric, pad
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS, TOLERANCES
+from dynabert_paddle.exporting.inference import save_graph
+from dynabert_paddle.exporting.int8 import fuse_int8_products
+from dynabert_paddle.exporting.job import ExportJob
+from dynabert_paddle.exporting.manifest import BundleManifest, BundleMember, LogitCheck
+from dynabert_paddle.exporting.onnx import quantize_dynamic, to_onnx
+from dynabert_paddle.exporting.openvino import round_products
+from dynabert_paddle.exporting.program import matmul_to_mul, rewrite
+from dynabert_paddle.exporting.quantize import quantize
+from dynabert_paddle.exporting.selection import select_members
+from dynabert_paddle.exporting.sharing import share_weights
+from dynabert_paddle.files.atomic import write_folder
+from dynabert_paddle.files.folder import MARKER_FILE, check_absent
+from dynabert_paddle.supernet.extract import extract
+from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.inputs import check_trained, tokenize_examples
 
-_CALIBRATION_BATCH = 8
+_CALIBRATION_BATCH_SIZE = 8
 
 
-def export_job(job: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Int8Data:
+    """Batches of training texts to calibrate on, and the dev set to check the score by `metric`."""
+
+    calibration: Sequence[dict[str, np.ndarray]]
+    dev: FeatureSet
+    metric: str
+
+
+def make_bundle(job: ExportJob) -> BundleManifest:
     """Export a model folder to a bundle.
 
     Args:
-        job: the arguments of `run.export`, in types that JSON knows.
+        job: the checked arguments of `run.export`.
 
     Returns:
-        The bundle's verification.
+        The manifest of the finished bundle.
 
     Raises:
-        DynabertError: with the reason in one line; no bundle was written.
+        DynabertError: the export failed; no bundle was written.
     """
-    from dynabert_paddle.bundle.manifest import BUNDLE_FILE
-    from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
-    from dynabert_paddle.exporting import bundle
-    from dynabert_paddle.files.atomic import write_folder
-    from dynabert_paddle.files.folder import MARKER_FILE, check_absent
-    from dynabert_paddle.supernet.extract import extract
-    from dynabert_paddle.supernet.supernet import Supernet
-
-    supernet = Supernet.from_pretrained(job["model_dir"])
-    if job["subnet"]:
-        supernet = extract(supernet, supernet.search_space().parse(job["subnet"]))
-    answers = {name: job["task"][name] for name in ANSWER_SETTINGS if job["task"].get(name) is not None}
+    supernet = Supernet.from_pretrained(job.model_dir)
+    if job.subnet:
+        supernet = extract(supernet, supernet.search_space().parse(job.subnet))
+    answers = {name: job.task[name] for name in ANSWER_SETTINGS if job.task.get(name) is not None}
     supernet.metadata = supernet.metadata.replace(task={**supernet.metadata.task, **answers})
-    max_seq_length = _max_seq_length(supernet, job["max_seq_length"])
-    kind = {"format": job["format"], "precision": job["precision"]}
-    description = bundle.describe(supernet, **kind, max_seq_length=max_seq_length)
-    verification: dict[str, Any] = {}
-    if job["subnets"] is not None:
-        del description["subnet"], description["num_params"]  # each member has its own
-        description.update(_describe_members(supernet, job, max_seq_length))
+    max_seq_length = _max_seq_length(supernet, job.max_seq_length)
+    described = describe(supernet, format=job.format, precision=job.precision, max_seq_length=max_seq_length)
+    if job.subnets is not None:
+        described = _with_members(described, supernet, job, job.subnets)
+    finished: list[BundleManifest] = []
 
     def write(folder: Path) -> None:
-        bundle.write_tokenizer_files(supernet, folder, format=job["format"])
-        if job["subnets"] is not None:
-            verification.update(_make_members(supernet, description, folder, job["tolerance"]))
-        else:
-            data = _load_data(supernet, job, max_seq_length) if job["precision"] == "int8" else None
-            run = _make_graph(supernet, description, folder, data)
-            verification.update(_verify(supernet, description, run, data, job["tolerance"]))
-        bundle.seal(folder, {**description, "verification": verification})
+        write_tokenizer_files(supernet, folder, format=job.format)
+        write_graphs = _write_graph if described.members is None else _write_members
+        finished.append(write_graphs(described, supernet, job, folder))
+        seal(folder, finished[0])
         (folder / MARKER_FILE).touch()
 
-    output_dir = Path(job["output_dir"])
-    hidden = output_dir.with_name(f".{output_dir.name}.exported")
-    shutil.rmtree(hidden, ignore_errors=True)  # of an export that was killed
+    hidden = job.output_dir.with_name(f".{job.output_dir.name}.exported")
+    shutil.rmtree(hidden, ignore_errors=True)  # left by an export that was killed
     made = write_folder(hidden, write, last=BUNDLE_FILE)
     try:
-        check_absent(output_dir, overwrite=job["overwrite"])
-        made.rename(output_dir)
+        check_absent(job.output_dir, overwrite=job.overwrite)
+        made.rename(job.output_dir)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    return verification
+    return finished[0]
 
 
-def _max_seq_length(supernet, wanted: int | None) -> int:
-    from dynabert_paddle.backbone.structure import num_positions
-
+def _max_seq_length(supernet: Supernet, wanted: int | None) -> int:
     length = supernet.metadata.task.get("max_seq_length", TaskConfig.max_seq_length) if wanted is None else wanted
     positions = num_positions(supernet.model.config)
     texts = 2 if supernet.metadata.task.get("text_pair_column") else 1
@@ -86,117 +103,122 @@ def _max_seq_length(supernet, wanted: int | None) -> int:
     return min(length, positions)
 
 
-def _describe_members(supernet, job: dict[str, Any], max_seq_length: int) -> dict[str, Any]:
-    from dynabert_paddle.exporting.selection import select_members
-
-    given = {"task": job["task"], "task_is_given": job["task_is_given"], "max_seq_length": max_seq_length}
-    members, ranking = select_members(supernet, Path(job["model_dir"]), job["subnets"], **given)
-    return {"members": members, "ranked_by": ranking}
-
-
-def _load_data(supernet, job: dict[str, Any], max_seq_length: int) -> dict[str, Any]:
-    """What int8 needs: the dev set to compare by, and for Paddle Inference training texts to calibrate on."""
-    from dynabert_paddle.data.described_tasks import load_described_task
-    from dynabert_paddle.exporting.check import pad
-    from dynabert_paddle.training.inputs import check_trained, tokenize_examples
-
-    if not job["task"].get("name"):
-        raise UsageError(
-            "int8 needs the task's texts, and this model was not fine-tuned: run 'dynabert finetune' first"
-        )
-    task = load_described_task(job["task"])
-    check_trained(supernet, task, job["model_dir"])
-    batches = []
-    if job["format"] in PADDLE_FORMATS:  # the others round activations while they run, or not at all
-        chosen = np.random.default_rng(0).permutation(len(task.train))[: job["num_calibration_examples"]]
-        train = tokenize_examples(task.train.select(chosen), supernet, max_seq_length=max_seq_length)
-        rows = np.arange(len(train))
-        starts = range(0, len(train), _CALIBRATION_BATCH)
-        batches = [pad(train, rows[start : start + _CALIBRATION_BATCH], supernet.pad_token_id) for start in starts]
-    dev = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)
-    return {"calibration": batches, "dev": dev, "metric": task.metrics[0]}
+def _with_members(
+    described: BundleManifest, supernet: Supernet, job: ExportJob, subnets: str | Sequence[str]
+) -> BundleManifest:
+    """The manifest with the selected sub-networks in place of the one that the model is."""
+    members, ranking = select_members(
+        supernet,
+        job.model_dir,
+        subnets,
+        task=job.task,
+        task_is_given=job.task_is_given,
+        max_seq_length=described.max_seq_length,
+    )
+    return replace(described, subnet=None, num_params=None, members=members, ranked_by=ranking)
 
 
-def _make_graph(supernet, description: dict[str, Any], folder: Path, data: dict[str, Any] | None):
-    """Write the format's files into the bundle; returns what runs them on batches."""
-    from dynabert_paddle.exporting.inference import save_graph
-
-    format, precision = description["format"], description["precision"]
+def _write_graph(described: BundleManifest, supernet: Supernet, job: ExportJob, folder: Path) -> BundleManifest:
+    """Write the graph of the whole model and check it; returns the finished manifest."""
+    tolerance = TOLERANCES[job.format][job.precision] if job.tolerance is None else job.tolerance
+    data = _load_int8_data(supernet, job, described.max_seq_length) if job.precision == "int8" else None
+    run: Run
     with TemporaryDirectory() as scratch:
-        if format in PADDLE_FORMATS:
-            if precision == "int8":
-                from dynabert_paddle.exporting.int8 import fuse_int8_products
-                from dynabert_paddle.exporting.openvino import round_products
-                from dynabert_paddle.exporting.quantize import quantize
-
-                save_graph(supernet, Path(scratch))
-                write_products = round_products if format == "openvino" else fuse_int8_products
-                quantize(Path(scratch), folder, data["calibration"], write_products)
-            else:
-                save_graph(supernet, folder)
-        elif format == "onnx":
-            from dynabert_paddle.exporting.onnx import quantize_dynamic, to_onnx
-
-            save_graph(supernet, Path(scratch))
-            model = folder / "model.onnx"
-            to_onnx(Path(scratch), Path(scratch) / "model.onnx" if precision == "int8" else model)
-            if precision == "int8":
-                quantize_dynamic(Path(scratch) / "model.onnx", model)
+        if job.format == "lite":
+            python = lite.find_converter()
+            described = _write_lite(described, supernet, folder, Path(scratch), python)
+            run = partial(lite.run_x86, folder / "model_x86.nb", python=python)
         else:
-            return _make_lite(supernet, description, folder, Path(scratch))
-    from dynabert_paddle.bundle.engines import open_engine
-
-    return _runner(open_engine(folder, description))
-
-
-def _runner(engine):
-    return lambda batches: [engine(batch) for batch in batches]
-
-
-def _make_lite(supernet, description: dict[str, Any], folder: Path, scratch: Path):
-    from dynabert_paddle.exporting import lite
-    from dynabert_paddle.exporting.inference import save_graph
-    from dynabert_paddle.exporting.program import matmul_to_mul, rewrite
-
-    save_graph(supernet, scratch)
-    rewrite(scratch / "model.pdmodel", matmul_to_mul)
-    python = lite.find_converter()
-    for target in lite.TARGETS:
-        model = folder / f"model_{target}.nb"
-        lite.convert(scratch, model, target=target, precision=description["precision"], python=python)
-    description["inputs"] = lite.input_names(folder / "model_arm.nb", python=python)
-    description["paddlelite"] = lite.converter_version(python)
-    return partial(lite.run_x86, folder / "model_x86.nb", python=python)
+            if job.format == "onnx":
+                _write_onnx(supernet, job, folder, Path(scratch))
+            else:
+                _write_paddle(supernet, job, folder, Path(scratch), data)
+            run = _run_batches(open_engine(folder, described.to_json()))
+    if data is not None:
+        verification = compare_metric(supernet, run, data.dev, metric=data.metric, tolerance=tolerance)
+        return replace(described, verification=verification)
+    return replace(described, verification=_check_logits(supernet, run, described, tolerance))
 
 
-def _make_members(supernet, description: dict[str, Any], folder: Path, tolerance: float | None) -> dict[str, Any]:
-    """Write the graphs and the weights of sub-networks into the bundle; returns the worst one's verification."""
-    from dynabert_paddle.bundle.members import members_of, open_subnet
-    from dynabert_paddle.exporting.inference import save_graph
-    from dynabert_paddle.exporting.sharing import share_weights
-    from dynabert_paddle.supernet.extract import extract
-
+def _write_members(described: BundleManifest, supernet: Supernet, job: ExportJob, folder: Path) -> BundleManifest:
+    """Write the graphs and the shared weights of several sub-networks and check each; returns the finished manifest."""
+    tolerance = TOLERANCES[job.format][job.precision] if job.tolerance is None else job.tolerance
     space = supernet.search_space()
-    small = {name: extract(supernet, space.parse(name)) for name in members_of(description)}
+    selected = described.members or ()
+    small = {member.subnet: extract(supernet, space.parse(member.subnet)) for member in selected}
     with TemporaryDirectory() as scratch:
         graphs = {name: Path(scratch) / str(i) for i, name in enumerate(small)}
         for name, graph in graphs.items():
             graph.mkdir()
             save_graph(small[name], graph)
         stored = share_weights(graphs, folder)
-    for member, files in zip(description["members"], stored, strict=True):
-        member.update(files)
-    for name, member in members_of(description).items():
-        run = _runner(open_subnet(folder, description, name))
-        member["verification"] = _verify(small[name], description, run, None, tolerance)
-    return max((member["verification"] for member in description["members"]), key=itemgetter("max_abs_diff"))
+    written = [
+        replace(member, graph=shared.graph, parameters=shared.parameters)
+        for member, shared in zip(selected, stored, strict=True)
+    ]
+    description = replace(described, members=written).to_json()
+    checked: list[BundleMember] = []
+    checks: list[LogitCheck] = []
+    for member in written:
+        run = _run_batches(open_subnet(folder, description, member.subnet))
+        checks.append(_check_logits(small[member.subnet], run, described, tolerance))
+        checked.append(replace(member, verification=checks[-1]))
+    return replace(described, members=checked, verification=max(checks, key=lambda check: check.max_abs_diff))
 
 
-def _verify(supernet, description: dict[str, Any], run, data: dict[str, Any] | None, tolerance: float | None):
-    from dynabert_paddle.exporting.check import compare_logits, compare_metric
+def _check_logits(supernet: Supernet, run: Run, described: BundleManifest, tolerance: float) -> LogitCheck:
+    return compare_logits(supernet, run, max_seq_length=described.max_seq_length, tolerance=tolerance)
 
-    if tolerance is None:
-        tolerance = TOLERANCES[description["format"]][description["precision"]]
-    if data is not None:
-        return compare_metric(supernet, run, data["dev"], metric=data["metric"], tolerance=tolerance)
-    return compare_logits(supernet, run, max_seq_length=description["max_seq_length"], tolerance=tolerance)
+
+def _run_batches(engine: Engine) -> Run:
+    return lambda batches: [engine(batch) for batch in batches]
+
+
+def _load_int8_data(supernet: Supernet, job: ExportJob, max_seq_length: int) -> _Int8Data:
+    if not job.task.get("name"):
+        raise UsageError(
+            "int8 needs the task's texts, and this model was not fine-tuned: run 'dynabert finetune' first"
+        )
+    task = load_described_task(job.task)
+    check_trained(supernet, task, job.model_dir)
+    batches = []
+    if job.format in PADDLE_FORMATS:  # the other formats quantize activations at run time, or not at all
+        chosen = np.random.default_rng(0).permutation(len(task.train))[: job.num_calibration_examples]
+        train = tokenize_examples(task.train.select(chosen), supernet, max_seq_length=max_seq_length)
+        rows = np.arange(len(train))
+        starts = range(0, len(train), _CALIBRATION_BATCH_SIZE)
+        batches = [pad(train, rows[start : start + _CALIBRATION_BATCH_SIZE], supernet.pad_token_id) for start in starts]
+    dev = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)
+    return _Int8Data(calibration=batches, dev=dev, metric=task.metrics[0])
+
+
+def _write_paddle(supernet: Supernet, job: ExportJob, folder: Path, scratch: Path, data: _Int8Data | None) -> None:
+    """Write `model.pdmodel` or `model.json`, and `model.pdiparams`; quantized if there is data to calibrate on."""
+    if data is None:
+        save_graph(supernet, folder)
+        return
+    save_graph(supernet, scratch)
+    write_products = round_products if job.format == "openvino" else fuse_int8_products
+    quantize(scratch, folder, data.calibration, write_products)
+
+
+def _write_onnx(supernet: Supernet, job: ExportJob, folder: Path, scratch: Path) -> None:
+    save_graph(supernet, scratch)
+    if job.precision == "int8":
+        to_onnx(scratch, scratch / "model.onnx")
+        quantize_dynamic(scratch / "model.onnx", folder / "model.onnx")
+    else:
+        to_onnx(scratch, folder / "model.onnx")
+
+
+def _write_lite(
+    described: BundleManifest, supernet: Supernet, folder: Path, scratch: Path, python: Path
+) -> BundleManifest:
+    """Write a `.nb` file for each target; returns the manifest with Lite's order of inputs and its version."""
+    save_graph(supernet, scratch)
+    rewrite(scratch / "model.pdmodel", matmul_to_mul)
+    for target in lite.TARGETS:
+        model = folder / f"model_{target}.nb"
+        lite.convert(scratch, model, target=target, precision=described.precision, python=python)
+    inputs = lite.input_names(folder / "model_arm.nb", python=python)
+    return replace(described, inputs=inputs, paddlelite=lite.converter_version(python))

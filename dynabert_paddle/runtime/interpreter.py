@@ -1,7 +1,8 @@
-"""A process of its own for what writes static graphs: which format Paddle writes is decided when it is imported."""
+"""Jobs in a fresh interpreter: Paddle's static graph format is fixed when Paddle is imported."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.runtime.device import set_device
@@ -20,58 +21,63 @@ from dynabert_paddle.runtime.environment import import_paddle
 
 logger = logging.getLogger(__name__)
 
-_PROGRESS = "dynabert progress: "
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_PROGRESS_PREFIX = "dynabert progress: "
 
 
 def run_apart(
-    work: Callable[[dict[str, Any]], dict[str, Any]],
-    job: Mapping[str, Any],
+    work: Callable[[Job], Result],
+    job: Job,
     *,
     legacy: bool,
     name: str,
     environment: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Run a function in a fresh process, in which Paddle has not been imported yet.
 
+    The job and the result travel as JSON files: each is a dataclass, or made of JSON's own types.
+
     Args:
-        work: a module's function of one argument, the job.
-        job: its argument, in JSON types.
-        legacy: whether Paddle shall write its legacy static format there, or PIR.
-        name: what is done, for the message of a process that dies.
-        environment: variables to set there.
+        work: a module-level function of one argument, the job.
+        job: its argument.
+        legacy: whether Paddle writes its legacy static graph format in that process, or PIR.
+        name: the job's name in the error message about a process that died.
+        environment: variables to set in the process.
 
     Returns:
-        What the function returns, as JSON knows it.
+        The function's result.
 
     Raises:
-        DynabertError: the function's own, or the process died without a result.
+        DynabertError: raised by the function, or the process died without a result.
     """
     variables = {**os.environ, **(environment or {}), "FLAGS_enable_pir_api": "0" if legacy else "1"}
     with TemporaryDirectory(prefix="dynabert-job-") as scratch:
         path = Path(scratch) / "job.json"
-        path.write_text(json.dumps(job), encoding="utf-8")
+        path.write_text(_to_json(job), encoding="utf-8")
         command = python_command(f"{__name__}:run_job", f"{work.__module__}:{work.__name__}", path)
-        code, said = _follow(command, variables)
+        exit_code, last_line = _follow(command, variables)
         result_file = Path(scratch) / "result.json"
         if not result_file.exists():
-            raise DynabertError(f"{name} failed with exit code {code}: {said[:500]}")
-        result = json.loads(result_file.read_text(encoding="utf-8"))
-    if "error" in result:
-        raise (UsageError if result["exit_code"] == UsageError.exit_code else DynabertError)(result["error"])
-    return result["value"]
+            raise DynabertError(f"{name} failed with exit code {exit_code}: {last_line[:500]}")
+        result = _from_json(result_file.read_text(encoding="utf-8"))
+    if isinstance(result, _Failure):
+        raise (UsageError if result.exit_code == UsageError.exit_code else DynabertError)(result.message)
+    return result
 
 
 def python_command(function: str, *arguments: object) -> list[str]:
-    """The command that calls a function of this package in a fresh interpreter.
+    """Build the command line that calls a function of this package in a fresh interpreter.
 
     Unlike `python -m` it imports nothing from the working folder, which may be a model's.
 
     Args:
-        function: `module:function`; it takes nothing, and finds its arguments in `sys.argv`.
-        arguments: what they are.
+        function: `module:function`; it takes no parameters and reads its arguments from `sys.argv`.
+        arguments: the command-line arguments, converted with `str`.
 
     Returns:
-        The words.
+        The command line for `subprocess`.
     """
     module, _, name = function.partition(":")
     # The package's own folder comes last, as that of an installed package does.
@@ -80,17 +86,44 @@ def python_command(function: str, *arguments: object) -> list[str]:
 
 
 def report_progress(text: str) -> None:
-    """Have the process that called `run_apart` log a line.
+    """Log a line in the process that called `run_apart`."""
+    print(_PROGRESS_PREFIX + text, flush=True)
 
-    Args:
-        text: the line.
-    """
-    print(_PROGRESS + text, flush=True)
+
+@dataclasses.dataclass(frozen=True)
+class _Failure:
+    """A `DynabertError` of a job."""
+
+    message: str
+    exit_code: int
+
+
+def _to_json(value: object) -> str:
+    """A dataclass with its class, so that `_from_json` builds it again; other values as they are."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return json.dumps({"value": value})
+    cls = type(value)
+    content = {"class": f"{cls.__module__}:{cls.__qualname__}", "value": dataclasses.asdict(value)}
+    return json.dumps(content, default=os.fspath)
+
+
+def _from_json(text: str) -> Any:
+    content = json.loads(text)
+    if "class" not in content:
+        return content["value"]
+    from pydantic import TypeAdapter  # builds nested dataclasses, tuples and paths from their annotations
+
+    return TypeAdapter(_resolve(content["class"])).validate_python(content["value"])
+
+
+def _resolve(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _follow(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """Run a command and log what it says while it runs; returns its exit code and its last line."""
-    last = "it said nothing"
+    """Run a command and log its output while it runs; returns its exit code and its last line."""
+    last_line = "no output"
     with subprocess.Popen(
         command,
         env=environment,
@@ -101,17 +134,16 @@ def _follow(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
         errors="replace",
     ) as process:
         try:
-            assert process.stdout is not None  # a pipe
-            for line in filter(None, map(str.strip, process.stdout)):
-                if line.startswith(_PROGRESS):
-                    logger.info("%s", line.removeprefix(_PROGRESS))
+            for line in filter(None, map(str.strip, process.stdout or ())):
+                if line.startswith(_PROGRESS_PREFIX):
+                    logger.info("%s", line.removeprefix(_PROGRESS_PREFIX))
                 else:
                     logger.debug("%s", line)
-                    last = line
+                    last_line = line
         except BaseException:
             process.kill()
             raise
-    return process.returncode, last
+    return process.returncode, last_line
 
 
 def _end_with_parent() -> None:
@@ -120,15 +152,14 @@ def _end_with_parent() -> None:
 
 
 def run_job() -> None:
-    """Do what `run_apart` asks for: the function and the job's file are the arguments of this process."""
+    """Run one job of `run_apart`: the function and the job's file are this process's arguments."""
     Thread(target=_end_with_parent, daemon=True).start()
     work, path = sys.argv[1], Path(sys.argv[2])
-    module, _, function = work.partition(":")
-    job = json.loads(path.read_text(encoding="utf-8"))
+    result: object
     try:
         import_paddle()
         set_device("cpu")
-        result = {"value": getattr(import_module(module), function)(job)}
+        result = _resolve(work)(_from_json(path.read_text(encoding="utf-8")))
     except DynabertError as error:
-        result = {"error": str(error), "exit_code": error.exit_code}
-    path.with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
+        result = _Failure(str(error), error.exit_code)
+    path.with_name("result.json").write_text(_to_json(result), encoding="utf-8")

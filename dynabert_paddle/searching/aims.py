@@ -9,7 +9,7 @@ from typing import Any
 from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.searching.cost import COSTS, Budget
-from dynabert_paddle.searching.latency import LatencySetting
+from dynabert_paddle.searching.latency_setting import LatencySetting
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dynabert_paddle.errors import UsageError, did_you_mean
-from dynabert_paddle.searching.latency import LatencySetting, LatencyTable
+from dynabert_paddle.searching.latency import LatencyTable
+from dynabert_paddle.searching.latency_setting import LatencySetting
 from dynabert_paddle.subnet import SearchSpace, Subnet
 
 COSTS = ("latency_ms", "params", "macs", "size_mb")

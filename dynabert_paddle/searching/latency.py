@@ -8,7 +8,6 @@ import json
 import logging
 import math
 import os
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dynabert_paddle.data.features import default_cache_dir
-from dynabert_paddle.errors import DynabertError, ModelError, UsageError, did_you_mean
+from dynabert_paddle.errors import DynabertError, ModelError, UsageError
 from dynabert_paddle.exporting.formats import paddle_format
 from dynabert_paddle.files.atomic import read_json, write_json
 from dynabert_paddle.runtime.environment import describe_environment
 from dynabert_paddle.runtime.interpreter import run_apart
 from dynabert_paddle.runtime.paddle_versions import paddle_version
 from dynabert_paddle.searching.fit import check_subnets, fit_layers, table_subnets
-from dynabert_paddle.searching.measure import measure_job
+from dynabert_paddle.searching.latency_setting import LatencySetting, check_length
 from dynabert_paddle.subnet import Subnet
 
 if TYPE_CHECKING:
@@ -34,54 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("fp32", "bf16")
-
 _FORMAT_VERSION = 3
-
-
-@dataclass(frozen=True)
-class LatencySetting:
-    """How a model runs while its latency is measured.
-
-    Args:
-        batch_size: texts at a time.
-        seq_length: tokens a text.
-        device: `cpu`, `gpu` or `gpu:N`.
-        num_threads: CPU threads; all cores that the process may use where not given.
-        precision: `fp32` or `bf16`.
-
-    Raises:
-        UsageError: a number below 1, or a device or precision that there is not.
-    """
-
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
-
-    batch_size: int = 1
-    seq_length: int = 64
-    device: str = "cpu"
-    num_threads: int | None = None
-    precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        if self.num_threads is None:
-            object.__setattr__(self, "num_threads", describe_environment()["cores"])
-        for name in ("batch_size", "seq_length", "num_threads"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is at least 1, not {getattr(self, name)}")
-        if not re.fullmatch(r"cpu|gpu(:\d+)?", self.device):
-            raise UsageError(f"device '{self.device}' is not one of cpu, gpu, gpu:N")
-        if self.precision not in PRECISIONS:
-            raise UsageError(
-                f"latency is measured in {' or '.join(PRECISIONS)}, not '{self.precision}'"
-                f"{did_you_mean(self.precision, PRECISIONS)}; 'dynabert bench' times bundles of every precision"
-            )
-        if self.precision == "bf16" and self.device != "cpu":
-            raise UsageError(f"bf16 runs through oneDNN, on CPUs alone, not on '{self.device}': use fp32")
-
-    def __str__(self) -> str:
-        """For example `1x64 tokens, fp32, cpu, 2 threads`."""
-        threads = f", {self.num_threads} threads" if self.device == "cpu" else ""
-        return f"{self.batch_size}x{self.seq_length} tokens, {self.precision}, {self.device}{threads}"
 
 
 @dataclass(frozen=True)
@@ -205,32 +157,41 @@ def measure_latency(supernet: Supernet, subnets: Mapping[str, Subnet], setting: 
         return {}
     format = paddle_format()
     with TemporaryDirectory(prefix="dynabert-latency-") as scratch:
-        job = {
-            "model_dir": str(supernet.save_pretrained(Path(scratch) / "model")),
-            "subnets": {name: str(subnet) for name, subnet in subnets.items()},
-            "format": format,
-            **dataclasses.asdict(setting),
-        }
-        # Paddle reads the number of threads when it is imported; a bundle's own script sets it so.
+        job = MeasuringJob(
+            model_dir=supernet.save_pretrained(Path(scratch) / "model"),
+            subnets={name: str(subnet) for name, subnet in subnets.items()},
+            format=format,
+            setting=setting,
+        )
+        # Paddle reads the number of threads when it is imported; a bundle's own script sets it the same way.
         threads = {"OMP_NUM_THREADS": str(setting.num_threads)}
         return run_apart(measure_job, job, legacy=format == "paddle", name="measuring latency", environment=threads)
 
 
-def check_length(supernet: Supernet, setting: LatencySetting) -> None:
-    """Refuse a length that a model does not take.
+@dataclass(frozen=True)
+class MeasuringJob:
+    """Sub-networks to time in a fresh process.
 
     Args:
-        supernet: the model.
-        setting: how it shall run.
-
-    Raises:
-        UsageError: more tokens than it has positions for.
+        model_dir: folder of the model.
+        subnets: sub-networks by name, as `Subnet.parse` reads them.
+        format: Paddle Inference's format to export them to.
+        setting: how they run.
     """
-    from dynabert_paddle.backbone.structure import num_positions
 
-    positions = num_positions(supernet.model.config)
-    if setting.seq_length > positions:
-        raise UsageError(f"seq_length {setting.seq_length} is too long: this model takes at most {positions} tokens")
+    model_dir: Path
+    subnets: Mapping[str, str]
+    format: str
+    setting: LatencySetting
+
+
+def measure_job(job: MeasuringJob) -> dict[str, float]:
+    """Export and time sub-networks, in the fresh process that `measure_latency` starts; returns ms a batch by name."""
+    # This module imports Paddle. The late import keeps Paddle out of processes that only read a cached table.
+    from dynabert_paddle.searching.measure import measure_subnets
+
+    subnets = {name: Subnet.parse(subnet) for name, subnet in job.subnets.items()}
+    return measure_subnets(job.model_dir, subnets, format=job.format, setting=job.setting)
 
 
 def _shape_of(supernet: Supernet) -> dict[str, Any]:

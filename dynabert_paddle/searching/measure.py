@@ -1,91 +1,97 @@
-"""What measuring latencies does in its process: it exports sub-networks as users get them, and times them in turns."""
+"""Times sub-networks in a fresh process: exports them as users get them, and runs them alternately."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
+from dynabert_paddle.bundle.engines import Engine, open_engine
+from dynabert_paddle.bundle.errors import as_dynabert_error
+from dynabert_paddle.bundle.timing import make_batch, time_alternately
+from dynabert_paddle.exporting.inference import save_graph
 from dynabert_paddle.runtime.interpreter import report_progress
+from dynabert_paddle.searching.latency_setting import LatencySetting
 from dynabert_paddle.subnet import Subnet
+from dynabert_paddle.supernet.extract import extract
+from dynabert_paddle.supernet.supernet import Supernet
 
-# Engines that are open hold their weights. Those of a small BERT are all open at once, so that all see the same times.
-_BYTES_AT_ONCE = 4e9
+# Open engines hold their weights. All engines of a small BERT fit, so that all are timed over the same period.
+_MAX_OPEN_BYTES = 4e9
 
 _SECONDS = 60.0  # of timing, for all groups together
-_SECONDS_A_TURN = 0.015
-_ROUNDS = (3, 60)
+_SECONDS_PER_TURN = 0.015
+_MIN_ROUNDS, _MAX_ROUNDS = 3, 60
 
 
-def measure_job(job: dict[str, Any]) -> dict[str, float]:
+def measure_subnets(
+    model_dir: Path, subnets: Mapping[str, Subnet], *, format: str, setting: LatencySetting
+) -> dict[str, float]:
     """Export and time sub-networks.
 
-    Groups of them take turns. The first sub-network is in every group: how it fares tells a busy time of the machine
-    from a quiet one.
+    They are timed in groups that fit in memory, the first sub-network in every group: each latency is measured relative
+    to the first one's, so that a group timed while the machine is busy compares with one timed while it is idle.
 
     Args:
-        job: `model_dir`, `subnets` by name, `format`, and the fields of a `LatencySetting`.
+        model_dir: folder of the model.
+        subnets: sub-networks by name.
+        format: Paddle Inference's format to export them to.
+        setting: how they run.
 
     Returns:
         Milliseconds a batch by name.
-    """
-    from dynabert_paddle.bundle.errors import as_dynabert_error
-    from dynabert_paddle.bundle.timing import make_batch
-    from dynabert_paddle.supernet.supernet import Supernet
 
-    supernet = Supernet.from_pretrained(job["model_dir"])
-    subnets = {name: Subnet.parse(subnet) for name, subnet in job["subnets"].items()}
-    batch = make_batch(job["batch_size"], job["seq_length"], supernet.model.config.vocab_size)
+    Raises:
+        DynabertError: the model cannot be exported or run.
+    """
+    supernet = Supernet.from_pretrained(model_dir)
+    batch = make_batch(setting.batch_size, setting.seq_length, supernet.model.config.vocab_size)
     space = supernet.search_space()
+
+    def open_subnet(name: str) -> Engine:
+        with TemporaryDirectory() as scratch:
+            save_graph(extract(supernet, subnets[name]), Path(scratch))
+            description = {"format": format, "precision": setting.precision}
+            return open_engine(Path(scratch), description, device=setting.device, num_threads=setting.num_threads)
+
     first, *others = subnets
     groups = _group({name: 4 * space.num_params(subnets[name]) for name in others})
-    reference, shares = [], {}
+    reference_ms: list[float] = []
+    ratios: dict[str, float] = {}
     with as_dynabert_error():
-        first_engine = _open(supernet, subnets[first], job)
+        first_engine = open_subnet(first)
         for group in groups:
-            # No name holds the engines: they shall be closed before the next ones are opened.
-            opened = ((name, _open(supernet, subnets[name], job)) for name in group)
-            found = _time({first: first_engine, **dict(opened)}, batch, _SECONDS / len(groups))
-            reference.append(found.pop(first))
-            shares |= {name: ms / reference[-1] for name, ms in found.items()}
-            report_progress(f"measured {1 + len(shares)} of {len(subnets)} sub-networks")
-    shares[first] = 1.0
-    return {name: shares[name] * float(np.median(reference)) for name in subnets}
+            # No variable holds these engines: they must be closed before the next group's are opened.
+            opened = ((name, open_subnet(name)) for name in group)
+            measured = _time({first: first_engine, **dict(opened)}, batch, _SECONDS / len(groups))
+            reference_ms.append(measured.pop(first))
+            ratios |= {name: ms / reference_ms[-1] for name, ms in measured.items()}
+            report_progress(f"measured {1 + len(ratios)} of {len(subnets)} sub-networks")
+    ratios[first] = 1.0
+    return {name: ratios[name] * float(np.median(reference_ms)) for name in subnets}
 
 
-def _group(sizes: dict[str, int]) -> list[list[str]]:
-    """Names in groups whose bytes are within bounds; at least one group, and one name in each but an only one."""
+def _group(sizes: Mapping[str, int]) -> list[list[str]]:
+    """Split names into groups of at most `_MAX_OPEN_BYTES`, or of one name; at least one group, which may be empty."""
     groups: list[list[str]] = [[]]
     for name, size in sizes.items():
-        if groups[-1] and size + sum(sizes[other] for other in groups[-1]) > _BYTES_AT_ONCE:
+        if groups[-1] and size + sum(sizes[other] for other in groups[-1]) > _MAX_OPEN_BYTES:
             groups.append([])
         groups[-1].append(name)
     return groups
 
 
-def _open(supernet, subnet: Subnet, job: dict[str, Any]):
-    from dynabert_paddle.bundle.engines import open_engine
-    from dynabert_paddle.exporting.inference import save_graph
-    from dynabert_paddle.supernet.extract import extract
-
-    with TemporaryDirectory() as scratch:
-        save_graph(extract(supernet, subnet), Path(scratch))
-        return open_engine(Path(scratch), job, device=job["device"], num_threads=job["num_threads"])
-
-
-def _time(engines: dict[str, Any], batch: dict[str, np.ndarray], seconds: float) -> dict[str, float]:
-    """Latency in ms of each engine; a round that does not count tells how many there is time for."""
-    from dynabert_paddle.bundle.timing import time_alternately
-
-    pace = {"seconds": _SECONDS_A_TURN, "settle_seconds": 0.0}
-    for run in engines.values():  # kernels are made for a shape when it is first met
+def _time(engines: Mapping[str, Engine], batch: dict[str, np.ndarray], seconds: float) -> dict[str, float]:
+    """Latency in ms of each engine; a trial round sets how many fit into `seconds`."""
+    pace = {"seconds": _SECONDS_PER_TURN, "settle_seconds": 0.0}
+    for run in engines.values():  # the first batch of a shape compiles kernels
         run(batch)
     began = perf_counter()
     time_alternately(engines, batch, 1, **pace)
-    rounds = int(np.clip(seconds / (perf_counter() - began), *_ROUNDS))
+    rounds = int(np.clip(seconds / (perf_counter() - began), _MIN_ROUNDS, _MAX_ROUNDS))
     turns = time_alternately(engines, batch, rounds, **pace)
-    # Other processes only ever add: the lower quartile of the calls tells what a machine takes that they share.
-    return {name: float(np.quantile(np.concatenate(of), 0.25)) for name, of in turns.items()}
+    # Other processes only slow calls down, so the lower quartile is close to an idle machine's latency.
+    return {name: float(np.quantile(np.concatenate(times), 0.25)) for name, times in turns.items()}

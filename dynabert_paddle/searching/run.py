@@ -26,7 +26,8 @@ from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
 from dynabert_paddle.searching.examples import choose_examples
 from dynabert_paddle.searching.finetune import finetune_subnet
 from dynabert_paddle.searching.guide import first_genomes
-from dynabert_paddle.searching.latency import check_length, latency_table, measure_latency
+from dynabert_paddle.searching.latency import latency_table, measure_latency
+from dynabert_paddle.searching.latency_setting import check_length
 from dynabert_paddle.searching.pareto import pareto_rows
 from dynabert_paddle.searching.progress import show_progress
 from dynabert_paddle.searching.ranks import Ranks

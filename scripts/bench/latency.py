@@ -37,7 +37,8 @@ def main(
     from random_models import random_supernet
 
     import dynabert_paddle as db
-    from dynabert_paddle.searching.latency import LatencySetting, latency_table
+    from dynabert_paddle.searching.latency import latency_table
+    from dynabert_paddle.searching.latency_setting import LatencySetting
 
     setting = LatencySetting(batch_size, seq_length, device, num_threads, precision)
     supernet = db.load_model(model) if model else random_supernet(shape)

@@ -31,10 +31,10 @@ def shifted(supernet, number, value):
 
 def test_the_bound_is_a_share_of_the_largest_logit(supernet):
     done = compare_logits(supernet, shifted(supernet, 0, 0.0), **BOUND)
-    largest = done["tolerance"] / 1e-5
+    largest = done.tolerance / 1e-5
     assert largest > 2
-    assert done["max_abs_diff"] == 0
-    assert compare_logits(supernet, shifted(supernet, 1, 0.9e-5 * largest), **BOUND)["max_abs_diff"] > 1e-5
+    assert done.max_abs_diff == 0
+    assert compare_logits(supernet, shifted(supernet, 1, 0.9e-5 * largest), **BOUND).max_abs_diff > 1e-5
     with pytest.raises(ModelError, match="more than"):
         compare_logits(supernet, shifted(supernet, 1, 1.1e-5 * largest), **BOUND)
 

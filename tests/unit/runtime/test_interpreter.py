@@ -1,5 +1,6 @@
 """Work in a process of its own."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime.interpreter import run_apart
+from dynabert_paddle.searching.latency import MeasuringJob
+from dynabert_paddle.searching.latency_setting import LatencySetting
 
 
 def test_a_process_that_dies_says_its_last_line():
@@ -21,6 +24,11 @@ def test_nothing_is_imported_from_the_working_folder(tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text("import os; os._exit(7)")
     monkeypatch.chdir(tmp_path)
     assert run_apart(len, {"sheep": 3}, legacy=False, name="counting sheep") == 1
+
+
+def test_jobs_and_results_are_dataclasses_on_both_sides(tmp_path):
+    job = MeasuringJob(tmp_path, {"full": "l0h4f48"}, "paddle", LatencySetting(seq_length=8, num_threads=2))
+    assert run_apart(dataclasses.replace, job, legacy=False, name="copying a job") == job
 
 
 def test_it_ends_with_the_process_that_started_it(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import dynabert_paddle as db
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.searching.cost import COSTS, Budget, CostModel
-from dynabert_paddle.searching.latency import LatencySetting
+from dynabert_paddle.searching.latency_setting import LatencySetting
 
 SETTING = LatencySetting(seq_length=32)
 

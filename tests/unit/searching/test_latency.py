@@ -12,7 +12,8 @@ from dynabert_paddle.errors import UsageError
 from dynabert_paddle.runtime.environment import describe_environment
 from dynabert_paddle.searching import latency
 from dynabert_paddle.searching.cost import CostModel
-from dynabert_paddle.searching.latency import LatencySetting, latency_table, measure_latency
+from dynabert_paddle.searching.latency import latency_table, measure_latency
+from dynabert_paddle.searching.latency_setting import LatencySetting
 from dynabert_paddle.subnet import Subnet
 
 SETTING = LatencySetting(batch_size=1, seq_length=8)

@@ -58,11 +58,11 @@ def select(supernet, folder, subnets, task=None):
 def test_pareto_members_are_spread_from_the_cheapest_to_the_best(supernet, folder, count, names):
     write_search(folder)
     members, ranking = select(supernet, folder, f"pareto:{count}")
-    assert [member["subnet"] for member in members] == names
-    assert [member["score"] for member in members] == [PARETO[name][1] for name in names]
+    assert [member.subnet for member in members] == names
+    assert [member.score for member in members] == [PARETO[name][1] for name in names]
     assert ranking == {"metric": "accuracy", "split": "holdout", "num_examples": 500}
     space = supernet.search_space()
-    assert members[-1]["num_params"] == space.num_params(space.parse(names[-1]))
+    assert members[-1].num_params == space.num_params(space.parse(names[-1]))
 
 
 def test_pareto_members_are_about_as_good_as_the_best(supernet, folder):
@@ -72,7 +72,7 @@ def test_pareto_members_are_about_as_good_as_the_best(supernet, folder):
         folder, pareto=[{"subnet": n, "latency_ms": cost, "score": score} for n, (cost, score) in rows.items()]
     )
     members, _ = select(supernet, folder, "pareto:4")
-    assert [member["subnet"] for member in members] == ["w1.00d1.00", "w1.00d0.50"]
+    assert [member.subnet for member in members] == ["w1.00d1.00", "w1.00d0.50"]
 
 
 def test_agreement_with_the_teacher_is_told(supernet, folder):
@@ -119,8 +119,8 @@ def test_without_a_search_its_command_is_named(supernet, folder):
 @pytest.mark.parametrize("subnets", ["w0.50d0.50, w1.00d1.00", ["w0.5d0.5", "l0h4f48-l1h4f48-l2h4f48-l3h4f48"]])
 def test_names_without_a_dev_set_are_ranked_by_their_macs(supernet, whole, subnets):
     members, ranking = select(supernet, whole, subnets)
-    assert [member["subnet"] for member in members] == ["w1.00d1.00", "w0.50d0.50"]
-    assert [member["score"] for member in members] == [member["macs"] for member in members]
+    assert [member.subnet for member in members] == ["w1.00d1.00", "w0.50d0.50"]
+    assert [member.score for member in members] == [member.macs for member in members]
     assert ranking == {"metric": "macs"}
 
 
@@ -131,8 +131,8 @@ def test_names_are_ranked_by_the_first_metric_on_dev(supernet, whole, tiny_data)
     members, ranking = select(supernet, whole, names, task)
     rows = db.load_task("snips", data_dir=tiny_data)
     assert ranking == {"metric": "accuracy", "split": "dev", "num_examples": len(rows.dev)}
-    assert sorted(member["subnet"] for member in members) == sorted(names)
-    order = [(member["score"], member["macs"]) for member in members]
+    assert sorted(member.subnet for member in members) == sorted(names)
+    order = [(member.score, member.macs) for member in members]
     assert order == sorted(order, reverse=True)
     assert all(0 <= score <= 1 for score, _ in order)
 

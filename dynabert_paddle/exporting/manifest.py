@@ -1,0 +1,135 @@
+"""The content of a bundle's `bundle.json`, before the files and their hashes are added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LogitCheck:
+    """The bundle's logits against the model's, on random inputs.
+
+    Args:
+        shapes: batch size and length of each input.
+        max_abs_diff: the largest absolute difference.
+        tolerance: the largest difference allowed.
+    """
+
+    shapes: Sequence[Sequence[int]]
+    max_abs_diff: float
+    tolerance: float
+
+    def __str__(self) -> str:
+        """For example `logits differ by at most 1.2e-06 (shapes 1x2, 4x17)`."""
+        shapes = ", ".join("x".join(map(str, shape)) for shape in self.shapes)
+        return f"logits differ by at most {self.max_abs_diff:.1e} (shapes {shapes})"
+
+
+@dataclass(frozen=True)
+class MetricCheck:
+    """The bundle's score on the dev set against the model's.
+
+    Args:
+        metric: the task's first metric.
+        source: the model's score.
+        exported: the bundle's score.
+        examples: scored examples of the dev set.
+        tolerance: how much of the score the bundle may lose.
+        max_abs_diff: the largest absolute difference of logits.
+        shapes: number of different batch shapes.
+    """
+
+    metric: str
+    source: float
+    exported: float
+    examples: int
+    tolerance: float
+    max_abs_diff: float
+    shapes: int
+
+    def __str__(self) -> str:
+        """For example `accuracy 0.9500 on 700 dev examples, the model has 0.9514`."""
+        return f"{self.metric} {self.exported:.4f} on {self.examples} dev examples, the model has {self.source:.4f}"
+
+
+@dataclass(frozen=True)
+class BundleMember:
+    """One sub-network of a bundle of several.
+
+    Args:
+        subnet: its name.
+        num_params: its parameters.
+        macs: multiply-accumulates at length 128.
+        score: the higher the better; `BundleManifest.ranked_by` names the metric.
+        graph: file of its graph.
+        parameters: for each parameter the index of the stored weight it is a leading block of, and its shape.
+        verification: its check against the model.
+    """
+
+    subnet: str
+    num_params: int
+    macs: int
+    score: float
+    graph: str | None = None
+    parameters: Sequence[tuple[int, Sequence[int]]] | None = None
+    verification: LogitCheck | None = None
+
+
+@dataclass(frozen=True)
+class BundleManifest:
+    """What `bundle.json` says of a bundle; None stands for a key that is left out.
+
+    Args:
+        format_version: version of the file's layout.
+        format: one of `formats.TOLERANCES`.
+        precision: numbers that the bundle computes in or is stored in.
+        task: name, kind and metrics.
+        labels: class names by index; none for a score.
+        answers: how a question's answer is chosen.
+        pair: whether an input is a pair of texts.
+        max_seq_length: tokens to which texts are cut.
+        max_positions: the model's positions.
+        inputs: names of the graph's inputs; for Paddle Lite in the order of their indices.
+        vocab_size: token ids are below it.
+        pad_token_id: the padding token.
+        subnet: name of the only sub-network.
+        num_params: its parameters.
+        versions: packages that wrote the bundle.
+        paddlelite: version of Paddle Lite's converter.
+        members: the sub-networks of a bundle of several, best first.
+        ranked_by: metric, split and size of the data behind the members' scores.
+        verification: the check against the model; of several sub-networks the worst one's.
+    """
+
+    format_version: int
+    format: str
+    precision: str
+    task: Mapping[str, Any]
+    labels: Sequence[str]
+    answers: Mapping[str, Any] | None
+    pair: bool
+    max_seq_length: int
+    max_positions: int
+    inputs: Sequence[str]
+    vocab_size: int
+    pad_token_id: int
+    subnet: str | None
+    num_params: int | None
+    versions: Mapping[str, str]
+    paddlelite: str | None = None
+    members: Sequence[BundleMember] | None = None
+    ranked_by: Mapping[str, Any] | None = None
+    verification: LogitCheck | MetricCheck | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `bundle.json` in their order, as the bundle's readers take them."""
+        content = _without_none(asdict(self))
+        if self.members is not None:
+            content["members"] = [_without_none(asdict(member)) for member in self.members]
+        return content
+
+
+def _without_none(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if value is not None}
