@@ -61,7 +61,15 @@ class LatencySetting:
 
 
 def check_length(supernet: Supernet, setting: LatencySetting) -> None:
-    """Raise a `UsageError` if the setting's length exceeds the model's positions."""
+    """Refuse a setting whose length exceeds the model's positions.
+
+    Args:
+        supernet: the model.
+        setting: the setting.
+
+    Raises:
+        UsageError: the length is too long.
+    """
     from dynabert_paddle.backbone.structure import num_positions
 
     positions = num_positions(supernet.model.config)
