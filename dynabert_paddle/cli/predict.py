@@ -18,7 +18,6 @@ import typer
 from dynabert_paddle.cli.output import one_line, open_output, show_next
 from dynabert_paddle.cli.run import Json
 from dynabert_paddle.errors import DataError, UsageError
-from dynabert_paddle.text.decode import Prediction
 
 if TYPE_CHECKING:
     from dynabert_paddle.data.readers import Row
@@ -153,6 +152,8 @@ def _predictions(
 
 def _submission(predictor: Predictor, form: SubmissionForm, rows: Iterator[Row], *, batch_size: int) -> Iterator[str]:
     """Yield the lines of a submission file."""
+    from dynabert_paddle.text.decode import Prediction
+
     rows, again = tee(rows)
     texts = (row.texts for row in rows)
     yield form.heading
