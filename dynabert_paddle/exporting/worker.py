@@ -15,7 +15,6 @@ from dynabert_paddle.backbone.structure import num_positions
 from dynabert_paddle.bundle.engines import Engine, open_engine
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE
 from dynabert_paddle.bundle.members import open_subnet
-from dynabert_paddle.config.settings import TaskConfig
 from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
@@ -94,7 +93,7 @@ def make_bundle(job: ExportJob) -> BundleManifest:
 
 
 def _max_seq_length(supernet: Supernet, wanted: int | None) -> int:
-    length = supernet.metadata.task.get("max_seq_length", TaskConfig.max_seq_length) if wanted is None else wanted
+    length = supernet.metadata.max_seq_length if wanted is None else wanted
     positions = num_positions(supernet.model.config)
     texts = 2 if supernet.metadata.task.get("text_pair_column") else 1
     least = supernet.tokenizer.num_special_tokens(texts) + texts if supernet.tokenizer else 1

@@ -19,12 +19,12 @@ from time import perf_counter
 
 import numpy as np
 
+from dynabert_paddle.bundle.errors import as_dynabert_error
 from dynabert_paddle.bundle.infer import Bundle
 from dynabert_paddle.bundle.members import members_of
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.runtime.cores import num_cores
 from dynabert_paddle.runtime.environment import set_cpu_environment
-from dynabert_paddle.serving.predictor import as_dynabert_error
 from dynabert_paddle.serving.schedule import LOOK_AHEAD, Pace, Shape, Waiting, choose, shapes, split
 from dynabert_paddle.text.decode import AnyPrediction
 
