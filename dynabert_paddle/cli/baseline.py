@@ -74,7 +74,7 @@ def _show(result: dict[str, Any]) -> None:
         str(result["examples_seen"]),
         f"{result['seconds']:.1f}",
     ]
-    title = "baseline on dev (MACs of 128 tokens; examples and seconds include the fine-tuning before)"
+    title = "baseline on dev (MACs of 128 tokens; costs include the fine-tuning)"
     show_table(columns, [line], title=title)
 
 
