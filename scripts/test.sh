@@ -23,4 +23,6 @@ OMP_NUM_THREADS=1 within pytest -n "$(nproc)" --dist loadscope -m "not alone" "$
 [[ ${#full[@]} -gt 0 ]] || exit 0
 within pytest -m alone --full
 bash scripts/test_matrix.sh 2.6 3.3
-[[ ! -e mkdocs.yml ]] || within mkdocs build --strict --quiet --site-dir "$(mktemp -d)"
+site=$(mktemp -d)
+within mkdocs build --strict --site-dir "$site"
+rm -rf "$site"

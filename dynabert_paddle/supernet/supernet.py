@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 class SupernetOutput(NamedTuple):
     """The output of a sub-network.
 
-    Args:
+    Attributes:
         logits: `[b, c]` for c classes of a sequence, `[b, s, c]` for those of its tokens, `[b, 2, s]` for starts and
             ends of answers.
         hidden_states: the input of each kept layer and the final output, `[b, s, d]` each.

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import dynabert_paddle
+
 ROOT = Path(__file__).parents[2]
 # Each English document with its Chinese twin.
 PAIRS = [
@@ -140,6 +142,14 @@ def test_every_name_of_the_package_that_a_map_of_the_code_has_is_there(path):
     missing = [name for name in files if not any((root / name).exists() for root in roots)]
     missing += [name for name in names if "/" not in name and is_of_package(name) and not resolves(name)]
     assert not missing
+
+
+def test_the_reference_of_the_python_api_has_every_public_name():
+    """Each public name once, from the module where it lives."""
+    entries = re.findall(r"^::: dynabert_paddle\.([\w.]+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    public = [name for name in dynabert_paddle.__all__ if not name.startswith("__")]
+    assert sorted(entry.rpartition(".")[2] for entry in entries) == sorted(public)
+    assert all(resolves(entry) for entry in entries)
 
 
 def is_of_package(name):
