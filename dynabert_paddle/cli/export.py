@@ -20,7 +20,7 @@ def extract(
     overwrite_output_dir: OverwriteOutputDir = False,
 ) -> None:
     """Cut a sub-network out of a supernet as a small model of its own."""
-    from dynabert_paddle.files.folder import check_absent, check_replaceable
+    from dynabert_paddle.files.folder import check_replaceable, ensure_absent
     from dynabert_paddle.runtime.device import set_device
     from dynabert_paddle.runtime.environment import import_paddle
 
@@ -32,7 +32,7 @@ def extract(
 
     supernet = load_model(model_dir)
     small = extract(supernet, supernet.search_space().parse(subnet))
-    check_absent(output_dir, overwrite=overwrite_output_dir)
+    ensure_absent(output_dir, overwrite=overwrite_output_dir)
     small.save_pretrained(output_dir)
     whole, part = (model.search_space().num_params(model.full) for model in (supernet, small))
     print(f"{part / 1e6:.2f} M of {whole / 1e6:.2f} M parameters")

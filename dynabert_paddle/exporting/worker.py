@@ -34,7 +34,7 @@ from dynabert_paddle.exporting.quantize import quantize
 from dynabert_paddle.exporting.selection import select_members
 from dynabert_paddle.exporting.sharing import share_weights
 from dynabert_paddle.files.atomic import write_folder
-from dynabert_paddle.files.folder import MARKER_FILE, check_absent
+from dynabert_paddle.files.folder import MARKER_FILE, ensure_absent
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.inputs import check_trained, tokenize_examples
@@ -85,7 +85,7 @@ def make_bundle(job: ExportJob) -> BundleManifest:
     shutil.rmtree(hidden, ignore_errors=True)  # left by an export that was killed
     made = write_folder(hidden, write, last=BUNDLE_FILE)
     try:
-        check_absent(job.output_dir, overwrite=job.overwrite)
+        ensure_absent(job.output_dir, overwrite=job.overwrite)
         made.rename(job.output_dir)
     finally:
         shutil.rmtree(made, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""The folder contract: files and folders that are whole or absent, locks, hashes, weights, metadata."""
+"""The files of runs and models: atomic writes, locks, checksums, weights, metadata."""

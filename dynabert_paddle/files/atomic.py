@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and JSON that is known to be as it was written."""
+"""Atomic writes of files and folders, and JSON files with a checksum."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 
 from dynabert_paddle.errors import DynabertError, ModelError
 from dynabert_paddle.files.hashing import hash_json
-from dynabert_paddle.files.integrity import as_it_is
+from dynabert_paddle.files.integrity import accept_change_hint
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object and verify its checksum.
 
     Args:
         path: the file.
@@ -26,45 +26,37 @@ def read_json(path: Path) -> dict[str, Any]:
         Its content, without the checksum that `write_json` adds.
 
     Raises:
-        ModelError: the file is missing, unreadable, altered since it was written, or holds no JSON object.
+        ModelError: the file is missing, unreadable, changed since it was written, or holds no JSON object.
     """
-    if not path.is_file():  # a pipe could be waited for in vain
-        raise ModelError(f"{path}: {'no file' if path.exists() else 'missing'}: a model folder needs it")
+    if not path.is_file():  # reading a pipe could block for ever
+        raise ModelError(f"{path}: {'not a file' if path.exists() else 'missing'}: a model folder needs it")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         checksum = values.pop("checksum", None) if isinstance(values, dict) else None
-        altered = checksum is not None and checksum != hash_json(values)
-        json.dumps(values, ensure_ascii=False).encode()  # JSON can spell half of a character, which no file can hold
+        changed = checksum is not None and checksum != hash_json(values)
+        json.dumps(values, ensure_ascii=False).encode()  # refuses lone surrogates, which UTF-8 lacks
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise ModelError(f"{path}: not JSON: the file is damaged or cut off") from None
     if not isinstance(values, dict):
         raise ModelError(f"{path}: holds no JSON object")
-    if altered:
-        raise ModelError(f"{path}: not as it was written: copy it again, or {as_it_is(path, 'checksum')}")
+    if changed:
+        raise ModelError(
+            f"{path}: changed since it was written: copy it again, or {accept_change_hint(path, 'checksum')}"
+        )
     return values
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON object, with a checksum as its last key, so that the file is whole or absent.
-
-    Args:
-        path: the file.
-        values: its content.
-    """
-    content: dict[str, Any] = json.loads(json.dumps(values))  # keys become strings, as they will be read
+    """Write a JSON object atomically, with a checksum as its last key."""
+    content: dict[str, Any] = json.loads(json.dumps(values))  # keys become strings, as after reading
     content.pop("checksum", None)
     write_text(path, json.dumps({**content, "checksum": hash_json(content)}, ensure_ascii=False, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file so that the file is whole or as it was before.
-
-    Args:
-        path: the file.
-        text: its content.
-    """
+    """Write a text file atomically: after a failure the file is as it was before."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
@@ -78,22 +70,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str) -> Path:
-    """Write a folder's files so that the folder is whole or absent.
+    """Write a folder's files so that the folder is complete or absent.
 
-    The files of a new folder are written to a hidden sibling, which is then renamed. In a folder that exists, because
-    it holds logs and checkpoints, they are written to a hidden subfolder, then moved one by one, the one that marks the
-    folder as whole last. When this returns, all is on the disk: what it replaces can go.
+    A new folder is written as a hidden sibling, which is then renamed. An existing folder, which may hold logs and
+    checkpoints, gets its files through a hidden subfolder: they are moved one by one, `last` at the end. All files are
+    synced to disk when this returns, so the caller may delete what they replace.
 
     Args:
-        folder: where the files shall be.
-        write: writes all of them into the folder that it is given.
-        last: name of the file whose presence says that the folder is whole.
+        folder: the target folder.
+        write: writes all files into the folder that it receives.
+        last: name of the file whose presence marks the folder as complete.
 
     Returns:
         The folder.
 
     Raises:
-        DynabertError: a full disk, or a folder that cannot be written to.
+        DynabertError: the disk is full or the folder is not writable.
     """
     folder = Path(folder)
     exists = folder.exists()
@@ -116,53 +108,45 @@ def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str
             partial.rename(folder)
             _sync(folder.parent)
     except OSError as error:
-        raise cannot_write(folder, error) from None
+        raise write_error(folder, error) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
 def _sync(path: Path) -> None:
-    """Have the disk hold a file's content, or which files a folder has, so that a power failure cannot undo it."""
+    """Sync a file, or the list of a folder's files, to disk, so that it survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a network file system that has no such thing
+        if error.errno != errno.EINVAL:  # some network file systems do not support it
             raise
     finally:
         os.close(descriptor)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say in one line why something cannot be written.
+def handle_write_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` inside a `with` block into a one-line `DynabertError`.
 
     Args:
-        path: the file or the folder that the message names.
+        path: the file or folder that the message names.
 
     Yields:
         Nothing.
 
     Raises:
-        DynabertError: a full disk, or a folder that cannot be written to.
+        DynabertError: the disk is full or the folder is not writable.
     """
     try:
         yield
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise write_error(path, error) from None
 
 
-def cannot_write(folder: Path, error: OSError) -> DynabertError:
-    """Say in one line why an output folder cannot be written to.
-
-    Args:
-        folder: the folder.
-        error: what the system said.
-
-    Returns:
-        The error to raise.
-    """
+def write_error(path: Path, error: OSError) -> DynabertError:
+    """Return the error to raise when a file or folder cannot be written."""
     return DynabertError(
-        f"{folder}: cannot be written: {error.strerror or error}: make room or name another folder, then run again"
+        f"{path}: cannot be written: {error.strerror or error}: make room or name another folder, then run again"
     )

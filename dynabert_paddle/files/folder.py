@@ -1,4 +1,4 @@
-"""Output folders: made, claimed by one run, and removed only where this package has made them."""
+"""Output folders: created, locked by one run, and removed only if this package created them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.files.atomic import writing
+from dynabert_paddle.files.atomic import handle_write_errors
 from dynabert_paddle.files.metadata import METADATA_FILE
 from dynabert_paddle.runtime.ranks import is_rank_zero
 
@@ -18,20 +18,20 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# What a run keeps beside its stages' folders: its settings, the grid on the dev set, models of a fixed size to compare
-# with, and its report as a page and for VisualDL.
+# Beside the folders of a run's stages: its settings, the grid's scores on the dev set, fixed-size models to compare
+# with, and its report as HTML and for VisualDL.
 CONFIG_FILE = "run.yaml"
 GRID_FILE = "grid.json"
 BASELINES_FOLDER = "baselines"
 REPORT_FILE = "report.html"
 RECORDS_FOLDER = "vdl_report"
 
-# In every output folder that this package has made; no other is ever removed.
+# Marks an output folder that this package created; no other folder is ever removed.
 MARKER_FILE = ".dynabert"
 
 
 def make_folder(folder: str | Path) -> Path:
-    """Make an output folder, with its parents, and mark it as this package's own where it is new.
+    """Create an output folder with its parents, and mark it as this package's if it is new or empty.
 
     Args:
         folder: the folder, which may exist.
@@ -40,25 +40,25 @@ def make_folder(folder: str | Path) -> Path:
         The folder.
 
     Raises:
-        DynabertError: it cannot be made or written to.
+        DynabertError: it cannot be created or written to.
     """
     folder = Path(folder)
-    with writing(folder):
+    with handle_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        own = is_own(folder) or not any(folder.iterdir())
-        # os.access answers wrongly for root and on network file systems: only writing tells.
+        is_ours = is_output_folder(folder) or not any(folder.iterdir())
+        # os.access is wrong for root and on network file systems: only a write shows whether writing is possible.
         marker = folder / MARKER_FILE
         marker.touch()
-        if not own:
+        if not is_ours:
             marker.unlink()
     return folder
 
 
 @contextmanager
 def claim(folder: Path) -> Iterator[None]:
-    """Keep other runs from writing to an output folder meanwhile; the system forgets it when the process ends.
+    """Lock an output folder against other runs for the length of a `with` block, or until the process ends.
 
-    Of several processes of one run the first one claims the folder.
+    In a run of several processes only rank zero holds the lock.
 
     Args:
         folder: an existing folder.
@@ -67,7 +67,7 @@ def claim(folder: Path) -> Iterator[None]:
         Nothing.
 
     Raises:
-        UsageError: another run writes to it.
+        UsageError: another run has locked it.
     """
     if not is_rank_zero():
         yield
@@ -90,50 +90,43 @@ def lock(handle: int) -> bool:
         handle: its descriptor.
 
     Returns:
-        False where another process has locked it.
+        False if another process has locked it.
     """
     if fcntl:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        except OSError:  # a file system that knows no locks
+        except OSError:  # the file system does not support locks
             pass
     return True
 
 
 def remove_unused(folder: Path, *settings: str) -> None:
-    """Remove an output folder in which nothing was made.
-
-    Args:
-        folder: a folder that `make_folder` has made.
-        settings: names of files that are nothing without results.
-    """
-    if is_own(folder) and {path.name for path in folder.iterdir()} <= {MARKER_FILE, *settings}:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def is_own(folder: Path) -> bool:
-    """Whether this package has made a folder.
+    """Remove an output folder that holds no results.
 
     Args:
         folder: an existing folder.
-
-    Returns:
-        True where it has, so that it may be removed when the user asks for that.
+        settings: names of files that do not count as results.
     """
+    if is_output_folder(folder) and {path.name for path in folder.iterdir()} <= {MARKER_FILE, *settings}:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_output_folder(folder: Path) -> bool:
+    """Whether this package created a folder, so that it may be removed when the user asks for it."""
     return (folder / METADATA_FILE).is_file() or (folder / MARKER_FILE).is_file()
 
 
 def check_replaceable(folder: str | Path, *, overwrite: bool) -> None:
-    """Refuse a folder that is in the way, without touching it.
+    """Check that an output folder is free or may be replaced, without touching it.
 
     Args:
         folder: the output folder.
-        overwrite: what is there may be removed.
+        overwrite: an existing folder may be replaced.
 
     Raises:
-        UsageError: it exists and is not empty, and `overwrite` is false or this package did not make it.
+        UsageError: it is not empty, and `overwrite` is false or this package did not create it; or it is a file.
     """
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
@@ -142,26 +135,26 @@ def check_replaceable(folder: str | Path, *, overwrite: bool) -> None:
                 f"{folder} exists: pass --overwrite_output_dir to replace it, or name another --output_dir"
             )
         if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
-            raise UsageError(f"{folder} holds the working folder, and is not removed: name another --output_dir")
-        if folder.is_symlink() or not is_own(folder):
-            raise UsageError(f"{folder} was not made by dynabert, and is not removed: name another --output_dir")
+            raise UsageError(f"{folder} contains the current directory, and is not removed: name another --output_dir")
+        if folder.is_symlink() or not is_output_folder(folder):
+            raise UsageError(f"{folder} was not created by dynabert, and is not removed: name another --output_dir")
     elif folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file: name another --output_dir")
 
 
-def check_absent(folder: str | Path, *, overwrite: bool) -> Path:
-    """Refuse a folder that is in the way, or clear it away where that was asked for.
+def ensure_absent(folder: str | Path, *, overwrite: bool) -> Path:
+    """Check that an output folder is free, or remove it if `overwrite` allows that.
 
     Args:
         folder: the output folder.
-        overwrite: remove what is there.
+        overwrite: remove an existing folder.
 
     Returns:
-        The folder, which holds nothing now.
+        The folder, which is now absent or empty.
 
     Raises:
-        UsageError: it exists and is not empty, and `overwrite` is false, this package did not make it, or another run
-            writes to it.
+        UsageError: it is not empty, and `overwrite` is false, this package did not create it, or another run has locked
+            it; or it is a file.
     """
     folder = Path(folder)
     check_replaceable(folder, overwrite=overwrite)
@@ -172,30 +165,30 @@ def check_absent(folder: str | Path, *, overwrite: bool) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove an output folder, its marker last: what a process that is killed leaves of it is still this package's.
+    """Remove an output folder, its marker last, so that it can still be removed if this process is killed midway.
 
     Args:
-        folder: a folder that this package has made.
+        folder: a folder that this package created.
 
     Raises:
         DynabertError: it cannot be removed.
     """
-    with writing(folder):
+    with handle_write_errors(folder):
         (folder / MARKER_FILE).touch()
         clear_folder(folder)
         shutil.rmtree(folder)
 
 
 def clear_folder(folder: Path) -> None:
-    """Remove what an output folder holds, and keep the folder, which its run has claimed.
+    """Remove an output folder's content, but keep the folder and its marker, because the run holds its lock.
 
     Args:
-        folder: a folder that `make_folder` has made.
+        folder: a folder that `make_folder` created.
 
     Raises:
         DynabertError: it cannot be removed.
     """
-    with writing(folder):
+    with handle_write_errors(folder):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""Whether a folder's files are as they were written: their SHA-256 lies in one of its JSON files."""
+"""Detects changed files in a folder: one of its JSON files holds the SHA-256 of the others."""
 
 from __future__ import annotations
 
@@ -10,28 +10,21 @@ from dynabert_paddle.files.hashing import hash_file
 
 
 def hash_files(folder: str | Path) -> dict[str, str]:
-    """Hash a folder's files.
-
-    Args:
-        folder: an existing folder.
-
-    Returns:
-        SHA-256 in hexadecimal by the file's name; hidden files are left out.
-    """
+    """Return the SHA-256 of a folder's files by name, in hexadecimal, without hidden files."""
     return {path.name: hash_file(path) for path in sorted(Path(folder).glob("[!.]*")) if path.is_file()}
 
 
 def check_files(path: Path, files: Any) -> None:
-    """Refuse a folder with a file that is not as it was written.
+    """Compare files with their recorded SHA-256.
 
     Args:
-        path: the JSON file that has the hashes of those beside it, under `files`.
-        files: what it has, as from `hash_files`.
+        path: the JSON file that records the hashes of the files beside it, under `files`.
+        files: the recorded hashes, as from `hash_files`.
 
     Raises:
-        ModelError: a file is missing or altered.
+        ModelError: a file is missing or changed.
     """
-    again = "copy the folder again from where it was made"
+    again = "copy the folder again from its source"
     if not isinstance(files, dict):
         raise ModelError(f"{path}: damaged at 'files': {again}")
     for name, expected in files.items():
@@ -43,17 +36,11 @@ def check_files(path: Path, files: Any) -> None:
         except OSError as error:
             raise ModelError(f"{file}: cannot be read: {error.strerror}") from None
         if found != expected:
-            raise ModelError(f"{file}: not as it was written: {again}, or {as_it_is(path, 'files', 'checksum')}")
+            raise ModelError(
+                f"{file}: changed since it was written: {again}, or {accept_change_hint(path, 'files', 'checksum')}"
+            )
 
 
-def as_it_is(path: Path, *keys: str) -> str:
-    """Say what to do for somebody who has changed a file on purpose.
-
-    Args:
-        path: the JSON file that tells what it was.
-        keys: those that do.
-
-    Returns:
-        The second half of a message.
-    """
-    return f"remove {' and '.join(map(repr, keys))} from {path.name} to take it as it is"
+def accept_change_hint(path: Path, *keys: str) -> str:
+    """Return the advice for a user who changed a file on purpose: remove these keys from the JSON file `path`."""
+    return f"remove {' and '.join(map(repr, keys))} from {path.name} to accept the change"

@@ -1,4 +1,4 @@
-"""What `dynabert.json` says of the model in its folder, beside PaddleNLP's files and the tokenizer's."""
+"""`dynabert.json`: the description of a model, in its folder beside PaddleNLP's and the tokenizer's files."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Metadata:
-    """What `dynabert.json` keeps beside a model's weights.
+    """The content of `dynabert.json`.
 
     Args:
-        stage: the stage that made the model; empty for a backbone from elsewhere.
-        task: what the model was trained for, as `Task.to_dict` gives it, and `max_seq_length`.
+        stage: the training stage that produced the model; empty for an external backbone.
+        task: the task that the model was trained on, from `Task.to_dict`, and `max_seq_length`.
         heads: attention heads of each layer.
         neurons: FFN neurons of each layer.
-        space: width and depth multipliers that were trained.
-        subnet: for an extracted model, the name of the subnet that it is.
+        space: the trained width and depth multipliers.
+        subnet: for an extracted model, the name of its subnet.
         importance: per layer, the importance of each head and neuron in their sorted order.
-        metrics: what was measured, on which split.
+        metrics: measured values by split.
         provenance: versions, seed, resolved settings, parent folder.
     """
 
@@ -48,11 +48,11 @@ class Metadata:
 
     @property
     def max_seq_length(self) -> int:
-        """The length in tokens that the model was trained at; the default where the metadata do not record it."""
+        """The length in tokens that the model was trained at; the default if it is not recorded."""
         return self.task.get("max_seq_length", TaskConfig.max_seq_length)
 
     def replace(self, **changes: Any) -> Metadata:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
 
@@ -63,10 +63,10 @@ def read_metadata(folder: str | Path) -> Metadata:
         folder: a model folder.
 
     Returns:
-        Its metadata; empty where the folder is a plain PaddleNLP or Hugging Face one.
+        Its metadata; empty for a plain PaddleNLP or Hugging Face folder.
 
     Raises:
-        ModelError: the file is there and is not what it should be.
+        ModelError: the file exists but is damaged or of another format version.
     """
     path = Path(folder) / METADATA_FILE
     if not path.is_file():
@@ -76,36 +76,35 @@ def read_metadata(folder: str | Path) -> Metadata:
     values = read_json(path)
     values.pop("files", None)
     if values.pop("format_version", None) != FORMAT_VERSION:
-        raise ModelError(f"{path}: not format version {FORMAT_VERSION}: it comes from another dynabert_paddle")
+        raise ModelError(
+            f"{path}: not format version {FORMAT_VERSION}: it was written by another version of dynabert_paddle"
+        )
     try:
         metadata = TypeAdapter(Metadata).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ModelError(f"{path}: damaged at '{key}': copy the folder again from where it was made") from None
+        raise ModelError(f"{path}: damaged at '{key}': copy the folder again from its source") from None
     if len(metadata.heads) != len(metadata.neurons):
-        raise ModelError(f"{path}: damaged: it has heads for {len(metadata.heads)} layers and neurons for others")
+        raise ModelError(
+            f"{path}: damaged: {len(metadata.heads)} entries in 'heads', {len(metadata.neurons)} in 'neurons'"
+        )
     return metadata
 
 
 def write_metadata(folder: str | Path, metadata: Metadata) -> None:
-    """Write `dynabert.json`, with the SHA-256 of every file beside it.
-
-    Args:
-        folder: an existing folder with the model's other files.
-        metadata: what to write.
-    """
+    """Write `dynabert.json`, with the SHA-256 of every file beside it; so write the other files first."""
     values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(metadata), "files": hash_files(folder)}
     write_json(Path(folder) / METADATA_FILE, values)
 
 
 def check_model_folder(folder: str | Path) -> None:
-    """Refuse a model folder that is not there.
+    """Check that a model folder exists.
 
     Args:
-        folder: what the user named.
+        folder: the folder that the user named.
 
     Raises:
-        ModelError: no such folder; the message has the nearest one beside it.
+        ModelError: it does not exist; the message suggests the nearest name beside it.
     """
     if not Path(folder).is_dir():
         siblings = [str(path) for path in Path(folder).parent.glob("*") if path.is_dir()]

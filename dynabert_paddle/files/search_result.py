@@ -1,4 +1,4 @@
-"""What a search has found, and the files that hold it."""
+"""The result of a search, and its files."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from dynabert_paddle.files.atomic import write_json, write_text, writing
+from dynabert_paddle.files.atomic import handle_write_errors, write_json, write_text
 from dynabert_paddle.files.hashing import hash_file
 
 FORMAT_VERSION = 1
-# In a supernet's folder, unless the user names another.
+# Default: inside the supernet's folder.
 SEARCH_FOLDER = "search"
 RESULT_FILE = "search.json"
 TABLE_FILE = "pareto.csv"
 
-# A sub-network's name, score and costs.
+# Name (`subnet`), score and costs of one sub-network.
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search has found; `search.json` holds the same.
+    """The result of a search, as `search.json` stores it.
 
     Args:
         model: the supernet's folder.
-        weights: hash of the supernet's weights.
+        weights: from `hash_weights`; a changed supernet makes the result stale.
         task: name of the task.
-        metric: what the scores are of.
-        score: metric or agreement, see `SearchConfig`.
-        split: holdout or dev.
-        num_examples: how many the scores are from.
-        setting: for which the latencies and the MACs hold.
-        goals: names of the costs that were traded against the score.
-        budget: limits by the names of costs.
-        num_evaluated: how many sub-networks were tried.
-        full: the whole model; a row has `subnet`, `score`, and the costs.
-        grid: the cells of the paper's grid that were trained.
-        pareto: the sub-networks that no other beats, in ascending cost.
-        best: the best within the budget; None where nothing is.
-        nearest: the one that misses the budget by the least; None where there is a best one.
-        finetuned: folder of the best one after its own training, the steps, and its score before and after.
+        metric: name of the metric.
+        score: `metric` or `agreement`, see `SearchConfig`.
+        split: `holdout` or `dev`.
+        num_examples: number of examples that were scored.
+        setting: the latency setting (batch size, sequence length, ...) of the latencies and MACs.
+        goals: names of the costs minimized beside the score.
+        budget: upper limits by the names of costs.
+        num_evaluated: number of sub-networks evaluated.
+        full: row of the full model.
+        grid: rows of the trained cells of the paper's grid.
+        pareto: the Pareto front, in ascending cost.
+        best: best row within the budget; None if no row is.
+        nearest: the row that misses the budget by least; None if there is a best row.
+        finetuned: folder of the best sub-network after fine-tuning, the steps, and the scores before and after.
     """
 
     model: str
@@ -65,7 +65,7 @@ class SearchResult:
     finetuned: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The result in types that JSON knows."""
+        """Return the result with its format version, for JSON."""
         return {"format_version": FORMAT_VERSION, **asdict(self)}
 
     def save(self, folder: Path) -> None:
@@ -81,18 +81,11 @@ class SearchResult:
         table = csv.DictWriter(text, fieldnames=list(self.pareto[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(self.pareto)
-        with writing(folder):
+        with handle_write_errors(folder):
             write_text(folder / TABLE_FILE, text.getvalue())
             write_json(folder / RESULT_FILE, self.to_dict())
 
 
 def hash_weights(model: Path) -> str:
-    """Hash a model's weights, so that a result tells whose it is.
-
-    Args:
-        model: a folder that this package has written.
-
-    Returns:
-        What `SearchResult.weights` holds.
-    """
+    """Return a short hash of the weights in a model folder, to tie a search result to them."""
     return hash_file(model / "model.safetensors")[:16]

@@ -1,6 +1,6 @@
-"""A model folder's weights as NumPy arrays: reads safetensors, Paddle's and PyTorch's own files; writes safetensors.
+"""A model folder's weights as NumPy arrays: reads safetensors, Paddle and PyTorch files; writes safetensors.
 
-Nothing here imports paddle or torch, and nothing inside a file is executed.
+Imports neither paddle nor torch, and never executes code in a file.
 """
 
 import json
@@ -16,12 +16,11 @@ import safetensors
 import safetensors.numpy
 
 from dynabert_paddle.errors import ModelError
+from dynabert_paddle.files.tensor_bytes import array_from_bytes, widen
 from dynabert_paddle.files.unpickling import (
-    array_from_bytes,
-    unpickle_old_torch,
+    unpickle_legacy_torch,
     unpickle_paddle,
     unpickle_torch,
-    widen,
 )
 
 # fmt: off
@@ -33,17 +32,17 @@ _SAFETENSORS_CODES = {
 
 
 def read_weights(folder: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read the weights of a model folder, from the first of the known files that it holds.
+    """Read the weights of a model folder.
 
     Args:
         folder: a folder with `model.safetensors`, `model.safetensors.index.json` and its shards,
-            `model_state.pdparams` or `pytorch_model.bin`, looked for in this order.
+            `model_state.pdparams` or `pytorch_model.bin`; the first of these that exists is read.
 
     Returns:
         Each tensor's array by its name in the file; bfloat16 and float16 tensors as float32.
 
     Raises:
-        ModelError: there is no such folder or file, or the file is damaged or asks for more than arrays.
+        ModelError: the folder or file is missing, or the file is damaged or contains more than arrays.
     """
     folder = Path(folder)
     names = ", ".join(WEIGHT_FILES)
@@ -56,14 +55,7 @@ def read_weights(folder: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def stored_bytes(folder: Path) -> int:
-    """Tell how large a folder's weights are, without reading them.
-
-    Args:
-        folder: a model folder.
-
-    Returns:
-        Bytes of all files that can hold some.
-    """
+    """Return the total size in bytes of a model folder's weight files."""
     files = [*(folder / name for name in WEIGHT_FILES), *folder.glob("*.safetensors")]
     return sum(path.stat().st_size for path in set(files) if path.is_file())
 
@@ -82,11 +74,13 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     arrays = {}
     with _one_line_errors(path):
-        # Sorted, because the library returns the tensors in another order in every process.
+        # Sorted, because the library returns the tensors in a different order in every process.
         for name, tensor in sorted(safetensors.deserialize(Path(path).read_bytes()), key=lambda item: item[0]):
             dtype = tensor["dtype"]
             if dtype not in _SAFETENSORS_CODES:
-                raise ModelError(f"{path}: {name} has dtype {dtype}; save it as F32, F16 or BF16")
+                raise ModelError(
+                    f"{path}: {name} has dtype {dtype}, which is not supported; save it as F32, F16 or BF16"
+                )
             array = array_from_bytes(tensor["data"], f"<{_SAFETENSORS_CODES[dtype]}", tensor["shape"])
             arrays[name] = widen(array, bfloat16=dtype == "BF16")
     return arrays
@@ -106,13 +100,13 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
         wanted = [name for name, file in weight_map.items() if file == shard]
         missing = [name for name in wanted if name not in tensors]
         if missing:
-            raise ModelError(f"{index.parent / shard} lacks {missing[0]}, which {index.name} promises: copy both again")
+            raise ModelError(f"{index.parent / shard} lacks {missing[0]}, which {index.name} lists: copy both again")
         arrays.update((name, tensors[name]) for name in wanted)
     return arrays
 
 
 def read_pdparams(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read a state dict that `paddle.save` wrote, without running anything that the pickle asks for.
+    """Read a state dict that `paddle.save` wrote, without running code in the pickle.
 
     Args:
         path: the file, of any pickle protocol that Paddle writes (2 to 4).
@@ -121,7 +115,7 @@ def read_pdparams(path: str | os.PathLike) -> dict[str, np.ndarray]:
         Each tensor's array by its structured name; bfloat16 and float16 tensors as float32.
 
     Raises:
-        ModelError: the file is missing or damaged, holds no state dict, or asks for another global than arrays need.
+        ModelError: the file is missing or damaged, holds no state dict, or refers to a global that is not allowed.
     """
     with (
         _one_line_errors(path),
@@ -132,32 +126,32 @@ def read_pdparams(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read a state dict that `torch.save` wrote, without torch and without running anything.
+    """Read a state dict that `torch.save` wrote, without torch and without running code in the pickle.
 
     Args:
-        path: the file, in the zip format of PyTorch 1.6 and later or in the one before it.
+        path: the file, in the zip format (PyTorch 1.6 and later) or in the legacy format.
 
     Returns:
-        Each tensor's array by its name, views of one storage as arrays of their own; bfloat16 and float16 as float32.
+        Each tensor's array by its name, views of one storage as separate arrays; bfloat16 and float16 as float32.
 
     Raises:
-        ModelError: the file is missing, damaged, or asks for another global than tensors need.
+        ModelError: the file is missing, damaged, or refers to a global that is not allowed.
     """
     with _one_line_errors(path), open(path, "rb") as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 return unpickle_torch(archive, path)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return unpickle_old_torch(content, path)
+            return unpickle_legacy_torch(content, path)
 
 
 def write_safetensors(
     path: str | os.PathLike, arrays: Mapping[str, np.ndarray], *, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write arrays as a safetensors file that is whole or absent, whatever interrupts the writing.
+    """Write arrays to a safetensors file atomically.
 
     Args:
-        path: the file; an existing one is replaced.
+        path: the file; an existing file is replaced.
         arrays: each tensor's array by its name.
         metadata: strings for the file's header.
     """
@@ -176,19 +170,19 @@ def write_safetensors(
 
 @contextmanager
 def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Turn whatever a missing or damaged file causes into one line that names it and the remedy."""
+    """Turn any error of a missing or damaged file into one line that names the file and the remedy."""
     try:
         yield
     except ModelError:
         raise
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # a damaged pickle, zip or JSON file fails as almost any type
+    except Exception as error:  # a damaged pickle, zip or JSON file can raise almost any type
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{path} is truncated or corrupt ({reason[:200]}): download or copy it again") from error
 
 
-# File -> what reads it, the preferred one first.
+# Readers by file name, in order of preference.
 WEIGHT_FILES = {
     "model.safetensors": read_safetensors,
     "model.safetensors.index.json": _read_shards,

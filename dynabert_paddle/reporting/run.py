@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 
 from dynabert_paddle.errors import UsageError, did_you_mean
-from dynabert_paddle.files.atomic import write_text, writing
+from dynabert_paddle.files.atomic import handle_write_errors, write_text
 from dynabert_paddle.files.folder import BASELINES_FOLDER, RECORDS_FOLDER, REPORT_FILE
 from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.reporting.chart import STYLE
@@ -53,7 +53,7 @@ def report(
     with matplotlib.rc_context(STYLE):
         sections = _sections(run)
         text = render(run, sections, language=language)
-        with writing(page):
+        with handle_write_errors(page):
             # A damaged file can hold half of a surrogate pair, which UTF-8 cannot.
             write_text(page, text.encode("utf-8", "replace").decode("utf-8"))
         if visualdl:

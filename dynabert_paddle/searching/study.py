@@ -14,7 +14,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.files.atomic import cannot_write
+from dynabert_paddle.files.atomic import write_error
 from dynabert_paddle.files.folder import make_folder
 from dynabert_paddle.searching.sampler import finished_trials
 from dynabert_paddle.searching.space import GenomeSpace
@@ -93,7 +93,7 @@ def database_errors(folder: Path, *others: type[Exception]) -> Iterator[None]:
             ) from None
         if any(word in said for word in _NO_ROOM):
             make_folder(folder)  # a read-only one says so itself, in clearer words
-            raise cannot_write(folder, OSError(said)) from None
+            raise write_error(folder, OSError(said)) from None
         raise _damaged(path) from None
 
 

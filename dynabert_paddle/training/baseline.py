@@ -12,7 +12,7 @@ from dynabert_paddle.config.settings import BaselineConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.distill.attention import block_ends
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.files.atomic import write_json, writing
+from dynabert_paddle.files.atomic import handle_write_errors, write_json
 from dynabert_paddle.files.metadata import Metadata, read_metadata
 from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.runtime.seeds import set_seed
@@ -118,7 +118,7 @@ def baseline(
         }
         if not is_rank_zero():
             return
-        with writing(Path(output_dir)):
+        with handle_write_errors(Path(output_dir)):
             write_json(Path(output_dir) / BASELINE_FILE, result)
 
     stage = Stage(

@@ -18,7 +18,7 @@ from paddle import nn
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.atomic import read_json, write_folder, write_json
-from dynabert_paddle.files.folder import check_absent, claim, is_own, make_folder
+from dynabert_paddle.files.folder import claim, ensure_absent, is_output_folder, make_folder
 from dynabert_paddle.files.integrity import check_files, hash_files
 from dynabert_paddle.files.metadata import METADATA_FILE
 from dynabert_paddle.files.weights import read_safetensors, write_safetensors
@@ -65,9 +65,9 @@ def prepare_output(output_dir: str | Path, *, overwrite: bool) -> Path:
         UsageError: it is finished, or holds something else, and `overwrite` is false.
     """
     output_dir = Path(output_dir)
-    unfinished = output_dir.is_dir() and is_own(output_dir) and all(map(_is_of_a_run, output_dir.iterdir()))
+    unfinished = output_dir.is_dir() and is_output_folder(output_dir) and all(map(_is_of_a_run, output_dir.iterdir()))
     if overwrite or not unfinished:
-        check_absent(output_dir, overwrite=overwrite)
+        ensure_absent(output_dir, overwrite=overwrite)
     return make_folder(output_dir)
 
 

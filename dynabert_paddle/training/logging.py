@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dynabert_paddle.errors import DynabertError
-from dynabert_paddle.files.atomic import write_text, writing
+from dynabert_paddle.files.atomic import handle_write_errors, write_text
 from dynabert_paddle.runtime.ranks import is_rank_zero
 
 logger = logging.getLogger("dynabert_paddle")
@@ -57,7 +57,7 @@ class RunLog:
 
             if self._path.exists() and not self._path.is_file():
                 raise DynabertError(f"{self._path}: no file: remove it, the log goes there")
-            with writing(output_dir):
+            with handle_write_errors(output_dir):
                 self._keep_until(first_step)
                 self._writer = RecordLog(logdir=str(output_dir / "vdl"))
                 self._writer.add_hparams({key: _shown(value) for key, value in hparams.items()}, metrics)

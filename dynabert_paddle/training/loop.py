@@ -19,7 +19,7 @@ import paddle
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.errors import DynabertError, Interrupted
-from dynabert_paddle.files.atomic import writing
+from dynabert_paddle.files.atomic import handle_write_errors
 from dynabert_paddle.runtime.environment import keep_freed_memory
 from dynabert_paddle.runtime.ranks import rank
 from dynabert_paddle.runtime.seeds import step_seed
@@ -125,7 +125,8 @@ def fit(stage: Stage, split: Split, *, settings: dict[str, Any]) -> TrainState:
     replicas = Replicas(model, min(processes.gather(count_replicas())))
     batches = step_batches(split.train, config, model.pad_token_id, first_step=state.step, num_replicas=len(replicas))
     begin = time.perf_counter() - state.seconds
-    with writing(output_dir), log, replicas, _stop_requests() as stop:  # save_checkpoint names its own folder in errors
+    # Errors of save_checkpoint name the checkpoint's folder instead.
+    with handle_write_errors(output_dir), log, replicas, _stop_requests() as stop:
         while state.step < total_steps:
             learning_rate = learning_rate_at(state.step, total_steps, config)
             optimizer.set_lr(learning_rate)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.files.atomic import read_json, write_json, writing
+from dynabert_paddle.files.atomic import handle_write_errors, read_json, write_json
 from dynabert_paddle.files.folder import lock
 
 
@@ -38,13 +38,13 @@ class PartialFile:
         self._partial = path.with_name(f".{path.name}.partial")
         self._state = path.with_name(f".{path.name}.state")
         self._settings, self.counts, self._size = dict(settings), dict(counts), 0
-        with writing(path):
+        with handle_write_errors(path):
             self._file = os.fdopen(os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         try:
             self._claim()
             if self._state.exists() and self._partial.stat().st_size:
                 self._resume(overwrite=overwrite)
-            with writing(path):
+            with handle_write_errors(path):
                 self._file.truncate(self._size)
                 self._file.seek(self._size)
         except BaseException:
@@ -70,7 +70,7 @@ class PartialFile:
         Raises:
             DynabertError: the disk is full, or something else forbids it.
         """
-        with writing(self._path):
+        with handle_write_errors(self._path):
             self._file.write(text.encode("utf-8"))
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -84,7 +84,7 @@ class PartialFile:
         Raises:
             DynabertError: it cannot be renamed.
         """
-        with writing(self._path):
+        with handle_write_errors(self._path):
             self._partial.replace(self._path)
             self._state.unlink(missing_ok=True)
 

@@ -15,7 +15,7 @@ from dynabert_paddle.config.settings import STAGES, Config, RewireConfig, lastin
 from dynabert_paddle.data.described_tasks import load_task_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
-from dynabert_paddle.files.atomic import write_json, write_text, writing
+from dynabert_paddle.files.atomic import handle_write_errors, write_json, write_text
 from dynabert_paddle.files.folder import (
     BASELINES_FOLDER,
     CONFIG_FILE,
@@ -24,7 +24,7 @@ from dynabert_paddle.files.folder import (
     REPORT_FILE,
     check_replaceable,
     claim,
-    is_own,
+    is_output_folder,
     make_folder,
     remove_folder,
     remove_unused,
@@ -173,13 +173,13 @@ def _prepare(output_dir: Path, config: Config, *, overwrite: bool) -> None:
 
 
 def _write_grid(path: Path, grid: dict[str, Any]) -> None:
-    with writing(path):
+    with handle_write_errors(path):
         write_json(path, grid)
 
 
 def _clear(output_dir: Path, model: str) -> None:
     """Remove what a run has written, what was made of it, and nothing else that lies in its folder."""
-    baselines = [path for path in (output_dir / BASELINES_FOLDER).glob("*") if is_own(path)]
+    baselines = [path for path in (output_dir / BASELINES_FOLDER).glob("*") if is_output_folder(path)]
     folders = [*(output_dir / name for name in STAGES), *baselines]
     for folder in folders:
         check_apart(model, folder)
@@ -233,7 +233,7 @@ def _keep_config(path: Path, config: Config) -> None:
                     f"{path.parent} holds a run with {key} = {before[key]}, this one has {value}: "
                     f"name another output_dir, or pass --overwrite_output_dir"
                 )
-    with writing(path):
+    with handle_write_errors(path):
         write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 

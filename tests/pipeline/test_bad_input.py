@@ -365,7 +365,7 @@ def test_a_folder_of_the_users_is_never_removed(fails, finetuned, tiny_folder, t
     else:
         words = [finetuned, *words]
     message = fails(verb, *words, code=2)
-    assert "was not made by dynabert, and is not removed" in message
+    assert "was not created by dynabert, and is not removed" in message
     assert snapshot(output) == before
 
 

@@ -404,7 +404,7 @@ def test_a_folder_of_the_users_is_never_replaced(no_export, source, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
     message = no_export(source("snips"), "--overwrite_output_dir", code=2)
-    assert "was not made by dynabert, and is not removed" in message
+    assert "was not created by dynabert, and is not removed" in message
 
 
 def test_a_file_in_place_of_the_output(no_export, source, tmp_path):

@@ -1,4 +1,4 @@
-"""Files and folders are whole or absent, whatever happens, and JSON that was altered is refused."""
+"""Atomic writes of files and folders; JSON that was changed is refused."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from dynabert_paddle.files.folder import make_folder
 
 
 def files(folder):
-    """All files below a folder with their content, hidden ones too."""
+    """The content of all files below a folder by path, hidden files too."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -23,15 +23,15 @@ def test_json_that_is_not_utf8_is_called_damaged(tmp_path):
         read_json(tmp_path / "config.json")
 
 
-def test_json_that_is_missing_or_a_folder_is_said_so(tmp_path):
+def test_a_missing_json_file_or_a_folder_in_its_place_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"config\.json: missing: a model folder needs it"):
         read_json(tmp_path / "config.json")
     (tmp_path / "config.json").mkdir()
-    with pytest.raises(ModelError, match=r"config\.json: no file: a model folder needs it"):
+    with pytest.raises(ModelError, match=r"config\.json: not a file: a model folder needs it"):
         read_json(tmp_path / "config.json")
 
 
-def test_json_is_whole_or_as_before(tmp_path):
+def test_a_failed_write_keeps_the_old_json(tmp_path):
     path = tmp_path / "grid.json"
     write_json(path, {"text": "é"})
     before = files(tmp_path)
@@ -49,23 +49,23 @@ def write_two(partial, *, text="new"):
     (partial / "z.json").write_text(text)
 
 
-def test_a_new_folder_is_there_once_it_is_whole(tmp_path):
+def test_a_new_folder_appears_only_when_complete(tmp_path):
     folder = tmp_path / "deep" / "model"
 
     def write(partial):
         write_two(partial)
         assert not folder.exists()
-        assert partial.parent == folder.parent  # so that renaming it needs no copy
+        assert partial.parent == folder.parent  # renaming within one file system needs no copy
 
     assert write_folder(folder, write, last="z.json") == folder
     assert files(tmp_path) == {"deep/model/a.txt": b"new", "deep/model/z.json": b"new"}
 
 
-def test_into_a_folder_with_logs_the_marker_comes_last(tmp_path):
+def test_an_existing_folder_gets_its_marker_file_last(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "train.jsonl").write_text("log")
-    # A folder in the place of a file stops the moving there, in whichever order files are listed.
+    # Moving b.txt fails, because a folder has its name.
     (folder / "b.txt").mkdir()
     (folder / "b.txt" / "x").touch()
 
@@ -84,7 +84,7 @@ def test_into_a_folder_with_logs_the_marker_comes_last(tmp_path):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("odd"), KeyboardInterrupt()])
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, error, exists):
+def test_a_failed_write_changes_nothing(tmp_path, error, exists):
     folder = tmp_path / "model"
     if exists:
         write_folder(folder, write_two, last="z.json")
@@ -107,7 +107,7 @@ def test_a_write_that_fails_leaves_all_as_it_was(tmp_path, error, exists):
 
 @pytest.fixture
 def disk_calls(monkeypatch):
-    """What is said to the disk, in order: names that are synced, and names that files and folders get."""
+    """Calls of fsync and rename in order, with the name of the synced file or the new name."""
     calls = []
 
     def fsync(descriptor):
@@ -115,7 +115,7 @@ def disk_calls(monkeypatch):
         return real_fsync(descriptor)
 
     def rename(path, target):
-        calls.append(("name", target.name))
+        calls.append(("rename", target.name))
         return real_rename(path, target)
 
     real_fsync, real_rename = os.fsync, Path.rename
@@ -125,31 +125,31 @@ def disk_calls(monkeypatch):
     return calls
 
 
-def test_a_power_failure_finds_a_folder_whole_or_not_there(tmp_path, disk_calls):
+def test_a_folder_is_synced_before_and_after_it_is_renamed(tmp_path, disk_calls):
     write_folder(tmp_path / "model", write_two, last="z.json")
-    named = disk_calls.index(("name", "model"))
-    assert set(disk_calls[:named]) == {("sync", "a.txt"), ("sync", "z.json"), ("sync", ".model.partial")}
-    assert disk_calls[named + 1 :] == [("sync", tmp_path.name)]
+    renamed = disk_calls.index(("rename", "model"))
+    assert set(disk_calls[:renamed]) == {("sync", "a.txt"), ("sync", "z.json"), ("sync", ".model.partial")}
+    assert disk_calls[renamed + 1 :] == [("sync", tmp_path.name)]
     disk_calls.clear()
     write_folder(tmp_path / "model", write_two, last="z.json")
-    named = disk_calls.index(("name", "a.txt"))
-    assert set(disk_calls[:named]) == {("sync", "a.txt"), ("sync", "z.json"), ("sync", ".partial")}
-    assert disk_calls[named + 1 :] == [("sync", "model"), ("name", "z.json"), ("sync", "model")]
+    renamed = disk_calls.index(("rename", "a.txt"))
+    assert set(disk_calls[:renamed]) == {("sync", "a.txt"), ("sync", "z.json"), ("sync", ".partial")}
+    assert disk_calls[renamed + 1 :] == [("sync", "model"), ("rename", "z.json"), ("sync", "model")]
 
 
-def test_a_power_failure_finds_a_file_whole(tmp_path, disk_calls):
+def test_a_file_is_synced_before_and_after_it_is_renamed(tmp_path, disk_calls):
     write_json(tmp_path / "grid.json", {})
-    assert disk_calls == [("sync", ".grid.json.partial"), ("name", "grid.json"), ("sync", tmp_path.name)]
+    assert disk_calls == [("sync", ".grid.json.partial"), ("rename", "grid.json"), ("sync", tmp_path.name)]
 
 
-def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
+def test_remains_of_a_killed_process_are_replaced(tmp_path):
     (tmp_path / ".model.partial").mkdir()
     (tmp_path / ".model.partial" / "rest.bin").write_text("old")
     write_folder(tmp_path / "model", write_two, last="z.json")
     assert set(files(tmp_path)) == {"model/a.txt", "model/z.json"}
 
 
-def test_below_a_file_nothing_can_be_written(tmp_path):
+def test_an_output_folder_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     for call in (make_folder, lambda folder: write_folder(folder, write_two, last="z.json")):
         with pytest.raises(DynabertError, match="file/model: cannot be written: Not a directory: .*another folder"):
@@ -158,14 +158,15 @@ def test_below_a_file_nothing_can_be_written(tmp_path):
 
 
 @pytest.mark.parametrize("old, new", [("0.5", "0.6"), ('"a"', '"b"'), ("true", "false"), ('"x": 1', '"x": 1, "x": 2')])
-def test_json_that_was_altered_is_refused_until_its_checksum_is_removed(tmp_path, old, new):
+def test_changed_json_is_refused_until_its_checksum_is_removed(tmp_path, old, new):
     path = tmp_path / "grid.json"
     write_json(path, {"score": 0.5, "name": "a", "ok": True, "x": 1, "nan": float("nan"), "rows": {3: (1, 2)}})
     assert read_json(path)["rows"] == {"3": [1, 2]}
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-    with pytest.raises(ModelError, match=r"grid\.json: not as it was written: .* remove 'checksum' from grid\.json"):
+    words = r"grid\.json: changed since it was written: .* remove 'checksum' from grid\.json"
+    with pytest.raises(ModelError, match=words):
         read_json(path)
     values = json.loads(path.read_text())
     del values["checksum"]
@@ -173,13 +174,13 @@ def test_json_that_was_altered_is_refused_until_its_checksum_is_removed(tmp_path
     assert "checksum" not in read_json(path)
 
 
-def test_what_was_read_can_be_written_again(tmp_path):
+def test_write_json_replaces_an_old_checksum(tmp_path):
     write_json(tmp_path / "a.json", {"x": 1})
     write_json(tmp_path / "b.json", json.loads((tmp_path / "a.json").read_text()) | {"x": 2})
     assert read_json(tmp_path / "b.json") == {"x": 2}
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_reading_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(ModelError, match=r"config\.json: no file"):
+    with pytest.raises(ModelError, match=r"config\.json: not a file"):
         read_json(tmp_path / "config.json")

@@ -1,4 +1,4 @@
-"""Output folders: made where they can be, and nothing of the user's removed."""
+"""Output folders are created where possible, and no folder of the user's is removed."""
 
 import os
 import shutil
@@ -10,30 +10,30 @@ from pathlib import Path
 import pytest
 
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.files.folder import check_absent, make_folder
+from dynabert_paddle.files.folder import ensure_absent, make_folder
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
 
 
 def files(folder):
-    """All files below a folder with their content, hidden ones too."""
+    """The content of all files below a folder by path, hidden files too."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_making_a_folder_marks_a_new_one_and_keeps_what_is_there(tmp_path):
+def test_make_folder_marks_a_new_folder_and_keeps_its_files(tmp_path):
     folder = make_folder(tmp_path / "a" / "b")
     (folder / "log").write_text("kept")
     make_folder(folder)
     assert files(tmp_path) == {"a/b/log": b"kept", "a/b/.dynabert": b""}
 
 
-def test_making_a_folder_of_the_users_leaves_nothing_in_it(tmp_path):
+def test_make_folder_adds_nothing_to_a_folder_of_the_users(tmp_path):
     (tmp_path / "log").write_text("kept")
     make_folder(tmp_path)
     assert files(tmp_path) == {"log": b"kept"}
 
 
-def in_own_mounts(script, folder):
-    """Run Python after shell commands in a mount namespace of its own; skip where that is not permitted."""
+def run_on_small_disk(script, folder):
+    """Run a Python script with a 1 MB file system mounted on `folder`; skip if mounting is not permitted."""
     unshare = shutil.which("unshare")
     if os.geteuid() != 0 or unshare is None:
         pytest.skip("needs root and unshare to mount a file system")
@@ -45,11 +45,11 @@ def in_own_mounts(script, folder):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_an_output_folder_may_be_a_mount_of_its_own(tmp_path):
-    """As a container's volume is: nothing can be renamed into it from beside it."""
+def test_an_output_folder_may_be_a_mount_point(tmp_path):
+    """Such as a container's volume: a folder beside it cannot be renamed into it."""
     folder = tmp_path / "volume"
     folder.mkdir()
-    done = in_own_mounts(
+    done = run_on_small_disk(
         """
         import sys
         from pathlib import Path
@@ -64,8 +64,8 @@ def test_an_output_folder_may_be_a_mount_of_its_own(tmp_path):
     assert done.stdout == "whole ['.dynabert', 'a.json']\n", done.stderr
 
 
-def test_a_read_only_folder_is_refused_before_the_work(tmp_path):
-    done = in_own_mounts(
+def test_a_read_only_folder_is_refused_at_once(tmp_path):
+    done = run_on_small_disk(
         """
         import subprocess, sys
         from dynabert_paddle.errors import DynabertError
@@ -83,8 +83,8 @@ def test_a_read_only_folder_is_refused_before_the_work(tmp_path):
     assert done.stdout == f"{tmp_path}: {remedy}\n{tmp_path}/new: {remedy}\n", done.stderr
 
 
-def test_a_full_disk_leaves_the_finished_model(tmp_path):
-    done = in_own_mounts(
+def test_a_full_disk_keeps_the_old_model(tmp_path):
+    done = run_on_small_disk(
         """
         import sys
         from pathlib import Path
@@ -106,21 +106,21 @@ def test_a_full_disk_leaves_the_finished_model(tmp_path):
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
-def test_an_absent_or_empty_folder_is_free(tmp_path, overwrite):
-    assert check_absent(tmp_path / "new", overwrite=overwrite) == tmp_path / "new"
+def test_an_absent_or_empty_folder_is_accepted(tmp_path, overwrite):
+    assert ensure_absent(tmp_path / "new", overwrite=overwrite) == tmp_path / "new"
     assert not (tmp_path / "new").exists()
     (tmp_path / "empty").mkdir()
-    check_absent(tmp_path / "empty", overwrite=overwrite)
+    ensure_absent(tmp_path / "empty", overwrite=overwrite)
 
 
-def test_a_finished_folder_goes_only_when_asked(tmp_path):
+def test_a_finished_folder_is_removed_only_with_overwrite(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     write_metadata(folder, Metadata(stage="width"))
     with pytest.raises(UsageError, match="model exists: pass --overwrite_output_dir to replace it"):
-        check_absent(folder, overwrite=False)
+        ensure_absent(folder, overwrite=False)
     assert read_metadata(folder).stage == "width"
-    check_absent(folder, overwrite=True)
+    ensure_absent(folder, overwrite=True)
     assert not folder.exists()
 
 
@@ -128,8 +128,8 @@ def test_a_finished_folder_goes_only_when_asked(tmp_path):
     "name",
     [
         "thesis.tex",
-        "model.safetensors",  # a model of another tool's
-        "train.jsonl",  # the user's data, which a task reads under this very name
+        "model.safetensors",  # another tool's model
+        "train.jsonl",  # the user's data: tasks read this name
         "vdl/vdlrecords.1.log",  # VisualDL's logs of another project
         "run.yaml",  # many tools have one
     ],
@@ -140,13 +140,13 @@ def test_a_folder_that_dynabert_did_not_make_is_never_removed(tmp_path, name, ov
     path.parent.mkdir(parents=True)
     path.write_text('{"sentence": "play some jazz", "label": "PlayMusic"}\n')
     before = files(tmp_path)
-    with pytest.raises(UsageError, match=r"mine (was not made by dynabert, and is not removed|exists)"):
-        check_absent(tmp_path / "mine", overwrite=overwrite)
+    with pytest.raises(UsageError, match=r"mine (was not created by dynabert, and is not removed|exists)"):
+        ensure_absent(tmp_path / "mine", overwrite=overwrite)
     assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("fails_at", range(3))
-def test_what_stays_of_a_removal_that_was_killed_can_be_removed(tmp_path, monkeypatch, fails_at):
+def test_the_remains_of_a_killed_removal_can_be_removed(tmp_path, monkeypatch, fails_at):
     folder = make_folder(tmp_path / "model")
     for name in (METADATA_FILE, "model.safetensors", "vocab.txt"):
         (folder / name).touch()
@@ -160,8 +160,8 @@ def test_what_stays_of_a_removal_that_was_killed_can_be_removed(tmp_path, monkey
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "unlink", killed)
         patch.setattr(Path, "unlink", killed)
-        check_absent(folder, overwrite=True)
-    check_absent(folder, overwrite=True)
+        ensure_absent(folder, overwrite=True)
+    ensure_absent(folder, overwrite=True)
     assert not folder.exists()
 
 
@@ -169,19 +169,19 @@ def test_what_stays_of_a_removal_that_was_killed_can_be_removed(tmp_path, monkey
 def test_a_file_in_the_way_is_not_removed(tmp_path, overwrite):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(UsageError, match="out is a file: name another --output_dir"):
-        check_absent(tmp_path / "out", overwrite=overwrite)
+        ensure_absent(tmp_path / "out", overwrite=overwrite)
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_overwriting_through_a_link_is_done_or_refused_in_one_line(tmp_path):
-    """Results are often linked to a larger disk."""
+def test_overwriting_a_link_succeeds_or_is_refused_in_one_line(tmp_path):
+    """Output folders are often links to a larger disk."""
     target = tmp_path / "disk"
     target.mkdir()
     write_metadata(target, Metadata(stage="width"))
     link = tmp_path / "out"
     link.symlink_to(target)
     try:
-        check_absent(link, overwrite=True)
+        ensure_absent(link, overwrite=True)
     except DynabertError as error:
         assert "out" in str(error)
         assert read_metadata(target).stage == "width"
@@ -189,8 +189,8 @@ def test_overwriting_through_a_link_is_done_or_refused_in_one_line(tmp_path):
         assert not link.exists() or not any(link.iterdir())
 
 
-def test_overwriting_the_working_folder_is_refused_before_anything_goes(tmp_path, monkeypatch):
-    """A process cannot remove the folder that it stands in, only what is inside."""
+def test_overwriting_the_current_directory_is_refused_and_removes_nothing(tmp_path, monkeypatch):
+    """A process can remove the content of its current directory, but not the directory."""
     folder = make_folder(tmp_path / "here")
     write_metadata(folder, Metadata(stage="width"))
     (folder / "inner").mkdir()
@@ -198,5 +198,5 @@ def test_overwriting_the_working_folder_is_refused_before_anything_goes(tmp_path
     for place, name in ((folder, "."), (folder / "inner", "..")):
         monkeypatch.chdir(place)
         with pytest.raises(UsageError):
-            check_absent(name, overwrite=True)
+            ensure_absent(name, overwrite=True)
         assert files(folder) == before

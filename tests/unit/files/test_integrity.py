@@ -1,4 +1,4 @@
-"""Hashes: a model folder whose files are not as they were written is refused, and what one does about it is told."""
+"""Hashes: a model folder with changed files is refused, and the message tells the remedy."""
 
 import json
 import shutil
@@ -18,11 +18,11 @@ def model(tiny_folder, tmp_path):
     return shutil.copytree(tiny_folder, tmp_path / "model")
 
 
-def test_hashes_are_of_the_files_that_are_not_hidden(tmp_path):
+def test_hidden_files_and_folders_are_not_hashed(tmp_path):
     for name in ("b", "a", ".hidden"):
         (tmp_path / name).write_bytes(b"abc")
     (tmp_path / "folder").mkdir()
-    # The SHA-256 of `abc` as FIPS 180-2, appendix B.1, has it.
+    # The SHA-256 of `abc` in FIPS 180-2, appendix B.1.
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert hash_files(tmp_path) == {"a": expected, "b": expected}
     check_files(tmp_path / "dynabert.json", hash_files(tmp_path))
@@ -33,13 +33,13 @@ def test_hashes_are_of_the_files_that_are_not_hidden(tmp_path):
     [
         ({"../x": "0"}, "missing, and dynabert.json names it"),
         ({"/etc/passwd": "0"}, "missing, and dynabert.json names it"),
-        ({"a": "0"}, "a: not as it was written: copy"),
-        ({"a": None}, "a: not as it was written"),
+        ({"a": "0"}, "a: changed since it was written: copy"),
+        ({"a": None}, "a: changed since it was written"),
         ({"b": "0"}, "b: missing"),
         (["a"], "damaged at 'files'"),
     ],
 )
-def test_other_files_are_refused(tmp_path, files, seen):
+def test_missing_and_changed_files_are_refused(tmp_path, files, seen):
     (tmp_path / "folder").mkdir()
     (tmp_path / "x").write_bytes(b"abc")
     (tmp_path / "folder" / "a").write_bytes(b"abc")
@@ -48,16 +48,16 @@ def test_other_files_are_refused(tmp_path, files, seen):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "vocab.txt"])
-def test_a_flipped_bit_is_found_in_every_file_of_a_model(model, name):
+def test_a_flipped_bit_in_any_model_file_is_detected(model, name):
     content = bytearray((model / name).read_bytes())
     content[-20] ^= 1
     (model / name).write_bytes(content)
-    with pytest.raises(ModelError, match=f"{name}: not as it was written: copy the folder again") as caught:
+    with pytest.raises(ModelError, match=f"{name}: changed since it was written: copy the folder again") as caught:
         db.load_model(model)
-    assert "remove 'files' and 'checksum' from dynabert.json to take it as it is" in str(caught.value)
+    assert "remove 'files' and 'checksum' from dynabert.json to accept the change" in str(caught.value)
 
 
-def test_weights_that_were_changed_on_purpose_load_as_the_message_says(model):
+def test_the_advice_for_changed_weights_works(model):
     small = db.load_model(model)
     array = small.model.classifier.bias.numpy() + 1
     small.model.classifier.bias.set_value(array)
@@ -71,7 +71,7 @@ def test_weights_that_were_changed_on_purpose_load_as_the_message_says(model):
     np.testing.assert_array_equal(to_arrays(db.load_model(model).model)["classifier.bias"], array)
 
 
-def test_what_is_loaded_and_saved_has_its_own_hashes(model):
+def test_saving_a_loaded_model_hashes_the_new_files(model):
     again = db.load_model(model).save_pretrained(model.parent / "again")
     found = hash_files(again)
     del found["dynabert.json"]

@@ -1,4 +1,4 @@
-"""`dynabert.json` comes back as it was, and damage is named with its file."""
+"""`dynabert.json` round-trips, and damage is reported with the file's name."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from dynabert_paddle.errors import ModelError
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
 
 
-def test_metadata_comes_back_as_it_was(tmp_path):
+def test_metadata_round_trip(tmp_path):
     metadata = Metadata(
         stage="width",
         task={"name": "snips", "labels": ["a", "é"]},
@@ -41,7 +41,7 @@ def test_a_plain_folder_has_empty_metadata(tmp_path):
         ('{"format_version": 1, "heads": 4}', "damaged"),
         ('{"format_version": 1, "heads": [4], "neurons": null}', "damaged"),
         ('{"format_version": 1, "heads": ["4"], "neurons": ["48"]}', "damaged"),
-        ('{"format_version": 1, "heads": [4, 4], "neurons": [48]}', "damaged"),
+        ('{"format_version": 1, "heads": [4, 4], "neurons": [48]}', "damaged: 2 entries in 'heads', 1 in 'neurons'"),
         ('{"format_version": 1, "task": ["snips"]}', "damaged"),
         ('{"format_version": 1, "space": "grid"}', "damaged"),
         ('{"format_version": 1, "stage": 3}', "damaged"),

@@ -1,4 +1,4 @@
-"""Reading and writing weights: every format's round trip, refusal of pickles that run code, and damaged files."""
+"""Weight files: round trips of every format, pickles that would run code, damaged files."""
 
 import collections
 import io
@@ -41,7 +41,7 @@ def assert_same(actual, expected):
 
 
 def fake_torch(monkeypatch):
-    """Modules that give a pickle torch's global names; the reader under test never imports them."""
+    """Fake torch modules, so that pickles name torch's globals; the reader under test never imports them."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     for name in ("FloatStorage", "HalfStorage", "BFloat16Storage", "LongStorage"):
         setattr(torch, name, type(name, (), {"__module__": "torch"}))
@@ -159,9 +159,9 @@ def test_half_precision_safetensors_become_float32(tmp_path):
     assert_same(read_safetensors(tmp_path / "h"), {"x": values})
 
 
-def test_a_dtype_that_numpy_lacks_is_refused_by_name(tmp_path):
+def test_an_unsupported_dtype_is_named(tmp_path):
     (tmp_path / "f8").write_bytes(raw_safetensors("F8_E4M3", b"\x00\x01", [2]))
-    with pytest.raises(ModelError, match="x has dtype F8_E4M3; save it as F32"):
+    with pytest.raises(ModelError, match="x has dtype F8_E4M3, which is not supported; save it as F32"):
         read_safetensors(tmp_path / "f8")
 
 
@@ -190,7 +190,7 @@ def test_sharded_safetensors(tmp_path):
         (["a"], "truncated or corrupt"),
     ],
 )
-def test_a_wrong_shard_index_is_explained(tmp_path, weight_map, message):
+def test_a_wrong_shard_index_is_refused(tmp_path, weight_map, message):
     write_shards(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     with pytest.raises(ModelError, match=message):
@@ -236,7 +236,7 @@ def test_pickled_arrays_of_every_layout(tmp_path, protocol):
     assert_same(read_weights(tmp_path), expected)
 
 
-def test_slices_of_a_large_tensor_are_joined(tmp_path):
+def test_slices_of_a_large_paddle_tensor_are_joined(tmp_path):
     array = np.arange(12, dtype=np.float32)
     state = {
         "w@@.0": array[:8],
@@ -248,7 +248,7 @@ def test_slices_of_a_large_tensor_are_joined(tmp_path):
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"model": {"w": np.ones(2)}}, {}])
-def test_a_pickle_without_named_tensors_is_explained(tmp_path, content):
+def test_a_pickle_without_named_tensors_is_refused(tmp_path, content):
     (tmp_path / "model_state.pdparams").write_bytes(pickle.dumps(content))
     with pytest.raises(ModelError, match=r"save model\.state_dict\(\) itself"):
         read_weights(tmp_path)
@@ -286,56 +286,56 @@ def test_compressed_torch_archives_are_refused(tmp_path, monkeypatch):
         read_torch(tmp_path / "m.bin")
 
 
-class OldTorchPickler(TorchPickler):
+class LegacyTorchPickler(TorchPickler):
     def persistent_id(self, obj):
         entry = super().persistent_id(obj)
-        return entry and (*entry, None)  # of which storage it is a view
+        return entry and (*entry, None)  # no view of another storage
 
 
-def write_old_torch(path, content, storages, *, little=True, keys=None):
+def write_legacy_torch(path, content, storages, *, little=True, keys=None):
     """The format of `torch.save` before PyTorch 1.6, as its `_legacy_save` documents it."""
     with open(path, "wb") as file:
         for value in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": little}):
             pickle.dump(value, file, protocol=2)
-        OldTorchPickler(file, protocol=2).dump(content)
+        LegacyTorchPickler(file, protocol=2).dump(content)
         pickle.dump(sorted(storage.key for storage in storages) if keys is None else keys, file, protocol=2)
         for storage in sorted(storages, key=lambda storage: storage.key):
             file.write(storage.array.size.to_bytes(8, "little" if little else "big") + storage.array.tobytes())
 
 
-def test_the_older_torch_format_gives_the_same_arrays(tmp_path, monkeypatch):
+def test_the_legacy_torch_format_gives_the_same_arrays(tmp_path, monkeypatch):
     fake_torch(monkeypatch)
-    expected = write_sample_torch(tmp_path / "pytorch_model.bin", write=write_old_torch)
+    expected = write_sample_torch(tmp_path / "pytorch_model.bin", write=write_legacy_torch)
     storage = Storage("FloatStorage", "0", np.arange(3, dtype=">f4"))
-    write_old_torch(tmp_path / "big.bin", {"w": View(storage, 0, (3,), (1,))}, [storage], little=False)
+    write_legacy_torch(tmp_path / "big.bin", {"w": View(storage, 0, (3,), (1,))}, [storage], little=False)
     monkeypatch.undo()
     assert_same(read_weights(tmp_path), expected)
     assert_same(read_torch(tmp_path / "big.bin"), {"w": np.arange(3, dtype=np.float32)})
 
 
-def test_a_file_of_the_older_torch_format_that_lists_no_storages_is_not_all_zeros(tmp_path, monkeypatch):
+def test_a_legacy_torch_file_without_storages_is_refused(tmp_path, monkeypatch):
     fake_torch(monkeypatch)
-    write_sample_torch(tmp_path / "m.bin", write=write_old_torch, keys=[])
+    write_sample_torch(tmp_path / "m.bin", write=write_legacy_torch, keys=[])
     with pytest.raises(ModelError, match="truncated or corrupt"):
         read_torch(tmp_path / "m.bin")
 
 
 @pytest.mark.parametrize("length", [0, 9, 40, 300, -1])
-def test_a_truncated_file_of_the_older_torch_format_is_called_so(tmp_path, monkeypatch, length):
+def test_a_truncated_legacy_torch_file_is_refused(tmp_path, monkeypatch, length):
     fake_torch(monkeypatch)
-    write_sample_torch(tmp_path / "m.bin", write=write_old_torch)
+    write_sample_torch(tmp_path / "m.bin", write=write_legacy_torch)
     (tmp_path / "m.bin").write_bytes((tmp_path / "m.bin").read_bytes()[:length])
     with pytest.raises(ModelError, match="truncated or corrupt"):
         read_torch(tmp_path / "m.bin")
 
 
-def test_a_file_of_the_older_torch_format_cannot_ask_for_more_than_it_holds(tmp_path, monkeypatch):
+def test_a_legacy_torch_storage_longer_than_the_file_is_refused(tmp_path, monkeypatch):
     fake_torch(monkeypatch)
     storage = Storage("FloatStorage", "0", np.broadcast_to(np.float32(0), (1 << 40,)))
     with open(tmp_path / "m.bin", "wb") as file:
         for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
             pickle.dump(value, file, protocol=2)
-        OldTorchPickler(file, protocol=2).dump({"w": View(storage, 0, (1,), (1,))})
+        LegacyTorchPickler(file, protocol=2).dump({"w": View(storage, 0, (1,), (1,))})
     with pytest.raises(ModelError, match="longer than the file"):
         read_torch(tmp_path / "m.bin")
 
@@ -349,7 +349,7 @@ class Command:
 
 
 def attacks(marker):
-    """Calls that would create `marker` or reach further, by the global that names them (protocol 2 renames some)."""
+    """Calls that would create `marker` or run code, by their global (protocol 2 renames some)."""
     command = f"{sys.executable} -c 'open({str(marker)!r}, \"w\")'"
     return {
         f"{os.system.__module__}.system": Command(os.system, command),
@@ -361,7 +361,7 @@ def attacks(marker):
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 @pytest.mark.parametrize("number", range(4))
-def test_a_pickle_that_runs_code_is_refused_by_name(tmp_path, protocol, number):
+def test_a_pickle_that_would_run_code_is_refused(tmp_path, protocol, number):
     name, attack = list(attacks(tmp_path / "marker").items())[number]
     (tmp_path / "model_state.pdparams").write_bytes(pickle.dumps({"w": attack}, protocol=protocol))
     with pytest.raises(ModelError, match=f"asks for {name},") as caught:
@@ -370,9 +370,9 @@ def test_a_pickle_that_runs_code_is_refused_by_name(tmp_path, protocol, number):
     assert not (tmp_path / "marker").exists()
 
 
-@pytest.mark.parametrize("write", [write_torch, write_old_torch])
+@pytest.mark.parametrize("write", [write_torch, write_legacy_torch])
 @pytest.mark.parametrize("number", range(4))
-def test_a_torch_file_that_runs_code_is_refused_by_name(tmp_path, monkeypatch, number, write):
+def test_a_torch_file_that_would_run_code_is_refused(tmp_path, monkeypatch, number, write):
     name, attack = list(attacks(tmp_path / "marker").items())[number]
     fake_torch(monkeypatch)
     write(tmp_path / "pytorch_model.bin", {"w": attack}, [])
@@ -385,17 +385,17 @@ def test_a_torch_file_that_runs_code_is_refused_by_name(tmp_path, monkeypatch, n
     "code",
     [
         b"(cos\nsystem\n",  # MARK, GLOBAL
-        b"(S'true'\nios\nsystem\n",  # INST names a class of its own accord
+        b"(S'true'\nios\nsystem\n",  # INST creates an instance without find_class
         b"(c_codecs\nencode\no",  # OBJ
         b"c_codecs\nencode\n)\x81",  # NEWOBJ
-        b"c_codecs\nencode\n}U\x08__code__K\x01sb",  # BUILD onto a function
+        b"c_codecs\nencode\n}U\x08__code__K\x01sb",  # BUILD on a function
         b"c_codecs\nencode\nN}U\x08__code__K\x01s\x86b",  # the same through a slot state
         b"\x82\x01",  # EXT1
         b"\x96\x00\x00\x00\x00\x00\x01\x00\x00",  # BYTEARRAY8 of a terabyte
         b"r\x00\x00\x00\x70",  # LONG_BINPUT into a memo of billions
     ],
 )
-def test_opcodes_that_reach_further_end_in_an_error(tmp_path, code):
+def test_harmful_opcodes_are_refused(tmp_path, code):
     (tmp_path / "m.pdparams").write_bytes(b"\x80\x04" + code + b".")
     with pytest.raises(ModelError):
         read_pdparams(tmp_path / "m.pdparams")
@@ -413,7 +413,7 @@ def test_the_preferred_file_wins(tmp_path, monkeypatch):
     assert list(read_weights(tmp_path)) == ["whole"]
 
 
-def test_missing_folder_and_files_are_explained(tmp_path):
+def test_missing_folder_and_files_are_named(tmp_path):
     with pytest.raises(ModelError, match=r"nowhere is not a folder: name .* one of model\.safetensors,"):
         read_weights(tmp_path / "nowhere")
     with pytest.raises(ModelError, match=r"holds no weights: looked for model\.safetensors, .*, pytorch_model\.bin;"):
@@ -430,7 +430,7 @@ def test_reading_imports_no_framework():
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory):
-    """Whole files of each kind as bytes, to damage, and a path to write the damaged ones to."""
+    """The content and reader of an intact file of each kind, and a path for a damaged copy."""
     folder = tmp_path_factory.mktemp("damaged")
     write_safetensors(folder / "s", sample_arrays())
     with pytest.MonkeyPatch.context() as patch:
@@ -446,12 +446,12 @@ def damaged(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "protocol 4", "protocol 2", "torch"])
-def test_truncated_files_are_called_so(damaged, kind):
+def test_truncated_files_are_refused(damaged, kind):
     files, path = damaged
     content, read = files[kind]
     for length in range(0, len(content), max(1, len(content) // 97)):
         path.write_bytes(content[:length])
-        with pytest.raises(ModelError, match=r"download or copy it again|not in PyTorch's zip format") as caught:
+        with pytest.raises(ModelError, match="download or copy it again") as caught:
             read(path)
         assert "\n" not in str(caught.value)
 
@@ -475,7 +475,7 @@ def test_flipped_bytes_end_in_arrays_or_one_error(damaged, kind, data):
 
 
 def nested(depth):
-    """A tuple that is small, and takes 2 ** depth steps to hash or to print."""
+    """A small tuple that takes 2 ** depth steps to hash or print."""
     value = ()
     for _ in range(depth):
         value = (value, value)
@@ -483,7 +483,7 @@ def nested(depth):
 
 
 class Key:
-    """Pickled as a dict with a key that nobody could hash: Python's own pickler would try to."""
+    """Pickled as a dict with a key that takes for ever to hash."""
 
     def __reduce__(self):
         return collections.OrderedDict, ([[nested(60), 1]],)
@@ -509,21 +509,21 @@ def test_a_pickle_that_would_take_for_ever_is_refused(tmp_path, content):
 @pytest.mark.parametrize(
     ("size", "stride", "keys", "seen"),
     [
-        ((nested(40), nested(40)), (1, 1), None, "a longer one than there are"),
-        ((2,), (nested(40),), None, "a longer one than there are"),
+        ((nested(40), nested(40)), (1, 1), None, "an invalid size or stride"),
+        ((2,), (nested(40),), None, "an invalid size or stride"),
         ((2,), (1,), [nested(40)], "a tuple where a name or a number is expected"),
     ],
 )
 def test_a_torch_file_that_would_take_for_ever_is_refused(tmp_path, monkeypatch, size, stride, keys, seen):
     fake_torch(monkeypatch)
     storage = Storage("FloatStorage", "0", np.zeros(2, np.float32))
-    write_old_torch(tmp_path / "m.bin", {"w": View(storage, 0, size, stride)}, [storage], keys=keys)
+    write_legacy_torch(tmp_path / "m.bin", {"w": View(storage, 0, size, stride)}, [storage], keys=keys)
     with pytest.raises(ModelError, match=seen):
         read_torch(tmp_path / "m.bin")
 
 
-def test_many_arrays_of_the_same_bytes_do_not_fill_the_memory(tmp_path):
-    """Each would be a copy: 1,000 of a megabyte out of one megabyte."""
+def test_many_arrays_of_the_same_bytes_are_refused(tmp_path):
+    """As copies, they would be 1,000 times one megabyte."""
 
     class Shared:
         def __reduce__(self):
@@ -534,19 +534,19 @@ def test_many_arrays_of_the_same_bytes_do_not_fill_the_memory(tmp_path):
     data = bytes(2**20)
     (tmp_path / "model_state.pdparams").write_bytes(pickle.dumps({f"w{i}": Shared() for i in range(1000)}, protocol=4))
     assert (tmp_path / "model_state.pdparams").stat().st_size < 2**21
-    with pytest.raises(ModelError, match="far larger than the file: distrust it"):
+    with pytest.raises(ModelError, match="far larger than the file: do not trust it"):
         read_weights(tmp_path)
 
 
-def test_many_views_of_a_storage_do_not_fill_the_memory(tmp_path, monkeypatch):
+def test_many_views_of_a_storage_are_refused(tmp_path, monkeypatch):
     fake_torch(monkeypatch)
     storage = Storage("FloatStorage", "0", np.zeros(2**18, np.float32))
     write_torch(tmp_path / "m.bin", {f"w{i}": View(storage, 0, (2**18,), (1,)) for i in range(1000)}, [storage])
-    with pytest.raises(ModelError, match="far larger than the file: distrust it"):
+    with pytest.raises(ModelError, match="far larger than the file: do not trust it"):
         read_torch(tmp_path / "m.bin")
 
 
-def test_tied_weights_are_arrays_of_their_own(tmp_path, monkeypatch):
+def test_tied_weights_become_separate_arrays(tmp_path, monkeypatch):
     fake_torch(monkeypatch)
     storage = Storage("FloatStorage", "0", np.arange(4, dtype=np.float32))
     write_torch(tmp_path / "m.bin", {"a": View(storage, 0, (4,), (1,)), "b": View(storage, 0, (4,), (1,))}, [storage])
