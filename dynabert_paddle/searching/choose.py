@@ -34,11 +34,12 @@ def choose_best(
     Returns:
         The best row, or else None and the row that misses the budget by the least.
     """
-    rows = sorted(rows, key=lambda row: (-row["score"], *(row[goal] for goal in goals)))
+    ordered = sorted(rows, key=lambda row: (-row["score"], *(row[goal] for goal in goals)))
     others = Budget({name: limit for name, limit in budget.limits.items() if name != "latency_ms"})
-    fitting = [dict(row) for row in rows if others.fits(row)]
+    fitting = [dict(row) for row in ordered if others.fits(row)]
     if not fitting:
-        return None, dict(min(rows, key=lambda row: max(budget.misses(row).values())))
+        nearest = min(ordered, key=lambda row: max(budget.misses(row).values()))
+        return None, dict(nearest)
     if "latency_ms" not in budget.limits:
         return fitting[0], None
     return _choose_measured(fitting, budget.limits["latency_ms"], measure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.searching.latency import LatencyTable
@@ -41,7 +42,7 @@ class CostModel:
     setting: LatencySetting
     table: LatencyTable | None
 
-    def costs(self, subnet: Subnet) -> dict[str, float | int | None]:
+    def costs(self, subnet: Subnet) -> dict[str, Any]:
         """Count what a sub-network costs.
 
         Args:

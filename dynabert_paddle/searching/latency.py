@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -86,10 +86,14 @@ class LatencyTable:
         Returns:
             Milliseconds a batch.
         """
-        attention, ffn = zip(*self.attention_ms, strict=True), zip(*self.ffn_ms, strict=True)
-        layers = np.interp(subnet.heads[:-1], *attention) + np.interp(subnet.neurons[:-1], *ffn)
+        layers = _interpolate(subnet.heads[:-1], self.attention_ms) + _interpolate(subnet.neurons[:-1], self.ffn_ms)
         last = subnet.heads[-1] * self.last_head_ms + subnet.neurons[-1] * self.last_neuron_ms
         return float(self.base_ms + layers.sum() + last)
+
+
+def _interpolate(counts: Sequence[int], knots: Sequence[tuple[float, float]]) -> np.ndarray:
+    at, ms = zip(*knots, strict=True)
+    return np.interp(counts, at, ms)
 
 
 def latency_table(

@@ -34,7 +34,7 @@ from dynabert_paddle.searching.ranks import Ranks
 from dynabert_paddle.searching.scoring import Scorer, make_scorer
 from dynabert_paddle.searching.space import GenomeSpace
 from dynabert_paddle.searching.study import STUDY_FILE, check_genomes, database_errors, open_study
-from dynabert_paddle.subnet import Subnet
+from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model
 from dynabert_paddle.training.evaluate import trained_space
 from dynabert_paddle.training.inputs import check_trained, hash_arrays, tokenize_examples
@@ -210,7 +210,7 @@ class _Search:
         new = {name: score.value for name, score in zip(missing, scores, strict=True)}
         return {name: known[name] if name in known else new[name] for name in grid}
 
-    def _measure(self, space, names: Sequence[str]) -> dict[str, float]:
+    def _measure(self, space: SearchSpace, names: Sequence[str]) -> dict[str, float]:
         return measure_latency(self.supernet, {name: space.parse(name) for name in names}, self.aims.setting)
 
     def _finetune(self, subnet: Subnet, before: float) -> dict[str, Any]:

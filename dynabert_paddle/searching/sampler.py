@@ -103,8 +103,8 @@ class GenomeSampler(NSGAIISampler):
         random = np.random.default_rng((self._seed, self._number))
         for attempt in range(_ANYWHERE):
             if len(parents) > 1 and attempt < _NEAR:
-                pair = random.choice(len(parents), size=2, replace=False)
-                genome = make_child(*(parents[i] for i in pair), self._space, random)
+                first, second = random.choice(len(parents), size=2, replace=False)
+                genome = make_child(parents[first], parents[second], self._space, random)
             else:
                 genome = self._space.random(random)
             if self._space.decode(genome) not in self._known:

@@ -85,7 +85,7 @@ def _score_in_parts(scorer: Scorer, subnets: Sequence[Subnet], to_beat: Sequence
             break
         part = features.select(order[start : start + step])
         logits = predict_logits(scorer.supernet, part, [subnets[i] for i in alive], batch_size=scorer.batch_size)
-        right[alive] += [int((rows.argmax(axis=1) == part.labels).sum()) for rows in logits]
+        right[alive] += [int((np.asarray(rows).argmax(axis=1) == part.labels).sum()) for rows in logits]
         seen[alive] += len(part)
         alive = np.array([i for i in alive if not is_hopeless(right[i], seen[i], total, to_beat[i])], dtype=np.int64)
     return [Score(float(r / s), stopped=bool(s < total)) for r, s in zip(right, seen, strict=True)]
@@ -151,12 +151,14 @@ def label_with_predictions(supernet: Supernet, features: FeatureSet, *, batch_si
     """
     (logits,) = predict_logits(supernet, features, [supernet.full], batch_size=batch_size)
     if isinstance(features, WordFeatures):
-        labels = [
-            label_words(row, tokens, features.names)[0] for row, tokens in zip(logits, features.tokens, strict=False)
+        word_labels = [
+            label_words(row, tokens.tolist(), features.names)[0]
+            for row, tokens in zip(logits, features.tokens, strict=False)
         ]
-        return replace(features, word_labels=labels), "token_accuracy"
-    if features.kind != "classification" or np.issubdtype(features.labels.dtype, np.floating):
+        return replace(features, word_labels=word_labels), "token_accuracy"
+    labels = features.labels
+    if features.kind != "classification" or labels is None or np.issubdtype(labels.dtype, np.floating):
         raise UsageError(
             "--score agreement is for labels of texts or of words, not for values or answers: leave it out"
         )
-    return features.with_labels(logits.argmax(axis=1)), "accuracy"
+    return features.with_labels(np.asarray(logits).argmax(axis=1)), "accuracy"

@@ -12,7 +12,7 @@ import numpy as np
 from dynabert_paddle.subnet import SearchSpace, Subnet
 
 if TYPE_CHECKING:
-    from optuna.distributions import IntDistribution
+    from optuna.distributions import BaseDistribution
 
 NEURON_STEP = 32
 
@@ -124,11 +124,11 @@ class GenomeSpace:
             for keep, heads, steps in zip(kept, self.space.heads, self.steps, strict=True)
         )
 
-    def distributions(self) -> dict[str, IntDistribution]:
+    def distributions(self) -> dict[str, BaseDistribution]:
         """Describe the genes to Optuna, by the names that its dashboard shows."""
         from optuna.distributions import IntDistribution
 
-        found = {}
+        found: dict[str, BaseDistribution] = {}
         for layer, gene in enumerate(self.full):
             found[f"layer{layer}_kept"] = IntDistribution(0, 1)
             found[f"layer{layer}_heads"] = IntDistribution(1, gene.heads)

@@ -83,9 +83,10 @@ def database_errors(folder: Path, *others: type[Exception]) -> Iterator[None]:
         DynabertError: it is damaged, in use, or cannot be written.
     """
     path = folder / STUDY_FILE
+    errors: tuple[type[Exception], ...] = (sqlite3.Error, SQLAlchemyError, StorageInternalError, *others)
     try:
         yield
-    except (sqlite3.Error, SQLAlchemyError, StorageInternalError, *others) as error:
+    except errors as error:
         said = _said(error)
         if "locked" in said:
             raise DynabertError(

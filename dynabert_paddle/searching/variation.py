@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from dynabert_paddle.searching.space import Gene, Genome, GenomeSpace
 
 _CROSSOVER = 0.7
 _STEPS = (1, 2, 4)
+
+_Change = Callable[[list[Gene], GenomeSpace, np.random.Generator], list[Gene]]
 
 
 def make_child(first: Genome, second: Genome, space: GenomeSpace, random: np.random.Generator) -> Genome:
@@ -25,8 +29,8 @@ def make_child(first: Genome, second: Genome, space: GenomeSpace, random: np.ran
     child = list(first)
     if random.random() < _CROSSOVER:
         child = [pair[random.integers(2)] for pair in zip(first, second, strict=True)]
-    change = random.choice([_resize_all, _resize_some, _toggle_layer, _move_layer])
-    child = change(child, space, random)
+    changes: tuple[_Change, ...] = (_resize_all, _resize_some, _toggle_layer, _move_layer)
+    child = changes[random.integers(len(changes))](child, space, random)
     if not any(gene.kept for gene in child):
         layer = random.integers(len(child))
         child[layer] = child[layer]._replace(kept=1)

@@ -25,7 +25,7 @@ from dynabert_paddle.bundle.members import members_of
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.runtime.cores import num_cores
 from dynabert_paddle.runtime.environment import set_cpu_environment
-from dynabert_paddle.serving.schedule import LOOK_AHEAD, Pace, Shape, Waiting, choose, shapes, split
+from dynabert_paddle.serving.schedule import LOOK_AHEAD, Cost, Pace, Shape, Waiting, choose, shapes, split
 from dynabert_paddle.text.decode import AnyPrediction
 
 _ROUNDS = 4  # measurements of each shape at load, the first of which sets it up
@@ -77,7 +77,7 @@ class AdaptivePredictor:
             subnets = list(members_of(self._bundle.description))
             for subnet in subnets:
                 self._bundle.load(subnet)
-            self._seconds = self._bundle.submit(self._measure, subnets).result()
+            self._seconds: dict[str, dict[Shape, float]] = self._bundle.submit(self._measure, subnets).result()
         _avoid_pauses()
 
     @property
@@ -115,7 +115,8 @@ class AdaptivePredictor:
         number = isinstance(deadline_ms, Real) and not isinstance(deadline_ms, bool)
         if not number or isnan(deadline_ms) or deadline_ms <= 0:
             raise UsageError(f"deadline_ms is a number of milliseconds above 0, not {deadline_ms!r}")
-        texts, pairs = ([rows] if isinstance(rows, str) else rows for rows in (texts, pairs))
+        texts = [texts] if isinstance(texts, str) else texts
+        pairs = [pairs] if isinstance(pairs, str) else pairs
         with as_dynabert_error():
             encoded = self._bundle.encode(list(self._bundle.rows(texts, pairs)))
             windows = [window for row in encoded for window in row.windows]
@@ -172,7 +173,7 @@ class AdaptivePredictor:
 
     def _choose(self, waiting: Sequence[Waiting], began: float) -> tuple[str, int]:
         margin, rest, rate = self._pace.now(began)
-        costs = {subnet: partial(self._cost, subnet, margin) for subnet in self._seconds}
+        costs: dict[str, Cost] = {subnet: partial(self._cost, subnet, margin) for subnet in self._seconds}
         # What comes after the run is the same for all: as if it were later now.
         return choose(waiting, costs, now=began + rest, rate=rate)
 

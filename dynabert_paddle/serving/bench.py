@@ -70,8 +70,8 @@ def bench(
                     subjects.append((f"{name} (onnxruntime)", *_convert(folder, description, scratch)))
         _check_lengths(subjects, seq_lengths)
         vocab_size = min(description["vocab_size"] for _, _, description in subjects)
-        sizes = (max(batch_sizes), max(seq_lengths), threads)
-        memory = {name: _peak_memory(folder, description, *sizes) for name, folder, description in subjects}
+        largest = (max(batch_sizes), max(seq_lengths), threads)
+        memory = {name: _peak_memory(folder, description, *largest) for name, folder, description in subjects}
         with as_dynabert_error():
             engines = {
                 name: open_engine(folder, description, num_threads=threads) for name, folder, description in subjects
@@ -149,4 +149,6 @@ def print_peak_memory() -> None:
     open_engine(folder, description, num_threads=threads)(make_batch(batch_size, seq_length, 1))
     # Not getrusage's, which counts what the parent had when it forked.
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6)
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert peak is not None  # every Linux writes it
+    print(int(peak[1]) * 1024 / 1e6)

@@ -73,7 +73,8 @@ class Predictor:
         Raises:
             DynabertError: rows that are not texts, or pairs where the task has single texts or the reverse.
         """
-        texts, pairs = ([rows] if isinstance(rows, str) else rows for rows in (texts, pairs))
+        texts = [texts] if isinstance(texts, str) else texts
+        pairs = [pairs] if isinstance(pairs, str) else pairs
         with as_dynabert_error():
             return self._bundle.predict(texts, pairs, batch_size=batch_size)
 
