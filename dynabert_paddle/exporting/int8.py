@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
 
 import numpy as np
 
 from dynabert_paddle.exporting.program import (
     add_attributes,
     argument,
-    copy_operator,
     declare_copy,
     dims_of,
     find_variable,
@@ -20,11 +20,12 @@ from dynabert_paddle.exporting.program import (
     set_dims,
     set_type,
 )
+from dynabert_paddle.exporting.program_types import BlockDesc, OpDesc, ProgramDesc
 
 _LEAST = 1e-8  # range of what is zero throughout
 
 
-def fuse_int8_products(program, values: dict[str, np.ndarray]) -> None:
+def fuse_int8_products(program: ProgramDesc, values: dict[str, np.ndarray]) -> None:
     """Write the products that PaddleSlim has quantized as oneDNN's operators `quantize` and `fc`.
 
     Paddle's passes would do it, but wrongly (3.1.1): `compute_propagate_scales_onednn_pass` reads weights in the wrong
@@ -44,22 +45,24 @@ def fuse_int8_products(program, values: dict[str, np.ndarray]) -> None:
     sums = {argument(op.inputs, "X"): op for op in ops if op.type == "elementwise_add"}
     gelus = {argument(op.outputs, "Out"): op for op in ops if op.type == "gelu"}
     uses = Counter(name for op in ops for slot in op.inputs for name in slot.arguments)
-    groups: dict[str, list] = {}
+    groups: dict[str, list[OpDesc]] = {}
     for product in products:
         groups.setdefault(argument(product.inputs, "X"), []).append(product)
-    constants, replaced, single = [], {}, {}
+    constants: list[OpDesc] = []
+    replaced: dict[int, list[OpDesc]] = {}
+    single: dict[str, OpDesc] = {}
     for x, group in groups.items():
         integers, bounds, biases, outputs = [], [], [], []
         for product in group:
             weight, output = argument(product.inputs, "Y"), argument(product.outputs, "Out")
             integers.append(values[weight])
             bounds.append(np.maximum(values[ranges[weight]].reshape(-1), _LEAST))
-            bias = np.zeros(bounds[-1].shape, np.float32)
+            offset = np.zeros(bounds[-1].shape, np.float32)
             added = sums.get(output)
             if added is not None and argument(added.inputs, "Y") in values:
-                bias, output = values[argument(added.inputs, "Y")], argument(added.outputs, "Out")
+                offset, output = values[argument(added.inputs, "Y")], argument(added.outputs, "Out")
                 replaced[id(added)] = []
-            biases.append(bias)
+            biases.append(offset)
             outputs.append(output)
             replaced[id(product)] = []
         weight, bias = declare_copy(block, x, ".weight"), declare_copy(block, x, ".bias", persistable=True)
@@ -68,8 +71,8 @@ def fuse_int8_products(program, values: dict[str, np.ndarray]) -> None:
         constants += _restore(block, values, weight, np.concatenate(integers, axis=1), np.concatenate(bounds)[None])
         made = _int8_product(block, x, max(values[ranges[x]].item(), _LEAST), weight, bias, bounds, outputs)
         gelu = gelus.get(x)
-        before = gelu and single.get(argument(gelu.inputs, "X"))
-        if before and uses[x] == len(group) and uses[argument(gelu.inputs, "X")] == 1:
+        before = single.get(argument(gelu.inputs, "X")) if gelu else None
+        if gelu and before and uses[x] == len(group) and uses[argument(gelu.inputs, "X")] == 1:
             _round_output(before, gelu, made.pop(0))
             replaced[id(gelu)] = []
         replaced[id(group[0])] = made
@@ -79,7 +82,7 @@ def fuse_int8_products(program, values: dict[str, np.ndarray]) -> None:
     prune(block, values)
 
 
-def quantize_tables(program, values: dict[str, np.ndarray]) -> None:
+def quantize_tables(program: ProgramDesc, values: dict[str, np.ndarray]) -> None:
     """Keep embeddings in the file as int8, with a scale for each row.
 
     PaddleSlim's `quant_embedding` has one scale for all, which costs about as much accuracy as all products together.
@@ -102,7 +105,7 @@ def quantize_tables(program, values: dict[str, np.ndarray]) -> None:
     prune(block, values)
 
 
-def without_roundings(block) -> tuple[list, dict[str, str], list]:
+def without_roundings(block: BlockDesc) -> tuple[list[OpDesc], dict[str, str], list[OpDesc]]:
     """Take PaddleSlim's roundings to int8 out of a block's operators.
 
     Args:
@@ -115,7 +118,7 @@ def without_roundings(block) -> tuple[list, dict[str, str], list]:
     roundings = [op for op in block.ops if op.type in ("quantize_linear", "dequantize_linear")]
     ranges = {argument(op.inputs, "X"): argument(op.inputs, "Scale") for op in roundings}
     source = {argument(op.outputs, "Y"): argument(op.inputs, "X") for op in roundings}
-    ops = [copy_operator(op) for op in block.ops if op.type not in ("quantize_linear", "dequantize_linear")]
+    ops = [deepcopy(op) for op in block.ops if op.type not in ("quantize_linear", "dequantize_linear")]
     products = [op for op in ops if op.type == "mul" and argument(op.inputs, "Y") in source]
     for op in ops:
         for slot in op.inputs:
@@ -127,8 +130,8 @@ def without_roundings(block) -> tuple[list, dict[str, str], list]:
 
 
 def _int8_product(
-    block, x: str, bound: float, weight: str, bias: str, bounds: list[np.ndarray], outputs: list[str]
-) -> list:
+    block: BlockDesc, x: str, bound: float, weight: str, bias: str, bounds: list[np.ndarray], outputs: list[str]
+) -> list[OpDesc]:
     """Operators that round an input, multiply it, and split the result."""
     rank = len(dims_of(find_variable(block, x)))
     rounded = declare_copy(block, x, ".int8")
@@ -159,7 +162,7 @@ def _int8_product(
     return made
 
 
-def _round_output(product, gelu, quantize) -> None:
+def _round_output(product: OpDesc, gelu: OpDesc, quantize: OpDesc) -> None:
     """Have a product compute the activation that follows it and round the result for the next product."""
     product.outputs[0].arguments[0] = argument(quantize.outputs, "Output")
     next(attribute for attribute in product.attrs if attribute.name == "force_fp32_output").b = False
@@ -168,7 +171,9 @@ def _round_output(product, gelu, quantize) -> None:
     add_attributes(product, {"fuse_activation": "gelu_tanh" if approximate else "gelu_erf", "Scale_out": scale})
 
 
-def _restore(block, values: dict[str, np.ndarray], name: str, integers: np.ndarray, bounds: np.ndarray) -> list:
+def _restore(
+    block: BlockDesc, values: dict[str, np.ndarray], name: str, integers: np.ndarray, bounds: np.ndarray
+) -> list[OpDesc]:
     """Operators that make a float32 constant of an int8 one."""
     stored, scale = (declare_copy(block, name, end, persistable=True) for end in (".integers", ".scale"))
     cast = declare_copy(block, name, ".cast")

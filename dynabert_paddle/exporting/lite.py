@@ -13,12 +13,15 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
 from dynabert_paddle.exporting.scripts import write_lite_script
+
+if TYPE_CHECKING:
+    import tokenizers
 
 # One file for armv7 and armv8: the converter knows `arm` alone, and picks kernels that both builds of Lite have.
 TARGETS = ("arm", "x86")
@@ -264,7 +267,7 @@ def _is_split_at_characters(step: dict[str, Any]) -> bool:
     )
 
 
-def _normalization(backend, characters: Sequence[str]) -> dict[str, Any]:
+def _normalization(backend: tokenizers.Tokenizer, characters: Sequence[str]) -> dict[str, Any]:
     """What the normalizer makes of each character.
 
     It treats them one by one but for the order of combining marks, which it then removes: of those that it keeps, no
@@ -273,7 +276,8 @@ def _normalization(backend, characters: Sequence[str]) -> dict[str, Any]:
     normalized = {character: backend.normalizer.normalize_str(character) for character in characters}
     syllables = range(0xAC00, 0xD7A4)
     hangul = all(len(normalized[chr(code)]) > 1 for code in syllables)
-    kinds, replaced = [], {}
+    kinds: list[str | None] = []
+    replaced = {}
     for character, text in normalized.items():
         kind = {"": "", " ": " ", character: None, f" {character} ": " {} "}.get(text, "other")
         if kind == "other":
@@ -284,9 +288,9 @@ def _normalization(backend, characters: Sequence[str]) -> dict[str, Any]:
     return {"ranges": _ranges(characters, kinds), "replaced": replaced, "hangul": hangul}
 
 
-def _separation(backend, characters: Sequence[str]) -> dict[str, list[list[int]]]:
+def _separation(backend: tokenizers.Tokenizer, characters: Sequence[str]) -> dict[str, list[list[int]]]:
     """What the pre-tokenizer makes of each character: white space ends a word, punctuation stands alone."""
-    kinds = []
+    kinds: list[str | None] = []
     for start in range(0, len(characters), _BLOCK):
         block = characters[start : start + _BLOCK]
         if len(_words(backend, "".join(block))) == 1:  # all of them are parts of words, as most are
@@ -299,7 +303,7 @@ def _separation(backend, characters: Sequence[str]) -> dict[str, list[list[int]]
     return _ranges(characters, kinds)
 
 
-def _words(backend, text: str) -> list[str]:
+def _words(backend: tokenizers.Tokenizer, text: str) -> list[str]:
     return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(_PROBE + text + _PROBE)]
 
 

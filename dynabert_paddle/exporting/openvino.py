@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 
 from dynabert_paddle.exporting.int8 import without_roundings
-from dynabert_paddle.exporting.program import argument, copy_operator, make_operator, prune, replace_operators, set_dims
+from dynabert_paddle.exporting.program import argument, make_operator, prune, replace_operators, set_dims
+from dynabert_paddle.exporting.program_types import ProgramDesc
 
 
-def round_products(program, values: dict[str, np.ndarray]) -> None:
+def round_products(program: ProgramDesc, values: dict[str, np.ndarray]) -> None:
     """Leave no roundings but those of the products that PaddleSlim has quantized.
 
     PaddleSlim rounds what most operators read, too, which OpenVINO would compute as written.
@@ -18,7 +21,7 @@ def round_products(program, values: dict[str, np.ndarray]) -> None:
         values: its parameters by name; scales and zeros get the one dimension that OpenVINO asks for.
     """
     block = program.blocks[0]
-    before = [copy_operator(op) for op in block.ops]
+    before = [deepcopy(op) for op in block.ops]
     quantize, dequantize = (
         {argument(op.inputs, "X"): op for op in before if op.type == kind}
         for kind in ("quantize_linear", "dequantize_linear")

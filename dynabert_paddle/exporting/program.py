@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.exporting.program_types import BlockDesc, OpDesc, ProgramDesc, Repeated, Slot, VarDesc
 
 
-def read_program(path: Path):
+def read_program(path: Path) -> ProgramDesc:
     """Read a program.
 
     Args:
@@ -20,12 +23,12 @@ def read_program(path: Path):
     Returns:
         Its `ProgramDesc`.
     """
-    program = framework().ProgramDesc()
+    program: ProgramDesc = framework().ProgramDesc()
     program.ParseFromString(path.read_bytes())
     return program
 
 
-def write_program(path: Path, program) -> None:
+def write_program(path: Path, program: ProgramDesc) -> None:
     """Write a program.
 
     Args:
@@ -35,7 +38,7 @@ def write_program(path: Path, program) -> None:
     path.write_bytes(program.SerializeToString())
 
 
-def rewrite(path: Path, *changes: Callable[[Any], None]) -> None:
+def rewrite(path: Path, *changes: Callable[[ProgramDesc], None]) -> None:
     """Change a program where it lies.
 
     Args:
@@ -48,7 +51,7 @@ def rewrite(path: Path, *changes: Callable[[Any], None]) -> None:
     write_program(path, program)
 
 
-def strip_call_stacks(program) -> None:
+def strip_call_stacks(program: ProgramDesc) -> None:
     """Remove every operator's record of the source lines, with paths of this machine, that made it.
 
     Args:
@@ -61,7 +64,7 @@ def strip_call_stacks(program) -> None:
             op.attrs.extend(kept)
 
 
-def matmul_to_mul(program) -> None:
+def matmul_to_mul(program: ProgramDesc) -> None:
     """Write products with a weight matrix as `mul`, which every runtime fuses with the bias into `fc`.
 
     Paddle Inference computes the same; Paddle Lite's weight-only int8 and int16 give NaN on x86 without it.
@@ -88,7 +91,7 @@ def matmul_to_mul(program) -> None:
             attribute.name, attribute.type, attribute.i = name, protocol.INT, value
 
 
-def name_transposed_shapes(program) -> None:
+def name_transposed_shapes(program: ProgramDesc) -> None:
     """Give every `transpose2` its second output, `XShape`, as Paddle 2 does.
 
     Paddle 3 leaves it out, and then Paddle Inference's pass that puts a transposition and a reshape into the product
@@ -106,7 +109,7 @@ def name_transposed_shapes(program) -> None:
             op.outputs.add(parameter="XShape", arguments=[shape])
 
 
-def argument(slots, name: str) -> str:
+def argument(slots: Repeated[Slot], name: str) -> str:
     """The variable in one of an operator's slots.
 
     Args:
@@ -119,7 +122,9 @@ def argument(slots, name: str) -> str:
     return next(slot.arguments[0] for slot in slots if slot.parameter == name)
 
 
-def make_operator(kind: str, inputs: dict[str, list[str]], outputs: dict[str, list[str]], settings: dict[str, Any]):
+def make_operator(
+    kind: str, inputs: dict[str, list[str]], outputs: dict[str, list[str]], settings: dict[str, Any]
+) -> OpDesc:
     """Make an operator.
 
     Args:
@@ -132,7 +137,7 @@ def make_operator(kind: str, inputs: dict[str, list[str]], outputs: dict[str, li
         An `OpDesc`.
     """
     protocol = framework()
-    op = protocol.OpDesc(type=kind)
+    op: OpDesc = protocol.OpDesc(type=kind)
     for slots, given in ((op.inputs, inputs), (op.outputs, outputs)):
         for name, arguments in given.items():
             slots.add(parameter=name, arguments=arguments)
@@ -140,7 +145,7 @@ def make_operator(kind: str, inputs: dict[str, list[str]], outputs: dict[str, li
     return op
 
 
-def add_attributes(op, settings: dict[str, Any]) -> None:
+def add_attributes(op: OpDesc, settings: dict[str, Any]) -> None:
     """Give an operator attributes.
 
     Args:
@@ -155,24 +160,19 @@ def add_attributes(op, settings: dict[str, Any]) -> None:
         op.attrs.add(name=name, type=getattr(protocol, kind), **{field: value})
 
 
-def copy_operator(op):
-    """Copy an operator, or a variable, out of its block, so that it outlives a change of the block."""
-    return type(op).FromString(op.SerializeToString())
-
-
-def replace_operators(block, ops: Iterable) -> None:
+def replace_operators(block: BlockDesc, ops: Iterable[OpDesc]) -> None:
     """Set a block's operators; the first ones, `feed`, stay first.
 
     Args:
         block: changed in place.
         ops: the operators.
     """
-    copies = sorted(map(copy_operator, ops), key=lambda op: op.type != "feed")
+    copies = sorted(map(deepcopy, ops), key=lambda op: op.type != "feed")
     del block.ops[:]
     block.ops.extend(copies)
 
 
-def prune(block, values: dict[str, np.ndarray]) -> None:
+def prune(block: BlockDesc, values: dict[str, np.ndarray]) -> None:
     """Drop the variables that no operator has, and their values.
 
     Args:
@@ -180,14 +180,14 @@ def prune(block, values: dict[str, np.ndarray]) -> None:
         values: parameters by name; changed in place, too.
     """
     used = {name for op in block.ops for slot in (*op.inputs, *op.outputs) for name in slot.arguments}
-    kept = [copy_operator(variable) for variable in block.vars if variable.name in used]
+    kept = [deepcopy(variable) for variable in block.vars if variable.name in used]
     del block.vars[:]
     block.vars.extend(kept)
     for name in values.keys() - {variable.name for variable in kept if variable.persistable}:
         del values[name]
 
 
-def find_variable(block, name: str):
+def find_variable(block: BlockDesc, name: str) -> VarDesc:
     """Find a variable.
 
     Args:
@@ -200,7 +200,7 @@ def find_variable(block, name: str):
     return next(variable for variable in block.vars if variable.name == name)
 
 
-def declare_copy(block, name: str, ending: str, *, persistable: bool = False) -> str:
+def declare_copy(block: BlockDesc, name: str, ending: str, *, persistable: bool = False) -> str:
     """Declare a variable like another one.
 
     Args:
@@ -218,7 +218,7 @@ def declare_copy(block, name: str, ending: str, *, persistable: bool = False) ->
     return variable.name
 
 
-def set_dims(block, name: str, dims: Sequence[int]) -> None:
+def set_dims(block: BlockDesc, name: str, dims: Sequence[int]) -> None:
     """Set a variable's shape.
 
     Args:
@@ -231,7 +231,7 @@ def set_dims(block, name: str, dims: Sequence[int]) -> None:
     tensor.dims.extend(dims)
 
 
-def set_type(block, name: str, data_type: int) -> None:
+def set_type(block: BlockDesc, name: str, data_type: int) -> None:
     """Set what a variable holds.
 
     Args:
@@ -242,19 +242,19 @@ def set_type(block, name: str, data_type: int) -> None:
     _tensor(find_variable(block, name)).data_type = data_type
 
 
-def dims_of(variable) -> list[int]:
+def dims_of(variable: VarDesc) -> list[int]:
     """A variable's shape, -1 for what is not fixed."""
     return list(_tensor(variable).dims)
 
 
-def _tensor(variable):
+def _tensor(variable: VarDesc) -> Any:
     # Paddle 3 calls the field dense_tensor, Paddle 2 lod_tensor.
     kind = variable.type
     names = {field.name for field in kind.DESCRIPTOR.fields}
     return (kind.dense_tensor if "dense_tensor" in names else kind.lod_tensor).tensor
 
 
-def framework():
+def framework() -> ModuleType:
     """Paddle's protobuf messages, of which a program is made.
 
     Returns:

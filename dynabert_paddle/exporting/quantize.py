@@ -56,7 +56,12 @@ def quantize(
                 scratch,
                 str(folder),
                 # Paddle 2.6 asks for this class.
-                data_loader=paddle.io.DataLoader(batches, batch_size=None, places=paddle.CPUPlace(), return_list=True),
+                data_loader=paddle.io.DataLoader(
+                    batches,  # type: ignore[arg-type] # any sequence works
+                    batch_size=None,  # type: ignore[arg-type] # means that the items are batches
+                    places=paddle.CPUPlace(),
+                    return_list=True,
+                ),
                 model_filename="model.pdmodel",
                 params_filename="model.pdiparams",
                 batch_nums=len(batches),
@@ -90,7 +95,7 @@ def _write_parameters(executor: paddle.static.Executor, folder: Path, values: di
     for name, value in values.items():
         block.create_var(name=name, shape=value.shape, dtype=str(value.dtype), persistable=True)
         scope.var(name).get_tensor().set(value, paddle.CPUPlace())
-    paddle.static.io.save_vars(
+    paddle.static.io.save_vars(  # type: ignore[has-type] # mypy cannot resolve its decorated overloads
         executor, str(folder), holder, vars=list(block.vars.values()), filename="model.pdiparams"
     )
 

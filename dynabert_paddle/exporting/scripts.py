@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from pathlib import Path
 from types import ModuleType
 
@@ -52,11 +53,12 @@ def _one_script(*modules: ModuleType) -> str:
     """Join modules to a file that needs none of them: the last one's docstring, then all that they define."""
     parts = []
     for module in modules:
-        source = Path(module.__file__).read_text(encoding="utf-8")
-        lines, (docstring, *body) = source.splitlines(), ast.parse(source).body
-        own = [node for node in body if isinstance(node, ast.ImportFrom) and node.module.startswith(_LEFT_OUT)]
-        for node in reversed([docstring, *own]):
+        source = inspect.getsource(module)
+        lines, tree = source.splitlines(), ast.parse(source)
+        imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+        left_out = [node for node in imports if (node.module or "").startswith(_LEFT_OUT)]
+        for node in reversed([tree.body[0], *left_out]):
             del lines[node.lineno - 1 : node.end_lineno]
         parts.append("\n".join(lines).strip())
-    head = f'"""{docstring.value.value}"""\n\nfrom __future__ import annotations'
+    head = f'"""{ast.get_docstring(tree, clean=False)}"""\n\nfrom __future__ import annotations'
     return "\n\n\n".join([head, *parts]) + "\n"

@@ -54,9 +54,10 @@ class Tokenizer(LongestFirst):
         self._backend, self._files, self._config = backend, files, parse_json(files, CONFIG)
         tokens = [self._config.get("pad_token"), (backend.padding or {}).get("pad_token"), "[PAD]", "<pad>"]
         pad_ids = [backend.token_to_id(token_text(token)) for token in tokens if token]
-        self.pad_token_id = next((i for i in pad_ids if i is not None), None)
-        if self.pad_token_id is None:
+        pad_token_id = next((i for i in pad_ids if i is not None), None)
+        if pad_token_id is None:
             raise ModelError(f"the tokenizer has no padding token: name one as pad_token in {CONFIG}")
+        self.pad_token_id: int = pad_token_id
         backend.no_padding()
         backend.no_truncation()
         self._follow_config()
