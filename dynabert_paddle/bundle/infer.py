@@ -31,7 +31,7 @@ from dynabert_paddle.bundle.manifest import BundleError, read_bundle
 from dynabert_paddle.bundle.members import choose_subnet, open_subnet
 from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens, shown
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
-from dynabert_paddle.text.encode import explained, find_templates
+from dynabert_paddle.text.encode import convert_errors, find_templates
 
 _CHUNK = 4096  # texts that are held in memory and sorted by length at a time
 # Tokens that batches are padded to: full ones to multiples of the one, all others to powers of two from the other on.
@@ -65,7 +65,7 @@ class Bundle:
         self.labels: list[str] = self.description["labels"]
         self.takes_pairs: bool = self.description["pair"]
         self.max_seq_length: int = self.description["max_seq_length"]
-        with explained(self._unusable):
+        with convert_errors(self._unusable):
             self._tokenizer = tokenizers.Tokenizer.from_file(str(self.folder / "tokenizer.json"))
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
@@ -194,7 +194,7 @@ class Bundle:
         """
         read = [self._rows.read(row, number) for number, row in enumerate(rows, start=first + 1)]
         texts = map(list, zip(*(row.texts for row in read), strict=True))
-        with self._gate, explained(self._unusable):
+        with self._gate, convert_errors(self._unusable):
             encodings = [self._tokenizer.encode_batch(column, add_special_tokens=False) for column in texts]
         columns = [[Tokens(encoding.ids, encoding.offsets) for encoding in column] for column in encodings]
         return [self._rows.encode(*row) for row in zip(read, zip(*columns, strict=True), strict=True)]

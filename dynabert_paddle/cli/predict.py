@@ -142,10 +142,10 @@ def _predictions(
     predictor: Predictor, texts: Iterator[tuple[str, ...]], *, batch_size: int, as_json: bool
 ) -> Iterator[str]:
     """Yield the lines to print."""
-    from dynabert_paddle.text.decode import columns
+    from dynabert_paddle.text.decode import column_names
 
     if not as_json:
-        yield "\t".join(columns(predictor.kind))
+        yield "\t".join(column_names(predictor.kind))
     for prediction in predictor.stream(texts, batch_size=batch_size):
         yield json_.dumps(asdict(prediction), ensure_ascii=False) if as_json else "\t".join(prediction.cells)
 

@@ -1,1 +1,1 @@
-"""Text to token ids and back: tokenizers, encoding, decoding of predictions."""
+"""Tokenizers, encoding of texts, decoding of predictions."""

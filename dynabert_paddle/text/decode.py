@@ -1,6 +1,7 @@
-"""Logits to what a user asked for: a class, a value, labels of words, or an answer.
+"""Decodes logits to predictions: a class, a value, labels of words, or an answer.
 
-This file is a part of every bundle's `infer.py` and `infer_lite.py`; Python 3.7 runs it. Shapes: s sequence, c classes.
+This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays Python 3.7 syntax.
+Shapes: s sequence, c classes.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from typing import Union
 
 import numpy as np
 
-OUTSIDE = "O"  # the label of a word that is part of nothing
+OUTSIDE = "O"  # the label of a word outside of all entities
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one text, or of one pair.
+    """The prediction for one text or one pair of texts.
 
     Args:
         label: the most probable class; None for regression.
         score: its probability; for regression the predicted value.
-        scores: every class's probability.
+        scores: the probability of every class.
     """
 
     label: str | None
@@ -30,19 +31,19 @@ class Prediction:
 
     @property
     def cells(self) -> list[str]:
-        """The prediction as cells of a table."""
+        """The prediction as the cells of a table row."""
         return [*([] if self.label is None else [self.label]), f"{self.score:.4f}"]
 
 
 @dataclass(frozen=True)
 class Entity:
-    """A part of a text that several words make up.
+    """An entity: one or several words of a text.
 
     Args:
-        label: what it is.
-        text: the part.
-        start: where it begins, in characters.
-        end: where it ends.
+        label: its type, such as `PER`.
+        text: its text.
+        start: the index of its first character.
+        end: the index after its last character.
         score: the lowest probability among its words' labels.
     """
 
@@ -55,12 +56,12 @@ class Entity:
 
 @dataclass(frozen=True)
 class WordLabels:
-    """What a model says of a text's words.
+    """The prediction for the words of a text.
 
     Args:
         words: the text's words.
-        labels: one label a word.
-        entities: what the words of labels such as B-PER and I-PER make up.
+        labels: one label per word.
+        entities: the words joined by labels such as B-PER and I-PER.
     """
 
     words: list[str]
@@ -69,7 +70,7 @@ class WordLabels:
 
     @property
     def cells(self) -> list[str]:
-        """The prediction as cells of a table."""
+        """The prediction as the cells of a table row."""
         return ["; ".join(f"{entity.label}: {' '.join(entity.text.split())}" for entity in self.entities)]
 
 
@@ -78,10 +79,10 @@ class Answer:
     """A model's answer to a question.
 
     Args:
-        answer: a part of the context; empty where the model finds none.
-        score: its probability among all parts that could be the answer.
-        start: where it begins in the context, in characters.
-        end: where it ends.
+        answer: a span of the context; empty if the model finds none.
+        score: its probability among all possible spans.
+        start: the index of its first character in the context.
+        end: the index after its last character.
     """
 
     answer: str
@@ -91,22 +92,15 @@ class Answer:
 
     @property
     def cells(self) -> list[str]:
-        """The prediction as cells of a table."""
+        """The prediction as the cells of a table row."""
         return [" ".join(self.answer.split()), f"{self.score:.4f}"]
 
 
-AnyPrediction = Union[Prediction, WordLabels, Answer]  # noqa: UP007 - Python 3.7 knows no `|` of classes
+AnyPrediction = Union[Prediction, WordLabels, Answer]  # noqa: UP007 - Python 3.7 has no `|` between classes
 
 
-def columns(kind: str) -> list[str]:
-    """Name the cells that a kind of prediction has.
-
-    Args:
-        kind: of the task.
-
-    Returns:
-        Their names.
-    """
+def column_names(kind: str) -> list[str]:
+    """Return the names of the `cells` of a prediction, by the kind of task."""
     return {
         "regression": ["score"],
         "token_classification": ["entities"],
@@ -121,15 +115,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def cut_padding(logits: np.ndarray, length: int, kind: str) -> np.ndarray:
-    """Cut a row's logits to its own tokens.
+    """Remove the logits of padding tokens from a row.
 
     Args:
-        logits: `[c]`, which has nothing of padding; `[s, c]` of token classification; `[2, s]` of question answering.
-        length: the row's tokens.
-        kind: of the task.
+        logits: `[c]`, which has none; `[s, c]` of token classification; `[2, s]` of question answering.
+        length: number of tokens without padding.
+        kind: the kind of task.
 
     Returns:
-        The logits without those of padding.
+        The logits of the first `length` tokens.
     """
     if logits.ndim == 1:
         return logits
@@ -137,15 +131,15 @@ def cut_padding(logits: np.ndarray, length: int, kind: str) -> np.ndarray:
 
 
 def label_words(logits: np.ndarray, tokens: Sequence[int], labels: Sequence[str]) -> tuple[list[str], list[float]]:
-    """Give every word the most probable label of its token.
+    """Label every word with the most probable label of its token.
 
     Args:
         logits: `[s, c]`.
-        tokens: each word's token; -1 for none, and such a word is outside.
+        tokens: index of each word's token; -1 if it has none, which makes the label `O`.
         labels: the classes.
 
     Returns:
-        A label and its probability for each word.
+        The words' labels and their probabilities.
     """
     probabilities = softmax(logits)
     best = probabilities.argmax(axis=-1)
@@ -157,39 +151,39 @@ def label_words(logits: np.ndarray, tokens: Sequence[int], labels: Sequence[str]
 def find_entities(
     text: str, words: Sequence[tuple[int, int]], labels: Sequence[str], scores: Sequence[float]
 ) -> list[Entity]:
-    """Join words to entities by their labels.
+    """Join words to entities by their BIO, BIOES or BILOU labels.
 
     Args:
         text: the text.
-        words: each word's begin and end.
-        labels: each word's label: `O`, or a type after `B-` (begins), `I-` (goes on), `E-` or `L-` (ends), `S-` or `U-`
-            (alone); a type by itself joins its neighbours.
+        words: start and end of each word.
+        labels: each word's label: `O`, or a type after `B-` (begin), `I-` (inside), `E-` or `L-` (end), `S-` or `U-`
+            (single); adjacent words of a type without a prefix form one entity.
         scores: each label's probability.
 
     Returns:
-        The entities; `I-` without a beginning begins one.
+        The entities; `I-` without a preceding `B-` begins one.
     """
     found: list[Entity] = []
     previous = ("", "")
-    for (start, end), label, score in zip(words, labels, scores):  # noqa: B905 - Python 3.7 knows no strict
-        part, dash, kind = label.partition("-")
+    for (start, end), label, score in zip(words, labels, scores):  # noqa: B905 - Python 3.7 has no strict
+        prefix, dash, kind = label.partition("-")
         if not dash:
-            part, kind = "I", "" if label == OUTSIDE else label
+            prefix, kind = "I", "" if label == OUTSIDE else label
         if not kind:
             previous = ("", "")
             continue
-        goes_on = part in "IEL" and previous[1] == kind and previous[0] in "BI"
-        if goes_on:
+        continues = prefix in "IEL" and previous[1] == kind and previous[0] in "BI"
+        if continues:
             before = found.pop()
             start, score = before.start, min(before.score, score)
         found.append(Entity(kind, text[start:end], start, end, score))
-        previous = (part, kind)
+        previous = (prefix, kind)
     return found
 
 
 def best_answer(
     context: str,
-    parts: Sequence[tuple[np.ndarray, int, Sequence[tuple[int, int]]]],
+    windows: Sequence[tuple[np.ndarray, int, Sequence[tuple[int, int]]]],
     *,
     max_answer_length: int,
     may_be_empty: bool,
@@ -198,30 +192,30 @@ def best_answer(
 
     Args:
         context: the text.
-        parts: for each window its logits `[2, s]`, of each token that the answer begins and that it ends there; the
-            context's first token in it; and where each of the context's tokens in it begins and ends in the text.
+        windows: for each window, its logits `[2, s]` of the answer's first and last token; the index of its first
+            context token; and the start and end in `context` of each of its context tokens.
         max_answer_length: in tokens.
-        may_be_empty: whether a question may have no answer, which the first token of a row represents.
+        may_be_empty: whether a question may have no answer; the score of that is the logits of a row's first token.
 
     Returns:
         The answer.
     """
-    best, total = (-np.inf, 0, 0), -np.inf
-    for logits, first, offsets in parts:
+    best, log_total = (-np.inf, 0, 0), -np.inf
+    for logits, first, offsets in windows:
         if not len(offsets):
             continue
         starts, ends = logits[:, first : first + len(offsets)]
         sums = starts[:, None] + ends[None, :]
-        reach = np.arange(len(ends)) - np.arange(len(starts))[:, None]
-        sums[(reach < 0) | (reach >= max_answer_length)] = -np.inf
+        distance = np.arange(len(ends)) - np.arange(len(starts))[:, None]
+        sums[(distance < 0) | (distance >= max_answer_length)] = -np.inf
         start, end = np.unravel_index(sums.argmax(), sums.shape)
         best = max(best, (float(sums[start, end]), offsets[start][0], offsets[end][1]))
-        total = np.logaddexp(total, np.logaddexp.reduce(sums, axis=None))
+        log_total = np.logaddexp(log_total, np.logaddexp.reduce(sums, axis=None))
     if may_be_empty:
-        none = min(float(logits[:, 0].sum()) for logits, _, _ in parts)
-        total = np.logaddexp(total, none)
-        if none > best[0]:
-            return Answer("", float(np.exp(none - total)), 0, 0)
+        no_answer = min(float(logits[:, 0].sum()) for logits, _, _ in windows)
+        log_total = np.logaddexp(log_total, no_answer)
+        if no_answer > best[0]:
+            return Answer("", float(np.exp(no_answer - log_total)), 0, 0)
     score, start, end = best
-    probability = float(np.exp(score - total)) if np.isfinite(score) else 0.0
+    probability = float(np.exp(score - log_total)) if np.isfinite(score) else 0.0
     return Answer(context[start:end], probability, start, end)

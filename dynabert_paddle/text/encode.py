@@ -1,6 +1,6 @@
-"""Texts to token ids, in training and in a bundle alike: special tokens, truncation, words, windows.
+"""Encoding of texts, in training and in bundles: special tokens, truncation, words, windows.
 
-This file is a part of every bundle's `infer.py` and `infer_lite.py`; Python 3.7 runs it.
+This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays Python 3.7 syntax.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-# A Chinese character; letters and digits, with what joins them in U.S., Al-Ain, it's, a@b.de or 1,233; or a symbol.
+# A word: a Chinese character; letters and digits, joined as in U.S., Al-Ain, it's, a@b.de or 1,233; or a symbol.
 _LETTERS = f"[^\\W{_HAN}]+"
 _WORDS = re.compile(f"[{_HAN}]|{_LETTERS}(?:(?:[.'\u2019&/@+-]|(?<=\\d)[,:](?=\\d)){_LETTERS})*|[^\\w\\s]")
-_JOINERS = "\u200c\u200d"
-_UNKNOWN = "\U00010600"  # a letter of Linear A: in no vocabulary, and no normalizer drops it
-_MAX_GROWTH = 2**10  # of a text's length: the growth of successive replacements multiplies
+_ZERO_WIDTH_JOINERS = "\u200c\u200d"
+_UNKNOWN = "\U00010600"  # a Linear A letter: in no vocabulary, and no normalizer removes it
+_MAX_GROWTH = 2**10  # factor by which a normalizer may lengthen a text; successive replacements multiply
 
 
 class Template(NamedTuple):
-    """The special tokens around one text or two: before the first, after it, and after the second."""
+    """The special tokens around one text or a pair: before the first text, after it, and after the second."""
 
     ids: tuple[list[int], ...]
     type_ids: tuple[list[int], ...]
@@ -36,13 +36,13 @@ class Template(NamedTuple):
 
     @classmethod
     def of(cls, encoding: tokenizers.Encoding) -> Template:
-        """Read the special tokens off an encoded example.
+        """Extract the template from an example.
 
         Args:
-            encoding: of one text or two, with special tokens.
+            encoding: the encoding of one text or a pair, with special tokens.
 
         Returns:
-            Its template.
+            The template.
         """
         texts = encoding.n_sequences
         ids: list[list[int]] = [[] for _ in range(texts + 1)]
@@ -60,11 +60,11 @@ class Template(NamedTuple):
 
     @property
     def num_special_tokens(self) -> int:
-        """How many tokens it adds."""
+        """The number of tokens that `wrap` adds."""
         return sum(map(len, self.ids))
 
     def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
-        """Put the special tokens around one text's tokens, or two's.
+        """Add the special tokens to one text or a pair.
 
         Args:
             texts: token ids without special tokens.
@@ -80,44 +80,44 @@ class Template(NamedTuple):
 
 
 @contextmanager
-def explained(explain: Callable[[BaseException], Exception]) -> Iterator[None]:
-    """Turn whatever a call of the tokenizers library raises into one error.
+def convert_errors(make_error: Callable[[BaseException], Exception]) -> Iterator[None]:
+    """Replace any error of the tokenizers library inside a `with` block.
 
     Args:
-        explain: makes the error to raise.
+        make_error: returns the error to raise instead.
 
     Yields:
         Nothing.
 
     Raises:
-        Exception: from `explain`.
+        Exception: from `make_error`.
     """
     try:
         yield
     except BaseException as error:
-        # Rust's panics are not Exceptions, and their class is known by its name alone.
+        # A panic in Rust is a BaseException whose class cannot be imported.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise explain(error) from None
+            raise make_error(error) from None
         raise
 
 
 def find_templates(backend: tokenizers.Tokenizer) -> tuple[Template, Template] | None:
-    """Read a tokenizer's templates from encoded probes, and check that it can encode an unknown character.
+    """Find a tokenizer's templates with probe texts, and check that it can encode an unknown character.
 
     Args:
         backend: a tokenizer without padding and truncation.
 
     Returns:
-        The template for one text and the one for two; None if the tokenizer knows no character.
+        The templates for one text and for a pair; None if the vocabulary has no character.
 
     Raises:
-        ValueError: its normalizer makes texts far longer, or its template names a token that it does not define.
-        BaseException: the library fails, such as at an unknown character; see `explained`.
+        ValueError: its normalizer lengthens texts too much, or its template names an undefined token.
+        BaseException: the library fails, for example at an unknown character; see `convert_errors`.
     """
-    growth = _growth(_described(backend.normalizer))
+    growth = _growth(_to_dict(backend.normalizer))
     if growth > _MAX_GROWTH:
-        raise ValueError(f"its normalizer makes a text {growth:.3g} times as long")
-    _check_template(_described(backend.post_processor))
+        raise ValueError(f"its normalizer can make a text {growth:.3g} times as long, allowed are {_MAX_GROWTH} times")
+    _check_template(_to_dict(backend.post_processor))
     backend.encode(_UNKNOWN)
     probe = next((p for p in "a1.的" if backend.encode(p, add_special_tokens=False).ids), None)
     if probe is None:
@@ -125,17 +125,17 @@ def find_templates(backend: tokenizers.Tokenizer) -> tuple[Template, Template] |
     return Template.of(backend.encode(probe)), Template.of(backend.encode(probe, probe))
 
 
-def _described(part: Any) -> dict[str, Any]:
-    """A tokenizer's normalizer or post-processor as tokenizer.json has it; without the vocabulary, unlike `to_str`."""
+def _to_dict(part: Any) -> dict[str, Any]:
+    """Return a part of tokenizer.json, without serializing the whole vocabulary as `to_str` does."""
     return {} if part is None else json.loads(part.__getstate__())
 
 
 def _growth(normalizer: dict[str, Any]) -> float:
-    """How many times as long a text can become."""
+    """Return the factor by which a normalizer can lengthen a text."""
     growth = 1.0
     if normalizer.get("type") == "Replace":
         pattern, content = normalizer["pattern"].get("String", ""), normalizer["content"]
-        # An expression, or an empty string, may match before every character.
+        # A regular expression or an empty string may match before every character.
         return max(growth, len(content) / len(pattern) if pattern else len(content) + 1.0)
     for part in normalizer.get("normalizers", ()):
         growth *= _growth(part)
@@ -143,7 +143,7 @@ def _growth(normalizer: dict[str, Any]) -> float:
 
 
 def _check_template(processor: dict[str, Any]) -> None:
-    """The library would panic, and print where."""
+    """Raise an error for an undefined special token, where the library would panic."""
     for part in processor.get("processors", ()):
         _check_template(part)
     if processor.get("type") == "TemplateProcessing":
@@ -153,31 +153,31 @@ def _check_template(processor: dict[str, Any]) -> None:
                 raise ValueError(f"its template names {name}, which is not among its special_tokens")
 
 
-def truncate(texts: Sequence[list[int]], room: int) -> list[list[int]]:
-    """Cut from the end of the longer text, and of the second where they are equal: PaddleNLP's longest_first.
+def truncate(texts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
+    """Remove tokens from the end of the longer text, of the second at a tie: PaddleNLP's `longest_first`.
 
     Args:
-        texts: token ids of one text or two, without special tokens.
-        room: tokens to keep in all.
+        texts: token ids of one text or a pair, without special tokens.
+        max_tokens: tokens to keep in total.
 
     Returns:
-        The same texts, cut.
+        The truncated texts.
     """
     if len(texts) == 1:
-        return [texts[0][:room]]
+        return [texts[0][:max_tokens]]
     first, second = map(len, texts)
-    excess = max(first + second - room, 0)
-    levelled = min(excess, abs(first - second))
+    excess = max(first + second - max_tokens, 0)
+    from_longer = min(excess, abs(first - second))  # until both are of equal length
     if first > second:
-        first -= levelled
+        first -= from_longer
     else:
-        second -= levelled
-    excess -= levelled
+        second -= from_longer
+    excess -= from_longer
     return [texts[0][: first - excess // 2], texts[1][: second - (excess + 1) // 2]]
 
 
 def safe_text(text: str) -> str:
-    """Join surrogate pairs and replace lone surrogates, which cannot be encoded and make the Rust library raise."""
+    """Join surrogate pairs and replace lone surrogates, at which the Rust library raises an error."""
     if not _SURROGATES.search(text):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -190,12 +190,12 @@ def split_words(text: str) -> list[tuple[int, int]]:
         text: any text.
 
     Returns:
-        Where each word begins and ends; a Chinese character is a word, and so is a symbol that joins no letters.
+        Start and end of each word; a Chinese character is a word, and so is a symbol that does not join letters.
     """
     spans: list[tuple[int, int]] = []
     for match in _WORDS.finditer(text):
         start, end = match.span()
-        # An accent or a vowel sign that stands by itself belongs to the letter before it, and the next letter to it.
+        # A combining accent or vowel sign joins the letters before and after it.
         if spans and spans[-1][1] == start and (_is_mark(text[start]) or _is_mark(text[start - 1])):
             start = spans.pop()[0]
         spans.append((start, end))
@@ -203,73 +203,73 @@ def split_words(text: str) -> list[tuple[int, int]]:
 
 
 def _is_mark(character: str) -> bool:
-    return unicodedata.category(character)[0] == "M" or character in _JOINERS
+    return unicodedata.category(character)[0] == "M" or character in _ZERO_WIDTH_JOINERS
 
 
 def join_words(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-    """Make a text of words.
+    """Join words with spaces.
 
     Args:
         words: the words.
 
     Returns:
-        The words with blanks between them, and where each begins and ends.
+        The text, and start and end of each word in it.
     """
     ends = list(accumulate(len(word) + 1 for word in words))
-    spans = [(end - 1 - len(word), end - 1) for word, end in zip(words, ends)]  # noqa: B905 - Python 3.7 knows no strict
+    spans = [(end - 1 - len(word), end - 1) for word, end in zip(words, ends)]  # noqa: B905 - Python 3.7 has no strict
     return " ".join(words), spans
 
 
 def first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]], *, before: int = 0) -> list[int]:
-    """Find the token that stands for each word: its first.
+    """Find the first token of each word, which carries the word's label.
 
     Args:
-        offsets: where each token begins and ends in the text.
-        words: where each word does, in order.
-        before: special tokens that come before them in a row.
+        offsets: start and end of each token in the text.
+        words: start and end of each word, in order.
+        before: number of special tokens before the text in a row.
 
     Returns:
-        For each word the index of its token in the row; -1 where the tokenizer drops the word, or it was cut off.
+        For each word the index of its first token in the row; -1 if the tokenizer drops the word or it was truncated.
     """
     starts = [start for start, _ in words]
     found = [-1] * len(words)
     for token, (start, end) in enumerate(offsets):
-        # A byte-level token may begin with the blank before its word: its end says where it belongs.
+        # A byte-level token may begin with the space before its word, so its end decides.
         word = bisect_right(starts, max(start, end - 1)) - 1
         if end > start and word >= 0 and start < words[word][1] and found[word] < 0:
             found[word] = before + token
     return found
 
 
-def windows(num_tokens: int, room: int, stride: int) -> Iterator[tuple[int, int]]:
-    """Cut a long text into overlapping windows.
+def windows(num_tokens: int, max_tokens: int, stride: int) -> Iterator[tuple[int, int]]:
+    """Split a long text into overlapping windows.
 
     Args:
         num_tokens: tokens of the text.
-        room: tokens of a window, at most.
-        stride: tokens from the beginning of one window to that of the next.
+        max_tokens: tokens of a window, at most.
+        stride: tokens between the starts of successive windows.
 
     Yields:
-        Beginning and end of each window; the last one ends with the text.
+        Start and end of each window; the last one ends with the text.
     """
     start = 0
     while True:
-        end = min(start + room, num_tokens)
+        end = min(start + max_tokens, num_tokens)
         yield start, end
         if end == num_tokens:
             return
-        start += min(stride, room)
+        start += min(stride, max_tokens)
 
 
 class Window(NamedTuple):
-    """A question with a part of its context.
+    """A row with a question and a window of its context.
 
     Args:
-        ids: the row's tokens.
+        ids: the row's token ids.
         type_ids: the row's token type ids.
-        first: the row's first token of the context.
-        start: that token's place in the whole context.
-        end: where the part ends in it.
+        first: index in the row of its first context token.
+        start: index of that token in the whole context.
+        end: index in the whole context after the window's last token.
     """
 
     ids: list[int]
@@ -282,22 +282,22 @@ class Window(NamedTuple):
 def question_windows(
     template: Template, question: Sequence[int], context: Sequence[int], *, max_seq_length: int, doc_stride: int
 ) -> list[Window]:
-    """Put a question before every window of its context.
+    """Combine a question with every window of its context.
 
     Args:
-        template: of a pair.
-        question: token ids; it is cut to half of the room.
+        template: the template of a pair.
+        question: token ids; at most half of a row is kept.
         context: token ids.
         max_seq_length: tokens of a row, at most.
-        doc_stride: tokens from one window to the next, at most as many as a window has.
+        doc_stride: tokens between the starts of successive windows; at most a window's length is used.
 
     Returns:
         The rows.
     """
-    room = max_seq_length - template.num_special_tokens
-    question = list(question[: room // 2])
+    max_tokens = max_seq_length - template.num_special_tokens
+    question = list(question[: max_tokens // 2])
     first = len(template.ids[0]) + len(question) + len(template.ids[1])
     return [
         Window(*template.wrap(question, list(context[start:end])), first, start, end)
-        for start, end in windows(len(context), room - len(question), doc_stride)
+        for start, end in windows(len(context), max_tokens - len(question), doc_stride)
     ]

@@ -1,4 +1,4 @@
-"""The encoding that all tokenizers share: PaddleNLP's truncation of the longer text, and special tokens."""
+"""The encoding that all tokenizers share: `longest_first` truncation as in PaddleNLP, and special tokens."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.text.encode import safe_text, truncate
 
-BATCH_SIZE = 1024  # rows per call: the library's encodings carry offsets and words, many times the size of their ids
+BATCH_SIZE = 1024  # rows per call: the library's encodings need many times the memory of their ids
 
 
 class LongestFirst(ABC):
-    """The encoding that both kinds of tokenizer share: safe texts, PaddleNLP's truncation, special tokens."""
+    """Base class of both tokenizers: replaces surrogates, truncates and adds special tokens."""
 
     @abstractmethod
     def num_special_tokens(self, texts: int) -> int:
-        """Return how many tokens are added to one text, or to a pair."""
+        """Return the number of special tokens added to one text (`texts` is 1) or a pair (2)."""
 
     @abstractmethod
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]: ...
@@ -27,23 +27,23 @@ class LongestFirst(ABC):
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_seq_length: int
     ) -> tuple[list[list[int]], list[list[int]]]:
-        """Turn texts, or pairs of texts, into ids with special tokens, without padding.
+        """Encode texts or pairs of texts with special tokens, without padding.
 
         Args:
-            texts: one text a row.
+            texts: one text per row.
             pairs: a second text for each row.
-            max_seq_length: longest row in tokens; a longer one loses tokens from the end of its longer text.
+            max_seq_length: maximum tokens of a row; a longer row loses tokens from the end of its longer text.
 
         Returns:
-            The ids and the token type ids, one list a row.
+            The ids and the token type ids, one list per row.
 
         Raises:
-            UsageError: the special tokens alone are more than `max_seq_length`.
+            UsageError: `max_seq_length` is below the number of special tokens.
         """
         needed = self.num_special_tokens(2 if pairs is not None else 1)
         if max_seq_length < needed:
             kind = "a text" if pairs is None else "a pair"
-            raise UsageError(f"max_seq_length is {max_seq_length}, but {kind} has {needed} special tokens: allow more")
+            raise UsageError(f"max_seq_length is {max_seq_length}, but {kind} has {needed} special tokens: increase it")
         ids, type_ids = [], []
         for start in range(0, len(texts), BATCH_SIZE):
             rows = [self._tokenize([safe_text(text) for text in texts[start : start + BATCH_SIZE]])]

@@ -1,4 +1,4 @@
-"""PaddleNLP's tokenizers: rebuilt in the Rust library where that gives the same ids, and wrapped where it does not."""
+"""PaddleNLP's tokenizers: rebuilt in the Rust library if that gives the same ids, else wrapped."""
 
 import hashlib
 import json
@@ -26,10 +26,10 @@ from dynabert_paddle.text.tokenizer_files import (
     write_files,
 )
 
-# A template is for chats, and computes when it is read; PaddleNLP calls what the others name, with any file.
-_HARMFUL = ("chat_template", "init_class", "init_args")
+# A chat template runs code when it is read, and PaddleNLP calls the class in init_class with init_args.
+_UNSAFE_KEYS = ("chat_template", "init_class", "init_args")
 _WEIGHTS = (".safetensors", ".pdparams", ".bin", ".npz")
-# Texts on which tokenizers differ: case, accents, symbols, digits, Chinese words, special tokens, spaces, long words.
+# Tokenizers differ in case, accents, symbols, digits, Chinese words, special tokens, spaces and long words.
 _PROBES = (
     "",
     "Hello,WORLD! It's a café naïve unaffable-test.",
@@ -44,14 +44,14 @@ RustTokenizer = TypeVar("RustTokenizer", bound=LongestFirst)
 
 
 class PaddleNlpTokenizer(LongestFirst):
-    """A PaddleNLP tokenizer that has no Rust form, behind the same interface."""
+    """A PaddleNLP tokenizer that has no equivalent in the Rust library."""
 
     def __init__(self, backend: Any, files: dict[str, bytes]) -> None:
         """Wrap a PaddleNLP tokenizer.
 
         Args:
             backend: the tokenizer.
-            files: the contents of the files that it saves, by name.
+            files: contents of its files by name, to be saved with a model.
         """
         self._backend, self._files = backend, files
         self.pad_token_id = backend.pad_token_id
@@ -59,19 +59,15 @@ class PaddleNlpTokenizer(LongestFirst):
         self.fingerprint = hash_content({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write the tokenizer's own files, which PaddleNLP's AutoTokenizer loads too.
-
-        Args:
-            folder: where to write; it is made where it is missing.
-        """
+        """Write the tokenizer's files, which PaddleNLP's AutoTokenizer also loads, to a new or existing folder."""
         write_files(folder, self._files)
 
     def num_special_tokens(self, texts: int) -> int:
-        """How many tokens are added to one text, or to a pair."""
+        """Return the number of special tokens added to one text (`texts` is 1) or a pair (2)."""
         return self._backend.num_special_tokens_to_add(pair=texts == 2)
 
     def encode_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Refuse to tell where tokens are, which PaddleNLP's tokenizers do not know.
+        """Raise an error: PaddleNLP's tokenizers do not know the positions of tokens in the text.
 
         Args:
             texts: any texts.
@@ -80,8 +76,8 @@ class PaddleNlpTokenizer(LongestFirst):
             ModelError: always.
         """
         raise ModelError(
-            "token classification and question answering need the tokenizer's Rust form, tokenizer.json: save it into "
-            "the model folder, or take a model with BERT's vocab.txt"
+            "token classification and question answering need a tokenizer.json of the Rust library: save it in the "
+            "model folder, or use a model with BERT's vocab.txt"
         )
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -95,11 +91,11 @@ class PaddleNlpTokenizer(LongestFirst):
 def load_from_paddlenlp(
     name: str, rust_tokenizer: Callable[[tokenizers.Tokenizer, dict[str, bytes]], RustTokenizer]
 ) -> RustTokenizer | PaddleNlpTokenizer:
-    """Load through PaddleNLP, and keep its tokenizer only where no Rust form gives the same ids.
+    """Load a tokenizer with PaddleNLP, and rebuild it in the Rust library if that gives the same ids.
 
     Args:
         name: a folder, or a name on PaddleNLP's hub.
-        rust_tokenizer: makes the tokenizer from a Rust one and its files.
+        rust_tokenizer: wraps a tokenizer of the Rust library, given its files.
 
     Returns:
         The tokenizer.
@@ -110,31 +106,31 @@ def load_from_paddlenlp(
     try:
         from paddlenlp.transformers import AutoTokenizer
 
-        with tempfile.TemporaryDirectory() as harmless, tempfile.TemporaryDirectory() as folder, _no_pickles():
+        with tempfile.TemporaryDirectory() as safe_folder, tempfile.TemporaryDirectory() as folder, _no_pickles():
             is_folder = os.path.isdir(name)
-            original = AutoTokenizer.from_pretrained(_copy_harmless(Path(name), harmless) if is_folder else name)
+            original = AutoTokenizer.from_pretrained(_copy_safe_files(Path(name), safe_folder) if is_folder else name)
             original.save_pretrained(folder)
             files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
-    except Exception as error:  # PaddleNLP and its hubs fail as any type
+    except Exception as error:  # PaddleNLP and its hubs raise errors of any type
         raise ModelError(f"PaddleNLP loads no tokenizer from {name} ({one_line(error)}): check the name") from error
     files[CONFIG] = dump_config(parse_json(files, CONFIG))
     reference = PaddleNlpTokenizer(original, files)
     builders = []
     if hasattr(original, "wordpiece_tokenizer") and "vocab.txt" in files:
         builders.append(lambda: bert_backend(files))
-    with suppress(ImportError):  # before PaddleNLP 3.0 these make what another library reads
+    with suppress(ImportError):  # before PaddleNLP 3.0 the converters write for another library
         from paddlenlp.transformers.convert_slow_tokenizer import SLOW_TO_FAST_CONVERTERS, convert_slow_tokenizer
 
         if type(original).__name__ in SLOW_TO_FAST_CONVERTERS:
             builders.append(lambda: convert_slow_tokenizer(original))
-    # Not compared: PaddleNLP itself splits added tokens once it has saved and loaded them.
+    # Not part of the comparison: PaddleNLP splits added tokens after saving and loading them.
     added = [tokenizers.AddedToken(token, normalized=False) for token in original.added_tokens_encoder]
     for build in builders:
         try:
             backend = build()
             backend.add_tokens(added)
             tokenizer = rust_tokenizer(backend, files)
-        except Exception:  # no Rust form this way
+        except Exception:  # this way does not work for the tokenizer
             continue
         if all(
             tokenizer.encode(_PROBES, pairs, max_seq_length=512) == reference.encode(_PROBES, pairs, max_seq_length=512)
@@ -144,17 +140,17 @@ def load_from_paddlenlp(
     return reference
 
 
-def _copy_harmless(folder: Path, target: str) -> str:
-    """Give PaddleNLP what a tokenizer is made of, and nothing that it would execute or that lies elsewhere."""
+def _copy_safe_files(folder: Path, target: str) -> str:
+    """Link a tokenizer's files for PaddleNLP, without any that it would execute or that lie outside of the folder."""
     for path in folder.iterdir():
-        is_harmless = path.stem not in _HARMFUL and path.suffix not in _WEIGHTS and is_inside(path, folder)
-        if path.is_file() and is_harmless:
+        is_safe = path.stem not in _UNSAFE_KEYS and path.suffix not in _WEIGHTS and is_inside(path, folder)
+        if path.is_file() and is_safe:
             os.symlink(path.absolute(), Path(target) / path.name)
     for name in (CONFIG, "config.json"):
         if (folder / name).is_file() and is_inside(folder / name, folder):
             config = parse_json({name: (folder / name).read_bytes()}, name)
-            # A value that names a file goes before the folder's own.
-            kept = {key: value for key, value in config.items() if key not in _HARMFUL and not _names_file(value)}
+            # PaddleNLP would load a file named in a value instead of the folder's.
+            kept = {key: value for key, value in config.items() if key not in _UNSAFE_KEYS and not _names_file(value)}
             (Path(target) / name).unlink()
             write_files(target, {name: json.dumps(kept).encode()})
     return target
@@ -168,7 +164,7 @@ def _names_file(value: Any) -> bool:
 
 @contextmanager
 def _no_pickles() -> Iterator[None]:
-    """ErnieTinyTokenizer's vocabulary is a pickle, which could run code wherever it comes from."""
+    """Keep ErnieTinyTokenizer from loading its vocabulary, which is a pickle and could run code."""
     from paddlenlp.transformers.ernie import tokenizer as module
 
     def refuse(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""BERT's and RoBERTa's tokenizers of PaddleNLP, rebuilt in the Rust tokenizers library from their vocabulary files."""
+"""PaddleNLP's BERT and RoBERTa tokenizers, rebuilt in the Rust tokenizers library from their vocabulary files."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.text.tokenizer_files import CONFIG, VOCABULARIES, damaged, parse_json, token_text
+from dynabert_paddle.text.tokenizer_files import CONFIG, VOCABULARIES, damaged_error, parse_json, token_text
 
-# PaddleNLP's BERT splits at symbols too, and at a few letters that it counts as such.
+# PaddleNLP's BERT also splits at symbols, and at a few letters that it treats as symbols.
 _SYMBOLS = "[\\p{S}\u00b2\u00b5\u00ba\u00d8\u014b\u01b1\u3007]"
-_BERT_LIKE = ("bert", "distilbert", "electra")  # models whose vocab.txt is read as BERT's is
+_BERT_LIKE = ("bert", "distilbert", "electra")  # models whose vocab.txt is read like BERT's
 _ROBERTA_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 _BERT_TOKENS = ("unk", "sep", "pad", "cls", "mask")
 
 
 def is_plain_bert(files: dict[str, bytes], folder: Path) -> bool:
-    """Whether vocab.txt is all there is to a folder's tokenizer: BERT's, with no tokens added or left whole.
+    """Whether a folder has BERT's tokenizer with vocab.txt only: no added tokens and none that are never split.
 
     Args:
-        files: the tokenizer's files' contents by name.
-        folder: where they are; its `config.json` tells the model where no file tells the tokenizer.
+        files: contents of the tokenizer's files by name.
+        folder: the folder; its `config.json` names the model if no file names the tokenizer.
 
     Returns:
-        Whether `bert_backend` alone makes the folder's tokenizer.
+        Whether `bert_backend` can rebuild the tokenizer.
     """
     config = parse_json(files, CONFIG)
     name = config.get("tokenizer_class")
     if not name and (folder / "config.json").is_file():
         model = parse_json({"config.json": (folder / "config.json").read_bytes()}, "config.json")
-        # Configs of 2019 name no model.
+        # Configs from 2019 do not name the model.
         kinds = [model.get("model_type"), *(model.get("architectures") or [])]
         name = "BertTokenizer" if kinds[0] in _BERT_LIKE or not any(kinds) else "its model's"
     return (
@@ -47,13 +47,13 @@ def bert_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
     """Build PaddleNLP's BertTokenizer in the Rust library, from vocab.txt and the settings beside it.
 
     Args:
-        files: the tokenizer's files' contents by name.
+        files: contents of the tokenizer's files by name.
 
     Returns:
         The Rust tokenizer.
 
     Raises:
-        ModelError: vocab.txt is damaged, or not BERT's.
+        ModelError: vocab.txt is damaged or is not BERT's.
     """
     config = parse_json(files, CONFIG) | parse_json(files, "special_tokens_map.json")
     special = {name: token_text(config.get(f"{name}_token", f"[{name.upper()}]")) for name in _BERT_TOKENS}
@@ -61,10 +61,10 @@ def bert_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
         lines = io.TextIOWrapper(io.BytesIO(files["vocab.txt"]), encoding="utf-8")
         vocab = {line.rstrip("\n"): i for i, line in enumerate(lines)}
     except UnicodeDecodeError as error:
-        raise damaged("vocab.txt", error) from error
+        raise damaged_error("vocab.txt", error) from error
     missing = [token for name, token in special.items() if token not in vocab and name != "mask"]
     if missing:
-        raise ModelError(f"vocab.txt lacks {missing[0]}: it is not BERT's, or cut short; download or copy it again")
+        raise ModelError(f"vocab.txt lacks {missing[0]}: it is not BERT's or is truncated; download or copy it again")
     backend = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token=special["unk"], max_input_chars_per_word=100))
     backend.normalizer = normalizers.BertNormalizer(
         handle_chinese_chars=config.get("tokenize_chinese_chars", True),
@@ -85,13 +85,13 @@ def bert_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
 
 
 def is_roberta(files: dict[str, bytes]) -> bool:
-    """Whether vocab.json and merges.txt are all there is to a tokenizer, and RoBERTa's special tokens are in it.
+    """Whether a tokenizer consists of RoBERTa's vocab.json and merges.txt only, with RoBERTa's special tokens.
 
     Args:
-        files: the tokenizer's files' contents by name.
+        files: contents of the tokenizer's files by name.
 
     Returns:
-        Whether `roberta_backend` makes the tokenizer.
+        Whether `roberta_backend` can rebuild the tokenizer.
     """
     name = parse_json(files, CONFIG).get("tokenizer_class") or "RobertaTokenizer"
     return (
@@ -105,7 +105,7 @@ def roberta_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
     """Build RoBERTa's byte-level BPE tokenizer in the Rust library, from vocab.json and merges.txt.
 
     Args:
-        files: the tokenizer's files' contents by name.
+        files: contents of the tokenizer's files by name.
 
     Returns:
         The Rust tokenizer.
@@ -122,12 +122,12 @@ def roberta_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
         backend = tokenizers.Tokenizer(models.BPE(vocab, merges, unk_token=special["unk"]))
         ends = {name: (special[name], vocab[special[name]]) for name in ("sep", "cls")}
     except Exception as error:  # the library raises plain Exception
-        raise damaged("merges.txt", error) from error
+        raise damaged_error("merges.txt", error) from error
     space = config.get("add_prefix_space", False)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
     backend.post_processor = processors.RobertaProcessing(**ends, add_prefix_space=space)
     backend.decoder = decoders.ByteLevel()
-    # A mask stands for a word with the space before it.
+    # A mask replaces a word and the space before it.
     mask = tokenizers.AddedToken(special["mask"], lstrip=True, normalized=False)
     backend.add_special_tokens([*(token for name, token in special.items() if name != "mask"), mask])
     return backend

@@ -1,6 +1,6 @@
-"""Text to token ids through the Rust tokenizers library, from any tokenizer that PaddleNLP or Hugging Face saved.
+"""Tokenizers in the Rust tokenizers library, from any tokenizer that PaddleNLP or Hugging Face saved.
 
-PaddleNLP's own tokenizers are slower and their import takes seconds, so one is used only where it has no Rust form.
+PaddleNLP's tokenizers are slower and take seconds to import, so they are used only without a Rust equivalent.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import tokenizers
 from tokenizers import models, normalizers, processors
 
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.text.encode import Template, explained, find_templates, safe_text
+from dynabert_paddle.text.encode import Template, convert_errors, find_templates, safe_text
 from dynabert_paddle.text.longest_first import BATCH_SIZE, LongestFirst
 from dynabert_paddle.text.paddlenlp_tokenizer import PaddleNlpTokenizer, load_from_paddlenlp
 from dynabert_paddle.text.rust_tokenizers import bert_backend, is_plain_bert, is_roberta, roberta_backend
 from dynabert_paddle.text.tokenizer_files import (
     CONFIG,
     VOCABULARIES,
-    damaged,
+    damaged_error,
     dump_config,
     hash_content,
     is_inside,
@@ -33,63 +33,63 @@ from dynabert_paddle.text.tokenizer_files import (
 )
 
 _FILES = ("tokenizer.json", CONFIG, "special_tokens_map.json", "added_tokens.json", *VOCABULARIES)
-# Hugging Face's names for what PaddleNLP calls otherwise.
+# Hugging Face's class names -> PaddleNLP's.
 _PADDLENLP_CLASSES = {"RobertaTokenizer": "RobertaBPETokenizer", "AlbertTokenizer": "AlbertEnglishTokenizer"}
 MAX_TOKENS = 2**22
 
 
 class Tokenizer(LongestFirst):
-    """A tokenizer in the Rust library: `tokenizer.json` with the files that let PaddleNLP load the same one."""
+    """A tokenizer in the Rust library: `tokenizer.json`, and files from which PaddleNLP loads the same tokenizer."""
 
     def __init__(self, backend: tokenizers.Tokenizer, files: dict[str, bytes]) -> None:
         """Wrap a Rust tokenizer.
 
         Args:
-            backend: the tokenizer; its padding and truncation are switched off.
-            files: its other files' contents by name, to be saved with it.
+            backend: the tokenizer; its padding and truncation are disabled.
+            files: contents of its other files by name, to be saved with it.
 
         Raises:
-            ModelError: the tokenizer has no padding token, or encodes nothing.
+            ModelError: the tokenizer has no padding token, too large ids, or cannot encode.
         """
         self._backend, self._files, self._config = backend, files, parse_json(files, CONFIG)
         tokens = [self._config.get("pad_token"), (backend.padding or {}).get("pad_token"), "[PAD]", "<pad>"]
         pad_ids = [backend.token_to_id(token_text(token)) for token in tokens if token]
         pad_token_id = next((i for i in pad_ids if i is not None), None)
         if pad_token_id is None:
-            raise ModelError(f"the tokenizer has no padding token: name one as pad_token in {CONFIG}")
+            raise ModelError(f"the tokenizer has no padding token: set pad_token in {CONFIG}")
         self.pad_token_id: int = pad_token_id
         backend.no_padding()
         backend.no_truncation()
-        self._follow_config()
+        self._apply_config()
         self._class_name = self._paddlenlp_class()
         self.vocab_size = max(backend.get_vocab().values()) + 1
-        if self.vocab_size > MAX_TOKENS:  # the library reserves memory for each id
-            raise ModelError(f"a token has the id {self.vocab_size - 1:,}: allowed are ids below {MAX_TOKENS:,}")
+        if self.vocab_size > MAX_TOKENS:  # the library allocates memory up to the largest id
+            raise ModelError(f"a token has the id {self.vocab_size - 1:,}: ids must be below {MAX_TOKENS:,}")
         self.fingerprint = hash_content({"tokenizer": json.loads(backend.to_str()), "pad_token_id": self.pad_token_id})
-        with explained(_unusable):
+        with convert_errors(_encoding_error):
             templates = find_templates(backend)
         if templates is None:
-            raise ModelError("the tokenizer knows no letter, digit or stop: its vocabulary is empty or damaged")
+            raise ModelError("the vocabulary has no letter, digit or full stop: it is empty or damaged")
         self._templates = templates
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike) -> Tokenizer | PaddleNlpTokenizer:
-        """Load a tokenizer from a folder or by a name that PaddleNLP knows.
+        """Load a tokenizer from a folder, or by a name that PaddleNLP knows.
 
         Args:
             name_or_path: a folder with `tokenizer.json`, with BERT's `vocab.txt`, with RoBERTa's `vocab.json` and
                 `merges.txt`, or with another PaddleNLP tokenizer's files; or a name such as `bert-base-uncased`.
 
         Returns:
-            The tokenizer, in its Rust form wherever there is one.
+            The tokenizer, in the Rust library if possible.
 
         Raises:
-            ModelError: there is no such folder or name, no tokenizer in it, or a damaged file.
+            ModelError: the folder or name does not exist, has no tokenizer, or a file is damaged.
         """
         name = str(name_or_path)
         folder = Path(os.path.expanduser(name))
         if not folder.is_dir():
-            # A path never reaches the hub: the rule of `backbone.find_backbone`, whose import takes Paddle's seconds.
+            # Do not look up a path on the hub. Same rule as `backbone.find_backbone`, whose import would load Paddle.
             is_path = folder.exists() or folder.is_absolute() or name.startswith((".", "~"))
             if is_path or ("/" in name and folder.parent.is_dir()):
                 raise ModelError(f"{name} is not a folder: name the folder that holds the tokenizer's files")
@@ -113,16 +113,12 @@ class Tokenizer(LongestFirst):
             raise ModelError(f"{folder}: {error}") from error
         except (AttributeError, TypeError) as error:
             raise ModelError(
-                f"{folder}: {CONFIG} has a setting of a wrong type ({one_line(error)}): mend it"
+                f"{folder}: {CONFIG} has a setting of the wrong type ({one_line(error)}): correct it"
             ) from error
         return load_from_paddlenlp(str(folder), cls)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write `tokenizer.json`, and the files from which PaddleNLP's AutoTokenizer loads the same tokenizer.
-
-        Args:
-            folder: where to write; it is made where it is missing.
-        """
+        """Write the tokenizer to a new or existing folder, also in the form that PaddleNLP's AutoTokenizer loads."""
         write_files(folder, {**self._files, "tokenizer.json": self._backend.to_str(pretty=True).encode("utf-8")})
         if not any(file in self._files for file in VOCABULARIES):
             self._backend.model.save(str(folder))
@@ -135,8 +131,8 @@ class Tokenizer(LongestFirst):
             config["strip_accents"] = normalizer.strip_accents
         write_files(folder, {CONFIG: dump_config(config)})
 
-    def _follow_config(self) -> None:
-        """Let tokenizer_config.json overrule tokenizer.json's case and accents, as Hugging Face and PaddleNLP do."""
+    def _apply_config(self) -> None:
+        """Let tokenizer_config.json override case and accents in tokenizer.json, as Hugging Face and PaddleNLP do."""
         normalizer, config = self._backend.normalizer, self._config
         if isinstance(normalizer, normalizers.BertNormalizer):
             self._backend.normalizer = normalizers.BertNormalizer(
@@ -155,33 +151,33 @@ class Tokenizer(LongestFirst):
         return _PADDLENLP_CLASSES.get(name, name)
 
     def num_special_tokens(self, texts: int) -> int:
-        """How many tokens are added to one text, or to a pair."""
+        """Return the number of special tokens added to one text (`texts` is 1) or a pair (2)."""
         return self._templates[texts - 1].num_special_tokens
 
     def template(self, texts: int) -> Template:
-        """The special tokens around one text, or around a pair."""
+        """Return the special tokens around one text (`texts` is 1) or a pair (2)."""
         return self._templates[texts - 1]
 
     def encode_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Turn texts into ids without special tokens, and tell where each token is.
+        """Encode texts without special tokens, and return the position of each token.
 
         Args:
             texts: any texts.
 
         Returns:
-            For each text its ids, and where each of its tokens begins and ends in characters.
+            For each text its ids, and start and end of each token in characters.
         """
-        found = []
+        encoded = []
         for start in range(0, len(texts), BATCH_SIZE):
             batch = [safe_text(text) for text in texts[start : start + BATCH_SIZE]]
-            found += [(encoding.ids, encoding.offsets) for encoding in self._encode_batch(batch)]
-        return found
+            encoded += [(encoding.ids, encoding.offsets) for encoding in self._encode_batch(batch)]
+        return encoded
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._encode_batch(texts)]
 
     def _encode_batch(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
-        with explained(_unusable):
+        with convert_errors(_encoding_error):
             return self._backend.encode_batch(texts, add_special_tokens=False)
 
     def _wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
@@ -189,12 +185,12 @@ class Tokenizer(LongestFirst):
 
 
 def _load(content: bytes) -> tokenizers.Tokenizer:
-    with explained(partial(damaged, "tokenizer.json")):
+    with convert_errors(partial(damaged_error, "tokenizer.json")):
         return tokenizers.Tokenizer.from_str(content.decode("utf-8"))
 
 
-def _unusable(error: BaseException) -> ModelError:
-    return ModelError(f"the tokenizer cannot encode ({one_line(error)}): mend its files, or download them again")
+def _encoding_error(error: BaseException) -> ModelError:
+    return ModelError(f"the tokenizer cannot encode ({one_line(error)}): correct its files, or download them again")
 
 
 AnyTokenizer = Tokenizer | PaddleNlpTokenizer

@@ -1,4 +1,4 @@
-"""The files of a tokenizer, Hugging Face's or PaddleNLP's: read, checked, written."""
+"""Reads, checks and writes the files of Hugging Face's and PaddleNLP's tokenizers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dynabert_paddle.errors import ModelError
 
 CONFIG = "tokenizer_config.json"
 VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model")
-# Where a tokenizer came from is no part of it.
-_ORIGIN = ("name_or_path", "from_slow", "tokenizer_file", "special_tokens_map_file", "vocab_file")
+# Settings that name the tokenizer's source, such as local paths; they are not saved.
+_SOURCE_KEYS = ("name_or_path", "from_slow", "tokenizer_file", "special_tokens_map_file", "vocab_file")
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a file lies in its folder, whose files are saved with every model: a link could lead to anything.
+    """Whether a file lies in its folder: a link to another place would publish that file with the model.
 
     Args:
         path: the file.
-        folder: where it was found; in Hugging Face's cache the links lead to the blobs beside the snapshots.
+        folder: the folder; in Hugging Face's cache its files are links to `blobs` beside `snapshots`.
 
     Returns:
-        Whether the file itself lies in the folder, or among those blobs.
+        Whether the file, with links followed, lies in the folder or in `blobs`.
     """
     root = folder.resolve()
     blobs = [parent.with_name("blobs") for parent in root.parents if parent.name == "snapshots"]
@@ -41,38 +41,30 @@ def parse_json(files: dict[str, bytes], name: str) -> dict[str, Any]:
 
     Args:
         files: contents by name.
-        name: which one.
+        name: the file's name.
 
     Returns:
-        The object in it, empty where there is no such file.
+        The object in the file; empty if there is no such file.
 
     Raises:
         ModelError: the file is damaged.
     """
     try:
         values = dict(json.loads(files.get(name, b"{}")))
-        json.dumps(values, ensure_ascii=False).encode()  # JSON can spell half of a character, which no file can hold
+        json.dumps(values, ensure_ascii=False).encode()  # refuses lone surrogates, which UTF-8 lacks
         return values
     except (ValueError, TypeError, RecursionError) as error:
-        raise damaged(name, error) from error
+        raise damaged_error(name, error) from error
 
 
 def dump_config(config: dict[str, Any]) -> bytes:
-    """Write a tokenizer_config.json without what names the place that the tokenizer came from."""
-    config = {key: value for key, value in config.items() if key not in _ORIGIN}
+    """Return the content of tokenizer_config.json without settings that name the tokenizer's source."""
+    config = {key: value for key, value in config.items() if key not in _SOURCE_KEYS}
     return (json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode("utf-8")
 
 
-def damaged(name: str, error: BaseException) -> ModelError:
-    """Make the error that calls a file damaged.
-
-    Args:
-        name: of the file.
-        error: what reading it gave.
-
-    Returns:
-        The error to raise.
-    """
+def damaged_error(name: str, error: BaseException) -> ModelError:
+    """Return the error to raise when reading the file `name` failed."""
     return ModelError(f"{name} is truncated or corrupt ({one_line(error)}): download or copy it again")
 
 
@@ -82,17 +74,12 @@ def one_line(error: BaseException) -> str:
 
 
 def hash_content(content: dict[str, Any]) -> str:
-    """Hash what makes a tokenizer what it is."""
+    """Return the SHA-256 of a tokenizer's content in hexadecimal."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def write_files(folder: str | os.PathLike, files: dict[str, bytes]) -> None:
-    """Write a tokenizer's files.
-
-    Args:
-        folder: made where it is missing.
-        files: contents by name.
-    """
+    """Write files, given by name and content, to a new or existing folder."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (Path(folder) / name).write_bytes(content)

@@ -77,13 +77,17 @@ def test_a_tokenizer_that_knows_nothing_has_no_template():
     assert encode.find_templates(tokenizers.Tokenizer(tokenizers.models.BPE())) is None
 
 
-def test_a_panic_of_the_library_is_explained_and_a_signal_is_not(backend):
+def test_convert_errors_converts_a_rust_panic_but_not_ctrl_c(backend):
     broken = json.loads(backend.to_str())
     broken["post_processor"]["special_tokens"] = {}
     broken = tokenizers.Tokenizer.from_str(json.dumps(broken))
-    with pytest.raises(ValueError, match="seen: no entry found"), encode.explained(lambda e: ValueError(f"seen: {e}")):
+
+    def make_error(error):
+        return ValueError(f"seen: {error}")
+
+    with pytest.raises(ValueError, match="seen: no entry found"), encode.convert_errors(make_error):
         broken.encode("a")
-    with pytest.raises(KeyboardInterrupt), encode.explained(lambda e: ValueError(f"seen: {e}")):
+    with pytest.raises(KeyboardInterrupt), encode.convert_errors(make_error):
         raise KeyboardInterrupt
 
 

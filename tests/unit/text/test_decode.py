@@ -1,4 +1,4 @@
-"""Words, windows, entities and answers, against brute force and by hand."""
+"""Words, windows, entities and answers, compared with brute force and with examples by hand."""
 
 import itertools
 
@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
+from dynabert_paddle.text import encode
 from dynabert_paddle.text.decode import OUTSIDE, best_answer, cut_padding, find_entities, label_words, softmax
-from dynabert_paddle.text.encode import first_tokens, split_words, windows
+from dynabert_paddle.text.encode import first_tokens, split_words
 
 
 @pytest.mark.parametrize(
@@ -35,14 +36,14 @@ def test_words(text, words):
 
 
 @given(st.text(max_size=60))
-def test_words_are_all_of_a_text_but_its_blanks(text):
+def test_words_cover_all_of_a_text_but_whitespace(text):
     spans = split_words(text)
     assert "".join(text[start:end] for start, end in spans) == "".join(c for c in text if not c.isspace())
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
-def test_a_words_token_is_its_first():
-    # "un##believ##ably quiet" and a dropped word; then with a byte-level tokenizer's blanks in front.
+def test_a_word_is_found_by_its_first_token():
+    # "un##believ##ably quiet" and a dropped word; then with a byte-level tokenizer's leading spaces.
     words = [(0, 12), (13, 14), (15, 20)]
     assert first_tokens([(0, 2), (2, 8), (8, 12), (15, 20)], words) == [0, -1, 3]
     assert first_tokens([(0, 2), (2, 12), (12, 14), (14, 20)], words) == [0, 2, 3]
@@ -51,12 +52,12 @@ def test_a_words_token_is_its_first():
 
 
 @given(st.integers(0, 200), st.integers(1, 50), st.integers(1, 60))
-def test_windows_cover_everything_and_no_more(num_tokens, room, stride):
-    found = list(windows(num_tokens, room, stride))
+def test_windows_cover_all_tokens_without_a_redundant_window(num_tokens, max_tokens, stride):
+    found = list(encode.windows(num_tokens, max_tokens, stride))
     assert found[-1][1] == num_tokens
-    assert all(0 <= start <= end <= start + room for start, end in found)
+    assert all(0 <= start <= end <= start + max_tokens for start, end in found)
     assert set().union(*(range(start, end) for start, end in found)) == set(range(num_tokens))
-    # None could be left out: each ends where no other does.
+    # No window is redundant: each has a different end.
     assert len({end for _, end in found}) == len(found)
 
 
@@ -64,7 +65,7 @@ LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "E-LOC", "S-LOC"]
 
 
 @given(st.lists(st.sampled_from(LABELS), min_size=1, max_size=12))
-def test_entities_are_seqevals(labels):
+def test_entities_equal_seqevals(labels):
     text = "".join(f"w{i % 10} " for i in range(len(labels)))
     words = split_words(text)
     found = find_entities(text, words, labels, [1.0] * len(labels))
@@ -72,7 +73,7 @@ def test_entities_are_seqevals(labels):
     assert [(entity.label, entity.start, entity.end) for entity in found] == expected
 
 
-def test_an_entity_is_as_sure_as_its_least_sure_word():
+def test_an_entity_has_the_lowest_score_of_its_words():
     (entity,) = find_entities("Angela Merkel", [(0, 6), (7, 13)], ["B-PER", "I-PER"], [0.9, 0.7])
     assert (entity.text, entity.score) == ("Angela Merkel", 0.7)
 
@@ -82,15 +83,15 @@ def types_of(labels):
     return [(e.label, e.text) for e in find_entities(text, split_words(text), labels, [1.0] * len(labels))]
 
 
-def test_types_without_a_part_join_their_neighbours():
+def test_adjacent_types_without_a_prefix_are_joined():
     assert types_of(["LOC", "LOC", "O", "LOC", "PER"]) == [("LOC", "a b"), ("LOC", "d"), ("PER", "e")]
 
 
-def test_bilou_is_understood_too():
+def test_bilou_labels():
     assert types_of(["B-PER", "I-PER", "L-PER", "U-PER", "O"]) == [("PER", "a b c"), ("PER", "d")]
 
 
-def test_words_get_their_tokens_label():
+def test_words_get_the_labels_of_their_tokens():
     logits = np.array([[0, 0, 9], [5.0, 0, 0], [0, 3, 0]])
     labels, scores = label_words(logits, [1, -1, 2], ["a", "b", "c"])
     assert labels == ["a", OUTSIDE, "b"]
@@ -106,8 +107,8 @@ def test_padding_is_cut():
 CONTEXT = "abcdefghijkl"
 
 
-def parts_of(rng, counts):
-    """Windows of a context of one-letter tokens, each beginning two tokens after the last."""
+def make_windows(rng, counts):
+    """Windows of a context of one-letter tokens, with a stride of two tokens."""
     return [
         (rng.normal(size=(2, 3 + count + 1)) * 3, 3, [(2 * k + i, 2 * k + i + 1) for i in range(count)])
         for k, count in enumerate(counts)
@@ -118,16 +119,16 @@ def parts_of(rng, counts):
 @pytest.mark.parametrize("may_be_empty", [True, False])
 @pytest.mark.parametrize("longest", [1, 3, 100])
 def test_the_answer_is_the_best_of_all_spans(seed, may_be_empty, longest):
-    parts = parts_of(np.random.default_rng(seed), (6, 5, 1))
+    windows = make_windows(np.random.default_rng(seed), (6, 5, 1))
     sums = {}
-    for k, (logits, first, spans) in enumerate(parts):
+    for k, (logits, first, spans) in enumerate(windows):
         for i, j in itertools.combinations_with_replacement(range(len(spans)), 2):
             if j - i < longest:
                 sums[k, spans[i][0], spans[j][1]] = logits[0, first + i] + logits[1, first + j]
     if may_be_empty:
-        sums[None, 0, 0] = min(logits[0, 0] + logits[1, 0] for logits, _, _ in parts)
+        sums[None, 0, 0] = min(logits[0, 0] + logits[1, 0] for logits, _, _ in windows)
     (_, start, end), best = max(sums.items(), key=lambda item: item[1])
-    answer = best_answer(CONTEXT, parts, max_answer_length=longest, may_be_empty=may_be_empty)
+    answer = best_answer(CONTEXT, windows, max_answer_length=longest, may_be_empty=may_be_empty)
     assert (answer.start, answer.end, answer.answer) == (start, end, CONTEXT[start:end])
     assert answer.score == pytest.approx(np.exp(best) / np.exp(list(sums.values())).sum())
 

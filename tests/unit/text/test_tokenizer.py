@@ -1,4 +1,4 @@
-"""The tokenizer against PaddleNLP's own, through every kind of source, on odd texts, and its errors."""
+"""The tokenizer compared with PaddleNLP's, from every kind of source and on unusual texts; its errors."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from dynabert_paddle.text import paddlenlp_tokenizer
 from dynabert_paddle.text.paddlenlp_tokenizer import PaddleNlpTokenizer
 from dynabert_paddle.text.tokenizer import Tokenizer
 
-ODD_TEXTS = [
+UNUSUAL_TEXTS = [
     "",
     " \t\n\u3000\u00a0",
     "\ud800",
@@ -78,7 +78,7 @@ def stock_encode(stock, texts, pairs, max_seq_length):
 
 @pytest.fixture(scope="module", params=["tokenizer.json", "vocab.txt"])
 def either(request, minilm, tmp_path_factory):
-    """The same vocabulary from both kinds of folder."""
+    """A tokenizer of the same vocabulary from each kind of folder."""
     if request.param == "tokenizer.json":
         return minilm
     return Tokenizer.from_pretrained(vocab_folder(tmp_path_factory.mktemp("vocab")))
@@ -104,7 +104,7 @@ def test_a_bert_vocabulary_equals_paddlenlp_on_symbols_case_and_accents(paddlenl
     texts = [
         "Caf\u00e9 5\u20ac+3\u00b0C \u2122 a\u00b2 \u6708\u4eae",
         "It's [SEP] NA\u00cfVE, \u00d8re!",
-        *(text for text in ODD_TEXTS[:6] if "\ud83d" not in text),  # a surrogate pair is joined here
+        *(text for text in UNUSUAL_TEXTS[:6] if "\ud83d" not in text),  # a surrogate pair is joined here
     ]
     config = {"tokenizer_class": "BertTokenizer"} if lower is None else {"do_lower_case": lower}
     folder = vocab_folder(tmp_path / "vocab", config)
@@ -137,7 +137,7 @@ def test_save_and_reload_here_and_in_paddlenlp(rows, paddlenlp, tmp_path, source
     assert str(tmp_path) not in (saved / "tokenizer_config.json").read_text()
 
 
-def test_a_lone_tokenizer_json_saves_the_vocabulary_too(rows, paddlenlp, tmp_path):
+def test_saving_a_lone_tokenizer_json_adds_the_vocabulary(rows, paddlenlp, tmp_path):
     (tmp_path / "lone").mkdir()
     shutil.copy(MODEL_DIR / "tokenizer.json", tmp_path / "lone")
     tokenizer = Tokenizer.from_pretrained(tmp_path / "lone")
@@ -146,7 +146,7 @@ def test_a_lone_tokenizer_json_saves_the_vocabulary_too(rows, paddlenlp, tmp_pat
     assert stock_encode(stock, rows, None, 32) == tokenizer.encode(rows, None, max_seq_length=32)
 
 
-def test_the_config_overrules_tokenizer_json(minilm, tmp_path):
+def test_the_config_overrides_tokenizer_json(minilm, tmp_path):
     shutil.copy(MODEL_DIR / "tokenizer.json", tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
     tokenizer = Tokenizer.from_pretrained(tmp_path)
@@ -166,7 +166,7 @@ def test_special_tokens_equal_the_rust_library(rows, minilm):
 
 
 @pytest.mark.parametrize("name", ["ErnieTokenizer", "ElectraTokenizer", "TinyBertTokenizer", "PPMiniLMTokenizer"])
-def test_other_bert_like_tokenizers_get_a_rust_form(rows, paddlenlp, tmp_path, name):
+def test_bert_like_tokenizers_are_rebuilt_in_the_rust_library(rows, paddlenlp, tmp_path, name):
     folder = vocab_folder(tmp_path / "source", {"tokenizer_class": name})
     tokenizer = Tokenizer.from_pretrained(folder)
     assert isinstance(tokenizer, Tokenizer)
@@ -180,7 +180,7 @@ def test_other_bert_like_tokenizers_get_a_rust_form(rows, paddlenlp, tmp_path, n
 
 
 @pytest.mark.filterwarnings("ignore:Be aware, overflowing tokens")
-def test_a_tokenizer_without_a_rust_form_keeps_paddlenlps(rows, paddlenlp, tmp_path):
+def test_a_tokenizer_without_a_rust_equivalent_is_wrapped(rows, paddlenlp, tmp_path):
     folder = vocab_folder(tmp_path / "source", {"tokenizer_class": "RoFormerTokenizer", "use_jieba": True})
     tokenizer = Tokenizer.from_pretrained(folder)
     assert isinstance(tokenizer, PaddleNlpTokenizer)
@@ -194,12 +194,12 @@ def test_a_tokenizer_without_a_rust_form_keeps_paddlenlps(rows, paddlenlp, tmp_p
     assert again.encode(texts, None, max_seq_length=12) == tokenizer.encode(texts, None, max_seq_length=12)
     with pytest.raises(UsageError, match="a text has 2 special tokens"):
         tokenizer.encode(texts, None, max_seq_length=1)
-    tokenizer.encode(ODD_TEXTS[:6], None, max_seq_length=12)
+    tokenizer.encode(UNUSUAL_TEXTS[:6], None, max_seq_length=12)
 
 
 @pytest.fixture
 def roberta_folder(rows, tmp_path):
-    """RoBERTa's two files, from a byte-level BPE trained on the rows."""
+    """RoBERTa's two files, of a byte-level BPE tokenizer trained on the rows."""
     import tokenizers
 
     bpe = tokenizers.ByteLevelBPETokenizer()
@@ -211,7 +211,7 @@ def roberta_folder(rows, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Be aware, overflowing tokens")
-def test_robertas_files_give_paddlenlps_ids(rows, paddlenlp, roberta_folder):
+def test_roberta_equals_paddlenlp(rows, paddlenlp, roberta_folder):
     tokenizer = Tokenizer.from_pretrained(roberta_folder)
     stock = paddlenlp.RobertaBPETokenizer.from_pretrained(str(roberta_folder))
     texts = [*rows, "It's  a\tcaf\u00e9 \u4eca\u5929 \U0001f600!", "", " led </s> by", "see <mask>now"]
@@ -227,7 +227,7 @@ def test_robertas_files_give_paddlenlps_ids(rows, paddlenlp, roberta_folder):
     assert stock_encode(again, rows, None, 64) == tokenizer.encode(rows, None, max_seq_length=64)
 
 
-def test_a_space_before_robertas_first_word_is_a_setting(rows, roberta_folder):
+def test_add_prefix_space_of_roberta(rows, roberta_folder):
     plain = Tokenizer.from_pretrained(roberta_folder)
     config = {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": True}
     (roberta_folder / "tokenizer_config.json").write_text(json.dumps(config))
@@ -237,15 +237,15 @@ def test_a_space_before_robertas_first_word_is_a_setting(rows, roberta_folder):
 
 
 @pytest.mark.parametrize(("file", "content"), [("merges.txt", b"#version\na"), ("vocab.json", b'{"<s>"')])
-def test_damaged_files_of_robertas_are_called_so(roberta_folder, file, content):
+def test_damaged_roberta_files_are_named(roberta_folder, file, content):
     (roberta_folder / file).write_bytes(content)
     with pytest.raises(ModelError, match=f"{file} is truncated or corrupt"):
         Tokenizer.from_pretrained(roberta_folder)
 
 
 @pytest.mark.parametrize("model_type", ["electra", "distilbert", None])
-def test_a_vocabulary_beside_another_models_config_is_berts(rows, minilm, tmp_path, model_type):
-    """Hugging Face folders need not say what tokenizer they have."""
+def test_a_vocabulary_beside_a_bert_like_models_config_is_berts(rows, minilm, tmp_path, model_type):
+    """Hugging Face folders may not name the tokenizer's class."""
     folder = vocab_folder(tmp_path / "source", config={"model_type": model_type} if model_type else {})
     (folder / "tokenizer_config.json").rename(folder / "config.json")
     tokenizer = Tokenizer.from_pretrained(folder)
@@ -267,10 +267,10 @@ def test_added_tokens_are_kept(paddlenlp, tmp_path):
     assert Tokenizer.from_pretrained(tmp_path / "saved").fingerprint == tokenizer.fingerprint
 
 
-def test_odd_texts_are_encoded_the_same_every_time(either):
-    for pairs in (None, ODD_TEXTS[::-1]):
-        ids, type_ids = either.encode(ODD_TEXTS, pairs, max_seq_length=64)
-        assert either.encode(ODD_TEXTS, pairs, max_seq_length=64) == (ids, type_ids)
+def test_unusual_texts_are_encoded_reproducibly(either):
+    for pairs in (None, UNUSUAL_TEXTS[::-1]):
+        ids, type_ids = either.encode(UNUSUAL_TEXTS, pairs, max_seq_length=64)
+        assert either.encode(UNUSUAL_TEXTS, pairs, max_seq_length=64) == (ids, type_ids)
         assert [len(row) for row in ids] == [len(row) for row in type_ids]
         assert all(2 <= len(row) <= 64 for row in ids)
         assert all(0 <= token < either.vocab_size for row in ids for token in row)
@@ -285,7 +285,7 @@ def test_odd_texts_are_encoded_the_same_every_time(either):
     pair=st.none() | st.text(st.characters(exclude_categories=())),
     max_seq_length=st.integers(3, 20),
 )
-def test_any_text_is_encoded_within_its_length(minilm, text, pair, max_seq_length):
+def test_any_text_is_encoded_within_max_seq_length(minilm, text, pair, max_seq_length):
     pairs = None if pair is None else [pair]
     (ids,), (type_ids,) = minilm.encode([text], pairs, max_seq_length=max_seq_length)
     assert len(ids) == len(type_ids) <= max_seq_length
@@ -308,7 +308,7 @@ def test_a_length_below_the_special_tokens_is_refused(minilm):
     assert minilm.encode(["a"], ["b"], max_seq_length=3)[0] == [[101, 102, 102]]
 
 
-def test_missing_and_empty_folders_are_explained(tmp_path):
+def test_missing_and_empty_folders_are_refused(tmp_path):
     with pytest.raises(ModelError, match="nowhere is not a folder"):
         Tokenizer.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(ModelError, match=r"holds no tokenizer: looked for tokenizer\.json, vocab\.txt"):
@@ -332,7 +332,7 @@ def test_a_folder_below_home(tmp_path, monkeypatch, minilm):
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("content", [b"", b"{", b'{"version": "1.0"', b"[1]", b"\xff\xfe\x00", b"null"])
-def test_corrupt_json_is_called_so(tmp_path, name, content):
+def test_corrupt_json_is_named(tmp_path, name, content):
     shutil.copy(MODEL_DIR / "tokenizer.json", tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelError, match=f"{name} is truncated or corrupt") as caught:
@@ -342,15 +342,15 @@ def test_corrupt_json_is_called_so(tmp_path, name, content):
 
 @pytest.mark.parametrize("config", [{"do_lower_case": "no"}, {"tokenizer_class": 3}])
 @pytest.mark.parametrize("file", ["tokenizer.json", "vocab.txt"])
-def test_a_setting_of_a_wrong_type_is_called_so(tmp_path, config, file):
+def test_a_setting_of_a_wrong_type_is_refused(tmp_path, config, file):
     shutil.copy(MODEL_DIR / file, tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"tokenizer_config\.json has a setting of a wrong type"):
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json has a setting of the wrong type"):
         Tokenizer.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("length", [50_000, 200_000, 466_000])
-def test_a_truncated_tokenizer_json_is_called_so(tmp_path, length):
+def test_a_truncated_tokenizer_json_is_named(tmp_path, length):
     (tmp_path / "tokenizer.json").write_bytes((MODEL_DIR / "tokenizer.json").read_bytes()[:length])
     with pytest.raises(ModelError, match=r"tokenizer\.json is truncated or corrupt"):
         Tokenizer.from_pretrained(tmp_path)
@@ -358,7 +358,7 @@ def test_a_truncated_tokenizer_json_is_called_so(tmp_path, length):
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "vocab.txt"])
 @pytest.mark.parametrize("name", ["spiece.model", "special_tokens_map.json"])
-def test_a_link_out_of_the_folder_is_not_saved_with_the_model(tmp_path, file, name):
+def test_a_link_out_of_the_folder_is_refused(tmp_path, file, name):
     (tmp_path / "secret").write_text("{}")
     folder = tmp_path / "model"
     folder.mkdir()
@@ -368,17 +368,17 @@ def test_a_link_out_of_the_folder_is_not_saved_with_the_model(tmp_path, file, na
         Tokenizer.from_pretrained(folder)
 
 
-def test_a_link_that_only_paddlenlp_reads_does_not_reach_it(paddlenlp, tmp_path):
+def test_a_link_out_of_the_folder_is_not_passed_to_paddlenlp(paddlenlp, tmp_path):
     (tmp_path / "secret").write_text(json.dumps({"secret": 10}))
     folder = vocab_folder(tmp_path / "model", {"tokenizer_class": "ErnieTokenizer"})
     (folder / "added_tokens_of_mine.json").symlink_to(tmp_path / "secret")
     copied = tmp_path / "copied"
     copied.mkdir()
-    paddlenlp_tokenizer._copy_harmless(folder, copied)
+    paddlenlp_tokenizer._copy_safe_files(folder, copied)
     assert sorted(path.name for path in copied.iterdir()) == ["tokenizer_config.json", "vocab.txt"]
 
 
-def test_hugging_faces_cache_of_links_is_read(minilm, tmp_path):
+def test_hugging_faces_cache_of_links_is_accepted(minilm, tmp_path):
     blobs, snapshot = tmp_path / "models--x" / "blobs", tmp_path / "models--x" / "snapshots" / "1a2b"
     blobs.mkdir(parents=True)
     snapshot.mkdir(parents=True)
@@ -400,7 +400,7 @@ def replacements(count, content):
         ({"post_processor": {"special_tokens": {}}}, r"its template names \[CLS\], which is not among"),
         ({"model": {"unk_token": "[NONE]"}}, r"Missing \[UNK\] token"),
         ({"model": {"vocab": {"[PAD]": 0, "[UNK]": 2**32 - 1}}}, "a token has the id 4,294,967,295"),
-        (replacements(16, "qq"), r"a text 6\.55e\+04 times as long"),
+        (replacements(16, "qq"), r"can make a text 6\.55e\+04 times as long"),
         (replacements(1, "q" * 2000), r"a text 2e\+03 times as long"),
     ],
 )
