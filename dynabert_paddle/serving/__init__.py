@@ -1,1 +1,1 @@
-"""Predictors on top of bundles, and their benchmark."""
+"""Prediction with bundles, and their benchmark."""

@@ -1,4 +1,4 @@
-"""A bundle of several sub-networks that answers every call in time, with the best of them that can."""
+"""Adaptive prediction: each call is answered by the best sub-network of a bundle that meets its deadline."""
 
 from __future__ import annotations
 
@@ -25,20 +25,30 @@ from dynabert_paddle.bundle.members import members_of
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.runtime.cores import num_cores
 from dynabert_paddle.runtime.environment import set_cpu_environment
-from dynabert_paddle.serving.schedule import LOOK_AHEAD, Cost, Pace, Shape, Waiting, choose, shapes, split
+from dynabert_paddle.serving.schedule import (
+    LOOK_AHEAD,
+    Cost,
+    LoadStatistics,
+    QueuedCall,
+    Shape,
+    batch_shapes,
+    choose,
+    split_batches,
+)
 from dynabert_paddle.text.decode import AnyPrediction
 
-_ROUNDS = 4  # measurements of each shape at load, the first of which sets it up
+_CALIBRATION_ROUNDS = 4  # runs of each shape at load; the first one sets the shape up
+_SWITCH_INTERVAL = 0.001  # seconds
 
 
 class TimedPredictions(list):
-    """The predictions of one call, in the order of its rows, and which sub-network made them in what time.
+    """The predictions of one call in the order of its rows, with the sub-network that made them and the latency.
 
     Args:
-        predictions: as a `Predictor` gives them.
+        predictions: as from a `Predictor`.
         subnet: the sub-network that made all of them.
-        latency_ms: from the call to its return, with the time in which it waited for others.
-        on_time: whether that is within the deadline.
+        latency_ms: from the call to its return, including the time in the queue.
+        on_time: whether the latency is within the deadline.
     """
 
     def __init__(self, predictions: Iterable[AnyPrediction], *, subnet: str, latency_ms: float, on_time: bool) -> None:
@@ -47,18 +57,21 @@ class TimedPredictions(list):
 
 
 class AdaptivePredictor:
-    """Predicts with the sub-networks of a bundle that `dynabert export --subnets` has made.
+    """Predicts with the sub-networks of a bundle from `dynabert export --subnets`, within a deadline for each call.
 
-    Any number of threads may call it. They are served in the order of their calls, short ones several at a time. What
-    each sub-network takes is measured when the bundle is loaded, which takes seconds, and corrected all the time. In
-    memory every sub-network has its weights to itself. Loading a bundle tells Python's garbage collector to leave alone
-    what there is by then (`gc.freeze`), and threads to take turns after 1 ms: both make pauses shorter.
+    Any number of threads may call it. Calls are answered in order of arrival; short ones share a batch. The run time of
+    each sub-network is calibrated when the bundle is loaded, which takes seconds, and corrected while serving. Each
+    sub-network has a separate copy of its weights in memory.
+
+    Loading a bundle changes two settings of the whole process, and nothing restores them: `gc.freeze` exempts all
+    objects that exist by then from garbage collection, and `sys.setswitchinterval` lowers the thread switch interval to
+    at most 1 ms. Both shorten pauses. `gc.unfreeze()` and `sys.setswitchinterval(0.005)` restore Python's defaults.
 
     Args:
-        bundle: its folder; one of a single sub-network will do, and leaves no choice.
+        bundle: its folder; with a bundle of a single sub-network there is no choice to make.
         device: `cpu`, `gpu` or `gpu:N`.
-        num_threads: CPU threads for the sub-networks; where not given all cores that the process may use but one, which
-            is left to the callers: a run waits for the slowest of its threads, and one that a caller delays delays all.
+        num_threads: CPU threads for the sub-networks; by default one less than the cores that the process may use, to
+            leave one to the callers: a run waits for its slowest thread, so a thread delayed by a caller delays it.
 
     Raises:
         DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it.
@@ -66,19 +79,19 @@ class AdaptivePredictor:
 
     def __init__(self, bundle: str | Path, *, device: str = "cpu", num_threads: int | None = None) -> None:
         set_cpu_environment()
-        self._waiting: deque[_Call] = deque()
-        self._arrived = 0  # rows, since the beginning
-        self._lock = Lock()  # of the two above
-        self._pace = Pace()
-        self._process = os.getpid()  # threads are not forked
+        self._queue: deque[_Call] = deque()
+        self._arrived = 0  # rows since the start
+        self._lock = Lock()  # protects the queue and the count
+        self._statistics = LoadStatistics()
+        self._process = os.getpid()  # a forked process lacks the bundle's threads
         with as_dynabert_error():
             threads = max(1, num_cores() - 1) if num_threads is None else num_threads
             self._bundle = Bundle(bundle, device=device, num_threads=threads)
             subnets = list(members_of(self._bundle.description))
             for subnet in subnets:
                 self._bundle.load(subnet)
-            self._seconds: dict[str, dict[Shape, float]] = self._bundle.submit(self._measure, subnets).result()
-        _avoid_pauses()
+            self._seconds: dict[str, dict[Shape, float]] = self._bundle.submit(self._calibrate, subnets).result()
+        _shorten_pauses()
 
     @property
     def labels(self) -> list[str]:
@@ -87,34 +100,33 @@ class AdaptivePredictor:
 
     @property
     def latencies_ms(self) -> dict[str, float]:
-        """What one short text takes each sub-network, as measured at load; the best sub-network comes first."""
+        """Latency of each sub-network for one short text, as calibrated at load; the best sub-network comes first."""
         return {subnet: 1000 * next(iter(seconds.values())) for subnet, seconds in self._seconds.items()}
 
     def __call__(
         self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, deadline_ms: float = inf
     ) -> TimedPredictions:
-        """Predict with the best sub-network that is in time for this call and for those that wait behind it.
+        """Predict with the best sub-network that meets the deadlines of this call and of the calls queued behind it.
 
-        Where none can be, the call is answered all the same, by the cheapest, and says that it is late.
+        If none can meet them, the fastest sub-network answers, and `on_time` of the result is false if it was late.
 
         Args:
             texts: as for a `Predictor`.
             pairs: as for a `Predictor`.
-            deadline_ms: how long after the call the predictions are due; without it the best sub-network takes the time
-                that it needs.
+            deadline_ms: milliseconds from the call until the predictions are due; by default there is no deadline.
 
         Returns:
-            One prediction a row, in the order of the rows; all of one sub-network.
+            One prediction a row in the order of the rows, all from one sub-network.
 
         Raises:
-            UsageError: a deadline that is no number above 0.
-            DynabertError: rows that are not texts, or pairs where the task has single texts or the reverse; a call from
-                a forked process, or when Python is about to exit.
+            UsageError: `deadline_ms` is not a positive number.
+            DynabertError: rows that are not texts, second texts that the task lacks or that are missing, a call from a
+                forked process, or one while Python exits.
         """
         called = perf_counter()
         number = isinstance(deadline_ms, Real) and not isinstance(deadline_ms, bool)
         if not number or isnan(deadline_ms) or deadline_ms <= 0:
-            raise UsageError(f"deadline_ms is a number of milliseconds above 0, not {deadline_ms!r}")
+            raise UsageError(f"deadline_ms must be a number of milliseconds above 0, not {deadline_ms!r}")
         texts = [texts] if isinstance(texts, str) else texts
         pairs = [pairs] if isinstance(pairs, str) else pairs
         with as_dynabert_error():
@@ -124,42 +136,48 @@ class AdaptivePredictor:
         parts = iter(logits)
         predictions = [row.decode([next(parts) for _ in row.windows]) for row in encoded]
         now = perf_counter()
-        self._pace.observe_rest(now, now - ended)
+        self._statistics.observe_delay(now, now - ended)
         latency_ms = 1000 * (now - called)
         return TimedPredictions(predictions, subnet=subnet, latency_ms=latency_ms, on_time=latency_ms <= deadline_ms)
 
     def _answer(self, windows: list[_Window], called: float, deadline: float) -> _Answer:
-        """Wait for the logits of some rows."""
+        """Queue a call, and wait for the logits of its rows."""
         if not windows:
             return self._bundle.subnet, [], perf_counter()
         if os.getpid() != self._process:
-            raise DynabertError("an AdaptivePredictor does not survive a fork: make one in each process")
+            raise DynabertError("an AdaptivePredictor cannot be used after a fork: create one in each process")
         call = _Call([len(ids) for ids, _ in windows], called + deadline, deadline, windows, Future())
         with self._lock:
-            self._waiting.append(call)
+            self._queue.append(call)
             self._arrived += len(windows)
         self._bundle.submit(self._serve)
         return call.answer.result()
 
     def _serve(self) -> None:
-        """Answer all who wait: one who was interrupted may not have asked for it, and others come here in vain."""
-        while self._waiting:
-            self._serve_first()
+        """Answer all queued calls.
 
-    def _serve_first(self) -> None:
-        """Answer whoever has waited longest, and who fits into the same batch."""
+        Every call submits this once, but a batch may answer several calls, and an interrupted call may be queued and not
+        submitted.
+        """
+        while self._queue:
+            self._serve_batch()
+
+    def _serve_batch(self) -> None:
+        """Answer the call at the head of the queue, and those that share its batch."""
         began = perf_counter()
         with self._lock:
-            waiting, arrived = list(islice(self._waiting, LOOK_AHEAD)), self._arrived
-        calls = waiting  # all of them get to know what fails before one is chosen
+            queue, arrived = list(islice(self._queue, LOOK_AHEAD)), self._arrived
+        calls = queue  # an error before the choice goes to all of them
         try:
-            subnet, count = self._choose(waiting, began)
-            calls = waiting[:count]
+            subnet, count = self._choose(queue, began)
+            calls = queue[:count]
             windows = [window for call in calls for window in call.windows]
             logits = iter(self._run(subnet, windows))
             ended = perf_counter()
             expected = self._cost(subnet, 1.0, [len(ids) for ids, _ in windows])
-            self._pace.observe_run(ended, expected=expected, seconds=ended - began, arrived=self._arrived - arrived)
+            self._statistics.observe_run(
+                ended, expected=expected, seconds=ended - began, arrived=self._arrived - arrived
+            )
         except BaseException as error:
             for call in calls:
                 call.answer.set_exception(error)
@@ -167,37 +185,39 @@ class AdaptivePredictor:
         finally:
             with self._lock:
                 for _ in calls:
-                    self._waiting.popleft()
+                    self._queue.popleft()
         for call in calls:
             call.answer.set_result((subnet, list(islice(logits, len(call.windows))), ended))
 
-    def _choose(self, waiting: Sequence[Waiting], began: float) -> tuple[str, int]:
-        margin, rest, rate = self._pace.now(began)
+    def _choose(self, queue: Sequence[QueuedCall], began: float) -> tuple[str, int]:
+        margin, delay, rate = self._statistics.summarize(began)
         costs: dict[str, Cost] = {subnet: partial(self._cost, subnet, margin) for subnet in self._seconds}
-        # What comes after the run is the same for all: as if it were later now.
-        return choose(waiting, costs, now=began + rest, rate=rate)
+        # The delay after a run is the same for all sub-networks, so it counts as if the run began later.
+        return choose(queue, costs, now=began + delay, rate=rate)
 
     def _cost(self, subnet: str, margin: float, lengths: Sequence[int]) -> float:
-        return margin * sum(self._seconds[subnet][shape] for _, shape in split(lengths, self._bundle.max_seq_length))
+        batches = split_batches(lengths, self._bundle.max_seq_length)
+        return margin * sum(self._seconds[subnet][shape] for _, shape in batches)
 
     def _run(self, subnet: str, windows: list[_Window]) -> list[np.ndarray]:
-        """Logits of each row."""
-        found: list[np.ndarray] = [np.empty(0)] * len(windows)
-        for rows, (size, length) in split([len(ids) for ids, _ in windows], self._bundle.max_seq_length):
-            filled = [windows[rows[min(i, len(rows) - 1)]] for i in range(size)]
-            for i, logits in zip(rows, self._bundle.run(filled, length, subnet=subnet), strict=False):
-                found[i] = logits
-        return found
+        """Return the logits of each row."""
+        logits: list[np.ndarray] = [np.empty(0)] * len(windows)
+        for rows, (size, length) in split_batches([len(ids) for ids, _ in windows], self._bundle.max_seq_length):
+            batch = [windows[row] for row in rows]
+            batch += [batch[-1]] * (size - len(batch))  # the shape's other rows; their logits are ignored
+            for row, values in zip(rows, self._bundle.run(batch, length, subnet=subnet), strict=False):
+                logits[row] = values
+        return logits
 
-    def _measure(self, subnets: Sequence[str]) -> dict[str, dict[Shape, float]]:
-        """What each sub-network takes for each shape at best.
+    def _calibrate(self, subnets: Sequence[str]) -> dict[str, dict[Shape, float]]:
+        """Measure the minimum run time in seconds of each sub-network for each shape.
 
-        They take turns, as they will in use: a busy moment of the machine must not pass for a slow sub-network, which
-        would hardly be tried again.
+        The sub-networks alternate, as in use, so that a busy moment of the machine does not slow down only one of them:
+        a sub-network that appears slow is hardly ever tried again.
         """
-        sizes = shapes(self._bundle.max_seq_length)
+        sizes = batch_shapes(self._bundle.max_seq_length)
         best = {subnet: dict.fromkeys(sizes, inf) for subnet in subnets}
-        for _, subnet, (rows, length) in product(range(_ROUNDS), subnets, sizes):
+        for _, subnet, (rows, length) in product(range(_CALIBRATION_ROUNDS), subnets, sizes):
             windows = [([0] * length, [0] * length)] * rows
             began = perf_counter()
             self._run(subnet, windows)
@@ -205,20 +225,20 @@ class AdaptivePredictor:
         return best
 
 
-def _avoid_pauses() -> None:
-    """Shorten what Python itself adds to an answer, which would be more than many a deadline."""
-    # A full collection reads every object of Paddle's modules, which takes some 80 ms.
+def _shorten_pauses() -> None:
+    """Shorten Python's own pauses, which can exceed a deadline; both settings hold for the rest of the process."""
+    # A full garbage collection visits every object of Paddle's modules, which takes some 80 ms.
     gc.collect()
     gc.freeze()
-    # After a run, the thread of the runtime waits so long for each busy thread of a caller.
-    sys.setswitchinterval(min(sys.getswitchinterval(), 0.001))
+    # After a run, the runtime's thread waits for up to this interval for each busy thread of a caller.
+    sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
 
 
 _Window = tuple[list[int], list[int]]  # ids and token type ids
-_Answer = tuple[str, list[np.ndarray], float]  # the sub-network, each row's logits, when its run ended
+_Answer = tuple[str, list[np.ndarray], float]  # sub-network, logits of each row, time at which the run ended
 
 
 @dataclass(frozen=True)
-class _Call(Waiting):
+class _Call(QueuedCall):
     windows: list[_Window]
     answer: Future[_Answer]

@@ -1,4 +1,4 @@
-"""Latency of bundles side by side: they take turns in one process, so that a busy machine is busy for all of them."""
+"""Compares the latency of bundles: they alternate in one process, so that a busy machine slows all of them down."""
 
 from __future__ import annotations
 
@@ -36,51 +36,51 @@ def bench(
     rounds: int = 5,
     num_threads: int | None = None,
 ) -> dict[str, Any]:
-    """Measure bundles.
+    """Measure latency, throughput, memory and size of bundles.
 
     Args:
         bundles: their folders.
-        batch_sizes: texts at a time.
-        seq_lengths: tokens a text.
-        vs: `onnxruntime` to run each floating-point Paddle graph there, too.
-        rounds: turns of each bundle at each shape; a turn is a warm-up and some calls.
-        num_threads: CPU threads; all cores where not given.
+        batch_sizes: texts in a batch.
+        seq_lengths: tokens in a text.
+        vs: `onnxruntime` to also run each floating-point Paddle graph there.
+        rounds: turns of each bundle for each shape; a turn is a warm-up call and several timed calls.
+        num_threads: CPU threads; by default all cores.
 
     Returns:
-        The environment, and one row per shape and bundle: latencies in ms, sentences a second, the median ratio of the
-        first bundle's latency to this one's in the same round, peak memory and file size in MB.
+        The environment, and one row per shape and bundle: latencies in ms, sentences per second, the speedup (median
+        over rounds of the first bundle's latency over this one's), peak memory and file size in MB.
 
     Raises:
-        DynabertError: a bundle that cannot be run, or lengths that it does not take.
+        DynabertError: a bundle that cannot be run, or a length above its maximum.
     """
     set_cpu_environment()
     if vs not in (None, "onnxruntime"):
-        raise UsageError(f"--vs is 'onnxruntime', not '{vs}'")
+        raise UsageError(f"--vs must be 'onnxruntime', not '{vs}'")
     environment = describe_environment()
     threads = num_threads or environment["cores"]
     with ExitStack() as stack:
-        subjects = []
+        graphs: list[tuple[str, Path, dict[str, Any]]] = []  # name, folder, description
         for bundle in map(Path, bundles):
             with as_dynabert_error():
                 description = read_bundle(bundle)
-            for name, folder in _graphs(bundle, description, stack):
-                subjects.append((name, folder, description))
+            for name, folder in _find_graphs(bundle, description, stack):
+                graphs.append((name, folder, description))
                 if vs and description["format"] in PADDLE_FORMATS and description["precision"] != "int8":
                     scratch = Path(stack.enter_context(TemporaryDirectory()))
-                    subjects.append((f"{name} (onnxruntime)", *_convert(folder, description, scratch)))
-        _check_lengths(subjects, seq_lengths)
-        vocab_size = min(description["vocab_size"] for _, _, description in subjects)
+                    graphs.append((f"{name} (onnxruntime)", *_convert(folder, description, scratch)))
+        _check_lengths(graphs, seq_lengths)
+        vocab_size = min(description["vocab_size"] for _, _, description in graphs)
         largest = (max(batch_sizes), max(seq_lengths), threads)
-        memory = {name: _peak_memory(folder, description, *largest) for name, folder, description in subjects}
+        memory = {name: _peak_memory(folder, description, *largest) for name, folder, description in graphs}
         with as_dynabert_error():
             engines = {
-                name: open_engine(folder, description, num_threads=threads) for name, folder, description in subjects
+                name: open_engine(folder, description, num_threads=threads) for name, folder, description in graphs
             }
-        sizes = {name: _model_bytes(folder) / 1e6 for name, folder, _ in subjects}
+        sizes = {name: _model_bytes(folder) / 1e6 for name, folder, _ in graphs}
         rows = []
         for batch_size, seq_length in product(batch_sizes, seq_lengths):
             turns = time_alternately(engines, make_batch(batch_size, seq_length, vocab_size), rounds)
-            first = turns[subjects[0][0]]
+            first = turns[graphs[0][0]]
             for name, measured in turns.items():
                 shape = {"name": name, "batch_size": batch_size, "seq_length": seq_length}
                 size = {"peak_memory_mb": memory[name], "size_mb": sizes[name]}
@@ -88,8 +88,8 @@ def bench(
     return {"environment": environment, "threads": threads, "rounds": rounds, "rows": rows}
 
 
-def _graphs(bundle: Path, description: dict[str, Any], stack: ExitStack) -> Iterator[tuple[str, Path]]:
-    """A bundle's name and folder; of a bundle of several sub-networks those of each."""
+def _find_graphs(bundle: Path, description: dict[str, Any], stack: ExitStack) -> Iterator[tuple[str, Path]]:
+    """Yield a bundle's name and folder; for a bundle of several sub-networks one pair for each of them."""
     if "members" not in description:
         yield str(bundle), bundle
         return
@@ -111,18 +111,18 @@ def _summarize(turns: list[list[float]], first: list[list[float]], batch_size: i
     }
 
 
-def _check_lengths(subjects: Sequence[tuple[str, Path, dict[str, Any]]], seq_lengths: Sequence[int]) -> None:
-    for name, _, description in subjects:
+def _check_lengths(graphs: Sequence[tuple[str, Path, dict[str, Any]]], seq_lengths: Sequence[int]) -> None:
+    for name, _, description in graphs:
         longest = description["max_positions"]
         if max(seq_lengths) > longest:
             raise UsageError(f"{name} takes at most {longest} tokens: --seq_length {max(seq_lengths)} is too long")
 
 
 def _convert(bundle: Path, description: dict[str, Any], scratch: Path) -> tuple[Path, dict[str, Any]]:
-    """The same graph for ONNX Runtime."""
+    """Convert a Paddle graph for ONNX Runtime; returns its folder and description."""
     from dynabert_paddle.exporting.onnx import to_onnx
 
-    # The converter prints in Python, too, which in a notebook does not go through the process's stdout.
+    # The converter also prints from Python, and in a notebook Python's stdout is not the process's.
     with quiet(), redirect_stdout(StringIO()):
         to_onnx(bundle, scratch / "model.onnx")
     return scratch, {**description, "format": "onnx", "precision": "fp32"}
@@ -133,22 +133,22 @@ def _model_bytes(folder: Path) -> int:
 
 
 def _peak_memory(folder: Path, description: dict[str, Any], *sizes: int) -> float:
-    """Peak memory in MB of a process that loads a graph and runs its largest batch, and nothing else."""
+    """Peak memory in MB of a process that only loads a graph and runs its largest batch."""
     kind = json.dumps({key: description[key] for key in ("format", "precision", "vocab_size", "max_positions")})
     command = python_command(f"{__name__}:print_peak_memory", folder, kind, *sizes)
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if result.returncode:
-        said = [line for line in result.stderr.splitlines() if line.strip()] or ["it said nothing"]
-        raise DynabertError(f"{folder}: cannot be run: {said[-1][:300]}")
+        lines = [line for line in result.stderr.splitlines() if line.strip()] or ["no error message"]
+        raise DynabertError(f"{folder}: cannot be run: {lines[-1][:300]}")
     return float(result.stdout.split()[-1])
 
 
 def print_peak_memory() -> None:
-    """Load a graph, run one batch, and print this process's peak memory in MB; the arguments say which and how."""
+    """Load a graph, run one batch, and print this process's peak memory in MB; arguments as in `_peak_memory`."""
     folder, description, batch_size, seq_length, threads = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
     open_engine(folder, description, num_threads=threads)(make_batch(batch_size, seq_length, 1))
-    # Not getrusage's, which counts what the parent had when it forked.
+    # getrusage's maximum would include the parent's memory at the fork.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert peak is not None  # every Linux writes it
+    assert peak is not None  # every Linux kernel writes it
     print(int(peak[1]) * 1024 / 1e6)

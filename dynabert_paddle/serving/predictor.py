@@ -1,4 +1,4 @@
-"""A bundle in Python: texts in, labels and scores out. Never imports PaddleNLP."""
+"""Prediction with a bundle in Python: texts in, labels and scores out. Never imports PaddleNLP."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dynabert_paddle.text.decode import AnyPrediction
 
 
 class Predictor:
-    """Predicts with a bundle that `dynabert export` has made.
+    """Predicts with a bundle from `dynabert export`.
 
     Args:
         bundle: its folder.
-        subnet: which sub-network of a bundle of several; its best where not given.
+        subnet: which sub-network of a bundle of several; by default the best.
         device: `cpu`, `gpu` or `gpu:N`.
-        num_threads: CPU threads; all cores that the process may use where not given.
+        num_threads: CPU threads; by default all cores that the process may use.
 
     Raises:
         DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it.
@@ -48,12 +48,12 @@ class Predictor:
 
     @property
     def task_name(self) -> str:
-        """The task that the model was trained for; 'custom' where the model does not say."""
+        """The task that the model was trained for; 'custom' if the bundle does not name it."""
         return self._bundle.description["task"].get("name", "custom")
 
     @property
     def takes_pairs(self) -> bool:
-        """Whether the task has pairs of texts; a question and its context are one."""
+        """Whether the task has pairs of texts; a question and its context are a pair."""
         return self._bundle.takes_pairs
 
     def __call__(
@@ -62,16 +62,16 @@ class Predictor:
         """Predict for texts, pairs of texts, or questions and their contexts.
 
         Args:
-            texts: one text a row, or a single text; longer ones than the bundle's length are cut. For the labels of
-                words a text can be a list of words.
-            pairs: a second text for each row; the contexts of questions.
+            texts: one text a row, or a single text; texts longer than the bundle's maximum are truncated. For word
+                labels a text can be a list of words.
+            pairs: the second text of each row; for questions their contexts.
             batch_size: rows at a time.
 
         Returns:
             One prediction a row, in the order of the rows.
 
         Raises:
-            DynabertError: rows that are not texts, or pairs where the task has single texts or the reverse.
+            DynabertError: rows that are not texts, or second texts that the task lacks or that are missing.
         """
         texts = [texts] if isinstance(texts, str) else texts
         pairs = [pairs] if isinstance(pairs, str) else pairs
@@ -82,14 +82,14 @@ class Predictor:
         """Predict for any number of rows in constant memory.
 
         Args:
-            rows: tuples of one text, or of two.
+            rows: tuples of one text, or of two for a task of pairs.
             batch_size: rows at a time.
 
         Yields:
             One prediction a row, in the order of the rows.
 
         Raises:
-            DynabertError: a row that is not one text, or not two where the task has pairs.
+            DynabertError: a row that is not one text, or not two texts for a task of pairs.
         """
         with as_dynabert_error():
             yield from self._bundle.stream(rows, batch_size=batch_size)

@@ -1,6 +1,7 @@
-"""Which sub-network answers whom, and when: batches, what they cost now, and the choice. Nothing here runs a model.
+"""Scheduling for `AdaptivePredictor`: batch shapes, current run times, choice of the next batch and its sub-network.
 
-Times are in seconds. A batch has one of a few shapes, for a runtime takes some 0.1 s to set up a new one.
+Nothing here runs a model. Times are in seconds. Batches have few shapes, because a runtime takes some 0.1 s to set up a
+new one.
 """
 
 from __future__ import annotations
@@ -12,25 +13,26 @@ from math import ceil, sqrt
 
 from dynabert_paddle.bundle.infer import power_of_two
 
-_SHORTEST = 16  # tokens that a row is padded to
-_BATCH_TOKENS = 256  # more rows at a time would make the first ones wait for little
-LOOK_AHEAD = 64  # waiting calls that a choice should mind: more cost time, and change nothing
-_MEMORY = 2.0  # seconds that what was observed counts
-_MARGIN = 1.25  # on what was measured at load, while nothing has been observed
+LOOK_AHEAD = 64  # queued calls that a choice considers; more would cost time and not change it
+
+_MIN_LENGTH = 16  # tokens; shorter rows are padded to it
+_BATCH_TOKENS = 256  # larger batches delay their first rows and gain little
+_WINDOW_SECONDS = 2.0  # older observations are dropped
+_DEFAULT_MARGIN = 1.25  # factor on the calibrated times while there are no observations
 _QUANTILE = 0.99
 
 Shape = tuple[int, int]  # rows, tokens a row
-Cost = Callable[[Sequence[int]], float]  # seconds for rows of so many tokens
+Cost = Callable[[Sequence[int]], float]  # seconds for rows of these numbers of tokens
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A call that waits.
+class QueuedCall:
+    """A call in the queue.
 
     Args:
         lengths: tokens of each of its rows.
-        due: when its answer is.
-        deadline: how long after its arrival that is.
+        due: time at which its answer is due.
+        deadline: seconds from its arrival to `due`.
     """
 
     lengths: list[int]
@@ -38,151 +40,156 @@ class Waiting:
     deadline: float
 
 
-def shapes(max_seq_length: int) -> list[Shape]:
-    """List the shapes that batches are padded to; for up to 512 tokens they are at most 16.
+def batch_shapes(max_seq_length: int) -> list[Shape]:
+    """List the shapes that batches are padded to: at most 16 for up to 512 tokens.
 
     Args:
-        max_seq_length: tokens of the longest row.
+        max_seq_length: maximum tokens of a row.
 
     Returns:
-        Powers of two of rows, for each length: powers of two and the longest itself.
+        All combinations of a length (a power of two, or `max_seq_length`) and a number of rows (a power of two).
     """
-    lengths = sorted({_padded(length, max_seq_length) for length in range(1, max_seq_length + 1)})
-    return [(2**i, length) for length in lengths for i in range(_most_rows(length).bit_length())]
+    lengths = sorted({_padded_length(length, max_seq_length) for length in range(1, max_seq_length + 1)})
+    return [(2**i, length) for length in lengths for i in range(_max_rows(length).bit_length())]
 
 
-def split(lengths: Sequence[int], max_seq_length: int) -> list[tuple[list[int], Shape]]:
-    """Split rows into batches, the longest first.
+def split_batches(lengths: Sequence[int], max_seq_length: int) -> list[tuple[list[int], Shape]]:
+    """Split rows into batches, the longest rows first.
 
     Args:
         lengths: tokens of each row.
-        max_seq_length: tokens of the longest row that there can be.
+        max_seq_length: maximum tokens of a row.
 
     Returns:
-        Each batch's rows, by their numbers, and its shape.
+        For each batch the indices of its rows, and its shape.
     """
-    if lengths and len(lengths) <= _most_rows(length := _padded(max(lengths), max_seq_length)):
+    if lengths and len(lengths) <= _max_rows(length := _padded_length(max(lengths), max_seq_length)):
         return [(list(range(len(lengths))), (power_of_two(len(lengths)), length))]
-    order, batches, start = sorted(range(len(lengths)), key=lambda i: -lengths[i]), [], 0
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    batches = []
+    start = 0
     while start < len(order):
-        length = _padded(lengths[order[start]], max_seq_length)
-        rows = order[start : start + _most_rows(length)]
+        length = _padded_length(lengths[order[start]], max_seq_length)
+        rows = order[start : start + _max_rows(length)]
         batches.append((rows, (power_of_two(len(rows)), length)))
         start += len(rows)
     return batches
 
 
-def choose(waiting: Sequence[Waiting], costs: dict[str, Cost], *, now: float, rate: float) -> tuple[str, int]:
-    """Choose who is answered next, by which sub-network.
+def choose(queue: Sequence[QueuedCall], costs: dict[str, Cost], *, now: float, rate: float) -> tuple[str, int]:
+    """Choose the calls of the next batch, and the sub-network that answers them.
 
-    The calls that have waited longest share a batch. Theirs is the best sub-network with which they are on time, and
-    with which everybody else can be, too, if the cheapest one serves them in turn: the other calls that wait, and as
-    many new ones as arrive until then. Where none is, it is the cheapest.
+    The batch holds the calls at the head of the queue. The sub-network is the best one with which all deadlines can be
+    met: those of the batch, and, if the fastest sub-network runs all later batches, those of the other queued calls and
+    of as many new calls as are expected to arrive during the run. If there is none, it is the fastest one.
 
     Args:
-        waiting: the calls that wait, the first one first.
-        costs: what each sub-network takes for rows, the best first.
+        queue: the queued calls in order of arrival.
+        costs: run time of each sub-network for some rows, the best sub-network first.
         now: the time.
-        rate: rows that arrive in a second while a batch runs.
+        rate: rows that arrive per second while a batch runs.
 
     Returns:
         The sub-network, and how many calls it answers.
     """
-    cheapest = min(costs, key=lambda subnet: costs[subnet](waiting[0].lengths))
-    groups = _group(waiting, costs[cheapest], now)
-    latest, behind = min(call.due for call in groups[0]), 0.0
-    for group in groups[1:]:
-        behind += costs[cheapest](_lengths(group))
-        latest = min(latest, min(call.due for call in group) - behind)
-    lengths = _lengths(groups[0])
-    patience = min(call.deadline for call in groups[0])
+    fastest = min(costs, key=lambda subnet: costs[subnet](queue[0].lengths))
+    batches = _batch_calls(queue, costs[fastest], now)
+    latest_end = min(call.due for call in batches[0])
+    seconds_behind = 0.0
+    for batch in batches[1:]:
+        seconds_behind += costs[fastest](_lengths(batch))
+        latest_end = min(latest_end, min(call.due for call in batch) - seconds_behind)
+    lengths = _lengths(batches[0])
+    shortest_deadline = min(call.deadline for call in batches[0])
     for subnet, cost in costs.items():
         seconds = cost(lengths)
-        new = rate * seconds
-        arriving = [max(lengths)] * ceil(new + sqrt(new)) if rate else []
-        if now + seconds <= latest and seconds + costs[cheapest](arriving) <= patience:
-            return subnet, len(groups[0])
-    return cheapest, len(groups[0])
+        expected = rate * seconds
+        # One standard deviation above the mean of a Poisson process.
+        arriving = [max(lengths)] * ceil(expected + sqrt(expected)) if rate else []
+        if now + seconds <= latest_end and seconds + costs[fastest](arriving) <= shortest_deadline:
+            return subnet, len(batches[0])
+    return fastest, len(batches[0])
 
 
-class Pace:
-    """How fast the machine is now, against what was measured at load; what it has observed it forgets after seconds."""
+class LoadStatistics:
+    """Run times relative to calibration, delays after runs, and arrivals, observed over the last two seconds."""
 
     def __init__(self) -> None:
         self._runs: deque[tuple[float, float, float, int]] = deque(maxlen=256)
-        self._rests: deque[tuple[float, float]] = deque(maxlen=256)
+        self._delays: deque[tuple[float, float]] = deque(maxlen=256)
 
     def observe_run(self, now: float, *, expected: float, seconds: float, arrived: int) -> None:
-        """Note what a run has taken.
+        """Record a run.
 
         Args:
             now: the time.
-            expected: what it should have taken, as measured at load.
-            seconds: what it took.
-            arrived: rows that have arrived meanwhile.
+            expected: its run time according to the calibration at load.
+            seconds: its actual run time.
+            arrived: rows that arrived during the run.
         """
         self._runs.append((now, seconds / expected, seconds, arrived))
 
-    def observe_rest(self, now: float, seconds: float) -> None:
-        """Note what has passed from the end of a run to the caller's having its answer.
+    def observe_delay(self, now: float, seconds: float) -> None:
+        """Record the time from the end of a run until a caller had its answer.
 
         Args:
             now: the time.
-            seconds: what it took.
+            seconds: the delay.
         """
-        self._rests.append((now, seconds))
+        self._delays.append((now, seconds))
 
-    def now(self, now: float) -> tuple[float, float, float]:
-        """Sum up what has been observed.
+    def summarize(self, now: float) -> tuple[float, float, float]:
+        """Summarize the recent observations.
 
         Args:
             now: the time.
 
         Returns:
-            What to multiply times measured at load with, so that runs rarely take longer; the seconds after a run that
-            the rest rarely exceeds; and how many rows arrive in a second while batches run.
+            The factor on the calibrated times, and the delay after a run in seconds, that 99 % of the runs do not
+            exceed; and the rows that arrive per second while batches run.
         """
-        runs, rests = _recent(self._runs, now), _recent(self._rests, now)
-        margin = _high([ratio for _, ratio, _, _ in runs], _MARGIN)
-        rest = _high([seconds for _, seconds in rests], 0.0)
+        runs, delays = _recent(self._runs, now), _recent(self._delays, now)
+        margin = _high_quantile([ratio for _, ratio, _, _ in runs], default=_DEFAULT_MARGIN)
+        delay = _high_quantile([seconds for _, seconds in delays], default=0.0)
         running = sum(seconds for _, _, seconds, _ in runs)
-        return margin, rest, sum(arrived for *_, arrived in runs) / running if runs else 0.0
+        return margin, delay, sum(arrived for *_, arrived in runs) / running if runs else 0.0
 
 
-def _recent(observed: deque, now: float) -> tuple:
-    """What is not to be forgotten yet; a copy, for other threads may add to it."""
-    while observed and now - observed[0][0] > _MEMORY:
-        observed.popleft()
-    return tuple(observed)
+def _recent(observations: deque, now: float) -> tuple:
+    """Drop old observations; returns a copy of the others, because other threads may append meanwhile."""
+    while observations and now - observations[0][0] > _WINDOW_SECONDS:
+        observations.popleft()
+    return tuple(observations)
 
 
-def _group(waiting: Sequence[Waiting], cost: Cost, now: float) -> list[list[Waiting]]:
-    """Calls that share a batch: as many as fit into it, unless that alone would make one of them late."""
-    groups, begin = [[waiting[0]]], now
-    for call in waiting[1:]:
-        group, due = groups[-1], min(other.due for other in groups[-1])
-        lengths = _lengths([*group, call])
-        fits = len(lengths) <= _most_rows(max(lengths))
-        if fits and (begin + cost(lengths) <= due or begin + cost(_lengths(group)) > due):
-            group.append(call)
+def _batch_calls(queue: Sequence[QueuedCall], cost: Cost, now: float) -> list[list[QueuedCall]]:
+    """Fill batches in order of arrival; a call starts a new batch if joining would make a call of the batch late."""
+    batches, begin = [[queue[0]]], now
+    for call in queue[1:]:
+        batch, due = batches[-1], min(other.due for other in batches[-1])
+        lengths = _lengths([*batch, call])
+        fits = len(lengths) <= _max_rows(max(lengths))
+        late_anyway = begin + cost(_lengths(batch)) > due
+        if fits and (late_anyway or begin + cost(lengths) <= due):
+            batch.append(call)
         else:
-            begin += cost(_lengths(group))
-            groups.append([call])
-    return groups
+            begin += cost(_lengths(batch))
+            batches.append([call])
+    return batches
 
 
-def _lengths(calls: Sequence[Waiting]) -> list[int]:
+def _lengths(calls: Sequence[QueuedCall]) -> list[int]:
     return [length for call in calls for length in call.lengths]
 
 
-def _padded(length: int, longest: int) -> int:
-    return min(longest, max(_SHORTEST, power_of_two(length)))
+def _padded_length(length: int, max_seq_length: int) -> int:
+    return min(max_seq_length, max(_MIN_LENGTH, power_of_two(length)))
 
 
-def _most_rows(length: int) -> int:
-    """Rows of a length in a batch: a power of two."""
+def _max_rows(length: int) -> int:
+    """Maximum rows of this length in a batch: a power of two."""
     return 1 << (max(1, _BATCH_TOKENS // length).bit_length() - 1)
 
 
-def _high(values: Sequence[float], default: float) -> float:
+def _high_quantile(values: Sequence[float], *, default: float) -> float:
     return sorted(values)[ceil(_QUANTILE * len(values)) - 1] if values else default

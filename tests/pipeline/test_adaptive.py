@@ -235,7 +235,7 @@ def test_no_texts_have_no_predictions(adaptive):
 
 @pytest.mark.parametrize("deadline_ms", [0, -1, math.nan, -math.inf, "15", None, True])
 def test_a_deadline_is_a_time_to_come(adaptive, deadline_ms):
-    with pytest.raises(UsageError, match="deadline_ms is a number of milliseconds above 0, not"):
+    with pytest.raises(UsageError, match="deadline_ms must be a number of milliseconds above 0, not"):
         adaptive(TEXTS[0], deadline_ms=deadline_ms)
 
 
@@ -307,7 +307,7 @@ def test_a_fork_and_the_end_of_python_are_told_in_one_line(bundle):
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "an AdaptivePredictor does not survive a fork: make one in each process",
+        "an AdaptivePredictor cannot be used after a fork: create one in each process",
         "Python is about to exit: let the main thread wait for those that predict",
     ]
 

@@ -722,7 +722,7 @@ def test_bench_shows_a_table(dynabert, bundle):
 @pytest.mark.parametrize(
     ("words", "seen"),
     [
-        (("--vs", "torch"), "--vs is 'onnxruntime', not 'torch'"),
+        (("--vs", "torch"), "--vs must be 'onnxruntime', not 'torch'"),
         (("--batch_size", "0"), "--batch_size takes whole numbers from 1, such as '1 32', not '0'"),
         (("--batch_size", ""), "--batch_size takes whole numbers from 1"),
         (("--batch_size", "²"), "--batch_size takes whole numbers from 1"),

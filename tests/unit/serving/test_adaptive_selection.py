@@ -1,4 +1,4 @@
-"""Which sub-networks `--subnets` means: names in their order, or a spread of what a search has found."""
+"""The sub-networks that `--subnets` selects: those that are named, or a spread over the Pareto front of a search."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.errors import DataError, ModelError, UsageError
 from dynabert_paddle.exporting.selection import select_members
 
-# Five members at costs of which one lies nearest to each third.
+# Cost and score of five members; 7 and 4 are a third and two thirds of the way from 10 to 1.
 PARETO = {"w1.00d1.00": (10, 0.95), "w0.75d1.00": (8, 0.94), "w1.00d0.50": (7, 0.93), "w0.50d0.50": (4, 0.92)}
 PARETO |= {"w0.25d0.50": (1, 0.91)}
 
@@ -42,8 +42,8 @@ def write_search(folder, **changes):
 
 
 def select(supernet, folder, subnets, task=None):
-    given = {"task": task or {}, "task_is_given": bool(task), "max_seq_length": 24}
-    return select_members(supernet, folder, subnets, **given)
+    options = {"task": task or {}, "task_is_given": bool(task), "max_seq_length": 24}
+    return select_members(supernet, folder, subnets, **options)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def select(supernet, folder, subnets, task=None):
     [
         (1, ["w1.00d1.00"]),
         (2, ["w1.00d1.00", "w0.25d0.50"]),
-        (4, ["w1.00d1.00", "w1.00d0.50", "w0.50d0.50", "w0.25d0.50"]),  # 7 and 4 are thirds of the way from 1 to 10
+        (4, ["w1.00d1.00", "w1.00d0.50", "w0.50d0.50", "w0.25d0.50"]),
         (9, list(PARETO)),
     ],
 )
@@ -66,7 +66,7 @@ def test_pareto_members_are_spread_from_the_cheapest_to_the_best(supernet, folde
 
 
 def test_pareto_members_are_about_as_good_as_the_best(supernet, folder):
-    """What loses more than a twentieth of the best score only guesses, however cheap it is."""
+    """Sub-networks that lose more than 5 % of the best score are left out, however cheap they are."""
     rows = {"w0.25d0.50": (1.0, 0.4), "w0.50d0.50": (4.0, 0.9), "w1.00d0.50": (7.0, 0.931), "w1.00d1.00": (9.0, 0.98)}
     write_search(
         folder, pareto=[{"subnet": n, "latency_ms": cost, "score": score} for n, (cost, score) in rows.items()]
@@ -75,7 +75,7 @@ def test_pareto_members_are_about_as_good_as_the_best(supernet, folder):
     assert [member.subnet for member in members] == ["w1.00d1.00", "w1.00d0.50"]
 
 
-def test_agreement_with_the_teacher_is_told(supernet, folder):
+def test_agreement_is_recorded_as_the_metric(supernet, folder):
     write_search(folder, score="agreement")
     assert select(supernet, folder, "pareto:2")[1]["metric"] == "agreement"
 
@@ -88,7 +88,7 @@ def test_a_number_of_members_is_at_least_one(supernet, folder, number):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"weights": "0" * 16}, "of other weights than those in .* --overwrite_output_dir'$"),
         ({"weights": None}, "of other weights than those in .* --overwrite_output_dir'$"),
@@ -100,14 +100,14 @@ def test_a_number_of_members_is_at_least_one(supernet, folder, number):
         ({"pareto": [{"subnet": "w1.00d1.00", "latency_ms": 1.0, "score": float("nan")}]}, "damaged"),
     ],
 )
-def test_a_search_that_is_not_this_models_is_refused(supernet, folder, changes, said):
+def test_a_search_of_other_weights_or_a_damaged_one_is_refused(supernet, folder, changes, message):
     write_search(folder, **changes)
-    with pytest.raises(ModelError, match=said) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         select(supernet, folder, "pareto:4")
     assert f"run 'dynabert search {folder}" in str(caught.value)
 
 
-def test_without_a_search_its_command_is_named(supernet, folder):
+def test_without_a_search_the_error_names_its_command(supernet, folder):
     with pytest.raises(ModelError, match=f"run 'dynabert search {folder}' first"):
         select(supernet, folder, "pareto:4")
     (folder / "search").mkdir()
@@ -137,13 +137,13 @@ def test_names_are_ranked_by_the_first_metric_on_dev(supernet, whole, tiny_data)
     assert all(0 <= score <= 1 for score, _ in order)
 
 
-def test_data_that_the_user_names_has_to_be_there(supernet, whole, tmp_path):
+def test_a_data_folder_that_the_user_names_must_exist(supernet, whole, tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         select(supernet, whole, ["w1.00d1.00"], {"name": "snips", "data_dir": str(tmp_path / "none")})
 
 
 @pytest.mark.parametrize(
-    ("subnets", "said"),
+    ("subnets", "message"),
     [
         ("", "names no sub-network"),
         ([], "names no sub-network"),
@@ -154,6 +154,6 @@ def test_data_that_the_user_names_has_to_be_there(supernet, whole, tmp_path):
         ([1], "'1' is no subnet"),
     ],
 )
-def test_names_are_of_this_model_and_once(supernet, whole, subnets, said):
-    with pytest.raises(UsageError, match=said):
+def test_names_must_be_of_this_model_and_unique(supernet, whole, subnets, message):
+    with pytest.raises(UsageError, match=message):
         select(supernet, whole, subnets)
