@@ -156,8 +156,8 @@ class AdaptivePredictor:
     def _serve(self) -> None:
         """Answer all queued calls.
 
-        Every call submits this once, but a batch may answer several calls, and an interrupted call may be queued and not
-        submitted.
+        Every call submits this once, but one batch may answer several calls, and an interrupted call may be queued
+        without a submission.
         """
         while self._queue:
             self._serve_batch()
