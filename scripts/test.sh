@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests, within 10 minutes on 2 cores after the set-up: style, layers, unit and parity tests, one short chain.
+# The tests, within 10 minutes on 2 cores after the set-up: style, layers, types, unit and parity tests, one short chain.
 #   test.sh                      what CI runs
 #   test.sh --full               all tests, the two other lines of Paddle and the documents' site: within 35 minutes
 #   test.sh [--full] ARGUMENTS   style, and pytest with these arguments; paths are relative to the repository root
@@ -18,6 +18,7 @@ if [[ $# -gt 0 ]]; then
     within pytest "${full[@]}" "$@"
     exit
 fi
+within mypy
 # A worker for each core, with one thread each; a file's tests stay together, and share its fixtures.
 OMP_NUM_THREADS=1 within pytest -n "$(nproc)" --dist loadscope -m "not alone" "${full[@]}"
 [[ ${#full[@]} -gt 0 ]] || exit 0
