@@ -1,1 +1,1 @@
-"""What every exported bundle ships and reads: its manifest, the runtimes, the inference scripts. Never PaddleNLP."""
+"""The code of exported bundles: manifest, runtimes, inference scripts. Never imports PaddleNLP."""

@@ -1,8 +1,8 @@
-"""The runtimes that execute a bundle's graph: Paddle Inference, alone or with OpenVINO, and ONNX Runtime.
+"""The runtimes that execute a bundle's graph: Paddle Inference, with or without OpenVINO, and ONNX Runtime.
 
 Shapes: b batch, s sequence.
 
-This file is a part of every bundle's `infer.py`.
+This file is part of every bundle's `infer.py`.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 
 Engine = Callable[[dict[str, np.ndarray]], np.ndarray]
 
-# Operators that open files, sockets or compiled code, print, or call Python: those of Paddle 2.6, 3.1 and 3.3, by
-# `paddle.base.core.get_all_op_names()` and the dialects of PIR in its library. No graph of an export has one.
-_REACHING_OUT = re.compile(
+# Operators of Paddle 2.6, 3.1 and 3.3 that open files or sockets, load compiled code, print, or call Python. From
+# `paddle.base.core.get_all_op_names()` and the PIR dialects in its library. No exported graph contains any.
+_UNSAFE_OPERATORS = re.compile(
     r"(load|save)(_combine)?|read(_file)?|create_\w+_reader|print|check_numerics"
     r"|py_?(func|layer)|run_program|\w+_engine|ap_\w+|jit_kernel"
     r"|(c_)?comm_init\w*|(c_)?gen_\w+_id|(heter_)?listen_and_serv|(p_|partial_)?(send|recv)(_\w+)?"
     r"|(distributed_)?(push|pull)_\w+|distributed_lookup_table"
 )
-_QUIET = threading.RLock()  # descriptors are the whole process's
+_QUIET_LOCK = threading.RLock()  # file descriptors are shared by all threads
 
 
 def collate(
     rows: Sequence[tuple[list[int], list[int]]], seq_length: int, description: dict[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Pad rows to one batch.
+    """Pad rows and join them to a batch.
 
     Args:
         rows: ids and token type ids.
         seq_length: tokens to pad to.
-        description: the bundle's, which knows the padding token.
+        description: the content of `bundle.json`; its padding token is used.
 
     Returns:
         The graph's inputs, int64 `[b, s]`.
@@ -69,16 +69,16 @@ def open_engine(
 
     Args:
         folder: the bundle.
-        description: what its `bundle.json` says: the format and the precision count.
+        description: the content of its `bundle.json`; format and precision are used.
         device: `cpu`, `gpu` or `gpu:N`.
-        num_threads: CPU threads; all cores that the process may use where not given.
+        num_threads: CPU threads; by default all cores that the process may use.
 
     Returns:
-        A function from a batch, arrays by input name, to logits, which raises a `BundleError` where it fails.
+        A function from a batch, arrays by input name, to logits; it raises a `BundleError` on failure.
 
     Raises:
-        BundleError: the runtime is not installed, or cannot run this format, or there is no such device; or the graph
-            would reach outside of the bundle.
+        BundleError: the runtime is not installed or does not support the format, the device does not exist, or the
+            graph could access files, sockets or code outside of the bundle.
     """
     if not re.fullmatch(r"cpu|gpu(:\d+)?", device):
         raise BundleError(f"device '{device}' is not one of cpu, gpu, gpu:N")
@@ -104,9 +104,9 @@ def open_engine(
 
 
 def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_threads: int) -> Engine:
-    # Paddle reads it once, when it is imported, and takes a single thread where it is not set.
+    # Paddle reads it once, at import, and uses a single thread if it is not set.
     os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
-    # oneDNN keeps a thousand operators' code by default, for shapes that are long gone.
+    # By default oneDNN caches a thousand compiled operators, also of shapes that are no longer used.
     os.environ.setdefault("DNNL_PRIMITIVE_CACHE_CAPACITY", "64")
     with quiet():
         import paddle
@@ -115,16 +115,16 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
     if description["format"] == "pir" and paddle.__version__.startswith("2."):
         raise BundleError(f"{folder}: format pir needs Paddle 3, this is {paddle.__version__}: export with paddle")
     graph = "model.json" if description["format"] == "pir" else "model.pdmodel"
-    through_openvino = description["format"] == "openvino"
-    runtime = f"Paddle {paddle.__version__}" + " with OpenVINO" * through_openvino
-    with _in_one_line(f"{folder}: {runtime} cannot load it"):
-        reaching_out = sorted(filter(_REACHING_OUT.fullmatch, _find_operators(folder / graph)))
-    if reaching_out:
-        raise BundleError(f"{folder / graph}: '{reaching_out[0]}' in it reaches outside of the bundle: export it again")
-    with contextlib.ExitStack() as stack, _in_one_line(f"{folder}: {runtime} cannot load it"):
-        if through_openvino:
+    use_openvino = description["format"] == "openvino"
+    runtime = f"Paddle {paddle.__version__}" + " with OpenVINO" * use_openvino
+    with _one_line_errors(f"{folder}: {runtime} cannot load it"):
+        unsafe = sorted(filter(_UNSAFE_OPERATORS.fullmatch, _find_operators(folder / graph)))
+    if unsafe:
+        raise BundleError(f"{folder / graph}: operator '{unsafe[0]}' reaches outside of the bundle: export it again")
+    with contextlib.ExitStack() as stack, _one_line_errors(f"{folder}: {runtime} cannot load it"):
+        if use_openvino:
             if device != "cpu":
-                raise BundleError(f"device '{device}': format openvino runs on CPUs alone: use cpu")
+                raise BundleError(f"device '{device}': format openvino runs on CPUs only: use cpu")
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="dynabert-openvino-"))
             config = configure_openvino(folder, description, Path(scratch), num_threads)
         else:
@@ -136,14 +136,14 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
     process_threads = int(os.environ["OMP_NUM_THREADS"].partition(",")[0])
 
     def run(batch: dict[str, np.ndarray]) -> np.ndarray:
-        with _in_one_line(f"{runtime} cannot run it"):
-            if through_openvino:
+        with _one_line_errors(f"{runtime} cannot run it"):
+            if use_openvino:
                 check_inputs(batch, description)
             for name in names:
                 predictor.get_input_handle(name).copy_from_cpu(batch[name])
             try:
                 predictor.run()
-            finally:  # it sets them for the whole process, where a training would go on with sums in another order
+            finally:  # run() sets the thread count of the whole process, which would change sums in a training run
                 paddle.base.core.set_num_threads(process_threads)
             return predictor.get_output_handle(output).copy_to_cpu()
 
@@ -151,28 +151,28 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
 
 
 def _configure(folder: Path, description: dict[str, Any], graph: str, device: str, num_threads: int) -> Any:
-    """The configuration of Paddle Inference with its own operators."""
+    """Configure Paddle Inference with its own operators."""
     import paddle
     from paddle import inference
 
     config = inference.Config(str(folder / graph), str(folder / "model.pdiparams"))
     config.disable_glog_info()
-    if graph == "model.pdmodel":  # Paddle 3.1 cannot load a PIR graph with it
+    if graph == "model.pdmodel":  # with it, Paddle 3.1 cannot load a PIR graph
         config.enable_memory_optim()
-    else:  # Of tanh and relu after a product, as in TinyBERT's head, it forgets tanh (Paddle 3.1.1 and 3.3.1).
+    else:  # This pass drops the tanh between a product and relu, as in TinyBERT's head (Paddle 3.1.1 and 3.3.1).
         config.delete_pass("fc_activation_fuse_pass")
     name, _, index = device.partition(":")
     if name == "gpu":
         if not paddle.is_compiled_with_cuda():
             raise BundleError(f"device '{device}': the installed Paddle is a CPU build: use cpu")
         if description["precision"] in ("int8", "bf16"):
-            raise BundleError(f"{folder}: {description['precision']} runs through oneDNN, on CPUs alone: use cpu")
+            raise BundleError(f"{folder}: {description['precision']} needs oneDNN, which runs on CPUs only: use cpu")
         config.enable_use_gpu(256, int(index or 0))
         return config
     config.disable_gpu()
     config.set_cpu_math_library_num_threads(num_threads)
     config.enable_mkldnn()
-    config.set_mkldnn_cache_capacity(16)  # shapes; without a bound every new shape stays in memory
+    config.set_mkldnn_cache_capacity(16)  # number of shapes; without a limit every new shape stays in memory
     if description["precision"] == "bf16":
         with quiet():
             config.enable_mkldnn_bfloat16()
@@ -182,14 +182,14 @@ def _configure(folder: Path, description: dict[str, Any], graph: str, device: st
 
 
 def _find_operators(graph: Path) -> set[str]:
-    """The names of a graph's operators, without those of dialects."""
+    """Return the names of a graph's operators, without their dialects' names."""
     content = graph.read_bytes()
     if graph.suffix == ".pdmodel":
         from paddle.base.proto import framework_pb2
 
         program = framework_pb2.ProgramDesc.FromString(content)  # type: ignore[attr-defined] # made by protobuf
         return {operator.type for block in program.blocks for operator in block.ops}
-    names: list[object] = []  # of types and attributes, too; all pairs are seen, those that others override, too
+    names: list[object] = []  # also of types and attributes; the hook also sees pairs with duplicate keys
     json.loads(content, object_pairs_hook=lambda pairs: names.extend(value for key, value in pairs if key == "#"))
     return {str(name).rpartition(".")[2].rstrip("_") for name in names}
 
@@ -205,27 +205,27 @@ def _open_onnx(folder: Path, description: dict[str, Any], device: str, num_threa
         providers: list[Any] = ["CPUExecutionProvider"]
     elif "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         providers = [("CUDAExecutionProvider", {"device_id": int(index or 0)})]
-    else:  # it would take the CPU and say nothing
+    else:  # ONNX Runtime would silently use the CPU
         raise BundleError(f"device '{device}': the installed ONNX Runtime is a CPU build: use cpu")
     graph, runtime = folder / "model.onnx", f"ONNX Runtime {onnxruntime.__version__}"
-    with _in_one_line(f"{folder}: {runtime} cannot load it"):
-        reaching_out = b"location" in graph.read_bytes()  # the key of a tensor's file, which may be any
-    if reaching_out:
+    with _one_line_errors(f"{folder}: {runtime} cannot load it"):
+        has_external_data = b"location" in graph.read_bytes()  # key of a tensor's file, which could be any file
+    if has_external_data:
         raise BundleError(f"{graph}: keeps weights outside of the bundle: export it again")
-    with _in_one_line(f"{folder}: {runtime} cannot load it"):
+    with _one_line_errors(f"{folder}: {runtime} cannot load it"):
         session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
     names = [graph_input.name for graph_input in session.get_inputs()]
 
     def run(batch: dict[str, np.ndarray]) -> np.ndarray:
-        with _in_one_line(f"{runtime} cannot run it"):
+        with _one_line_errors(f"{runtime} cannot run it"):
             return session.run(None, {name: batch[name] for name in names})[0]
 
     return run
 
 
 @contextlib.contextmanager
-def _in_one_line(what: str) -> Iterator[None]:
-    """Turn whatever a runtime raises, which may be a C++ trace of many lines, into a `BundleError`."""
+def _one_line_errors(what: str) -> Iterator[None]:
+    """Replace any error of a runtime, which can be a long C++ stack trace, by a one-line `BundleError`."""
     try:
         yield
     except BundleError:
@@ -237,21 +237,21 @@ def _in_one_line(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what C++ code prints out of the results and off the terminal; Python cannot catch that by itself."""
-    with _QUIET:
-        kept = {}
+    """Suppress the output of C++ code, which bypasses sys.stdout, by redirecting file descriptors 1 and 2."""
+    with _QUIET_LOCK:
+        saved = {}
         for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
-            with contextlib.suppress(AttributeError, ValueError):  # None, as for a daemon, or closed
+            with contextlib.suppress(AttributeError, ValueError):  # None, as in a daemon, or closed
                 stream.flush()
             with contextlib.suppress(OSError):  # closed
-                kept[descriptor] = os.dup(descriptor)
+                saved[descriptor] = os.dup(descriptor)
         null = os.open(os.devnull, os.O_WRONLY)
         try:
-            for descriptor in kept:
+            for descriptor in saved:
                 os.dup2(null, descriptor)
             yield
         finally:
-            for descriptor, copy in kept.items():
+            for descriptor, copy in saved.items():
                 os.dup2(copy, descriptor)
                 os.close(copy)
             os.close(null)

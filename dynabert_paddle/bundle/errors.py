@@ -1,4 +1,4 @@
-"""The errors of the inference scripts, which stand alone, as the package's own."""
+"""Converts errors of the standalone inference scripts to errors of the package."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dynabert_paddle.errors import DynabertError
 
 @contextmanager
 def as_dynabert_error() -> Iterator[None]:
-    """Turn the error of the script in a bundle, which stands alone, into the package's.
+    """Replace a `BundleError` inside a `with` block.
 
     Yields:
-        Nothing, for the length of a `with` block.
+        Nothing.
 
     Raises:
-        DynabertError: in place of a `BundleError`.
+        DynabertError: instead of a `BundleError`.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Text in, predictions out, with the bundle that this file lies in: needs numpy, tokenizers, and paddle or onnxruntime.
+"""Predicts with the bundle that this file is in; needs numpy, tokenizers, and paddle or onnxruntime.
 
     python infer.py "some text"
     python infer.py -i FILE --json
@@ -29,26 +29,26 @@ from dynabert_paddle.bundle.engines import Engine, collate
 from dynabert_paddle.bundle.gate import Gate
 from dynabert_paddle.bundle.manifest import BundleError, read_bundle
 from dynabert_paddle.bundle.members import choose_subnet, open_subnet
-from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens, shown
+from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens, short_repr
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
 from dynabert_paddle.text.encode import convert_errors, find_templates
 
-_CHUNK = 4096  # texts that are held in memory and sorted by length at a time
-# Tokens that batches are padded to: full ones to multiples of the one, all others to powers of two from the other on.
-_LENGTH_STEP, _SHORTEST = 8, 16
+_CHUNK = 4096  # rows that are in memory and sorted by length at a time
+# Full batches are padded to a multiple of _LENGTH_STEP tokens, others to a power of two of at least _MIN_LENGTH.
+_LENGTH_STEP, _MIN_LENGTH = 8, 16
 
 
 class Bundle:
-    """A bundle, ready to run: its files are checked, its tokenizer and its graph loaded.
+    """A bundle, ready to run: its files are verified, its tokenizer and graph loaded.
 
     Args:
         folder: the bundle.
-        subnet: which sub-network of a bundle of several; the best where not given.
+        subnet: name of a sub-network, if the bundle has several; the best by default.
         device: `cpu`, `gpu` or `gpu:N`.
-        num_threads: CPU threads; all cores that the process may use where not given.
+        num_threads: CPU threads; by default all cores that the process may use.
 
     Raises:
-        BundleError: a file that is missing or altered, or a runtime that is missing or cannot run it.
+        BundleError: a file is missing or altered, or the runtime is missing or cannot run the graph.
     """
 
     def __init__(
@@ -65,30 +65,30 @@ class Bundle:
         self.labels: list[str] = self.description["labels"]
         self.takes_pairs: bool = self.description["pair"]
         self.max_seq_length: int = self.description["max_seq_length"]
-        with convert_errors(self._unusable):
+        with convert_errors(self._tokenizer_error):
             self._tokenizer = tokenizers.Tokenizer.from_file(str(self.folder / "tokenizer.json"))
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
             templates = find_templates(self._tokenizer)
         if templates is None:
-            raise self._unusable(ValueError("it knows no letter, digit or stop"))
+            raise self._tokenizer_error(ValueError("the vocabulary has no letter, digit or full stop"))
         self._rows = RowEncoder(self.description, templates[self.takes_pairs])
         self.kind = self._rows.kind
         self._device, self._num_threads = device, num_threads
         self._engines: dict[str, Engine] = {}
-        self._lock = threading.Lock()  # a runtime's input and output buffers are one per model
+        self._lock = threading.Lock()  # a runtime has one set of input and output buffers per model
         self._threads, self._process = _make_threads(), os.getpid()
         self.load(self.subnet)
         self._gate = Gate()
 
     def load(self, subnet: str) -> None:
-        """Load a sub-network, too, into the runtime.
+        """Load another sub-network into the runtime.
 
         Args:
-            subnet: which.
+            subnet: its name.
 
         Raises:
-            BundleError: the runtime is missing or cannot run it.
+            BundleError: the runtime cannot run it.
         """
         if subnet not in self._engines:
             self._engines[subnet] = open_subnet(
@@ -98,33 +98,33 @@ class Bundle:
     def predict(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_size: int = 32
     ) -> list[AnyPrediction]:
-        """Predict for texts, or pairs of texts.
+        """Predict for texts or pairs of texts.
 
         Args:
-            texts: one text a row; longer ones than `max_seq_length` tokens are cut.
+            texts: one text per row; rows longer than `max_seq_length` tokens are truncated.
             pairs: a second text for each row.
-            batch_size: rows at a time.
+            batch_size: rows per batch.
 
         Returns:
-            One prediction a row, in the order of the rows.
+            One prediction per row, in order.
 
         Raises:
-            BundleError: rows that are not texts, or pairs where the model was trained on single texts or the reverse.
+            BundleError: a row is not text, or pairs are given for a model of single texts or the reverse.
         """
         return list(self.stream(self.rows(texts, pairs), batch_size=batch_size))
 
     def rows(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Iterator[tuple[str, ...]]:
-        """Put texts, or pairs of texts, into rows.
+        """Combine texts, or pairs of texts, to rows.
 
         Args:
-            texts: one text a row.
+            texts: one text per row.
             pairs: a second text for each row.
 
         Returns:
-            Tuples of one text, or of two.
+            Tuples of one text or of two.
 
         Raises:
-            BundleError: what is not texts, or pairs where the model was trained on single texts or the reverse.
+            BundleError: not lists of texts, or pairs are given for a model of single texts or the reverse.
         """
         if (pairs is not None) != self.takes_pairs:
             raise BundleError(
@@ -135,98 +135,98 @@ class Bundle:
         columns = [texts] if pairs is None else [texts, pairs]
         for column in columns:
             if isinstance(column, (str, bytes)) or not isinstance(column, Iterable):
-                raise BundleError(f"texts are a list of str, not {shown(column)}")
+                raise BundleError(f"texts are a list of str, not {short_repr(column)}")
         if pairs is not None and len(pairs) != len(texts):
             raise BundleError(f"{len(texts)} texts and {len(pairs)} second texts: give one for each")
         return zip(*columns, strict=True)
 
     def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[AnyPrediction]:
-        """Predict for any number of rows in constant memory; while a chunk of them runs, the next is encoded.
+        """Predict for any number of rows in constant memory; the next chunk is encoded while one runs.
 
         Args:
-            rows: tuples of one text, or of two.
-            batch_size: rows at a time.
+            rows: tuples of one text or of two.
+            batch_size: rows per batch.
 
         Yields:
-            One prediction a row, in the order of the rows.
+            One prediction per row, in order.
 
         Raises:
-            BundleError: a row that is not one text, or not two where the model takes pairs.
+            BundleError: a row is not one text, or not two if the model takes pairs.
         """
         if batch_size < 1:
             raise BundleError(f"batch_size is at least 1, not {batch_size}")
-        rows, seen = iter(rows), 0
+        rows, num_encoded = iter(rows), 0
         encoded = self.encode(list(islice(rows, _CHUNK)))
         while encoded:
-            seen += len(encoded)
-            following = self._encode_ahead(rows, seen)
+            num_encoded += len(encoded)
+            following = self._encode_ahead(rows, num_encoded)
             try:
                 logits = iter(self._logits([window for row in encoded for window in row.windows], batch_size))
             finally:
-                wait([following])  # so that nothing is under way where a caller may ask for no more, or fork
+                wait([following])  # no work may be pending at a yield: the caller may stop or fork there
             yield from [row.decode([next(logits) for _ in row.windows]) for row in encoded]
             encoded = following.result()
 
-    def _encode_ahead(self, rows: Iterator[Sequence[str]], seen: int) -> Future:
-        """Have the next chunk encoded. The result tells if it cannot be read: the predictions before it come first."""
+    def _encode_ahead(self, rows: Iterator[Sequence[str]], num_encoded: int) -> Future:
+        """Start to encode the next chunk; an error waits in the future, as the earlier predictions come first."""
         following: Future = Future()
         try:
             chunk = list(islice(rows, _CHUNK))
             if chunk:
-                return self._submit("encoder", partial(self.encode, first=seen), chunk)
+                return self._submit("encoder", partial(self.encode, first=num_encoded), chunk)
             following.set_result([])
         except Exception as error:
             following.set_exception(error)
         return following
 
     def encode(self, rows: Sequence[Sequence[str]], *, first: int = 0) -> list[Encoded]:
-        """Turn rows into token ids, as in training.
+        """Encode rows as in training.
 
         Args:
-            rows: tuples of one text, or of two; for the labels of words a text can be a list of words.
-            first: number of the first row, for messages.
+            rows: tuples of one text or of two; for token classification a text can be a list of words.
+            first: number of rows before these, for messages.
 
         Returns:
-            Each row's windows; only a question has more than one.
+            Each row's windows, several only for question answering.
 
         Raises:
-            BundleError: a row that is not one text, or not two where the model takes pairs.
+            BundleError: a row is not one text, or not two if the model takes pairs.
         """
         read = [self._rows.read(row, number) for number, row in enumerate(rows, start=first + 1)]
         texts = map(list, zip(*(row.texts for row in read), strict=True))
-        with self._gate, convert_errors(self._unusable):
+        with self._gate, convert_errors(self._tokenizer_error):
             encodings = [self._tokenizer.encode_batch(column, add_special_tokens=False) for column in texts]
         columns = [[Tokens(encoding.ids, encoding.offsets) for encoding in column] for column in encodings]
         return [self._rows.encode(*row) for row in zip(read, zip(*columns, strict=True), strict=True)]
 
-    def _unusable(self, error: BaseException) -> BundleError:
+    def _tokenizer_error(self, error: BaseException) -> BundleError:
         path, reason = self.folder / "tokenizer.json", " ".join(str(error).split())[:200]
         return BundleError(f"{path}: tokenizers {tokenizers.__version__} cannot use it: {reason}")
 
     def _logits(self, encoded: Sequence[tuple[list[int], list[int]]], batch_size: int) -> list[np.ndarray]:
-        """Logits of each row, without those of its padding."""
+        """Return the logits of each row, without padding."""
         lengths = np.array([len(ids) for ids, _ in encoded])
         order = np.argsort(-lengths, kind="stable")
-        found: list[np.ndarray] = [np.empty(0)] * len(encoded)
+        unsorted: list[np.ndarray] = [np.empty(0)] * len(encoded)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = [encoded[i] for i in rows]
-            size, length = _shape(len(batch), len(batch[0][0]), batch_size)
+            size, length = _padded_shape(len(batch), len(batch[0][0]), batch_size)
             batch += [batch[-1]] * (size - len(batch))
             values = self.submit(self.run, batch, min(length, self.max_seq_length)).result()
             for i, logits in zip(rows, values, strict=False):
-                found[i] = logits
-        return found
+                unsorted[i] = logits
+        return unsorted
 
     def submit(self, function: Callable, *arguments: object) -> Future:
-        """Have the bundle's own thread call a function, such as `run`.
+        """Call a function, such as `run`, in the bundle's thread.
 
         Args:
-            function: what to call.
-            arguments: with what.
+            function: the function.
+            arguments: its arguments.
 
         Returns:
-            What will hold its result.
+            The future result.
 
         Raises:
             BundleError: Python is about to exit.
@@ -234,28 +234,28 @@ class Bundle:
         return self._submit("bundle", function, *arguments)
 
     def _submit(self, thread: str, function: Callable, *arguments: object) -> Future:
-        if self._process != os.getpid():  # a thread is not forked
+        if self._process != os.getpid():  # threads do not survive a fork
             self._threads, self._process = _make_threads(), os.getpid()
         try:
             return self._threads[thread].submit(function, *arguments)
-        except RuntimeError:  # of an executor, once the main thread has ended
+        except RuntimeError:  # the executor refuses work once the main thread has ended
             raise BundleError("Python is about to exit: let the main thread wait for those that predict") from None
 
     def run(
         self, windows: Sequence[tuple[list[int], list[int]]], seq_length: int, *, subnet: str | None = None
     ) -> list[np.ndarray]:
-        """Run the graph on one batch, in the thread of the caller, which should be the bundle's own.
+        """Run the graph on one batch in the calling thread, which should be the bundle's; see `submit`.
 
         Args:
-            windows: ids and token type ids, as `encode` gives them.
+            windows: ids and token type ids, from `encode`.
             seq_length: tokens to pad to.
-            subnet: which, of those that are loaded; the one that the bundle was opened for where not given.
+            subnet: name of a loaded sub-network; by default the one that the bundle was opened with.
 
         Returns:
-            Logits of each, without those of its padding.
+            The logits of each window, without padding.
 
         Raises:
-            BundleError: the model cannot be run, or computes values that are not finite or not as many as it should.
+            BundleError: the graph cannot be run, or its logits are not finite or of the wrong shape.
         """
         batch = collate(windows, seq_length, self.description)
         with self._gate, self._lock:
@@ -279,19 +279,19 @@ class Bundle:
 
 
 def _make_threads() -> dict[str, ThreadPoolExecutor]:
-    """One that runs all graphs, as what oneDNN sets up for a shape it keeps for each thread; and one that encodes."""
+    """One thread runs all graphs, because oneDNN caches what it compiled per thread; another encodes."""
     return {name: ThreadPoolExecutor(1, f"dynabert-{name}") for name in ("bundle", "encoder")}
 
 
-def _shape(num_rows: int, longest: int, batch_size: int) -> tuple[int, int]:
-    """Rows and tokens to pad a batch to: few shapes, for a runtime sets each one up, and keeps weights in its order."""
+def _padded_shape(num_rows: int, longest: int, batch_size: int) -> tuple[int, int]:
+    """Return rows and tokens to pad a batch to; few shapes, as a runtime compiles and caches each one."""
     if num_rows == batch_size:
         return num_rows, -(-longest // _LENGTH_STEP) * _LENGTH_STEP
-    return min(power_of_two(num_rows), batch_size), max(_SHORTEST, power_of_two(longest))
+    return min(power_of_two(num_rows), batch_size), max(_MIN_LENGTH, power_of_two(longest))
 
 
 def power_of_two(least: int) -> int:
-    """The smallest power of two that is not less than a number."""
+    """Return the smallest power of two that is at least a number."""
     return 1 << (least - 1).bit_length()
 
 
@@ -304,11 +304,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(description="Predict with the bundle that this file lies in.")
-    parser.add_argument("text", nargs="*", help="a text; for a task of pairs two of them")
-    parser.add_argument("-i", "--input_file", help="one text a line; for pairs two, with a TAB between them")
-    parser.add_argument("--json", action="store_true", help="print JSON lines with every class's probability")
-    parser.add_argument("--subnet", help="which sub-network of a bundle of several; its best by default")
+    parser = argparse.ArgumentParser(description="Predict with the bundle that this file is in.")
+    parser.add_argument("text", nargs="*", help="a text; two for a task with pairs")
+    parser.add_argument("-i", "--input_file", help="a file with one text per line, or two separated by a TAB")
+    parser.add_argument("--json", action="store_true", help="print JSON lines with the probability of every class")
+    parser.add_argument("--subnet", help="name of a sub-network, if the bundle has several; the best by default")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
     parser.add_argument("--num_threads", type=int, help="CPU threads; all cores by default")
     options = parser.parse_args(arguments)
@@ -316,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("give a text, or a file with -i")
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # like the input, whatever the terminal's language
+            sys.stdout.reconfigure(encoding="utf-8")  # like the input, regardless of the locale
         settings = {"subnet": options.subnet, "device": options.device, "num_threads": options.num_threads}
         bundle = Bundle(Path(__file__).parent, **settings)
         with contextlib.ExitStack() as stack:
@@ -331,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 else:
                     print("\t".join(prediction.cells))
         sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has read enough; Python would complain once more when it closes stdout
+    except BrokenPipeError:  # e.g. `| head`; without this Python reports another error when it closes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except UnicodeDecodeError as error:

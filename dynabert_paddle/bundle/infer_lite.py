@@ -1,10 +1,10 @@
-"""Text in, predictions out, with the Paddle Lite bundle that this file lies in: needs Python 3.7, paddlelite and numpy.
+"""Predicts with the Paddle Lite bundle that this file is in; needs Python 3.7, paddlelite and numpy.
 
     python infer_lite.py "some text"
     python infer_lite.py -i FILE --json
 
-All that depends on Unicode is in `lite_tokenizer.json`, so every Python gives the same ids. A port to another language
-needs that file, `vocab.txt`, and the four steps of `Tokenizer.tokenize`.
+Everything that depends on the Unicode version is in `lite_tokenizer.json`, so every Python gives the same ids. A port
+to another language needs that file, `vocab.txt`, and the four steps of `Tokenizer.tokenize`.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from dynabert_paddle.text.encode import Template, safe_text
 
 TOKENIZER_FILE = "lite_tokenizer.json"
 VOCABULARY_FILE = "vocab.txt"
-# A model for the other kind of processor gives garbage and no error.
+# A model for the wrong kind of processor gives wrong results without an error.
 X86_MODEL, ARM_MODEL = "model_x86.nb", "model_arm.nb"
 
-_BATCH = 16
+_BATCH_SIZE = 16
 _SPACES = "\t\n\x0b\x0c\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
-_AGAIN = "copy the bundle again, or export it again"
+_REMEDY = "copy the bundle again, or export it again"
 
 
 class Characters(dict):
-    """What each character becomes, as `str.translate` asks for it; worked out when a character first turns up."""
+    """Replacements of characters, in the form of `str.translate`; computed when a character first occurs."""
 
     def __init__(self, ranges: dict, replaced: dict, *, hangul: bool = False) -> None:
-        """Prepare the look-up.
+        """Prepare the lookup.
 
         Args:
-            ranges: by replacement, in which `{}` is the character itself, pairs of the first and last code point.
+            ranges: for each replacement, where `{}` stands for the character, pairs of first and last code point.
             replaced: replacements of single characters.
-            hangul: Korean syllables become the letters that they are made of.
+            hangul: decompose Korean syllables into their letters.
         """
         super().__init__((ord(character), text) for character, text in replaced.items())
         self._ranges = sorted((first, last, text) for text, pairs in ranges.items() for first, last in pairs)
@@ -57,14 +57,7 @@ class Characters(dict):
         self._hangul = hangul
 
     def __missing__(self, code: int) -> str:
-        """Work out one character's replacement.
-
-        Args:
-            code: its code point.
-
-        Returns:
-            The text that replaces it.
-        """
+        """Return the replacement of a character, given its code point."""
         character = text = chr(code)
         index = bisect_right(self._firsts, code) - 1
         if self._hangul and 0xAC00 <= code <= 0xD7A3:
@@ -78,14 +71,14 @@ class Characters(dict):
 
 
 class Tokenizer:
-    """BERT's tokenizer in plain Python: the ids of the one that the model was trained with."""
+    """BERT's tokenizer in plain Python, with the same ids as in training."""
 
     def __init__(self, settings: dict, vocabulary: list[str]) -> None:
-        """Prepare a tokenizer.
+        """Create a tokenizer.
 
         Args:
             settings: the content of `lite_tokenizer.json`.
-            vocabulary: the tokens in the order of their ids; the empty string where an id has none.
+            vocabulary: the tokens in the order of their ids; an empty string for an id without a token.
         """
         self._ids = {token: i for i, token in enumerate(vocabulary) if token}
         self._unknown = self._ids[settings["unk_token"]]
@@ -114,7 +107,7 @@ class Tokenizer:
             The tokenizer.
 
         Raises:
-            BundleError: its files are not what they should be.
+            BundleError: its files are damaged.
         """
         try:
             with open(os.path.join(folder, TOKENIZER_FILE), encoding="utf-8") as file:
@@ -122,30 +115,30 @@ class Tokenizer:
             with open(os.path.join(folder, VOCABULARY_FILE), encoding="utf-8", newline="\n") as file:
                 return cls(settings, file.read().split("\n"))
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise BundleError(f"{folder}: {TOKENIZER_FILE} or {VOCABULARY_FILE} is damaged: {_AGAIN}") from None
+            raise BundleError(f"{folder}: {TOKENIZER_FILE} or {VOCABULARY_FILE} is damaged: {_REMEDY}") from None
 
     def tokenize(self, text: str) -> Tokens:
-        """Turn a text into ids without special tokens around it.
+        """Encode a text without special tokens around it.
 
         Args:
             text: any text.
 
         Returns:
-            The ids, and where in the text each token begins and ends.
+            The ids, and start and end of each token in the text.
         """
         text = safe_text(text)
         ids, offsets = [], []
-        for found, start, end in _split(text, self._added):  # 1. tokens that are left whole
+        for found, start, end in _split(text, self._added):  # 1. added tokens, which are not split
             if found is not None:
                 ids.append(found)
                 offsets.append((start, end))
                 continue
-            parts = [self._normalized[ord(character)] for character in text[start:end]]  # 2. every character by itself
+            parts = [self._normalized[ord(character)] for character in text[start:end]]  # 2. normalize each character
             owners = [start + i for i, part in enumerate(parts) for _ in part]
             normalized = "".join(parts)
             for found, begin, stop in _split(normalized, self._added_normalized):
                 pieces: list[tuple[Any, int, int]] = [(found, begin, stop)]
-                if found is None:  # 3. words, and characters that stand alone; 4. the longest pieces in the vocabulary
+                if found is None:  # 3. split into words and single characters; 4. split words into pieces
                     words = self._words(normalized, begin, stop)
                     pieces = [piece for word in words for piece in self._pieces(normalized, *word)]
                 for piece, first, last in pieces:
@@ -154,7 +147,7 @@ class Tokenizer:
         return Tokens(ids, offsets)
 
     def _words(self, text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Yield where each word of a part of a text begins and ends."""
+        """Yield start and end of each word between two positions of a text."""
         begin = start
         for i in range(start, end):
             separated = self._separated[ord(text[i])]
@@ -169,7 +162,7 @@ class Tokenizer:
             yield begin, end
 
     def _pieces(self, text: str, start: int, end: int) -> list[tuple[int, int, int]]:
-        """The ids that a word is made of, and where each begins and ends."""
+        """Split a word greedily into the longest pieces in the vocabulary; return their ids, starts and ends."""
         if end - start > self._longest:
             return [(self._unknown, start, end)]
         pieces, begin = [], start
@@ -186,7 +179,7 @@ class Tokenizer:
 
 
 def _split(text: str, tokens: dict[str, Any]) -> Iterator[tuple[int | None, int, int]]:
-    """Yield the id of each added token that is in a text, and None for what is between them, with begin and end."""
+    """Split a text at added tokens; yield the token's id, or None for the text between, with start and end."""
     kept = 0
     if tokens:
         pattern = "|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))
@@ -205,11 +198,11 @@ def _split(text: str, tokens: dict[str, Any]) -> Iterator[tuple[int | None, int,
 
 
 def collate(rows: list[tuple[list[int], list[int]]], pad_token_id: int) -> dict[str, np.ndarray]:
-    """Pad rows to one batch.
+    """Pad rows and join them to a batch.
 
     Args:
         rows: token ids and token type ids.
-        pad_token_id: fills the shorter rows.
+        pad_token_id: id of the padding token.
 
     Returns:
         The model's inputs by name, int64 `[b, s]`.
@@ -231,7 +224,7 @@ def open_model(path: str) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     """Load a model into Paddle Lite.
 
     Args:
-        path: a `.nb` file for this machine's kind of processor.
+        path: a `.nb` file for this kind of processor.
 
     Returns:
         A function from inputs by name, int64 `[b, s]` of any size, to logits.
@@ -255,56 +248,52 @@ def open_model(path: str) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
         for name in names:
             predictor.get_input_by_name(name).from_numpy(np.ascontiguousarray(batch[name], dtype=np.int64))
         predictor.run()
-        return np.array(predictor.get_output(0).numpy())  # a copy: the runtime writes to the same memory again
+        return np.array(predictor.get_output(0).numpy())  # a copy, because the runtime reuses the memory
 
     return run
 
 
 def read_lite_bundle(folder: str, names: list[str]) -> dict:
-    """Read `bundle.json` and check against it the files that are about to be used.
+    """Read `bundle.json` and verify the files that are used.
 
     Args:
         folder: the bundle.
-        names: of the files.
+        names: names of the files.
 
     Returns:
-        What `bundle.json` says.
+        The content of `bundle.json`.
 
     Raises:
-        BundleError: no bundle, or one with a file that is missing, cut off or altered.
+        BundleError: the folder is no bundle, or a file is missing, truncated or altered.
     """
     path = os.path.join(folder, BUNDLE_FILE)
     if not os.path.isfile(path):
-        raise BundleError(f"{folder}: no {BUNDLE_FILE} in it: run the file that lies in the bundle")
+        raise BundleError(f"{folder}: no {BUNDLE_FILE} in it: run the copy of this file in a bundle")
     try:
         with open(path, encoding="utf-8") as file:
             description = json.load(file)
         checksum = description.pop("checksum")
         expected = {name: description["files"][name] for name in names}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise BundleError(f"{path}: damaged, or not of a Paddle Lite bundle: {_AGAIN}") from None
+        raise BundleError(f"{path}: damaged, or not of a Paddle Lite bundle: {_REMEDY}") from None
     if description.get("format_version") != FORMAT_VERSION:
-        raise BundleError(f"{path}: not format version {FORMAT_VERSION}: it comes from another dynabert_paddle")
+        raise BundleError(f"{path}: not format version {FORMAT_VERSION}: written by another version of dynabert_paddle")
     if checksum != hash_json(description):
-        raise BundleError(f"{path}: altered since the export: {_AGAIN}")
+        raise BundleError(f"{path}: altered since the export: {_REMEDY}")
     for name in names:
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
-            raise BundleError(f"{path}: missing: {_AGAIN}")
+            raise BundleError(f"{path}: missing: {_REMEDY}")
         if os.path.getsize(path) != expected[name]["bytes"] or hash_file(Path(path)) != expected[name]["sha256"]:
-            raise BundleError(f"{path}: cut off or altered since the export: {_AGAIN}")
+            raise BundleError(f"{path}: truncated or altered since the export: {_REMEDY}")
     return description
 
 
 class Bundle:
-    """A bundle, ready to run: its files are checked, its tokenizer and its model loaded."""
+    """A bundle, ready to run: its files are verified, its tokenizer and model loaded."""
 
     def __init__(self, folder: str) -> None:
-        """Check and load a bundle.
-
-        Args:
-            folder: the bundle.
-        """
+        """Verify and load the bundle in a folder."""
         model = X86_MODEL if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else ARM_MODEL
         description = read_lite_bundle(folder, [model, VOCABULARY_FILE, TOKENIZER_FILE])
         self.takes_pairs, self._pad_token_id = description["pair"], description["pad_token_id"]
@@ -316,19 +305,19 @@ class Bundle:
         """Predict for texts, pairs of texts, or questions and their contexts.
 
         Args:
-            rows: any number of lists of one text, or of two.
+            rows: any number of lists of one text or of two.
 
         Yields:
-            For each row what is predicted.
+            One prediction per row.
 
         Raises:
-            BundleError: a row that is not one text, or not two where the model takes pairs.
+            BundleError: a row is not one text, or not two if the model takes pairs.
         """
         batch = []
         for number, row in enumerate(rows, start=1):
             read = self._rows.read(row, number)
             batch.append(self._rows.encode(read, [self._tokenizer.tokenize(text) for text in read.texts]))
-            if len(batch) == _BATCH:
+            if len(batch) == _BATCH_SIZE:
                 yield from self._predict_batch(batch)
                 batch = []
         if batch:
@@ -336,14 +325,14 @@ class Bundle:
 
     def _predict_batch(self, rows: list[Encoded]) -> Iterator[AnyPrediction]:
         windows = [window for row in rows for window in row.windows]
-        found = []
-        for start in range(0, len(windows), _BATCH):
-            part = windows[start : start + _BATCH]
+        cut = []
+        for start in range(0, len(windows), _BATCH_SIZE):
+            part = windows[start : start + _BATCH_SIZE]
             logits = self._run(collate(part, self._pad_token_id)).astype(np.float64)
             if not np.isfinite(logits).all():
                 raise BundleError("the model computes values that are not finite: export it again")
-            found += [cut_padding(values, len(ids), self._rows.kind) for values, (ids, _) in zip(logits, part)]  # noqa: B905
-        remaining = iter(found)
+            cut += [cut_padding(values, len(ids), self._rows.kind) for values, (ids, _) in zip(logits, part)]  # noqa: B905
+        remaining = iter(cut)
         for row in rows:
             yield row.decode([next(remaining) for _ in row.windows])
 
@@ -357,10 +346,10 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(description="Predict with the Paddle Lite bundle that this file lies in.")
-    parser.add_argument("text", nargs="*", help="a text; for a task of pairs two of them")
-    parser.add_argument("-i", "--input_file", help="one text a line; for pairs two, with a TAB between them")
-    parser.add_argument("--json", action="store_true", help="print JSON lines with all there is to say")
+    parser = argparse.ArgumentParser(description="Predict with the Paddle Lite bundle that this file is in.")
+    parser.add_argument("text", nargs="*", help="a text; two for a task with pairs")
+    parser.add_argument("-i", "--input_file", help="a file with one text per line, or two separated by a TAB")
+    parser.add_argument("--json", action="store_true", help="print JSON lines with all details")
     options = parser.parse_args(arguments)
     if bool(options.text) == bool(options.input_file):
         parser.error("give a text, or a file with -i")

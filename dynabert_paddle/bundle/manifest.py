@@ -1,6 +1,6 @@
-"""The files of a bundle, each under its checksum.
+"""Reads `bundle.json` and verifies the bundle's files by their checksums.
 
-This file is a part of every bundle's `infer.py` and `infer_lite.py`; Python 3.7 runs it.
+This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays Python 3.7 syntax.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAX_DIMENSIONS = 8
 
 
 class BundleError(Exception):
-    """A bundle that cannot be run, or texts that it cannot take; the message is one line."""
+    """A bundle that cannot be run, or unsuitable texts; the message is one line."""
 
 
 def read_bundle(folder: Path) -> dict[str, Any]:
@@ -42,35 +42,35 @@ def read_bundle(folder: Path) -> dict[str, Any]:
         folder: the bundle.
 
     Returns:
-        What `bundle.json` says.
+        The content of `bundle.json`.
 
     Raises:
-        BundleError: no bundle, or one with a file that is missing, cut off or altered.
+        BundleError: the folder is no bundle, or a file is missing, truncated or altered.
     """
     path = folder / BUNDLE_FILE
     again = "copy the bundle again, or export it again"
     if not path.is_file():
-        raise BundleError(f"{folder}: no {BUNDLE_FILE} in it: name a folder that 'dynabert export' has made")
+        raise BundleError(f"{folder}: no {BUNDLE_FILE} in it: name a folder that 'dynabert export' created")
     try:
         description = json.loads(path.read_bytes())
         checksum = description.pop("checksum")
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise BundleError(f"{path}: damaged: {again}") from None
     if description.get("format_version") != FORMAT_VERSION:
-        raise BundleError(f"{path}: not format version {FORMAT_VERSION}: it comes from another dynabert_paddle")
+        raise BundleError(f"{path}: not format version {FORMAT_VERSION}: written by another version of dynabert_paddle")
     if checksum != hash_json(description):
         raise BundleError(f"{path}: altered since the export: {again}")
-    if not _is_sound(description):
+    if not _is_valid(description):
         raise BundleError(f"{path}: damaged: {again}")
     files = description["files"]
     for name, expected in files.items():
         if os.path.basename(name) != name:
-            raise BundleError(f"{path}: names '{name}', which is outside the bundle: {again}")
+            raise BundleError(f"{path}: names '{name}', which is outside of the bundle: {again}")
         try:
             if not (folder / name).is_file():
                 raise BundleError(f"{folder / name}: missing: {again}")
             if (folder / name).stat().st_size != expected.get("bytes"):
-                raise BundleError(f"{folder / name}: cut off or altered since the export: {again}")
+                raise BundleError(f"{folder / name}: truncated or altered since the export: {again}")
             if hash_file(folder / name) != expected.get("sha256"):
                 raise BundleError(f"{folder / name}: altered since the export: {again}")
         except OSError as error:
@@ -78,9 +78,9 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     return description
 
 
-def _is_sound(description: dict[str, Any]) -> bool:
-    """Whether a description can be one that an export has written; its checksum says nothing of who has made it."""
-    if not _has(description, _TYPES):
+def _is_valid(description: dict[str, Any]) -> bool:
+    """Whether a description has the types and ranges that an export writes; anybody can compute a valid checksum."""
+    if not _has_types(description, _TYPES):
         return False
     task, members = description["task"], description.get("members", [description])
     kind = task.get("kind", "classification")
@@ -89,39 +89,39 @@ def _is_sound(description: dict[str, Any]) -> bool:
         and all(isinstance(task.get(key, ""), str) for key in ("name", "kind"))
         and kind in KINDS
         and all(isinstance(label, str) for label in description["labels"])
-        and (kind != "question_answering" or (description["pair"] and _are_answers(description.get("answers"))))
+        and (kind != "question_answering" or (description["pair"] and _is_valid_answers(description.get("answers"))))
         and 3 <= description["max_seq_length"] < 2**31
         and 0 <= description["pad_token_id"] < description["vocab_size"] < 2**31
         and isinstance(members, list)
         and len(members) > 0
         and all(isinstance(member, dict) and isinstance(member.get("subnet"), str) for member in members)
-        and ("members" not in description or all(_is_member(member, description["files"]) for member in members))
+        and ("members" not in description or all(_is_valid_member(member, description["files"]) for member in members))
     )
 
 
-def _has(content: dict[str, Any], types: dict[str, type]) -> bool:
+def _has_types(content: dict[str, Any], types: dict[str, type]) -> bool:
     return all(isinstance(content.get(key), kind) for key, kind in types.items())
 
 
-def _are_answers(settings: Any) -> bool:
+def _is_valid_answers(settings: Any) -> bool:
     return (
         isinstance(settings, dict)
         and set(settings) == set(_ANSWER_TYPES)
-        and _has(settings, _ANSWER_TYPES)
+        and _has_types(settings, _ANSWER_TYPES)
         and min(settings["doc_stride"], settings["max_answer_length"]) > 0
     )
 
 
-def _is_member(member: dict[str, Any], files: dict[str, Any]) -> bool:
-    """Whether a sub-network has a graph, and for each parameter the number of a weight and a shape."""
+def _is_valid_member(member: dict[str, Any], files: dict[str, Any]) -> bool:
+    """Whether a sub-network has a graph in the bundle, and for each parameter an array's index and a shape."""
     return (
-        _has(member, {"graph": str, "parameters": list})
+        _has_types(member, {"graph": str, "parameters": list})
         and member["graph"] in files
         and all(isinstance(parameter, list) and len(parameter) == 2 for parameter in member["parameters"])
-        and all(isinstance(index, int) and _is_shape(shape) for index, shape in member["parameters"])
+        and all(isinstance(index, int) and _is_valid_shape(shape) for index, shape in member["parameters"])
     )
 
 
-def _is_shape(shape: Any) -> bool:
-    sizes = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS
-    return sizes and all(isinstance(size, int) and size >= 0 for size in shape)
+def _is_valid_shape(shape: Any) -> bool:
+    is_short_list = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS
+    return is_short_list and all(isinstance(size, int) and size >= 0 for size in shape)

@@ -1,7 +1,9 @@
-"""The sub-networks of a bundle that has several: their weights are stored once, each has leading blocks of them.
+"""Bundles of several sub-networks: the weights are stored once, and each sub-network uses leading blocks of them.
 
-This file is a part of every bundle's `infer.py`. A runtime needs a sub-network's parameters as a file of their own,
-which is made when it is loaded, and removed: Paddle reads one from memory, too, but then takes more of it and longer.
+To load a sub-network, its parameters are written to a temporary file. Paddle could read them from memory, but that is
+slower and uses more memory.
+
+This file is part of every bundle's `infer.py`.
 """
 
 from __future__ import annotations
@@ -21,37 +23,37 @@ from dynabert_paddle.bundle.manifest import BundleError
 
 WEIGHTS_FILE = "model.npz"
 
-# Paddle's file of parameters has for each: three versions of nothing, the size of a protobuf message of type and shape,
-# that message, and the values. Types are numbered in this order.
-HEAD = "<IQIi"
-TYPES = ("bool", "int16", "int32", "int64", "float16", "float32", "float64")
+# In Paddle's parameter file each tensor has a header (three zeros: format versions and LoD level; then the size of the
+# protobuf message), a protobuf message with type and shape, and the values. The type is an index into PARAMETER_TYPES.
+PARAMETER_HEADER = "<IQIi"
+PARAMETER_TYPES = ("bool", "int16", "int32", "int64", "float16", "float32", "float64")
 
 
 def members_of(description: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The sub-networks of a bundle, the best first.
+    """Return the sub-networks of a bundle, best first.
 
     Args:
-        description: what `bundle.json` says.
+        description: the content of `bundle.json`.
 
     Returns:
-        What it says of each, by its name; a bundle of one sub-network describes that by itself.
+        The description of each by its name; for a bundle of one sub-network the whole description.
     """
     return {member["subnet"]: member for member in description.get("members", [description])}
 
 
 def choose_subnet(folder: Path, description: dict[str, Any], subnet: str | None) -> str:
-    """Find the sub-network of a bundle that a user asks for.
+    """Check a sub-network's name, or choose the default.
 
     Args:
         folder: the bundle.
-        description: what its `bundle.json` says.
-        subnet: its name; the best where not given.
+        description: the content of its `bundle.json`.
+        subnet: a name, or None for the best sub-network.
 
     Returns:
-        Its name.
+        The name.
 
     Raises:
-        BundleError: the bundle does not have it.
+        BundleError: the bundle has no such sub-network.
     """
     names = list(members_of(description))
     if subnet is None or subnet in names:
@@ -64,20 +66,20 @@ def choose_subnet(folder: Path, description: dict[str, Any], subnet: str | None)
 def open_subnet(
     folder: Path, description: dict[str, Any], subnet: str, *, device: str = "cpu", num_threads: int | None = None
 ) -> Engine:
-    """Load a sub-network of a bundle into the runtime.
+    """Load a sub-network of a bundle into its runtime.
 
     Args:
         folder: the bundle.
-        description: what its `bundle.json` says.
-        subnet: which.
+        description: the content of its `bundle.json`.
+        subnet: its name.
         device: `cpu`, `gpu` or `gpu:N`.
-        num_threads: CPU threads; all cores that the process may use where not given.
+        num_threads: CPU threads; by default all cores that the process may use.
 
     Returns:
-        What runs it, as `open_engine` gives it.
+        The engine, from `open_engine`.
 
     Raises:
-        BundleError: as from `open_engine`, or there is no room for temporary files.
+        BundleError: from `open_engine`, or temporary files cannot be written.
     """
     if "members" not in description:
         return open_engine(folder, description, device=device, num_threads=num_threads)
@@ -94,12 +96,12 @@ def open_subnet(
 
 
 def unpack(folder: Path, description: dict[str, Any], subnet: str, target: Path) -> None:
-    """Write one sub-network's graph and parameters as a bundle of that one alone has them.
+    """Write one sub-network's graph and parameters, in the form of a bundle with one sub-network.
 
     Args:
         folder: the bundle.
-        description: what its `bundle.json` says.
-        subnet: which.
+        description: the content of its `bundle.json`.
+        subnet: its name.
         target: an existing folder.
 
     Raises:
@@ -109,28 +111,28 @@ def unpack(folder: Path, description: dict[str, Any], subnet: str, target: Path)
     source = folder / WEIGHTS_FILE
     try:
         shutil.copyfile(folder / member["graph"], target / f"model{Path(member['graph']).suffix}")
-        with zipfile.ZipFile(source) as archive:  # as numpy.savez writes it; a compressed one can be of any size
+        with zipfile.ZipFile(source) as archive:  # numpy.savez does not compress; compressed data could be huge
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise zipfile.BadZipFile
         with np.load(source) as weights, open(target / "model.pdiparams", "wb") as file:
             for index, shape in member["parameters"]:
                 block = weights[f"arr_{index}"][tuple(map(slice, shape))]
-                file.write(_head(block) + block.tobytes())
+                file.write(_header(block) + block.tobytes())
     except OSError as error:
         raise BundleError(
             f"{target}: '{subnet}' cannot be unpacked there: {error.strerror}: make room, or set TMPDIR"
         ) from None
-    except Exception:  # whatever numpy meets
+    except Exception:  # numpy raises errors of many types
         raise BundleError(f"{source}: damaged: copy the bundle again, or export it again") from None
 
 
-def _head(array: np.ndarray) -> bytes:
-    """What stands before an array's values: the message has the type as its field 1, each dimension as a field 2."""
-    message = bytes([1 << 3, TYPES.index(array.dtype.name)])
+def _header(array: np.ndarray) -> bytes:
+    """Return the bytes before an array's values; the message has the type as field 1 and each dimension as field 2."""
+    message = bytes([1 << 3, PARAMETER_TYPES.index(array.dtype.name)])
     for size in array.shape:
         message += bytes([2 << 3])
-        while size > 0x7F:  # a varint: seven bits a byte, the lowest first
+        while size > 0x7F:  # a varint: seven bits per byte, lowest first
             message += bytes([size & 0x7F | 0x80])
             size >>= 7
         message += bytes([size])
-    return struct.pack(HEAD, 0, 0, 0, len(message)) + message
+    return struct.pack(PARAMETER_HEADER, 0, 0, 0, len(message)) + message

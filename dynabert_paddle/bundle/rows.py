@@ -1,6 +1,6 @@
-"""Rows of texts to what a graph takes, and its logits to predictions, for every kind of task.
+"""Encodes rows of texts for a bundle's graph, and decodes its logits to predictions, for every kind of task.
 
-This file is a part of every bundle's `infer.py` and `infer_lite.py`; Python 3.7 runs it. Shapes: s sequence, c classes.
+This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays Python 3.7 syntax.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ from dynabert_paddle.text.encode import (
 )
 
 
-def shown(value: object) -> str:
-    """A value in a message: one line, cut to 60 characters."""
+def short_repr(value: object) -> str:
+    """Return a value's repr for a message, in one line of at most 60 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 class Row(NamedTuple):
-    """A row's texts, and where the words of its first one begin and end where each gets a label."""
+    """A row's texts; for token classification also start and end of each word of the first text."""
 
     texts: list[str]
     words: list[tuple[int, int]] | None
 
 
 class Tokens(NamedTuple):
-    """A text's token ids, and where each token begins and ends in it."""
+    """A text's token ids, and start and end of each token in the text."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
 
 
 class Encoded(NamedTuple):
-    """A row as the graph takes it: ids and token type ids of its windows; and what makes their logits a prediction."""
+    """An encoded row: ids and token type ids of its windows, and a function from their logits to the prediction."""
 
     windows: list[tuple[list[int], list[int]]]
     decode: Callable[[list[np.ndarray]], AnyPrediction]
 
 
 class RowEncoder:
-    """Prepares rows for a bundle's graph, and says what it predicts for them.
+    """Encodes rows for a bundle's graph, and decodes its predictions.
 
     Args:
-        description: what `bundle.json` says.
-        template: the tokenizer's, for as many texts as a row has.
+        description: the content of `bundle.json`.
+        template: the tokenizer's template for one text or a pair, as the task has.
     """
 
     def __init__(self, description: dict[str, Any], template: Template) -> None:
@@ -73,27 +73,27 @@ class RowEncoder:
         self.takes_pairs: bool = description["pair"]
         self._answers: dict[str, Any] = description.get("answers", {})
         self._max_seq_length: int = description["max_seq_length"]
-        self._room = self._max_seq_length - template.num_special_tokens
+        self._max_tokens = self._max_seq_length - template.num_special_tokens
         self._template = template
 
     def read(self, row: Sequence[str], number: int) -> Row:
         """Check a row.
 
         Args:
-            row: one text, or two; for the labels of words a text can be a list of words.
-            number: the row's, for the message.
+            row: one text, or a pair; for token classification a text can be a list of words.
+            number: the row's number for the message.
 
         Returns:
-            Its texts, which every tokenizer takes.
+            Its texts, without lone surrogates.
 
         Raises:
-            BundleError: the row is something else.
+            BundleError: the row has another type or length.
         """
-        # A str is a sequence, too: its characters are no texts.
+        # A str is a sequence too, but its characters are not texts.
         is_row = isinstance(row, Sequence) and not isinstance(row, (str, bytes)) and len(row) == 1 + self.takes_pairs
         if not is_row or not all(map(self._is_text, row)):
             wanted = "tuples of two texts" if self.takes_pairs else "tuples of one text"
-            raise BundleError(f"row {number} is {shown(row)}: this bundle takes {wanted}")
+            raise BundleError(f"row {number} is {short_repr(row)}: this bundle takes {wanted}")
         if self.kind != "token_classification":
             return Row([safe_text(text) for text in row], None)
         if isinstance(row[0], str):
@@ -108,50 +108,50 @@ class RowEncoder:
         return isinstance(value, str)
 
     def encode(self, row: Row, tokens: Sequence[Tokens]) -> Encoded:
-        """Add the special tokens.
+        """Truncate a row or split it into windows, and add the special tokens.
 
         Args:
             row: from `read`.
-            tokens: of each of its texts, without special tokens.
+            tokens: the tokens of each of its texts, without special tokens.
 
         Returns:
-            Its windows; only a question has more than one.
+            Its windows, several only for question answering.
         """
         if self.kind == "token_classification":
             return self._encode_words(row, tokens[0])
         if self.kind == "question_answering":
             return self._encode_question(row, *tokens)
-        cut = truncate([text.ids for text in tokens], self._room)
+        cut = truncate([text.ids for text in tokens], self._max_tokens)
         return Encoded([self._template.wrap(*cut)], lambda logits: self._classify(logits[0]))
 
     def _classify(self, logits: np.ndarray) -> Prediction:
         if not self.labels:
             return Prediction(None, float(logits[0]), {})
-        scores = dict(zip(self.labels, softmax(logits).tolist()))  # noqa: B905 - Python 3.7 knows no strict
+        scores = dict(zip(self.labels, softmax(logits).tolist()))  # noqa: B905 - Python 3.7 has no strict
         label = self.labels[int(logits.argmax())]
         return Prediction(label, scores[label], scores)
 
     def _encode_words(self, row: Row, tokens: Tokens) -> Encoded:
         (text,), words = row.texts, row.words or []
-        first = first_tokens(tokens.offsets[: self._room], words, before=len(self._template.ids[0]))
+        tokens_of_words = first_tokens(tokens.offsets[: self._max_tokens], words, before=len(self._template.ids[0]))
 
         def decode(logits: list[np.ndarray]) -> WordLabels:
-            labels, scores = label_words(logits[0], first, self.labels)
+            labels, scores = label_words(logits[0], tokens_of_words, self.labels)
             entities = find_entities(text, words, labels, scores)
             return WordLabels([text[start:end] for start, end in words], labels, entities)
 
-        return Encoded([self._template.wrap(tokens.ids[: self._room])], decode)
+        return Encoded([self._template.wrap(tokens.ids[: self._max_tokens])], decode)
 
     def _encode_question(self, row: Row, question: Tokens, context: Tokens) -> Encoded:
         settings = dict(self._answers)
-        room = {"max_seq_length": self._max_seq_length, "doc_stride": settings.pop("doc_stride")}
-        windows = question_windows(self._template, question.ids, context.ids, **room)
+        lengths = {"max_seq_length": self._max_seq_length, "doc_stride": settings.pop("doc_stride")}
+        windows = question_windows(self._template, question.ids, context.ids, **lengths)
 
         def decode(logits: list[np.ndarray]) -> Answer:
-            parts = [
+            scored = [
                 (values, window.first, context.offsets[window.start : window.end])
                 for values, window in zip(logits, windows)  # noqa: B905
             ]
-            return best_answer(row.texts[1], parts, **settings)
+            return best_answer(row.texts[1], scored, **settings)
 
         return Encoded([(window.ids, window.type_ids) for window in windows], decode)

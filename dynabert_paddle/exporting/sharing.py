@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dynabert_paddle.bundle.members import HEAD, TYPES, WEIGHTS_FILE
+from dynabert_paddle.bundle.members import PARAMETER_HEADER, PARAMETER_TYPES, WEIGHTS_FILE
 from dynabert_paddle.exporting.program import framework
 
 
@@ -66,11 +66,11 @@ def read_parameters(path: Path) -> list[np.ndarray]:
     """Read a `model.pdiparams` file: the parameters sorted by their names, which the file does not hold."""
     content, start, arrays = path.read_bytes(), 0, []
     while start < len(content):
-        *_, size = struct.unpack_from(HEAD, content, start)
-        start += struct.calcsize(HEAD)
+        *_, size = struct.unpack_from(PARAMETER_HEADER, content, start)
+        start += struct.calcsize(PARAMETER_HEADER)
         tensor = framework().VarType.TensorDesc.FromString(content[start : start + size])
         start += size
-        shape, kind = tuple(tensor.dims), np.dtype(TYPES[tensor.data_type])
+        shape, kind = tuple(tensor.dims), np.dtype(PARAMETER_TYPES[tensor.data_type])
         arrays.append(np.frombuffer(content, kind, int(np.prod(shape)), start).reshape(shape))
         start += arrays[-1].nbytes
     return arrays

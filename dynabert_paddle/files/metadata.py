@@ -76,9 +76,7 @@ def read_metadata(folder: str | Path) -> Metadata:
     values = read_json(path)
     values.pop("files", None)
     if values.pop("format_version", None) != FORMAT_VERSION:
-        raise ModelError(
-            f"{path}: not format version {FORMAT_VERSION}: it was written by another version of dynabert_paddle"
-        )
+        raise ModelError(f"{path}: not format version {FORMAT_VERSION}: written by another version of dynabert_paddle")
     try:
         metadata = TypeAdapter(Metadata).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:

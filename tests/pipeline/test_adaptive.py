@@ -161,7 +161,7 @@ def test_a_search_is_asked_for(capsys, model, tmp_path):
 def test_a_damaged_file_of_weights_is_named(bundle, tmp_path):
     spoilt = shutil.copytree(bundle, tmp_path / "bundle")
     (spoilt / "model.npz").write_bytes((spoilt / "model.npz").read_bytes()[:-9])
-    with pytest.raises(DynabertError, match=r"model.npz: cut off or altered since the export"):
+    with pytest.raises(DynabertError, match=r"model.npz: truncated or altered since the export"):
         db.AdaptivePredictor(spoilt)
 
 

@@ -132,7 +132,7 @@ def test_inputs_that_the_model_does_not_take(bundles, change, seen):
 
 
 def test_it_runs_on_cpus_alone(bundles):
-    with pytest.raises(BundleError, match="device 'gpu:0': format openvino runs on CPUs alone: use cpu"):
+    with pytest.raises(BundleError, match="device 'gpu:0': format openvino runs on CPUs only: use cpu"):
         engine(bundles["openvino"], device="gpu:0")
 
 

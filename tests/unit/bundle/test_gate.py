@@ -1,4 +1,4 @@
-"""The gate that forks and the end of Python wait at."""
+"""The gate: a fork and Python's exit wait for running calls."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ enter()
 """
 
 
-def test_a_fork_waits_for_those_inside_and_keeps_others_out():
+def test_a_fork_waits_for_running_calls_and_blocks_new_ones():
     gate, entered, leave, order = Gate(), threading.Event(), threading.Event(), []
 
     def stay():
@@ -33,21 +33,21 @@ def test_a_fork_waits_for_those_inside_and_keeps_others_out():
             leave.wait(60)
             order.append("left")
 
-    def come_later():
+    def enter_later():
         with gate:
             order.append("entered")
 
     def fork():
         if os.fork() == 0:
-            with gate:  # open again, in the child, too
+            with gate:  # the gate is open in the child process too
                 os._exit(7)
         order.append("forked")
 
-    threads = [threading.Thread(target=work) for work in (stay, fork, come_later)]
+    threads = [threading.Thread(target=work) for work in (stay, fork, enter_later)]
     threads[0].start()
     assert entered.wait(60)
     threads[1].start()
-    while not gate._closed:
+    while not gate._is_closed:
         pass
     threads[2].start()
     threads[2].join(0.2)
@@ -60,7 +60,7 @@ def test_a_fork_waits_for_those_inside_and_keeps_others_out():
     assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
 
 
-def test_what_python_calls_at_its_end_does_not_wait_for_ever():
+def test_an_atexit_handler_does_not_block():
     command = [sys.executable, "-c", AT_EXIT]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What `infer.py` does before a runtime comes in: truncation, templates, padding, the bundle's checks, its flags."""
+"""`infer.py` without a runtime: truncation, templates, padding, verification of the bundle, flags."""
 
 import ast
 import json
@@ -24,20 +24,20 @@ from dynabert_paddle.text import decode, encode
 LENGTHS = st.integers(0, 12)
 
 
-def cut_one_by_one(texts, room):
-    """PaddleNLP's longest_first as its documentation has it: a token from the longer text, the second at a tie."""
+def truncate_one_by_one(texts, max_tokens):
+    """PaddleNLP's longest_first as documented: remove a token from the longer text, from the second at a tie."""
     texts = [list(text) for text in texts]
-    while sum(map(len, texts)) > room:
+    while sum(map(len, texts)) > max_tokens:
         longest = max(reversed(texts), key=len)
         longest.pop()
     return texts
 
 
-@given(first=LENGTHS, second=LENGTHS, room=st.integers(0, 30))
-def test_truncation_is_longest_first(first, second, room):
+@given(first=LENGTHS, second=LENGTHS, max_tokens=st.integers(0, 30))
+def test_truncation_is_longest_first(first, second, max_tokens):
     pair = [list(range(first)), list(range(100, 100 + second))]
-    assert encode.truncate(pair, room) == cut_one_by_one(pair, room)
-    assert encode.truncate(pair[:1], room) == [pair[0][:room]]
+    assert encode.truncate(pair, max_tokens) == truncate_one_by_one(pair, max_tokens)
+    assert encode.truncate(pair[:1], max_tokens) == [pair[0][:max_tokens]]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_a_template_wraps_as_the_library_does(backend, processor):
         assert template.num_special_tokens == len(expected.ids) - sum(map(len, bare))
 
 
-def test_a_tokenizer_that_knows_nothing_has_no_template():
+def test_a_tokenizer_without_vocabulary_has_no_template():
     assert encode.find_templates(tokenizers.Tokenizer(tokenizers.models.BPE())) is None
 
 
@@ -123,14 +123,14 @@ def test_batches_are_padded_at_the_end():
 
 
 def write(folder, description):
-    """Write `bundle.json` with a checksum that is right."""
+    """Write `bundle.json` with a valid checksum."""
     content = {**description, "checksum": hash_json(description)}
     (folder / "bundle.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.fixture
 def bundle(tmp_path):
-    """What `read_bundle` looks at: a file and its checksum."""
+    """A minimal bundle for `read_bundle`: one file and its checksum."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     (folder / "model.bin").write_bytes(b"weights")
@@ -141,7 +141,7 @@ def bundle(tmp_path):
     return folder
 
 
-def refuses(folder, part):
+def assert_refused(folder, part):
     with pytest.raises(manifest.BundleError) as caught:
         manifest.read_bundle(folder)
     message = str(caught.value)
@@ -149,7 +149,7 @@ def refuses(folder, part):
     assert "\n" not in message
 
 
-def test_a_whole_bundle_is_read(bundle):
+def test_a_valid_bundle_is_read(bundle):
     description = manifest.read_bundle(bundle)
     assert description["format"] == "paddle"
     assert "checksum" not in description
@@ -158,16 +158,14 @@ def test_a_whole_bundle_is_read(bundle):
 UNKNOWN = tokenizers.models.WordPiece({"a": 0}, unk_token="[UNK]")
 
 
-@pytest.mark.parametrize(
-    ("model", "seen"), [(tokenizers.models.BPE(), "knows no letter"), (UNKNOWN, r"Missing \[UNK\]")]
-)
+@pytest.mark.parametrize(("model", "seen"), [(tokenizers.models.BPE(), "has no letter"), (UNKNOWN, r"Missing \[UNK\]")])
 def test_a_tokenizer_that_cannot_encode_is_named(bundle, model, seen):
     tokenizers.Tokenizer(model).save(str(bundle / "tokenizer.json"))
     with pytest.raises(manifest.BundleError, match=rf"tokenizer\.json: tokenizers .* cannot use it: .*{seen}"):
         infer.Bundle(bundle)
 
 
-def test_moving_a_bundle_or_adding_a_file_does_no_harm(bundle, tmp_path):
+def test_a_moved_bundle_with_an_added_file_is_valid(bundle, tmp_path):
     moved = shutil.move(bundle, tmp_path / "moved")
     (moved / "notes.txt").write_text("mine")
     assert manifest.read_bundle(moved)["format_version"] == 1
@@ -176,17 +174,17 @@ def test_moving_a_bundle_or_adding_a_file_does_no_harm(bundle, tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"[1]", b"1", b"null", b'"text"', b"{}", b"\xff\xfe", bytes(50), b"[" * 100_000]
 )
-def test_a_description_that_is_none(bundle, content):
+def test_damaged_bundle_json_is_refused(bundle, content):
     (bundle / "bundle.json").write_bytes(content)
-    refuses(bundle, "bundle.json: damaged: copy the bundle again, or export it again")
+    assert_refused(bundle, "bundle.json: damaged: copy the bundle again, or export it again")
 
 
 FILES = {
     "a number": 3,
     "a list": ["model.bin"],
-    "nothing": None,
+    "null": None,
     "a file that is a number": {"model.bin": 3},
-    "a file that is nothing": {"model.bin": None},
+    "a file that is null": {"model.bin": None},
     "a file without a size": {"model.bin": {}},
     "a path outside": {"../model.bin": {"bytes": 7, "sha256": ""}},
     "an absolute path": {"/etc/hostname": {"bytes": 7, "sha256": ""}},
@@ -198,10 +196,10 @@ FILES = {
 
 
 @pytest.mark.parametrize("files", FILES.values(), ids=FILES)
-def test_odd_lists_of_files(bundle, files):
-    """Even where somebody has computed the checksum anew."""
+def test_invalid_lists_of_files_are_refused(bundle, files):
+    """Even with a valid checksum."""
     write(bundle, {"format_version": 1, "format": "paddle", "files": files})
-    refuses(bundle, str(bundle))
+    assert_refused(bundle, str(bundle))
 
 
 def member(*, parameters):
@@ -209,21 +207,21 @@ def member(*, parameters):
 
 
 ANSWERS = {"doc_stride": 128, "max_answer_length": 30, "may_be_empty": False}
-UNSOUND = {
+INVALID = {
     "no sub-network": {"members": []},
     "no name": {"subnet": None},
     "no parameters": member(parameters=None),
     "parameters without shapes": member(parameters=[0, 1]),
     "parameters of words": member(parameters=[["a", [1]]]),
     "sizes of words": member(parameters=[[0, ["a"]]]),
-    "sizes below nothing": member(parameters=[[0, [-1]]]),
-    "more dimensions than there are": member(parameters=[[0, [1] * 9]]),
-    "padding below the vocabulary": {"pad_token_id": -1},
-    "padding beyond the vocabulary": {"pad_token_id": 30522},
-    "more words than ids": {"vocab_size": 10**30},
+    "negative sizes": member(parameters=[[0, [-1]]]),
+    "too many dimensions": member(parameters=[[0, [1] * 9]]),
+    "negative padding token": {"pad_token_id": -1},
+    "padding token outside of the vocabulary": {"pad_token_id": 30522},
+    "too large vocabulary": {"vocab_size": 10**30},
     "questions without contexts": {"task": {"kind": "question_answering"}, "answers": ANSWERS},
     "no settings of answers": {"task": {"kind": "question_answering"}, "pair": True},
-    "windows that stay": {
+    "a stride of zero": {
         "task": {"kind": "question_answering"},
         "pair": True,
         "answers": {**ANSWERS, "doc_stride": 0},
@@ -231,11 +229,11 @@ UNSOUND = {
 }
 
 
-@pytest.mark.parametrize("values", UNSOUND.values(), ids=UNSOUND)
-def test_what_no_export_writes(bundle, values):
-    """Even where somebody has computed the checksum anew."""
+@pytest.mark.parametrize("values", INVALID.values(), ids=INVALID)
+def test_invalid_values_are_refused(bundle, values):
+    """Even with a valid checksum."""
     write(bundle, {**manifest.read_bundle(bundle), **values})
-    refuses(bundle, "bundle.json: damaged")
+    assert_refused(bundle, "bundle.json: damaged")
 
 
 @pytest.mark.parametrize(
@@ -245,62 +243,62 @@ def test_what_no_export_writes(bundle, values):
         {"task": {"kind": "question_answering"}, "pair": True, "answers": ANSWERS},
     ],
 )
-def test_what_an_export_writes(bundle, values):
+def test_valid_values_are_accepted(bundle, values):
     write(bundle, {**manifest.read_bundle(bundle), **values})
     assert manifest.read_bundle(bundle).items() >= values.items()
 
 
-def test_without_files(bundle):
+def test_a_bundle_without_files_is_refused(bundle):
     write(bundle, {"format_version": 1, "format": "paddle"})
-    refuses(bundle, "bundle.json: damaged")
+    assert_refused(bundle, "bundle.json: damaged")
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])
-def test_other_format_versions(bundle, version):
+def test_other_format_versions_are_refused(bundle, version):
     write(bundle, {"format_version": version, "files": {}})
-    refuses(bundle, "bundle.json: not format version 1: it comes from another dynabert_paddle")
+    assert_refused(bundle, "bundle.json: not format version 1: written by another version of dynabert_paddle")
 
 
-def test_an_edited_value(bundle):
+def test_an_edited_value_is_refused(bundle):
     path = bundle / "bundle.json"
     path.write_text(path.read_text().replace('"paddle"', '"onnx"'))
-    refuses(bundle, "bundle.json: altered since the export")
+    assert_refused(bundle, "bundle.json: altered since the export")
 
 
-def test_a_file_in_place_of_the_folder(bundle):
-    refuses(bundle / "model.bin", "no bundle.json in it: name a folder that 'dynabert export' has made")
-    refuses(bundle / "missing", "no bundle.json in it")
+def test_a_missing_bundle_or_a_file_in_its_place_is_refused(bundle):
+    assert_refused(bundle / "model.bin", "no bundle.json in it: name a folder that 'dynabert export' created")
+    assert_refused(bundle / "missing", "no bundle.json in it")
 
 
-def test_a_folder_in_place_of_a_file(bundle):
+def test_a_folder_in_place_of_a_file_is_refused(bundle):
     (bundle / "model.bin").unlink()
     (bundle / "model.bin").mkdir()
-    refuses(bundle, "model.bin: missing")
+    assert_refused(bundle, "model.bin: missing")
 
 
 @pytest.mark.parametrize("format", ["paddle", "pir", "openvino", "onnx"])
 @pytest.mark.parametrize("device", ["", "cuda", "GPU", "gpu:", "gpu:x", "gpu:-1", "cpu:0", "npu"])
-def test_devices_that_there_are_not(tmp_path, format, device):
+def test_unknown_devices_are_refused(tmp_path, format, device):
     with pytest.raises(manifest.BundleError, match=f"device '{device}' is not one of cpu, gpu, gpu:N"):
         engines.open_engine(tmp_path, {"format": format, "precision": "fp32"}, device=device)
 
 
-def test_two_threads_that_keep_quiet_give_the_output_back():
+def test_quiet_in_two_threads_restores_the_output():
     before, (entered, both, left) = os.fstat(1), (threading.Event() for _ in range(3))
 
-    def come_first():
+    def enter_first():
         with engines.quiet():
             entered.set()
             both.wait(0.2)
         left.set()
 
-    def come_later():
+    def enter_later():
         entered.wait(60)
         with engines.quiet():
             both.set()
             left.wait(60)
 
-    threads = [threading.Thread(target=work) for work in (come_first, come_later)]
+    threads = [threading.Thread(target=work) for work in (enter_first, enter_later)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -308,7 +306,7 @@ def test_two_threads_that_keep_quiet_give_the_output_back():
     assert os.path.samestat(os.fstat(1), before)
 
 
-def test_a_process_without_an_output_keeps_quiet():
+def test_quiet_without_stdout():
     code = "import os, sys; from dynabert_paddle.bundle.engines import quiet; os.close(1); sys.stdout = None"
     command = [sys.executable, "-c", f"{code}\nwith quiet(): os.write(2, b'hidden')\nos.write(2, b'shown')"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -316,7 +314,7 @@ def test_a_process_without_an_output_keeps_quiet():
 
 
 @pytest.mark.parametrize("num_threads", [0, -1])
-def test_no_threads(tmp_path, num_threads):
+def test_num_threads_below_1_is_refused(tmp_path, num_threads):
     with pytest.raises(manifest.BundleError, match=f"num_threads is at least 1, not {num_threads}"):
         engines.open_engine(tmp_path, {"format": "paddle", "precision": "fp32"}, num_threads=num_threads)
 
@@ -333,8 +331,8 @@ def test_wrong_flags_exit_2(words):
     assert caught.value.code == 2
 
 
-def test_the_script_beside_no_bundle(capsys):
-    """As somebody runs it who has found it in the package."""
+def test_the_script_outside_of_a_bundle(capsys):
+    """Such as the copy in the package."""
     assert infer.main(["text"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -344,8 +342,8 @@ def test_the_script_beside_no_bundle(capsys):
 
 
 @pytest.mark.parametrize("script", [(engines, infer), (infer_lite,)])
-def test_the_parts_of_a_script_define_no_name_twice(script):
-    """They are joined to one file for a bundle, where a second definition would replace the first."""
+def test_modules_of_a_script_define_no_name_twice(script):
+    """They are joined to one file, where a second definition would replace the first."""
     defined = []
     for module in (manifest, decode, encode, rows, *script):
         for node in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body:

@@ -1,4 +1,4 @@
-"""The plain-Python tokenizer of Lite bundles gives the Rust one's ids: for every character, odd texts and pairs."""
+"""The plain-Python tokenizer of Lite bundles gives the same ids as the Rust library."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ from dynabert_paddle.text.encode import truncate
 from dynabert_paddle.text.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[3]
-ODD_TEXTS = [
+UNUSUAL_TEXTS = [
     "",
     " ",
     " \t\n\r\x0b\x0c\x85\u3000\u00a0\u2028\u2029\u200b",
@@ -60,14 +60,14 @@ ODD_TEXTS = [
     "\u4eca\u5929" * 50_000,
     "!" * 100_000,
 ]
-# What the tokenizers of this list have to be told apart by: case, accents, symbols, Chinese, added tokens.
+# Tokenizer settings that change case, accents, symbols, Chinese characters or added tokens.
 VARIANTS = {
     "tokenizer.json": None,
     "vocab.txt": {},
     "cased": {"do_lower_case": False},
     "cased without accents": {"do_lower_case": False, "strip_accents": True},
     "lower with accents": {"do_lower_case": True, "strip_accents": False},
-    "Chinese as it is": {"tokenize_chinese_chars": False},
+    "Chinese not split": {"tokenize_chinese_chars": False},
 }
 
 
@@ -89,7 +89,7 @@ def folder(request, tmp_path_factory):
         (source / "tokenizer_config.json").write_text(json.dumps(VARIANTS[request.param]))
     if request.param in ("added tokens", "raw"):
         backend = tokenizers.Tokenizer.from_file(str(source / "tokenizer.json"))
-        if request.param == "raw":  # white space and control characters reach the words
+        if request.param == "raw":  # keeps white space and control characters
             backend.normalizer = normalizers.BertNormalizer(clean_text=False, lowercase=True)
         backend.add_tokens(
             [
@@ -122,22 +122,22 @@ def rows():
 
 
 def encode_all(plain, texts, pairs=None, *, max_seq_length):
-    """Ids and token type ids as the script of a bundle makes them."""
+    """Return ids and token type ids as `infer_lite.py` computes them."""
     template = plain.templates[pairs is not None]
-    room = max_seq_length - template.num_special_tokens
+    max_tokens = max_seq_length - template.num_special_tokens
     rows = zip(*([texts] if pairs is None else [texts, pairs]), strict=True)
-    wrapped = [template.wrap(*truncate([plain.tokenize(text).ids for text in row], room)) for row in rows]
+    wrapped = [template.wrap(*truncate([plain.tokenize(text).ids for text in row], max_tokens)) for row in rows]
     return [ids for ids, _ in wrapped], [type_ids for _, type_ids in wrapped]
 
 
 TEXTS = [
-    *ODD_TEXTS,
+    *UNUSUAL_TEXTS,
     "a <Left> b <Right> c <Left><Right> d  <Left>  <Left>\u3000<Right> \x1c<Left>",
     "a caf\u00e9 \u4eca b Cafe\u4eca CAF\u00c9  \u4eca  c",
 ]
 
 
-def test_odd_texts(rust, plain):
+def test_unusual_texts(rust, plain):
     assert encode_all(plain, TEXTS, max_seq_length=10**6) == rust.encode(TEXTS, max_seq_length=10**6)
 
 
@@ -146,7 +146,7 @@ def test_real_texts(rust, plain, rows):
     assert encode_all(plain, rows, max_seq_length=64) == rust.encode(rows, max_seq_length=64)
 
 
-def test_tokens_are_where_rust_has_them(rust, plain, rows):
+def test_offsets_equal_rust(rust, plain, rows):
     texts = [*rows[:200], "Hello,WORLD! a [SEP] b", "\u4eca\u5929 caf\u00e9 1,233", "a <Left> b <Right> c", "x" * 120]
     for text, (ids, offsets) in zip(texts, rust.encode_offsets(texts), strict=True):
         tokens = plain.tokenize(text)
@@ -154,7 +154,7 @@ def test_tokens_are_where_rust_has_them(rust, plain, rows):
 
 
 @pytest.mark.parametrize("max_seq_length", [3, 4, 5, 8, 15, 16, 32])
-def test_pairs_are_cut_alike(rust, plain, rows, max_seq_length):
+def test_pairs_are_truncated_as_in_rust(rust, plain, rows, max_seq_length):
     texts = [*rows[:100], *TEXTS[:20]]
     pairs = [*TEXTS[:20], *reversed(rows[:100])]
     expected = rust.encode(texts, pairs, max_seq_length=max_seq_length)
@@ -190,7 +190,7 @@ def test_any_text_and_pair(rust, plain, text, pair, max_seq_length):
 
 
 def test_ids_without_a_token_keep_their_place(tmp_path):
-    """A token that stands twice in vocab.txt has the later id; nothing has the earlier one."""
+    """A token that is twice in vocab.txt has the later id; the earlier id has no token."""
     lines = (MODEL_DIR / "vocab.txt").read_text(encoding="utf-8").splitlines()
     (tmp_path / "vocab.txt").write_text("\n".join([*lines[:2000], lines[2100], *lines[2000:]]) + "\n", encoding="utf-8")
     rust = Tokenizer.from_pretrained(tmp_path)
@@ -234,22 +234,22 @@ def test_a_damaged_tokenizer_is_named(tmp_path):
 
 ENCODE = """
 import importlib.util, json, sys
-script, folder, given, made = sys.argv[1:]
+script, folder, texts, output = sys.argv[1:]
 spec = importlib.util.spec_from_file_location("infer_lite", script)
 infer_lite = sys.modules["infer_lite"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(infer_lite)
 tokenizer = infer_lite.Tokenizer.from_folder(folder)
-json.dump([tokenizer.tokenize(text) for text in json.load(open(given))], open(made, "w"))
+json.dump([tokenizer.tokenize(text) for text in json.load(open(texts))], open(output, "w"))
 """
 
 
 @pytest.mark.parametrize("interpreter", ["this", pytest.param("the converter's", marks=pytest.mark.full)])
-def test_the_interpreter_makes_no_difference(interpreter, folder, rust, request, tmp_path):
-    """Python 3.7 and 3.10 know fewer characters than 3.11 does: the script asks none of them."""
+def test_every_python_version_gives_the_same_ids(interpreter, folder, rust, request, tmp_path):
+    """Python 3.7 and 3.10 have fewer Unicode characters than 3.11; the script does not use their tables."""
     python = sys.executable if interpreter == "this" else str(request.getfixturevalue("converter"))
     texts = [text[:2000] for text in TEXTS] + [chr(code) + "a" for code in range(0x20, 0x20000, 37)]
     (tmp_path / "texts.json").write_text(json.dumps(texts))
     arguments = [write_lite_script(tmp_path), folder, tmp_path / "texts.json", tmp_path / "ids.json"]
     subprocess.run([python, "-E", "-c", ENCODE, *map(str, arguments)], check=True)
-    made = json.loads((tmp_path / "ids.json").read_text())
-    assert [ids for ids, _ in made] == [ids for ids, _ in rust.encode_offsets(texts)]
+    encoded = json.loads((tmp_path / "ids.json").read_text())
+    assert [ids for ids, _ in encoded] == [ids for ids, _ in rust.encode_offsets(texts)]
