@@ -20,7 +20,7 @@ from paddlenlp.transformers import BertConfig, BertForMaskedLM, BertForSequenceC
 
 import dynabert_paddle as db  # noqa: E402
 from dynabert_paddle.backbone.loading import find_backbone, to_arrays  # noqa: E402
-from dynabert_paddle.exporting import lite  # noqa: E402
+from dynabert_paddle.exporting import lite_converter  # noqa: E402
 from dynabert_paddle.files.weights import write_safetensors  # noqa: E402
 
 ROOT = Path(db.__file__).parents[1]
@@ -222,7 +222,7 @@ def converter(shared_dir):
     if "no Python 3.10 or 3.7 found" in done.stderr and "DYNABERT_LITE_PYTHON" not in os.environ:
         pytest.skip(done.stderr.strip())
     try:
-        return lite.find_converter()
+        return lite_converter.find_converter()
     except db.DynabertError as error:
         pytest.fail(f"{error}\n{done.stderr}")
 

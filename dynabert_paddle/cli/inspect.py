@@ -13,12 +13,12 @@ from dynabert_paddle.errors import DynabertError
 
 def env(*, json: Json = False) -> None:
     """Show versions, processor, threads, and the exports that this machine can do."""
-    from dynabert_paddle.exporting.formats import list_abilities
+    from dynabert_paddle.exporting.formats import list_format_support
     from dynabert_paddle.runtime.environment import describe_environment
     from dynabert_paddle.runtime.paddle_versions import check_version
 
     described = describe_environment()
-    described["abilities"] |= list_abilities()
+    described["abilities"] |= list_format_support()
     try:
         check_version()
     except DynabertError as error:

@@ -12,7 +12,7 @@ from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION
 from dynabert_paddle.data.kinds import KINDS, kind_of
 from dynabert_paddle.data.question_answering import AnswerSettings
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.exporting.lite import write_tokenizer
+from dynabert_paddle.exporting.lite_tokenizer import write_lite_tokenizer
 from dynabert_paddle.exporting.manifest import BundleManifest
 from dynabert_paddle.exporting.scripts import write_lite_script, write_script
 from dynabert_paddle.files.atomic import write_json
@@ -21,7 +21,7 @@ from dynabert_paddle.runtime.environment import package_versions
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.text.tokenizer import Tokenizer
 
-_README = """# {task}: {what}
+_README = """# {task}: {runtime}
 
 {sentence}
 
@@ -36,30 +36,30 @@ pip install {packages}
 | sub-network | {subnet} |
 | format, precision | {format}, {precision} |
 | longest input | {max_seq_length} tokens; longer texts are cut |
-| inputs | `input_ids`, `token_type_ids`, `attention_mask`, int64 [batch, length], feed them by name |
-| output | float32 {output}, logits |
+| inputs | `input_ids`, `token_type_ids`, `attention_mask`, int64 [batch, length], pass them by name |
+| output | logits, float32 {output} |
 | checked against its source | {checked} |
 
-`bundle.json` holds the same for machines, with the SHA-256 of every file: copy the folder as a whole.
+`bundle.json` is the machine-readable form, with the SHA-256 of every file: always copy the whole folder.
 """
 
 
 _SENTENCES = {
     "classification": "A text classifier.",
     "regression": "A text scorer: it predicts one value.",
-    "token_classification": "It labels the words of a text, and finds what several of them make up.",
-    "question_answering": "It finds the answer to a question, the first text, in a context, the second text.",
+    "token_classification": "A token classifier: it labels the words of a text and finds the entities that they form.",
+    "question_answering": "A question answering model: the answer to the first text is a span of the second.",
 }
 _OUTPUTS = {
     "classification": "[batch, {}]",
     "regression": "[batch, 1]",
     "token_classification": "[batch, length, {}]",
-    "question_answering": "[batch, 2, length]: that the answer begins, and that it ends at a token",
+    "question_answering": "[batch, 2, length] (start and end of the answer)",
 }
 
 
 def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length: int) -> BundleManifest:
-    """Describe the bundle of a model, before its graph is made.
+    """Describe the bundle of a model, before its graph is written.
 
     Args:
         supernet: the model to export.
@@ -68,16 +68,16 @@ def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length:
         max_seq_length: tokens to which texts are cut.
 
     Returns:
-        The manifest without a verification.
+        The manifest, not verified yet.
 
     Raises:
         ModelError: the model has no Rust tokenizer, or the numbers of labels and outputs differ.
     """
     if not isinstance(supernet.tokenizer, Tokenizer):
         raise ModelError(
-            "a bundle needs the model's tokenizer in its Rust form, tokenizer.json: save it into the model folder"
+            "the model has no tokenizer: save one in its Rust form, tokenizer.json, into the model folder"
             if supernet.tokenizer is None
-            else "this model's tokenizer has no Rust form (tokenizer.json), and a bundle does not carry PaddleNLP"
+            else "this model's tokenizer has no Rust form (tokenizer.json), and bundles must run without PaddleNLP"
         )
     metadata, config = supernet.metadata, supernet.model.config
     task = {"kind": kind_of(type(supernet.model).__name__), **metadata.task}
@@ -105,12 +105,12 @@ def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length:
     )
 
 
-def write_tokenizer_files(supernet: Supernet, folder: Path, *, format: str) -> None:
-    """Write the tokenizer's files, and the script that runs the bundle; Paddle Lite's own are pure Python."""
-    assert supernet.tokenizer is not None  # `describe` has refused a model without one
+def write_tokenizer_and_script(supernet: Supernet, folder: Path, *, format: str) -> None:
+    """Write the tokenizer's files and the script that runs the bundle; Paddle Lite's tokenizer is pure Python."""
+    assert supernet.tokenizer is not None  # `describe` refuses a model without one
     supernet.tokenizer.save_pretrained(folder)
     if format == "lite":
-        write_tokenizer(folder)
+        write_lite_tokenizer(folder)
         write_lite_script(folder)
     else:
         write_script(folder)
@@ -130,22 +130,25 @@ def _labels_of(config: Any) -> list[str]:
 
 def _readme(manifest: BundleManifest) -> str:
     format, lite = manifest.format, manifest.format == "lite"
-    # Paddle Lite calls itself v2.13-rc, and its wheel is 2.13rc0.
-    version = manifest.paddlelite or ""
-    lite_version = {"v2.13-rc": "2.13rc0"}.get(version, version[1:])
-    runtimes = {"onnx": "onnxruntime", "lite": f"paddlelite=={lite_version}"}
-    packages = runtimes.get(format, f"paddlepaddle=={manifest.versions.get('paddlepaddle', '3.1.1')}")
+    if lite:
+        # Paddle Lite reports the version v2.13-rc, but its wheel's is 2.13rc0.
+        version = manifest.paddlelite or ""
+        packages = f'paddlelite=={"2.13rc0" if version == "v2.13-rc" else version[1:]} "numpy<2"'
+    elif format == "onnx":
+        packages = "onnxruntime numpy tokenizers"
+    else:
+        packages = f"paddlepaddle=={manifest.versions.get('paddlepaddle', '3.1.1')} numpy tokenizers"
     script = "infer_lite.py" if lite else "infer.py"
     kind = manifest.task.get("kind", "classification")
     subnets = [str(manifest.subnet)] if manifest.members is None else [member.subnet for member in manifest.members]
     return _README.format(
         task=manifest.task.get("name", "model"),
-        what="Paddle Lite" if lite else {"onnx": "ONNX"}.get(format, "Paddle Inference"),
+        runtime={"lite": "Paddle Lite", "onnx": "ONNX"}.get(format, "Paddle Inference"),
         sentence=_SENTENCES[kind],
-        packages=packages + (' "numpy<2"' if lite else " numpy tokenizers"),
+        packages=packages,
         command=f'python {script} "one text"' + (' "another text"' if manifest.pair else ""),
         labels=", ".join(manifest.labels) or "none",
-        subnet=", ".join(subnets) + ("; the first runs, or which `--subnet` names" if subnets[1:] else ""),
+        subnet=", ".join(subnets) + ("; `--subnet` selects one, by default the first" if subnets[1:] else ""),
         format=format,
         precision=manifest.precision,
         max_seq_length=manifest.max_seq_length,

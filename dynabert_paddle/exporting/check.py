@@ -14,14 +14,14 @@ from dynabert_paddle.errors import ModelError
 from dynabert_paddle.exporting.manifest import LogitCheck, MetricCheck
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 
-Run = Callable[[Sequence[dict[str, np.ndarray]]], list[np.ndarray]]  # batches -> logits of each
+Run = Callable[[Sequence[dict[str, np.ndarray]]], list[np.ndarray]]  # batches -> the logits of each
 
 
 def random_batches(vocab_size: int, max_seq_length: int, *, seed: int = 0) -> list[dict[str, np.ndarray]]:
     """Make random inputs of several shapes, with padding and two segments.
 
     Args:
-        vocab_size: token ids are below it.
+        vocab_size: upper bound of the token ids, exclusive.
         max_seq_length: length of the longest batch.
         seed: seed of the ids and lengths.
 
@@ -42,7 +42,7 @@ def random_batches(vocab_size: int, max_seq_length: int, *, seed: int = 0) -> li
 
 
 def source_logits(supernet: Supernet, batches: Sequence[dict[str, np.ndarray]]) -> list[np.ndarray]:
-    """Run the model itself: its logits, one array for each batch."""
+    """Run the model on batches of inputs; returns the logits of each."""
     supernet.eval()
     with paddle.no_grad():
         return [supernet(**to_tensors(batch)).logits.numpy() for batch in batches]
@@ -66,12 +66,12 @@ def compare_logits(supernet: Supernet, run: Run, *, max_seq_length: int, toleran
     """
     batches = random_batches(supernet.model.config.vocab_size, max_seq_length)
     expected = source_logits(supernet, batches)
-    largest = float(np.max([np.abs(logits).max() for logits in expected]))
-    if not np.isfinite(largest):
+    largest_logit = float(np.max([np.abs(logits).max() for logits in expected]))
+    if not np.isfinite(largest_logit):
         raise ModelError("the model computes logits that are not finite: train it again with a lower learning rate")
     difference = _largest_difference(expected, run(batches))
-    tolerance *= max(1.0, largest)
-    if not difference <= tolerance:  # NaN fails, too
+    tolerance *= max(1.0, largest_logit)
+    if not difference <= tolerance:  # also fails for NaN
         raise ModelError(
             f"the exported graph's logits differ from the model's by {difference:.1e}, more than {tolerance:.1e}: "
             f"nothing was written; --tolerance allows more"
@@ -94,15 +94,17 @@ def compare_metric(
         batch_size: examples in a batch.
 
     Returns:
-        Both scores, the largest difference of logits, and the number of batch shapes.
+        Both scores, the largest difference between logits, and the number of batch shapes.
 
     Raises:
-        ModelError: the graph loses more.
+        ModelError: the graph's score is lower than that.
     """
-    parts = sequential_batches(features.lengths, batch_size)
-    batches = [pad(features, part, supernet.pad_token_id) for part in parts]
-    expected, found = source_logits(supernet, batches), run(batches)
-    source, exported = (features.score((metric,), features.restore(parts, rows))[metric] for rows in (expected, found))
+    indices = sequential_batches(features.lengths, batch_size)
+    batches = [collate_inputs(features, rows, supernet.pad_token_id) for rows in indices]
+    expected, actual = source_logits(supernet, batches), run(batches)
+    source, exported = (
+        features.score((metric,), features.restore(indices, logits))[metric] for logits in (expected, actual)
+    )
     tolerance = max(tolerance, 1 / features.num_scored)
     if not source - exported <= tolerance + 1e-9:
         raise ModelError(
@@ -115,17 +117,17 @@ def compare_metric(
         exported=exported,
         examples=features.num_scored,
         tolerance=tolerance,
-        max_abs_diff=_largest_difference(expected, found),
+        max_abs_diff=_largest_difference(expected, actual),
         shapes=len({batch["input_ids"].shape for batch in batches}),
     )
 
 
-def _largest_difference(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
-    """The largest absolute difference; NaN if any difference is NaN."""
-    return float(np.max([np.abs(a - b).max() for a, b in zip(expected, found, strict=True)]))
+def _largest_difference(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:
+    """Return the largest absolute difference; NaN if any difference is NaN."""
+    return float(np.max([np.abs(a - b).max() for a, b in zip(expected, actual, strict=True)]))
 
 
-def pad(features: FeatureSet, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
+def collate_inputs(features: FeatureSet, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
     """Collate the examples at `indices` into one batch of the graph's inputs, padded as a bundle pads."""
     batch = features.collate(indices, pad_token_id)
     return {name: batch[name] for name in INPUTS}

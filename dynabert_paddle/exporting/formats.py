@@ -1,4 +1,4 @@
-"""What a model can be exported to: formats, precisions, how far each may be from its source, and what each needs."""
+"""The formats and precisions of exports, their tolerances, and what each requires."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import importlib.util
 
 from dynabert_paddle.bundle.openvino import has_openvino
 from dynabert_paddle.errors import DynabertError, UsageError, did_you_mean
-from dynabert_paddle.exporting.lite import find_converter
+from dynabert_paddle.exporting.lite_converter import find_converter
 from dynabert_paddle.runtime.paddle_versions import can_write, check_can_write
 
-# Format -> precision -> how far the bundle may be from its source. Floating-point formats are compared by their logits:
-# the largest difference, as a share of the largest logit where that is more than 1. What is rounded to int8 is compared
-# by the task's first metric on the dev set: how much it may lose.
+# Format -> precision -> tolerance of the check against the model. For int8: loss of the task's first metric on the dev
+# set. For other precisions: difference between logits, relative to the largest logit if that exceeds 1.
 TOLERANCES = {
     "paddle": {"fp32": 1e-5, "bf16": 0.05, "int8": 0.005},
     "pir": {"fp32": 1e-5, "bf16": 0.05},
@@ -19,7 +18,7 @@ TOLERANCES = {
     "onnx": {"fp32": 1e-4, "int8": 0.005},
     "lite": {"fp32": 1e-4, "int16": 1e-3, "int8": 0.005},
 }
-PADDLE_FORMATS = ("paddle", "pir", "openvino")  # what Paddle Inference runs
+PADDLE_FORMATS = ("paddle", "pir", "openvino")  # run by Paddle Inference
 
 
 def needs_legacy(format: str) -> bool:
@@ -29,32 +28,35 @@ def needs_legacy(format: str) -> bool:
         format: one of `TOLERANCES`.
 
     Returns:
-        False for what goes through PIR.
+        True for the legacy format, False for PIR.
     """
     return format in ("paddle", "openvino", "lite") or (format == "onnx" and can_write("legacy"))
 
 
 def paddle_format() -> str:
-    """The format for Paddle Inference that the installed Paddle writes: paddle, or pir where that is gone."""
+    """Return the default format for Paddle Inference: paddle, or pir if the installed Paddle cannot write that."""
     return "paddle" if can_write("legacy") else "pir"
 
 
 def check_request(format: str, precision: str) -> None:
-    """Refuse an export that does not exist, or that this environment cannot do, before any work is done.
+    """Check, before any work, that a format and precision exist and that this environment can export to them.
 
     Args:
-        format: what to export to.
-        precision: in which numbers the bundle computes or is stored.
+        format: the format to export to.
+        precision: the number format that the bundle computes in or is stored in.
 
     Raises:
-        UsageError: no such format or precision.
-        DynabertError: this Paddle cannot write it, or a package is missing; the message says which can, or what to do.
+        UsageError: unknown format or precision.
+        DynabertError: the installed Paddle cannot write the format, or a package is missing.
     """
     if format not in TOLERANCES:
         raise UsageError(f"format '{format}' is not one of {', '.join(TOLERANCES)}.{did_you_mean(format, TOLERANCES)}")
     if precision not in TOLERANCES[format]:
-        able = [name for name, precisions in TOLERANCES.items() if precision in precisions]
-        hint = f"; {precision} is there for {', '.join(able)}" if able else did_you_mean(precision, TOLERANCES[format])
+        formats = [name for name, precisions in TOLERANCES.items() if precision in precisions]
+        if formats:
+            hint = f"; {precision} is available for {', '.join(formats)}"
+        else:
+            hint = did_you_mean(precision, TOLERANCES[format])
         raise UsageError(f"format {format} has the precisions {', '.join(TOLERANCES[format])}, not '{precision}'{hint}")
     int8 = "int8 in " if precision == "int8" else ""
     file = {"paddle": " (model.pdmodel)", "openvino": " (model.pdmodel)", "pir": " (model.json)"}.get(format, "")
@@ -74,18 +76,18 @@ def check_request(format: str, precision: str) -> None:
         find_converter()
 
 
-def list_abilities() -> dict[str, str]:
-    """Tell which formats this environment can export to.
+def list_format_support() -> dict[str, str]:
+    """List which formats this environment can export to.
 
     Returns:
-        For each format `yes` and its precisions, or `no` and what to do.
+        For each format `yes` and its precisions, or `no` and the remedy.
     """
-    found = {}
+    support = {}
     for format, precisions in TOLERANCES.items():
         try:
-            # What is missing for one precision of a format is missing for all.
+            # All precisions of a format need the same Paddle and packages.
             check_request(format, next(iter(precisions)))
-            found[f"export to {format}"] = f"yes: {', '.join(precisions)}"
+            support[f"export to {format}"] = f"yes: {', '.join(precisions)}"
         except DynabertError as error:
-            found[f"export to {format}"] = f"no: {error}"
-    return found
+            support[f"export to {format}"] = f"no: {error}"
+    return support

@@ -1,9 +1,10 @@
-"""A program that PaddleSlim has quantized, written with oneDNN's own int8 operators, and embeddings stored as int8."""
+"""int8 operators of oneDNN in place of PaddleSlim's simulated quantization, and embeddings stored as int8."""
 
 from __future__ import annotations
 
 from collections import Counter
 from copy import deepcopy
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,177 +14,209 @@ from dynabert_paddle.exporting.program import (
     declare_copy,
     dims_of,
     find_variable,
-    framework,
     make_operator,
+    paddle_protobuf,
     prune,
     replace_operators,
+    set_data_type,
     set_dims,
-    set_type,
 )
 from dynabert_paddle.exporting.program_types import BlockDesc, OpDesc, ProgramDesc
 
-_LEAST = 1e-8  # range of what is zero throughout
+_MIN_ABS_MAX = 1e-8  # avoids a division by zero where all values are zero
 
 
-def fuse_int8_products(program: ProgramDesc, values: dict[str, np.ndarray]) -> None:
-    """Write the products that PaddleSlim has quantized as oneDNN's operators `quantize` and `fc`.
+@dataclass(frozen=True)
+class _Linear:
+    """A matmul with an int8 weight `[i, o]`, and the bias that is added to it.
 
-    Paddle's passes would do it, but wrongly (3.1.1): `compute_propagate_scales_onednn_pass` reads weights in the wrong
-    order and clips columns at another's maximum; `quant_dequant_onednn_pass` applies a square weight's scales to rows
-    in place of columns; and with the outputs of all operators rounded, oneDNN's int8 products of activations compute
-    garbage once the batch's shape changes. They leave an `fc` alone that comes with its scales.
+    Args:
+        weight: int8.
+        abs_max: of the float weight, by output `[o]`.
+        bias: float32 `[o]`, zero if none is added.
+        output: the variable with the result.
+        ops: the operators that compute it.
+    """
 
-    Products of the same input, as queries, keys and values are, become one. Weights stay int8 in the file; operators on
-    constants make them the float32 that `fc` asks for, which the runtime evaluates once, when it loads the model.
+    weight: np.ndarray
+    abs_max: np.ndarray
+    bias: np.ndarray
+    output: str
+    ops: list[OpDesc]
+
+
+def fuse_int8_matmuls(program: ProgramDesc, parameters: dict[str, np.ndarray]) -> None:
+    """Replace the matmuls that PaddleSlim has quantized by oneDNN's operators `quantize` and `fc`.
+
+    Paddle's own passes do this incorrectly (3.1.1): `compute_propagate_scales_onednn_pass` reads weights in the wrong
+    order and clips columns at the maximum of another one; `quant_dequant_onednn_pass` applies a square weight's scales
+    to rows instead of columns; and if the outputs of all operators are quantized, oneDNN's int8 matmuls of activations
+    compute garbage once the batch's shape changes. The passes do not change an `fc` that has its scales already.
+
+    Matmuls with the same input, such as queries, keys and values, are joined into one. The file stores their weights as
+    int8. `fc` expects float32 weights, so operators on constants convert them; the runtime evaluates these once, when
+    it loads the model.
 
     Args:
         program: changed in place.
-        values: its parameters by name, the weights' as int8; changed in place, too.
+        parameters: by name, the matmuls' weights as int8; changed in place, too.
     """
     block = program.blocks[0]
-    ops, ranges, products = without_roundings(block)
-    sums = {argument(op.inputs, "X"): op for op in ops if op.type == "elementwise_add"}
+    ops, scale_names, matmuls = remove_quantization(block)
+    bias_additions = {argument(op.inputs, "X"): op for op in ops if op.type == "elementwise_add"}
     gelus = {argument(op.outputs, "Out"): op for op in ops if op.type == "gelu"}
-    uses = Counter(name for op in ops for slot in op.inputs for name in slot.arguments)
-    groups: dict[str, list[OpDesc]] = {}
-    for product in products:
-        groups.setdefault(argument(product.inputs, "X"), []).append(product)
+    num_uses = Counter(name for op in ops for slot in op.inputs for name in slot.arguments)
+    groups: dict[str, list[OpDesc]] = {}  # input -> its matmuls
+    for matmul in matmuls:
+        groups.setdefault(argument(matmul.inputs, "X"), []).append(matmul)
     constants: list[OpDesc] = []
-    replaced: dict[int, list[OpDesc]] = {}
-    single: dict[str, OpDesc] = {}
+    replacements: dict[int, list[OpDesc]] = {}  # id of an operator -> the operators in its place
+    producers: dict[str, OpDesc] = {}  # output of a matmul that was not joined -> its `fc`
     for x, group in groups.items():
-        integers, bounds, biases, outputs = [], [], [], []
-        for product in group:
-            weight, output = argument(product.inputs, "Y"), argument(product.outputs, "Out")
-            integers.append(values[weight])
-            bounds.append(np.maximum(values[ranges[weight]].reshape(-1), _LEAST))
-            offset = np.zeros(bounds[-1].shape, np.float32)
-            added = sums.get(output)
-            if added is not None and argument(added.inputs, "Y") in values:
-                offset, output = values[argument(added.inputs, "Y")], argument(added.outputs, "Out")
-                replaced[id(added)] = []
-            biases.append(offset)
-            outputs.append(output)
-            replaced[id(product)] = []
+        linears = [_read_linear(matmul, parameters, scale_names, bias_additions) for matmul in group]
+        replacements |= {id(op): [] for linear in linears for op in linear.ops}
         weight, bias = declare_copy(block, x, ".weight"), declare_copy(block, x, ".bias", persistable=True)
-        values[bias] = np.concatenate(biases)
-        set_dims(block, bias, values[bias].shape)
-        constants += _restore(block, values, weight, np.concatenate(integers, axis=1), np.concatenate(bounds)[None])
-        made = _int8_product(block, x, max(values[ranges[x]].item(), _LEAST), weight, bias, bounds, outputs)
+        parameters[bias] = np.concatenate([linear.bias for linear in linears])
+        set_dims(block, bias, parameters[bias].shape)
+        integers = np.concatenate([linear.weight for linear in linears], axis=1)
+        abs_max = np.concatenate([linear.abs_max for linear in linears])
+        constants += _dequantize_constant(block, parameters, weight, integers, abs_max[None])
+        x_abs_max = max(parameters[scale_names[x]].item(), _MIN_ABS_MAX)
+        quantize, fc, *split = _int8_fc(block, x, x_abs_max, weight, bias, linears)
         gelu = gelus.get(x)
-        before = single.get(argument(gelu.inputs, "X")) if gelu else None
-        if gelu and before and uses[x] == len(group) and uses[argument(gelu.inputs, "X")] == 1:
-            _round_output(before, gelu, made.pop(0))
-            replaced[id(gelu)] = []
-        replaced[id(group[0])] = made
+        producer = producers.get(argument(gelu.inputs, "X")) if gelu else None
+        if gelu and producer and num_uses[x] == len(group) and num_uses[argument(gelu.inputs, "X")] == 1:
+            _fuse_gelu(producer, gelu, quantize)
+            replacements[id(gelu)] = []
+            replacements[id(group[0])] = [fc, *split]
+        else:
+            replacements[id(group[0])] = [quantize, fc, *split]
         if len(group) == 1:
-            single[outputs[0]] = made[-1]
-    replace_operators(block, [*constants, *(new for op in ops for new in replaced.get(id(op), [op]))])
-    prune(block, values)
+            producers[linears[0].output] = fc
+    replace_operators(block, [*constants, *(new for op in ops for new in replacements.get(id(op), [op]))])
+    prune(block, parameters)
 
 
-def quantize_tables(program: ProgramDesc, values: dict[str, np.ndarray]) -> None:
-    """Keep embeddings in the file as int8, with a scale for each row.
+def quantize_embeddings(program: ProgramDesc, parameters: dict[str, np.ndarray]) -> None:
+    """Store embeddings as int8, with a scale for each row.
 
-    PaddleSlim's `quant_embedding` has one scale for all, which costs about as much accuracy as all products together.
+    PaddleSlim's `quant_embedding` has a single scale per table, which costs about as much accuracy as all matmuls
+    together.
 
     Args:
         program: changed in place.
-        values: its parameters by name; changed in place, too.
+        parameters: by name; changed in place, too.
     """
     block = program.blocks[0]
     constants = []
     for op in block.ops:
         if op.type == "lookup_table_v2":
             slot = next(slot for slot in op.inputs if slot.parameter == "W")
-            table = values[slot.arguments[0]]
-            bounds = np.maximum(np.abs(table).max(axis=1, keepdims=True), _LEAST)
-            restored = declare_copy(block, slot.arguments[0], ".restored", persistable=False)
-            constants += _restore(block, values, restored, np.rint(table / bounds * 127).astype(np.int8), bounds)
-            slot.arguments[0] = restored
+            table = parameters[slot.arguments[0]]
+            abs_max = np.maximum(np.abs(table).max(axis=1, keepdims=True), _MIN_ABS_MAX)
+            integers = np.rint(table / abs_max * 127).astype(np.int8)
+            dequantized = declare_copy(block, slot.arguments[0], ".restored", persistable=False)
+            constants += _dequantize_constant(block, parameters, dequantized, integers, abs_max)
+            slot.arguments[0] = dequantized
     replace_operators(block, [*constants, *block.ops])
-    prune(block, values)
+    prune(block, parameters)
 
 
-def without_roundings(block: BlockDesc) -> tuple[list[OpDesc], dict[str, str], list[OpDesc]]:
-    """Take PaddleSlim's roundings to int8 out of a block's operators.
+def remove_quantization(block: BlockDesc) -> tuple[list[OpDesc], dict[str, str], list[OpDesc]]:
+    """Copy a block's operators without PaddleSlim's `quantize_linear` and `dequantize_linear`.
 
     Args:
-        block: the program's; it is left as it is.
+        block: the program's; it is not changed.
 
     Returns:
-        Copies of the other operators; the names of the ranges of what was rounded; of the copies the products with int8
-        weights.
+        The copies; by variable that was quantized, the name of its scale; and those of the copies that are matmuls with
+        int8 weights.
     """
-    roundings = [op for op in block.ops if op.type in ("quantize_linear", "dequantize_linear")]
-    ranges = {argument(op.inputs, "X"): argument(op.inputs, "Scale") for op in roundings}
-    source = {argument(op.outputs, "Y"): argument(op.inputs, "X") for op in roundings}
+    removed = [op for op in block.ops if op.type in ("quantize_linear", "dequantize_linear")]
+    scale_names = {argument(op.inputs, "X"): argument(op.inputs, "Scale") for op in removed}
+    source = {argument(op.outputs, "Y"): argument(op.inputs, "X") for op in removed}
     ops = [deepcopy(op) for op in block.ops if op.type not in ("quantize_linear", "dequantize_linear")]
-    products = [op for op in ops if op.type == "mul" and argument(op.inputs, "Y") in source]
+    matmuls = [op for op in ops if op.type == "mul" and argument(op.inputs, "Y") in source]
     for op in ops:
         for slot in op.inputs:
             for index, name in enumerate(slot.arguments):
                 while name in source:
                     name = source[name]
                 slot.arguments[index] = name
-    return ops, ranges, products
+    return ops, scale_names, matmuls
 
 
-def _int8_product(
-    block: BlockDesc, x: str, bound: float, weight: str, bias: str, bounds: list[np.ndarray], outputs: list[str]
+def _read_linear(
+    matmul: OpDesc, parameters: dict[str, np.ndarray], scale_names: dict[str, str], bias_additions: dict[str, OpDesc]
+) -> _Linear:
+    weight, output = argument(matmul.inputs, "Y"), argument(matmul.outputs, "Out")
+    abs_max = np.maximum(parameters[scale_names[weight]].reshape(-1), _MIN_ABS_MAX)
+    addition = bias_additions.get(output)
+    if addition is None or argument(addition.inputs, "Y") not in parameters:
+        return _Linear(parameters[weight], abs_max, np.zeros(abs_max.shape, np.float32), output, [matmul])
+    bias, output = parameters[argument(addition.inputs, "Y")], argument(addition.outputs, "Out")
+    return _Linear(parameters[weight], abs_max, bias, output, [matmul, addition])
+
+
+def _int8_fc(
+    block: BlockDesc, x: str, x_abs_max: float, weight: str, bias: str, linears: list[_Linear]
 ) -> list[OpDesc]:
-    """Operators that round an input, multiply it, and split the result."""
-    rank = len(dims_of(find_variable(block, x)))
-    rounded = declare_copy(block, x, ".int8")
-    set_type(block, rounded, framework().VarType.INT8)
-    scale = {"Scale": 127 / bound, "Shift": 0.0, "is_negative_input": True, "output_format": "NCHW", "bfloat16": False}
-    settings = {
-        "in_num_col_dims": rank - 1,
+    """Make the operators that quantize an input, multiply it by the joined weights, and split the result."""
+    shape = dims_of(find_variable(block, x))
+    quantized = declare_copy(block, x, ".int8")
+    set_data_type(block, quantized, paddle_protobuf().VarType.INT8)
+    quantize_attributes = {
+        "Scale": 127 / x_abs_max,
+        "Shift": 0.0,
+        "is_negative_input": True,
+        "output_format": "NCHW",
+        "bfloat16": False,
+    }
+    fc_attributes = {
+        "in_num_col_dims": len(shape) - 1,
         "activation_type": "",
         "padding_weights": False,
-        "Scale_in": 127 / bound,
-        "Scale_weights": (127 / np.concatenate(bounds)).tolist(),
+        "Scale_in": 127 / x_abs_max,
+        "Scale_weights": (127 / np.concatenate([linear.abs_max for linear in linears])).tolist(),
         "force_fp32_output": True,
     }
-    together, widths = outputs[0], [len(part) for part in bounds]
+    outputs, widths = [linear.output for linear in linears], [len(linear.abs_max) for linear in linears]
+    product = outputs[0]
     if len(outputs) > 1:
-        together = declare_copy(block, x, ".product")
-        set_dims(block, together, [*dims_of(find_variable(block, x))[:-1], sum(widths)])
-    made = [
-        make_operator("quantize", {"Input": [x]}, {"Output": [rounded]}, scale),
-        make_operator("fc", {"Input": [rounded], "W": [weight], "Bias": [bias]}, {"Out": [together]}, settings),
+        product = declare_copy(block, x, ".product")
+        set_dims(block, product, [*shape[:-1], sum(widths)])
+    ops = [
+        make_operator("quantize", {"Input": [x]}, {"Output": [quantized]}, quantize_attributes),
+        make_operator("fc", {"Input": [quantized], "W": [weight], "Bias": [bias]}, {"Out": [product]}, fc_attributes),
     ]
     if len(outputs) > 1:
-        made.append(
-            make_operator(
-                "split", {"X": [together]}, {"Out": outputs}, {"axis": rank - 1, "num": 0, "sections": widths}
-            )
-        )
-    return made
+        split_attributes = {"axis": len(shape) - 1, "num": 0, "sections": widths}
+        ops.append(make_operator("split", {"X": [product]}, {"Out": outputs}, split_attributes))
+    return ops
 
 
-def _round_output(product: OpDesc, gelu: OpDesc, quantize: OpDesc) -> None:
-    """Have a product compute the activation that follows it and round the result for the next product."""
-    product.outputs[0].arguments[0] = argument(quantize.outputs, "Output")
-    next(attribute for attribute in product.attrs if attribute.name == "force_fp32_output").b = False
+def _fuse_gelu(fc: OpDesc, gelu: OpDesc, quantize: OpDesc) -> None:
+    """Let an `fc` compute the GELU that follows it and quantize the result for the next matmul."""
+    fc.outputs[0].arguments[0] = argument(quantize.outputs, "Output")
+    next(attribute for attribute in fc.attrs if attribute.name == "force_fp32_output").b = False
     approximate = any(attribute.b for attribute in gelu.attrs if attribute.name == "approximate")
     scale = next(attribute.f for attribute in quantize.attrs if attribute.name == "Scale")
-    add_attributes(product, {"fuse_activation": "gelu_tanh" if approximate else "gelu_erf", "Scale_out": scale})
+    add_attributes(fc, {"fuse_activation": "gelu_tanh" if approximate else "gelu_erf", "Scale_out": scale})
 
 
-def _restore(
-    block: BlockDesc, values: dict[str, np.ndarray], name: str, integers: np.ndarray, bounds: np.ndarray
+def _dequantize_constant(
+    block: BlockDesc, parameters: dict[str, np.ndarray], name: str, integers: np.ndarray, abs_max: np.ndarray
 ) -> list[OpDesc]:
-    """Operators that make a float32 constant of an int8 one."""
-    stored, scale = (declare_copy(block, name, end, persistable=True) for end in (".integers", ".scale"))
+    """Store a constant as int8, and make the operators that convert it to the float32 variable `name`."""
+    stored, scale = (declare_copy(block, name, ending, persistable=True) for ending in (".integers", ".scale"))
     cast = declare_copy(block, name, ".cast")
-    values[stored], values[scale] = integers, (bounds / 127).astype(np.float32)
+    parameters[stored], parameters[scale] = integers, (abs_max / 127).astype(np.float32)
     for variable in (name, stored, cast):
         set_dims(block, variable, integers.shape)
-    set_dims(block, scale, bounds.shape)
-    protocol = framework()
-    set_type(block, stored, protocol.VarType.INT8)
-    types = {"in_dtype": protocol.VarType.INT8, "out_dtype": protocol.VarType.FP32}
+    set_dims(block, scale, abs_max.shape)
+    protobuf = paddle_protobuf()
+    set_data_type(block, stored, protobuf.VarType.INT8)
+    types = {"in_dtype": protobuf.VarType.INT8, "out_dtype": protobuf.VarType.FP32}
     return [
         make_operator("cast", {"X": [stored]}, {"Out": [cast]}, types),
         make_operator("elementwise_mul", {"X": [cast], "Y": [scale]}, {"Out": [name]}, {"axis": -1}),

@@ -1,4 +1,4 @@
-"""The job of an export: all that the worker process needs to know."""
+"""The job of an export: the arguments of the worker process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class ExportJob:
         precision: one of the format's precisions.
         subnet: name of the only sub-network to export; None for the whole model.
         subnets: names, or `pareto:N`, for a bundle of several sub-networks; None for a bundle of one.
-        task: settings of `config.TaskConfig` for the texts that calibrate and score.
-        task_is_given: whether the user set some of them, so that missing data is an error.
+        task: settings of `config.TaskConfig` for the data that calibrates and scores.
+        task_is_given: whether the user set some of them; then missing data is an error.
         max_seq_length: tokens to which texts are cut; None for the length the model was trained with.
         num_calibration_examples: training texts for int8's calibration.
         tolerance: replaces the format's own tolerance.
-        overwrite: replace what is in `output_dir`.
+        overwrite: replace an existing `output_dir`.
     """
 
     model_dir: Path

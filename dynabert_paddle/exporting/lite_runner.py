@@ -1,11 +1,11 @@
-"""What the converter's own interpreter executes, as a script: it has paddlelite and numpy, and nothing of this package.
+"""A script for the converter's interpreter, which has paddlelite and numpy but not this package.
 
     python lite_runner.py version
     python lite_runner.py inputs MODEL.nb
     python lite_runner.py convert GRAPH_FOLDER OUTPUT_WITHOUT_NB TARGET PRECISION
     python lite_runner.py run MODEL.nb BATCHES.npz OUTPUTS.npz INFER_LITE.py
 
-Python 3.7 runs it, so its syntax is that of 3.7.
+Python 3.7 must be able to run it.
 """
 
 from __future__ import annotations
@@ -68,5 +68,5 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this file's folder, whose modules are named as packages are
+    sys.path.pop(0)  # this file's folder: its onnx.py and openvino.py would hide the packages
     COMMANDS[sys.argv[1]](*sys.argv[2:])

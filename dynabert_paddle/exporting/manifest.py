@@ -60,11 +60,11 @@ class BundleMember:
 
     Args:
         subnet: its name.
-        num_params: its parameters.
-        macs: multiply-accumulates at length 128.
-        score: the higher the better; `BundleManifest.ranked_by` names the metric.
-        graph: file of its graph.
-        parameters: for each parameter the index of the stored weight it is a leading block of, and its shape.
+        num_params: its number of parameters.
+        macs: multiply-accumulates at sequence length 128.
+        score: higher is better; `BundleManifest.ranked_by` names the metric.
+        graph: file name of its graph.
+        parameters: of each parameter: the index of the stored weight whose leading block it is, and its shape.
         verification: its check against the model.
     """
 
@@ -79,28 +79,28 @@ class BundleMember:
 
 @dataclass(frozen=True)
 class BundleManifest:
-    """What `bundle.json` says of a bundle; None stands for a key that is left out.
+    """The content of `bundle.json`; a key that is None is left out.
 
     Args:
         format_version: version of the file's layout.
         format: one of `formats.TOLERANCES`.
-        precision: numbers that the bundle computes in or is stored in.
+        precision: the number format that the bundle computes in or is stored in.
         task: name, kind and metrics.
-        labels: class names by index; none for a score.
-        answers: how a question's answer is chosen.
+        labels: class names by index; empty for a regression.
+        answers: settings of the answer search in question answering.
         pair: whether an input is a pair of texts.
         max_seq_length: tokens to which texts are cut.
-        max_positions: the model's positions.
+        max_positions: number of the model's position embeddings.
         inputs: names of the graph's inputs; for Paddle Lite in the order of their indices.
-        vocab_size: token ids are below it.
-        pad_token_id: the padding token.
+        vocab_size: upper bound of the token ids, exclusive.
+        pad_token_id: id of the padding token.
         subnet: name of the only sub-network.
-        num_params: its parameters.
-        versions: packages that wrote the bundle.
+        num_params: its number of parameters.
+        versions: versions of the packages that wrote the bundle.
         paddlelite: version of Paddle Lite's converter.
         members: the sub-networks of a bundle of several, best first.
         ranked_by: metric, split and size of the data behind the members' scores.
-        verification: the check against the model; of several sub-networks the worst one's.
+        verification: the check against the model; for several sub-networks, the one with the largest difference.
     """
 
     format_version: int
@@ -124,7 +124,7 @@ class BundleManifest:
     verification: LogitCheck | MetricCheck | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of `bundle.json` in their order, as the bundle's readers take them."""
+        """Return the content of `bundle.json`, its keys in the file's order."""
         content = _without_none(asdict(self))
         if self.members is not None:
             content["members"] = [_without_none(asdict(member)) for member in self.members]

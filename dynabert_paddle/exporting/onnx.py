@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dynabert_paddle.errors import DynabertError
 
-# Of 2022: ONNX Runtime takes it from 1.13 on, on servers and on phones, and it holds all that our graphs need.
+# From 2022: ONNX Runtime supports it since 1.13, on servers and phones, and it has all operators that our graphs need.
 OPSET = 17
 
 
@@ -18,7 +18,7 @@ def to_onnx(graph: Path, path: Path) -> None:
         path: the ONNX file to write.
 
     Raises:
-        DynabertError: paddle2onnx is missing, or has written nothing.
+        DynabertError: paddle2onnx is missing, or wrote no file.
     """
     try:
         import paddle2onnx
@@ -27,12 +27,12 @@ def to_onnx(graph: Path, path: Path) -> None:
     source = next(graph / name for name in ("model.pdmodel", "model.json") if (graph / name).exists())
     paddle2onnx.export(str(source), str(graph / "model.pdiparams"), str(path), opset_version=OPSET)
     if not path.exists():
-        raise DynabertError("paddle2onnx has written no model: export in another format")
-    _name_constants(path)
+        raise DynabertError("paddle2onnx wrote no model: export in another format")
+    _constants_to_initializers(path)
 
 
-def _name_constants(path: Path) -> None:
-    """Turn the nodes that paddle2onnx makes of weights into initializers, where ONNX's tools look for weights."""
+def _constants_to_initializers(path: Path) -> None:
+    """Turn the Constant nodes that paddle2onnx writes for weights into initializers, where ONNX's tools expect them."""
     import onnx
 
     model = onnx.load(str(path))
@@ -50,7 +50,7 @@ def _name_constants(path: Path) -> None:
 
 
 def quantize_dynamic(path: Path, quantized: Path) -> None:
-    """Quantize an ONNX model's weights to int8, by ONNX Runtime; activations are rounded while it runs, batch by batch.
+    """Quantize an ONNX model's weights to int8 with ONNX Runtime; activations are quantized at run time, per batch.
 
     Args:
         path: the float32 model.
@@ -63,6 +63,6 @@ def quantize_dynamic(path: Path, quantized: Path) -> None:
         quantized,
         weight_type=QuantType.QInt8,
         per_channel=True,
-        # Only products with weights: those of attention's activations gain no time.
+        # Only matmuls with weights: int8 does not speed up those between activations, in attention.
         extra_options={"MatMulConstBOnly": True},
     )

@@ -1,4 +1,4 @@
-"""A program that PaddleSlim has quantized, as OpenVINO reads it: it makes int8 products of rounded inputs."""
+"""A program that PaddleSlim has quantized, in the form that OpenVINO computes in int8: matmuls of quantized inputs."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from copy import deepcopy
 
 import numpy as np
 
-from dynabert_paddle.exporting.int8 import without_roundings
+from dynabert_paddle.exporting.int8 import remove_quantization
 from dynabert_paddle.exporting.program import argument, make_operator, prune, replace_operators, set_dims
 from dynabert_paddle.exporting.program_types import ProgramDesc
 
 
-def round_products(program: ProgramDesc, values: dict[str, np.ndarray]) -> None:
-    """Leave no roundings but those of the products that PaddleSlim has quantized.
+def quantize_matmul_inputs(program: ProgramDesc, parameters: dict[str, np.ndarray]) -> None:
+    """Keep the quantization of the matmuls' inputs only.
 
-    PaddleSlim rounds what most operators read, too, which OpenVINO would compute as written.
+    PaddleSlim also quantizes the inputs of most other operators, and OpenVINO would really compute that.
 
     Args:
         program: changed in place.
-        values: its parameters by name; scales and zeros get the one dimension that OpenVINO asks for.
+        parameters: by name; scales and zero points get the one dimension that OpenVINO requires.
     """
     block = program.blocks[0]
     before = [deepcopy(op) for op in block.ops]
@@ -26,28 +26,28 @@ def round_products(program: ProgramDesc, values: dict[str, np.ndarray]) -> None:
         {argument(op.inputs, "X"): op for op in before if op.type == kind}
         for kind in ("quantize_linear", "dequantize_linear")
     )
-    ops, _, products = without_roundings(block)
-    multiplied = {id(product) for product in products}
-    rounded: dict[str, str] = {}
-    written = []
+    ops, _, matmuls = remove_quantization(block)
+    matmul_ids = {id(matmul) for matmul in matmuls}
+    dequantized: dict[str, str] = {}  # a matmul's input -> the same after quantization and dequantization
+    after = []
     for op in ops:
-        if id(op) not in multiplied:
-            written.append(op)
+        if id(op) not in matmul_ids:
+            after.append(op)
             continue
         for name in (argument(op.inputs, "X"), argument(op.inputs, "Y")):
-            if name in rounded:
+            if name in dequantized:
                 continue
             steps = [quantize[name]] if name in quantize else []  # weights are stored as integers
             steps.append(dequantize[argument(steps[0].outputs, "Y") if steps else name])
             for step in steps:
                 for slot in ("Scale", "ZeroPoint"):
                     constant = argument(step.inputs, slot)
-                    values[constant] = values[constant].reshape(-1)
-                    set_dims(block, constant, values[constant].shape)
-            written += steps
-            rounded[name] = argument(steps[-1].outputs, "Y")
-        inputs = {slot: [rounded[argument(op.inputs, slot)]] for slot in ("X", "Y")}
+                    parameters[constant] = parameters[constant].reshape(-1)
+                    set_dims(block, constant, parameters[constant].shape)
+            after += steps
+            dequantized[name] = argument(steps[-1].outputs, "Y")
+        inputs = {slot: [dequantized[argument(op.inputs, slot)]] for slot in ("X", "Y")}
         outputs = {"Out": [argument(op.outputs, "Out")]}
-        written.append(make_operator("matmul_v2", inputs, outputs, {"trans_x": False, "trans_y": False}))
-    replace_operators(block, written)
-    prune(block, values)
+        after.append(make_operator("matmul_v2", inputs, outputs, {"trans_x": False, "trans_y": False}))
+    replace_operators(block, after)
+    prune(block, parameters)

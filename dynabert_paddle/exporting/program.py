@@ -1,4 +1,4 @@
-"""Rewrites of a legacy Paddle program (`model.pdmodel`), which is a protobuf message of operators and variables."""
+"""Reading and rewriting a legacy Paddle program (`model.pdmodel`), a protobuf message of operators and variables."""
 
 from __future__ import annotations
 
@@ -15,35 +15,23 @@ from dynabert_paddle.exporting.program_types import BlockDesc, OpDesc, ProgramDe
 
 
 def read_program(path: Path) -> ProgramDesc:
-    """Read a program.
-
-    Args:
-        path: `model.pdmodel`.
-
-    Returns:
-        Its `ProgramDesc`.
-    """
-    program: ProgramDesc = framework().ProgramDesc()
+    """Read a `model.pdmodel`."""
+    program: ProgramDesc = paddle_protobuf().ProgramDesc()
     program.ParseFromString(path.read_bytes())
     return program
 
 
 def write_program(path: Path, program: ProgramDesc) -> None:
-    """Write a program.
-
-    Args:
-        path: `model.pdmodel`.
-        program: a `ProgramDesc`.
-    """
+    """Write a `model.pdmodel`."""
     path.write_bytes(program.SerializeToString())
 
 
 def rewrite(path: Path, *changes: Callable[[ProgramDesc], None]) -> None:
-    """Change a program where it lies.
+    """Change a program file in place.
 
     Args:
         path: `model.pdmodel`.
-        changes: each changes a `ProgramDesc` in place.
+        changes: functions that change a program in place.
     """
     program = read_program(path)
     for change in changes:
@@ -52,7 +40,7 @@ def rewrite(path: Path, *changes: Callable[[ProgramDesc], None]) -> None:
 
 
 def strip_call_stacks(program: ProgramDesc) -> None:
-    """Remove every operator's record of the source lines, with paths of this machine, that made it.
+    """Remove the Python call stack that every operator records: it contains paths of this machine.
 
     Args:
         program: changed in place.
@@ -65,37 +53,34 @@ def strip_call_stacks(program: ProgramDesc) -> None:
 
 
 def matmul_to_mul(program: ProgramDesc) -> None:
-    """Write products with a weight matrix as `mul`, which every runtime fuses with the bias into `fc`.
+    """Replace matmuls with a weight matrix by `mul`, which every runtime fuses with the bias into `fc`.
 
-    Paddle Inference computes the same; Paddle Lite's weight-only int8 and int16 give NaN on x86 without it.
+    Results in Paddle Inference are the same. In Paddle Lite, int8 and int16 weights compute NaN on x86 without it.
 
     Args:
         program: changed in place.
     """
-    protocol = framework()
     block = program.blocks[0]
     ranks = {variable.name: len(dims_of(variable)) for variable in block.vars}
-    weights = {variable.name for variable in block.vars if variable.persistable}
+    parameters = {variable.name for variable in block.vars if variable.persistable}
     for op in block.ops:
         if op.type != "matmul_v2":
             continue
-        transposed = any(a.b for a in op.attrs if a.name in ("trans_x", "trans_y"))
-        if argument(op.inputs, "Y") not in weights or ranks[argument(op.inputs, "Y")] != 2 or transposed:
+        x, y = argument(op.inputs, "X"), argument(op.inputs, "Y")
+        is_transposed = any(a.b for a in op.attrs if a.name in ("trans_x", "trans_y"))
+        if y not in parameters or ranks[y] != 2 or is_transposed:
             continue
         op.type = "mul"
-        # PaddleSlim asks every operator for its role, which is 0 in a forward pass.
-        settings = {"x_num_col_dims": ranks[argument(op.inputs, "X")] - 1, "y_num_col_dims": 1, "op_role": 0}
+        # PaddleSlim reads the role of every operator; 0 means forward pass.
         del op.attrs[:]
-        for name, value in settings.items():
-            attribute = op.attrs.add()
-            attribute.name, attribute.type, attribute.i = name, protocol.INT, value
+        add_attributes(op, {"x_num_col_dims": ranks[x] - 1, "y_num_col_dims": 1, "op_role": 0})
 
 
-def name_transposed_shapes(program: ProgramDesc) -> None:
-    """Give every `transpose2` its second output, `XShape`, as Paddle 2 does.
+def add_xshape_outputs(program: ProgramDesc) -> None:
+    """Add the second output `XShape` to every `transpose2`, as Paddle 2 does.
 
-    Paddle 3 leaves it out, and then Paddle Inference's pass that puts a transposition and a reshape into the product
-    before them, as at the end of attention, finds nothing: both copy in every layer.
+    Paddle 3 omits it. Without it, Paddle Inference's pass that fuses a transposition and a reshape into the matmul
+    before them (at the end of attention) does not match, and both copy their input in every layer.
 
     Args:
         program: changed in place.
@@ -110,58 +95,49 @@ def name_transposed_shapes(program: ProgramDesc) -> None:
 
 
 def argument(slots: Repeated[Slot], name: str) -> str:
-    """The variable in one of an operator's slots.
-
-    Args:
-        slots: `op.inputs` or `op.outputs`.
-        name: the slot.
-
-    Returns:
-        The variable's name.
-    """
+    """Return the name of the variable in the slot `name` of `op.inputs` or `op.outputs`."""
     return next(slot.arguments[0] for slot in slots if slot.parameter == name)
 
 
 def make_operator(
-    kind: str, inputs: dict[str, list[str]], outputs: dict[str, list[str]], settings: dict[str, Any]
+    kind: str, inputs: dict[str, list[str]], outputs: dict[str, list[str]], attributes: dict[str, Any]
 ) -> OpDesc:
     """Make an operator.
 
     Args:
-        kind: its type.
+        kind: its type, such as `matmul_v2`.
         inputs: variables by slot.
         outputs: variables by slot.
-        settings: attributes: booleans, integers, floats, strings, or lists of integers or floats.
+        attributes: booleans, integers, floats, strings, or lists of integers or floats, by name.
 
     Returns:
-        An `OpDesc`.
+        The operator.
     """
-    protocol = framework()
-    op: OpDesc = protocol.OpDesc(type=kind)
-    for slots, given in ((op.inputs, inputs), (op.outputs, outputs)):
-        for name, arguments in given.items():
+    op: OpDesc = paddle_protobuf().OpDesc(type=kind)
+    for slots, variables in ((op.inputs, inputs), (op.outputs, outputs)):
+        for name, arguments in variables.items():
             slots.add(parameter=name, arguments=arguments)
-    add_attributes(op, settings)
+    add_attributes(op, attributes)
     return op
 
 
-def add_attributes(op: OpDesc, settings: dict[str, Any]) -> None:
-    """Give an operator attributes.
+def add_attributes(op: OpDesc, attributes: dict[str, Any]) -> None:
+    """Add attributes to an operator.
 
     Args:
         op: changed in place.
-        settings: values by name, as for `make_operator`.
+        attributes: values by name, as for `make_operator`.
     """
-    protocol = framework()
+    protobuf = paddle_protobuf()
     kinds = {bool: ("BOOLEAN", "b"), int: ("INT", "i"), float: ("FLOAT", "f"), str: ("STRING", "s")}
     lists = {int: ("INTS", "ints"), float: ("FLOATS", "floats")}
-    for name, value in settings.items():
+    for name, value in attributes.items():
         kind, field = lists[type(value[0])] if isinstance(value, list) else kinds[type(value)]
-        op.attrs.add(name=name, type=getattr(protocol, kind), **{field: value})
+        op.attrs.add(name=name, type=getattr(protobuf, kind), **{field: value})
 
 
 def replace_operators(block: BlockDesc, ops: Iterable[OpDesc]) -> None:
-    """Set a block's operators; the first ones, `feed`, stay first.
+    """Set a block's operators; `feed` operators are moved to the front.
 
     Args:
         block: changed in place.
@@ -172,45 +148,37 @@ def replace_operators(block: BlockDesc, ops: Iterable[OpDesc]) -> None:
     block.ops.extend(copies)
 
 
-def prune(block: BlockDesc, values: dict[str, np.ndarray]) -> None:
-    """Drop the variables that no operator has, and their values.
+def prune(block: BlockDesc, parameters: dict[str, np.ndarray]) -> None:
+    """Remove the variables that no operator uses.
 
     Args:
         block: changed in place.
-        values: parameters by name; changed in place, too.
+        parameters: by name; changed in place, too.
     """
     used = {name for op in block.ops for slot in (*op.inputs, *op.outputs) for name in slot.arguments}
     kept = [deepcopy(variable) for variable in block.vars if variable.name in used]
     del block.vars[:]
     block.vars.extend(kept)
-    for name in values.keys() - {variable.name for variable in kept if variable.persistable}:
-        del values[name]
+    for name in parameters.keys() - {variable.name for variable in kept if variable.persistable}:
+        del parameters[name]
 
 
 def find_variable(block: BlockDesc, name: str) -> VarDesc:
-    """Find a variable.
-
-    Args:
-        block: the program's block.
-        name: the variable's.
-
-    Returns:
-        Its `VarDesc`.
-    """
+    """Find a variable of a block by its name."""
     return next(variable for variable in block.vars if variable.name == name)
 
 
 def declare_copy(block: BlockDesc, name: str, ending: str, *, persistable: bool = False) -> str:
-    """Declare a variable like another one.
+    """Declare a variable with the shape and data type of another one.
 
     Args:
         block: changed in place.
-        name: the other one.
-        ending: what the new one's name has after that.
-        persistable: whether it is a parameter.
+        name: the variable to copy.
+        ending: appended to `name` for the new variable's name.
+        persistable: whether the new variable is a parameter.
 
     Returns:
-        The new one's name.
+        The new variable's name.
     """
     variable = block.vars.add()
     variable.CopyFrom(find_variable(block, name))
@@ -219,46 +187,33 @@ def declare_copy(block: BlockDesc, name: str, ending: str, *, persistable: bool 
 
 
 def set_dims(block: BlockDesc, name: str, dims: Sequence[int]) -> None:
-    """Set a variable's shape.
-
-    Args:
-        block: changed in place.
-        name: the variable.
-        dims: its shape.
-    """
+    """Set the shape of the variable `name`."""
     tensor = _tensor(find_variable(block, name))
     del tensor.dims[:]
     tensor.dims.extend(dims)
 
 
-def set_type(block: BlockDesc, name: str, data_type: int) -> None:
-    """Set what a variable holds.
-
-    Args:
-        block: changed in place.
-        name: the variable.
-        data_type: one of `framework().VarType`.
-    """
+def set_data_type(block: BlockDesc, name: str, data_type: int) -> None:
+    """Set the data type of the variable `name` to one of `paddle_protobuf().VarType`."""
     _tensor(find_variable(block, name)).data_type = data_type
 
 
 def dims_of(variable: VarDesc) -> list[int]:
-    """A variable's shape, -1 for what is not fixed."""
+    """Return a variable's shape, with -1 for dynamic dimensions."""
     return list(_tensor(variable).dims)
 
 
 def _tensor(variable: VarDesc) -> Any:
-    # Paddle 3 calls the field dense_tensor, Paddle 2 lod_tensor.
-    kind = variable.type
-    names = {field.name for field in kind.DESCRIPTOR.fields}
-    return (kind.dense_tensor if "dense_tensor" in names else kind.lod_tensor).tensor
+    # The field is dense_tensor in Paddle 3, lod_tensor in Paddle 2.
+    names = {field.name for field in variable.type.DESCRIPTOR.fields}
+    return getattr(variable.type, "dense_tensor" if "dense_tensor" in names else "lod_tensor").tensor
 
 
-def framework() -> ModuleType:
-    """Paddle's protobuf messages, of which a program is made.
+def paddle_protobuf() -> ModuleType:
+    """Import the classes of Paddle's protobuf messages.
 
     Returns:
-        The module of the message classes.
+        The module that holds them.
 
     Raises:
         DynabertError: protobuf is not installed.

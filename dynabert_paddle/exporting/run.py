@@ -1,4 +1,4 @@
-"""Export a model to a bundle, in a fresh process, so that it works where Paddle is already imported."""
+"""Export a model to a bundle, in a fresh process: Paddle's graph format is fixed once Paddle is imported."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ def export(
     tolerance: float | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Export a model to a bundle, and check the bundle against the model before it gets its name.
+    """Export a model to a bundle. The bundle appears in `output_dir` only after it passed its check against the model.
 
     Args:
         model: a model, or its folder.
-        output_dir: the bundle.
+        output_dir: the bundle's folder.
         format: paddle (legacy `.pdmodel`), pir (`.json`), openvino (runs the legacy graph), onnx, or lite; by default
             paddle, or pir from Paddle 3.2 on.
-        precision: fp32; for some formats bf16, int16 or int8.
-        subnet: export this sub-network of the model.
+        precision: fp32; for some formats also bf16, int16 or int8.
+        subnet: name of the only sub-network to export; by default the whole model.
         subnets: export several sub-networks into one bundle that stores their weights once: their names, or `pareto:N`
             for N of the Pareto front that `dynabert search` found.
-        task: for int8 and `subnets`, the settings of `config.TaskConfig` that differ from the model's training task.
-            int8: the training texts calibrate, the dev set checks the score. `subnets`: the dev set ranks them; if it
-            is not available, MACs do.
+        task: settings of `config.TaskConfig` that differ from the model's training task. int8 reads training texts for
+            the calibration, and the dev set to check the score. `subnets` reads the dev set to rank the sub-networks;
+            without a dev set, they are ranked by MACs.
         max_seq_length: tokens to which texts are cut; by default as in training.
-        num_calibration_examples: training texts for int8's calibration.
-        tolerance: replaces the format's own tolerance: the largest difference of logits, multiplied by the largest
-            logit if that exceeds 1; for int8 the loss of the task's first metric on the dev set.
-        overwrite: replace what is in `output_dir`.
+        num_calibration_examples: number of training texts for int8's calibration.
+        tolerance: replaces the default of the format and precision. It bounds the difference between logits, relative
+            to the largest logit if that exceeds 1; for int8, the loss of the task's first metric on the dev set.
+        overwrite: replace an existing `output_dir`.
 
     Returns:
         The bundle's folder.
@@ -67,13 +67,13 @@ def export(
     format = format or paddle_format()
     check_request(format, precision)
     if subnets is not None:
-        _check_several(subnets, model, subnet=subnet, format=format, precision=precision)
+        _check_subnets(subnets, model, subnet=subnet, format=format, precision=precision)
     if num_calibration_examples < 1:
         raise UsageError(f"num_calibration_examples is at least 1, not {num_calibration_examples}")
     if tolerance is not None and not tolerance >= 0:
         raise UsageError(f"tolerance is at least 0, not {tolerance}")
     if not str(output_dir) or not Path(output_dir).name:
-        raise UsageError(f"--output_dir '{output_dir}' names no folder: name one for the bundle")
+        raise UsageError(f"--output_dir '{output_dir}' is not the name of a folder: name one for the bundle")
     output_dir = Path(output_dir)
     check_replaceable(output_dir, overwrite=overwrite)
     with TemporaryDirectory(prefix="dynabert-export-") as scratch:
@@ -81,8 +81,7 @@ def export(
         check_model_folder(folder)
         if output_dir.resolve() in (folder.resolve(), *folder.resolve().parents):
             raise UsageError(f"{output_dir} holds the model to export: name another --output_dir")
-        trained_for = read_metadata(folder).task
-        given = {key: value for key, value in (task or {}).items() if value is not None}
+        changes = {key: value for key, value in (task or {}).items() if value is not None}
         job = ExportJob(
             model_dir=folder,
             output_dir=output_dir,
@@ -90,19 +89,19 @@ def export(
             precision=precision,
             subnet=subnet,
             subnets=subnets if subnets is None or isinstance(subnets, str) else tuple(map(str, subnets)),
-            task={**inherited_settings(trained_for, given), **given},
-            task_is_given=bool(given),
+            task={**inherited_settings(read_metadata(folder).task, changes), **changes},
+            task_is_given=bool(changes),
             max_seq_length=max_seq_length,
             num_calibration_examples=num_calibration_examples,
             tolerance=tolerance,
             overwrite=overwrite,
         )
         logger.info("exporting %s to %s, %s", folder, format, precision)
-        missing = [parent for parent in output_dir.parents if not parent.exists()]
+        created = [parent for parent in output_dir.parents if not parent.exists()]  # the innermost first
         try:
             manifest = run_apart(export_job, job, legacy=needs_legacy(format), name=f"the export to {format}")
         except BaseException:
-            for parent in missing:  # the innermost first
+            for parent in created:
                 with suppress(OSError):
                     parent.rmdir()
             raise
@@ -114,22 +113,22 @@ def export(
 
 
 def export_job(job: ExportJob) -> BundleManifest:
-    """Run the export's worker, in the fresh process that `export` starts; it returns the finished bundle's manifest."""
-    # The worker's module imports Paddle. This late import keeps Paddle out of the process that calls `export`.
+    """Run the export's worker in the fresh process that `export` starts, and return the bundle's manifest."""
+    # Imported here, because it imports Paddle, which the process that calls `export` does not need.
     from dynabert_paddle.exporting.worker import make_bundle
 
     return make_bundle(job)
 
 
-def _check_several(
+def _check_subnets(
     subnets: str | Sequence[str], model: Any, *, subnet: str | None, format: str, precision: str
 ) -> None:
     if subnet:
-        raise UsageError("--subnet is for one sub-network and --subnets for several: give one of them")
+        raise UsageError("--subnet exports one sub-network and --subnets several: give one of them")
     if format not in PADDLE_FORMATS or precision not in ("fp32", "bf16"):
         raise UsageError(
-            f"--subnets is there for the formats {', '.join(PADDLE_FORMATS)} in fp32 or bf16, not for {format} in "
-            f"{precision}: export each sub-network by itself with --subnet"
+            f"--subnets supports the formats {', '.join(PADDLE_FORMATS)} in fp32 or bf16, not {format} in {precision}: "
+            "export each sub-network separately with --subnet"
         )
     if not isinstance(model, (str, Path)) and "pareto:" in str(subnets):
-        raise UsageError("pareto:N are a search's results, which lie in the model's folder: give that, not the model")
+        raise UsageError("pareto:N reads the search result in a model folder: pass that folder, not a model object")

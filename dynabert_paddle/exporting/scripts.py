@@ -1,4 +1,4 @@
-"""The scripts that bundles carry, each in one file: the modules that they are made of, joined."""
+"""The inference scripts of bundles: each is one file, joined from modules of this package."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dynabert_paddle.files import hashing
 from dynabert_paddle.runtime import cores
 from dynabert_paddle.text import decode, encode
 
-# What each script is joined from: a module imports only modules before it.
+# In this order: a module imports only modules before it.
 INFER_MODULES = (hashing, manifest, decode, encode, rows, cores, openvino, engines, gate, members, infer)
 INFER_LITE_MODULES = (hashing, manifest, decode, encode, rows, infer_lite)
 
-# Imports that a script of its own has no use for, or has once at its top.
-_LEFT_OUT = ("dynabert_paddle", "__future__")
+# Imports to remove: the joined modules need none of the package, and __future__ stands once at the top.
+_REMOVED_IMPORTS = ("dynabert_paddle", "__future__")
 
 
 def write_script(folder: Path) -> Path:
@@ -27,7 +27,7 @@ def write_script(folder: Path) -> Path:
         folder: the bundle.
 
     Returns:
-        The script.
+        The script's path.
     """
     return _write(folder / "infer.py", *INFER_MODULES)
 
@@ -39,25 +39,25 @@ def write_lite_script(folder: Path) -> Path:
         folder: the bundle.
 
     Returns:
-        The script.
+        The script's path.
     """
     return _write(folder / "infer_lite.py", *INFER_LITE_MODULES)
 
 
 def _write(path: Path, *modules: ModuleType) -> Path:
-    path.write_text(_one_script(*modules), encoding="utf-8")
+    path.write_text(_join(*modules), encoding="utf-8")
     return path
 
 
-def _one_script(*modules: ModuleType) -> str:
-    """Join modules to a file that needs none of them: the last one's docstring, then all that they define."""
+def _join(*modules: ModuleType) -> str:
+    """Join modules into one self-contained source: the last module's docstring, then the modules without theirs."""
     parts = []
     for module in modules:
         source = inspect.getsource(module)
         lines, tree = source.splitlines(), ast.parse(source)
         imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-        left_out = [node for node in imports if (node.module or "").startswith(_LEFT_OUT)]
-        for node in reversed([tree.body[0], *left_out]):
+        removed = [node for node in imports if (node.module or "").startswith(_REMOVED_IMPORTS)]
+        for node in reversed([tree.body[0], *removed]):
             del lines[node.lineno - 1 : node.end_lineno]
         parts.append("\n".join(lines).strip())
     head = f'"""{ast.get_docstring(tree, clean=False)}"""\n\nfrom __future__ import annotations'

@@ -1,7 +1,7 @@
-"""Several sub-networks' graphs in one bundle, with their common weights stored once.
+"""Several sub-networks' graphs in one bundle, with their shared weights stored once.
 
-A sub-network has the first heads and neurons of every layer, so its parameters are leading blocks of a larger one's:
-`w[:a, :b]`. They are matched by value, because the files of parameters hold no names.
+A sub-network has the first heads and neurons of every layer, so its parameters are leading blocks, `w[:a, :b]`, of a
+larger one's. They are matched by value, because parameter files hold no names.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from dynabert_paddle.bundle.members import PARAMETER_HEADER, PARAMETER_TYPES, WEIGHTS_FILE
-from dynabert_paddle.exporting.program import framework
+from dynabert_paddle.exporting.program import paddle_protobuf
 
 
 @dataclass(frozen=True)
 class SharedGraph:
-    """A sub-network's graph in the bundle, and where its weights are.
+    """A sub-network's graph in the bundle, and the location of its weights.
 
     Args:
-        graph: file of the graph.
-        parameters: in the graph's order: the index of the stored weight that a parameter is a leading block of, and
-            the parameter's shape.
+        graph: file name of the graph.
+        parameters: in the graph's order, of each parameter: the index of the stored weight whose leading block it is,
+            and its shape.
     """
 
     graph: str
@@ -33,10 +33,10 @@ class SharedGraph:
 
 
 def share_weights(graphs: Mapping[str, Path], folder: Path) -> list[SharedGraph]:
-    """Copy sub-networks' graphs into a bundle, with one file of weights for all.
+    """Copy sub-networks' graphs into a bundle, with one file of weights for all of them.
 
     Args:
-        graphs: for each sub-network the folder with `model.pdmodel` or `model.json`, and `model.pdiparams`.
+        graphs: by sub-network, the folder with `model.pdmodel` or `model.json`, and `model.pdiparams`.
         folder: the bundle.
 
     Returns:
@@ -44,34 +44,38 @@ def share_weights(graphs: Mapping[str, Path], folder: Path) -> list[SharedGraph]
     """
     members = [read_parameters(graph / "model.pdiparams") for graph in graphs.values()]
     weights: list[np.ndarray] = []
-    found: dict[tuple[int, int], int] = {}  # (member, parameter) -> weight
-    places = [(i, j) for i, parameters in enumerate(members) for j in range(len(parameters))]
-    for i, j in sorted(places, key=lambda place: -members[place[0]][place[1]].size):
+    weight_index: dict[tuple[int, int], int] = {}  # (member, parameter) -> index in weights
+    indices = [(i, j) for i, parameters in enumerate(members) for j in range(len(parameters))]
+    for i, j in sorted(indices, key=lambda index: -members[index[0]][index[1]].size):  # the largest first
         array = members[i][j]
-        found[i, j] = next((k for k, weight in enumerate(weights) if _is_leading_block(array, weight)), len(weights))
-        if found[i, j] == len(weights):
+        for k, weight in enumerate(weights):
+            if _is_leading_block(array, weight):
+                weight_index[i, j] = k
+                break
+        else:
+            weight_index[i, j] = len(weights)
             weights.append(array)
     np.savez(folder / WEIGHTS_FILE, *weights)
-    entries = []
+    shared = []
     for i, (graph, parameters) in enumerate(zip(graphs.values(), members, strict=True)):
         source = next(path for path in graph.glob("model.*") if path.suffix != ".pdiparams")
         name = f"model.{i + 1}{source.suffix}"
         shutil.copyfile(source, folder / name)
-        blocks = [(found[i, j], list(array.shape)) for j, array in enumerate(parameters)]
-        entries.append(SharedGraph(graph=name, parameters=blocks))
-    return entries
+        blocks = [(weight_index[i, j], list(array.shape)) for j, array in enumerate(parameters)]
+        shared.append(SharedGraph(graph=name, parameters=blocks))
+    return shared
 
 
 def read_parameters(path: Path) -> list[np.ndarray]:
-    """Read a `model.pdiparams` file: the parameters sorted by their names, which the file does not hold."""
+    """Read the parameters in a `model.pdiparams` file; they are sorted by their names, which the file does not hold."""
     content, start, arrays = path.read_bytes(), 0, []
     while start < len(content):
         *_, size = struct.unpack_from(PARAMETER_HEADER, content, start)
         start += struct.calcsize(PARAMETER_HEADER)
-        tensor = framework().VarType.TensorDesc.FromString(content[start : start + size])
+        tensor = paddle_protobuf().VarType.TensorDesc.FromString(content[start : start + size])
         start += size
-        shape, kind = tuple(tensor.dims), np.dtype(PARAMETER_TYPES[tensor.data_type])
-        arrays.append(np.frombuffer(content, kind, int(np.prod(shape)), start).reshape(shape))
+        shape, dtype = tuple(tensor.dims), np.dtype(PARAMETER_TYPES[tensor.data_type])
+        arrays.append(np.frombuffer(content, dtype, int(np.prod(shape)), start).reshape(shape))
         start += arrays[-1].nbytes
     return arrays
 

@@ -1,4 +1,4 @@
-"""The worker of an export: runs in a fresh process, where Paddle's import has fixed the static graph format."""
+"""The worker of an export. It runs in a fresh process, which imports Paddle for one graph format."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.exporting import lite
-from dynabert_paddle.exporting.bundle import describe, seal, write_tokenizer_files
-from dynabert_paddle.exporting.check import Run, compare_logits, compare_metric, pad
+from dynabert_paddle.exporting import lite_converter
+from dynabert_paddle.exporting.bundle import describe, seal, write_tokenizer_and_script
+from dynabert_paddle.exporting.check import Run, collate_inputs, compare_logits, compare_metric
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS, TOLERANCES
 from dynabert_paddle.exporting.inference import save_graph
-from dynabert_paddle.exporting.int8 import fuse_int8_products
+from dynabert_paddle.exporting.int8 import fuse_int8_matmuls
 from dynabert_paddle.exporting.job import ExportJob
 from dynabert_paddle.exporting.manifest import BundleManifest, BundleMember, LogitCheck
 from dynabert_paddle.exporting.onnx import quantize_dynamic, to_onnx
-from dynabert_paddle.exporting.openvino import round_products
+from dynabert_paddle.exporting.openvino import quantize_matmul_inputs
 from dynabert_paddle.exporting.program import matmul_to_mul, rewrite
 from dynabert_paddle.exporting.quantize import quantize
 from dynabert_paddle.exporting.selection import select_members
@@ -44,7 +44,7 @@ _CALIBRATION_BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class _Int8Data:
-    """Batches of training texts to calibrate on, and the dev set to check the score by `metric`."""
+    """Batches of training texts for the calibration, and the dev set and metric for the check."""
 
     calibration: Sequence[dict[str, np.ndarray]]
     dev: FeatureSet
@@ -69,104 +69,104 @@ def make_bundle(job: ExportJob) -> BundleManifest:
     answers = {name: job.task[name] for name in ANSWER_SETTINGS if job.task.get(name) is not None}
     supernet.metadata = supernet.metadata.replace(task={**supernet.metadata.task, **answers})
     max_seq_length = _max_seq_length(supernet, job.max_seq_length)
-    described = describe(supernet, format=job.format, precision=job.precision, max_seq_length=max_seq_length)
+    manifest = describe(supernet, format=job.format, precision=job.precision, max_seq_length=max_seq_length)
     if job.subnets is not None:
-        described = _with_members(described, supernet, job, job.subnets)
+        manifest = _add_members(manifest, supernet, job, job.subnets)
     finished: list[BundleManifest] = []
 
     def write(folder: Path) -> None:
-        write_tokenizer_files(supernet, folder, format=job.format)
-        write_graphs = _write_graph if described.members is None else _write_members
-        finished.append(write_graphs(described, supernet, job, folder))
+        write_tokenizer_and_script(supernet, folder, format=job.format)
+        write_graphs = _write_graph if manifest.members is None else _write_members
+        finished.append(write_graphs(manifest, supernet, job, folder))
         seal(folder, finished[0])
         (folder / MARKER_FILE).touch()
 
-    hidden = job.output_dir.with_name(f".{job.output_dir.name}.exported")
-    shutil.rmtree(hidden, ignore_errors=True)  # left by an export that was killed
-    made = write_folder(hidden, write, last=BUNDLE_FILE)
+    temporary = job.output_dir.with_name(f".{job.output_dir.name}.exported")
+    shutil.rmtree(temporary, ignore_errors=True)  # left by an export that was killed
+    bundle = write_folder(temporary, write, last=BUNDLE_FILE)
     try:
         ensure_absent(job.output_dir, overwrite=job.overwrite)
-        made.rename(job.output_dir)
+        bundle.rename(job.output_dir)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(bundle, ignore_errors=True)
     return finished[0]
 
 
-def _max_seq_length(supernet: Supernet, wanted: int | None) -> int:
-    length = supernet.metadata.max_seq_length if wanted is None else wanted
+def _max_seq_length(supernet: Supernet, requested: int | None) -> int:
+    length = supernet.metadata.max_seq_length if requested is None else requested
     positions = num_positions(supernet.model.config)
     texts = 2 if supernet.metadata.task.get("text_pair_column") else 1
-    least = supernet.tokenizer.num_special_tokens(texts) + texts if supernet.tokenizer else 1
-    if wanted is not None and not least <= wanted <= positions:
-        raise UsageError(f"max_seq_length is {wanted}: allowed are {least} to {positions}, the model's positions")
+    minimum = supernet.tokenizer.num_special_tokens(texts) + texts if supernet.tokenizer else 1
+    if requested is not None and not minimum <= requested <= positions:
+        raise UsageError(f"max_seq_length is {requested}: allowed are {minimum} to {positions}, the model's positions")
     return min(length, positions)
 
 
-def _with_members(
-    described: BundleManifest, supernet: Supernet, job: ExportJob, subnets: str | Sequence[str]
+def _add_members(
+    manifest: BundleManifest, supernet: Supernet, job: ExportJob, subnets: str | Sequence[str]
 ) -> BundleManifest:
-    """The manifest with the selected sub-networks in place of the one that the model is."""
+    """Return the manifest with the selected sub-networks as members, instead of the whole model."""
     members, ranking = select_members(
         supernet,
         job.model_dir,
         subnets,
         task=job.task,
         task_is_given=job.task_is_given,
-        max_seq_length=described.max_seq_length,
+        max_seq_length=manifest.max_seq_length,
     )
-    return replace(described, subnet=None, num_params=None, members=members, ranked_by=ranking)
+    return replace(manifest, subnet=None, num_params=None, members=members, ranked_by=ranking)
 
 
-def _write_graph(described: BundleManifest, supernet: Supernet, job: ExportJob, folder: Path) -> BundleManifest:
-    """Write the graph of the whole model and check it; returns the finished manifest."""
+def _write_graph(manifest: BundleManifest, supernet: Supernet, job: ExportJob, folder: Path) -> BundleManifest:
+    """Write the graph of the whole model, check it, and return the finished manifest."""
     tolerance = TOLERANCES[job.format][job.precision] if job.tolerance is None else job.tolerance
-    data = _load_int8_data(supernet, job, described.max_seq_length) if job.precision == "int8" else None
+    data = _load_int8_data(supernet, job, manifest.max_seq_length) if job.precision == "int8" else None
     run: Run
     with TemporaryDirectory() as scratch:
         if job.format == "lite":
-            python = lite.find_converter()
-            described = _write_lite(described, supernet, folder, Path(scratch), python)
-            run = partial(lite.run_x86, folder / "model_x86.nb", python=python)
+            python = lite_converter.find_converter()
+            manifest = _write_lite(manifest, supernet, folder, Path(scratch), python)
+            run = partial(lite_converter.run_x86, folder / "model_x86.nb", python=python)
         else:
             if job.format == "onnx":
                 _write_onnx(supernet, job, folder, Path(scratch))
             else:
                 _write_paddle(supernet, job, folder, Path(scratch), data)
-            run = _run_batches(open_engine(folder, described.to_json()))
+            run = _run_batches(open_engine(folder, manifest.to_json()))
     if data is not None:
         verification = compare_metric(supernet, run, data.dev, metric=data.metric, tolerance=tolerance)
-        return replace(described, verification=verification)
-    return replace(described, verification=_check_logits(supernet, run, described, tolerance))
+        return replace(manifest, verification=verification)
+    return replace(manifest, verification=_check_logits(supernet, run, manifest, tolerance))
 
 
-def _write_members(described: BundleManifest, supernet: Supernet, job: ExportJob, folder: Path) -> BundleManifest:
-    """Write the graphs and the shared weights of several sub-networks and check each; returns the finished manifest."""
+def _write_members(manifest: BundleManifest, supernet: Supernet, job: ExportJob, folder: Path) -> BundleManifest:
+    """Write several sub-networks' graphs and shared weights, check each, and return the finished manifest."""
     tolerance = TOLERANCES[job.format][job.precision] if job.tolerance is None else job.tolerance
     space = supernet.search_space()
-    selected = described.members or ()
-    small = {member.subnet: extract(supernet, space.parse(member.subnet)) for member in selected}
+    selected = manifest.members or ()
+    models = {member.subnet: extract(supernet, space.parse(member.subnet)) for member in selected}
     with TemporaryDirectory() as scratch:
-        graphs = {name: Path(scratch) / str(i) for i, name in enumerate(small)}
+        graphs = {name: Path(scratch) / str(i) for i, name in enumerate(models)}
         for name, graph in graphs.items():
             graph.mkdir()
-            save_graph(small[name], graph)
+            save_graph(models[name], graph)
         stored = share_weights(graphs, folder)
     written = [
         replace(member, graph=shared.graph, parameters=shared.parameters)
         for member, shared in zip(selected, stored, strict=True)
     ]
-    description = replace(described, members=written).to_json()
+    description = replace(manifest, members=written).to_json()
     checked: list[BundleMember] = []
     checks: list[LogitCheck] = []
     for member in written:
         run = _run_batches(open_subnet(folder, description, member.subnet))
-        checks.append(_check_logits(small[member.subnet], run, described, tolerance))
+        checks.append(_check_logits(models[member.subnet], run, manifest, tolerance))
         checked.append(replace(member, verification=checks[-1]))
-    return replace(described, members=checked, verification=max(checks, key=lambda check: check.max_abs_diff))
+    return replace(manifest, members=checked, verification=max(checks, key=lambda check: check.max_abs_diff))
 
 
-def _check_logits(supernet: Supernet, run: Run, described: BundleManifest, tolerance: float) -> LogitCheck:
-    return compare_logits(supernet, run, max_seq_length=described.max_seq_length, tolerance=tolerance)
+def _check_logits(supernet: Supernet, run: Run, manifest: BundleManifest, tolerance: float) -> LogitCheck:
+    return compare_logits(supernet, run, max_seq_length=manifest.max_seq_length, tolerance=tolerance)
 
 
 def _run_batches(engine: Engine) -> Run:
@@ -176,29 +176,30 @@ def _run_batches(engine: Engine) -> Run:
 def _load_int8_data(supernet: Supernet, job: ExportJob, max_seq_length: int) -> _Int8Data:
     if not job.task.get("name"):
         raise UsageError(
-            "int8 needs the task's texts, and this model was not fine-tuned: run 'dynabert finetune' first"
+            "int8 needs data of the task, but this model was not fine-tuned: run 'dynabert finetune' first"
         )
     task = load_described_task(job.task)
     check_trained(supernet, task, job.model_dir)
     batches = []
-    if job.format in PADDLE_FORMATS:  # the other formats quantize activations at run time, or not at all
+    if job.format in PADDLE_FORMATS:  # the others quantize activations at run time without calibration, or not at all
         chosen = np.random.default_rng(0).permutation(len(task.train))[: job.num_calibration_examples]
         train = tokenize_examples(task.train.select(chosen), supernet, max_seq_length=max_seq_length)
         rows = np.arange(len(train))
         starts = range(0, len(train), _CALIBRATION_BATCH_SIZE)
-        batches = [pad(train, rows[start : start + _CALIBRATION_BATCH_SIZE], supernet.pad_token_id) for start in starts]
+        parts = [rows[start : start + _CALIBRATION_BATCH_SIZE] for start in starts]
+        batches = [collate_inputs(train, part, supernet.pad_token_id) for part in parts]
     dev = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)
     return _Int8Data(calibration=batches, dev=dev, metric=task.metrics[0])
 
 
 def _write_paddle(supernet: Supernet, job: ExportJob, folder: Path, scratch: Path, data: _Int8Data | None) -> None:
-    """Write `model.pdmodel` or `model.json`, and `model.pdiparams`; quantized if there is data to calibrate on."""
+    """Write `model.pdmodel` or `model.json`, and `model.pdiparams`; quantized if `data` is not None."""
     if data is None:
         save_graph(supernet, folder)
         return
     save_graph(supernet, scratch)
-    write_products = round_products if job.format == "openvino" else fuse_int8_products
-    quantize(scratch, folder, data.calibration, write_products)
+    write_matmuls = quantize_matmul_inputs if job.format == "openvino" else fuse_int8_matmuls
+    quantize(scratch, folder, data.calibration, write_matmuls)
 
 
 def _write_onnx(supernet: Supernet, job: ExportJob, folder: Path, scratch: Path) -> None:
@@ -211,13 +212,13 @@ def _write_onnx(supernet: Supernet, job: ExportJob, folder: Path, scratch: Path)
 
 
 def _write_lite(
-    described: BundleManifest, supernet: Supernet, folder: Path, scratch: Path, python: Path
+    manifest: BundleManifest, supernet: Supernet, folder: Path, scratch: Path, python: Path
 ) -> BundleManifest:
-    """Write a `.nb` file for each target; returns the manifest with Lite's order of inputs and its version."""
+    """Write a `.nb` file for each target, and return the manifest with Lite's order of inputs and its version."""
     save_graph(supernet, scratch)
     rewrite(scratch / "model.pdmodel", matmul_to_mul)
-    for target in lite.TARGETS:
+    for target in lite_converter.TARGETS:
         model = folder / f"model_{target}.nb"
-        lite.convert(scratch, model, target=target, precision=described.precision, python=python)
-    inputs = lite.input_names(folder / "model_arm.nb", python=python)
-    return replace(described, inputs=inputs, paddlelite=lite.converter_version(python))
+        lite_converter.convert(scratch, model, target=target, precision=manifest.precision, python=python)
+    inputs = lite_converter.input_names(folder / "model_arm.nb", python=python)
+    return replace(manifest, inputs=inputs, paddlelite=lite_converter.converter_version(python))

@@ -57,9 +57,9 @@ def main(
 
 def supported_exports() -> list[tuple[str, str]]:
     """Formats and precisions that this version of Paddle can export."""
-    from dynabert_paddle.exporting.formats import list_abilities
+    from dynabert_paddle.exporting.formats import list_format_support
 
-    abilities = list_abilities().items()
+    abilities = list_format_support().items()
     formats = {name.removeprefix("export to ") for name, ability in abilities if ability.startswith("yes")}
     return [(format, precision) for format in EXPORTS if format in formats for precision in EXPORTS[format]]
 

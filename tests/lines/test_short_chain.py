@@ -12,7 +12,7 @@ from conftest import FORMATS, STAGES
 import dynabert_paddle as db
 from dynabert_paddle.bundle.manifest import read_bundle
 from dynabert_paddle.bundle.openvino import has_openvino
-from dynabert_paddle.exporting.formats import TOLERANCES, list_abilities
+from dynabert_paddle.exporting.formats import TOLERANCES, list_format_support
 
 # The ten-minute tests export fp32, and not to Paddle Lite: its converter is a set-up of its own.
 EXPORTS = [
@@ -89,6 +89,6 @@ def test_without_a_format_the_line_decides_and_nothing_of_ours_warns(chain, tmp_
 
 
 def test_abilities_are_told():
-    abilities = {name.removeprefix("export to "): said for name, said in list_abilities().items()}
+    abilities = {name.removeprefix("export to "): said for name, said in list_format_support().items()}
     for format in ("paddle", "pir", "openvino", "onnx"):
         assert abilities[format].startswith("yes: " if format in FORMATS else "no: "), abilities

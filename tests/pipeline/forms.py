@@ -17,7 +17,7 @@ from conftest import make_bert
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.bundle.engines import open_engine
-from dynabert_paddle.exporting import lite
+from dynabert_paddle.exporting import lite_converter
 from dynabert_paddle.exporting.check import random_batches, source_logits
 from dynabert_paddle.exporting.inference import save_graph
 from dynabert_paddle.exporting.onnx import to_onnx
@@ -42,8 +42,8 @@ def run_engine(folder, format):
 
 def run_lite(folder, python):
     rewrite(folder / "model.pdmodel", matmul_to_mul)
-    lite.convert(folder, folder / "model_x86.nb", target="x86", precision="fp32", python=python)
-    return lite.run_x86(folder / "model_x86.nb", BATCHES, python=python)
+    lite_converter.convert(folder, folder / "model_x86.nb", target="x86", precision="fp32", python=python)
+    return lite_converter.run_x86(folder / "model_x86.nb", BATCHES, python=python)
 
 
 def forms(small, folder, *, with_lite):
@@ -61,7 +61,7 @@ def forms(small, folder, *, with_lite):
     to_onnx(graph, graph / "model.onnx")
     yield "onnx", run_engine(graph, "onnx")
     if with_lite:
-        yield "lite", run_lite(graph, lite.find_converter())
+        yield "lite", run_lite(graph, lite_converter.find_converter())
 
 
 supernet = db.Supernet(make_bert(num_labels=5), db.Tokenizer.from_pretrained(find_backbone("minilm-l6")))

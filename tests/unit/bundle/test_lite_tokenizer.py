@@ -17,7 +17,7 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 import dynabert_paddle
 from dynabert_paddle.bundle import infer_lite
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.exporting import lite
+from dynabert_paddle.exporting.lite_tokenizer import tokenizer_settings, write_lite_tokenizer
 from dynabert_paddle.exporting.scripts import write_lite_script
 from dynabert_paddle.text.encode import truncate
 from dynabert_paddle.text.tokenizer import Tokenizer
@@ -80,7 +80,7 @@ PARAMETERS = [
 
 @pytest.fixture(scope="module", params=PARAMETERS)
 def folder(request, tmp_path_factory):
-    """A folder as a bundle has it: the tokenizer's own files, and what `write_tokenizer` adds."""
+    """A folder as a bundle has it: the tokenizer's own files, and what `write_lite_tokenizer` adds."""
     source, saved = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("bundle")
     if VARIANTS.get(request.param) is None:
         shutil.copy(MODEL_DIR / "tokenizer.json", source)
@@ -101,7 +101,7 @@ def folder(request, tmp_path_factory):
         )
         backend.save(str(source / "tokenizer.json"))
     Tokenizer.from_pretrained(source).save_pretrained(saved)
-    lite.write_tokenizer(saved)
+    write_lite_tokenizer(saved)
     return saved
 
 
@@ -195,7 +195,7 @@ def test_ids_without_a_token_keep_their_place(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join([*lines[:2000], lines[2100], *lines[2000:]]) + "\n", encoding="utf-8")
     rust = Tokenizer.from_pretrained(tmp_path)
     rust.save_pretrained(tmp_path / "saved")
-    lite.write_tokenizer(tmp_path / "saved")
+    write_lite_tokenizer(tmp_path / "saved")
     written = (tmp_path / "saved" / "vocab.txt").read_text(encoding="utf-8").split("\n")
     assert written[2000] == "" and written[2101] == lines[2100]
     plain = infer_lite.Tokenizer.from_folder(str(tmp_path / "saved"))
@@ -221,7 +221,7 @@ def test_other_tokenizers_are_refused(tmp_path, change, message):
         setattr(backend, part, value)
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ModelError, match=message) as error:
-        lite.write_tokenizer(tmp_path)
+        write_lite_tokenizer(tmp_path)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
 
@@ -229,7 +229,7 @@ def test_other_tokenizers_are_refused(tmp_path, change, message):
 def test_a_damaged_tokenizer_is_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ModelError, match="tokenizer.json: cannot be read .*: export the model again"):
-        lite.tokenizer_settings(tmp_path)
+        tokenizer_settings(tmp_path)
 
 
 ENCODE = """

@@ -1,4 +1,4 @@
-"""What an export is compared with its source by."""
+"""The check of an exported graph's logits against the model's."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from dynabert_paddle.errors import ModelError
 from dynabert_paddle.exporting.check import compare_logits, source_logits
 from dynabert_paddle.supernet.supernet import Supernet
 
-BOUND = {"max_seq_length": 24, "tolerance": 1e-5}
+LIMITS = {"max_seq_length": 24, "tolerance": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -18,36 +18,36 @@ def supernet():
     return supernet
 
 
-def shifted(supernet, number, value):
-    """A graph that differs from the model in the first logit of one batch."""
+def shifted(supernet, index, value):
+    """A runner of a graph that differs from the model by `value` in the first logit of one batch."""
 
     def run(batches):
         logits = source_logits(supernet, batches)
-        logits[number][0, 0] += value
+        logits[index][0, 0] += value
         return logits
 
     return run
 
 
-def test_the_bound_is_a_share_of_the_largest_logit(supernet):
-    done = compare_logits(supernet, shifted(supernet, 0, 0.0), **BOUND)
-    largest = done.tolerance / 1e-5
+def test_the_tolerance_is_relative_to_the_largest_logit(supernet):
+    check = compare_logits(supernet, shifted(supernet, 0, 0.0), **LIMITS)
+    largest = check.tolerance / 1e-5
     assert largest > 2
-    assert done.max_abs_diff == 0
-    assert compare_logits(supernet, shifted(supernet, 1, 0.9e-5 * largest), **BOUND).max_abs_diff > 1e-5
+    assert check.max_abs_diff == 0
+    assert compare_logits(supernet, shifted(supernet, 1, 0.9e-5 * largest), **LIMITS).max_abs_diff > 1e-5
     with pytest.raises(ModelError, match="more than"):
-        compare_logits(supernet, shifted(supernet, 1, 1.1e-5 * largest), **BOUND)
+        compare_logits(supernet, shifted(supernet, 1, 1.1e-5 * largest), **LIMITS)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("number", range(4))
-def test_what_is_no_number_is_found_in_every_batch(supernet, number, value):
+@pytest.mark.parametrize("index", range(4))
+def test_nan_and_infinity_are_found_in_every_batch(supernet, index, value):
     with pytest.raises(ModelError, match="the exported graph's logits differ"):
-        compare_logits(supernet, shifted(supernet, number, value), **BOUND)
+        compare_logits(supernet, shifted(supernet, index, value), **LIMITS)
 
 
-def test_a_model_that_overflows_is_no_source():
+def test_a_model_whose_own_logits_overflow_is_refused():
     supernet = Supernet(make_bert(vocab_size=500, num_layers=1))
     supernet.model.classifier.bias.set_value(np.full([7], np.inf, "float32"))
     with pytest.raises(ModelError, match="the model computes logits that are not finite"):
-        compare_logits(supernet, lambda batches: source_logits(supernet, batches), **BOUND)
+        compare_logits(supernet, lambda batches: source_logits(supernet, batches), **LIMITS)

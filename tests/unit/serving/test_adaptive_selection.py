@@ -90,8 +90,8 @@ def test_a_number_of_members_is_at_least_one(supernet, folder, number):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": "0" * 16}, "of other weights than those in .* --overwrite_output_dir'$"),
-        ({"weights": None}, "of other weights than those in .* --overwrite_output_dir'$"),
+        ({"weights": "0" * 16}, "belongs to other weights than those in .* --overwrite_output_dir'$"),
+        ({"weights": None}, "belongs to other weights than those in .* --overwrite_output_dir'$"),
         ({"pareto": []}, "damaged"),
         ({"pareto": None}, "damaged"),
         ({"goals": []}, "damaged"),
