@@ -1,6 +1,6 @@
-"""Word replacement as TinyBERT augments data (Jiao et al., 2020, algorithm 1), and the files that it fills.
+"""Data augmentation by word replacement as in TinyBERT (Jiao et al., 2020, algorithm 1), and the augmented files.
 
-A row becomes itself and N copies. In a copy each word, with probability p, gives way to one of its M candidates. Words
+Each row is written with N copies. In a copy, each word is replaced with probability p by one of its M candidates. Words
 are runs of letters, in Chinese single characters; stop words, numbers and punctuation stay, as in TinyBERT's script.
 """
 
@@ -18,10 +18,10 @@ from dynabert_paddle.data.readers import Columns, Examples, read_column_names, r
 from dynabert_paddle.data.stored_texts import new_column
 from dynabert_paddle.errors import DataError
 
-# The column that says which training row, counted from 0, a text was made of.
+# Column with the index, from 0, of the training row that a text was made from.
 SOURCE_ROW = "source_row"
 
-# TinyBERT's script's, which are English; tokenizers cut words at apostrophes, so that only the parts stand here.
+# From TinyBERT's script, English only. Tokenizers split words at apostrophes, so the parts are listed separately.
 STOP_WORDS = frozenset(
     """
     i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it
@@ -31,14 +31,14 @@ STOP_WORDS = frozenset(
     all any both each few more most other some such no nor not only own same so than too very s t can will just don
     should now d ll m o re ve y ain aren couldn didn doesn hadn hasn haven isn ma mightn mustn needn shan shouldn wasn
     weren won wouldn
-    """.split()  # noqa: SIM905 - a list would have a line for each
+    """.split()  # noqa: SIM905 - a list would take one line per word
 )
 
 _BREAKS = str.maketrans("\t\r\n", "   ")
 
 
 class Word(NamedTuple):
-    """A word that can be replaced: where in its text it begins and ends, and by what."""
+    """A replaceable word: its start and end in the text, and the candidates to replace it."""
 
     start: int
     end: int
@@ -46,12 +46,12 @@ class Word(NamedTuple):
 
 
 def is_word(text: str) -> bool:
-    """Whether a text is letters, with their accents, and nothing else."""
+    """Whether a text consists of letters and accents only."""
     return bool(text) and all(unicodedata.category(character)[0] in "LM" for character in text)
 
 
 def is_replaceable(text: str) -> bool:
-    """Whether a text is a word, and none of the stop words."""
+    """Whether a text is a word but not a stop word."""
     return is_word(text) and text.lower() not in STOP_WORDS
 
 
@@ -63,17 +63,17 @@ def copy_row(
     num_copies: int,
     probability: float,
 ) -> tuple[list[tuple[str, ...]], int]:
-    """Make copies of a row in which words are replaced; all else stays as it is.
+    """Make copies of a row with replaced words.
 
     Args:
-        texts: the row's text, or both texts of a pair, which all change in each copy.
-        words: each text's replaceable words, in their order, every one with at least one candidate.
-        rng: makes the random choices.
+        texts: the row's text, or both texts of a pair; words of both are replaced in each copy.
+        words: each text's replaceable words in order, each with at least one candidate.
+        rng: the random generator.
         num_copies: N in the paper.
-        probability: p in the paper, with which each word is replaced.
+        probability: p in the paper, the probability that a word is replaced.
 
     Returns:
-        The row and its copies, which can be alike, and how many words were replaced.
+        The row and its copies, which can be equal, and the number of replaced words.
     """
     versions, num_replaced = [], 0
     for text, candidates in zip(texts, words, strict=True):
@@ -95,14 +95,14 @@ def _replace(text: str, words: Sequence[Word], replaced: np.ndarray, picks: np.n
 
 
 def to_line(values: Mapping[str, object], *, as_json: bool) -> str:
-    """Write a row as a line of a data file that our readers read.
+    """Format a row as a line of a data file.
 
     Args:
-        values: by column.
-        as_json: as JSON; else as TSV, in which tabs and line breaks become blanks.
+        values: values by column.
+        as_json: as JSON; else as TSV, in which tabs and line breaks become spaces.
 
     Returns:
-        The line.
+        The line with its end.
     """
     if as_json:
         return json.dumps(values, ensure_ascii=False) + "\n"
@@ -110,18 +110,18 @@ def to_line(values: Mapping[str, object], *, as_json: bool) -> str:
 
 
 def read_augmented(path: str | os.PathLike, columns: Columns, train: Examples) -> tuple[Examples, np.ndarray]:
-    """Read an augmented file, a large one's texts not into memory.
+    """Read an augmented file; the texts of a large file stay on disk.
 
     Args:
-        path: the file, as `augment` wrote it.
+        path: a file that `augment` wrote.
         columns: the task's columns; labels are not read.
-        train: the training examples that it was made of.
+        train: the training examples that the file was made from.
 
     Returns:
-        The texts, and `[n]` int64 indices into `train`: the example that each text was made of.
+        The texts, and `[n]` int64 indices into `train` of the examples that they were made from.
 
     Raises:
-        DataError: the file cannot be read, or was not made of these examples.
+        DataError: the file cannot be read, or was not made from these examples.
     """
     if SOURCE_ROW not in read_column_names(path):
         raise DataError(f"{path}:1: no column {SOURCE_ROW!r}; make the file with 'dynabert augment'.")
@@ -131,7 +131,7 @@ def read_augmented(path: str | os.PathLike, columns: Columns, train: Examples) -
     for row in read_rows(path, Columns(columns.text, columns.pair, SOURCE_ROW)):
         label = row.label or ""
         source = int(label) if label.isdecimal() and len(label) < 19 else len(train)
-        # The first text of each source row is that row itself.
+        # The first text of each source row is the original.
         is_new = not sources or source != sources[-1]
         if source >= len(train) or (is_new and _one_line(row.text) != _one_line(train.texts[source])):
             raise DataError(

@@ -1,4 +1,4 @@
-"""Which examples are in which batch, and which are held out. Shapes: n examples, b batch."""
+"""Splits examples into batches, and into training and held-out examples. Shapes: n examples, b batch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _BATCHES_PER_BUCKET = 50
 
 
 def length_bucketed_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """Shuffle examples into batches of similar length, so that little is spent on padding.
+    """Shuffle examples into batches of similar length, which need little padding.
 
     Args:
         lengths: `[n]`, tokens of each example.
-        batch_size: examples a batch; the rest forms one smaller batch.
-        seed: chooses the order, together with `epoch`.
-        epoch: counted from 0; each has its own order.
+        batch_size: examples per batch; the rest forms one smaller batch.
+        seed: random seed of the order.
+        epoch: counted from 0; each has a different order.
 
     Yields:
         Indices of each batch's examples; every example is in exactly one batch.
@@ -32,16 +32,16 @@ def length_bucketed_batches(lengths: np.ndarray, batch_size: int, *, seed: int, 
 
 
 def sequential_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Cut examples into batches of similar length for evaluation.
+    """Split examples into batches of similar length for evaluation.
 
     Args:
         lengths: `[n]`, tokens of each example.
-        batch_size: examples a batch; the last batch may be smaller.
+        batch_size: examples per batch; the last batch may be smaller.
 
     Returns:
         Indices of each batch's examples. `ordered[np.concatenate(batches)] = results` restores the examples' order.
     """
-    # The longest batch comes first, so that a batch size too large for the memory fails at once.
+    # Longest first, so that a batch size that needs too much memory fails at once.
     return list(_cut(np.argsort(-lengths, kind="stable"), batch_size))
 
 
@@ -52,19 +52,19 @@ def _cut(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
 def split_holdout(
     labels: np.ndarray, *, num_examples: int | None = None, fraction: float | None = None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hold training examples out, each class in proportion.
+    """Hold out training examples, stratified by class.
 
     Args:
         labels: `[n]`; integers are classes, floats are scores and not stratified.
-        num_examples: examples to hold out; at least 1 and at most half of them are, and one of each class stays.
-        fraction: the same as a fraction of `n`, in place of `num_examples`.
-        seed: chooses the examples.
+        num_examples: examples to hold out; limited to at least 1 and at most half, and one of each class is kept.
+        fraction: the same as a fraction of `n`, instead of `num_examples`.
+        seed: random seed of the choice.
 
     Returns:
         Ascending indices of the examples to train on, and of those held out.
 
     Raises:
-        DataError: a single example, or a single one in every class.
+        DataError: there is only one example, or only one in every class.
         ValueError: neither or both of `num_examples` and `fraction` are given.
     """
     if (num_examples is None) == (fraction is None):
@@ -74,18 +74,18 @@ def split_holdout(
         members = [labels == group for group in groups]
     else:
         members, counts = [np.ones(len(labels), dtype=bool)], np.array([len(labels)])
-    spare = counts - 1
-    if not spare.sum() > 0:
+    available = counts - 1  # one of each class is kept
+    if not available.sum() > 0:
         raise DataError(
             f"none of {len(labels)} training examples can be held out, as every class must keep one; "
             "add training rows, or read the development file: --select_on dev, in rewire --accumulation huawei."
         )
     size = round((fraction or 0) * len(labels)) if num_examples is None else num_examples
-    size = min(max(size, 1), len(labels) // 2, spare.sum())
+    size = min(max(size, 1), len(labels) // 2, available.sum())
     quota = size * counts / len(labels)
     held_out = np.floor(quota).astype(np.int64)
     while held_out.sum() < size:
-        held_out[np.argmax(np.where(held_out < spare, quota - held_out, -np.inf))] += 1
+        held_out[np.argmax(np.where(held_out < available, quota - held_out, -np.inf))] += 1
     rng = np.random.default_rng(seed)
     chosen = [rng.permutation(np.flatnonzero(own))[:count] for own, count in zip(members, held_out, strict=True)]
     holdout = np.sort(np.concatenate(chosen))

@@ -1,4 +1,4 @@
-"""The built-in tasks, one declaration each: snips, GLUE, CLUE, ChnSentiCorp and LCQMC."""
+"""Declarations of the built-in tasks: snips, GLUE, CLUE, ChnSentiCorp and LCQMC."""
 
 from dataclasses import replace
 from functools import partial
@@ -83,7 +83,7 @@ _GLUE = (
         text_column="question1",
         text_pair_column="question2",
         label_column="is_duplicate",
-        # In a few rows of the official file a question is broken into two lines.
+        # In a few rows of the official file a question contains a line break.
         layout=Layout(skip_short_rows=True),
         folders=("QQP",),
         loader=_glue_loader("qqp"),
@@ -188,7 +188,7 @@ def find_declaration(name: str) -> Declaration:
     """Find a task's declaration.
 
     Args:
-        name: the task's name; capitals, `-` and `_` make no difference.
+        name: the task's name; case, `-` and `_` are ignored.
 
     Returns:
         The declaration.
@@ -207,19 +207,19 @@ def find_declaration(name: str) -> Declaration:
 
 
 def find_submission(name: str) -> Declaration:
-    """Find the declaration of a task whose predictions can be handed in.
+    """Find the declaration of a task with a submission file.
 
     Args:
         name: the task's name.
 
     Returns:
-        The declaration, which has a form of submission.
+        The declaration; its `submission` is not None.
 
     Raises:
-        UsageError: the task has none.
+        UsageError: the task has no submission file.
     """
     found = CATALOG.get(name)
     if found is None or found.submission is None:
-        having = ", ".join(task.name for task in CATALOG.values() if task.submission)
-        raise UsageError(f"task {name!r} has no submission file; these have one: {having}; leave out --submission.")
+        names = ", ".join(task.name for task in CATALOG.values() if task.submission)
+        raise UsageError(f"task {name!r} has no submission file; these have one: {names}; leave out --submission.")
     return found

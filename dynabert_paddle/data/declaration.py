@@ -1,4 +1,4 @@
-"""The declaration of a task: all that tells one from another."""
+"""The declaration of a task: how it differs from others."""
 
 import os
 from collections.abc import Sequence
@@ -11,24 +11,24 @@ from dynabert_paddle.data.submission import SubmissionForm
 
 @dataclass(frozen=True)
 class Declaration:
-    """What is fixed about a task before its files are opened.
+    """The properties of a task that are known before its files are read.
 
     Args:
         name: the task's name.
         kind: one of `KINDS`.
-        labels: the classes in the order of the logits; None: those of the training file.
-        metrics: the first one selects; None: the kind's default.
-        text_column: None: what the kind of task calls it.
-        text_pair_column: None: single texts.
-        label_column: the column of the class or the score; None: what the kind of task calls it.
+        labels: the classes in the order of the logits; None: those in the training file.
+        metrics: the first metric selects the best model; None: the default of the kind.
+        text_column: column of the text; None: the default of the kind.
+        text_pair_column: column of the second text; None: single texts.
+        label_column: column of the class or score; None: the default of the kind.
         layout: how the files differ from plain ones.
-        data_dir: where the files are; None: the user says, or `loader` fetches them.
-        folders: names that the task's folder may have in a folder that holds several tasks.
-        train_name: name of the training file; without an ending it may have any.
+        data_dir: folder of the files; None: the user names it, or `loader` downloads them.
+        folders: possible names of the task's folder in a folder of several tasks.
+        train_name: name of the training file; a name without an ending allows any.
         dev_name: name of the development file, likewise.
-        loader: fetches the files where the user names no folder; None: they cannot be fetched.
-        submission: the form of a submission; None: there is none.
-        scored_as: for a task with nothing but a test file, the task whose models predict it.
+        loader: downloads the files if the user names no folder; None: they cannot be downloaded.
+        submission: the format of a submission; None: there is none.
+        scored_as: for a task with only a test file, the task whose models predict it.
     """
 
     name: str

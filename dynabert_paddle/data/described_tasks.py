@@ -1,4 +1,4 @@
-"""Tasks from their description in a config file or in a model's metadata."""
+"""Loads a task from its description in a config file or a model's metadata."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def load_task_config(config: TaskConfig) -> Task:
 
 
 def load_described_task(described: Mapping[str, Any]) -> Task:
-    """Load the task that a model's metadata describe."""
+    """Load the task that a model's metadata describes."""
     return load_task_config(TaskConfig(**{key: value for key, value in described.items() if value is not None}))

@@ -1,4 +1,4 @@
-"""Tokenized examples: made once, cached on disk. Shapes: n examples, b batch, s sequence."""
+"""Tokenized examples, cached on disk. Shapes: n examples, b batch, s sequence."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ROWS_PER_CALL = 4096
 
 
 class TextEncoder(Protocol):
-    """A tokenizer that turns texts into token ids, and the hash of its content."""
+    """A tokenizer that returns token ids, with a hash of its content."""
 
     fingerprint: str
 
@@ -40,7 +40,7 @@ class TextEncoder(Protocol):
 
 
 class OffsetEncoder(Protocol):
-    """A tokenizer that also returns each token's position in the text, for the labels of words and for answers."""
+    """A tokenizer that also returns each token's position, for token classification and question answering."""
 
     def template(self, texts: int) -> Template: ...
 
@@ -48,9 +48,9 @@ class OffsetEncoder(Protocol):
 
 
 class FeatureSet(ABC):
-    """Tokenized examples that are collated to batches, and score a model's logits."""
+    """Tokenized examples: collates batches and scores a model's logits."""
 
-    kind = "classification"  # regression likewise: `restore` treats both alike
+    kind = "classification"  # also of regression: `restore` treats both alike
     labels: np.ndarray | None
 
     @abstractmethod
@@ -59,7 +59,7 @@ class FeatureSet(ABC):
     @property
     @abstractmethod
     def lengths(self) -> np.ndarray:
-        """`[n]`, the lengths by which batches of similar length are made."""
+        """`[n]`, the lengths by which batches are grouped."""
 
     @property
     @abstractmethod
@@ -68,7 +68,7 @@ class FeatureSet(ABC):
 
     @property
     def num_scored(self) -> int:
-        """The number of examples that a score is the mean over."""
+        """The number of examples that a metric is averaged over."""
         return len(self)
 
     @property
@@ -90,19 +90,19 @@ class FeatureSet(ABC):
 
         Args:
             batches: indices of each batch's examples; every example is in one.
-            logits: of each batch, `[b, c]`; `[b, s, c]` for the labels of tokens; `[b, 2, s]` for answers.
+            logits: logits of each batch: `[b, c]`; `[b, s, c]` for token classification; `[b, 2, s]` for answers.
 
         Returns:
-            `[n, c]`; for logits of tokens one array an example, without padding.
+            `[n, c]`; for logits of tokens one array per example, without padding.
         """
         if logits[0].ndim == 2:
             return np.concatenate(logits)[np.argsort(np.concatenate(batches))]
-        found: list[np.ndarray] = [np.empty(0)] * len(self)
+        restored: list[np.ndarray] = [np.empty(0)] * len(self)
         lengths = self.lengths
         for rows, values in zip(batches, logits, strict=True):
             for i, row in zip(rows, values, strict=True):
-                found[i] = cut_padding(row, lengths[i], self.kind)
-        return found
+                restored[i] = cut_padding(row, lengths[i], self.kind)
+        return restored
 
     def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
         """Score logits against the labels.
@@ -114,19 +114,19 @@ class FeatureSet(ABC):
         Returns:
             Each metric as a fraction: 1.0 is perfect.
         """
-        assert self.labels is not None  # augmented texts have none, and are never scored
+        assert self.labels is not None  # augmented texts have no labels and are never scored
         return compute_metrics(metrics, np.asarray(logits), self.labels)
 
 
 @dataclass(frozen=True, eq=False)
 class Features(FeatureSet):
-    """Tokenized examples in flat arrays; example i holds the tokens `offsets[i]:offsets[i + 1]`.
+    """Tokenized examples in flat arrays; example i has the tokens `offsets[i]:offsets[i + 1]`.
 
     Args:
-        input_ids: `[tokens]` int32, all examples' tokens one after another.
+        input_ids: `[tokens]` int32, the concatenated tokens of all examples.
         token_type_ids: `[tokens]` uint8, 1 in the second text of a pair.
         offsets: `[n + 1]` int64, from 0 to the number of tokens.
-        labels: `[n]`, class indices or float32 scores; None where there are none.
+        labels: `[n]`, class indices or float32 scores; None if there are none.
     """
 
     input_ids: np.ndarray
@@ -162,18 +162,18 @@ class Features(FeatureSet):
         return Features(self.input_ids[tokens], self.token_type_ids[tokens], offsets, labels)
 
     def _tokens_of(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Some examples' tokens in the flat arrays, and the offsets of what is copied from there."""
+        """Return the indices of some examples' tokens in the flat arrays, and the offsets of the selection."""
         lengths = self.lengths[indices]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        # Each token moves by as much as its example's start does.
+        # All tokens of an example are shifted by the shift of its start.
         return np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], lengths), offsets
 
     def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
-        """Make one batch, padded on the right to its longest example.
+        """Make one batch, padded at the end to its longest example.
 
         Args:
             indices: `[b]`, the examples of the batch.
-            pad_token_id: fills `input_ids`.
+            pad_token_id: id of the padding token.
 
         Returns:
             `input_ids`, `token_type_ids`, `attention_mask`, each `[b, s]` int64; `labels`, if there are any.
@@ -192,23 +192,16 @@ class Features(FeatureSet):
         return arrays | {"labels": labels.astype(np.int64) if is_class else labels}
 
     def with_labels(self, labels: np.ndarray) -> Features:
-        """The same examples with other labels.
-
-        Args:
-            labels: `[n]`.
-
-        Returns:
-            A new set; this one stays as it is.
-        """
+        """Return the same examples with other labels, `[n]`."""
         return replace(self, labels=labels)
 
     def _batch_labels(self, mask: np.ndarray) -> np.ndarray | None:
-        """The labels of a batch that holds all of these examples; the mask says which of its tokens are theirs."""
+        """Return the labels of a batch of all of these examples; the mask is False for padding."""
         return self.labels
 
 
 def flatten(rows: Iterable[tuple[list[int], list[int]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lay tokenized rows out as `Features` has them.
+    """Convert tokenized rows to the flat arrays of `Features`.
 
     Args:
         rows: ids and token type ids of each example.
@@ -231,9 +224,9 @@ def tokenize(
 
     Args:
         examples: the texts.
-        tokenizer: its `fingerprint` tells tokenizers apart in the cache.
-        max_seq_length: longer inputs are cut to this number of tokens, special tokens included.
-        cache_dir: folder of the cache, made if absent; by default `default_cache_dir()`. Where it cannot be written,
+        tokenizer: the tokenizer; its `fingerprint` is part of the cache key.
+        max_seq_length: longer inputs are truncated to this number of tokens, including special tokens.
+        cache_dir: folder of the cache, created if absent; by default `default_cache_dir()`. If it is not writable,
             nothing is cached.
 
     Returns:
@@ -261,7 +254,7 @@ def encode_examples(examples: Examples, tokenizer: TextEncoder, max_seq_length: 
     Args:
         examples: the texts.
         tokenizer: the tokenizer.
-        max_seq_length: longer inputs are cut to this number of tokens, special tokens included.
+        max_seq_length: longer inputs are truncated to this number of tokens, including special tokens.
 
     Returns:
         The tokenized examples, in their order.
@@ -282,14 +275,14 @@ def encode_examples(examples: Examples, tokenizer: TextEncoder, max_seq_length: 
 
 def _cache_key(examples: Examples, fingerprint: str, max_seq_length: int) -> str:
     """Hash everything that the token ids depend on; labels are neither hashed nor cached."""
-    digest = hashlib.sha256()
+    content_hash = hashlib.sha256()
     columns = [examples.texts] if examples.pairs is None else [examples.texts, examples.pairs]
-    digest.update(repr((_CACHE_FORMAT, fingerprint, max_seq_length, len(examples), len(columns))).encode())
+    content_hash.update(repr((_CACHE_FORMAT, fingerprint, max_seq_length, len(examples), len(columns))).encode())
     for text in chain.from_iterable(columns):
         encoded = text.encode()
-        # With the length before each text, the boundaries between texts are hashed, too.
-        digest.update(b"%d:%b" % (len(encoded), encoded))
-    return digest.hexdigest()
+        # The length before each text makes the hash depend on the boundaries between texts.
+        content_hash.update(b"%d:%b" % (len(encoded), encoded))
+    return content_hash.hexdigest()
 
 
 def _load(path: Path, examples: Examples) -> Features | None:
@@ -304,13 +297,13 @@ def _load(path: Path, examples: Examples) -> Features | None:
         if not len(features.input_ids) == len(features.token_type_ids) == features.offsets[-1]:
             raise ValueError("arrays of different lengths")
     except Exception as error:  # a damaged zip file raises almost any type
-        logger.debug("%s cannot be read and is made again: %s", path, error)
+        logger.debug("%s cannot be read and is rebuilt: %s", path, error)
         return None
     return features
 
 
 def _save(path: Path, features: Features) -> None:
-    """Write a cache file under a temporary name and rename it, so that a reader never sees half of one."""
+    """Write a cache file atomically; several processes may share the cache."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Official data files through PaddleNLP's loaders: from its cache, else from the network."""
+"""Official data files, from PaddleNLP's cache or downloaded by its loaders."""
 
 import contextlib
 import logging
@@ -10,17 +10,17 @@ from dynabert_paddle.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_TO_ANSWER = 10
+_TIMEOUT = 10
 
 
 @dataclass(frozen=True)
 class Loader:
-    """Where a task's files come from.
+    """The source of a task's files.
 
     Args:
         builder: name of a dataset builder in `paddlenlp.datasets`.
-        name: the builder's name of the task; None for a builder of one task.
-        page: where a person can get the files.
+        name: the task's name in the builder; None for a builder of a single task.
+        page: web page with the files, for messages.
     """
 
     builder: str
@@ -29,19 +29,19 @@ class Loader:
 
 
 def fetch(loader: Loader, file_name: str) -> Path:
-    """Find an official file in PaddleNLP's cache, which is filled from the network where it has to be.
+    """Return an official file from PaddleNLP's cache; download it if it is missing there.
 
     Args:
-        loader: where the file comes from.
+        loader: the source of the file.
         file_name: the file's name.
 
     Returns:
         The file.
 
     Raises:
-        DataError: it is not in the cache, and cannot be downloaded.
+        DataError: it is neither in the cache nor can be downloaded.
     """
-    # Standard output is for results.
+    # Keep messages of Paddle out of standard output, which is for results.
     with contextlib.redirect_stdout(sys.stderr):
         from paddle.dataset.common import md5file
         from paddlenlp import datasets
@@ -60,7 +60,7 @@ def fetch(loader: Loader, file_name: str) -> Path:
         urls = list(url.values()) if isinstance(url, dict) else [url]
         logger.info("downloading %s to %s", " ".join(urls), Path(DATA_HOME, loader.builder))
         try:
-            _check_answer(urls[0])
+            _check_reachable(urls[0])
             return Path(builder._get_data(split))
         except (OSError, RuntimeError) as error:
             raise DataError(
@@ -69,11 +69,11 @@ def fetch(loader: Loader, file_name: str) -> Path:
             ) from None
 
 
-def _check_answer(url: str) -> None:
-    """Fail at once where there is no network: PaddleNLP waits three times for as long as the connection takes."""
+def _check_reachable(url: str) -> None:
+    """Fail early without a network: PaddleNLP would try three times, each time without a timeout."""
     import httpx
 
     try:
-        httpx.head(url, timeout=_SECONDS_TO_ANSWER, follow_redirects=True).raise_for_status()
+        httpx.head(url, timeout=_TIMEOUT, follow_redirects=True).raise_for_status()
     except httpx.HTTPError as error:
         raise OSError(str(error) or type(error).__name__) from None

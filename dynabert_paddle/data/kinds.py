@@ -1,4 +1,4 @@
-"""The kinds of tasks: what a model for one ends in, what it is scored by, and what its files look like."""
+"""The kinds of tasks, with their model heads, metrics and file formats."""
 
 from dataclasses import dataclass, field
 
@@ -13,13 +13,13 @@ class Kind:
     """A kind of task.
 
     Args:
-        head: the ending of PaddleNLP's classes for it.
-        metrics: what is measured where nothing else is asked for; the first metric selects.
-        text_columns: what the column of the text may be called where the user names none.
-        label_column: what the column of the label is called where the user names none.
-        fixed_columns: by the setting's name, the columns about which the user has no choice.
-        endings: of data files.
-        num_outputs: of the model; None: one a label.
+        head: suffix of PaddleNLP's model classes for it.
+        metrics: default metrics; the first selects the best model.
+        text_columns: default names of the text column, in order of preference.
+        label_column: default name of the label column.
+        fixed_columns: columns that the user cannot choose, by the setting's name.
+        endings: allowed endings of data files.
+        num_outputs: number of logits; None: one per label.
     """
 
     head: str
@@ -32,13 +32,13 @@ class Kind:
 
 
 def kind_of(class_name: str) -> str:
-    """Tell what kind of task a model is for where nothing says so.
+    """Infer the kind of task from a model class.
 
     Args:
-        class_name: of a PaddleNLP model.
+        class_name: name of a PaddleNLP model class.
 
     Returns:
-        The first kind whose models end in its head; classification where none does.
+        The first kind whose head is the name's suffix; classification if there is none.
     """
     return next((name for name, kind in KINDS.items() if class_name.endswith(kind.head)), "classification")
 

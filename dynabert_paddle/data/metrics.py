@@ -1,4 +1,4 @@
-"""The metrics of tasks, and those of classes and of values."""
+"""Metrics of classification and regression, and the names of all metrics."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from dynabert_paddle.errors import UsageError, did_you_mean
 
-WORD_METRICS = ("entity_f1", "entity_precision", "entity_recall", "token_accuracy")  # data/token_classification.py
-ANSWER_METRICS = ("f1", "exact_match")  # data/question_answering.py
+WORD_METRICS = ("entity_f1", "entity_precision", "entity_recall", "token_accuracy")  # see data/token_classification.py
+ANSWER_METRICS = ("f1", "exact_match")  # see data/question_answering.py
 
 
 def compute_metrics(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -19,7 +19,7 @@ def compute_metrics(names: Sequence[str], logits: np.ndarray, labels: np.ndarray
         labels: `[n]`; class indices, or scores for regression.
 
     Returns:
-        Each metric as a fraction: 1.0 is perfect. A correlation with constant values is 0.0.
+        Each metric as a fraction: 1.0 is perfect. Correlations with constant values are 0.0.
 
     Raises:
         UsageError: an unknown metric.
@@ -37,15 +37,15 @@ def compute_metrics(names: Sequence[str], logits: np.ndarray, labels: np.ndarray
 
 
 def check_metrics(names: Sequence[str], *, kind: str, num_labels: int) -> None:
-    """Refuse metrics that do not fit a task.
+    """Check that metrics fit a task.
 
     Args:
-        names: metrics of the task.
-        kind: of the task.
-        num_labels: number of classes; 0 where there are none.
+        names: names of metrics.
+        kind: the kind of task.
+        num_labels: number of classes; 0 if there are none.
 
     Raises:
-        UsageError: an unknown metric, one of the other kind, or `f1` of more than two classes.
+        UsageError: an unknown metric, one of another kind, or `f1` for more than two classes.
     """
     _check_names(names)
     known: dict[str, Sequence[str]] = {
@@ -75,7 +75,7 @@ def _accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """F1 of the second class, as GLUE scores MRPC and QQP."""
+    """F1 of the second class, as in GLUE for MRPC and QQP."""
     from sklearn.metrics import f1_score
 
     return f1_score(labels, predictions, pos_label=1, zero_division=0.0)
@@ -106,7 +106,7 @@ def _spearman(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _correlation(correlate: Callable, labels: np.ndarray, values: np.ndarray) -> float:
-    """Correlate in double precision; 0.0 where either side is constant and a correlation is undefined."""
+    """Correlate in double precision; return 0.0 if either side is constant and the correlation is undefined."""
     labels, values = labels.astype(np.float64), values.astype(np.float64)
     if np.ptp(labels) == 0 or np.ptp(values) == 0:
         return 0.0

@@ -1,4 +1,7 @@
-"""Extractive question answering: an answer is a part of its context. SQuAD's format. q questions, n windows."""
+"""Extractive question answering in SQuAD's format: an answer is a span of its context.
+
+Shapes: n windows, s sequence, k selected questions.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ QUESTION_ENDINGS = (".json", ".jsonl")
 
 
 class Question(NamedTuple):
-    """A question, its context, and its answers, each with the character of the context that it begins at."""
+    """A question, its context, and its answers, each with the index of its first character in the context."""
 
     id: str
     question: str
@@ -36,12 +39,12 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class AnswerSettings:
-    """Settings of the search for an answer.
+    """How answers are found.
 
     Args:
-        doc_stride: tokens from one window of a long context to the next.
+        doc_stride: tokens between the starts of successive windows of a long context.
         max_answer_length: in tokens.
-        may_be_empty: whether there are questions without an answer.
+        may_be_empty: whether questions may have no answer.
     """
 
     doc_stride: int = 128
@@ -50,10 +53,10 @@ class AnswerSettings:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> AnswerSettings:
-        """Take the settings out of a task's.
+        """Extract the settings from those of a task.
 
         Args:
-            values: by name; what is missing or None has its default.
+            values: values by name; a missing value or None means the default.
 
         Returns:
             The settings.
@@ -64,7 +67,7 @@ class AnswerSettings:
         settings = cls(**{name: values[name] for name in ANSWER_SETTINGS if values.get(name) is not None})
         for name in ("doc_stride", "max_answer_length"):
             if getattr(settings, name) < 1:
-                raise UsageError(f"--{name} is {getattr(settings, name)}; it is at least 1.")
+                raise UsageError(f"--{name} is {getattr(settings, name)}; it must be at least 1.")
         return settings
 
 
@@ -77,7 +80,7 @@ class Questions:
 
     Args:
         rows: the questions.
-        settings: of the search for answers.
+        settings: how answers are found.
         source: the file that was read, as an absolute path.
     """
 
@@ -89,11 +92,11 @@ class Questions:
         return len(self.rows)
 
     def hold_out(self, num_examples: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Hold questions out, with all others of their contexts, so that none of these is trained on.
+        """Hold out questions by context, so that no context is in both parts.
 
         Args:
-            num_examples: how many; the last context may bring some more.
-            seed: chooses the contexts.
+            num_examples: minimum number of questions; all questions of the last context are added.
+            seed: random seed of the choice of contexts.
 
         Returns:
             Ascending indices of the questions to train on, and of those held out.
@@ -119,56 +122,56 @@ class Questions:
         return replace(self, rows=[self.rows[i] for i in indices])
 
     def tokenize(self, tokenizer: OffsetEncoder, *, max_seq_length: int) -> WindowFeatures:
-        """Turn the questions into token ids, with one example for every window of their contexts.
+        """Tokenize the questions, with one example for every window of their contexts.
 
         Args:
             tokenizer: returns each token's position in the text.
             max_seq_length: tokens of an example, at most.
 
         Returns:
-            The windows; where the answer is not inside one, its label is the first token.
+            The windows; the label of a window without the answer is its first token.
 
         Raises:
-            UsageError: there is no room for a question and a context.
+            UsageError: `max_seq_length` is too small for a question and a context.
         """
-        asked = tokenizer.encode_offsets([row.question for row in self.rows])
+        questions = tokenizer.encode_offsets([row.question for row in self.rows])
         template = tokenizer.template(2)
         if max_seq_length < template.num_special_tokens + 4:
             least = template.num_special_tokens + 4
             raise UsageError(f"max_seq_length is {max_seq_length}: a question and its context need at least {least}")
         contexts = list(dict.fromkeys(row.context for row in self.rows))  # many questions share one
-        read = dict(zip(contexts, tokenizer.encode_offsets(contexts), strict=True))
-        cut: list[Window] = []
+        encoded_contexts = dict(zip(contexts, tokenizer.encode_offsets(contexts), strict=True))
+        windows: list[Window] = []
         labels: list[tuple[int, int]] = []
         owners: list[int] = []
         spans: list[Sequence[tuple[int, int]]] = []
-        for index, (row, (question, _)) in enumerate(zip(self.rows, asked, strict=True)):
-            context, offsets = read[row.context]
-            room = {"max_seq_length": max_seq_length, "doc_stride": self.settings.doc_stride}
-            for window in question_windows(template, question, context, **room):
-                cut.append(window)
+        for index, (row, (question, _)) in enumerate(zip(self.rows, questions, strict=True)):
+            context, offsets = encoded_contexts[row.context]
+            lengths = {"max_seq_length": max_seq_length, "doc_stride": self.settings.doc_stride}
+            for window in question_windows(template, question, context, **lengths):
+                windows.append(window)
                 owners.append(index)
                 spans.append(offsets[window.start : window.end])
                 labels.append(_answer_tokens(row, window, spans[-1]))
         return WindowFeatures(
-            *flatten((window.ids, window.type_ids) for window in cut),
+            *flatten((window.ids, window.type_ids) for window in windows),
             np.array(labels, dtype=np.int64),
             questions=self,
             owners=np.array(owners),
-            first=np.array([window.first for window in cut]),
+            first=np.array([window.first for window in windows]),
             spans=spans,
         )
 
 
 @dataclass(frozen=True, eq=False)
 class WindowFeatures(Features):
-    """Tokenized windows of contexts; a label is the answer's first and last token, 0 and 0 where it is not inside.
+    """Tokenized windows of contexts; a label is the answer's first and last token, (0, 0) for a window without it.
 
     Args:
         questions: the questions.
-        owners: `[n]`, which question each window is of.
-        first: `[n]`, each window's first token of the context.
-        spans: for each window, where its tokens of the context begin and end in it.
+        owners: `[n]`, index of each window's question.
+        first: `[n]`, index of each window's first context token.
+        spans: for each window, start and end of its context tokens in the context.
     """
 
     kind = "question_answering"
@@ -180,37 +183,37 @@ class WindowFeatures(Features):
 
     @property
     def num_scored(self) -> int:
-        """How many examples a score is the mean over: the questions."""
+        """The number of questions, which metrics are averaged over."""
         return len(self.questions)
 
     def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
-        """Score answers as SQuAD does, through PaddleNLP.
+        """Score answers with SQuAD's metrics, as PaddleNLP implements them.
 
         Args:
             metrics: names from `ANSWER_METRICS`.
-            logits: `[2, s]` of each window.
+            logits: `[2, s]` for each window.
 
         Returns:
-            Each metric as a fraction: the mean over the questions of the best over a question's answers.
+            Each metric as a fraction: the mean over questions of the best value over a question's answers.
         """
         from paddlenlp.metrics.squad import compute_exact, compute_f1, normalize_answer
 
-        parts: list[list[Any]] = [[] for _ in self.questions.rows]
+        windows_of: list[list[Any]] = [[] for _ in self.questions.rows]
         for owner, window, first, spans in zip(self.owners, logits, self.first, self.spans, strict=True):
-            parts[owner].append((window.astype(np.float64), first, spans))
+            windows_of[owner].append((window.astype(np.float64), first, spans))
         settings = self.questions.settings
         totals = dict.fromkeys(ANSWER_METRICS, 0.0)
-        for row, windows in zip(self.questions.rows, parts, strict=True):
-            found = best_answer(
+        for row, windows in zip(self.questions.rows, windows_of, strict=True):
+            answer = best_answer(
                 row.context,
                 windows,
                 max_answer_length=settings.max_answer_length,
                 may_be_empty=settings.may_be_empty,
             ).answer
             gold = [text for text, _ in row.answers if normalize_answer(text)] or [""]
-            by_words = " " in row.context.strip()  # Chinese is compared by characters
-            totals["exact_match"] += max(compute_exact(text, found) for text in gold)
-            totals["f1"] += max(compute_f1(text, found, by_words) for text in gold)
+            by_words = " " in row.context.strip()  # Chinese is compared by character
+            totals["exact_match"] += max(compute_exact(text, answer) for text in gold)
+            totals["f1"] += max(compute_f1(text, answer, by_words) for text in gold)
         return {metric: totals[metric] / len(self.questions) for metric in metrics}
 
 
@@ -220,36 +223,37 @@ def read_questions(
     """Read a data file into memory.
 
     Args:
-        path: SQuAD's `.json`; or `.jsonl`, an object with `id`, `question`, `context` and `answers` a line.
-        settings: of the search for answers.
-        training: leave out questions of whose answers none is where the file says, which are counted in the log.
+        path: SQuAD's `.json`; or `.jsonl` with one object of `id`, `question`, `context` and `answers` per line.
+        settings: how answers are found.
+        training: drop answers that are not at their position in the context, and questions left without an answer; the
+            number of such answers is logged in any case.
 
     Returns:
-        The file's questions, in its order.
+        The file's questions in order.
 
     Raises:
-        DataError: the file cannot be read, or a question is not as described.
+        DataError: the file cannot be read, or a question has another format.
     """
     path = Path(path)
-    rows, lost, first = [], 0, ""
+    rows, num_misplaced, first = [], 0, ""
     for row in iterate_questions(path):
         answers = [(text, start) for text, start in row.answers if row.context[start : start + len(text)] == text]
         if len(answers) < len(row.answers):
-            lost += len(row.answers) - len(answers)
+            num_misplaced += len(row.answers) - len(answers)
             first = first or row.id
         if training:
             if row.answers and not answers:
                 continue
             row = row._replace(answers=answers)
         rows.append(row)
-    if lost:
-        done = "left out" if training else "compared by their texts alone"
+    if num_misplaced:
+        effect = "left out" if training else "compared by their text only"
         logger.warning(
             "%s: %d answers are not in their context where answer_start says and are %s; the first is of question %s",
-            *(path, lost, done, quote(first)),
+            *(path, num_misplaced, effect, quote(first)),
         )
     if not rows:
-        raise DataError(f"{path}: no question that can be used; add at least one whose answer is in its context.")
+        raise DataError(f"{path}: no usable question; add at least one whose answer is in its context.")
     return Questions(rows, settings or AnswerSettings(), path.absolute())
 
 
@@ -263,7 +267,7 @@ def iterate_questions(path: Path) -> Iterator[Question]:
         The questions.
 
     Raises:
-        DataError: at the first fault.
+        DataError: at the first error.
     """
     ending = path.suffix.lower()
     if ending not in QUESTION_ENDINGS:
@@ -277,45 +281,45 @@ def iterate_questions(path: Path) -> Iterator[Question]:
     try:
         articles = json.loads("\n".join(text for _, text in read_lines(path)))["data"]
         paragraphs = [(p["context"], p["qas"]) for article in articles for p in article["paragraphs"]]
-        asked = [(record, context) for context, records in paragraphs for record in records]
+        pairs = [(record, context) for context, records in paragraphs for record in records]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
-            f"{path}: not in SQuAD's format ({type(error).__name__}: {error}); it is an object whose 'data' lists "
+            f"{path}: not in SQuAD's format ({type(error).__name__}: {error}); expected an object whose 'data' lists "
             f"articles with 'paragraphs', each with a 'context' and 'qas'."
         ) from None
-    for record, context in asked:
+    for record, context in pairs:
         name = record.get("id") if isinstance(record, dict) else record
         yield _question(f"{path}: question {quote(name)}", record, context)
 
 
 def _question(place: str, record: Any, context: Any) -> Question:
     answers = record.get("answers", [] if record.get("is_impossible") else None) if isinstance(record, dict) else None
-    if isinstance(answers, dict):  # Hugging Face's lists side by side
+    if isinstance(answers, dict):  # Hugging Face's format: two parallel lists
         texts, starts = answers.get("text"), answers.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-            raise DataError(f"{place}: 'answers' needs as many 'text' as 'answer_start'.")
+            raise DataError(f"{place}: 'answers' must have equally many 'text' and 'answer_start'.")
         answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
-    good = isinstance(answers, list) and all(
+    is_valid = isinstance(answers, list) and all(
         isinstance(answer, dict) and isinstance(answer.get("text"), str) and isinstance(answer.get("answer_start"), int)
         for answer in answers
     )
-    if not good or not isinstance(record.get("question"), str) or not isinstance(context, str):
+    if not is_valid or not isinstance(record.get("question"), str) or not isinstance(context, str):
         raise DataError(
             f"{place}: needs the texts 'question' and 'context', and 'answers' with 'text' and 'answer_start'."
         )
     if answers is None or record.get("is_impossible"):
         answers = []
-    found = [(answer["text"], answer["answer_start"]) for answer in answers if answer["text"]]
-    return Question(str(record.get("id", "")), record["question"], context, found)
+    non_empty = [(answer["text"], answer["answer_start"]) for answer in answers if answer["text"]]
+    return Question(str(record.get("id", "")), record["question"], context, non_empty)
 
 
 def _answer_tokens(row: Question, window: Window, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The tokens of the first answer in a window's row, or twice the first token where the window does not hold it."""
+    """Return the first and last token of the first answer in a window's row; (0, 0) if it is not in the window."""
     if not row.answers or not spans:
         return 0, 0
     text, start = row.answers[0]
     end = start + len(text)
-    touched = [token for token, (begin, stop) in enumerate(spans) if begin < end and stop > start]
-    if not touched or spans[0][0] > start or spans[-1][1] < end:
+    overlapping = [token for token, (begin, stop) in enumerate(spans) if begin < end and stop > start]
+    if not overlapping or spans[0][0] > start or spans[-1][1] < end:
         return 0, 0
-    return window.first + touched[0], window.first + touched[-1]
+    return window.first + overlapping[0], window.first + overlapping[-1]

@@ -1,4 +1,4 @@
-"""Data files to examples: the columns that a task reads, row by row, with errors that name the file and the line."""
+"""Reads data files as examples, row by row, with errors that name the file and the line."""
 
 import json
 import logging
@@ -58,7 +58,7 @@ class Examples:
     """The rows of one data file.
 
     Args:
-        texts: `n` texts; of a large file they are on the disk.
+        texts: `n` texts; those of a large file are on disk.
         pairs: the `n` second texts, or None for single texts.
         labels: `[n]`, class indices or float32 scores; None for a file without labels.
         source: the file that was read, as an absolute path.
@@ -73,11 +73,11 @@ class Examples:
         return len(self.texts)
 
     def hold_out(self, num_examples: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Hold examples out, each class in proportion.
+        """Hold out examples, stratified by class.
 
         Args:
-            num_examples: how many.
-            seed: chooses them.
+            num_examples: number of examples to hold out.
+            seed: random seed of the choice.
 
         Returns:
             Ascending indices of the examples to train on, and of those held out.
@@ -86,11 +86,11 @@ class Examples:
         return split_holdout(self.labels, num_examples=num_examples, seed=seed)
 
     def tokenize(self, tokenizer: TextEncoder, *, max_seq_length: int) -> FeatureSet:
-        """Turn the texts into token ids, through the cache; those of a large file batch by batch, when they are read.
+        """Tokenize the texts, with a cache; the texts of a large file are tokenized batch by batch when needed.
 
         Args:
             tokenizer: the tokenizer.
-            max_seq_length: longer inputs are cut to this number of tokens, special tokens included.
+            max_seq_length: longer inputs are truncated to this number of tokens, including special tokens.
 
         Returns:
             The tokenized examples, in their order.
@@ -121,20 +121,20 @@ def read_examples(
     labels: Iterable[str] = (),
     layout: Layout = PLAIN,
 ) -> Examples:
-    """Read a data file, a large one's texts not into memory, and turn its labels into numbers.
+    """Read a data file, and convert its labels to numbers; the texts of a large file stay on disk.
 
     Args:
-        path: a .tsv, .csv, .jsonl or .json file; .json holds one object a line, as .jsonl does.
+        path: a .tsv, .csv, .jsonl or .json file; .json has one object per line, like .jsonl.
         columns: the columns to read.
         kind: 'classification' (labels become indices into `labels`) or 'regression' (labels become scores).
-        labels: the classes in the order of the logits; not used for regression.
+        labels: the classes in the order of the logits; unused for regression.
         layout: how the file differs from a plain one.
 
     Returns:
-        The file's rows, in its order.
+        The file's rows in order.
 
     Raises:
-        DataError: the file cannot be read, or a row is not as described.
+        DataError: the file cannot be read, or a row has another format.
     """
     path = Path(path)
     class_indices = {label: index for index, label in enumerate(labels)}
@@ -164,11 +164,11 @@ def find_labels(path: str | os.PathLike, columns: Columns, layout: Layout = PLAI
 
     Args:
         path: the training file.
-        columns: the columns to read; with a label column.
+        columns: the columns to read, including a label column.
         layout: how the file differs from a plain one.
 
     Returns:
-        The distinct labels, sorted; by value where all of them are numbers.
+        The distinct labels, sorted; numerically if all are numbers.
 
     Raises:
         DataError: the file cannot be read.
@@ -194,18 +194,18 @@ def read_column_names(path: str | os.PathLike) -> list[str]:
 
 
 def read_rows(path: str | os.PathLike, columns: Columns, layout: Layout = PLAIN) -> Iterator[Row]:
-    """Read a data file row by row, without holding it in memory.
+    """Read a data file row by row, without loading it into memory.
 
     Args:
         path: the data file.
         columns: the columns to read.
-        layout: how the file differs from a plain one; rows that it leaves out are counted in the log.
+        layout: how the file differs from a plain one; the number of skipped rows is logged.
 
     Returns:
-        An iterator over the rows. Texts are as in the file; labels are stripped of blanks.
+        An iterator over the rows. Texts are unchanged; white space around labels is removed.
 
     Raises:
-        DataError: while iterating, at the first fault.
+        DataError: during iteration, at the first error.
     """
     path = Path(path)
     num_rows, skipped = 0, list[int]()
@@ -225,15 +225,15 @@ def read_rows(path: str | os.PathLike, columns: Columns, layout: Layout = PLAIN)
         raise DataError(f"{path}:1: the file has no rows of data; add at least one.")
 
 
-def _log_skipped(path: Path, lines: list[int], fault: str) -> None:
+def _log_skipped(path: Path, lines: list[int], reason: str) -> None:
     if lines:
-        logger.info("%s: left out %d of its rows, %s; the first is line %d", path, len(lines), fault, lines[0])
+        logger.info("%s: left out %d of its rows, %s; the first is line %d", path, len(lines), reason, lines[0])
 
 
 def _table_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
     records = open_records(path)
     header_line, header = first_record(path, records)
-    # Some copies of a file without a header were given one.
+    # Some copies of a headerless file have a header.
     if layout.header and not {name for _, name in _flags(columns) if name} <= set(header):
         header, records = list(layout.header), chain([(header_line, header)], records)
     positions: list[int | None] = []
@@ -242,7 +242,7 @@ def _table_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
         _check_column(path, header_line, list(header), name, flag)
         positions.append(None if name is None else list(header).index(name))
     for line, fields in records:
-        # A blank line is a row only where it can be one: an empty text in a file of one column.
+        # An empty line is skipped, except in a file of one column, where it is an empty text.
         if fields == [""] and len(header) > 1:
             continue
         if layout.skip_short_rows and len(fields) < len(header):
@@ -257,8 +257,8 @@ def _table_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
 
 def _remedy(path: Path) -> str:
     if path.suffix.lower() == ".csv":
-        return 'put a text that holds commas or line breaks in "double quotes"'
-    return "separate the fields by one TAB each, and replace a TAB or line break inside a text by a blank"
+        return 'put a text with commas or line breaks in "double quotes"'
+    return "separate the fields by one TAB each, and replace a TAB or line break inside a text by a space"
 
 
 def _json_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
@@ -266,7 +266,7 @@ def _json_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
     for line, record in open_records(path):
         if layout.derive:
             record = _derive(path, line, record, layout)
-        values: list[Any] = []  # the text is a string, the other two are None where there is no such column
+        values: list[Any] = []  # strings; pair and label are None if there is no such column
         for flag, name in wanted:
             _check_column(path, line, list(record), name, flag)
             values.append(None if name is None else _json_text(path, line, name, record[name]))
@@ -286,9 +286,9 @@ def _derive(path: Path, line: int, record: dict[str, Any], layout: Layout) -> di
 
 
 def _json_text(path: Path, line: int, name: str, value: object) -> str:
-    """Turn a JSON string, number, boolean or null into text."""
+    """Convert a JSON string, number, boolean or null to text."""
     if isinstance(value, dict | list):
-        raise DataError(f"{path}:{line}: {name!r} holds {quote(value)}; it must be a string or a number.")
+        raise DataError(f"{path}:{line}: {name!r} is {quote(value)}; it must be a string or a number.")
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -296,8 +296,10 @@ def _json_text(path: Path, line: int, name: str, value: object) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        # JSON can spell half of a surrogate pair; no tokenizer takes it.
-        message = f"{name!r} holds half of a surrogate pair ({quote(value)}); write the whole character or remove it."
+        # JSON can contain half of a surrogate pair, which no tokenizer accepts.
+        message = (
+            f"{name!r} contains half of a surrogate pair ({quote(value)}); write the whole character or remove it."
+        )
         raise DataError(f"{path}:{line}: {message}") from None
     return value
 
@@ -337,7 +339,7 @@ def _class_index(path: Path, line: int, label: str, class_indices: dict[str, int
 def _score(path: Path, line: int, label: str) -> float:
     if not _is_number(label) or abs(float(label)) > np.finfo(np.float32).max:
         raise DataError(
-            f"{path}:{line}: label {quote(label)} is not a finite number, as regression needs; "
+            f"{path}:{line}: label {quote(label)} is not a finite number, which regression needs; "
             "correct it, or pass --kind classification."
         )
     return float(label)

@@ -1,4 +1,4 @@
-"""Data files to records: TSV, CSV and JSON lines, decoded and split line by line."""
+"""Reads TSV, CSV and JSON lines as records, line by line."""
 
 import csv
 import json
@@ -10,16 +10,16 @@ from dynabert_paddle.errors import DataError, did_you_mean
 
 
 def open_records(path: Path) -> Iterator:
-    """Read a data file record by record, without holding it in memory.
+    """Read a data file record by record, without loading it into memory.
 
     Args:
         path: a .tsv, .csv, .jsonl or .json file.
 
     Returns:
-        An iterator over (line number, fields) of a table, header included, or (line number, object) of JSON lines.
+        An iterator over (line number, fields) of a table, including the header, or (line number, object) of JSON lines.
 
     Raises:
-        DataError: an unknown ending; while iterating, a file or line that cannot be read.
+        DataError: an unknown ending; during iteration, a file or line that cannot be read.
     """
     ending = path.suffix.lower()
     if ending not in _RECORDS:
@@ -31,17 +31,17 @@ def open_records(path: Path) -> Iterator:
 
 
 def first_record(path: Path, records: Iterator) -> tuple[int, list[str] | dict]:
-    """Take the first record, which names the columns.
+    """Return the first record, which names the columns.
 
     Args:
         path: the file's name for the message.
-        records: what `open_records` returned.
+        records: from `open_records`.
 
     Returns:
-        The line number and the header's fields or the first object.
+        The line number, and the header's fields or the first object.
 
     Raises:
-        DataError: there is none.
+        DataError: the file is empty.
     """
     first = next(records, None)
     if first is None:
@@ -50,19 +50,19 @@ def first_record(path: Path, records: Iterator) -> tuple[int, list[str] | dict]:
 
 
 def quote(value: object) -> str:
-    """Quote a value for a one-line message, cut to 60 characters."""
+    """Return a value's repr for a message, in at most 60 characters."""
     quoted = repr(value)
     return quoted if len(quoted) <= 60 else quoted[:57] + "..."
 
 
 def _tsv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    # No quoting: the GLUE files hold bare double quotes.
+    # No quoting: the GLUE files contain unpaired double quotes.
     for line, text in read_lines(path):
         yield line, text.split("\t")
 
 
 def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    # Strict, because the lenient mode swallows the rest of the file after an unclosed quote.
+    # Strict, because the lenient mode joins all lines after an unclosed quote to one field.
     reader = csv.reader((text + "\n" for _, text in read_lines(path)), strict=True)
     while True:
         line = reader.line_num + 1
@@ -86,26 +86,26 @@ def _json_records(path: Path) -> Iterator[tuple[int, dict]]:
         try:
             record = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{line}: not valid JSON ({error}); write one JSON object a line.") from None
+            raise DataError(f"{path}:{line}: not valid JSON ({error}); write one JSON object per line.") from None
         if not isinstance(record, dict):
-            raise DataError(f"{path}:{line}: {quote(record)} is not a JSON object; write one JSON object a line.")
+            raise DataError(f"{path}:{line}: {quote(record)} is not a JSON object; write one JSON object per line.")
         yield line, record
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Decode a UTF-8 file line by line; a byte order mark and the line ends are dropped.
+    """Read a UTF-8 file line by line, without line ends and byte order mark.
 
     Args:
         path: the file.
 
     Yields:
-        Line numbers, from 1, and lines.
+        Line number, from 1, and line.
 
     Raises:
         DataError: the file cannot be read, or a line is not UTF-8.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise DataError(f"{path}: is no file; give one, as a pipe or a device can have no end and is read twice.")
+        raise DataError(f"{path}: is not a file; pipes and devices are not supported, because the data is read twice.")
     try:
         with open(path, "rb") as file:
             for line, raw in enumerate(file, start=1):
@@ -124,7 +124,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         hint = did_you_mean(path.name, (sibling.name for sibling in path.parent.glob("*")))
         raise DataError(f"{path}: no such file.{hint} Give the path of an existing file.") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give a file that you may read.") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give a readable file.") from None
 
 
 _RECORDS = {".tsv": _tsv_records, ".csv": _csv_records, ".jsonl": _json_records, ".json": _json_records}

@@ -1,4 +1,4 @@
-"""Features of texts that do not fit into memory: each batch is tokenized when it is read.
+"""Features of texts that do not fit into memory: each batch is tokenized when needed.
 
 Shapes: n examples, b batch, s sequence.
 """
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class StreamedFeatures(FeatureSet):
-    """Examples whose texts lie on the disk.
+    """Examples whose texts are on disk.
 
     Args:
         examples: the examples.
         tokenizer: the tokenizer.
-        max_seq_length: longer inputs are cut to this number of tokens, special tokens included.
+        max_seq_length: longer inputs are truncated to this number of tokens, including special tokens.
     """
 
     examples: Examples
@@ -36,7 +36,7 @@ class StreamedFeatures(FeatureSet):
 
     @property
     def lengths(self) -> np.ndarray:
-        """Bytes of each example's texts, `[n]` int32, by which batches of similar length are found as by tokens."""
+        """Bytes of each example's texts, `[n]` int32, which group batches almost as well as numbers of tokens."""
         texts, *pairs = self._columns()
         return texts.sizes + pairs[0].sizes if pairs else texts.sizes
 
@@ -46,7 +46,7 @@ class StreamedFeatures(FeatureSet):
 
     @property
     def labels(self) -> np.ndarray | None:  # type: ignore[override] # read-only here, a field elsewhere
-        """`[n]`, class indices or float32 scores; None where there are none."""
+        """`[n]`, class indices or float32 scores; None if there are none."""
         return self.examples.labels
 
     @property
@@ -57,7 +57,7 @@ class StreamedFeatures(FeatureSet):
         return (*(column.fingerprint for column in self._columns()), tokenizer, *labels)
 
     def select(self, indices: np.ndarray) -> FeatureSet:
-        """Select some of the examples; a small selection comes into memory.
+        """Select some of the examples; a small selection is loaded into memory.
 
         Args:
             indices: `[k]` integers in any order, repeats allowed, or an `[n]` mask.
@@ -71,11 +71,11 @@ class StreamedFeatures(FeatureSet):
         return encode_examples(examples, self.tokenizer, self.max_seq_length)
 
     def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
-        """Make one batch, padded on the right to its longest example.
+        """Make one batch, padded at the end to its longest example.
 
         Args:
             indices: `[b]`, the examples of the batch.
-            pad_token_id: fills `input_ids`.
+            pad_token_id: id of the padding token.
 
         Returns:
             `input_ids`, `token_type_ids`, `attention_mask`, each `[b, s]` int64; `labels`, if there are any.
@@ -84,12 +84,5 @@ class StreamedFeatures(FeatureSet):
         return batch.collate(np.arange(len(batch)), pad_token_id)
 
     def with_labels(self, labels: np.ndarray) -> StreamedFeatures:
-        """The same examples with other labels.
-
-        Args:
-            labels: `[n]`.
-
-        Returns:
-            A new set; this one stays as it is.
-        """
+        """Return the same examples with other labels, `[n]`."""
         return replace(self, examples=replace(self.examples, labels=labels))

@@ -1,4 +1,4 @@
-"""The files that GLUE's server takes: a line for every row of a test file, with its index and what is predicted."""
+"""Submission files for GLUE's server: one line with index and prediction for every row of a test file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from dynabert_paddle.errors import DataError
 
 @dataclass(frozen=True)
 class SubmissionForm:
-    """How the predictions of a task are handed in.
+    """The format of a task's submission file.
 
     Args:
-        index_column: the column of the test file that numbers its rows.
-        score_range: the least and the greatest score; None where classes are predicted.
+        index_column: the column of the test file with the row's index.
+        score_range: minimum and maximum score of regression; None for classification.
     """
 
     heading = "index\tprediction"
@@ -31,10 +31,10 @@ class SubmissionForm:
             text_pair_column: the column of the second text; None for single texts.
 
         Yields:
-            Its rows; the index stands where other files have the label.
+            Its rows; their `label` is the index.
 
         Raises:
-            DataError: the file cannot be read, or is no test file of the task.
+            DataError: the file cannot be read, or is not a test file of the task.
         """
         needed = [name for name in (self.index_column, text_column, text_pair_column) if name]
         found = read_column_names(path)
@@ -46,15 +46,15 @@ class SubmissionForm:
         yield from read_rows(path, Columns(text_column, text_pair_column, self.index_column))
 
     def line(self, index: str, label: str | None, score: float) -> str:
-        """Write one prediction.
+        """Format one prediction.
 
         Args:
             index: the row's index.
             label: the predicted class; None for regression.
-            score: the predicted value, of regression.
+            score: the predicted value of regression.
 
         Returns:
-            The line without its end.
+            The line without line end.
         """
         if self.score_range is None:
             return f"{index}\t{label}"

@@ -32,12 +32,12 @@ class Task:
     Args:
         name: a built-in task, or 'custom'.
         kind: one of `KINDS`.
-        labels: the classes in the order of the logits; empty where there are none.
-        metrics: what is measured; the first metric selects checkpoints and sub-networks, higher is better.
+        labels: the classes in the order of the logits; empty if there are none.
+        metrics: the first metric selects checkpoints and sub-networks; higher is better.
         columns: the columns that were read.
         train: the training examples, with labels.
         dev: the development examples, with labels.
-        files: the files that the user has named, by `load_task`'s arguments for them.
+        files: the files that the user named, by the arguments of `load_task`.
     """
 
     name: str
@@ -51,20 +51,20 @@ class Task:
 
     @property
     def head(self) -> str:
-        """The ending of PaddleNLP's classes for this kind of task."""
+        """The suffix of PaddleNLP's model classes for this kind of task."""
         return KINDS[self.kind].head
 
     @property
     def num_outputs(self) -> int:
-        """How many logits a model for it has: for a text, for each token, or for each token's two roles."""
+        """The number of a model's logits: per text, or per token for token classification and question answering."""
         return KINDS[self.kind].num_outputs or len(self.labels)
 
     def to_dict(self) -> dict:
-        """Describe the task for a model folder, so that an evaluation can be repeated.
+        """Describe the task for a model folder, so that it can be loaded again.
 
         Returns:
-            The arguments of `load_task` that load the same task, in types that JSON knows. Files that come with the
-            package or are fetched are left out, so that the description holds on another machine.
+            The arguments of `load_task` that load the same task, as JSON values. Files that belong to the package or
+            are downloaded are omitted, so that the description is valid on other machines.
         """
         return {
             "name": self.name,
@@ -81,11 +81,11 @@ class Task:
 
 @dataclass(frozen=True)
 class TrainingTexts:
-    """A task's training texts, one row after the other.
+    """Iterates over a task's training texts.
 
     Args:
         path: the training file.
-        columns: what is read.
+        columns: the columns to read.
         layout: how the file differs from a plain one.
     """
 
@@ -114,36 +114,36 @@ def load_task(
     max_answer_length: int | None = None,
     may_be_empty: bool | None = None,
 ) -> Task:
-    """Load a built-in task, or one made of the user's own files.
+    """Load a built-in task, or one with the user's files.
 
-    An argument that is given replaces what the task declares.
+    An argument replaces the default of the task.
 
     Args:
-        name: a built-in task, such as 'snips', 'rte' or 'tnews', or 'custom' for your own files; capitals, `-` and `_`
-            make no difference.
-        data_dir: for 'custom' a folder with train.* and dev.*, each .tsv, .csv, .jsonl or .json (one JSON object a
-            line); for the labels of words .conll, .bio or .txt, too; for question answering SQuAD's .json, or .jsonl.
-            For another task its own folder in the official layout, or the folder above that. Where it is not given,
-            PaddleNLP's loaders download the task.
-        train_file: the training file, in place of the one in `data_dir`.
-        dev_file: the development file, in place of the one in `data_dir`.
-        text_column: column of the text; by default `sentence`, else `text`; of JSON lines with words `tokens`.
+        name: a built-in task, such as 'snips', 'rte' or 'tnews', or 'custom' for your own files; case, `-` and `_` are
+            ignored.
+        data_dir: for 'custom', a folder with train.* and dev.*, each .tsv, .csv, .jsonl or .json (one JSON object per
+            line); for token classification also .conll, .bio or .txt; for question answering SQuAD's .json, or .jsonl.
+            For other tasks, the task's folder in the official layout, or its parent folder; by default PaddleNLP's
+            loaders download the task.
+        train_file: the training file, instead of the one in `data_dir`.
+        dev_file: the development file, instead of the one in `data_dir`.
+        text_column: column of the text; by default `sentence`, else `text`; for token classification `tokens`.
         text_pair_column: column of the second text of a pair; by default none.
-        label_column: column of the class or the score; by default `label`; of JSON lines with words `labels`.
+        label_column: column of the class or score; by default `label`; for token classification `labels`.
         labels: the classes in the order of the logits; by default those of the training file, sorted.
         kind: 'classification' (the default), 'regression', 'token_classification' or 'question_answering'.
-        metrics: names of metrics; the first selects the best model; by default the kind's own.
-        doc_stride: of question answering: tokens from one window of a long context to the next; by default 128.
-        max_answer_length: of question answering: longest answer in tokens; by default 30.
-        may_be_empty: of question answering: whether there are questions without an answer; by default whether the
-            training file has some.
+        metrics: names of metrics; the first selects the best model; by default those of the kind.
+        doc_stride: for question answering, tokens between the starts of windows of a long context; by default 128.
+        max_answer_length: for question answering, maximum tokens of an answer; by default 30.
+        may_be_empty: for question answering, whether questions may have no answer; by default, whether the training
+            file has such questions.
 
     Returns:
-        The task with its examples read.
+        The task with its examples.
 
     Raises:
         UsageError: an unknown name, or arguments that do not fit together.
-        DataError: a file that is missing or cannot be read as described.
+        DataError: a file is missing or cannot be read.
     """
     declared = _declare(
         name,
@@ -159,8 +159,8 @@ def load_task(
     dev_path = _data_file(declared, dev_file, declared.dev_name, "--dev_file")
     files = {
         argument: str(path.absolute())
-        for argument, path, own in (("train_file", train_path, train_file), ("dev_file", dev_path, dev_file))
-        if own is not None or data_dir is not None
+        for argument, path, given in (("train_file", train_path, train_file), ("dev_file", dev_path, dev_file))
+        if given is not None or data_dir is not None
     }
     answers = {"doc_stride": doc_stride, "max_answer_length": max_answer_length, "may_be_empty": may_be_empty}
     for flag, value in answers.items():
@@ -185,41 +185,41 @@ def load_task(
     else:
         read = partial(read_examples, columns=columns, kind=declared.kind, labels=labels, layout=declared.layout)
         train = read(train_path)
-        _check_varied(train, labels)
+        _check_labels_differ(train, labels)
         dev = read(dev_path)
     return Task(declared.name, declared.kind, labels, metrics, columns, train, dev, files)
 
 
 def read_training_texts(name: str, *, train_file: str | os.PathLike | None = None, **given: Any) -> TrainingTexts:
-    """Find a task's training texts, to be read one by one and without labels.
+    """Find a task's training texts, to be read one by one without labels.
 
     Args:
         name: as for `load_task`.
         train_file: as for `load_task`.
-        given: `load_task`'s other arguments that say which texts are read, and from where.
+        given: other arguments of `load_task` that select files and columns.
 
     Returns:
-        Where the texts are, and what reads them.
+        The texts.
 
     Raises:
-        UsageError: an unknown name, or a task whose examples are not texts.
-        DataError: there is no such file.
+        UsageError: an unknown name, or a kind of task that cannot be augmented.
+        DataError: the file does not exist.
     """
     declared = _declare(name, **given)
     if declared.kind not in ("classification", "regression"):
-        raise UsageError(f"task {declared.name!r} is {declared.kind}; only tasks of whole texts can be augmented.")
+        raise UsageError(f"task {declared.name!r} is {declared.kind}; augmenting needs classification or regression.")
     path = _data_file(declared, train_file, declared.train_name, "--train_file")
     columns = Columns(
         declared.text_column or default_text_column(path),
         declared.text_pair_column,
-        # Rows that are left out for their label are not counted.
+        # The label is read only where rows with a certain label are skipped.
         (declared.label_column or "label") if declared.layout.skipped_label else None,
     )
     return TrainingTexts(path, columns, declared.layout)
 
 
 def _declare(name: str, **given: Any) -> Declaration:
-    """A task's declaration, with the user's values in place of its own."""
+    """Return a task's declaration, with values replaced by the user's."""
     declared = find_declaration(name)
     if declared.scored_as:
         raise UsageError(
@@ -231,7 +231,7 @@ def _declare(name: str, **given: Any) -> Declaration:
     return declared
 
 
-def _check_varied(train: Examples, labels: Sequence[str]) -> None:
+def _check_labels_differ(train: Examples, labels: Sequence[str]) -> None:
     assert train.labels is not None
     first = train.labels[0]
     if np.all(train.labels == first):
@@ -266,7 +266,7 @@ def _check_kind(declared: Declaration) -> None:
     if kind.num_outputs and declared.labels:
         what = {"regression": "scores", "question_answering": "answers"}[declared.kind]
         raise UsageError(
-            f"a {declared.kind} task has {what}, no labels; leave out --labels, or pass --kind classification."
+            f"a {declared.kind} task has {what}, not labels; leave out --labels, or pass --kind classification."
         )
 
 
@@ -279,7 +279,7 @@ def _labels(declared: Declaration, train_path: Path, columns: Columns) -> tuple[
         return find_labels(train_path, columns, declared.layout)
     labels = tuple(str(label) for label in declared.labels)
     if len(set(labels)) < max(2, len(labels)):
-        raise UsageError(f"--labels must list at least two labels, each of them once, not {list(labels)}.")
+        raise UsageError(f"--labels must list at least two labels, each once, not {list(labels)}.")
     return labels
 
 
@@ -293,33 +293,33 @@ def _data_file(declared: Declaration, given: str | os.PathLike | None, name: str
     folder = Path(declared.data_dir).expanduser()
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Give one with --data_dir, or a file with {flag}.")
-    folder = next((folder / own for own in declared.folders if (folder / own).is_dir()), folder)
+    folder = next((folder / name for name in declared.folders if (folder / name).is_dir()), folder)
     names = sorted(path.name for path in folder.glob("*"))
     allowed = [name] if name.endswith(DATA_FILE_ENDINGS) else [name + ending for ending in KINDS[declared.kind].endings]
     found = [file for file in names if Path(file).stem + Path(file).suffix.lower() in allowed]
     if len(found) == 1:
         return folder / found[0]
     if found:
-        raise DataError(f"{folder}: {' and '.join(found)} could all be read. Choose one with {flag}.")
+        raise DataError(f"{folder}: {' and '.join(found)} all match. Choose one with {flag}.")
     expected = "none of " + ", ".join(allowed)
     if declared.folders:
         expected = f"task {declared.name!r} is in {declared.train_name} and {declared.dev_name}"
-    holds = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "no file"
-    raise DataError(f"{folder}: {expected}; the folder holds {holds}. Give the file with {flag}.")
+    content = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "no file"
+    raise DataError(f"{folder}: {expected}; the folder contains {content}. Give the file with {flag}.")
 
 
 def default_text_column(path: Path, kind: str = "classification") -> str:
-    """Find the column of the text where the user names none.
+    """Find the default text column of a file.
 
     Args:
         path: a data file.
-        kind: of the task.
+        kind: the kind of task.
 
     Returns:
-        The one of the kind's usual names that the file has; the first of them where it has none.
+        The first of the kind's default names that is a column of the file; the first name if none is.
     """
-    usual = KINDS[kind].text_columns
-    if len(usual) == 1:
-        return usual[0]
+    defaults = KINDS[kind].text_columns
+    if len(defaults) == 1:
+        return defaults[0]
     names = read_column_names(path)
-    return next((column for column in usual if column in names), usual[0])
+    return next((column for column in defaults if column in names), defaults[0])

@@ -1,4 +1,7 @@
-"""Token classification: sentences whose words have labels, in CoNLL's format or as JSON lines. n sentences."""
+"""Token classification: sentences with labelled words, in CoNLL's format or as JSON lines.
+
+Shapes: n sentences, b batch, s sequence, c classes.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ from dynabert_paddle.text.decode import OUTSIDE, label_words
 from dynabert_paddle.text.encode import first_tokens, join_words
 
 SENTENCE_ENDINGS = (".conll", ".bio", ".txt", ".tsv", *JSON_ENDINGS)
-TEXT_COLUMN, LABEL_COLUMN = "tokens", "labels"  # of JSON lines
-IGNORED = -100  # the label of tokens that are not a word's first
+TEXT_COLUMN, LABEL_COLUMN = "tokens", "labels"  # in JSON lines
+IGNORED = -100  # label of tokens that are not the first of a word
 _DOCUMENT = "-DOCSTART-"
 
 
 class Sentence(NamedTuple):
-    """A sentence: the line that it begins at, its words, and their labels; None for a file without labels."""
+    """A sentence: its first line's number, its words, and their labels; None for a file without labels."""
 
     line: int
     words: list[str]
@@ -52,11 +55,11 @@ class Sentences:
         return len(self.words)
 
     def hold_out(self, num_examples: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Hold sentences out.
+        """Hold out sentences.
 
         Args:
-            num_examples: how many.
-            seed: chooses them.
+            num_examples: number of sentences to hold out.
+            seed: random seed of the choice.
 
         Returns:
             Ascending indices of the sentences to train on, and of those held out.
@@ -76,29 +79,29 @@ class Sentences:
         return Sentences(words, labels, self.names, self.source)
 
     def tokenize(self, tokenizer: OffsetEncoder, *, max_seq_length: int) -> WordFeatures:
-        """Turn the sentences into token ids; a word's label is that of its first token.
+        """Tokenize the sentences; a word's label belongs to its first token.
 
         Args:
             tokenizer: returns each token's position in the text.
-            max_seq_length: longer sentences are cut to this number of tokens, special tokens included.
+            max_seq_length: longer sentences are truncated to this number of tokens, including special tokens.
 
         Returns:
             The tokenized sentences.
         """
-        laid_out = [join_words(words) for words in self.words]
-        encoded = tokenizer.encode_offsets([text for text, _ in laid_out])
+        joined = [join_words(words) for words in self.words]
+        encoded = tokenizer.encode_offsets([text for text, _ in joined])
         template = tokenizer.template(1)
-        room, before = max_seq_length - template.num_special_tokens, len(template.ids[0])
+        max_tokens, before = max_seq_length - template.num_special_tokens, len(template.ids[0])
         classes = {name: index for index, name in enumerate(self.names)}
         rows: list[tuple[list[int], list[int]]] = []
         tokens: list[np.ndarray] = []
         token_labels: list[np.ndarray] = []
-        for (ids, offsets), (_, spans), labels in zip(encoded, laid_out, self.labels, strict=True):
-            found = np.array(first_tokens(offsets[:room], spans, before=before))
-            rows.append(template.wrap(ids[:room]))
-            tokens.append(found)
+        for (ids, offsets), (_, spans), labels in zip(encoded, joined, self.labels, strict=True):
+            first = np.array(first_tokens(offsets[:max_tokens], spans, before=before))
+            rows.append(template.wrap(ids[:max_tokens]))
+            tokens.append(first)
             row_labels = np.full(len(rows[-1][0]), IGNORED, dtype=np.int64)
-            row_labels[found[found >= 0]] = [classes[name] for name, i in zip(labels, found, strict=True) if i >= 0]
+            row_labels[first[first >= 0]] = [classes[name] for name, i in zip(labels, first, strict=True) if i >= 0]
             token_labels.append(row_labels)
         return WordFeatures(
             *flatten(rows),
@@ -116,8 +119,8 @@ class WordFeatures(Features):
 
     Args:
         token_labels: `[tokens]` int64, the class of each word's first token, -100 for other tokens.
-        tokens: each sentence's words' first tokens; -1 for a word that was cut off.
-        word_labels: each sentence's words' labels.
+        tokens: for each sentence, the first token of each word; -1 for a truncated word.
+        word_labels: for each sentence, the labels of its words.
         names: the classes in the order of the logits.
     """
 
@@ -160,11 +163,11 @@ class WordFeatures(Features):
         return labels
 
     def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
-        """Score predicted labels; a word that was cut off counts as predicted to be outside.
+        """Score predicted labels; for a truncated word the prediction is `O`.
 
         Args:
-            metrics: names from `WORD_METRICS`; those of entities are seqeval's, over all sentences.
-            logits: `[s, c]` of each sentence.
+            metrics: names from `WORD_METRICS`; computed by seqeval over all sentences.
+            logits: `[s, c]` for each sentence.
 
         Returns:
             Each metric as a fraction.
@@ -189,23 +192,23 @@ def read_sentences(
     """Read a data file into memory.
 
     Args:
-        path: CoNLL's format, a word and its label a line; or JSON lines, an object a sentence.
+        path: CoNLL's format, with a word and its label per line; or JSON lines, with an object per sentence.
         names: the classes in the order of the logits.
-        text_column: of JSON lines: the list of words.
-        label_column: of JSON lines: the list of labels.
+        text_column: key of the list of words in JSON lines.
+        label_column: key of the list of labels in JSON lines.
 
     Returns:
-        The file's sentences, in its order.
+        The file's sentences in order.
 
     Raises:
-        DataError: the file cannot be read, or a sentence is not as described.
+        DataError: the file cannot be read, or a sentence has another format.
     """
     path = Path(path)
     words: list[list[str]] = []
     labels: list[list[str]] = []
     for sentence in iterate_sentences(path, text_column=text_column, label_column=label_column):
-        labels_here = sentence.labels or []
-        for label in labels_here:
+        sentence_labels = sentence.labels or []
+        for label in sentence_labels:
             if label not in names:
                 allowed = ", ".join(map(quote, names[:20])) + (", ..." if len(names) > 20 else "")
                 raise DataError(
@@ -213,7 +216,7 @@ def read_sentences(
                     f"task's, {allowed}.{did_you_mean(label, names)} Correct it, or list all labels with --labels."
                 )
         words.append(sentence.words)
-        labels.append(labels_here)
+        labels.append(sentence_labels)
     return Sentences(words, labels, tuple(names), path.absolute())
 
 
@@ -222,14 +225,14 @@ def find_word_labels(path: str | os.PathLike, *, text_column: str, label_column:
 
     Args:
         path: the training file.
-        text_column: of JSON lines: the list of words.
-        label_column: of JSON lines: the list of labels.
+        text_column: key of the list of words in JSON lines.
+        label_column: key of the list of labels in JSON lines.
 
     Returns:
-        The distinct labels: `O`, where it occurs, and then the others, sorted.
+        The distinct labels: first `O`, if it occurs, then the others, sorted.
 
     Raises:
-        DataError: the file cannot be read, or has a single label.
+        DataError: the file cannot be read, or has only one label.
     """
     sentences = iterate_sentences(Path(path), text_column=text_column, label_column=label_column)
     found = {label for sentence in sentences for label in sentence.labels or ()}
@@ -241,18 +244,18 @@ def find_word_labels(path: str | os.PathLike, *, text_column: str, label_column:
 def iterate_sentences(
     path: Path, *, text_column: str = TEXT_COLUMN, label_column: str | None = LABEL_COLUMN
 ) -> Iterator[Sentence]:
-    """Read a data file sentence by sentence, without holding it in memory.
+    """Read a data file sentence by sentence, without loading it into memory.
 
     Args:
         path: the data file.
-        text_column: of JSON lines: the list of words.
-        label_column: of JSON lines: the list of labels; None: there are none, and a CoNLL file can be words alone.
+        text_column: key of the list of words in JSON lines.
+        label_column: key of the list of labels in JSON lines; None: labels are not read and may be missing.
 
     Yields:
-        The sentences that have words.
+        The non-empty sentences.
 
     Raises:
-        DataError: at the first fault.
+        DataError: at the first error.
     """
     ending = path.suffix.lower()
     if ending not in SENTENCE_ENDINGS:
@@ -267,29 +270,29 @@ def iterate_sentences(
         rows = _conll_sentences(path, labelled=label_column is not None)
     for sentence in rows:
         if any(not word.strip() or any(map(str.isspace, word)) for word in sentence.words):
-            raise DataError(f"{path}:{sentence.line}: a word is empty or holds a blank; split or remove it.")
+            raise DataError(f"{path}:{sentence.line}: a word is empty or contains white space; split or remove it.")
         yield sentence
     if sentence is None:
         raise DataError(f"{path}:1: the file has no sentences; add at least one.")
 
 
 def _conll_sentences(path: Path, *, labelled: bool) -> Iterator[Sentence]:
-    begin, width, least = 1, 0, 1 + labelled
+    first_line, width, min_width = 1, 0, 1 + labelled
     rows: list[list[str]] = []
     for line, text in chain(read_lines(path), [(0, "")]):
         fields = text.split()
         if not fields or fields[0] == _DOCUMENT:
             if rows:
-                yield Sentence(begin, [row[0] for row in rows], [row[-1] for row in rows] if labelled else None)
+                yield Sentence(first_line, [row[0] for row in rows], [row[-1] for row in rows] if labelled else None)
             rows = []
             continue
         width = width or len(fields)
-        if len(fields) < least or len(fields) != width:
+        if len(fields) < min_width or len(fields) != width:
             raise DataError(
-                f"{path}:{line}: {len(fields)} columns where {max(width, least)} are expected; a line holds a word, "
-                f"perhaps further columns, and last its label, and an empty line ends a sentence."
+                f"{path}:{line}: {len(fields)} columns, expected {max(width, min_width)}; a line has a word, optional "
+                f"further columns, and the label, and an empty line ends a sentence."
             )
-        begin = line if not rows else begin
+        first_line = line if not rows else first_line
         rows.append(fields)
 
 
@@ -307,10 +310,10 @@ def _json_sentences(path: Path, text_column: str, label_column: str | None) -> I
                 )
             values = record[name]
             if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-                raise DataError(f"{path}:{line}: {name!r} holds {quote(values)}; it must be a list of strings.")
+                raise DataError(f"{path}:{line}: {name!r} is {quote(values)}; it must be a list of strings.")
             lists.append(values)
         words, labels = lists[0] or [], lists[1]
         if labels is not None and len(words) != len(labels):
-            raise DataError(f"{path}:{line}: {len(words)} tokens and {len(labels)} labels; give each token one.")
+            raise DataError(f"{path}:{line}: {len(words)} tokens and {len(labels)} labels; give each token one label.")
         if words:
             yield Sentence(line, words, labels)

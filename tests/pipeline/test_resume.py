@@ -196,7 +196,7 @@ def test_a_signal_in_a_stages_last_step_stops_the_chain(config_file, tmp_path, s
 def stopped(request, tiny_folder, tiny_data, tmp_path, signal_on, monkeypatch):
     """A fine-tuning that was stopped after step 2 of 4, and what it takes to go on."""
     if getattr(request, "param", "memory") == "disk":
-        monkeypatch.setattr(stored_texts, "_LARGE", 1000)
+        monkeypatch.setattr(stored_texts, "_LARGE_FILE", 1000)
     task = db.load_task("snips", data_dir=tiny_data)
     config = db.FinetuneConfig(max_steps=4, per_device_train_batch_size=16, logging_steps=1, learning_rate=1e-3)
     options = {"output_dir": tmp_path / "stopped", "config": config, "max_seq_length": 16}

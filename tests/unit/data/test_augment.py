@@ -1,4 +1,4 @@
-"""Word replacement changes the words that it may change and nothing else; its file is read back as it was written."""
+"""Word replacement changes only replaceable words; augmented files round-trip."""
 
 import json
 
@@ -25,7 +25,7 @@ def copies(texts=(TEXT,), words=((PLAY, MUSIC),), *, seed=0, num_copies=200, pro
     [
         ("music", True),
         ("Naïve", True),
-        ("nai\u0308ve", True),  # the same, with the accent as a character of its own
+        ("nai\u0308ve", True),  # the same, with the accent as a combining character
         ("音", True),
         ("the", False),
         ("The", False),
@@ -39,12 +39,12 @@ def copies(texts=(TEXT,), words=((PLAY, MUSIC),), *, seed=0, num_copies=200, pro
         ("", False),
     ],
 )
-def test_what_is_replaced_is_letters_and_no_stop_word(text, expected):
+def test_only_words_of_letters_that_are_not_stop_words_are_replaceable(text, expected):
     assert is_replaceable(text) is expected
 
 
-def test_the_stop_words_are_those_of_tinyberts_script():
-    # Its list has 173 entries; 28 hold an apostrophe, where tokenizers cut: their parts stand here.
+def test_the_stop_words_equal_those_of_tinyberts_script():
+    # Its list has 173 entries; 28 contain an apostrophe, where tokenizers split, and are listed in parts here.
     assert len(STOP_WORDS) == 145
     assert {"i", "the", "wouldn", "ll"} <= STOP_WORDS
     assert all(word.isalpha() and word.islower() for word in STOP_WORDS)
@@ -61,22 +61,22 @@ def test_with_probability_1_every_word_is_replaced():
     assert replaced == 2 * 50
 
 
-def test_words_are_replaced_as_often_as_the_probability_says_and_by_each_candidate_alike():
+def test_replacement_probability_and_uniform_choice_of_candidates():
     versions, replaced = copies(num_copies=3000, probability=0.4)
     changed = [text.split()[0] for (text,) in versions[1:] if not text.startswith("Play")]
-    # Three standard deviations of a binomial: 3 * sqrt(3000 * 0.4 * 0.6) = 81, 3 * sqrt(1200 * 2 / 9) = 49, and a bit.
+    # Three standard deviations of a binomial: 3 * sqrt(3000 * 0.4 * 0.6) = 81, 3 * sqrt(1200 * 2 / 9) = 49, plus some.
     assert abs(len(changed) - 1200) < 85
     assert all(abs(changed.count(word) - len(changed) / 3) < 55 for word in PLAY.candidates)
     assert replaced == len(changed) + sum("jazz" in text for (text,) in versions)
 
 
-def test_both_texts_of_a_pair_change_in_one_copy():
+def test_both_texts_of_a_pair_change_in_a_copy():
     versions, _ = copies(("a play", "music"), ((Word(2, 6, ("game",)),), (Word(0, 5, ("jazz",)),)), probability=0.5)
     assert versions[0] == ("a play", "music")
     assert set(versions) == {(first, second) for first in ("a play", "a game") for second in ("music", "jazz")}
 
 
-def test_the_choices_follow_from_the_seed():
+def test_the_seed_determines_the_copies():
     assert copies(seed=1) == copies(seed=1)
     assert copies(seed=1) != copies(seed=2)
 
@@ -86,7 +86,7 @@ def test_a_text_without_words_is_copied():
 
 
 @given(text=st.text(st.characters(codec="utf-8")), as_json=st.booleans())
-def test_what_is_written_is_read_back(tmp_path_factory, text, as_json):
+def test_augmented_file_round_trip(tmp_path_factory, text, as_json):
     path = tmp_path_factory.mktemp("files") / ("aug.jsonl" if as_json else "aug.tsv")
     header = "" if as_json else to_line({"text": "text", SOURCE_ROW: SOURCE_ROW}, as_json=False)
     path.write_text(header + to_line({"text": text, SOURCE_ROW: 0}, as_json=as_json), encoding="utf-8", newline="")

@@ -1,4 +1,4 @@
-"""The built-in tasks: each reads the official layout, with its own columns, labels and metrics."""
+"""The built-in tasks: each reads the official layout, with its columns, labels and metrics."""
 
 import dataclasses
 import json
@@ -112,11 +112,11 @@ def test_every_task_has_samples():
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_samples_are_read_whole(name):
+def test_all_samples_are_read(name):
     folder, labels, metrics, num_classes, last = TASKS[name]
     task = load_task(name, data_dir=SAMPLES / folder)
     assert (task.name, task.labels, task.metrics) == (name, labels, tuple(metrics.split()))
-    assert (len(task.train), len(task.dev)) == (24, 8)  # the rows that their README states
+    assert (len(task.train), len(task.dev)) == (24, 8)  # as their README states
     assert row(task, task.dev, -1) == last
     if num_classes:
         assert len(np.unique(task.train.labels)) == len(np.unique(task.dev.labels)) == num_classes
@@ -125,7 +125,7 @@ def test_the_samples_are_read_whole(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_folder_above_will_do_and_the_description_repeats_the_task(name):
+def test_the_parent_folder_is_accepted_and_the_description_loads_the_task(name):
     task = load_task(name, data_dir=(SAMPLES / TASKS[name][0]).parent)
     description = json.loads(json.dumps(task.to_dict()))
     assert Path(description["dev_file"]).parent == SAMPLES / TASKS[name][0]
@@ -150,26 +150,26 @@ def test_a_folder_of_clue_may_have_its_official_name(tmp_path, name):
         *(("ChnSentiCorp", "chnsenticorp"), ("Custom", "custom"), ("CLUEWSC_2020", "cluewsc2020")),
     ],
 )  # fmt: skip
-def test_capitals_and_dashes_make_no_difference(written, name):
+def test_case_and_dashes_are_ignored(written, name):
     assert find_declaration(written).name == name
 
 
 @pytest.mark.parametrize(
     ("written", "name"), [("SST-3", "sst-2"), ("MNLI-MN", "mnli-mm"), ("afqm", "afqmc"), ("COLLA", "cola")]
 )
-def test_an_unknown_name_gets_the_nearest(written, name):
+def test_an_unknown_name_suggests_the_nearest(written, name):
     with pytest.raises(
         UsageError, match=f"unknown task '{written}'; built in: 'snips', 'cola', .* Did you mean '{name}'"
     ):
         find_declaration(written)
 
 
-def test_names_of_tasks_are_told_apart():
+def test_names_of_tasks_differ_by_more_than_case_and_dashes():
     plain = [name.replace("-", "") for name in CATALOG]
     assert len(set(plain)) == len(plain)
 
 
-def test_the_diagnostic_set_is_for_models_of_mnli():
+def test_ax_cannot_be_trained_and_names_mnli():
     message = refusal(UsageError, "AX", data_dir=SAMPLES / "glue")
     assert message == (
         "task 'ax' has a test file only: fine-tune on 'mnli', and give the file to 'dynabert predict --submission'."
@@ -184,12 +184,12 @@ def test_tasks_without_a_submission(name):
         find_submission(name)
 
 
-def test_a_folder_in_another_layout(tmp_path):
+def test_a_folder_in_another_layout_is_refused(tmp_path):
     (tmp_path / "train.csv").touch()
     (tmp_path / "valid.csv").touch()
     message = refusal(DataError, "ocnli", data_dir=tmp_path)
     assert message == (
-        f"{tmp_path}: task 'ocnli' is in train.50k.json and dev.json; the folder holds train.csv, valid.csv. "
+        f"{tmp_path}: task 'ocnli' is in train.50k.json and dev.json; the folder contains train.csv, valid.csv. "
         "Give the file with --train_file."
     )
     shutil.copy(SAMPLES / "clue" / "ocnli" / "train.50k.json", tmp_path)
@@ -222,7 +222,7 @@ MALFORMED = [
     ("cola", "train.tsv", "\t1\t\t", "\t1\t", "3 fields, but the header has 4"),
     ("lcqmc", "dev.tsv", "\t1\n", "\n", "2 fields, but the header has 3"),
     ("csl", "dev.json", '"keyword"', '"keywords"', "no key 'keyword'"),
-    ("csl", "dev.json", '"雨伞市场"', "3", "'keyword' is a list of strings, not ["),
+    ("csl", "dev.json", '"雨伞市场"', "3", "'keyword' must be a list of strings, not ["),
     (
         "cluewsc2020",
         "train.json",
@@ -236,7 +236,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("name", "file", "old", "new", "seen"), MALFORMED)
-def test_what_is_malformed_is_named_with_its_line(tmp_path, name, file, old, new, seen):
+def test_malformed_rows_are_named_with_their_line(tmp_path, name, file, old, new, seen):
     folder = shutil.copytree(SAMPLES / TASKS[name][0], tmp_path / "task")
     text = (folder / file).read_text(encoding="utf-8")
     (folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -254,7 +254,7 @@ def test_what_is_malformed_is_named_with_its_line(tmp_path, name, file, old, new
         ("cmnli", "dev.json", "left out 1 of its rows, with the label '-'; the first is line 4"),
     ],
 )
-def test_what_is_left_out_is_counted_in_one_line(caplog, name, file, logged):
+def test_skipped_rows_are_counted_in_one_log_line(caplog, name, file, logged):
     caplog.set_level(logging.INFO)
     task = load_task(name, data_dir=SAMPLES / TASKS[name][0])
     path = SAMPLES / TASKS[name][0] / file
@@ -266,14 +266,14 @@ def test_what_is_left_out_is_counted_in_one_line(caplog, name, file, logged):
     assert len(examples) == len(lines) - header - int(logged.split()[2])
 
 
-def test_nothing_else_is_left_out(caplog):
+def test_no_other_rows_are_skipped(caplog):
     caplog.set_level(logging.INFO)
     for name in set(TASKS) - {"qqp", "ocnli", "cmnli"}:
         load_task(name, data_dir=SAMPLES / TASKS[name][0])
     assert caplog.messages == []
 
 
-def test_a_new_task_is_one_declaration(tmp_path, monkeypatch):
+def test_a_new_task_needs_only_a_declaration(tmp_path, monkeypatch):
     mine = Declaration(
         "wine",
         labels=("red", "white"),

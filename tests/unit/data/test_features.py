@@ -1,4 +1,4 @@
-"""Features: what the tokenizer gave comes back from flat arrays, the cache, batches and splits."""
+"""Features: flat arrays, the cache, batches and splits preserve the tokenizer's output."""
 
 import logging
 from collections import Counter
@@ -23,7 +23,7 @@ PAIRS = ["play", "music", "", "book a table", "a"]
 
 
 class WordPiece:
-    """A real WordPiece tokenizer behind the interface that `tokenize` asks for; it counts its calls."""
+    """A real WordPiece tokenizer with the interface of `TextEncoder`; counts its calls."""
 
     pad_token_id = VOCAB.index("[PAD]")
 
@@ -46,7 +46,7 @@ def make_examples(texts=TEXTS, pairs=None, labels=None):
 
 
 def make_features(rows):
-    """Features whose rows are the given lists of token ids; odd tokens are of type 1."""
+    """Features from lists of token ids; odd ids have token type 1."""
     flat = np.array([token for row in rows for token in row], dtype=np.int32)
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     return Features(flat, (flat % 2).astype(np.uint8), offsets, np.arange(len(rows)))
@@ -67,7 +67,7 @@ length_arrays = arrays(np.int64, st.integers(0, 400), elements=st.integers(1, 12
 
 @pytest.mark.parametrize("pairs", [None, PAIRS])
 @pytest.mark.parametrize("max_seq_length", [5, 32])
-def test_tokenize_is_the_tokenizers_own_output(tmp_path, pairs, max_seq_length):
+def test_tokenize_returns_the_tokenizers_output(tmp_path, pairs, max_seq_length):
     ids, type_ids = WordPiece().encode(TEXTS, pairs, max_seq_length=max_seq_length)
     features = tokenize(make_examples(pairs=pairs), WordPiece(), max_seq_length=max_seq_length, cache_dir=tmp_path)
     assert len(features) == len(TEXTS)
@@ -79,7 +79,7 @@ def test_tokenize_is_the_tokenizers_own_output(tmp_path, pairs, max_seq_length):
     assert (features.input_ids.dtype, features.token_type_ids.dtype) == (np.int32, np.uint8)
 
 
-def test_chunks_leave_no_trace(tmp_path, monkeypatch):
+def test_chunks_do_not_change_the_result(tmp_path, monkeypatch):
     whole = tokenize(make_examples(pairs=PAIRS), WordPiece(), max_seq_length=16, cache_dir=tmp_path / "whole")
     monkeypatch.setattr("dynabert_paddle.data.features._ROWS_PER_CALL", 2)
     tokenizer = WordPiece()
@@ -110,21 +110,21 @@ def test_cache_leaves_one_file(tmp_path):
         (make_examples(), "words", 5),
     ],
 )
-def test_cache_tells_inputs_apart(tmp_path, examples, fingerprint, max_seq_length):
+def test_cache_distinguishes_inputs(tmp_path, examples, fingerprint, max_seq_length):
     tokenize(make_examples(), WordPiece(), max_seq_length=16, cache_dir=tmp_path)
     tokenizer = WordPiece(fingerprint)
     tokenize(examples, tokenizer, max_seq_length=max_seq_length, cache_dir=tmp_path)
     assert tokenizer.calls == 1
 
 
-def test_cache_tells_texts_with_other_boundaries_apart(tmp_path):
+def test_cache_distinguishes_boundaries_between_texts(tmp_path):
     for texts in (["a b", "c"], ["a ", "bc"], ["a b1:c", ""]):
         tokenizer = WordPiece()
         tokenize(make_examples(texts), tokenizer, max_seq_length=16, cache_dir=tmp_path)
         assert tokenizer.calls == 1
 
 
-def test_cache_does_not_hold_labels(tmp_path):
+def test_labels_are_not_cached(tmp_path):
     tokenizer = WordPiece()
     tokenize(make_examples(), tokenizer, max_seq_length=16, cache_dir=tmp_path)
     labels = np.linspace(0, 1, len(TEXTS), dtype=np.float32)
@@ -158,7 +158,7 @@ def test_damaged_cache_is_rebuilt(tmp_path_factory, data):
         ("input_ids", lambda input_ids: input_ids.astype(object)),  # stored as a pickle, which could run code
     ],
 )
-def test_cache_with_unfit_arrays_is_rebuilt(tmp_path, name, change):
+def test_cache_with_invalid_arrays_is_rebuilt(tmp_path, name, change):
     expected = tokenize(make_examples(), WordPiece(), max_seq_length=16, cache_dir=tmp_path)
     (path,) = tmp_path.iterdir()
     contents = {key: getattr(expected, key) for key in ("input_ids", "token_type_ids", "offsets")}
@@ -169,7 +169,7 @@ def test_cache_with_unfit_arrays_is_rebuilt(tmp_path, name, change):
     assert tokenizer.calls == 1, "rebuilt once and kept"
 
 
-def test_cache_folder_that_cannot_be_written(tmp_path, caplog):
+def test_a_read_only_cache_folder_is_ignored(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     with caplog.at_level(logging.WARNING):
         features = tokenize(make_examples(), WordPiece(), max_seq_length=16, cache_dir=tmp_path / "file")
@@ -201,7 +201,7 @@ def test_default_cache_dir(monkeypatch, tmp_path):
 
 @settings(deadline=None)
 @given(rows=token_rows, data=st.data())
-def test_select_is_list_indexing(rows, data):
+def test_select_equals_list_indexing(rows, data):
     indices = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1))
     chosen = make_features(rows).select(np.array(indices))
     assert rows_of(chosen) == [rows[i] for i in indices]
@@ -222,7 +222,7 @@ def test_collate_pads_rows_to_the_longest(rows, data):
     longest = max(len(rows[i]) for i in indices)
     expected = [rows[i] + [0] * (longest - len(rows[i])) for i in indices]
     assert batch["input_ids"].tolist() == expected
-    # Token ids are positive here, so that the padding is where they are 0.
+    # Token ids are positive here, so 0 is padding.
     np.testing.assert_array_equal(batch["attention_mask"], batch["input_ids"] != 0)
     np.testing.assert_array_equal(batch["token_type_ids"], batch["input_ids"] % 2)
     assert batch["labels"].tolist() == indices
@@ -243,14 +243,14 @@ def test_collate_without_labels():
 
 @settings(deadline=None)
 @given(lengths=length_arrays, batch_size=st.integers(1, 9), seed=st.integers(0, 99), epoch=st.integers(0, 9))
-def test_an_epoch_has_every_row_once_and_one_short_batch(lengths, batch_size, seed, epoch):
+def test_an_epoch_has_every_row_once_and_at_most_one_short_batch(lengths, batch_size, seed, epoch):
     batches = list(length_bucketed_batches(lengths, batch_size, seed=seed, epoch=epoch))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     full, rest = divmod(len(lengths), batch_size)
     assert Counter(map(len, batches)) == Counter([batch_size] * full + [rest] * (rest > 0))
 
 
-def test_order_follows_from_seed_and_epoch():
+def test_seed_and_epoch_determine_the_order():
     lengths = np.arange(1, 101)
 
     def order(seed, epoch):
@@ -260,7 +260,7 @@ def test_order_follows_from_seed_and_epoch():
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
 
 
-def test_bucketing_saves_padding():
+def test_bucketing_reduces_padding():
     lengths = np.random.default_rng(0).integers(1, 129, size=4000)
 
     def padded(batches):
@@ -268,7 +268,7 @@ def test_bucketing_saves_padding():
 
     shuffled = np.array_split(np.random.default_rng(1).permutation(4000), 4000 // 16)
     bucketed = list(length_bucketed_batches(lengths, 16, seed=0, epoch=0))
-    # Rows within a bucket of 800 differ from their batch's longest by 128 / 50 tokens at most, give or take chance.
+    # Rows within a bucket of 800 differ from their batch's longest by 128 / 50 tokens at most, plus random variation.
     assert padded(bucketed) < 1.05 * lengths.sum() < padded(shuffled)
     assert np.any(np.diff([lengths[batch].max() for batch in bucketed]) < 0), "the order of the batches is not shuffled"
 
@@ -327,18 +327,18 @@ def test_holdout_of_scores(size, fraction, seed):
     assert len(holdout) == min(max(round(fraction * size), 1), size // 2)
 
 
-def test_holdout_follows_from_the_seed():
+def test_the_seed_determines_the_holdout():
     labels = np.repeat([0, 1], 50)
     chosen = {tuple(split_holdout(labels, num_examples=10, seed=seed)[1]) for seed in range(10)}
     assert len(chosen) == 10
 
 
-def test_holdout_of_a_single_example():
+def test_holdout_of_a_single_example_is_refused():
     with pytest.raises(DataError, match=r"^none of 1 training examples can be held out.*; add training rows"):
         split_holdout(np.array([0.5], dtype=np.float32), num_examples=1, seed=0)
 
 
 @pytest.mark.parametrize("size", [{}, {"num_examples": 1, "fraction": 0.5}])
-def test_holdout_needs_one_size(size):
+def test_holdout_needs_exactly_one_size(size):
     with pytest.raises(ValueError, match="num_examples or fraction"):
         split_holdout(np.array([0, 0]), seed=0, **size)

@@ -1,4 +1,4 @@
-"""Official files through PaddleNLP: from its cache, and a fast refusal where they are not there and no network is."""
+"""Official files from PaddleNLP's cache, and a fast error if they are missing and there is no network."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from dynabert_paddle.data import fetch
 from dynabert_paddle.data.tasks import load_task
 from dynabert_paddle.errors import DataError
 import paddlenlp, time
-fetch._SECONDS_TO_ANSWER = 1
+fetch._TIMEOUT = 1
 for name in sys.argv[1:]:
     start = time.monotonic()
     try:
@@ -36,7 +36,7 @@ for name in sys.argv[1:]:
 
 @pytest.fixture
 def listening():
-    """A proxy that takes connections and never answers, as a firewall may."""
+    """A proxy that accepts connections and never answers, as behind a firewall."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -64,11 +64,11 @@ def test_official_files_come_from_paddlenlps_cache(tmp_path, listening):
     found, log = load(tmp_path, "RTE", "mrpc", "afqmc", port=listening)
     assert [(row["train"], row["dev"]) for row in found] == [(2490, 277), (3668, 408), (34334, 4316)]
     assert log == []
-    # They are found again by the task's name, on any machine.
+    # The description has no paths, so it works on any machine.
     assert not {"train_file", "dev_file"} & set(found[0]["task"])
 
 
-def test_without_a_network_one_line_says_what_to_do(tmp_path):
+def test_without_a_network_the_error_names_the_remedy(tmp_path):
     """Nothing listens at port 9. The samples are not the official files, and PaddleNLP would replace them."""
     other = tmp_path / "datasets" / "Glue" / "RTE"
     other.parent.mkdir(parents=True)
@@ -92,7 +92,7 @@ def test_without_a_network_one_line_says_what_to_do(tmp_path):
     assert [line.split()[2:4] for line in log] == [["downloading", url] for url, _ in tasks.values()]
 
 
-def test_a_network_that_never_answers_is_not_waited_for(tmp_path, listening):
+def test_a_network_that_never_answers_times_out(tmp_path, listening):
     start = time.monotonic()
     found, _ = load(tmp_path, "tnews", port=listening)
     assert "cannot be downloaded (" in found[0]["error"]

@@ -1,4 +1,4 @@
-"""Files that are no plain table: without a header, with rows to leave out, with columns made from others."""
+"""Files with a special layout: without header, with skipped rows, with derived columns."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ def refusal(path, columns, layout) -> str:
 
 
 @pytest.mark.parametrize("header", [(), ("source\tlabel\tstar\tsentence",), ("star\tsentence\tsource\tlabel",)])
-def test_a_header_that_should_not_be_there_is_no_row(tmp_path, header):
+def test_an_unexpected_header_is_not_a_row(tmp_path, header):
     rows = ("x\t1\t\tFine.", "y\t0\t*\tNot fine.")
     if header and header[0].startswith("star"):
         rows = ("\tFine.\tx\t1", "*\tNot fine.\ty\t0")
@@ -40,13 +40,13 @@ def test_a_header_that_should_not_be_there_is_no_row(tmp_path, header):
     ]
 
 
-def test_a_word_of_the_header_in_a_row_makes_it_no_header(tmp_path):
+def test_a_row_with_a_column_name_is_not_a_header(tmp_path):
     path = write(tmp_path / "train.tsv", "source\t1\t\tsentence", "label\t0\t*\tlabel")
     assert [row.text for row in read_rows(path, COLUMNS, COLA)] == ["sentence", "label"]
 
 
-def test_quotes_that_hold_tabs_and_line_ends_join_nothing(tmp_path):
-    """A reader of CSV would take the first two rows for one, and so lose one."""
+def test_unpaired_quotes_do_not_join_rows(tmp_path):
+    """A CSV reader would join the first two rows."""
     path = write(tmp_path / "train.tsv", 'x\t1\t\t"Fine', 'y"\t0\t*\tNot fine."', '"\t1\t"\tFine.')
     assert [row.text for row in read_rows(path, COLUMNS, COLA)] == ['"Fine', 'Not fine."', "Fine."]
 
@@ -56,18 +56,18 @@ def test_a_tab_inside_a_text_is_an_error_with_its_line(tmp_path):
     assert refusal(path, COLUMNS, COLA).startswith(f"{path}:2: 5 fields, but the header has 4; separate the fields by")
 
 
-def test_a_column_that_the_header_lacks(tmp_path):
+def test_a_missing_column_is_named(tmp_path):
     path = write(tmp_path / "train.tsv", "x\t1\t\tFine.")
     message = refusal(path, Columns("sentense", label="label"), COLA)
     assert message.startswith(f"{path}:1: no column 'sentense'; the columns here are 'source', 'label', 'star', ")
 
 
-def test_a_header_is_for_tables_alone(tmp_path):
+def test_a_header_is_ignored_for_json_lines(tmp_path):
     path = write(tmp_path / "train.jsonl", '{"sentence": "Fine.", "label": 1}')
     assert [row.text for row in read_rows(path, COLUMNS, COLA)] == ["Fine."]
 
 
-def test_short_rows_are_counted_and_left_out_where_the_task_says_so(tmp_path, caplog):
+def test_short_rows_are_skipped_and_counted_if_the_layout_allows(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     path = write(tmp_path / "train.tsv", "label\tsentence", "1\ta", "0", "0\tb", "", "1")
     assert read_examples(path, COLUMNS, labels=("0", "1"), layout=SHORT).texts == ["a", "b"]
@@ -77,12 +77,12 @@ def test_short_rows_are_counted_and_left_out_where_the_task_says_so(tmp_path, ca
     assert refusal(path, COLUMNS, Layout()).startswith(f"{path}:3: 1 fields, but the header has 2")
 
 
-def test_long_rows_are_never_left_out(tmp_path):
+def test_long_rows_are_never_skipped(tmp_path):
     path = write(tmp_path / "train.tsv", "label\tsentence", "1\ta", "0\tb\tc")
     assert refusal(path, COLUMNS, SHORT).startswith(f"{path}:3: 3 fields, but the header has 2")
 
 
-def test_rows_with_a_label_that_means_none(tmp_path, caplog):
+def test_rows_with_the_skipped_label(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     rows = [{"sentence": text, "label": label} for text, label in zip("abcd", ("x", "-", " - ", "y"), strict=True)]
     path = write(tmp_path / "train.json", *map(json.dumps, rows))
@@ -93,7 +93,7 @@ def test_rows_with_a_label_that_means_none(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("layout", "line"), [(DISPUTED, "-\ta"), (SHORT, "0")])
-def test_a_file_of_which_nothing_is_left(tmp_path, layout, line):
+def test_a_file_with_only_skipped_rows_is_refused(tmp_path, layout, line):
     path = write(tmp_path / "train.tsv", "label\tsentence", line)
     assert refusal(path, COLUMNS, layout) == f"{path}:1: the file has no rows of data; add at least one."
 
@@ -112,19 +112,19 @@ def wsc(text, span1, span2):
         ("张三他", (0, "张三"), (2, "他"), "[张三]_他_", "他指的是张三"),
     ],
 )
-def test_spans_are_marked_where_they_are(text, span1, span2, marked, claim):
+def test_mark_spans(text, span1, span2, marked, claim):
     record = wsc(text, span1, span2)
     assert mark_spans(record) == {**record, "marked_text": marked, "claim": claim}
 
 
 @pytest.mark.parametrize("start", [1, 5, 99, -6])
-def test_a_span_that_is_elsewhere(start):
+def test_a_misplaced_span_is_refused(start):
     with pytest.raises(ValueError, match=r"^'span1_text' is '张三', but at .* the text has "):
         mark_spans(wsc("张三说他病了。", (start, "张三"), (3, "他")))
 
 
-def test_keywords_become_one_text():
+def test_join_keywords():
     assert join_keywords({"keyword": ["a", "b"], "label": "1"}) == {"keyword": "a、b", "label": "1"}
     for keyword in ("a, b", [1], None):
-        with pytest.raises(ValueError, match="'keyword' is a list of strings, not "):
+        with pytest.raises(ValueError, match="'keyword' must be a list of strings, not "):
             join_keywords({"keyword": keyword})

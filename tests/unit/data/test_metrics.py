@@ -1,4 +1,4 @@
-"""Metrics against their definitions, written out in NumPy."""
+"""Metrics compared with their definitions in NumPy."""
 
 import warnings
 
@@ -32,7 +32,7 @@ def f1_of_class(counts, index) -> float:
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), num_classes=st.integers(2, 5))
-def test_classification_metrics_follow_their_definitions(seed, num_classes):
+def test_classification_metrics_equal_their_definitions(seed, num_classes):
     rng = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(num_classes), rng.integers(num_classes, size=40)])
     logits = rng.normal(size=(len(labels), num_classes)).astype(np.float32)
@@ -54,7 +54,7 @@ def test_classification_metrics_follow_their_definitions(seed, num_classes):
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_correlations_follow_their_definitions(seed):
+def test_correlations_equal_their_definitions(seed):
     rng = np.random.default_rng(seed)
     labels = rng.normal(size=20).astype(np.float32)
     logits = (0.5 * labels + rng.normal(size=20)).astype(np.float32)[:, None]
@@ -69,7 +69,7 @@ def test_perfect_predictions_score_one():
     assert compute_metrics(names, np.eye(2)[labels], labels) == pytest.approx(dict.fromkeys(names, 1.0))
 
 
-def test_perfect_scores_correlate_fully_and_reversed_ones_negatively():
+def test_correlation_of_perfect_and_of_reversed_scores():
     labels = np.array([0.0, 1.0, 3.0], dtype=np.float32)
     names = ["pearson", "spearman"]
     assert compute_metrics(names, 2 * labels[:, None] + 1, labels) == pytest.approx(dict.fromkeys(names, 1.0))
@@ -77,7 +77,7 @@ def test_perfect_scores_correlate_fully_and_reversed_ones_negatively():
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 1, 0], [0, 0, 0, 0], [1]])
-def test_constant_class_has_no_matthews_correlation(labels):
+def test_matthews_of_a_constant_class_is_zero(labels):
     logits = np.tile([1.0, 0.0], (len(labels), 1))
     assert compute_metrics(["matthews", "f1"], logits, np.array(labels)) == {"matthews": 0.0, "f1": 0.0}
 
@@ -85,12 +85,12 @@ def test_constant_class_has_no_matthews_correlation(labels):
 @pytest.mark.parametrize(
     ("logits", "labels"), [([0.1, 0.1, 0.1], [1.0, 2.0, 3.0]), ([1.0, 2.0, 3.0], [0.1, 0.1, 0.1]), ([1.0], [1.0])]
 )
-def test_constant_scores_have_no_correlation(logits, labels):
+def test_correlation_of_constant_scores_is_zero(logits, labels):
     logits, labels = np.array(logits, dtype=np.float32)[:, None], np.array(labels, dtype=np.float32)
     assert compute_metrics(["pearson", "spearman"], logits, labels) == {"pearson": 0.0, "spearman": 0.0}
 
 
-def test_values_are_python_floats_in_the_order_asked_for():
+def test_values_are_python_floats_in_the_requested_order():
     labels = np.array([0, 1, 1])
     metrics = compute_metrics(["macro_f1", "accuracy"], np.eye(2, dtype=np.float32)[labels], labels)
     assert list(metrics) == ["macro_f1", "accuracy"]

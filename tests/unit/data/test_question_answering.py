@@ -1,4 +1,4 @@
-"""Questions, contexts and answers: read, cut into windows, scored."""
+"""Questions, contexts and answers: reading, windows, scores."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ RISES = asked("a", "Where does the Rhine rise?", "Switzerland")
 LENGTH = asked("b", "How long is the Rhine?", "1,233 kilometres", "1,233")
 
 
-def test_squad_and_json_lines_give_the_same(tmp_path):
+def test_squad_and_json_lines_are_equivalent(tmp_path):
     first = read_questions(squad(tmp_path, RISES, LENGTH))
     lines = []
     for row in first.rows:
@@ -63,7 +63,7 @@ def test_an_answer_that_is_not_in_its_context_is_counted(tmp_path, caplog):
         assert [row.id for row in read_questions(path).rows] == ["w", "a", "m"]
     train, dev = caplog.messages
     assert "2 answers are not in their context" in train and "left out; the first is of question 'w'" in train
-    assert "compared by their texts alone" in dev
+    assert "compared by their text only" in dev
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def test_an_answer_that_is_not_in_its_context_is_counted(tmp_path, caplog):
         ('{"data": 3}', "not in SQuAD's format"),
         ('{"data": [{"paragraphs": [{"qas": []}]}]}', "not in SQuAD's format .KeyError: 'context'"),
         ('{"data": [}', "not in SQuAD's format"),
-        ('{"data": []}', "no question that can be used"),
+        ('{"data": []}', "no usable question"),
         (PARAGRAPH % '{"id": "x"}', "question 'x': needs the texts"),
         (PARAGRAPH % '{"id": "y", "question": "q", "answer": []}', "question 'y': needs the texts"),
         (PARAGRAPH % "7", "question 7: needs the texts"),
         (PARAGRAPH % '{"id": 1, "question": "q", "answers": [{"text": 3}]}', "question 1: needs the texts"),
     ],
 )
-def test_what_is_wrong_is_told(tmp_path, content, message):
+def test_errors_name_the_fault(tmp_path, content, message):
     path = tmp_path / "dev.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=message) as caught:
@@ -95,7 +95,7 @@ def test_an_unknown_ending_is_refused(tmp_path):
 
 @pytest.mark.parametrize("length", [24, 40, 384])
 @pytest.mark.parametrize("stride", [3, 10, 500])
-def test_windows_cover_the_context_and_hold_the_answer(tmp_path, tokenizer, length, stride):
+def test_windows_cover_the_context_and_contain_the_answer(tmp_path, tokenizer, length, stride):
     settings = AnswerSettings(doc_stride=stride)
     questions = read_questions(squad(tmp_path, RISES, LENGTH), settings=settings)
     features = questions.tokenize(tokenizer, max_seq_length=length)
@@ -126,7 +126,7 @@ def test_too_short_rows_are_refused(tmp_path, tokenizer):
 
 
 def pointing(features, answers):
-    """Logits that point at a text wherever a window holds it, and else at the row's first token."""
+    """Logits that select a text in every window that contains it, and otherwise the row's first token."""
     rows = []
     for owner, length, first, spans in zip(
         features.owners, features.lengths, features.first, features.spans, strict=True
@@ -143,7 +143,7 @@ def pointing(features, answers):
 
 
 @pytest.mark.parametrize("length", [24, 384])
-def test_scores_are_the_best_over_a_questions_answers(tmp_path, tokenizer, length):
+def test_scores_are_the_maximum_over_a_questions_answers(tmp_path, tokenizer, length):
     settings = AnswerSettings(doc_stride=4)
     features = read_questions(squad(tmp_path, RISES, LENGTH), settings=settings).tokenize(
         tokenizer, max_seq_length=length
@@ -167,7 +167,7 @@ def test_a_question_without_an_answer(tmp_path, tokenizer):
         assert scores == {"exact_match": exact}
 
 
-def test_chinese_is_compared_by_characters(tmp_path):
+def test_chinese_is_compared_by_character(tmp_path):
     tokenizer = db.Tokenizer.from_pretrained(find_backbone("minilm-l6"))
     question = asked("z", "长江在哪里注入东海", "上海", context=CHINESE)
     features = read_questions(squad(tmp_path, question, context=CHINESE)).tokenize(tokenizer, max_seq_length=64)
@@ -175,7 +175,7 @@ def test_chinese_is_compared_by_characters(tmp_path):
     assert scores == pytest.approx({"f1": 2 * (2 / 3) * 1 / (2 / 3 + 1), "exact_match": 0})
 
 
-def test_an_empty_answer_is_none(tmp_path):
+def test_an_empty_answer_counts_as_no_answer(tmp_path):
     empty = {"id": "e", "question": "Who?", "answers": [{"text": "", "answer_start": -1}]}
     assert read_questions(squad(tmp_path, empty, RISES), training=True).rows[0].answers == []
 
@@ -200,7 +200,7 @@ def test_held_out_questions_share_no_context_with_the_others(tmp_path):
     assert len(questions.select(range(5)).hold_out(2, seed=0)[1]) == 2  # of a single context
 
 
-def test_the_longest_answer_is_bounded(tmp_path, tokenizer):
+def test_max_answer_length_limits_the_answer(tmp_path, tokenizer):
     settings = AnswerSettings(max_answer_length=2)
     features = read_questions(squad(tmp_path, RISES), settings=settings).tokenize(tokenizer, max_seq_length=64)
     logits = np.zeros((1, 2, features.lengths[0]))

@@ -1,4 +1,4 @@
-"""Readers return what was written, and refuse a faulty file in one line: file, line number, remedy."""
+"""Readers return the written texts, and report a faulty file in one line: file, line number, remedy."""
 
 import csv
 import json
@@ -96,7 +96,7 @@ def test_formats_agree(tmp_path, name, content):
     assert len(examples) == 2
 
 
-def test_line_numbers_count_the_lines_of_the_file(tmp_path):
+def test_line_numbers_are_those_of_the_file(tmp_path):
     path = write(tmp_path / "x.csv", 'sentence,label\n"two\nlines",a\n\none,b\n')
     assert [row.line for row in read_rows(path, COLUMNS)] == [2, 5]
 
@@ -153,7 +153,7 @@ def test_missing_folder(tmp_path):
 def test_folder_in_place_of_a_file(tmp_path):
     path = tmp_path / "x.tsv"
     path.mkdir()
-    assert refusal(path) == f"{path}: cannot be read (Is a directory); give a file that you may read."
+    assert refusal(path) == f"{path}: cannot be read (Is a directory); give a readable file."
 
 
 def test_unknown_ending(tmp_path):
@@ -205,7 +205,7 @@ def test_missing_key_in_a_later_object(tmp_path):
     assert refusal(path).startswith(f"{path}:2: no column 'label'; the columns here are 'sentence'.")
 
 
-def test_column_that_occurs_twice(tmp_path):
+def test_duplicate_column_names_are_refused(tmp_path):
     path = write(tmp_path / "x.tsv", "sentence\tlabel\tlabel\ns\ta\tb\n")
     expected = "2 columns are called 'label'; rename them or choose another with --label_column."
     assert refusal(path) == f"{path}:1: {expected}"
@@ -215,7 +215,7 @@ def test_column_that_occurs_twice(tmp_path):
     ("name", "row", "actual", "remedy"),
     [
         ("x.tsv", "only a text", 1, "separate the fields by one TAB each"),
-        ("x.tsv", "a\ttext\ta", 3, "replace a TAB or line break inside a text by a blank"),
+        ("x.tsv", "a\ttext\ta", 3, "replace a TAB or line break inside a text by a space"),
         ("x.csv", "only a text", 1, "double quotes"),
         ("x.csv", "one, two,a", 3, "double quotes"),
     ],
@@ -263,18 +263,18 @@ def test_json_that_is_not_an_object(tmp_path, line, fault):
     path = write(tmp_path / "x.jsonl", f'{{"sentence": "s", "label": "a"}}\n{line}\n')
     message = refusal(path)
     assert message.startswith(f"{path}:2: {fault}")
-    assert message.endswith("write one JSON object a line.")
+    assert message.endswith("write one JSON object per line.")
 
 
 def test_json_text_that_is_a_list(tmp_path):
     path = write(tmp_path / "x.jsonl", '{"sentence": ["s"], "label": "a"}\n')
-    assert refusal(path) == f"{path}:1: 'sentence' holds ['s']; it must be a string or a number."
+    assert refusal(path) == f"{path}:1: 'sentence' is ['s']; it must be a string or a number."
 
 
 def test_json_text_with_half_a_surrogate_pair(tmp_path):
     path = write(tmp_path / "x.jsonl", '{"sentence": "\\ud83d", "label": "a"}\n')
     message = refusal(path)
-    assert message.startswith(f"{path}:1: 'sentence' holds half of a surrogate pair")
+    assert message.startswith(f"{path}:1: 'sentence' contains half of a surrogate pair")
     assert message.endswith("write the whole character or remove it.")
 
 
@@ -310,12 +310,12 @@ def test_unknown_label_that_is_a_number_points_to_regression(tmp_path):
 def test_score_that_is_not_a_finite_number(tmp_path, label):
     path = write(tmp_path / "x.tsv", f"sentence\tlabel\ns\t0.5\ns\t{label}\n")
     expected = (
-        f"label '{label}' is not a finite number, as regression needs; correct it, or pass --kind classification."
+        f"label '{label}' is not a finite number, which regression needs; correct it, or pass --kind classification."
     )
     assert refusal(path, kind="regression") == f"{path}:3: {expected}"
 
 
-def test_long_values_are_cut(tmp_path):
+def test_long_values_are_truncated_in_messages(tmp_path):
     path = write(tmp_path / "x.tsv", "sentence\tlabel\ns\t" + "x" * 10_000 + "\n")
     assert len(refusal(path)) < len(str(path)) + 300
 
@@ -326,7 +326,7 @@ def test_long_values_are_cut(tmp_path):
     head=st.sampled_from([b"", b"sentence\tlabel\n", b"sentence,label\n", b'{"sentence": "x", "label": "a"}\n']),
     tail=st.one_of(st.binary(max_size=80), st.text('\t,"{}[]:ab\r\n \\\\u', max_size=60).map(str.encode)),
 )
-def test_any_bytes_end_in_rows_or_one_line(tmp_path_factory, ending, head, tail):
+def test_any_bytes_give_rows_or_a_one_line_error(tmp_path_factory, ending, head, tail):
     path = write(tmp_path_factory.mktemp("any") / f"data{ending}", head + tail)
     try:
         rows = list(read_rows(path, COLUMNS))
@@ -341,11 +341,11 @@ def test_a_header_of_a_million_columns_is_refused_at_once(tmp_path):
     assert "no column 'sentence'" in refusal(path)
 
 
-def test_a_label_of_ten_megabytes_is_quoted_in_part(tmp_path):
+def test_a_label_of_ten_megabytes_is_truncated_in_the_message(tmp_path):
     path = write(tmp_path / "data.tsv", f"sentence\tlabel\nx\t{'a' * 10**7}\n")
     assert len(refusal(path)) < 1000
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "data.tsv")
-    assert "is no file" in refusal(tmp_path / "data.tsv")
+    assert "is not a file" in refusal(tmp_path / "data.tsv")

@@ -1,4 +1,4 @@
-"""The official files, where they are beside the checkout. Rows and files are those that their README states."""
+"""The official files, if they are beside the checkout. Numbers of rows are from their README."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def real():
 
 
 @pytest.mark.parametrize("name", GLUE)
-def test_real_glue_is_read_whole(real, name):
+def test_all_rows_of_real_glue_are_read(real, name):
     folder, train, dev, first = GLUE[name]
     task = load_task(name, data_dir=real / "glue")
     assert task.train.source == real / "glue" / folder / "train.tsv"
@@ -62,7 +62,7 @@ def read_real(path, name):
 
 
 def test_real_qnli_dev(real):
-    """It has no training file there; its sentences hold bare double quotes."""
+    """Without a training file; the sentences contain unpaired double quotes."""
     dev = read_real(real / "glue" / "QNLI" / "dev.tsv", "qnli")
     assert len(dev) == 5463
     assert dev.texts[0] == "What came into force after the new constitution was herald?"

@@ -1,4 +1,4 @@
-"""Texts of a large file stay on the disk, and come from there as from memory."""
+"""Texts of a large file stay on disk and behave as texts in memory."""
 
 import json
 import tempfile
@@ -38,7 +38,7 @@ def path(tmp_path):
 @pytest.fixture
 def read(path, monkeypatch):
     def read(*, large, pairs=False, few=0):
-        monkeypatch.setattr(stored_texts, "_LARGE", few if large else 2**28)
+        monkeypatch.setattr(stored_texts, "_LARGE_FILE", few if large else 2**28)
         return read_examples(path, COLUMNS[pairs], labels=("0", "1", "2"))
 
     return read
@@ -58,7 +58,7 @@ def store(texts):
 
 @settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=200), st.data())
-def test_stored_texts_are_the_texts(texts, data):
+def test_stored_texts_equal_a_list(texts, data):
     stored = store(texts)
     assert len(stored) == len(texts)
     assert list(stored) == texts
@@ -73,7 +73,7 @@ def test_stored_texts_are_the_texts(texts, data):
     assert list(chosen.select(np.arange(len(indices))[::-1])) == [texts[i] for i in indices[::-1]]
 
 
-def test_texts_that_run_together_alike_are_told_apart():
+def test_the_fingerprint_depends_on_boundaries_between_texts():
     prints = {store(texts).fingerprint.tobytes() for texts in (["ab", "c"], ["a", "bc"], ["abc"], ["abc", ""])}
     assert len(prints) == 4
     both = store(["ab", "cd"])
@@ -82,7 +82,7 @@ def test_texts_that_run_together_alike_are_told_apart():
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-def test_batches_of_a_large_file_are_those_of_a_small_one(read, tokenizer, pairs):
+def test_batches_of_large_and_small_files_are_equal(read, tokenizer, pairs):
     eager = read(large=False, pairs=pairs).tokenize(tokenizer, max_seq_length=32)
     streamed = read(large=True, pairs=pairs).tokenize(tokenizer, max_seq_length=32)
     assert type(eager) is Features
@@ -109,7 +109,7 @@ def test_batches_of_a_large_file_are_of_similar_length(read, tokenizer):
     assert padding < 0.1 * sum(batch["attention_mask"].size for batch in batches)
 
 
-def test_a_large_file_is_held_out_from_as_a_small_one_and_few_rows_come_into_memory(read):
+def test_holdout_of_a_large_file_equals_a_small_one_and_is_in_memory(read):
     small, large = read(large=False), read(large=True, few=100)
     kept, held_out = large.hold_out(5, seed=1)
     assert [rows.tolist() for rows in (kept, held_out)] == [rows.tolist() for rows in small.hold_out(5, seed=1)]
@@ -119,7 +119,7 @@ def test_a_large_file_is_held_out_from_as_a_small_one_and_few_rows_come_into_mem
     assert list(large.select(kept).texts) == small.select(kept).texts
 
 
-def test_few_examples_of_a_large_file_are_like_those_of_a_small_one(read, tokenizer):
+def test_a_small_selection_of_a_large_file_equals_that_of_a_small_one(read, tokenizer):
     features = read(large=True, few=100).tokenize(tokenizer, max_seq_length=32)
     rows = np.array([5, 1])
     few = features.select(rows)
@@ -130,17 +130,17 @@ def test_few_examples_of_a_large_file_are_like_those_of_a_small_one(read, tokeni
     assert few.labels.tolist() == expected.labels.tolist()
 
 
-def test_columns_in_memory_and_on_the_disk_are_selected_alike(monkeypatch):
+def test_columns_in_memory_and_on_disk_are_selected_alike(monkeypatch):
     texts = store(TEXTS)
     for bound, kind in ((0, StoredTexts), (2**28, list)):
-        monkeypatch.setattr(stored_texts, "_LARGE", bound)
+        monkeypatch.setattr(stored_texts, "_LARGE_FILE", bound)
         columns = stored_texts.select_rows([texts, PAIRS, None], np.array([3, 0]))
         assert isinstance(columns[0], kind)
         assert [list(column) for column in columns[:2]] == [[TEXTS[3], TEXTS[0]], [PAIRS[3], PAIRS[0]]]
         assert columns[2] is None
 
 
-def test_content_tells_large_files_apart(read, tokenizer):
+def test_content_distinguishes_large_files(read, tokenizer):
     def content(examples, length=32):
         return tuple(array.tobytes() for array in examples.tokenize(tokenizer, max_seq_length=length).content)
 
@@ -161,7 +161,7 @@ def test_an_augmented_file_can_be_large(tmp_path, monkeypatch, read):
     assert sources.tolist() == [0, 0, 1]
 
 
-def test_a_folder_that_cannot_hold_the_texts_is_named(read, monkeypatch):
+def test_a_missing_temporary_folder_is_named(read, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
     with pytest.raises(DataError, match=r"train\.jsonl: its texts cannot be stored in /no/such/folder .*TMPDIR"):
         read(large=True)

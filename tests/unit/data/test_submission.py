@@ -1,4 +1,4 @@
-"""What is handed in: the rows of the test files, and the lines that are written for them."""
+"""Submission files: the rows of test files, and the lines written for them."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ def read(name, path):
     return list(task.submission.read(path, task.text_column, task.text_pair_column))
 
 
-def test_every_task_of_glue_has_a_form():
+def test_every_glue_task_has_a_submission():
     assert [name for name, task in CATALOG.items() if task.submission] == list(FILES)
 
 
@@ -41,7 +41,7 @@ def test_test_files_are_read_with_their_indices(name):
     assert all((row.pair is None) == (name in ("cola", "sst-2")) for row in rows)
 
 
-def test_the_diagnostic_set_is_a_test_file_of_mnli():
+def test_ax_is_a_test_file_of_mnli():
     rows = read("mnli", SAMPLES / "diagnostic" / "diagnostic.tsv")
     assert rows[0][1:] == ("The boat lay in the harbour.", "The boat did not lie in the harbour.", "0")
 
@@ -55,7 +55,7 @@ def test_the_diagnostic_set_is_a_test_file_of_mnli():
         ("qqp", "RTE/test.tsv", "id, question1, question2", "index, sentence1, sentence2"),
     ],
 )
-def test_a_file_that_is_no_test_file_of_the_task(name, file, needed, found):
+def test_another_file_is_refused(name, file, needed, found):
     seen = f"{SAMPLES / file}: a test file of this task has the columns {needed}, and this file has {found}"
     with pytest.raises(DataError, match=re.escape(seen)):
         read(name, SAMPLES / file)

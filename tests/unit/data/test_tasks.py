@@ -1,4 +1,4 @@
-"""Tasks: the built-in one, the user's own files, and what is refused."""
+"""Tasks: the built-in snips, the user's files, and invalid arguments."""
 
 import json
 from collections import Counter
@@ -35,9 +35,9 @@ def assert_same(first, second):
         np.testing.assert_array_equal(ours.labels, theirs.labels)
 
 
-def test_snips_is_whole():
+def test_snips_is_complete():
     task = load_task("snips")
-    assert (len(task.train), len(task.dev)) == (13_784, 700)  # the rows that its README states
+    assert (len(task.train), len(task.dev)) == (13_784, 700)  # as its README states
     assert task.metrics[0] == "accuracy"
     # The development set was drawn with 100 sentences of each class.
     assert Counter(task.dev.labels.tolist()) == dict.fromkeys(range(7), 100)
@@ -50,7 +50,7 @@ def test_declared_labels_of_snips_are_those_of_its_file():
     np.testing.assert_array_equal(snips.train.labels, custom.train.labels)
 
 
-def test_snips_label_indices_name_the_rows_labels():
+def test_snips_label_indices_match_the_labels():
     task = load_task("snips")
     lines = task.dev.source.read_text(encoding="utf-8").splitlines()[1:]
     pairs = zip(task.dev.texts, task.dev.labels, strict=True)
@@ -72,7 +72,7 @@ def test_custom_folder(folder):
     assert task.dev.texts == ["good, fine"]
 
 
-def test_sentence_comes_before_text(tmp_path):
+def test_sentence_is_preferred_to_text(tmp_path):
     for name in ("train.tsv", "dev.tsv"):
         (tmp_path / name).write_text("text\tsentence\tlabel\nt\ts\ta\nt\ts\tb\n")
     assert load_task("custom", data_dir=tmp_path).dev.texts == ["s", "s"]
@@ -166,7 +166,7 @@ def test_folder_without_a_file(folder):
     (folder / "dev.csv").rename(folder / "valid.csv")
     message = refusal(DataError, "custom", data_dir=folder)
     assert message == (
-        f"{folder}: none of dev.tsv, dev.csv, dev.jsonl, dev.json; the folder holds train.tsv, valid.csv. "
+        f"{folder}: none of dev.tsv, dev.csv, dev.jsonl, dev.json; the folder contains train.tsv, valid.csv. "
         "Give the file with --dev_file."
     )
 
@@ -174,7 +174,7 @@ def test_folder_without_a_file(folder):
 def test_folder_with_two_candidates(folder):
     (folder / "train.csv").write_text("text,label\n")
     message = refusal(DataError, "custom", data_dir=folder)
-    assert message == f"{folder}: train.csv and train.tsv could all be read. Choose one with --train_file."
+    assert message == f"{folder}: train.csv and train.tsv all match. Choose one with --train_file."
 
 
 def test_no_default_text_column(folder):
@@ -186,7 +186,7 @@ def test_no_default_text_column(folder):
     assert message.endswith("Choose one with --text_column.")
 
 
-def test_label_that_only_dev_has(folder):
+def test_a_label_only_in_dev_is_refused(folder):
     (folder / "dev.csv").write_text("text,label\nok,pos\nhm,neutral\n")
     message = refusal(DataError, "custom", data_dir=folder)
     assert message.startswith(f"{folder / 'dev.csv'}:3: label 'neutral' is not one of the task's labels, 'neg', 'pos'.")
@@ -204,9 +204,9 @@ def test_single_class_in_train(folder, labels):
 
 
 @pytest.mark.parametrize("labels", [[], ["pos"], ["pos", "neg", "pos"]])
-def test_labels_that_are_no_list_of_classes(folder, labels):
+def test_invalid_lists_of_labels_are_refused(folder, labels):
     message = refusal(UsageError, "custom", data_dir=folder, labels=labels)
-    assert message == f"--labels must list at least two labels, each of them once, not {labels}."
+    assert message == f"--labels must list at least two labels, each once, not {labels}."
 
 
 def test_labels_with_regression(folder):
@@ -223,7 +223,7 @@ def test_labels_with_regression(folder):
             "--text_column is 'b', but in question_answering it is 'q",
         ),
         ({"doc_stride": 8}, "--doc_stride is for question_answering, this task is classification: leave it out."),
-        ({"kind": "question_answering", "labels": ["a", "b"]}, "a question_answering task has answers, no labels"),
+        ({"kind": "question_answering", "labels": ["a", "b"]}, "a question_answering task has answers, not labels"),
     ],
 )
 def test_settings_of_another_kind_are_refused(folder, arguments, message):
@@ -244,7 +244,7 @@ def test_unknown_kind(folder):
         ("regression", ["accuracy"], "metric 'accuracy' is not for regression; choose from pearson, spearman with "),
     ],
 )
-def test_metrics_that_do_not_fit(folder, kind, metrics, expected):
+def test_unsuitable_metrics_are_refused(folder, kind, metrics, expected):
     assert refusal(UsageError, "custom", data_dir=folder, kind=kind, metrics=metrics).startswith(expected)
 
 

@@ -1,4 +1,4 @@
-"""Sentences whose words have labels: read, tokenized, batched, scored."""
+"""Sentences with labelled words: reading, tokenizing, batches, scores."""
 
 import json
 import random
@@ -39,16 +39,16 @@ def write(path, content):
 
 @pytest.mark.parametrize("ending", [".conll", ".txt", ".bio", ".tsv"])
 @pytest.mark.parametrize("separator", [" ", "\t"])
-def test_conll_has_the_word_first_and_its_label_last(tmp_path, ending, separator):
+def test_conll_reads_the_first_and_last_column(tmp_path, ending, separator):
     path = write(tmp_path / f"train{ending}", CONLL.replace(" ", separator))
     first, second = iterate_sentences(path, **COLUMNS)
     assert first.words == ["Angela", "Merkel", "visited", "Paris", "."]
     assert first.labels == ["B-PER", "I-PER", "O", "B-LOC", "O"]
     assert (first.line, second.line) == (3, 9)
-    assert second.words == ["Unbelievably", "quiet"]  # the last line ends a sentence, too
+    assert second.words == ["Unbelievably", "quiet"]  # the end of the file ends a sentence too
 
 
-def test_json_lines_have_two_lists(tmp_path):
+def test_json_lines(tmp_path):
     rows = [{"tokens": ["去", "北", "京"], "ner": ["O", "B-LOC", "I-LOC"]}, {"tokens": [], "ner": []}]
     path = write(tmp_path / "train.jsonl", "\n".join(json.dumps(row) for row in rows))
     (sentence,) = iterate_sentences(path, text_column="tokens", label_column="ner")
@@ -57,13 +57,13 @@ def test_json_lines_have_two_lists(tmp_path):
 
 
 @pytest.mark.parametrize("name, content", [("a.conll", "Angela\nMerkel\n\nParis\n"), ("a.jsonl", '{"tokens": ["x"]}')])
-def test_words_can_stand_without_labels(tmp_path, name, content):
+def test_words_without_labels(tmp_path, name, content):
     sentences = list(iterate_sentences(write(tmp_path / name, content), label_column=None))
     assert [sentence.labels for sentence in sentences] == [None] * len(sentences)
     assert sentences[0].words == (["Angela", "Merkel"] if name == "a.conll" else ["x"])
 
 
-def test_labels_are_found_with_the_outside_first(tmp_path):
+def test_found_labels_begin_with_o(tmp_path):
     assert find_word_labels(write(tmp_path / "a.conll", CONLL), **COLUMNS) == NAMES
 
 
@@ -71,17 +71,17 @@ def test_labels_are_found_with_the_outside_first(tmp_path):
     "name, content, message",
     [
         ("a.jsonl", '{"tokens": ["a", "b"], "labels": ["O"]}', r":1: 2 tokens and 1 labels; give each token one"),
-        ("a.jsonl", '{"tokens": "a b", "labels": ["O"]}', r":1: 'tokens' holds 'a b'; it must be a list of strings"),
+        ("a.jsonl", '{"tokens": "a b", "labels": ["O"]}', r":1: 'tokens' is 'a b'; it must be a list of strings"),
         (
             "a.jsonl",
             '{"token": ["a"], "labels": ["O"]}',
             r":1: no 'tokens'; the keys here are 'token', 'labels'.*--text",
         ),
-        ("a.jsonl", '{"tokens": ["a b"], "labels": ["O"]}', r":1: a word is empty or holds a blank"),
-        ("a.jsonl", '{"tokens": [""], "labels": ["O"]}', r":1: a word is empty or holds a blank"),
-        ("a.conll", "a O\nb\n", r":2: 1 columns where 2 are expected"),
-        ("a.conll", "a X O\nb O\n", r":2: 2 columns where 3 are expected"),
-        ("a.conll", "alone\n", r":1: 1 columns where 2 are expected"),
+        ("a.jsonl", '{"tokens": ["a b"], "labels": ["O"]}', r":1: a word is empty or contains white space"),
+        ("a.jsonl", '{"tokens": [""], "labels": ["O"]}', r":1: a word is empty or contains white space"),
+        ("a.conll", "a O\nb\n", r":2: 1 columns, expected 2"),
+        ("a.conll", "a X O\nb O\n", r":2: 2 columns, expected 3"),
+        ("a.conll", "alone\n", r":1: 1 columns, expected 2"),
         ("a.conll", "\n\n", r":1: the file has no sentences"),
         (
             "a.json5",
@@ -95,19 +95,19 @@ def test_labels_are_found_with_the_outside_first(tmp_path):
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path, name, content, message):
+def test_errors_name_the_line(tmp_path, name, content, message):
     with pytest.raises(DataError, match=message) as caught:
         read_sentences(write(tmp_path / name, content), NAMES)
     assert str(caught.value).startswith(str(tmp_path / name))
     assert "\n" not in str(caught.value)
 
 
-def test_a_single_label_is_nothing_to_learn(tmp_path):
+def test_a_single_label_is_refused(tmp_path):
     with pytest.raises(DataError, match="every word has the label 'O'"):
         find_word_labels(write(tmp_path / "a.conll", "a O\nb O\n"), **COLUMNS)
 
 
-def test_a_words_label_is_its_first_tokens(tmp_path, tokenizer):
+def test_a_words_label_is_on_its_first_token(tmp_path, tokenizer):
     sentences = read_sentences(write(tmp_path / "a.conll", CONLL), NAMES)
     features = sentences.tokenize(tokenizer, max_seq_length=32)
     batch = features.collate(np.arange(2), pad_token_id=0)
@@ -136,7 +136,7 @@ def test_selected_sentences_keep_their_labels(tmp_path, tokenizer):
 
 
 def one_hot(features, labels):
-    """Logits that give each word the label that it is given here, and every other token some label."""
+    """Logits that predict these labels for the words, and any label for other tokens."""
     rows = []
     for index, (tokens, words) in enumerate(zip(features.tokens, labels, strict=True)):
         logits = np.random.default_rng(index).normal(size=(features.lengths[index], len(features.names)))
@@ -147,23 +147,23 @@ def one_hot(features, labels):
     return rows
 
 
-def test_scores_are_those_of_entities(tmp_path, tokenizer):
+def test_scores_count_whole_entities(tmp_path, tokenizer):
     features = read_sentences(write(tmp_path / "a.conll", CONLL), NAMES).tokenize(tokenizer, max_seq_length=32)
     metrics = ("entity_f1", "entity_precision", "entity_recall", "token_accuracy")
     perfect = features.score(metrics, one_hot(features, features.word_labels))
     assert perfect == dict.fromkeys(metrics, 1.0)
-    # One of two entities found, none made up: precision 1, recall 1/2; one of seven words wrong.
+    # One of two entities found, no false one: precision 1, recall 1/2; one of seven words wrong.
     missed = [["B-PER", "I-PER", "O", "O", "O"], ["O", "O"]]
     scores = features.score(metrics, one_hot(features, missed))
     assert scores == pytest.approx(
         {"entity_f1": 2 / 3, "entity_precision": 1, "entity_recall": 1 / 2, "token_accuracy": 6 / 7}
     )
-    # Half of an entity is none.
+    # Half an entity does not count.
     broken = [["B-PER", "O", "O", "B-LOC", "O"], ["O", "O"]]
     assert features.score(("entity_recall",), one_hot(features, broken)) == {"entity_recall": 0.5}
 
 
-def test_a_word_that_was_cut_off_counts_as_outside(tmp_path, tokenizer):
+def test_a_truncated_word_counts_as_o(tmp_path, tokenizer):
     path = write(tmp_path / "a.conll", CONLL)
     features = read_sentences(path, NAMES).tokenize(tokenizer, max_seq_length=6)  # "mer ##kel" is two tokens
     assert features.lengths.max() == 6
@@ -172,7 +172,7 @@ def test_a_word_that_was_cut_off_counts_as_outside(tmp_path, tokenizer):
     assert scores == {"entity_recall": 0.5}  # Paris is lost
 
 
-def test_batches_come_back_in_order(tmp_path, tokenizer):
+def test_restore_puts_batches_in_order(tmp_path, tokenizer):
     words = ["stone", "river", "cloud"]
     content = "\n\n".join("\n".join(f"{words[k % 3]} O" for k in range(n)) + "\nx B-LOC" for n in (3, 9, 1, 6))
     features = read_sentences(write(tmp_path / "a.conll", content), NAMES).tokenize(tokenizer, max_seq_length=32)
@@ -186,7 +186,7 @@ def test_batches_come_back_in_order(tmp_path, tokenizer):
     np.testing.assert_array_equal(restored[2], logits[1][1][: features.lengths[2]])
 
 
-def test_random_sentences_keep_one_token_a_word(tmp_path, tokenizer):
+def test_every_word_of_random_sentences_has_one_token(tmp_path, tokenizer):
     random.seed(0)
     alphabet = "abc.,'-$§é中文😀\u200b\u0301"
     rows = []
@@ -202,6 +202,6 @@ def test_random_sentences_keep_one_token_a_word(tmp_path, tokenizer):
         assert (np.diff(kept) > 0).all()
         for word, token in zip(words, tokens, strict=True):
             alone = tokenizer.encode([word], max_seq_length=128)[0][0]
-            assert (token < 0) == (len(alone) == 2)  # words of nothing but marks that the tokenizer drops
+            assert (token < 0) == (len(alone) == 2)  # the tokenizer drops words that consist of marks only
             dropped += token < 0
     assert dropped

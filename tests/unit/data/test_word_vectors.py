@@ -1,4 +1,4 @@
-"""Word vectors are read in every layout, and neighbours are those that a brute-force search finds."""
+"""Word vectors are read in every format, and neighbours equal a brute-force search."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def write_folder(folder, words=WORDS, vectors=VECTORS):
 
 
 def write_parquet(folder, words=WORDS, vectors=VECTORS):
-    """As the package of the built-in vectors has them."""
+    """The format of the built-in vectors' package."""
     import pyarrow
     from pyarrow import parquet
 
@@ -33,7 +33,7 @@ def write_parquet(folder, words=WORDS, vectors=VECTORS):
 
 
 def brute_force(word, count):
-    """By the definition of the cosine, among the words that are letters."""
+    """By the definition of the cosine, among the words of letters only."""
     vector = VECTORS[WORDS.index(word)].astype(np.float64)
     cosines = {
         other: float(theirs @ vector / np.linalg.norm(theirs) / np.linalg.norm(vector))
@@ -45,12 +45,12 @@ def brute_force(word, count):
 
 @pytest.mark.parametrize("write", [write_text, write_folder, write_parquet])
 @pytest.mark.parametrize("count", [1, 3, 100])
-def test_neighbours_are_the_nearest_by_cosine(tmp_path, write, count):
+def test_neighbours_have_the_highest_cosine(tmp_path, write, count):
     vectors = WordVectors.read(write(tmp_path / "glove.txt" if write is write_text else tmp_path))
     assert vectors.neighbours("music", count) == brute_force("music", count)
 
 
-def test_a_word_is_looked_up_in_lower_case_too_and_its_title_case_is_kept(tmp_path):
+def test_lookup_falls_back_to_lower_case_and_keeps_title_case(tmp_path):
     vectors = WordVectors.read(write_text(tmp_path / "glove.txt"))
     assert vectors.neighbours("Music", 3) == [word.title() for word in brute_force("music", 3)]
     assert vectors.neighbours("MUSIC", 3) == brute_force("music", 3)
@@ -59,11 +59,11 @@ def test_a_word_is_looked_up_in_lower_case_too_and_its_title_case_is_kept(tmp_pa
     assert vectors.neighbours("unheard", 3) == []
 
 
-def test_the_npy_file_itself_can_be_named(tmp_path):
+def test_the_npy_file_can_be_named(tmp_path):
     assert WordVectors.read(write_folder(tmp_path) / "vectors.npy").words == WordVectors.read(tmp_path).words
 
 
-def test_the_fingerprint_tells_words_and_numbers_apart(tmp_path):
+def test_the_fingerprint_depends_on_words_and_numbers(tmp_path):
     texts = [write_text(tmp_path / "a.txt"), write_text(tmp_path / "b.txt")]
     others = [write_text(tmp_path / "c.txt", WORDS[::-1]), write_text(tmp_path / "d.txt", vectors=VECTORS[::-1])]
     prints = [WordVectors.read(path).fingerprint for path in (*texts, *others)]
@@ -75,21 +75,21 @@ def test_the_fingerprint_tells_words_and_numbers_apart(tmp_path):
     ("content", "said"),
     [
         ("", "empty"),
-        ("music 0.1 0.2\njazz 0.1\n", ":2: not a word and 2 numbers"),
-        ("music 0.1 0.2\njazz 0.1 x\n", ":2: not a word and 2 numbers"),
-        ("music\n", ":1: not a word"),
+        ("music 0.1 0.2\njazz 0.1\n", ":2: expected a word and 2 numbers"),
+        ("music 0.1 0.2\njazz 0.1 x\n", ":2: expected a word and 2 numbers"),
+        ("music\n", ":1: expected a word"),
         ("music 0.1 nan\n", "not finite"),
-        ("1 0.1\n2 0.3\n", "none of its words"),
+        ("1 0.1\n2 0.3\n", "no word consists of letters"),
     ],
 )
-def test_what_holds_no_vectors_is_refused(tmp_path, content, said):
+def test_files_without_vectors_are_refused(tmp_path, content, said):
     (tmp_path / "glove.txt").write_text(content)
     with pytest.raises(DataError) as caught:
         WordVectors.read(tmp_path / "glove.txt")
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
+def test_a_folder_without_vectors_is_refused(tmp_path):
     with pytest.raises(DataError, match="0 .npy files and 0 word lists"):
         WordVectors.read(tmp_path)
     write_folder(tmp_path, WORDS[1:])
@@ -100,7 +100,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         WordVectors.read(tmp_path)
 
 
-def test_a_pickle_in_the_npy_file_is_not_opened(tmp_path):
+def test_a_pickle_in_the_npy_file_is_refused(tmp_path):
     write_folder(tmp_path)
     np.save(tmp_path / "vectors.npy", np.array([{}] * len(WORDS), dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="cannot be read"):
@@ -113,21 +113,21 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
         WordVectors.read(tmp_path)
 
 
-def test_a_misspelt_built_in_name_gets_the_nearest(tmp_path):
+def test_a_misspelt_built_in_name_suggests_the_nearest(tmp_path):
     with pytest.raises(DataError, match="Did you mean 'glove-6b-50d'"):
         WordVectors.read("glove-6b-50")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00\x08\x00{'descr'"])
-def test_a_file_of_vectors_that_was_cut_off_is_refused(tmp_path, content):
+def test_a_truncated_file_of_vectors_is_refused(tmp_path, content):
     write_folder(tmp_path)
     (tmp_path / "vectors.npy").write_bytes(content)
     with pytest.raises(DataError, match=r"vectors\.npy: cannot be read"):
         WordVectors.read(tmp_path)
 
 
-def test_a_word_list_of_a_billion_rows_in_a_few_bytes_is_not_read(tmp_path):
-    """Parquet stores a run of the same word once."""
+def test_a_small_parquet_file_of_a_billion_rows_is_refused(tmp_path):
+    """Parquet stores a run of equal words once."""
     write_parquet(tmp_path)
     import pyarrow
     from pyarrow import parquet
@@ -139,8 +139,8 @@ def test_a_word_list_of_a_billion_rows_in_a_few_bytes_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize("store_schema", [True, False])
-def test_a_word_list_of_one_long_text_in_a_few_bytes_is_not_read(tmp_path, store_schema):
-    """Parquet stores what a dictionary has once."""
+def test_a_small_parquet_file_of_long_words_is_refused(tmp_path, store_schema):
+    """Parquet stores a repeated word once in its dictionary."""
     import pyarrow
     from pyarrow import parquet
 
