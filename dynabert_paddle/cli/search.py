@@ -115,20 +115,20 @@ def _show_end(result: SearchResult, folder: Path) -> None:
 
 def _over_budget(result: SearchResult, folder: Path) -> str:
     """The message that no sub-network is within the budget, with the nearest one."""
-    from dynabert_paddle.searching.cost import show_cost
+    from dynabert_paddle.searching.cost import format_cost
 
     assert result.nearest is not None  # there is one where there is no best
     row = result.nearest
     costs: dict[str, float] = {**row, "latency_ms": row.get("measured_latency_ms", row["latency_ms"])}
     misses = [
-        f"{name} {show_cost(costs[name])} where {show_cost(limit)} is allowed ({costs[name] / limit - 1:.1%} more)"
+        f"{name} {format_cost(costs[name])} where {format_cost(limit)} is allowed ({costs[name] / limit - 1:.1%} more)"
         for name, limit in result.budget.items()
         if costs[name] > limit
     ]
     limit = result.budget.get("latency_ms")
     advice = "allow more"
     if limit and row["latency_ms"] <= limit:  # estimated from a table that was measured earlier
-        estimate = show_cost(row["latency_ms"])
+        estimate = format_cost(row["latency_ms"])
         advice = f"its estimate of {estimate} ms fits, so run it again on an idle machine, or {advice}"
     return (
         f"no sub-network is within the budget; the nearest, {row['subnet']}, has {' and '.join(misses)}: {advice}; "

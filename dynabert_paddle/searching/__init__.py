@@ -1,1 +1,1 @@
-"""Finding the best sub-networks for a budget."""
+"""Search for the best sub-networks within a budget, and their latency."""

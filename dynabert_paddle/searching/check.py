@@ -1,4 +1,4 @@
-"""What a search refuses before it begins."""
+"""Refuses to search a model whose sub-networks were not trained."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ def check_searchable(metadata: Metadata, source: str | Path, *, force: bool) -> 
     """Refuse a model whose sub-networks were not trained.
 
     Args:
-        metadata: of the model.
-        source: where the model comes from.
-        force: allow a supernet of which width or depth was not trained.
+        metadata: the model's.
+        source: the model's folder, or another description for messages.
+        force: accept a supernet whose width or depth was not trained.
 
     Raises:
-        UsageError: an extracted model, or one that lacks a stage; the message names it.
+        UsageError: an extracted model, or one that lacks a training stage; the message names the stage's command.
     """
     if metadata.subnet:
         raise UsageError(
-            f"{source} is the sub-network {metadata.subnet['name']} alone, and has none to choose from: "
-            f"search the supernet that it was extracted from"
+            f"{source} is the extracted sub-network {metadata.subnet['name']} and has no sub-networks: search the "
+            f"supernet that it was extracted from"
         )
     width, depth = (set(metadata.space.get(key, (1.0,))) != {1.0} for key in ("width_mults", "depth_mults"))
     if force or not metadata.stage or (width and depth):
@@ -35,5 +35,5 @@ def check_searchable(metadata: Metadata, source: str | Path, *, force: bool) -> 
         missing, command = "widths", f"dynabert rewire {source} --output_dir NEW_DIR', then 'dynabert train_width"
     raise UsageError(
         f"{source}: stage {metadata.stage} has trained no smaller {missing}: run '{command}', or pass --force to "
-        f"search all the same"
+        f"search it anyway"
     )

@@ -1,4 +1,4 @@
-"""The best sub-network for a budget; with a budget of time, the best that meets it when measured."""
+"""Chooses the best sub-network within a budget; with a latency limit, the best whose measured latency meets it."""
 
 from __future__ import annotations
 
@@ -10,63 +10,60 @@ from typing import Any
 from dynabert_paddle.searching.cost import Budget
 
 Row = dict[str, Any]
+MeasureLatency = Callable[[Sequence[str]], Mapping[str, float]]
 
-# A measured latency may exceed the budget by so much.
-TOLERANCE = 0.05
+TOLERANCE = 0.05  # share by which a measured latency may exceed the limit
 
-_AT_ONCE = 4
+_MEASURED_PER_ROUND = 4
 
 
 def choose_best(
-    rows: Iterable[Mapping[str, Any]],
-    budget: Budget,
-    goals: Sequence[str],
-    measure: Callable[[Sequence[str]], Mapping[str, float]],
+    rows: Iterable[Mapping[str, Any]], budget: Budget, goals: Sequence[str], measure: MeasureLatency
 ) -> tuple[Row | None, Row | None]:
-    """Choose the row of the highest score within a budget; of equal ones the cheapest.
+    """Choose the row with the highest score within a budget; of equal scores the cheapest.
 
     Args:
         rows: the candidates.
         budget: the limits.
-        goals: names of costs that decide between equal scores.
-        measure: measures the latencies of sub-networks, by their names; called where time is limited.
+        goals: names of the costs that decide between equal scores.
+        measure: measures latencies by the names of sub-networks; called only if the budget limits latency.
 
     Returns:
-        The best row, or else None and the row that misses the budget by the least.
+        The best row and None; or, if no row is within the budget, None and the row that exceeds it least.
     """
     ordered = sorted(rows, key=lambda row: (-row["score"], *(row[goal] for goal in goals)))
-    others = Budget({name: limit for name, limit in budget.limits.items() if name != "latency_ms"})
-    fitting = [dict(row) for row in ordered if others.fits(row)]
+    other_limits = Budget({name: limit for name, limit in budget.limits.items() if name != "latency_ms"})
+    fitting = [dict(row) for row in ordered if other_limits.fits(row)]
     if not fitting:
-        nearest = min(ordered, key=lambda row: max(budget.misses(row).values()))
+        nearest = min(ordered, key=lambda row: max(budget.excess(row).values()))
         return None, dict(nearest)
     if "latency_ms" not in budget.limits:
         return fitting[0], None
     return _choose_measured(fitting, budget.limits["latency_ms"], measure)
 
 
-def _choose_measured(
-    rows: Sequence[Row], limit: float, measure: Callable[[Sequence[str]], Mapping[str, float]]
-) -> tuple[Row | None, Row | None]:
-    """Measure those that should be fast enough, the best first, until no better one is left.
+def _choose_measured(rows: Sequence[Row], limit: float, measure: MeasureLatency) -> tuple[Row | None, Row | None]:
+    """Measure rows whose estimate meets the limit, best first, until no better one than the best measured is left.
 
-    What was measured tells how fast the machine is now, against when the table was made, in either direction. Where
-    nothing should be fast enough, the fastest are measured: an estimate is no reason to say that nothing fits.
+    The measurements also scale the estimates, because the machine may be faster or slower now than when the table was
+    made. If no estimate meets the limit, the fastest rows are measured: an estimate alone does not rule a row out.
     """
     measured: dict[str, float] = {}
-    pace = 1.0
+    slowdown = 1.0
     while True:
-        fast = (i for i, row in enumerate(rows) if measured.get(row["subnet"], inf) <= limit * (1 + TOLERANCE))
-        best = next(fast, None)
-        turn = [row for row in rows[:best] if row["latency_ms"] * pace <= limit and row["subnet"] not in measured]
-        if best is None and not turn:
-            fastest = sorted(rows, key=lambda row: row["latency_ms"])[:_AT_ONCE]
-            turn = [row for row in fastest if row["subnet"] not in measured]
-        if not turn:
+        within = (i for i, row in enumerate(rows) if measured.get(row["subnet"], inf) <= limit * (1 + TOLERANCE))
+        best = next(within, None)
+        better = [row for row in rows[:best] if row["subnet"] not in measured]
+        batch = [row for row in better if row["latency_ms"] * slowdown <= limit][:_MEASURED_PER_ROUND]
+        if best is None and not batch:
+            fastest = sorted(rows, key=lambda row: row["latency_ms"])[:_MEASURED_PER_ROUND]
+            batch = [row for row in fastest if row["subnet"] not in measured]
+        if not batch:
             break
-        measured |= measure([row["subnet"] for row in turn[:_AT_ONCE]])
-        pace = median(measured[row["subnet"]] / row["latency_ms"] for row in rows if row["subnet"] in measured)
-    real = [{**row, "measured_latency_ms": measured[row["subnet"]]} for row in rows if row["subnet"] in measured]
+        measured |= measure([row["subnet"] for row in batch])
+        slowdown = median(measured[row["subnet"]] / row["latency_ms"] for row in rows if row["subnet"] in measured)
     if best is None:
-        return None, min(real, key=lambda row: row["measured_latency_ms"])
-    return next(row for row in real if row["subnet"] == rows[best]["subnet"]), None
+        tried = [row for row in rows if row["subnet"] in measured]
+        fastest_row = min(tried, key=lambda row: measured[row["subnet"]])
+        return None, {**fastest_row, "measured_latency_ms": measured[fastest_row["subnet"]]}
+    return {**rows[best], "measured_latency_ms": measured[rows[best]["subnet"]]}, None

@@ -1,4 +1,4 @@
-"""What a sub-network costs, and what a budget allows."""
+"""Costs of sub-networks, and budgets that limit them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dynabert_paddle.subnet import SearchSpace, Subnet
 
 COSTS = ("latency_ms", "params", "macs", "size_mb")
 
-_BYTES_PER_PARAM = 4  # files of fp32 and bf16 models hold float32
+_BYTES_PER_PARAM = 4  # files of both fp32 and bf16 models store float32
 
-# What else people count in, and by what power of ten it exceeds the cost's own unit.
+# Other units that users may have in mind, each as a power of ten of the cost's unit.
 _COUNTS = {"thousands": 3, "millions": 6, "billions": 9}
 _UNITS = {
     "latency_ms": {"seconds": 3, "microseconds": -3},
@@ -24,18 +24,18 @@ _UNITS = {
     "macs": _COUNTS,
     "size_mb": {"GB": 3, "KB": -3, "bytes": -6},
 }
-# Someone who writes another unit may ask for somewhat more than the whole model, but not for many times that.
-_GENEROUS = 3
+# A limit in another unit is recognized up to this multiple of the full model's cost.
+_MAX_MULTIPLE = 3
 
 
 @dataclass(frozen=True)
 class CostModel:
-    """Counts what sub-networks of one model cost.
+    """Computes the costs of a model's sub-networks.
 
     Args:
         space: the model's sub-networks.
-        setting: MACs are for its `seq_length`.
-        table: estimates latencies; without it there are none.
+        setting: its `seq_length` is that of the MACs.
+        table: estimates latencies; optional.
     """
 
     space: SearchSpace
@@ -43,14 +43,14 @@ class CostModel:
     table: LatencyTable | None
 
     def costs(self, subnet: Subnet) -> dict[str, Any]:
-        """Count what a sub-network costs.
+        """Compute a sub-network's costs.
 
         Args:
             subnet: any sub-network of the model.
 
         Returns:
-            Each of `COSTS`: estimated milliseconds a batch or None, exact parameters, exact MACs of one text, and MB of
-            the weights' file.
+            Each of `COSTS`: estimated milliseconds a batch (None without a table), parameters, MACs of one text, and
+            size of the weights' file in MB.
         """
         params = self.space.num_params(subnet)
         return {
@@ -63,13 +63,13 @@ class CostModel:
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that a sub-network may cost; without limits it allows everything.
+    """Limits of a sub-network's costs.
 
     Args:
-        limits: the largest cost by its name, one of `COSTS`.
+        limits: maximum of each limited cost, by its name in `COSTS`.
 
     Raises:
-        UsageError: no such cost, or a limit that is no positive number.
+        UsageError: an unknown cost, or a limit that is not a positive number.
     """
 
     limits: Mapping[str, float] = field(default_factory=dict)
@@ -77,9 +77,9 @@ class Budget:
     def __post_init__(self) -> None:
         for name, limit in self.limits.items():
             if name not in COSTS:
-                raise UsageError(f"a budget limits {', '.join(COSTS)}, not '{name}'.{did_you_mean(name, COSTS)}")
+                raise UsageError(f"a budget can limit {', '.join(COSTS)}, not '{name}'.{did_you_mean(name, COSTS)}")
             if not (isinstance(limit, (int, float)) and math.isfinite(limit) and limit > 0):
-                raise UsageError(f"max_{name} is a positive number, not {limit!r}")
+                raise UsageError(f"max_{name} must be a positive number, not {limit!r}")
 
     @classmethod
     def from_flags(
@@ -90,7 +90,7 @@ class Budget:
         max_macs: float | None = None,
         max_size_mb: float | None = None,
     ) -> Budget:
-        """Make a budget of flags, any of them.
+        """Create a budget from optional limits.
 
         Args:
             max_latency_ms: milliseconds a batch.
@@ -102,64 +102,50 @@ class Budget:
             The budget.
 
         Raises:
-            UsageError: a limit that is no positive number.
+            UsageError: a limit that is not a positive number.
         """
         flags = zip(COSTS, (max_latency_ms, max_params, max_macs, max_size_mb), strict=True)
         return cls({name: limit for name, limit in flags if limit is not None})
 
     def fits(self, costs: Mapping[str, float]) -> bool:
-        """Whether a sub-network is within all limits.
+        """Whether a sub-network with these costs is within all limits."""
+        return not self.excess(costs)
+
+    def excess(self, costs: Mapping[str, float]) -> dict[str, float]:
+        """Compute by how much a sub-network exceeds the limits.
 
         Args:
-            costs: what it costs, by name.
+            costs: the sub-network's costs by name.
 
         Returns:
-            True where nothing is exceeded.
-        """
-        return not self.misses(costs)
-
-    def misses(self, costs: Mapping[str, float]) -> dict[str, float]:
-        """Tell by how much a sub-network exceeds the limits.
-
-        Args:
-            costs: what it costs, by name.
-
-        Returns:
-            For each limit that it exceeds the excess as a share of the limit: 0.25 for 15 ms where 12 are allowed.
+            The excess over each exceeded limit, as a share of the limit: 0.25 if the cost is 15 ms and the limit 12 ms.
         """
         return {name: costs[name] / limit - 1 for name, limit in self.limits.items() if costs[name] > limit}
 
     def check_units(self, smallest: Mapping[str, float], largest: Mapping[str, float]) -> None:
-        """Refuse limits that make sense in another unit alone.
+        """Refuse limits that were probably written in another unit.
 
-        A limit that no sub-network meets, or that all meet, is no error as long as no other unit explains it.
+        A limit that no sub-network meets, or that all meet, is an error only if it makes sense in another unit.
 
         Args:
-            smallest: what the smallest sub-network costs, by name.
-            largest: what the whole model costs.
+            smallest: costs of the smallest sub-network by name.
+            largest: costs of the full model.
 
         Raises:
-            UsageError: a limit in another unit; the message has the number that is probably meant.
+            UsageError: a limit in another unit; the message has the number that was probably meant.
         """
         for name, limit in self.limits.items():
             low, high = smallest[name], largest[name]
             for unit, power in _UNITS[name].items():
                 meant = limit * 10.0**power
-                if (limit < low <= meant <= _GENEROUS * high) or (power < 0 and limit > high >= meant >= low):
-                    beyond = f"below the smallest sub-network's {show_cost(low)}"
+                if (limit < low <= meant <= _MAX_MULTIPLE * high) or (power < 0 and limit > high >= meant >= low):
+                    beyond = f"below the smallest sub-network's {format_cost(low)}"
                     if power < 0:
-                        beyond = f"above the whole model's {show_cost(high)}"
+                        beyond = f"above the full model's {format_cost(high)}"
                     number = f"{limit:g}e{power}" if power > 3 else f"{meant:.12g}"
-                    raise UsageError(f"max_{name} {limit:g} is {beyond}: {number} is meant, from a number in {unit}?")
+                    raise UsageError(f"max_{name} {limit:g} is {beyond}: if it is in {unit}, write {number}")
 
 
-def show_cost(cost: float) -> str:
-    """Write a cost or its limit as people read it: `12,145,287`, or `48.58`.
-
-    Args:
-        cost: in the cost's own unit.
-
-    Returns:
-        All digits of a large number, four of a small one.
-    """
+def format_cost(cost: float) -> str:
+    """Format a cost or limit: all digits from 1000 on (`12,145,287`), else four (`48.58`)."""
     return f"{cost:,.0f}" if cost >= 1000 else f"{cost:.4g}"

@@ -1,4 +1,4 @@
-"""One generation after the other: ask for its candidates, score them together, tell the study."""
+"""The evolutionary loop: for each generation, ask the study for candidates, score them, and tell it the scores."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from dynabert_paddle.searching.scoring import Score
 from dynabert_paddle.searching.space import Genome, GenomeSpace
 from dynabert_paddle.subnet import Subnet
 
-# Scores sub-networks, each of which is of interest if it exceeds a score of its own.
+# Scores sub-networks; the numbers are the scores that each of them must exceed to be of interest.
 Evaluate = Callable[[Sequence[Subnet], Sequence[float]], Sequence[Score]]
 
 
 @dataclass(frozen=True)
 class Evolution:
-    """What a search varies, and how.
+    """Settings of the evolution.
 
     Args:
         space: the genomes.
-        goals: names of the costs that are traded against the score.
+        goals: names of the costs to minimize.
         costs: computes a sub-network's costs by name.
-        first: genomes to begin with; random ones complete the first generation.
+        initial: genomes to begin with; random ones complete the first generation.
         population_size: candidates in a generation.
-        seed: every random choice follows from it.
+        seed: determines every random choice.
     """
 
     space: GenomeSpace
     goals: tuple[str, ...]
     costs: Callable[[Subnet], Mapping[str, Any]]
-    first: Sequence[Genome]
+    initial: Sequence[Genome]
     population_size: int
     seed: int
 
@@ -50,23 +50,23 @@ def evolve(
     num_evaluations: int,
     report: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Add trials to a study until it has enough of them, or has all sub-networks.
+    """Add trials to a study until it has enough of them, or contains all sub-networks.
 
     Args:
-        study: the study; what an interrupted process left unfinished in it is tried again.
-        evolution: what is varied, and how.
+        study: the study; trials that an interrupted process left unfinished are repeated.
+        evolution: the settings.
         evaluate: scores the candidates of a generation.
-        num_evaluations: trials that the study has in the end.
-        report: is told how many trials there are, whenever there are more.
+        num_evaluations: total number of trials.
+        report: called with the number of finished trials after each generation.
 
     Raises:
-        ModelError: a score that is no number.
+        ModelError: a score that is not finite.
     """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
     size = evolution.population_size
     study.sampler = GenomeSampler(
-        study, evolution.space, first=evolution.first, population_size=size, seed=evolution.seed
+        study, evolution.space, initial=evolution.initial, population_size=size, seed=evolution.seed
     )
     total = min(num_evaluations, evolution.space.count())
     while (done := len(rows := read_rows(study))) < total:
@@ -78,14 +78,7 @@ def evolve(
 
 
 def read_rows(study: Study) -> list[dict[str, Any]]:
-    """List what a study has found, in its order.
-
-    Args:
-        study: the study.
-
-    Returns:
-        For each finished trial its sub-network, score and costs, and whether it was stopped early.
-    """
+    """Sub-network, score, costs and `stopped` (early or not) of each finished trial, in the study's order."""
     return [dict(trial.user_attrs) for trial in finished_trials(study)]
 
 
@@ -93,19 +86,19 @@ def _score(
     study: Study,
     trials: Sequence[Trial],
     evolution: Evolution,
-    before: Sequence[Mapping[str, Any]],
+    previous: Sequence[Mapping[str, Any]],
     evaluate: Evaluate,
 ) -> None:
-    """Score the trials of a generation together; what they must beat are the generations before it."""
+    """Score a generation; each trial is to beat all rows of previous generations that cost no more."""
     space, goals = evolution.space, evolution.goals
     subnets = [space.decode(space.from_params(trial.params)) for trial in trials]
     costs = [evolution.costs(subnet) for subnet in subnets]
-    whole = [row for row in before if not row["stopped"]]
-    to_beat = [best_score_within(whole, {goal: cost[goal] for goal in goals}) for cost in costs]
+    complete = [row for row in previous if not row["stopped"]]
+    to_beat = [best_score_within(complete, {goal: cost[goal] for goal in goals}) for cost in costs]
     scores = evaluate(subnets, to_beat)
     for trial, subnet, cost, score in zip(trials, subnets, costs, scores, strict=True):
         row = {"subnet": space.space.name(subnet), "score": score.value, **cost, "stopped": score.stopped}
-        if not isfinite(score.value):  # Optuna would drop the trial, and the search go on without end
+        if not isfinite(score.value):  # Optuna would drop the trial, and the loop would never end
             raise ModelError(f"sub-network {row['subnet']} has the score {score.value}: train the model again")
         for key, value in row.items():
             trial.set_user_attr(key, value)

@@ -1,4 +1,4 @@
-"""The examples that candidates are scored on: training examples that no stage has seen, or the dev set."""
+"""Selects the examples that candidates are scored on: training examples that no stage has seen, or the dev set."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def choose_examples(task: Task, metadata: Metadata, *, score_on: str, size: int 
 
     Args:
         task: the supernet's task.
-        metadata: of the supernet: what its stages have held out.
+        metadata: the supernet's; its stages' settings determine what they held out.
         score_on: holdout or dev.
-        size: how many; all that there are where not given.
+        size: how many; by default all.
 
     Returns:
         The examples.
 
     Raises:
-        UsageError: no example was held out by all stages, or fewer than `size`.
+        UsageError: no example was held out by all stages, or there are fewer than `size`.
     """
     examples = task.dev
     if score_on == "holdout":
@@ -37,29 +37,29 @@ def choose_examples(task: Task, metadata: Metadata, *, score_on: str, size: int 
     if size > len(examples):
         raise UsageError(
             f"--holdout_size {size} is more than the {len(examples)} examples of {score_on} that training has not "
-            f"seen: leave it out to score on all of them"
+            f"seen: omit it to score on all of them"
         )
     chosen = np.random.default_rng(0).permutation(len(examples))[:size]
     return examples.select(np.sort(chosen))
 
 
 def _find_unseen(task: Task, metadata: Metadata) -> np.ndarray:
-    """Indices of the training examples that every stage that trains has held out."""
+    """Indices of the training examples that all training stages held out."""
     unseen = np.arange(len(task.train))
     for settings in _training_settings(metadata.provenance):
         if settings["select_on"] != "holdout":
             raise UsageError(
-                f"training held no example out (select_on {settings['select_on']}): score on dev with --score_on dev"
+                f"training held out no examples (select_on {settings['select_on']}): score on dev with --score_on dev"
             )
         _, held_out = hold_out(task.train, settings["holdout_size"], seed=settings["seed"])
         unseen = np.intersect1d(unseen, held_out)
     if len(unseen) in (0, len(task.train)):
-        raise UsageError("the stages held out different examples, and none that all did: pass --score_on dev")
+        raise UsageError("no training example was held out by all stages: pass --score_on dev")
     return unseen
 
 
 def _training_settings(provenance: Mapping[str, Any] | str) -> Iterator[Mapping[str, Any]]:
-    """The settings of the stage that made a model and of those before it, as far as they train."""
+    """Yield the settings of a model's training stages, the last stage first."""
     while isinstance(provenance, Mapping):
         settings = provenance.get("settings", {})
         if "select_on" in settings:

@@ -1,4 +1,4 @@
-"""A short training of the sub-network that was chosen, alone."""
+"""Fine-tunes the chosen sub-network."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from dynabert_paddle.training.stages import train_width
 
 
 def finetune_subnet(supernet: Supernet, subnet: Subnet, task: Task, *, steps: int, output_dir: str | Path) -> Supernet:
-    """Extract a sub-network and distil the full model's logits into it, as the supernet's last stage has trained.
+    """Extract a sub-network and distil the full model's logits into it, with the settings of the supernet's last stage.
 
     Args:
-        supernet: the supernet, which stays as it is.
+        supernet: the supernet; it is not changed.
         subnet: the sub-network.
         task: the task.
         steps: optimizer steps.
-        output_dir: where the small model goes; an interrupted training there goes on, anything else is replaced.
+        output_dir: folder for the small model; an interrupted training in it is resumed, another model is replaced.
 
     Returns:
         The small model.
 
     Raises:
-        DynabertError: with the reason in one line.
+        DynabertError: the training failed.
     """
-    before = supernet.metadata.provenance.get("settings", {})
-    lasting = {field.name: before[field.name] for field in fields(WidthConfig) if field.name in before}
-    # The hidden states of a sub-network of fewer layers have no counterpart of the same number.
-    config = WidthConfig(**{**lasting, "max_steps": steps, "lambda_hidden": 0.0})
+    last_stage = supernet.metadata.provenance.get("settings", {})
+    settings = {field.name: last_stage[field.name] for field in fields(WidthConfig) if field.name in last_stage}
+    # A sub-network may have fewer layers than the full model, so hidden states are not compared layer by layer.
+    config = WidthConfig(**{**settings, "max_steps": steps, "lambda_hidden": 0.0})
     small = extract(supernet, subnet)
     small.train()
     space = small.search_space(width_mults=(1.0,), depth_mults=(1.0,))
     train = partial(train_width, small, supernet, task, space, output_dir=output_dir, config=config)
     try:
         return train()
-    except UsageError:  # another model is there, or the beginning of one
+    except UsageError:  # the folder holds another model, finished or not
         return train(overwrite=True)

@@ -1,4 +1,4 @@
-"""The sub-networks that a table of latencies is made of and checked with; the best additive fit to what they take."""
+"""Fits a latency table: the sub-networks to measure for the fit and for its validation, and the least-squares fit."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from dynabert_paddle.subnet import SearchSpace, Subnet
 
-_NUM_MIXED = 15
-_NUM_CHECKS = 20
-_NEURON_STEP = 32  # as many as vector units like
-# Shares of heads and of neurons between which a layer's latency is taken to be linear.
+_NUM_RANDOM = 15
+_NUM_VALIDATION = 20
+_NEURON_STEP = 32  # a multiple of the width of vector units
+# A layer's latency is piecewise linear in heads and neurons, with these knots (as shares of the largest layer).
 _HEAD_KNOTS = (0, 1 / 3, 2 / 3, 1)
 _NEURON_KNOTS = (0, 1 / 4, 1 / 2, 3 / 4, 1)
-# Shares of layers, heads and neurons of the uniform sub-networks; 0 stands for the least.
+# Shares of layers, heads and neurons of the uniform sub-networks; 0 means one.
 _UNIFORM = (
     (1, 1, 1),
     *((1, heads, 1 / 2) for heads in (0, 1 / 4, 3 / 4, 1)),
@@ -25,44 +25,37 @@ _UNIFORM = (
 )
 
 
-def table_subnets(space: SearchSpace) -> list[Subnet]:
-    """Choose the sub-networks that a table is measured on.
+def calibration_subnets(space: SearchSpace) -> list[Subnet]:
+    """Choose the sub-networks that a table is fitted to.
 
-    Uniform ones tell apart what heads, neurons and layers take. But layers of many sizes, whose weights stream through
-    the caches, take longer than they would alone, so that most are mixed as those of a search are.
+    Uniform ones separate the latencies of heads, neurons and layers. Most are random, like the candidates of a search,
+    because layers of different sizes take longer together than alone: their weights compete for the CPU caches.
 
     Args:
         space: the model's sub-networks.
 
     Returns:
-        The whole model first, then others, each once.
+        Different sub-networks, the full model first.
     """
     rng = np.random.default_rng(0)
     uniform = [_uniform(space, *shares) for shares in _UNIFORM]
-    depths = [1 + i * space.num_layers // _NUM_MIXED for i in range(_NUM_MIXED)]
-    return list(dict.fromkeys([*uniform, *(mixed_subnet(space, rng, depth=depth) for depth in depths)]))
+    depths = [1 + i * space.num_layers // _NUM_RANDOM for i in range(_NUM_RANDOM)]
+    return list(dict.fromkeys([*uniform, *(random_subnet(space, rng, depth=depth) for depth in depths)]))
 
 
-def check_subnets(space: SearchSpace) -> list[Subnet]:
-    """Choose the sub-networks that a table is checked with, by chance.
-
-    Args:
-        space: the model's sub-networks.
-
-    Returns:
-        20 of them, each once; fewer of a space that hardly has more.
-    """
+def validation_subnets(space: SearchSpace) -> list[Subnet]:
+    """Draw the sub-networks that a table is validated on: 20 different ones, or fewer in a small space."""
     rng = np.random.default_rng(1)
-    return list(dict.fromkeys(mixed_subnet(space, rng) for _ in range(_NUM_CHECKS)))
+    return list(dict.fromkeys(random_subnet(space, rng) for _ in range(_NUM_VALIDATION)))
 
 
-def mixed_subnet(space: SearchSpace, rng: np.random.Generator, *, depth: int | None = None) -> Subnet:
-    """Draw a sub-network whose layers differ.
+def random_subnet(space: SearchSpace, rng: np.random.Generator, *, depth: int | None = None) -> Subnet:
+    """Draw a sub-network whose layers have different sizes.
 
     Args:
         space: the model's sub-networks.
-        rng: the source of chance.
-        depth: layers to keep; any number where not given.
+        rng: random number generator.
+        depth: layers to keep; by default a random number.
 
     Returns:
         The sub-network.
@@ -77,17 +70,17 @@ def mixed_subnet(space: SearchSpace, rng: np.random.Generator, *, depth: int | N
 
 
 def fit_layers(subnets: Sequence[Subnet], measured_ms: Sequence[float]) -> dict[str, Any]:
-    """Find what the base, and attention and FFN of a layer take, by least squares of the relative errors.
+    """Fit the latencies of the base and of a layer's attention and FFN, by least squares of the relative errors.
 
-    The last layer counts apart, as exports of sequence classifiers compute only its first token. Nothing takes less
-    for being larger: the unknowns are the increases from knot to knot, none of them negative.
+    The last layer has separate terms, because exported sequence classifiers compute only its first token. The unknowns
+    are the increases from knot to knot and are not negative, so that a larger layer is never estimated to be faster.
 
     Args:
         subnets: sub-networks of one model.
-        measured_ms: what each takes.
+        measured_ms: latency of each.
 
     Returns:
-        The fields of a `LatencyTable` that end in `_ms`, but for `checks_ms`.
+        The fields of a `LatencyTable` that end in `_ms`, except `checks_ms`.
     """
     from scipy.optimize import nnls
 
@@ -96,14 +89,14 @@ def fit_layers(subnets: Sequence[Subnet], measured_ms: Sequence[float]) -> dict[
     rows = [
         [
             *(1, subnet.heads[-1], subnet.neurons[-1], len(subnet.layers) - 1),
-            *_passed(subnet.heads[:-1], head_knots),
-            *_passed(subnet.neurons[:-1], neuron_knots),
+            *_segments_covered(subnet.heads[:-1], head_knots),
+            *_segments_covered(subnet.neurons[:-1], neuron_knots),
         ]
         for subnet in subnets
     ]
     relative = np.array(rows) / np.array(measured_ms)[:, None]
     (base, last_head, last_neuron, *increases), _ = nnls(relative, np.ones(len(subnets)))
-    # What a layer takes whatever its size is counted with its attention.
+    # A layer's constant term is part of its attention.
     attention = np.cumsum(increases[: len(head_knots)])
     ffn = np.cumsum([0, *increases[len(head_knots) :]])
     return {
@@ -124,7 +117,7 @@ def _uniform(space: SearchSpace, layers: float, heads: float, neurons: float) ->
     )
 
 
-def _passed(counts: Sequence[int], knots: np.ndarray) -> np.ndarray:
-    """How often the layers' counts go from each knot to the next, parts included."""
+def _segments_covered(counts: Sequence[int], knots: np.ndarray) -> np.ndarray:
+    """For each segment between two knots, the share of it that a layer's count covers, summed over the layers."""
     low, high = knots[:-1], knots[1:]
     return np.clip((np.array(counts)[:, None] - low) / (high - low), 0, 1).sum(axis=0)

@@ -1,4 +1,4 @@
-"""Latency of sub-networks on this machine: estimated from a table that is measured once, or measured for real."""
+"""Latency of sub-networks on this machine: estimated from a cached table, or measured."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dynabert_paddle.files.atomic import read_json, write_json
 from dynabert_paddle.runtime.environment import describe_environment
 from dynabert_paddle.runtime.interpreter import run_apart
 from dynabert_paddle.runtime.paddle_versions import paddle_version
-from dynabert_paddle.searching.fit import check_subnets, fit_layers, table_subnets
+from dynabert_paddle.searching.fit import calibration_subnets, fit_layers, validation_subnets
 from dynabert_paddle.searching.latency_setting import LatencySetting, check_length
 from dynabert_paddle.subnet import Subnet
 
@@ -38,23 +38,23 @@ _FORMAT_VERSION = 3
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """What the base, the last layer, and attention and FFN of the others take: any sub-network is estimated from it.
+    """Estimates the latency of any sub-network as a sum over its layers.
 
     Args:
         setting: how it was measured.
-        machine: processor and cores of where it was measured, and the GPU where it ran on one.
-        model: what of the model decides its latency.
+        machine: processor and cores of the machine where it was measured, and the GPU if there was one.
+        model: the properties of the model that determine its latency.
         paddle: version of Paddle.
-        base_ms: embeddings, classifier, and what the last layer takes whatever its size.
+        base_ms: embeddings, classifier, and the constant part of the last layer.
         last_head_ms: each head of the last layer.
         last_neuron_ms: each FFN neuron of the last layer.
-        attention_ms: pairs of heads and the ms that another layer's attention takes with them; linear between two.
+        attention_ms: pairs of a number of heads and the latency of another layer's attention with them; linear between
+            the pairs.
         ffn_ms: the same for FFN neurons.
-        checks_ms: sub-networks of which the table was not made, and what they were measured to take, in turns with
-            those that it was made of.
+        checks_ms: measured latencies of the validation sub-networks, by name; the table was not fitted to them.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
 
     setting: LatencySetting
     machine: Mapping[str, Any]
@@ -69,12 +69,12 @@ class LatencyTable:
 
     @property
     def errors(self) -> dict[str, float]:
-        """How far off the estimates for the checks are, as shares of what was measured."""
+        """Relative error of the estimate for each validation sub-network."""
         return {name: self.estimate(Subnet.parse(name)) / measured - 1 for name, measured in self.checks_ms.items()}
 
     @property
     def mean_error(self) -> float:
-        """The size of `errors` on average."""
+        """Mean absolute relative error on the validation sub-networks."""
         return float(np.abs(list(self.errors.values())).mean())
 
     def estimate(self, subnet: Subnet) -> float:
@@ -92,8 +92,8 @@ class LatencyTable:
 
 
 def _interpolate(counts: Sequence[int], knots: Sequence[tuple[float, float]]) -> np.ndarray:
-    at, ms = zip(*knots, strict=True)
-    return np.interp(counts, at, ms)
+    knot_counts, knot_ms = zip(*knots, strict=True)
+    return np.interp(counts, knot_counts, knot_ms)
 
 
 def latency_table(
@@ -103,23 +103,23 @@ def latency_table(
     cache_dir: str | os.PathLike | None = None,
     rebuild: bool = False,
 ) -> LatencyTable:
-    """Take a model's table from the cache, or measure it, which takes a minute or two for a small BERT.
+    """Load a model's table from the cache, or measure it, which takes a minute or two for a small BERT.
 
-    Some 25 whole sub-networks, uniform and mixed ones, are exported and timed; the table is the best fit to them.
-    Another 20, drawn by chance, take turns with them and check it.
+    Some 25 uniform and random sub-networks are exported and timed, and the table is fitted to them. Another 20 random
+    ones are timed alternately with them and validate the table.
 
     Args:
-        supernet: the model; only its shape counts.
-        setting: how it shall run.
-        cache_dir: folder of the cache, made if absent; by default `default_cache_dir()`. Where it cannot be written,
-            the table is not kept.
-        rebuild: measure it even if it is there.
+        supernet: the model; only its shape matters.
+        setting: how it runs.
+        cache_dir: folder of the cache, created if absent; by default `default_cache_dir()`. The table is not cached if
+            it cannot be written.
+        rebuild: measure even if the cache has a table.
 
     Returns:
         The table.
 
     Raises:
-        UsageError: the setting is not one for this model or machine.
+        UsageError: the model or this machine does not support the setting.
         DynabertError: the model cannot be exported or run.
     """
     key = {
@@ -129,8 +129,8 @@ def latency_table(
         "paddle": paddle_version(),
     }
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
-    named = json.dumps([_FORMAT_VERSION, key], default=dataclasses.asdict, sort_keys=True)
-    digest = hashlib.sha256(named.encode()).hexdigest()
+    key_json = json.dumps([_FORMAT_VERSION, key], default=dataclasses.asdict, sort_keys=True)
+    digest = hashlib.sha256(key_json.encode()).hexdigest()
     path = folder / f"latency-{digest[:16]}.json"
     table = None if rebuild else _load(path, key, supernet.full)
     if table is None:
@@ -140,7 +140,7 @@ def latency_table(
 
 
 def measure_latency(supernet: Supernet, subnets: Mapping[str, Subnet], setting: LatencySetting) -> dict[str, float]:
-    """Export whole sub-networks and time them in Paddle Inference, taking turns.
+    """Export sub-networks and time them alternately in Paddle Inference.
 
     Args:
         supernet: the model.
@@ -148,10 +148,10 @@ def measure_latency(supernet: Supernet, subnets: Mapping[str, Subnet], setting: 
         setting: how they run.
 
     Returns:
-        Milliseconds a batch by name: the lower quartile of many calls, which other processes disturb little.
+        Milliseconds a batch by name: the lower quartile of many calls, which is robust to load by other processes.
 
     Raises:
-        UsageError: a sub-network that the model does not have, or the setting is not one for this model.
+        UsageError: the model lacks a sub-network or does not support the setting.
         DynabertError: the model cannot be exported or run.
     """
     check_length(supernet, setting)
@@ -191,7 +191,7 @@ class MeasuringJob:
 
 def measure_job(job: MeasuringJob) -> dict[str, float]:
     """Export and time sub-networks, in the fresh process that `measure_latency` starts; returns ms a batch by name."""
-    # This module imports Paddle. The late import keeps Paddle out of processes that only read a cached table.
+    # Imported late, because `measure` imports Paddle, which a cached table does not need.
     from dynabert_paddle.searching.measure import measure_subnets
 
     subnets = {name: Subnet.parse(subnet) for name, subnet in job.subnets.items()}
@@ -199,10 +199,10 @@ def measure_job(job: MeasuringJob) -> dict[str, float]:
 
 
 def _shape_of(supernet: Supernet) -> dict[str, Any]:
-    """What of a model decides how long it takes."""
+    """The properties of a model that determine its latency."""
     space = dataclasses.asdict(supernet.search_space())
     del space["width_mults"], space["depth_mults"]
-    space |= {"heads": list(space["heads"]), "neurons": list(space["neurons"])}  # as JSON gives them back
+    space |= {"heads": list(space["heads"]), "neurons": list(space["neurons"])}  # JSON has no tuples
     activation = getattr(supernet.model.config, "hidden_act", "")
     return {"class": type(supernet.model).__name__, "hidden_act": activation, **space}
 
@@ -221,19 +221,23 @@ def _this_machine(device: str) -> dict[str, Any]:
 
 def _build(supernet: Supernet, key: Mapping[str, Any]) -> LatencyTable:
     space = supernet.search_space()
-    fitted_to, checks = table_subnets(space), check_subnets(space)
-    logger.info("measuring a table of latencies: %d sub-networks, %s", len(fitted_to) + len(checks), key["setting"])
+    calibration, validation = calibration_subnets(space), validation_subnets(space)
+    count = len(calibration) + len(validation)
+    logger.info("measuring a table of latencies: %d sub-networks, %s", count, key["setting"])
     began = time.perf_counter()
-    measured = measure_latency(supernet, {str(subnet): subnet for subnet in (*fitted_to, *checks)}, key["setting"])
-    fitted = fit_layers(fitted_to, [measured[str(subnet)] for subnet in fitted_to])
-    table = LatencyTable(**key, **fitted, checks_ms={str(subnet): measured[str(subnet)] for subnet in checks})
+    subnets = {str(subnet): subnet for subnet in (*calibration, *validation)}
+    measured = measure_latency(supernet, subnets, key["setting"])
+    fitted = fit_layers(calibration, [measured[str(subnet)] for subnet in calibration])
+    table = LatencyTable(**key, **fitted, checks_ms={str(subnet): measured[str(subnet)] for subnet in validation})
     seconds, error = time.perf_counter() - began, 100 * table.mean_error
-    logger.info("measured in %.0f s: estimates for %d others are %.1f %% off on average", seconds, len(checks), error)
+    logger.info(
+        "measured in %.0f s: estimates for %d others are %.1f %% off on average", seconds, len(validation), error
+    )
     return table
 
 
 def _load(path: Path, key: Mapping[str, Any], full: Subnet) -> LatencyTable | None:
-    """Read a cached table; None if it is absent, damaged, or was measured elsewhere."""
+    """Read a cached table; None if it is absent, damaged, or from another machine."""
     if not path.is_file():
         return None
     from pydantic import TypeAdapter, ValidationError
@@ -244,16 +248,16 @@ def _load(path: Path, key: Mapping[str, Any], full: Subnet) -> LatencyTable | No
             raise ModelError(f"{path}: not format version {_FORMAT_VERSION}")
         table = TypeAdapter(LatencyTable).validate_json(json.dumps(values), strict=True)
         if any(getattr(table, name) != key[name] for name in ("model", "setting", "paddle")):
-            raise ModelError(f"{path}: of another model or setting than its name says")
+            raise ModelError(f"{path}: its model or setting does not match its name")
         if not math.isfinite(table.estimate(full)) or not math.isfinite(table.mean_error):
-            raise ModelError(f"{path}: has a latency that is no number")
+            raise ModelError(f"{path}: has a latency that is not finite")
     except (DynabertError, ValidationError, TypeError, ValueError, ArithmeticError) as error:
         logger.warning("%s is damaged, and is measured anew", path)
         logger.debug("%s", error)
         return None
     if table.machine != key["machine"]:
-        elsewhere = ", ".join(f"{name} {value}" for name, value in table.machine.items())
-        logger.warning("%s comes from another machine (%s), and is measured anew", path, elsewhere)
+        machine = ", ".join(f"{name} {value}" for name, value in table.machine.items())
+        logger.warning("%s comes from another machine (%s), and is measured anew", path, machine)
         return None
     return table
 

@@ -43,7 +43,7 @@ class LatencySetting:
             object.__setattr__(self, "num_threads", describe_environment()["cores"])
         for name in ("batch_size", "seq_length", "num_threads"):
             if getattr(self, name) < 1:
-                raise UsageError(f"{name} is at least 1, not {getattr(self, name)}")
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not re.fullmatch(r"cpu|gpu(:\d+)?", self.device):
             raise UsageError(f"device '{self.device}' is not one of cpu, gpu, gpu:N")
         if self.precision not in PRECISIONS:
@@ -52,7 +52,7 @@ class LatencySetting:
                 f"{did_you_mean(self.precision, PRECISIONS)}; 'dynabert bench' times bundles of every precision"
             )
         if self.precision == "bf16" and self.device != "cpu":
-            raise UsageError(f"bf16 runs through oneDNN, on CPUs alone, not on '{self.device}': use fp32")
+            raise UsageError(f"bf16 is supported only on CPUs (through oneDNN), not on '{self.device}': use fp32")
 
     def __str__(self) -> str:
         """For example `1x64 tokens, fp32, cpu, 2 threads`."""
@@ -61,7 +61,7 @@ class LatencySetting:
 
 
 def check_length(supernet: Supernet, setting: LatencySetting) -> None:
-    """Refuse a setting whose length exceeds the model's positions.
+    """Refuse a setting whose length exceeds the model's maximum.
 
     Args:
         supernet: the model.

@@ -1,4 +1,4 @@
-"""Times sub-networks in a fresh process: exports them as users get them, and runs them alternately."""
+"""Exports sub-networks as `dynabert export` does, and times them alternately; runs in a fresh process."""
 
 from __future__ import annotations
 

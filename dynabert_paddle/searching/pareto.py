@@ -1,4 +1,4 @@
-"""Which results no other beats."""
+"""The Pareto front, and its hypervolume."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ import numpy as np
 
 
 def pareto_rows(rows: Sequence[Mapping[str, Any]], goals: Sequence[str]) -> list[Mapping[str, Any]]:
-    """Find the rows of which none has at least the score at no higher cost.
+    """Return the Pareto front (non-dominated rows).
 
     Args:
-        rows: each with its `score`, higher is better, and its costs.
-        goals: names of the costs that count.
+        rows: each has a `score` to maximize, and costs.
+        goals: names of the costs to minimize.
 
     Returns:
-        The rows in ascending cost; of equal ones the first.
+        The front in ascending cost; of equal rows only the first.
     """
     ordered = sorted(rows, key=lambda row: (*(row[goal] for goal in goals), -row["score"]))
     front: list[Mapping[str, Any]] = []
-    for row in ordered:  # whatever could beat a row comes before it
+    for row in ordered:  # rows that dominate a row come before it
         if best_score_within(front, {goal: row[goal] for goal in goals}) < row["score"]:
             front.append(row)
     return front
 
 
 def best_score_within(rows: Sequence[Mapping[str, Any]], costs: Mapping[str, float]) -> float:
-    """Find the best score among the rows that cost no more.
+    """Find the best score among the rows within limits.
 
     Args:
-        rows: each with its `score` and its costs.
-        costs: limits by name.
+        rows: each has a `score` and costs.
+        costs: maximum cost by name.
 
     Returns:
-        The score; minus infinity where all rows cost more.
+        The score; minus infinity if no row is within the limits.
     """
-    cheaper = (row["score"] for row in rows if all(row[name] <= limit for name, limit in costs.items()))
-    return max(cheaper, default=-np.inf)
+    scores = (row["score"] for row in rows if all(row[name] <= limit for name, limit in costs.items()))
+    return max(scores, default=-np.inf)
 
 
 def hypervolume(points: Sequence[tuple[float, float]], *, reference: tuple[float, float]) -> float:
-    """Measure the area that points of score and cost dominate.
+    """Compute the two-dimensional hypervolume: the area that points dominate.
 
     Args:
-        points: pairs of a score, higher is better, and a cost, lower is better.
-        reference: the score and the cost that bound the area from the other side.
+        points: pairs of a score to maximize and a cost to minimize.
+        reference: the lowest score and the highest cost that bound the area.
 
     Returns:
-        The area; what is worse than the reference adds nothing.
+        The area; points worse than the reference add nothing.
     """
-    lowest, limit = reference
-    area, best = 0.0, lowest
+    min_score, limit = reference
+    area, best = 0.0, min_score
     for score, cost in sorted(points, key=lambda point: point[1]):
         if cost < limit and score > best:
             area += (score - best) * (limit - cost)

@@ -1,4 +1,4 @@
-"""What a search says while it runs."""
+"""Progress of a search."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def show_progress(total: int) -> Iterator[Callable[[int], None]]:
     """Show how many sub-networks are scored: a bar on a terminal, lines elsewhere.
 
     Args:
-        total: how many there will be.
+        total: the final number.
 
     Yields:
-        What to call with the number so far.
+        A function to call with the number so far.
     """
     if not (console.is_terminal or console.is_jupyter):
         yield lambda done: logger.info("search %d/%d", done, total)

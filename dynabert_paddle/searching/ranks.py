@@ -1,4 +1,4 @@
-"""Several processes under `paddle.distributed.launch`: the first one searches, all of them score."""
+"""Distributed scoring under `paddle.distributed.launch`: rank zero searches, and all ranks score."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from dynabert_paddle.training import processes
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """The processes that score together.
+class DistributedScorer:
+    """Distributes sub-networks over all ranks for scoring.
+
+    Rank zero calls `score` any number of times, then `finish`; the other ranks call `serve`.
 
     Args:
-        scorer: this process's; all have the same model and examples.
+        scorer: this rank's; all ranks have the same model and examples.
     """
 
     scorer: Scorer
 
     def score(self, subnets: Sequence[Subnet], to_beat: Sequence[float]) -> list[Score]:
-        """Score sub-networks, each in one of the processes; for the first process.
+        """Score sub-networks, each on one rank.
 
         Args:
             subnets: the candidates.
@@ -36,23 +38,15 @@ class Ranks:
         return self._score_share(subnets, to_beat)
 
     def serve(self) -> Any:
-        """Score for the first process until it is done; for the others.
-
-        Returns:
-            What the first process has given to `finish`.
-        """
+        """Score for rank zero until it calls `finish`; returns that call's `result`."""
         while True:
             subnets, to_beat = processes.broadcast(None)
-            if subnets is None:
+            if subnets is None:  # from `finish`
                 return to_beat
             self._score_share(subnets, to_beat)
 
     def finish(self, result: Any) -> None:
-        """Let the other processes go; for the first process.
-
-        Args:
-            result: what they shall return.
-        """
+        """End `serve` on the other ranks, which return `result`."""
         processes.broadcast((None, result))
 
     def _score_share(self, subnets: Sequence[Subnet], to_beat: Sequence[float]) -> list[Score]:

@@ -1,9 +1,10 @@
-"""The search: from a trained supernet to its best sub-networks."""
+"""Searches a trained supernet for its best sub-networks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,19 +19,19 @@ from dynabert_paddle.files.metadata import check_model_folder
 from dynabert_paddle.files.search_result import SEARCH_FOLDER, Row, SearchResult, hash_weights
 from dynabert_paddle.runtime.interruption import resumable
 from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
-from dynabert_paddle.searching.aims import Aims
 from dynabert_paddle.searching.check import check_searchable
 from dynabert_paddle.searching.choose import choose_best
 from dynabert_paddle.searching.cost import CostModel
 from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
 from dynabert_paddle.searching.examples import choose_examples
 from dynabert_paddle.searching.finetune import finetune_subnet
-from dynabert_paddle.searching.guide import first_genomes
+from dynabert_paddle.searching.guide import initial_genomes
 from dynabert_paddle.searching.latency import latency_table, measure_latency
 from dynabert_paddle.searching.latency_setting import check_length
+from dynabert_paddle.searching.objectives import Objectives
 from dynabert_paddle.searching.pareto import pareto_rows
 from dynabert_paddle.searching.progress import show_progress
-from dynabert_paddle.searching.ranks import Ranks
+from dynabert_paddle.searching.ranks import DistributedScorer
 from dynabert_paddle.searching.scoring import Scorer, make_scorer
 from dynabert_paddle.searching.space import GenomeSpace
 from dynabert_paddle.searching.study import STUDY_FILE, check_genomes, database_errors, open_study
@@ -49,53 +50,54 @@ def search(
     force: bool = False,
     overwrite: bool = False,
 ) -> SearchResult:
-    """Search a supernet for sub-networks of high scores and low costs; an interrupted search goes on.
+    """Search a supernet for sub-networks with high scores and low costs, or resume an interrupted search.
 
     Args:
         model: a trained supernet, or its folder.
-        task: its task; by default the one that it was trained for.
-        output_dir: gets `study.db`, `search.json` and `pareto.csv`; by default the folder `search` in the supernet's.
-        config: what to search for, and how.
-        force: search a supernet of which width or depth was not trained, too.
-        overwrite: begin anew.
+        task: the task to score on; by default the one that the supernet was trained for.
+        output_dir: folder for `study.db`, `search.json` and `pareto.csv`; by default `search` in the supernet's folder.
+        config: budget, goals and settings of the search.
+        force: accept a supernet whose width or depth was not trained.
+        overwrite: discard an existing search and begin anew.
 
     Returns:
-        The sub-networks that no other beats, and the best within the budget.
+        The Pareto front, and the best sub-network within the budget.
 
     Raises:
-        DynabertError: with the reason in one line.
+        DynabertError: the reason, in one line.
     """
     config = resolve_config(SearchConfig, asdict(config or SearchConfig()))
-    aims = Aims.of(config)
+    objectives = Objectives.from_config(config)
     if config.finetune_steps and num_processes() > 1:
-        raise UsageError("--finetune_steps is for a single process: start it without paddle.distributed.launch")
+        raise UsageError("--finetune_steps needs a single process: start it without paddle.distributed.launch")
     folder = _output_folder(model, output_dir)
     supernet, source = _load(model)
     check_searchable(supernet.metadata, source, force=force)
-    check_length(supernet, aims.setting)
+    check_length(supernet, objectives.setting)
     task = task or load_described_task(supernet.metadata.task)
     check_trained(supernet, task, source)
     examples = choose_examples(task, supernet.metadata, score_on=config.score_on, size=config.holdout_size)
     scorer = make_scorer(supernet, tokenize_examples(examples, supernet), task.metrics[0], config)
-    ranks = Ranks(scorer)
+    distributed = DistributedScorer(scorer)
     if not is_rank_zero():
-        return ranks.serve()
+        return distributed.serve()
     if overwrite:
         check_replaceable(folder, overwrite=True)
     make_folder(folder)
     with claim(folder):
         try:
-            result = _Search(model, supernet, task, scorer, ranks, aims, config, folder).run(overwrite=overwrite)
+            job = _Search(model, supernet, task, scorer, distributed, objectives, config, folder)
+            result = job.run(overwrite=overwrite)
         finally:
             remove_unused(folder)
-    ranks.finish(result)
+    distributed.finish(result)
     return result
 
 
 def _output_folder(model: Supernet | str | Path, output_dir: str | Path | None) -> Path:
     if isinstance(model, Supernet):
         if not output_dir:
-            raise UsageError("the search of a model that has no folder needs one for its results: pass output_dir")
+            raise UsageError("the model has no folder, so the search needs one for its results: pass output_dir")
         return Path(output_dir)
     check_model_folder(model)
     folder, own = Path(output_dir or Path(model) / SEARCH_FOLDER), Path(model).resolve()
@@ -105,12 +107,12 @@ def _output_folder(model: Supernet | str | Path, output_dir: str | Path | None) 
 
 
 def _load(model: Supernet | str | Path) -> tuple[Supernet, str]:
-    """The model, and what errors call it."""
+    """Load the model; returns it with its description for messages."""
     return (model, "this model") if isinstance(model, Supernet) else (load_model(model), str(model))
 
 
 def _hash(model: Supernet | str | Path) -> str:
-    """The hash of a model's weights as they are in its folder, or would be."""
+    """Hash a model's weights; those of a model in memory are saved first, for the same hash."""
     if not isinstance(model, Supernet):
         return hash_weights(Path(model))
     with TemporaryDirectory(prefix="dynabert-search-") as scratch:
@@ -119,38 +121,39 @@ def _hash(model: Supernet | str | Path) -> str:
 
 @dataclass(frozen=True)
 class _Search:
-    """One search, in the process that leads it."""
+    """One search, as rank zero runs it."""
 
     model: Supernet | str | Path
     supernet: Supernet
     task: Task
     scorer: Scorer
-    ranks: Ranks
-    aims: Aims
+    distributed: DistributedScorer
+    objectives: Objectives
     config: SearchConfig
     folder: Path
 
     def run(self, *, overwrite: bool) -> SearchResult:
-        """Search, choose, and write what was found."""
-        space, aims = trained_space(self.supernet), self.aims
+        """Search, choose the best sub-network, and save the result."""
+        space, objectives = trained_space(self.supernet), self.objectives
         genomes = GenomeSpace.of(space)
         weights = _hash(self.model)
-        if (self.folder / STUDY_FILE).exists() and not overwrite:  # before minutes go into a table
-            open_study(self.folder, self._settings(weights), goals=aims.goals)
-        table = latency_table(self.supernet, aims.setting) if aims.need_latency else None
-        costs = CostModel(space, aims.setting, table).costs
-        aims.budget.check_units(costs(genomes.decode(genomes.smallest)), costs(space.full))
-        if overwrite:  # only now that nothing is left to refuse
+        if (self.folder / STUDY_FILE).exists() and not overwrite:  # fail early: the latency table takes minutes
+            open_study(self.folder, self._settings(weights), goals=objectives.goals)
+        table = latency_table(self.supernet, objectives.setting) if objectives.need_latency else None
+        costs = CostModel(space, objectives.setting, table).costs
+        objectives.budget.check_units(costs(genomes.decode(genomes.smallest)), costs(space.full))
+        if overwrite:  # only after all checks, so that a refused search deletes nothing
             clear_folder(self.folder)
         found = self._evolve(genomes, costs, weights)
 
-        def row(name: str, score: float) -> Row:
+        def make_row(name: str, score: float) -> Row:
             return {"subnet": name, "score": score, **costs(space.parse(name))}
 
-        whole = {row["subnet"]: row["score"] for row in found if not row["stopped"]}
-        cells = self._score_cells(space.grid(), whole)
-        rows = [row(name, score) for name, score in {**cells, **whole}.items()]
-        best, nearest = choose_best(rows, aims.budget, aims.goals, lambda names: self._measure(space, names))
+        complete = {row["subnet"]: row["score"] for row in found if not row["stopped"]}
+        cells = self._score_cells(space.grid(), complete)
+        rows = [make_row(name, score) for name, score in {**cells, **complete}.items()]
+        measure = partial(self._measure, space)
+        best, nearest = choose_best(rows, objectives.budget, objectives.goals, measure)
         result = SearchResult(
             model="" if isinstance(self.model, Supernet) else str(self.model),
             weights=weights,
@@ -159,13 +162,13 @@ class _Search:
             score=self.config.score,
             split=self.config.score_on,
             num_examples=len(self.scorer.features),
-            setting=asdict(aims.setting),
-            goals=aims.goals,
-            budget=aims.budget.limits,
+            setting=asdict(objectives.setting),
+            goals=objectives.goals,
+            budget=objectives.budget.limits,
             num_evaluated=len(found),
-            full=row(space.name(space.full), cells[space.name(space.full)]),
-            grid=[row(name, score) for name, score in cells.items()],
-            pareto=pareto_rows(rows, aims.goals),
+            full=make_row(space.name(space.full), cells[space.name(space.full)]),
+            grid=[make_row(name, score) for name, score in cells.items()],
+            pareto=pareto_rows(rows, objectives.goals),
             best=best,
             nearest=nearest,
         )
@@ -179,20 +182,20 @@ class _Search:
         self, genomes: GenomeSpace, costs: Callable[[Subnet], Mapping[str, Any]], weights: str
     ) -> list[dict[str, Any]]:
         config, total = self.config, min(self.config.num_evaluations, genomes.count())
-        study = open_study(self.folder, self._settings(weights), goals=self.aims.goals)
+        study = open_study(self.folder, self._settings(weights), goals=self.objectives.goals)
         check_genomes(self.folder, study, genomes)
-        first = first_genomes(genomes, self.supernet.metadata.importance)
-        evolution = Evolution(genomes, self.aims.goals, costs, first, config.population_size, config.seed)
+        initial = initial_genomes(genomes, self.supernet.metadata.importance)
+        evolution = Evolution(genomes, self.objectives.goals, costs, initial, config.population_size, config.seed)
         with (
             database_errors(self.folder),
             resumable("search", lambda: f" after {len(read_rows(study))} of {total} sub-networks"),
             show_progress(total) as report,
         ):
-            evolve(study, evolution, self.ranks.score, num_evaluations=total, report=report)
+            evolve(study, evolution, self.distributed.score, num_evaluations=total, report=report)
         return read_rows(study)
 
     def _settings(self, weights: str) -> dict[str, Any]:
-        """What an interrupted search must have in common with this one."""
+        """What must be unchanged to resume an interrupted search."""
         features, config = self.scorer.features, self.config
         return {
             "weights": weights,
@@ -200,18 +203,18 @@ class _Search:
             "metric": self.task.metrics[0],
             **{key: getattr(config, key) for key in ("score", "score_on", "population_size", "seed")},
             "data": hash_arrays(features.content),
-            **self.aims.lasting(),
+            **self.objectives.resume_settings(),
         }
 
     def _score_cells(self, grid: Mapping[str, Subnet], known: Mapping[str, float]) -> dict[str, float]:
-        """Scores of the grid's cells, of which the search has most already."""
+        """Return the scores of the grid's cells; only those that the search has not scored are scored here."""
         missing = [name for name in grid if name not in known]
-        scores = self.ranks.score([grid[name] for name in missing], [float("-inf")] * len(missing))
+        scores = self.distributed.score([grid[name] for name in missing], [float("-inf")] * len(missing))
         new = {name: score.value for name, score in zip(missing, scores, strict=True)}
         return {name: known[name] if name in known else new[name] for name in grid}
 
     def _measure(self, space: SearchSpace, names: Sequence[str]) -> dict[str, float]:
-        return measure_latency(self.supernet, {name: space.parse(name) for name in names}, self.aims.setting)
+        return measure_latency(self.supernet, {name: space.parse(name) for name in names}, self.objectives.setting)
 
     def _finetune(self, subnet: Subnet, before: float) -> dict[str, Any]:
         output_dir, steps = self.folder / "best", self.config.finetune_steps

@@ -1,7 +1,7 @@
-"""NSGA-II (Deb et al., 2002) as Optuna has it, over genomes: their own operators, and no sub-network twice.
+"""Optuna's NSGA-II (Deb et al., 2002) on genomes, with its own variation operators and without duplicate sub-networks.
 
-What a child becomes follows from the seed, its number and the generation before it, so that an interrupted search goes
-on with the children that it would have had.
+A child depends only on the seed, its number and the previous generation, so that a resumed search makes the same
+children as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -18,31 +18,32 @@ from optuna.trial import FrozenTrial, TrialState
 from dynabert_paddle.searching.space import Genome, GenomeSpace
 from dynabert_paddle.searching.variation import make_child
 
-_NEAR, _ANYWHERE = 200, 2000
+_MAX_CHILDREN = 200  # children of random parents to try for a new sub-network; after them random genomes
+_MAX_ATTEMPTS = 2000
 
 
 def finished_trials(study: Study) -> list[FrozenTrial]:
-    """List a study's trials that have a result, in their order."""
+    """List a study's completed trials in order."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 class GenomeSampler(NSGAIISampler):
-    """Makes the trials of a study, which may have some.
+    """Samples the trials of a new or resumed study.
 
     Args:
         study: the study.
         space: the genomes.
-        first: genomes to begin with; random ones complete the first generation where they are fewer.
+        initial: genomes to begin with; random ones complete the first generation.
         population_size: trials in a generation.
-        seed: every random choice follows from it.
+        seed: determines every random choice.
     """
 
     def __init__(
-        self, study: Study, space: GenomeSpace, *, first: Sequence[Genome], population_size: int, seed: int
+        self, study: Study, space: GenomeSpace, *, initial: Sequence[Genome], population_size: int, seed: int
     ) -> None:
         super().__init__(population_size=population_size, seed=seed)
         self._space = space
-        self._first = first
+        self._initial = initial
         self._seed = seed
         finished = [space.from_params(trial.params) for trial in finished_trials(study)]
         self._number = len(finished)
@@ -50,7 +51,7 @@ class GenomeSampler(NSGAIISampler):
         self._parents: dict[int, list[FrozenTrial]] = {0: []}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Say which parameters `sample_relative` chooses: all, in the first generation, too.
+        """Return all parameters, so that `sample_relative` samples them in the first generation, too.
 
         Args:
             study: the study.
@@ -64,7 +65,7 @@ class GenomeSampler(NSGAIISampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Make the genome of a new trial.
+        """Sample the genome of a new trial.
 
         Args:
             study: the study.
@@ -83,26 +84,27 @@ class GenomeSampler(NSGAIISampler):
     def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
         """Select a generation's parents.
 
-        Optuna keeps them in the study by ids that it reads back as numbers, which a database counts from 1.
+        Optuna's own method caches trial ids in the study and reads them back as trial numbers, but ids of a database
+        begin at 1.
 
         Args:
             study: the study.
-            generation: counted from 0, which has none.
+            generation: counted from 0; that one has no parents.
 
         Returns:
-            The best of the trials before, by rank and crowding distance.
+            The best of the previous trials by non-domination rank and crowding distance.
         """
-        for missing in range(len(self._parents), generation + 1):  # each from the one before, after an interruption
+        for missing in range(len(self._parents), generation + 1):  # several after an interruption
             self._parents[missing] = self.select_parent(study, missing)
         return self._parents[generation]
 
     def _make_genome(self, parents: Sequence[Genome]) -> Genome:
-        """One that is new; near its parents, unless all that are tried there are known."""
-        if self._number < len(self._first):
-            return self._first[self._number]
+        """Make a genome of a new sub-network: a child of two parents, or random if all children tried are known."""
+        if self._number < len(self._initial):
+            return self._initial[self._number]
         random = np.random.default_rng((self._seed, self._number))
-        for attempt in range(_ANYWHERE):
-            if len(parents) > 1 and attempt < _NEAR:
+        for attempt in range(_MAX_ATTEMPTS):
+            if len(parents) > 1 and attempt < _MAX_CHILDREN:
                 first, second = random.choice(len(parents), size=2, replace=False)
                 genome = make_child(parents[first], parents[second], self._space, random)
             else:

@@ -1,4 +1,4 @@
-"""Scores of candidates: a generation together, a part of the examples at a time, without those that are hopeless."""
+"""Scores candidates: a generation at a time, part by part of the examples, and stops hopeless candidates early."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.text.decode import label_words
 from dynabert_paddle.training.evaluate import predict_logits
 
-# How likely a candidate that is good enough is to be stopped, at each look.
-RISK = 1e-4
+RISK = 1e-4  # maximum probability, at each look, that a good enough candidate is stopped
 
 _BATCHES_PER_LOOK = 2
 
 
 class Score(NamedTuple):
-    """What is known of a candidate.
+    """A candidate's score.
 
     Args:
-        value: its score; of a stopped candidate the estimate from the examples that were looked at.
+        value: the score; if the candidate was stopped, an estimate from the examples it was scored on.
         stopped: whether it was stopped before the last example.
     """
 
@@ -38,14 +37,14 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores sub-networks on the same examples, by the same metric.
+    """Scores sub-networks on the same examples with the same metric.
 
     Args:
         supernet: the model.
         features: the examples.
-        metric: its name.
+        metric: name of the metric.
         batch_size: examples at a time.
-        seed: chooses the order in which examples are looked at.
+        seed: determines the order of the examples.
     """
 
     supernet: Supernet
@@ -59,8 +58,8 @@ class Scorer:
 
         Args:
             subnets: the candidates.
-            to_beat: for each of them the score that it must exceed to be of interest; minus infinity for any. Counts
-                for accuracy alone: other metrics are no means over examples, and are read from all of them.
+            to_beat: for each of them the score that it must exceed to be of interest, or minus infinity. Only used for
+                accuracy: other metrics are not means over examples, so that they need all examples.
 
         Returns:
             Their scores.
@@ -68,14 +67,14 @@ class Scorer:
         if not subnets:
             return []
         if self.metric == "accuracy":
-            return _score_in_parts(self, subnets, to_beat)
+            return _score_with_stopping(self, subnets, to_beat)
         logits = predict_logits(self.supernet, self.features, subnets, batch_size=self.batch_size)
         return [Score(self.features.score((self.metric,), rows)[self.metric], stopped=False) for rows in logits]
 
 
-def _score_in_parts(scorer: Scorer, subnets: Sequence[Subnet], to_beat: Sequence[float]) -> list[Score]:
+def _score_with_stopping(scorer: Scorer, subnets: Sequence[Subnet], to_beat: Sequence[float]) -> list[Score]:
     features, total = scorer.features, len(scorer.features)
-    # In a random order, so that what was looked at is a sample of all.
+    # In random order, so that the examples seen so far are a random sample.
     order = np.random.default_rng(scorer.seed).permutation(total)
     right, alive = np.zeros(len(subnets), dtype=np.int64), np.arange(len(subnets))
     seen = np.zeros(len(subnets), dtype=np.int64)
@@ -92,19 +91,19 @@ def _score_in_parts(scorer: Scorer, subnets: Sequence[Subnet], to_beat: Sequence
 
 
 def is_hopeless(right: int, seen: int, total: int, to_beat: float) -> bool:
-    """Tell whether a candidate can be stopped.
+    """Decide whether a candidate can be stopped.
 
-    The examples that were seen are a sample without replacement, so that the number of right ones among them has a
+    The examples seen so far are a sample without replacement, so the number of correct ones among them has a
     hypergeometric distribution. A candidate that exceeds `to_beat` is stopped with a probability below `RISK`.
 
     Args:
-        right: examples that it has right so far.
-        seen: examples that it was tried on.
+        right: correct predictions so far.
+        seen: examples seen so far.
         total: all examples.
         to_beat: the accuracy that it must exceed.
 
     Returns:
-        Whether a candidate that exceeds it would have so few right, or fewer, with a probability below `RISK`.
+        Whether a candidate that exceeds it would have at most `right` correct with a probability below `RISK`.
     """
     from scipy.stats import hypergeom
 
@@ -115,19 +114,19 @@ def is_hopeless(right: int, seen: int, total: int, to_beat: float) -> bool:
 
 
 def make_scorer(supernet: Supernet, features: FeatureSet, metric: str, config: SearchConfig) -> Scorer:
-    """Make what scores a supernet's sub-networks.
+    """Create the scorer of a supernet's sub-networks.
 
     Args:
         supernet: the model.
         features: the examples.
-        metric: the task's.
-        config: says whether that metric scores, or the agreement with the full model.
+        metric: the task's metric.
+        config: its `score` selects that metric or the agreement with the full model.
 
     Returns:
         The scorer.
 
     Raises:
-        UsageError: agreement is asked for, and the task has no labels that could agree.
+        UsageError: the task does not support agreement.
     """
     batch_size = config.per_device_eval_batch_size
     if config.score == "agreement":
@@ -136,7 +135,7 @@ def make_scorer(supernet: Supernet, features: FeatureSet, metric: str, config: S
 
 
 def label_with_predictions(supernet: Supernet, features: FeatureSet, *, batch_size: int) -> tuple[FeatureSet, str]:
-    """Put the full model's predictions in the labels' place, so that a metric measures agreement with it.
+    """Replace the labels by the full model's predictions, so that a metric measures agreement with it.
 
     Args:
         supernet: the model.
@@ -144,10 +143,10 @@ def label_with_predictions(supernet: Supernet, features: FeatureSet, *, batch_si
         batch_size: examples at a time.
 
     Returns:
-        The examples, and the metric: the share of texts, or of words, for which a candidate predicts the same label.
+        The examples, and the name of the metric: the share of texts, or of words, with the same predicted label.
 
     Raises:
-        UsageError: values and answers have no labels that could agree.
+        UsageError: the task predicts values or answers, which agreement does not support.
     """
     (logits,) = predict_logits(supernet, features, [supernet.full], batch_size=batch_size)
     if isinstance(features, WordFeatures):
@@ -158,7 +157,5 @@ def label_with_predictions(supernet: Supernet, features: FeatureSet, *, batch_si
         return replace(features, word_labels=word_labels), "token_accuracy"
     labels = features.labels
     if features.kind != "classification" or labels is None or np.issubdtype(labels.dtype, np.floating):
-        raise UsageError(
-            "--score agreement is for labels of texts or of words, not for values or answers: leave it out"
-        )
+        raise UsageError("--score agreement needs labels of texts or of words, not values or answers: omit it")
     return features.with_labels(np.asarray(logits).argmax(axis=1)), "accuracy"

@@ -40,7 +40,7 @@ def main(
     from dynabert_paddle.data.described_tasks import load_described_task
     from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
     from dynabert_paddle.searching.examples import choose_examples
-    from dynabert_paddle.searching.guide import first_genomes
+    from dynabert_paddle.searching.guide import initial_genomes
     from dynabert_paddle.searching.pareto import hypervolume
     from dynabert_paddle.searching.scoring import Score, Scorer
     from dynabert_paddle.searching.space import GenomeSpace
@@ -78,7 +78,7 @@ def main(
             genomes,
             ("macs",),
             lambda subnet: {"macs": macs(subnet)},
-            first_genomes(genomes, supernet.metadata.importance),
+            initial_genomes(genomes, supernet.metadata.importance),
             SearchConfig.population_size,
             seed,
         )

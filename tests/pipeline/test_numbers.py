@@ -148,7 +148,7 @@ def test_one_example_a_class_leaves_none_to_hold_out(start, few, tmp_path):
     db.train_width(model, teacher, few, space, output_dir=tmp_path / "width", config=db.WidthConfig(**last))
     db.train_depth(model, few, space, output_dir=tmp_path / "depth", config=db.DepthConfig(**last))
     small = {"num_evaluations": 6, "population_size": 2, "seq_length": 8}
-    with pytest.raises(UsageError, match="training held no example out .*: score on dev with --score_on dev"):
+    with pytest.raises(UsageError, match="training held out no examples .*: score on dev with --score_on dev"):
         db.search(tmp_path / "depth", config=db.SearchConfig(**small))
     found = db.search(tmp_path / "depth", config=db.SearchConfig(**small, score_on="dev", finetune_steps=1))
     assert found.num_examples == 3

@@ -1,4 +1,4 @@
-"""`dynabert search` as a user meets it: on a small trained supernet, interrupted, in several processes, misused."""
+"""`dynabert search` on a small trained supernet: results, interruption, several processes, and misuse."""
 
 import csv
 import json
@@ -127,7 +127,7 @@ def test_the_winner_can_be_trained_on(dynabert, supernet):
     assert json.loads(dynabert("evaluate", best, "--json").out)["rows"][0]["params"] == result["best"]["params"]
     refused = dynabert("search", best)
     assert refused.code == 2
-    assert f"is the sub-network {result['best']['subnet']} alone" in refused.err
+    assert f"is the extracted sub-network {result['best']['subnet']}" in refused.err
 
 
 def start(*words, **options):
@@ -192,9 +192,9 @@ def test_force_searches_all_the_same(chain, tmp_path):
     ("words", "message"),
     [
         (["--goals", "mac"], "--goals takes latency_ms, params, macs, size_mb, not 'mac'. Did you mean 'macs'?"),
-        (["--goals", "macs macs"], "--goals names each cost once"),
+        (["--goals", "macs macs"], "--goals must name each cost only once"),
         (["--max_params", "-5"], "max_params is more than 0, not -5"),
-        (["--max_params", "1"], "1e6 is meant, from a number in millions?"),
+        (["--max_params", "1"], "if it is in millions, write 1e6"),
         (["--seq_length", "5000"], "seq_length 5000 is too long: this model takes at most"),
         (["--holdout_size", "15"], "--holdout_size 15 is more than the 14 examples"),
         (["--population_size", "1"], "population_size is at least 2, not 1"),
@@ -272,7 +272,7 @@ def test_examples_that_a_stage_has_seen_are_not_scored_on(chain):
     task = db.load_task(**{key: value for key, value in metadata.task.items() if key != "max_seq_length"})
     settings = metadata.provenance["settings"]
     on_dev = metadata.replace(provenance={**metadata.provenance, "settings": {**settings, "select_on": "dev"}})
-    with pytest.raises(UsageError, match="training held no example out .* --score_on dev"):
+    with pytest.raises(UsageError, match="training held out no examples .* --score_on dev"):
         choose_examples(task, on_dev, score_on="holdout", size=None)
     other = metadata.replace(provenance={**metadata.provenance, "settings": {**settings, "seed": 5}})
     some = choose_examples(task, other, score_on="holdout", size=None)

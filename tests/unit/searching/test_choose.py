@@ -1,4 +1,4 @@
-"""The best for a budget, the nearest where nothing fits, and what a measurement changes."""
+"""The best row within a budget, the nearest one if nothing fits, and the effect of measurements."""
 
 import pytest
 
@@ -14,23 +14,23 @@ ROWS = [
 
 
 def not_measured(names):
-    raise AssertionError("nothing limits the time")
+    raise AssertionError("the budget does not limit latency")
 
 
 @pytest.mark.parametrize(
     ("limits", "best"), [({}, "a"), ({"macs": 60}, "c"), ({"macs": 90, "params": 8}, "d"), ({"params": 10}, "a")]
 )
-def test_the_best_fits_and_of_equal_scores_the_cheaper(limits, best):
+def test_the_best_fits_and_of_equal_scores_is_the_cheapest(limits, best):
     assert choose_best(ROWS, Budget(limits), ["macs"], not_measured) == (
         next(r for r in ROWS if r["subnet"] == best),
         None,
     )
 
 
-def test_where_nothing_fits_the_nearest_misses_by_the_smallest_share():
+def test_if_nothing_fits_the_nearest_has_the_smallest_relative_excess():
     best, nearest = choose_best(ROWS, Budget({"macs": 9, "params": 4}), ["macs"], not_measured)
     assert best is None
-    assert nearest["subnet"] == "d"  # 2 times the parameters; the others miss the MACs by far more
+    assert nearest["subnet"] == "d"  # 2 times the parameters; the others exceed the MACs by far more
 
 
 def test_a_measured_latency_may_exceed_the_budget_by_five_percent():
@@ -38,13 +38,13 @@ def test_a_measured_latency_may_exceed_the_budget_by_five_percent():
     assert (best["subnet"], best["measured_latency_ms"], nearest) == ("c", 5.25, None)
 
 
-def test_what_is_too_slow_when_measured_makes_way_for_the_next():
+def test_rows_that_are_too_slow_when_measured_are_skipped():
     measured = {"b": 6.0, "c": 6.0, "d": 1.2}
     best, _ = choose_best(ROWS, Budget({"latency_ms": 5}), ["macs"], lambda names: {n: measured[n] for n in names})
     assert (best["subnet"], best["measured_latency_ms"]) == ("d", 1.2)
 
 
-def test_after_a_round_only_those_are_measured_that_can_be_fast_enough():
+def test_measurements_scale_the_estimates_of_the_next_round():
     rows = [{"subnet": str(i), "score": 1 - i / 100, "macs": 100 - i, "latency_ms": 10.0 - i / 10} for i in range(60)]
     asked = []
 
@@ -53,12 +53,12 @@ def test_after_a_round_only_those_are_measured_that_can_be_fast_enough():
         return {name: 2 * (10.0 - int(name) / 10) for name in names}
 
     best, _ = choose_best(rows, Budget({"latency_ms": 10}), ["macs"], measure)
-    # Twice as slow as estimated: what is estimated at 5 ms or less is left.
+    # Twice as slow as estimated: only estimates of at most 5 ms remain.
     assert asked == [["0", "1", "2", "3"], ["50", "51", "52", "53"]]
     assert (best["subnet"], best["measured_latency_ms"]) == ("50", 10.0)
 
 
-def test_the_tries_are_bounded():
+def test_the_number_of_measurements_is_bounded():
     rows = [{"subnet": str(i), "score": 1.0, "macs": i, "latency_ms": 1.0} for i in range(60)]
     asked, slow = [], iter(range(1000))
 
@@ -70,8 +70,8 @@ def test_the_tries_are_bounded():
     assert (best, nearest["subnet"], len(asked)) == (None, "0", 4)
 
 
-def estimates_and_truth(factor):
-    """Rows whose estimates are from 1 to 20 ms, what they take in truth, and a list of what was asked."""
+def rows_and_measure(factor):
+    """Rows estimated at 1 to 20 ms, a function that measures `factor` times that, and the names that it measured."""
     rows = [{"subnet": str(i), "score": i / 100, "macs": i, "latency_ms": float(i)} for i in range(1, 21)]
     asked = []
 
@@ -82,25 +82,25 @@ def estimates_and_truth(factor):
     return rows, measure, asked
 
 
-def test_a_table_of_a_busy_time_does_not_hide_what_fits():
-    rows, measure, asked = estimates_and_truth(0.5)
+def test_a_table_that_overestimates_does_not_rule_out_what_fits():
+    rows, measure, asked = rows_and_measure(0.5)
     best, _ = choose_best(rows, Budget({"latency_ms": 8}), ["macs"], measure)
     assert (best["subnet"], best["measured_latency_ms"]) == ("16", 8.0)
     assert asked == ["8", "7", "6", "5", "16", "15", "14", "13"]
 
 
-def test_nothing_fits_only_if_the_fastest_were_measured():
-    rows, measure, asked = estimates_and_truth(0.5)
+def test_nothing_fits_only_after_the_fastest_were_measured():
+    rows, measure, asked = rows_and_measure(0.5)
     best, _ = choose_best(rows, Budget({"latency_ms": 0.9}), ["macs"], measure)
     assert (best["subnet"], asked) == ("1", ["1", "2", "3", "4"])
-    rows, measure, asked = estimates_and_truth(2.0)
+    rows, measure, asked = rows_and_measure(2.0)
     best, nearest = choose_best(rows, Budget({"latency_ms": 1.5}), ["macs"], measure)
     assert (best, nearest["subnet"], nearest["measured_latency_ms"]) == (None, "1", 2.0)
     assert asked == ["1", "2", "3", "4"]
 
 
-def test_other_limits_hold_for_what_is_measured():
-    rows, measure, _ = estimates_and_truth(0.1)
+def test_other_limits_hold_for_measured_rows():
+    rows, measure, _ = rows_and_measure(0.1)
     best, _ = choose_best(rows, Budget({"latency_ms": 8, "macs": 5}), ["macs"], measure)
     assert best["subnet"] == "5"
 

@@ -1,4 +1,4 @@
-"""A study's generations: no sub-network twice, the same ones after an interruption, and better ones with time."""
+"""Generations of a study: no duplicates, the same after an interruption, and better than random search."""
 
 import inspect
 import math
@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
 from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
-from dynabert_paddle.searching.guide import first_genomes
+from dynabert_paddle.searching.guide import initial_genomes
 from dynabert_paddle.searching.pareto import hypervolume, pareto_rows
 from dynabert_paddle.searching.scoring import Score
 from dynabert_paddle.searching.space import GenomeSpace
@@ -29,7 +29,7 @@ def costs(subnet):
 
 
 def quality(subnet):
-    """Made up: later layers are worth more, and each further head and neuron is worth less."""
+    """A made-up score: later layers contribute more, and each additional head and neuron contributes less."""
     worth = sum((layer + 1) * (heads**0.5 + neurons**0.3) for layer, heads, neurons in subnet.parts)
     return worth / sum((layer + 1) * (4**0.5 + 256**0.3) for layer in range(3))
 
@@ -38,12 +38,12 @@ def score(subnets, to_beat):
     return [Score(quality(subnet), stopped=False) for subnet in subnets]
 
 
-def settle(space=GENOMES, *, seed=0, population_size=6, first=None):
-    return Evolution(space, GOALS, costs, first_genomes(space, {}) if first is None else first, population_size, seed)
+def make_evolution(space=GENOMES, *, seed=0, population_size=6):
+    return Evolution(space, GOALS, costs, initial_genomes(space, {}), population_size, seed)
 
 
 class Killed(BaseException):
-    """What ends a process, no matter where it is."""
+    """Simulates the end of the process at any point."""
 
 
 def names(study):
@@ -52,21 +52,21 @@ def names(study):
 
 def run(folder, count, evaluate=score, **options):
     study = open_study(folder, {"seed": 0}, goals=GOALS)
-    evolve(study, settle(**options), evaluate, num_evaluations=count)
+    evolve(study, make_evolution(**options), evaluate, num_evaluations=count)
     return study
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("whole"), 20)
+def complete_run(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("complete"), 20)
 
 
-def test_no_sub_network_is_tried_twice(whole):
-    assert len(set(names(whole))) == len(names(whole)) == 20
+def test_no_sub_network_is_tried_twice(complete_run):
+    assert len(set(names(complete_run))) == len(names(complete_run)) == 20
 
 
-def test_the_dashboard_shows_names_and_costs(whole):
-    trial = whole.trials[10]
+def test_the_dashboard_shows_names_and_costs(complete_run):
+    trial = complete_run.trials[10]
     subnet = SPACE.parse(trial.user_attrs["subnet"])
     assert trial.user_attrs == {
         "subnet": SPACE.name(subnet),
@@ -75,13 +75,13 @@ def test_the_dashboard_shows_names_and_costs(whole):
         "stopped": False,
     }
     assert trial.values == [quality(subnet), *costs(subnet).values()]
-    assert whole.metric_names == ["score", *GOALS]
-    assert [direction.name for direction in whole.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+    assert complete_run.metric_names == ["score", *GOALS]
+    assert [direction.name for direction in complete_run.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
 
 
 @pytest.mark.parametrize("asked", [3, 9])
-def test_a_killed_search_goes_on_as_if_it_had_not_been(whole, tmp_path, asked, monkeypatch):
-    """Killed while it asks for a trial, so that a part of a generation is under way."""
+def test_a_killed_search_resumes_with_the_same_trials(complete_run, tmp_path, asked, monkeypatch):
+    """Killed while it asks for a trial, in the middle of a generation."""
     ask, count = optuna.Study.ask, iter(range(1000))
 
     def ask_or_die(study, *args):
@@ -94,12 +94,12 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(whole, tmp_path, asked, m
         with pytest.raises(Killed):
             run(tmp_path, 20)
     study = run(tmp_path, 20)
-    assert names(study) == names(whole)
+    assert names(study) == names(complete_run)
     assert len(study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))) == 0
 
 
 @pytest.mark.parametrize("told", [4])
-def test_a_search_killed_between_two_results_repeats_none(whole, tmp_path, told, monkeypatch):
+def test_a_search_killed_between_two_results_rescores_none(complete_run, tmp_path, told, monkeypatch):
     tell, count = optuna.Study.tell, iter(range(1000))
 
     def tell_or_die(study, *args, **options):
@@ -117,47 +117,47 @@ def test_a_search_killed_between_two_results_repeats_none(whole, tmp_path, told,
         scored.extend(map(SPACE.name, subnets))
         return score(subnets, to_beat)
 
-    assert names(run(tmp_path, 20, record)) == names(whole)
-    assert scored == names(whole)[told:]
+    assert names(run(tmp_path, 20, record)) == names(complete_run)
+    assert scored == names(complete_run)[told:]
 
 
-def test_more_evaluations_go_on_from_the_finished_ones(whole, tmp_path):
+def test_more_evaluations_continue_a_finished_search(complete_run, tmp_path):
     run(tmp_path, 8)
-    assert names(run(tmp_path, 20)) == names(whole)
+    assert names(run(tmp_path, 20)) == names(complete_run)
 
 
-def test_a_search_of_hundreds_of_generations_goes_on():
+def test_a_search_of_hundreds_of_generations_resumes():
     study = optuna.create_study(directions=["maximize", "minimize", "minimize"])
-    evolve(study, settle(population_size=2), score, num_evaluations=300)
+    evolve(study, make_evolution(population_size=2), score, num_evaluations=300)
     frames = len(inspect.stack())
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(frames + 150)
     try:
-        evolve(study, settle(population_size=2), score, num_evaluations=304)
+        evolve(study, make_evolution(population_size=2), score, num_evaluations=304)
     finally:
         sys.setrecursionlimit(before)
     assert len(read_rows(study)) == 304
 
 
-def test_a_path_that_its_address_cannot_hold_is_refused(tmp_path):
+def test_a_path_with_a_question_mark_is_refused(tmp_path):
     (tmp_path / "a?b").mkdir()
     with pytest.raises(UsageError, match="cannot have '\\?' in its path: name another --output_dir"):
         run(tmp_path / "a?b", 4)
 
 
-def test_another_seed_is_another_search(whole, tmp_path):
-    assert set(names(run(tmp_path, 20, seed=1))) != set(names(whole))
+def test_another_seed_is_another_search(complete_run, tmp_path):
+    assert set(names(run(tmp_path, 20, seed=1))) != set(names(complete_run))
 
 
-def test_a_small_space_is_tried_whole():
+def test_all_sub_networks_of_a_small_space_are_tried():
     space = SearchSpace(heads=(2,), neurons=(96,), hidden_size=8, head_dim=4, width_mults=(1.0,), depth_mults=(1.0,))
     genomes = GenomeSpace.of(space)
     study = optuna.create_study(directions=["maximize", "minimize", "minimize"])
-    evolve(study, settle(genomes, population_size=4), score, num_evaluations=100)
+    evolve(study, make_evolution(genomes, population_size=4), score, num_evaluations=100)
     assert len(set(names(study))) == genomes.count() == 2 * 3
 
 
-def test_what_must_be_beaten_are_whole_results_of_earlier_generations_that_cost_no_more():
+def test_candidates_must_beat_complete_results_of_earlier_generations_that_cost_no_more():
     seen = []
 
     def evaluate(subnets, to_beat):
@@ -165,17 +165,17 @@ def test_what_must_be_beaten_are_whole_results_of_earlier_generations_that_cost_
         return [Score(quality(subnet), stopped=len(seen) == 2) for subnet in subnets]
 
     study = optuna.create_study(directions=["maximize", "minimize", "minimize"])
-    evolve(study, settle(population_size=8), evaluate, num_evaluations=24)
+    evolve(study, make_evolution(population_size=8), evaluate, num_evaluations=24)
     assert set(seen[0].values()) == {float("-inf")}
     for generation in seen[1:]:
         for subnet, limit in generation.items():
-            mine = costs(subnet)
-            cheaper = [quality(other) for other in seen[0] if all(costs(other)[goal] <= mine[goal] for goal in GOALS)]
+            own = costs(subnet)
+            cheaper = [quality(other) for other in seen[0] if all(costs(other)[goal] <= own[goal] for goal in GOALS)]
             assert limit == max(cheaper, default=float("-inf"))
 
 
 def test_the_search_learns():
-    """On the made-up scores it covers more than its own first generation continued at random does."""
+    """On the made-up score its hypervolume exceeds that of a single generation completed by random genomes."""
 
     def area(rows):
         front = pareto_rows(rows, ("macs",))
@@ -183,21 +183,23 @@ def test_the_search_learns():
 
     for seed in range(3):
         learnt, random = (optuna.create_study(directions=["maximize", "minimize", "minimize"]) for _ in range(2))
-        evolve(learnt, settle(seed=seed, population_size=20), score, num_evaluations=200)
-        evolve(random, settle(seed=seed, population_size=200), score, num_evaluations=200)
+        evolve(learnt, make_evolution(seed=seed, population_size=20), score, num_evaluations=200)
+        evolve(random, make_evolution(seed=seed, population_size=200), score, num_evaluations=200)
         assert area(read_rows(learnt)) > area(read_rows(random))
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"no database" * 100, lambda data: data[: len(data) // 2]])
-def test_a_damaged_database_is_told_in_one_line(tmp_path, damage):
+@pytest.mark.parametrize("damage", [lambda data: b"not a database" * 100, lambda data: data[: len(data) // 2]])
+def test_a_damaged_database_is_reported_in_one_line(tmp_path, damage):
     run(tmp_path, 5)
     path = tmp_path / STUDY_FILE
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DynabertError, match="study.db: damaged, or no search's database: pass --overwrite_output_dir"):
+    with pytest.raises(
+        DynabertError, match="study.db: damaged, or not the database of a search: pass --overwrite_output_dir"
+    ):
         open_study(tmp_path, {"seed": 0}, goals=GOALS)
 
 
-def test_another_searchs_database_is_refused_with_what_differs(tmp_path):
+def test_a_search_with_other_settings_is_refused_with_the_difference(tmp_path):
     open_study(tmp_path, {"weights": "abc", "goals": ["macs"]}, goals=["macs"])
     with pytest.raises(UsageError, match="a search with weights = abc, this one has def: name another --output_dir"):
         open_study(tmp_path, {"weights": "def", "goals": ["macs"]}, goals=["macs"])
@@ -205,7 +207,7 @@ def test_another_searchs_database_is_refused_with_what_differs(tmp_path):
         open_study(tmp_path, {"weights": "abc", "goals": ["macs", "params"]}, goals=["macs", "params"])
 
 
-def test_a_score_that_is_no_number_ends_the_search(tmp_path):
+def test_a_score_that_is_not_finite_ends_the_search(tmp_path):
     def broken(subnets, to_beat):
         return [Score(math.nan, stopped=False) for _ in subnets]
 
@@ -226,12 +228,12 @@ def test_a_score_that_is_no_number_ends_the_search(tmp_path):
         "UPDATE trial_params SET distribution_json = '[]' WHERE trial_id = 3",
     ],
 )
-def test_a_trial_that_was_altered_is_found(tmp_path, change):
-    """What a search has found stands in it twice."""
+def test_an_altered_trial_is_detected(tmp_path, change):
+    """The database stores every result twice."""
     run(tmp_path, 5)
-    check_genomes(tmp_path, open_study(tmp_path, {"seed": 0}, goals=GOALS), settle().space)
+    check_genomes(tmp_path, open_study(tmp_path, {"seed": 0}, goals=GOALS), make_evolution().space)
     with closing(sqlite3.connect(tmp_path / STUDY_FILE)) as database:
         assert database.execute(change).rowcount
         database.commit()
-    with pytest.raises(DynabertError, match=r"study\.db: damaged, or no search's database"):
-        check_genomes(tmp_path, open_study(tmp_path, {"seed": 0}, goals=GOALS), settle().space)
+    with pytest.raises(DynabertError, match=r"study\.db: damaged, or not the database of a search"):
+        check_genomes(tmp_path, open_study(tmp_path, {"seed": 0}, goals=GOALS), make_evolution().space)

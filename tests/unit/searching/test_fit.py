@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from dynabert_paddle.searching.fit import check_subnets, fit_layers, mixed_subnet, table_subnets
+from dynabert_paddle.searching.fit import calibration_subnets, fit_layers, random_subnet, validation_subnets
 from dynabert_paddle.subnet import SearchSpace
 
 SPACE = SearchSpace(heads=(12,) * 6, neurons=(1536,) * 6, hidden_size=384, head_dim=32)
 
 
 def additive_ms(subnet):
-    """0.3 for the base, 0.1 a layer, and bent lines: heads beyond 8 and neurons beyond 768 take twice as much.
+    """0.3 base, 0.1 a layer, and piecewise linear parts: heads above 8 and neurons above 768 take twice as much.
 
-    The last layer's lines are straight, and no layer's 0.1 comes with it.
+    The last layer is linear and has no constant 0.1.
     """
     heads = sum(0.02 * (h + max(0, h - 8)) for h in subnet.heads[:-1]) + 0.01 * subnet.heads[-1]
     neurons = sum(0.0005 * (n + max(0, n - 768)) for n in subnet.neurons[:-1]) + 0.0001 * subnet.neurons[-1]
@@ -26,30 +26,30 @@ def estimate(fitted, subnet):
     return fitted["base_ms"] + last + others
 
 
-def test_what_is_additive_is_found():
-    subnets = table_subnets(SPACE)
+def test_an_additive_latency_is_fitted_exactly():
+    subnets = calibration_subnets(SPACE)
     fitted = fit_layers(subnets, [additive_ms(subnet) for subnet in subnets])
     assert fitted["base_ms"] == pytest.approx(0.3)
-    assert len(check_subnets(SPACE)) == 20
-    for subnet in (*subnets, *check_subnets(SPACE)):
+    assert len(validation_subnets(SPACE)) == 20
+    for subnet in (*subnets, *validation_subnets(SPACE)):
         assert estimate(fitted, subnet) == pytest.approx(additive_ms(subnet))
 
 
-def test_noise_makes_nothing_cheaper_for_being_larger():
-    subnets = table_subnets(SPACE)
+def test_with_noise_larger_layers_are_never_estimated_faster():
+    subnets = calibration_subnets(SPACE)
     noise = np.random.default_rng(0).uniform(0.7, 1.3, len(subnets))
     fitted = fit_layers(subnets, [additive_ms(subnet) * share for subnet, share in zip(subnets, noise, strict=True)])
     assert fitted["base_ms"] >= 0
     for name in ("attention_ms", "ffn_ms"):
         assert (np.diff([ms for _, ms in fitted[name]]) >= 0).all()
-    errors = [abs(estimate(fitted, subnet) / additive_ms(subnet) - 1) for subnet in check_subnets(SPACE)]
+    errors = [abs(estimate(fitted, subnet) / additive_ms(subnet) - 1) for subnet in validation_subnets(SPACE)]
     assert np.mean(errors) < 0.3
 
 
 @pytest.mark.parametrize("layers", [1, 2, 6, 12])
-def test_a_table_is_measured_on_the_whole_model_and_on_every_depth(layers):
+def test_calibration_includes_the_full_model_and_every_depth(layers):
     space = SearchSpace(heads=(4,) * layers, neurons=(48,) * layers, hidden_size=32, head_dim=8)
-    subnets = table_subnets(space)
+    subnets = calibration_subnets(space)
     assert subnets[0] == space.full
     assert len(set(subnets)) == len(subnets) <= 25
     assert {len(subnet.layers) for subnet in subnets} == set(range(1, layers + 1))
@@ -57,10 +57,10 @@ def test_a_table_is_measured_on_the_whole_model_and_on_every_depth(layers):
         subnet.check_part_of(space.full)
 
 
-def test_mixed_subnets_respect_layers_of_different_sizes():
+def test_random_subnets_respect_layers_of_different_sizes():
     space = SearchSpace(heads=(2, 12), neurons=(48, 1536), hidden_size=384, head_dim=32)
     rng = np.random.default_rng(0)
-    subnets = [mixed_subnet(space, rng) for _ in range(100)]
+    subnets = [random_subnet(space, rng) for _ in range(100)]
     for subnet in subnets:
         subnet.check_part_of(space.full)
     assert {neurons for s in subnets for layer, _, neurons in s.parts if layer == 0} == {32, 48}

@@ -1,11 +1,11 @@
-"""The first generation: the grid, and what importance says is worth its cost."""
+"""The initial population: the grid, narrow cells, and genomes guided by importance per cost."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from dynabert_paddle.searching.guide import LEVELS, first_genomes, guided_genomes
+from dynabert_paddle.searching.guide import COST_LEVELS, guided_genomes, initial_genomes
 from dynabert_paddle.searching.space import GenomeSpace
 from dynabert_paddle.subnet import SearchSpace
 
@@ -22,22 +22,22 @@ def make_importance(space, seed=0, scale=None):
     }
 
 
-def test_without_importance_there_are_the_grid_the_smallest_and_narrow_cells():
-    subnets = [GENOMES.decode(genome) for genome in first_genomes(GENOMES, {})]
+def test_without_importance_it_is_the_grid_the_smallest_and_narrow_cells():
+    subnets = [GENOMES.decode(genome) for genome in initial_genomes(GENOMES, {})]
     assert subnets[:12] == list(SPACE.grid().values())
     assert subnets[12] == GENOMES.decode(GENOMES.smallest)
     assert {subnet.heads[0] for subnet in subnets[13:]} == {1, 2}
 
 
-def test_all_of_the_first_differ():
-    first = first_genomes(GENOMES, make_importance(SPACE))
-    assert len({GENOMES.decode(genome) for genome in first}) == len(first) > 25
+def test_initial_genomes_are_unique():
+    initial = initial_genomes(GENOMES, make_importance(SPACE))
+    assert len({GENOMES.decode(genome) for genome in initial}) == len(initial) > 25
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_more_cost_keeps_all_that_less_cost_keeps(seed):
-    """One threshold for all layers: with the same layers, what a lower level keeps is part of what a higher one has."""
-    levels = sorted(LEVELS)
+def test_a_higher_cost_level_keeps_all_that_a_lower_one_keeps(seed):
+    """All layers share one threshold, so genomes with the same layers are nested."""
+    levels = sorted(COST_LEVELS)
     by_layers = {}
     for genome in guided_genomes(GENOMES, make_importance(SPACE, seed)):
         subnet = GENOMES.decode(genome)
@@ -45,15 +45,15 @@ def test_more_cost_keeps_all_that_less_cost_keeps(seed):
     for layers, subnets in by_layers.items():
         assert len(subnets) == len(levels)
         subnets.sort(key=SPACE.num_macs)
-        whole = SPACE.num_macs(SPACE.full, seq_length=1) * len(layers) / 6
+        full = SPACE.num_macs(SPACE.full, seq_length=1) * len(layers) / 6
         for smaller, larger in pairwise(subnets):
             assert SPACE.num_macs(smaller) < SPACE.num_macs(larger)
             assert all(
                 a <= b for a, b in zip(smaller.heads + smaller.neurons, larger.heads + larger.neurons, strict=False)
             )
-        # Attention's own products, and heads and steps that are kept although they are worth little, are not counted.
+        # The level excludes attention's own products, and the one head and step that every layer keeps.
         for level, subnet in zip(levels, subnets, strict=True):
-            assert SPACE.num_macs(subnet, seq_length=1) / whole == pytest.approx(level, abs=0.05)
+            assert SPACE.num_macs(subnet, seq_length=1) / full == pytest.approx(level, abs=0.05)
 
 
 def test_important_layers_are_kept_and_wider():
@@ -70,5 +70,5 @@ def test_important_layers_are_kept_and_wider():
 def test_a_short_last_step_of_neurons_is_kept_last():
     space = SearchSpace(heads=(2, 2), neurons=(40, 40), hidden_size=8, head_dim=4, width_mults=(1.0,))
     genomes = GenomeSpace(space, 32)
-    for genome in first_genomes(genomes, make_importance(space)):
+    for genome in initial_genomes(genomes, make_importance(space)):
         genomes.decode(genome).check_part_of(space.full)

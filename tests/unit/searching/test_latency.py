@@ -1,4 +1,4 @@
-"""The table of latencies: measured, cached, rebuilt where it must be; and sub-networks measured whole."""
+"""The table of latencies: measured, cached and rebuilt; and measured sub-networks."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ def supernet(tiny_folder):
 
 @pytest.fixture(scope="module")
 def built(supernet, tmp_path_factory):
-    """A measured table, and the folder that it is cached in."""
+    """A measured table, and its cache folder."""
     folder = tmp_path_factory.mktemp("cache")
     return latency_table(supernet, SETTING, cache_dir=folder), folder
 
@@ -38,7 +38,7 @@ def cache_file(folder):
 
 
 def copy_of(built, tmp_path, change):
-    """A cache with the same table after a change of its JSON."""
+    """Copy the cached table to another cache, with its JSON changed."""
     _, folder = built
     path = tmp_path / cache_file(folder).name
     content = json.loads(cache_file(folder).read_text(encoding="utf-8"))
@@ -48,7 +48,7 @@ def copy_of(built, tmp_path, change):
     return path
 
 
-def test_a_table_is_measured_here(built):
+def test_a_table_describes_its_measurement(built):
     table, folder = built
     described = describe_environment()
     assert table.machine == {"processor": described["processor"], "cores": described["cores"]}
@@ -58,7 +58,7 @@ def test_a_table_is_measured_here(built):
     assert cache_file(folder).name.startswith("latency-")
 
 
-def test_a_cached_table_is_used_as_it_is(supernet, built):
+def test_a_cached_table_is_reused(supernet, built):
     table, folder = built
     before = cache_file(folder).stat().st_mtime_ns
     assert latency_table(supernet, SETTING, cache_dir=folder) == table  # two measurements never agree
@@ -67,12 +67,12 @@ def test_a_cached_table_is_used_as_it_is(supernet, built):
 
 @pytest.fixture
 def remeasured(built, monkeypatch):
-    """In place of measuring once more, which takes long, the table that was measured."""
+    """Replace another measurement, which takes long, by the table that was measured."""
     monkeypatch.setattr(latency, "_build", lambda *_: built[0])
     return built[0]
 
 
-def test_a_table_of_another_machine_is_measured_anew(supernet, built, remeasured, tmp_path, caplog):
+def test_a_table_of_another_machine_is_rebuilt(supernet, built, remeasured, tmp_path, caplog):
     def move(content):
         content["machine"] = {"processor": "Another CPU", "cores": 96}
 
@@ -89,7 +89,7 @@ def test_another_setting_has_another_table(supernet, remeasured, tmp_path, chang
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_table_is_measured_anew_where_that_is_asked_for(supernet, built, remeasured, tmp_path):
+def test_a_table_is_rebuilt_on_demand(supernet, built, remeasured, tmp_path):
     path = copy_of(built, tmp_path, lambda content: content.update(base_ms=1234.5))
     assert latency_table(supernet, SETTING, cache_dir=tmp_path, rebuild=True) == remeasured
     assert path.read_bytes() == cache_file(built[1]).read_bytes()
@@ -110,27 +110,27 @@ def test_a_table_is_measured_anew_where_that_is_asked_for(supernet, built, remea
         lambda content: content["model"].update(hidden_size=64),
     ],
 )
-def test_a_damaged_table_is_measured_anew(supernet, built, remeasured, tmp_path, caplog, damage):
+def test_a_damaged_table_is_rebuilt(supernet, built, remeasured, tmp_path, caplog, damage):
     path = copy_of(built, tmp_path, damage)
     assert latency_table(supernet, SETTING, cache_dir=tmp_path) == remeasured
     assert f"{path} is damaged, and is measured anew" in caplog.text
     assert path.read_bytes() == cache_file(built[1]).read_bytes()
 
 
-def test_a_cut_off_table_is_measured_anew(supernet, built, remeasured, tmp_path):
+def test_a_truncated_table_is_rebuilt(supernet, built, remeasured, tmp_path):
     path = copy_of(built, tmp_path, dict)
     path.write_bytes(path.read_bytes()[:100])
     assert latency_table(supernet, SETTING, cache_dir=tmp_path) == remeasured
     assert path.read_bytes() == cache_file(built[1]).read_bytes()
 
 
-def test_a_cache_that_cannot_be_written_is_no_failure(supernet, remeasured, tmp_path, caplog):
+def test_a_cache_that_cannot_be_written_is_only_a_warning(supernet, remeasured, tmp_path, caplog):
     (tmp_path / "file").touch()
     assert latency_table(supernet, SETTING, cache_dir=tmp_path / "file") == remeasured
     assert "is not cached" in caplog.text
 
 
-def test_estimates_are_additive_and_never_fall(built):
+def test_estimates_are_additive_and_monotonic(built):
     table, _ = built
     last, other, both, three = map(Subnet.parse, ("l2h3f48", "l1h3f48", "l0h1f32-l2h3f48", "l0h1f32-l1h3f48-l2h3f48"))
     assert table.estimate(last) == table.estimate(other)
@@ -143,29 +143,29 @@ def test_estimates_are_additive_and_never_fall(built):
         ):
             estimates = [table.estimate(subnet) for subnet in subnets]
             assert estimates == sorted(estimates)
-    # Knots: 2 ms for no head, 6 for four; 0 for no neuron, 8 for 32.
+    # Knots: 2 ms for no heads, 6 ms for four; 0 ms for no neurons, 8 ms for 32.
     knots = {"attention_ms": ((0, 2), (4, 6)), "ffn_ms": ((0, 0), (32, 8))}
-    by_hand = replace(table, base_ms=1.0, last_head_ms=0.5, last_neuron_ms=0.25, **knots)
-    assert by_hand.estimate(Subnet((0, 1, 3), (1, 2, 3), (8, 32, 4))) == pytest.approx(1 + (3 + 2) + (4 + 8) + 1.5 + 1)
+    handmade = replace(table, base_ms=1.0, last_head_ms=0.5, last_neuron_ms=0.25, **knots)
+    assert handmade.estimate(Subnet((0, 1, 3), (1, 2, 3), (8, 32, 4))) == pytest.approx(1 + (3 + 2) + (4 + 8) + 1.5 + 1)
 
 
-def test_costs_have_the_estimate(supernet, built):
+def test_costs_include_the_estimate(supernet, built):
     table, _ = built
     costs = CostModel(supernet.search_space(), SETTING, table).costs(supernet.full)
     assert costs["latency_ms"] == table.estimate(supernet.full)
 
 
-def test_whole_subnets_are_measured(supernet, caplog):
-    subnets = {"whole": supernet.full, "small": Subnet.parse("l0h1f16")}
+def test_subnets_are_measured(supernet, caplog):
+    subnets = {"full": supernet.full, "small": Subnet.parse("l0h1f16")}
     setting = LatencySetting(batch_size=2, seq_length=8, num_threads=1, precision="bf16")
     with caplog.at_level(logging.INFO, "dynabert_paddle"):
         measured = measure_latency(supernet, subnets, setting)
-    assert "measured 2 of 2 sub-networks" in caplog.text  # which the other process says
-    assert list(measured) == ["whole", "small"]
+    assert "measured 2 of 2 sub-networks" in caplog.text  # logged by the other process
+    assert list(measured) == ["full", "small"]
     assert all(0 < ms < 1000 for ms in measured.values())
 
 
-def test_what_cannot_be_measured_is_told(supernet):
+def test_what_cannot_be_measured_is_refused(supernet):
     with pytest.raises(UsageError, match="seq_length 129 is too long: this model takes at most 128"):
         measure_latency(supernet, {"full": supernet.full}, LatencySetting(seq_length=129))
     if not paddle.is_compiled_with_cuda():
@@ -179,19 +179,19 @@ def test_what_cannot_be_measured_is_told(supernet):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"batch_size": 0}, "batch_size is at least 1"),
-        ({"num_threads": 0}, "num_threads is at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"num_threads": 0}, "num_threads must be at least 1"),
         ({"device": "tpu"}, "not one of cpu, gpu, gpu:N"),
         ({"precision": "int8"}, "latency is measured in fp32 or bf16, not 'int8'"),
         ({"precision": "bf61"}, "Did you mean 'bf16'"),
-        ({"precision": "bf16", "device": "gpu:0"}, "on CPUs alone"),
+        ({"precision": "bf16", "device": "gpu:0"}, "only on CPUs"),
     ],
 )
-def test_settings_that_there_are_not(fields, message):
+def test_invalid_settings_are_refused(fields, message):
     with pytest.raises(UsageError, match=message):
         LatencySetting(**fields)
 
 
-def test_threads_are_all_cores_unless_given():
+def test_the_default_of_threads_is_all_cores():
     assert LatencySetting().num_threads == describe_environment()["cores"]
     assert str(LatencySetting(num_threads=3)) == "1x64 tokens, fp32, cpu, 3 threads"

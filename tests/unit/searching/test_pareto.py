@@ -1,4 +1,4 @@
-"""Which rows no other beats, and the area that they cover."""
+"""The Pareto front, and its hypervolume."""
 
 import numpy as np
 import pytest
@@ -16,22 +16,22 @@ def as_rows(points):
 
 
 @given(ROWS, st.sampled_from([("macs",), ("macs", "params")]))
-def test_the_front_is_what_nothing_dominates(points, goals):
+def test_the_front_is_the_non_dominated_rows(points, goals):
     rows = as_rows(points)
 
-    def beaten(row):
-        """As the definition says: nowhere better, and somewhere worse."""
-        sides = [(row["score"], *(-row[goal] for goal in goals))]
-        for other in rows:
-            there = (other["score"], *(-other[goal] for goal in goals))
-            if all(b >= a for a, b in zip(sides[0], there, strict=True)) and there != sides[0]:
-                return True
-        return False
+    def values(row):
+        return (row["score"], *(-row[goal] for goal in goals))
+
+    def is_dominated(row):
+        """By definition: another row is nowhere worse and somewhere better."""
+        return any(
+            all(b >= a for a, b in zip(values(row), values(other), strict=True)) and values(other) != values(row)
+            for other in rows
+        )
 
     front = pareto_rows(rows, goals)
-    sides = {(row["score"], *(row[goal] for goal in goals)) for row in front}
-    assert sides == {(row["score"], *(row[goal] for goal in goals)) for row in rows if not beaten(row)}
-    assert len(sides) == len(front)
+    assert {values(row) for row in front} == {values(row) for row in rows if not is_dominated(row)}
+    assert len({values(row) for row in front}) == len(front)
     assert [row[goals[0]] for row in front] == sorted(row[goals[0]] for row in front)
 
 
@@ -43,7 +43,7 @@ def test_the_best_score_within_limits():
 
 
 @given(st.lists(st.tuples(SMALL, SMALL), max_size=8))
-def test_the_hypervolume_is_the_number_of_dominated_squares(points):
+def test_the_hypervolume_is_the_number_of_dominated_unit_squares(points):
     """With whole numbers the area can be counted square by square."""
     squares = sum(
         any(score > low and cost <= left for score, cost in points) for low in range(1, 4) for left in range(4)

@@ -1,4 +1,4 @@
-"""What a search leaves behind where its files cannot be written."""
+"""A search result whose files cannot be written."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.files.search_result import TABLE_FILE, SearchResult
 
 
-def test_a_table_that_cannot_be_written_is_told_and_leaves_nothing_half_written(tmp_path):
+def test_a_table_that_cannot_be_written_is_an_error_and_leaves_no_partial_file(tmp_path):
     row = {"subnet": "w1.00d1.00", "score": 0.9, "macs": 5}
     about = {"model": "", "weights": "", "task": "", "metric": "accuracy", "score": "metric", "split": "dev"}
     numbers = {"num_examples": 1, "setting": {}, "goals": ("macs",), "budget": {}, "num_evaluated": 1}

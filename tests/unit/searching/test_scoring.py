@@ -1,4 +1,4 @@
-"""Scores of candidates: those of an evaluation, and early stopping that spares only the hopeless."""
+"""Scores of candidates: equal to those of an evaluation, and early stopping of hopeless candidates only."""
 
 import numpy as np
 import pytest
@@ -44,11 +44,11 @@ def test_scores_are_those_of_an_evaluation(supernet, features, metric):
     assert len({score.value for score in scores}) > 2
 
 
-def test_no_candidate_has_no_score(supernet, features):
+def test_no_candidates_have_no_scores(supernet, features):
     assert Scorer(supernet, features, "accuracy", 16, 0)([], []) == []
 
 
-def test_the_hopeless_are_stopped_and_cost_less(supernet, features, monkeypatch):
+def test_hopeless_candidates_are_stopped_early(supernet, features, monkeypatch):
     """The full model is right everywhere when its own predictions are the labels; half of it is not."""
     scorer = make_scorer(
         supernet, features, "accuracy", db.SearchConfig(score="agreement", per_device_eval_batch_size=8)
@@ -72,7 +72,7 @@ def test_the_hopeless_are_stopped_and_cost_less(supernet, features, monkeypatch)
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), total=st.integers(20, 300), accuracy=st.floats(0.05, 0.99))
 def test_the_true_best_is_never_stopped(seed, total, accuracy):
-    """A made-up matrix of right and wrong answers: against what all others have, the best one lives to the end."""
+    """On a random matrix of right and wrong answers, the best candidate is never stopped against the second best."""
     random = np.random.default_rng(seed)
     right = random.random((12, total)) < np.clip(random.normal(accuracy, 0.1, (12, 1)), 0, 1)
     totals = right.sum(axis=1)
@@ -84,8 +84,8 @@ def test_the_true_best_is_never_stopped(seed, total, accuracy):
         assert not is_hopeless(int(right[best, :seen].sum()), seen, total, to_beat)
 
 
-def test_stopping_is_as_rare_as_is_said():
-    """Of candidates that are just good enough, a share below RISK is stopped at a look; counted exactly."""
+def test_the_risk_of_stopping_is_exact():
+    """A candidate that is just good enough is stopped with a probability below RISK, but as near to it as possible."""
     from scipy.stats import hypergeom
 
     total, needed, seen = 200, 160, 50
@@ -101,11 +101,11 @@ def test_stopping_is_as_rare_as_is_said():
         (0, 1, 100, ANY, False),
         (10, 10, 100, 1.0, True),  # nothing exceeds a perfect score
         (89, 90, 100, 0.98, False),
-        (88, 90, 100, 0.98, True),  # at most 98 of 100, which is not more than 0.98
-        (0, 100, 100, 0.98, False),  # all is known: there is nothing left to save
+        (88, 90, 100, 0.98, True),  # at most 98 of 100, which does not exceed 0.98
+        (0, 100, 100, 0.98, False),  # all examples are seen: stopping saves nothing
     ],
 )
-def test_where_hope_ends(right, seen, total, to_beat, hopeless):
+def test_the_boundary_of_hopeless_candidates(right, seen, total, to_beat, hopeless):
     assert is_hopeless(right, seen, total, to_beat) is hopeless
 
 
@@ -125,15 +125,15 @@ def test_agreement_on_words_is_the_share_of_words(tmp_path):
     features = sentences.tokenize(tokenizer, max_seq_length=16)
     scorer = make_scorer(supernet, features, "entity_f1", db.SearchConfig(score="agreement"))
     half = supernet.search_space().subnet(depth_mult=0.5)
-    whole, part = scorer([supernet.full, half], [ANY, ANY])
-    assert whole == (1.0, False)
+    full_score, half_score = scorer([supernet.full, half], [ANY, ANY])
+    assert full_score == (1.0, False)
     logits = predict_logits(supernet, features, [supernet.full, half])
     same = [
         (full[tokens].argmax(axis=1) == small[tokens].argmax(axis=1))
         for full, small, tokens in zip(*logits, features.tokens, strict=True)
     ]
-    assert part.value == pytest.approx(np.concatenate(same).mean())
-    assert part.value < 1
+    assert half_score.value == pytest.approx(np.concatenate(same).mean())
+    assert half_score.value < 1
 
 
 def make_word_model(tokenizer):
@@ -146,9 +146,9 @@ def make_word_model(tokenizer):
     return Supernet(BertForTokenClassification(config), tokenizer)
 
 
-def test_values_do_not_agree(supernet, features):
+def test_agreement_of_values_is_refused(supernet, features):
     from dataclasses import replace
 
     scores = replace(features, labels=features.labels.astype("float32"))
-    with pytest.raises(UsageError, match="agreement is for labels of texts or of words"):
+    with pytest.raises(UsageError, match="agreement needs labels of texts or of words"):
         make_scorer(supernet, scores, "pearson", db.SearchConfig(score="agreement"))

@@ -1,4 +1,4 @@
-"""Genomes and sub-networks: what one is of the other, how many there are, and how children differ from parents."""
+"""Genomes: conversion to and from sub-networks, their number, and variation operators."""
 
 from itertools import product
 
@@ -34,7 +34,7 @@ def test_six_layers_have_more_than_a_million_sub_networks():
     assert MINILM.count() == (1 + 12 * 48) ** 6 - 1 > 10**6
 
 
-def test_the_count_is_of_different_sub_networks():
+def test_the_count_is_the_number_of_different_sub_networks():
     space = GenomeSpace(SearchSpace(heads=(2, 1), neurons=(64, 50), hidden_size=8, head_dim=4, width_mults=(1.0,)), 32)
     genes = [
         [Gene(kept, head + 1, (step + 1) * 32) for kept in (0, 1) for head in range(heads) for step in range(2)]
@@ -46,13 +46,13 @@ def test_the_count_is_of_different_sub_networks():
 
 @pytest.mark.parametrize("space", SPACES)
 @given(data=st.data())
-def test_a_genome_is_found_again_from_its_sub_network_and_from_its_parameters(space, data):
+def test_genomes_round_trip_through_sub_networks_and_parameters(space, data):
     genome = data.draw(genomes(space))
     subnet = space.decode(genome)
     subnet.check_part_of(space.space.full)
-    again = space.encode(subnet)
-    assert space.decode(again) == subnet
-    assert [gene for gene in again if gene.kept] == [gene for gene in genome if gene.kept]
+    encoded = space.encode(subnet)
+    assert space.decode(encoded) == subnet
+    assert [gene for gene in encoded if gene.kept] == [gene for gene in genome if gene.kept]
     params = space.to_params(genome)
     assert space.from_params(params) == genome
     assert all(space.distributions()[name]._contains(value) for name, value in params.items())
@@ -60,7 +60,7 @@ def test_a_genome_is_found_again_from_its_sub_network_and_from_its_parameters(sp
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_full_and_smallest_are_the_ends_of_the_space(space):
+def test_full_and_smallest_genomes(space):
     assert space.decode(space.full) == space.space.full
     assert space.decode(space.smallest) == Subnet((0,), (1,), (space.step,))
 
@@ -90,7 +90,7 @@ def test_random_genomes_reach_every_number_of_layers_and_every_width():
 @pytest.mark.parametrize("space", SPACES)
 @settings(max_examples=60)
 @given(data=st.data(), seed=st.integers(0, 1000))
-def test_children_exist_and_follow_from_the_seed(space, data, seed):
+def test_children_are_valid_and_determined_by_the_seed(space, data, seed):
     first, second = data.draw(genomes(space)), data.draw(genomes(space))
     child = make_child(first, second, space, np.random.default_rng(seed))
     space.decode(child).check_part_of(space.space.full)

@@ -1,4 +1,4 @@
-"""What a search is for: the costs that count, where they hold, and their limits."""
+"""The objectives of a search: costs to minimize, budget, and the setting that latencies and MACs hold for."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dynabert_paddle.searching.latency_setting import LatencySetting
 
 
 @dataclass(frozen=True)
-class Aims:
-    """What a search is for.
+class Objectives:
+    """What a search optimizes, and within which limits.
 
     Args:
-        setting: for which latencies and MACs hold.
+        setting: batch size, length, device, threads and precision for latencies; its length also for MACs.
         budget: limits of costs.
-        goals: names of the costs that are traded against the score.
+        goals: names of the costs to minimize, while the score is maximized.
     """
 
     setting: LatencySetting
@@ -27,17 +27,17 @@ class Aims:
     goals: tuple[str, ...]
 
     @classmethod
-    def of(cls, config: SearchConfig) -> Aims:
+    def from_config(cls, config: SearchConfig) -> Objectives:
         """Read a search's settings.
 
         Args:
             config: the settings.
 
         Returns:
-            The aims; without goals those that the budget limits, else MACs.
+            The objectives; the default goals are the costs that the budget limits, or MACs without a budget.
 
         Raises:
-            UsageError: an unknown goal, or a setting that there is not.
+            UsageError: an unknown goal, or an invalid limit or setting.
         """
         budget = Budget.from_flags(
             max_latency_ms=config.max_latency_ms,
@@ -61,8 +61,8 @@ class Aims:
         """Whether latencies are needed."""
         return "latency_ms" in self.goals or "latency_ms" in self.budget.limits
 
-    def lasting(self) -> dict[str, Any]:
-        """What cannot change between an interrupted search and the one that goes on, in JSON's types."""
+    def resume_settings(self) -> dict[str, Any]:
+        """What must be unchanged to resume an interrupted search, in JSON's types."""
         setting = asdict(self.setting) if "latency_ms" in self.goals else {"seq_length": self.setting.seq_length}
         return {"goals": list(self.goals), **setting}
 
@@ -72,4 +72,4 @@ def _check_goals(goals: Iterable[str]) -> None:
         if goal not in COSTS:
             raise UsageError(f"--goals takes {', '.join(COSTS)}, not '{goal}'.{did_you_mean(goal, COSTS)}")
     if len(set(goals)) < len(tuple(goals)):
-        raise UsageError(f"--goals names each cost once, not '{' '.join(goals)}'")
+        raise UsageError(f"--goals must name each cost only once, not '{' '.join(goals)}'")
