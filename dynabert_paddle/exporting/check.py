@@ -97,7 +97,7 @@ def compare_metric(
         Both scores, the largest difference between logits, and the number of batch shapes.
 
     Raises:
-        ModelError: the graph's score is lower than that.
+        ModelError: the graph loses more than the tolerance.
     """
     indices = sequential_batches(features.lengths, batch_size)
     batches = [collate_inputs(features, rows, supernet.pad_token_id) for rows in indices]

@@ -139,8 +139,8 @@ def test_other_formats_share_weights_too(model, alone, tmp_path, format, precisi
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"format": "onnx"}, "formats paddle, pir, openvino in fp32 or bf16, not for onnx in fp32"),
-        ({"precision": "int8"}, "formats paddle, pir, openvino in fp32 or bf16, not for paddle in int8"),
+        ({"format": "onnx"}, "formats paddle, pir, openvino in fp32 or bf16, not onnx in fp32"),
+        ({"precision": "int8"}, "formats paddle, pir, openvino in fp32 or bf16, not paddle in int8"),
         ({"subnet": "w0.50d0.50"}, "give one of them"),
     ],
 )

@@ -347,11 +347,7 @@ REQUESTS = {
     "unknown format": (("--format", "tflite"), 2, "format 'tflite' is not one of paddle, pir, openvino, onnx, lite"),
     "precision of another": (("--precision", "int16"), 2, "format paddle has the precisions fp32, bf16, int8, not"),
     "lite has it": (("--precision", "int16"), 2, "int16 is available for lite"),
-    "onnx without bf16": (
-        ("--format", "onnx", "--precision", "bf16"),
-        2,
-        "bf16 is available for paddle, pir",
-    ),
+    "onnx without bf16": (("--format", "onnx", "--precision", "bf16"), 2, "bf16 is available for paddle, pir"),
     "misspelt precision": (("--precision", "fp23"), 2, "Did you mean 'fp32'?"),
     "no examples": (("--num_calibration_examples", "0"), 2, "num_calibration_examples is at least 1, not 0"),
     "negative tolerance": (("--tolerance", "-1"), 2, "tolerance is at least 0, not -1.0"),
