@@ -73,8 +73,8 @@ def build_model(
     Args:
         folder: a PaddleNLP or Hugging Face model folder; nothing is written to it.
         labels: the task's labels, to be kept in the model's config.
-        num_labels: outputs of the classifier; the config's own where not given.
-        head: one of `HEADS`; where not given the one that the config's architecture has, else the first.
+        num_labels: outputs of the classifier; by default the config's own.
+        head: one of `HEADS`; by default the one in the config's architecture, else the first.
 
     Returns:
         The model, with dropout as its config says.
@@ -165,7 +165,7 @@ def load_from_hub(
         name: for example `bert-base-uncased` or `ernie-3.0-medium-zh`.
         labels: the task's labels.
         num_labels: outputs of the classifier.
-        head: one of `HEADS`, the first where not given.
+        head: one of `HEADS`; by default the first.
 
     Returns:
         The model.

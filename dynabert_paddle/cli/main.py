@@ -15,6 +15,7 @@ from typing import Annotated
 import click
 import typer
 import typer.core
+from typer import rich_utils
 
 from dynabert_paddle import __version__
 from dynabert_paddle.cli import augment, baseline, bench, export, inspect, predict, report, run, search, stages
@@ -122,9 +123,9 @@ def _process_setup() -> Iterator[None]:
         undo.enter_context(_log_to_stderr())
         if not is_rank_zero():
             undo.enter_context(redirect_stdout(undo.enter_context(open(os.devnull, "w"))))
-        if not sys.stdout.isatty() and "TERMINAL_WIDTH" not in os.environ:  # else Rich folds the help to 80 columns
-            os.environ["TERMINAL_WIDTH"] = "120"
-            undo.callback(os.environ.pop, "TERMINAL_WIDTH", None)
+        if not sys.stdout.isatty() and rich_utils.MAX_WIDTH is None:  # else Rich folds the help to 80 columns
+            rich_utils.MAX_WIDTH = 120
+            undo.callback(setattr, rich_utils, "MAX_WIDTH", None)
         yield
 
 

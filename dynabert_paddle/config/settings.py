@@ -171,7 +171,7 @@ class AugmentConfig(_Section):
 
     num_copies: int = _option(30, "copies of each row, N in the paper")
     num_candidates: int = _option(15, "words that can replace a word, M in the paper")
-    probability: float = _option(0.4, "with which a word is replaced, p in the paper")
+    probability: float = _option(0.4, "probability that a word is replaced, p in the paper")
     seed: int = _option(42, "every random choice follows from it and the row")
     batch_size: int = _option(64, "rows at a time; changes nothing in the file")
 
@@ -182,16 +182,16 @@ class SearchConfig(_Section):
 
     max_latency_ms: float | None = _option(None, "budget: milliseconds a batch on this machine")
     max_params: float | None = _option(None, "budget: parameters, embeddings included")
-    max_macs: float | None = _option(None, "budget: multiply-accumulates of a sequence of seq_length tokens")
+    max_macs: float | None = _option(None, "budget: multiply-accumulates for seq_length tokens")
     max_size_mb: float | None = _option(None, "budget: megabytes of the weights' file")
     goals: tuple[str, ...] | None = _option(
         None, "costs to trade against the metric: latency_ms, macs, params, size_mb; the budget's, else macs"
     )
-    device: str = _option("cpu", "of the latency, and where candidates are scored: cpu or gpu:N")
-    batch_size: int = _option(1, "of the latency: sequences at a time")
-    seq_length: int = _option(64, "of the latency and the MACs: tokens in a sequence")
-    num_threads: int | None = _option(None, "of the latency: CPU threads; all cores where not given")
-    precision: Literal["fp32", "bf16"] = _option("fp32", "of the latency")
+    device: str = _option("cpu", "where latency is measured and candidates are scored: cpu or gpu:N")
+    batch_size: int = _option(1, "batch size of the latency measurement")
+    seq_length: int = _option(64, "sequence length of latency and MACs, in tokens")
+    num_threads: int | None = _option(None, "CPU threads for the latency measurement (default: all cores)")
+    precision: Literal["fp32", "bf16"] = _option("fp32", "precision of the latency measurement")
     num_evaluations: int = _option(300, "sub-networks to score")
     population_size: int = _option(20, "sub-networks in a generation")
     seed: int = _option(42, "random seed")

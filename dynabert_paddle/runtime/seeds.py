@@ -25,7 +25,7 @@ def step_seed(seed: int, step: int, part: int = 0) -> int:
     Args:
         seed: the run's seed.
         step: the optimizer step.
-        part: the number of the process or the part of a batch, where each shall draw for itself.
+        part: the process or the shard, if each must draw its own numbers.
 
     Returns:
         A seed from 0 to 2**31 - 1.

@@ -107,7 +107,7 @@ class ElasticEncoder(nn.Layer):
         heads, neurons = zip(*counts, strict=True)
         return Subnet(tuple(range(len(counts))), heads, neurons)
 
-    @paddle.jit.not_to_static  # nothing here depends on a tensor's values: an export runs it as it is
+    @paddle.jit.not_to_static  # nothing here depends on a tensor's values: an export traces it unchanged
     def forward(
         self,
         src: Tensor,

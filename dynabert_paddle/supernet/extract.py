@@ -12,7 +12,7 @@ def extract(supernet: Supernet, subnet: Subnet) -> Supernet:
     """Copy a sub-network's weights into a model that has nothing else.
 
     Args:
-        supernet: the supernet, which stays as it is.
+        supernet: the supernet; it is not changed.
         subnet: any of its sub-networks; layers may differ in heads and neurons.
 
     Returns:

@@ -200,10 +200,10 @@ class Supernet(nn.Layer):
 
         Args:
             name_or_path: a built-in name such as `minilm-l6`, a folder, or a hub name.
-            labels: the task's labels, where the classifier shall be a new one for them.
-            num_labels: outputs of the classifier; the folder's own where not given.
-            head: `ForSequenceClassification`, `ForTokenClassification` or `ForQuestionAnswering`; the folder's own
-                where not given, and the first for a folder of none of them.
+            labels: the task's labels, if the classifier is to be a new one for them.
+            num_labels: outputs of the classifier; by default the folder's own.
+            head: `ForSequenceClassification`, `ForTokenClassification` or `ForQuestionAnswering`; by
+                default the folder's own, or the first if it has none of them.
 
         Returns:
             The supernet, in training mode. What the folder lacks of a head has new weights.

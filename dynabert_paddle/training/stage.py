@@ -34,7 +34,7 @@ class Stage:
         subnets: by name; the best checkpoint is the one with the highest mean score over them.
         config: how to train.
         output_dir: gets checkpoints, logs, and in the end the model.
-        space: the grid that `subnets` belong to, if the model's folder shall record it.
+        space: the grid that `subnets` belong to, if the model's folder is to record it.
         teacher: the model that `step` distils; a resumed run must have the same.
         parent: name of the model that training began with; by default the provenance in the model's own metadata.
         write_results: called in every process before the model is saved, to write further files beside it.

@@ -175,7 +175,7 @@ def train_depth(
 ) -> Supernet:
     """Stage 3: distil the width-adaptive model into every width and depth (DynaBERT, section 2.2).
 
-    For all widths the teacher is the full-width model as it is when the stage begins, as in the authors' code.
+    For all widths the teacher is the full-width model of the stage's start, as in the authors' code.
 
     Args:
         supernet: the model from stage 2, trained in place.

@@ -279,7 +279,7 @@ def test_a_call_that_is_interrupted_keeps_no_other_waiting(adaptive, monkeypatch
         try:
             assert len(call.result(timeout=30)) == 1
         finally:
-            adaptive._serve()  # whoever still waits would keep pytest from its end
+            adaptive._serve()  # a call that still waits would keep pytest from ending
 
 
 AFTER_MAIN = """

@@ -147,7 +147,7 @@ def test_run_writes_the_result_to_stdout_and_the_rest_to_stderr(tiny_folder, tin
     assert [line for line in lines if not line.startswith(stages)] == []
     assert "\r" not in done.stderr
     assert "\x1b" not in done.stderr
-    # The config beside the output is whole: it runs as it is, and finds all stages finished.
+    # The config beside the output is complete: it runs unchanged, and finds all stages finished.
     config = load_config(output / "run.yaml")
     assert config == load_config(file, (), {"output_dir": str(output)})
     again = db.run(config)

@@ -42,7 +42,7 @@ def write_table(path, texts, labels):
 
 
 def write_data(folder, kind, count=22):
-    """Rows of which some have no token of their own."""
+    """Rows, some without any token of their own."""
     texts = [TEXTS[i % len(TEXTS)] for i in range(count)]
     for name in ("train", "dev"):
         if kind in ("classification", "regression"):

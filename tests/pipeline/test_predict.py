@@ -592,7 +592,7 @@ def run_script(folder, *words, cwd):
 
 @pytest.fixture(scope="module")
 def moved(bundle, tmp_path_factory):
-    """A bundle as it is carried to another machine, in a folder whose name has a blank."""
+    """A bundle that was copied to another machine, into a folder whose name has a blank."""
     return shutil.copytree(bundle("snips"), tmp_path_factory.mktemp("another machine") / "bundle")
 
 

@@ -268,7 +268,7 @@ def test_pairs_end_to_end(start, pairs, tmp_path):
     db.train_width(supernet, teacher, pairs, space, output_dir=tmp_path / "width", config=settings(db.WidthConfig))
     rows = db.evaluate_grid(db.Supernet.from_pretrained(tmp_path / "width"), pairs)
     assert [set(row) >= {"f1"} for row in rows] == [True, True]
-    # The first sentences' words are coin flips: whoever reads them in place of the second ones scores 0.5.
+    # The first sentences' words are coin flips: a model that reads them instead of the second ones scores 0.5.
     assert min(row["f1"] for row in rows) > 0.9
     assert read_metadata(tmp_path / "width").task["text_pair_column"] == "answer"
 

@@ -99,11 +99,12 @@ def test_no_flag_of_a_verb_is_without_words(dynabert, verb):
             assert re.search("[a-z]{2}", words), line
 
 
-def test_help_in_a_pipe_cuts_no_flag_short():
+def test_help_in_a_pipe_is_120_columns_wide():
     """A pipe or a file is 80 columns wide for Rich, which is too little for --per_device_train_batch_size."""
     done = shell(sys.executable, "-m", "dynabert_paddle", "finetune", "--help")
     assert "…" not in done.stdout
     assert "--per_device_train_batch_size" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) == 120
 
 
 def test_without_a_verb_the_help_is_shown(dynabert):

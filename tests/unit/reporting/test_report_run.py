@@ -68,7 +68,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def little(tmp_path):
-    """A run of which only the settings are there."""
+    """A run with nothing but its settings."""
     (tmp_path / "run.yaml").write_text("task: {name: snips}\n", encoding="utf-8")
     return tmp_path
 

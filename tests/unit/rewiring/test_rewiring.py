@@ -202,7 +202,7 @@ def test_rewiring_leaves_the_full_models_output_unchanged(batch):
     before, weights = supernet(**batch), to_arrays(supernet.model)
     half = supernet.search_space().subnet(width_mult=0.5)
     half_before = supernet(half, **batch).logits.numpy()
-    # The first of each layer becomes its last: no layer stays as it is, and no order is its own inverse.
+    # The first of each layer becomes its last: no layer stays unchanged, and no order is its own inverse.
     turned = [np.array([0, *range(count - 1, 0, -1)]) for count in (4, 48)]
     sort_by_importance(supernet, Importance([turned[0]] * 4, [turned[1]] * 4))
     after = supernet(**batch)

@@ -1,4 +1,4 @@
-"""Fixed-size models: whom each method starts from, how many examples it sees, what it refuses, and that it resumes."""
+"""Fixed-size models: the start of each method, how many examples it sees, what it refuses, and that it resumes."""
 
 import json
 import logging
@@ -61,7 +61,7 @@ def same(model, other, *, leave_out=()):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_start_is_the_shape_cut_out_of_the_methods_source(train, method, finetuned, rewired, tiny_folder):
-    """A learning rate of 0 leaves the start as it is."""
+    """A learning rate of 0 leaves the start unchanged."""
     name = "w1.00d0.50" if method == "tinybert" else "w0.50d0.50"
     small, result = train(method, subnet=name, learning_rate=0.0)
     source = {"pruned": rewired, "finetuned": tiny_folder}.get(method, finetuned)
@@ -96,7 +96,7 @@ def test_a_rewired_source_keeps_its_scores_and_claims_no_steps(finetuned, rewire
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_examples_include_those_of_the_source(train, method, task):
-    """140 rows, of which 14 are held out: fine-tuning has seen 3 batches of 8, rewiring the 14."""
+    """140 rows, 14 of them held out: fine-tuning has seen 3 batches of 8, rewiring the 14."""
     before = {"finetuned": 0, "pruned": 3 * BATCH + 14}.get(method, 3 * BATCH)
     _, result = train(method, max_steps=4)
     assert result["examples_seen"] == before + 4 * BATCH

@@ -141,7 +141,7 @@ def test_an_epoch_reads_every_example_once_and_in_its_own_order(tmp_path):
 
 def test_learning_rate_rises_then_decays_linearly_to_zero(tmp_path):
     _, lines = run(make_supernet(), tmp_path, max_steps=10, warmup_ratio=0.2, learning_rate=1.6e-4)
-    # Two steps up to the peak, then eight equal steps down, of which the last would be 0 after the end.
+    # Two steps up to the peak, then eight equal steps down; the last would reach 0 after the end.
     expected = [0.8e-4, 1.6e-4, *(1.6e-4 * k / 8 for k in (8, 7, 6, 5, 4, 3, 2, 1))]
     np.testing.assert_allclose([line["train/learning_rate"] for line in lines if "train/loss" in line], expected)
 

@@ -17,7 +17,7 @@ def begin(path, settings=SETTINGS, **options):
 
 @pytest.fixture
 def interrupted(tmp_path):
-    """A file of which two pieces count, and half of a third is there."""
+    """A file with two complete pieces and half of a third."""
     path = tmp_path / "out.tsv"
     with pytest.raises(RuntimeError), begin(path) as file:
         file.write("one\n", {"rows": 1})
