@@ -37,6 +37,7 @@ INSTALL_REQUIRES = [
     "click<8.3",  # later ones change how defaults reach an older Typer
     "rich>=13",
     "pydantic>=2",
+    "annotated-types",
     "PyYAML",
     "scikit-learn",
     "scipy",

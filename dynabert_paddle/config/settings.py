@@ -9,12 +9,21 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from annotated_types import Ge, Gt, Interval
 
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS
 
 Stage = Literal["finetune", "rewire", "width", "depth", "final"]
 STAGES: tuple[str, ...] = get_args(Stage)
+
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+PositiveInt = Annotated[int, Ge(1)]
+NonNegativeInt = Annotated[int, Ge(0)]
+Seed = Annotated[int, Interval(ge=0, le=2**31 - 1)]
 
 
 def _option(default: Any, help: str) -> Any:
@@ -22,9 +31,9 @@ def _option(default: Any, help: str) -> Any:
 
 
 class _Section:
-    """Base of all sections: unknown keys and wrong types are errors."""
+    """Base of all sections: unknown keys, wrong types, and infinite or undefined numbers are errors."""
 
-    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
+    __pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
 
 
 @dataclass(frozen=True)
@@ -48,9 +57,11 @@ class TaskConfig(_Section):
         None, "task type (default: classification)"
     )
     metrics: tuple[str, ...] | None = _option(None, "metrics, the first selects the best model (default: the task's)")
-    max_seq_length: int = _option(128, "longest input in tokens; longer ones are cut")
-    doc_stride: int | None = _option(None, "question answering: tokens between the starts of two windows of a context")
-    max_answer_length: int | None = _option(None, "question answering: longest answer in tokens")
+    max_seq_length: Annotated[int, Ge(3)] = _option(128, "longest input in tokens; longer ones are cut")
+    doc_stride: PositiveInt | None = _option(
+        None, "question answering: tokens between the starts of two windows of a context"
+    )
+    max_answer_length: PositiveInt | None = _option(None, "question answering: longest answer in tokens")
     may_be_empty: bool | None = _option(
         None, "question answering: questions may have no answer (default: as in the training file)"
     )
@@ -68,25 +79,25 @@ class SpaceConfig(_Section):
 class TrainConfig(_Section):
     """How a stage trains; the defaults are those of the paper's authors' code."""
 
-    num_train_epochs: float = _option(3.0, "passes over the training data")
-    max_steps: int | None = _option(None, "optimizer steps, instead of num_train_epochs")
-    per_device_train_batch_size: int = _option(32, "examples in a step")
-    per_device_eval_batch_size: int = _option(64, "examples evaluated at a time")
-    gradient_accumulation_steps: int = _option(1, "batches whose gradients one optimizer step sums")
-    learning_rate: float = _option(2e-5, "peak learning rate, which then decays linearly to 0")
-    warmup_ratio: float = _option(0.0, "share of the steps over which the learning rate rises")
-    weight_decay: float = _option(0.0, "AdamW's weight decay, not applied to biases and norms")
-    adam_epsilon: float = _option(1e-8, "AdamW's epsilon")
-    max_grad_norm: float = _option(1.0, "clip the norm of the summed gradients of a step; 0 for no clipping")
+    num_train_epochs: PositiveFloat = _option(3.0, "passes over the training data")
+    max_steps: PositiveInt | None = _option(None, "optimizer steps, instead of num_train_epochs")
+    per_device_train_batch_size: PositiveInt = _option(32, "examples in a step")
+    per_device_eval_batch_size: PositiveInt = _option(64, "examples evaluated at a time")
+    gradient_accumulation_steps: PositiveInt = _option(1, "batches whose gradients one optimizer step sums")
+    learning_rate: NonNegativeFloat = _option(2e-5, "peak learning rate, which then decays linearly to 0")
+    warmup_ratio: Fraction = _option(0.0, "share of the steps over which the learning rate rises")
+    weight_decay: NonNegativeFloat = _option(0.0, "AdamW's weight decay, not applied to biases and norms")
+    adam_epsilon: PositiveFloat = _option(1e-8, "AdamW's epsilon")
+    max_grad_norm: NonNegativeFloat = _option(1.0, "clip the norm of the summed gradients of a step; 0 for no clipping")
     amp: Literal["off", "bf16", "fp16"] = _option("off", "automatic mixed precision")
-    seed: int = _option(42, "random seed")
+    seed: Seed = _option(42, "random seed")
     select_on: Literal["holdout", "dev"] = _option(
         "holdout", "choose the best checkpoint on held-out training examples, or on dev as the authors do"
     )
-    holdout_size: int = _option(500, "training examples to hold out for it, at most a tenth of all")
-    eval_steps: int = _option(0, "steps between evaluations; 0 for once an epoch")
-    save_steps: int = _option(500, "steps between checkpoints; 0 for only at the end and when interrupted")
-    logging_steps: int = _option(10, "steps between log lines")
+    holdout_size: PositiveInt = _option(500, "training examples to hold out for it, at most a tenth of all")
+    eval_steps: NonNegativeInt = _option(0, "steps between evaluations; 0 for once an epoch")
+    save_steps: NonNegativeInt = _option(500, "steps between checkpoints; 0 for only at the end and when interrupted")
+    logging_steps: PositiveInt = _option(10, "steps between log lines")
 
 
 @dataclass(frozen=True)
@@ -103,11 +114,11 @@ class RewireConfig(_Section):
         "per_batch adds up each batch's importance on held-out training examples; huawei reads the dev set and never "
         "clears the gradients, as the authors' code does",
     )
-    holdout_size: int = _option(
+    holdout_size: PositiveInt = _option(
         500, "held-out training examples to read, at most a tenth of them; with finetune's size and seed the same ones"
     )
-    per_device_eval_batch_size: int = _option(32, "examples in a batch")
-    seed: int = _option(42, "chooses the held-out examples")
+    per_device_eval_batch_size: PositiveInt = _option(32, "examples in a batch")
+    seed: Seed = _option(42, "chooses the held-out examples")
 
 
 @dataclass(frozen=True)
@@ -115,16 +126,18 @@ class _SubnetsConfig(TrainConfig):
     subnets_per_step: Literal["all", "sandwich"] = _option(
         "all", "train every sub-network in each step, or the largest, the smallest and some random ones"
     )
-    num_random_subnets: int = _option(2, "how many random ones a sandwich has")
+    num_random_subnets: NonNegativeInt = _option(2, "how many random ones a sandwich has")
 
 
 @dataclass(frozen=True)
 class WidthConfig(_SubnetsConfig):
     """Stage 2: distil the fine-tuned model into every width."""
 
-    lambda_logit: float = _option(1.0, "weight of the logit loss, lambda_1 in the paper")
-    lambda_hidden: float = _option(0.1, "weight of the embedding and hidden-state loss, lambda_2 in the paper")
-    temperature: float = _option(1.0, "softens both sides' logits")
+    lambda_logit: NonNegativeFloat = _option(1.0, "weight of the logit loss, lambda_1 in the paper")
+    lambda_hidden: NonNegativeFloat = _option(
+        0.1, "weight of the embedding and hidden-state loss, lambda_2 in the paper"
+    )
+    temperature: PositiveFloat = _option(1.0, "softens both sides' logits")
     include_padding: bool = _option(False, "average the hidden-state loss over padding too, as the authors do")
     augmented_file: str | None = _option(
         None, "train on these texts, which 'dynabert augment' made of the training rows, without those held out"
@@ -139,7 +152,9 @@ class WidthConfig(_SubnetsConfig):
 class DepthConfig(WidthConfig):
     """Stage 3: distil the width-adaptive model into every width and depth."""
 
-    lambda_hidden: float = _option(1.0, "weight of the embedding and hidden-state loss, lambda_2 in the paper")
+    lambda_hidden: NonNegativeFloat = _option(
+        1.0, "weight of the embedding and hidden-state loss, lambda_2 in the paper"
+    )
 
 
 @dataclass(frozen=True)
@@ -153,14 +168,16 @@ class BaselineConfig(TrainConfig):
 
     method: Literal["distilbert", "tinybert", "pruned", "finetuned"] = _option("distilbert", "how it is trained")
     subnet: str = _option("w1.00d0.50", "the sub-network of DIR that gives its shape")
-    num_examples: int | None = _option(
+    num_examples: PositiveInt | None = _option(
         None, "examples to see, those of the model that it starts from included, in place of steps and epochs"
     )
-    temperature: float = _option(2.0, "distilbert: softens both sides' logits")
-    lambda_logit: float = _option(5.0, "distilbert: weight of the logit loss, alpha_ce in its authors' code")
-    lambda_label: float = _option(2.0, "distilbert: weight of the hard-label loss, in place of alpha_mlm")
-    lambda_cosine: float = _option(1.0, "distilbert: weight of the last hidden state's cosine loss, alpha_cos")
-    layer_share: float = _option(
+    temperature: PositiveFloat = _option(2.0, "distilbert: softens both sides' logits")
+    lambda_logit: NonNegativeFloat = _option(5.0, "distilbert: weight of the logit loss, alpha_ce in its authors' code")
+    lambda_label: NonNegativeFloat = _option(2.0, "distilbert: weight of the hard-label loss, in place of alpha_mlm")
+    lambda_cosine: NonNegativeFloat = _option(
+        1.0, "distilbert: weight of the last hidden state's cosine loss, alpha_cos"
+    )
+    layer_share: Fraction = _option(
         0.5, "tinybert: share of the steps that train the layers, before those that train the prediction"
     )
 
@@ -169,39 +186,39 @@ class BaselineConfig(TrainConfig):
 class AugmentConfig(_Section):
     """How `augment` makes copies of a text; the defaults are the DynaBERT paper's."""
 
-    num_copies: int = _option(30, "copies of each row, N in the paper")
-    num_candidates: int = _option(15, "words that can replace a word, M in the paper")
-    probability: float = _option(0.4, "probability that a word is replaced, p in the paper")
-    seed: int = _option(42, "every random choice follows from it and the row")
-    batch_size: int = _option(64, "rows at a time; changes nothing in the file")
+    num_copies: PositiveInt = _option(30, "copies of each row, N in the paper")
+    num_candidates: PositiveInt = _option(15, "words that can replace a word, M in the paper")
+    probability: Fraction = _option(0.4, "probability that a word is replaced, p in the paper")
+    seed: Seed = _option(42, "every random choice follows from it and the row")
+    batch_size: PositiveInt = _option(64, "rows at a time; changes nothing in the file")
 
 
 @dataclass(frozen=True)
 class SearchConfig(_Section):
     """How `search` looks for sub-networks, and what they may cost."""
 
-    max_latency_ms: float | None = _option(None, "budget: milliseconds a batch on this machine")
-    max_params: float | None = _option(None, "budget: parameters, embeddings included")
-    max_macs: float | None = _option(None, "budget: multiply-accumulates for seq_length tokens")
-    max_size_mb: float | None = _option(None, "budget: megabytes of the weights' file")
+    max_latency_ms: PositiveFloat | None = _option(None, "budget: milliseconds a batch on this machine")
+    max_params: PositiveFloat | None = _option(None, "budget: parameters, embeddings included")
+    max_macs: PositiveFloat | None = _option(None, "budget: multiply-accumulates for seq_length tokens")
+    max_size_mb: PositiveFloat | None = _option(None, "budget: megabytes of the weights' file")
     goals: tuple[str, ...] | None = _option(
         None, "costs to trade against the metric: latency_ms, macs, params, size_mb; the budget's, else macs"
     )
     device: str = _option("cpu", "where latency is measured and candidates are scored: cpu or gpu:N")
-    batch_size: int = _option(1, "batch size of the latency measurement")
-    seq_length: int = _option(64, "sequence length of latency and MACs, in tokens")
-    num_threads: int | None = _option(None, "CPU threads for the latency measurement (default: all cores)")
+    batch_size: PositiveInt = _option(1, "batch size of the latency measurement")
+    seq_length: PositiveInt = _option(64, "sequence length of latency and MACs, in tokens")
+    num_threads: PositiveInt | None = _option(None, "CPU threads for the latency measurement (default: all cores)")
     precision: Literal["fp32", "bf16"] = _option("fp32", "precision of the latency measurement")
-    num_evaluations: int = _option(300, "sub-networks to score")
-    population_size: int = _option(20, "sub-networks in a generation")
-    seed: int = _option(42, "random seed")
+    num_evaluations: PositiveInt = _option(300, "sub-networks to score")
+    population_size: Annotated[int, Ge(2)] = _option(20, "sub-networks in a generation")
+    seed: Seed = _option(42, "random seed")
     score: Literal["metric", "agreement"] = _option(
         "metric", "score by the task's first metric, or by agreement with the full model, which needs no labels"
     )
     score_on: Literal["holdout", "dev"] = _option("holdout", "score on held-out training examples, or on dev")
-    holdout_size: int | None = _option(None, "examples to score on (default: all)")
-    per_device_eval_batch_size: int = _option(64, "examples scored at a time")
-    finetune_steps: int = _option(0, "steps to train the best sub-network, distilled from the full model")
+    holdout_size: PositiveInt | None = _option(None, "examples to score on (default: all)")
+    per_device_eval_batch_size: PositiveInt = _option(64, "examples scored at a time")
+    finetune_steps: NonNegativeInt = _option(0, "steps to train the best sub-network, distilled from the full model")
 
 
 @dataclass(frozen=True)

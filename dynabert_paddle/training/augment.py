@@ -80,7 +80,6 @@ def augment(
         DynabertError: with the reason in one line.
     """
     config = resolve_config(AugmentConfig, asdict(config or AugmentConfig()))
-    _check(config)
     task_config = resolve_config(TaskConfig, task or {})
     output = Path(output_file).expanduser()
     _check_output(output, overwrite=overwrite)
@@ -155,14 +154,6 @@ def _augment_rows(
         words_replaced += count
     header = "" if as_json or rows[0][0] else to_line({name: name for name in names}, as_json=False)
     return header + "".join(lines), Augmented(len(rows), len(lines), words_replaced)._asdict()
-
-
-def _check(config: AugmentConfig) -> None:
-    for name in ("num_copies", "num_candidates", "batch_size"):
-        if getattr(config, name) < 1:
-            raise UsageError(f"{name} is at least 1, not {getattr(config, name)}")
-    if not 0 <= config.probability <= 1:
-        raise UsageError(f"probability is from 0 to 1, not {config.probability}")
 
 
 def _check_output(path: Path, *, overwrite: bool) -> None:

@@ -218,12 +218,12 @@ def test_an_output_that_exists_is_replaced_only_when_asked_for(augmented, masked
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"num_copies": 0}, "num_copies is at least 1, not 0"),
-        ({"num_candidates": 0}, "num_candidates is at least 1, not 0"),
-        ({"batch_size": 0}, "batch_size is at least 1, not 0"),
-        ({"probability": 1.5}, "probability is from 0 to 1, not 1.5"),
-        ({"probability": float("nan")}, "probability is from 0 to 1, not nan"),
-        ({"seed": -1}, "seed is at least 0"),
+        ({"num_copies": 0}, "num_copies: 0 is not allowed: input should be greater than or equal to 1"),
+        ({"num_candidates": 0}, "num_candidates: 0 is not allowed"),
+        ({"batch_size": 0}, "batch_size: 0 is not allowed"),
+        ({"probability": 1.5}, "probability: 1.5 is not allowed: input should be less than or equal to 1"),
+        ({"probability": float("nan")}, "probability: nan is not allowed: input should be a finite number"),
+        ({"seed": -1}, "seed: -1 is not allowed"),
         ({"task": {"max_seq_length": 200}}, "more than the masked LM's 128 positions"),
         ({"task": {"text_column": "sentense"}}, "Did you mean 'sentence'"),
         ({"word_vectors": "missing.txt"}, "no such file of word vectors"),

@@ -156,7 +156,7 @@ def test_a_run_that_bad_data_stopped_can_be_repeated_with_good_data(capsys, fail
         ("finetun: {}", "my.yaml: unknown key 'finetun'. Did you mean 'finetune'?"),
         ("train: {max_steps: many}", "my.yaml: finetune.max_steps: 'many' is not allowed"),
         ("train: {learning_rate: fast}", "my.yaml: finetune.learning_rate: 'fast' is not allowed"),
-        ("train: {learning_rate: -1}", "my.yaml: learning_rate is at least 0, not -1"),
+        ("train: {learning_rate: -1}", "my.yaml: finetune.learning_rate: -1 is not allowed: input should be greater"),
         ("train: {amp: fp8}", "my.yaml: finetune.amp: 'fp8' is not allowed: input should be 'off', 'bf16' or 'fp16'"),
         ("task: snips", "my.yaml: task: 'snips' is not allowed"),
         ("train: 3", "train: a section holds keys and values, not 3"),

@@ -115,7 +115,7 @@ def test_a_backbone_stands_for_itself(capsys, tiny_folder, tiny_data, tmp_path):
         (("tinybert", "DIR", "--subnet", "w0.50d1.00"), 2, "keeps 2 heads of layer 0, .*: keep all heads"),
         (("distilbert", "DIR", "--subnet", "w0.50"), 2, "'w0.50' is no subnet"),
         (("distilbert", "DIR", "--num_examples", "39"), 2, "has seen 8, and one step sees 32: pass at least 40"),
-        (("finetuned", "BACKBONE", "--layer_share", "2"), 2, "layer_share is at least 0, at most 1, not 2"),
+        (("finetuned", "BACKBONE", "--layer_share", "2"), 2, "layer_share: 2.0 is not allowed: input should be less"),
         (("distilbert", "DIR", "--output_dir", ""), 2, "--output_dir is empty"),
         (("distilbert", "DIR", "--output_dir", "DIR", "--overwrite_output_dir"), 2, "holds the model to start from"),
     ],

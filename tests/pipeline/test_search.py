@@ -193,11 +193,11 @@ def test_force_searches_all_the_same(chain, tmp_path):
     [
         (["--goals", "mac"], "--goals takes latency_ms, params, macs, size_mb, not 'mac'. Did you mean 'macs'?"),
         (["--goals", "macs macs"], "--goals must name each cost only once"),
-        (["--max_params", "-5"], "max_params is more than 0, not -5"),
+        (["--max_params", "-5"], "max_params: -5.0 is not allowed: input should be greater than 0"),
         (["--max_params", "1"], "if it is in millions, write 1e6"),
         (["--seq_length", "5000"], "seq_length 5000 is too long: this model takes at most"),
         (["--holdout_size", "15"], "--holdout_size 15 is more than the 14 examples"),
-        (["--population_size", "1"], "population_size is at least 2, not 1"),
+        (["--population_size", "1"], "population_size: 1 is not allowed: input should be greater than or equal to 2"),
         (["--score", "f1"], "'f1'"),
     ],
 )
