@@ -15,6 +15,7 @@ import numpy as np
 
 from dynabert_paddle.data.batches import split_holdout
 from dynabert_paddle.data.features import FeatureSet, TextEncoder, tokenize
+from dynabert_paddle.data.labels import LabelIndex, is_missing, label_text, merge_labels
 from dynabert_paddle.data.layout import PLAIN, Layout
 from dynabert_paddle.data.records import JSON_ENDINGS, first_record, open_records, quote
 from dynabert_paddle.data.stored_texts import Column, StoredTexts, new_column, select_rows
@@ -137,9 +138,9 @@ def read_examples(
         DataError: the file cannot be read, or a row has another format.
     """
     path = Path(path)
-    class_indices = {label: index for index, label in enumerate(labels)}
+    classes = LabelIndex(labels)
     texts, pairs = new_column(path), new_column(path) if columns.pair else None
-    values: array[Any] = array("f" if kind == "regression" else "h" if len(class_indices) < 2**15 else "i")
+    values: array[Any] = array("f" if kind == "regression" else "h" if len(classes.names) < 2**15 else "i")
     for row in read_rows(path, columns, layout):
         texts.append(row.text)
         if pairs is not None:
@@ -147,9 +148,7 @@ def read_examples(
         if row.label is not None:
             label = row.label
             values.append(
-                _score(path, row.line, label)
-                if kind == "regression"
-                else _class_index(path, row.line, label, class_indices)
+                _score(path, row.line, label) if kind == "regression" else _class_index(path, row.line, label, classes)
             )
     return Examples(
         texts=texts,
@@ -168,12 +167,13 @@ def find_labels(path: str | os.PathLike, columns: Columns, layout: Layout = PLAI
         layout: how the file differs from a plain one.
 
     Returns:
-        The distinct labels, sorted; numerically if all are numbers.
+        The distinct labels, sorted; numerically if all are numbers. Equal numbers are one label.
 
     Raises:
         DataError: the file cannot be read.
     """
-    labels = sorted({row.label for row in read_rows(path, columns, layout) if row.label is not None})
+    found = {row.label for row in read_rows(path, columns, layout) if row.label is not None}
+    labels = sorted(merge_labels(found, source=path))
     return tuple(sorted(labels, key=float) if all(map(_is_number, labels)) else labels)
 
 
@@ -269,7 +269,7 @@ def _json_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
         values: list[Any] = []  # strings; pair and label are None if there is no such column
         for flag, name in wanted:
             _check_column(path, line, list(record), name, flag)
-            values.append(None if name is None else _json_text(path, line, name, record[name]))
+            values.append(None if name is None else _json_text(path, line, name, record[name], flag=flag))
         yield Row(line, *values)
 
 
@@ -285,14 +285,15 @@ def _derive(path: Path, line: int, record: dict[str, Any], layout: Layout) -> di
         raise DataError(f"{path}:{line}: a value is of the wrong type ({error}); correct or delete the row.") from None
 
 
-def _json_text(path: Path, line: int, name: str, value: object) -> str:
-    """Convert a JSON string, number, boolean or null to text."""
+def _json_text(path: Path, line: int, name: str, value: Any, *, flag: str) -> str:
+    """Convert a JSON string, number or boolean to text."""
     if isinstance(value, dict | list):
         raise DataError(f"{path}:{line}: {name!r} is {quote(value)}; it must be a string or a number.")
-    if value is None:
-        return ""
+    if is_missing(value):
+        missing = json.dumps(value)
+        raise DataError(f"{path}:{line}: {name!r} is {missing}, a missing value; fill it in or delete the row.")
     if not isinstance(value, str):
-        return json.dumps(value)
+        return label_text(value) if flag == "--label_column" else json.dumps(value)
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -324,16 +325,18 @@ def _check_column(path: Path, line: int, names: list[str], name: str | None, fla
         )
 
 
-def _class_index(path: Path, line: int, label: str, class_indices: dict[str, int]) -> int:
-    if label not in class_indices:
-        allowed = ", ".join(map(quote, list(class_indices)[:20])) + (", ..." if len(class_indices) > 20 else "")
-        hint = did_you_mean(label, class_indices)
+def _class_index(path: Path, line: int, label: str, classes: LabelIndex) -> int:
+    index = classes.find(label)
+    if index is None:
+        names = classes.names
+        allowed = ", ".join(map(quote, names[:20])) + (", ..." if len(names) > 20 else "")
+        hint = did_you_mean(label, names)
         scores = " For scores, pass --kind regression." if _is_number(label) else ""
         raise DataError(
             f"{path}:{line}: label {quote(label)} is not one of the task's labels, {allowed}.{hint} "
             f"Correct it, add a training row that has it, or list all labels with --labels.{scores}"
         )
-    return class_indices[label]
+    return index
 
 
 def _score(path: Path, line: int, label: str) -> float:

@@ -13,6 +13,7 @@ from dynabert_paddle.data.catalog import find_declaration
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.fetch import fetch
 from dynabert_paddle.data.kinds import KINDS
+from dynabert_paddle.data.labels import is_missing, label_text
 from dynabert_paddle.data.layout import Layout
 from dynabert_paddle.data.metrics import check_metrics
 from dynabert_paddle.data.question_answering import AnswerSettings, Questions, read_questions
@@ -277,9 +278,9 @@ def _labels(declared: Declaration, train_path: Path, columns: Columns) -> tuple[
         if declared.kind == "token_classification":
             return find_word_labels(train_path, text_column=columns.text, label_column=columns.label or LABEL_COLUMN)
         return find_labels(train_path, columns, declared.layout)
-    labels = tuple(str(label) for label in declared.labels)
-    if len(set(labels)) < max(2, len(labels)):
-        raise UsageError(f"--labels must list at least two labels, each once, not {list(labels)}.")
+    labels = () if any(map(is_missing, declared.labels)) else tuple(map(label_text, declared.labels))
+    if len(set(labels)) < max(2, len(labels)) or "" in labels:
+        raise UsageError(f"--labels must list at least two labels, each once, not {list(declared.labels)}.")
     return labels
 
 

@@ -315,5 +315,9 @@ def _json_sentences(path: Path, text_column: str, label_column: str | None) -> I
         words, labels = lists[0] or [], lists[1]
         if labels is not None and len(words) != len(labels):
             raise DataError(f"{path}:{line}: {len(words)} tokens and {len(labels)} labels; give each token one label.")
+        if labels is not None:
+            labels = [label.strip() for label in labels]
+            if "" in labels:
+                raise DataError(f"{path}:{line}: a label is empty; give each token one label.")
         if words:
             yield Sentence(line, words, labels)

@@ -82,7 +82,7 @@ def test_jsonl_returns_the_texts_that_were_written(tmp_path_factory, rows, ascii
         ("x.csv", 'sentence,label\n"say ""hi",b\n,a\n'),
         ("x.csv", '\ufefflabel,sentence\r\nb,"say ""hi"\r\n\r\na,""\r\n'),
         ("x.jsonl", '{"sentence": "say \\"hi", "label": "b"}\n{"label": "a", "sentence": ""}'),
-        ("x.json", '\ufeff{"sentence": "say \\"hi", "label": "b"}\r\n\r\n{"sentence": null, "label": "a"}\r\n'),
+        ("x.json", '\ufeff{"sentence": "say \\"hi", "label": "b"}\r\n\r\n{"sentence": "", "label": "a"}\r\n'),
     ],
 )
 def test_formats_agree(tmp_path, name, content):
@@ -283,12 +283,65 @@ def test_json_text_with_half_a_surrogate_pair(tmp_path):
     [
         ("x.tsv", "sentence\tlabel\ns\ta\ns\t \n"),
         ("x.csv", "sentence,label\ns,a\ns,\n"),
-        ("x.jsonl", '{"sentence": "s", "label": "a"}\n\n{"sentence": "s", "label": null}\n'),
+        ("x.jsonl", '{"sentence": "s", "label": "a"}\n\n{"sentence": "s", "label": " "}\n'),
     ],
 )
 def test_empty_label(tmp_path, name, content):
     path = write(tmp_path / name, content)
     assert refusal(path) == f"{path}:3: the label is empty; fill it in or delete the row."
+
+
+@pytest.mark.parametrize("column", ["sentence", "label"])
+@pytest.mark.parametrize("value", ["null", "NaN", "Infinity", "-Infinity"])
+def test_missing_values_in_json(tmp_path, column, value):
+    other = "label" if column == "sentence" else "sentence"
+    path = write(tmp_path / "x.jsonl", f'{{"sentence": "s", "label": "a"}}\n{{"{column}": {value}, "{other}": "a"}}\n')
+    assert refusal(path) == f"{path}:2: {column!r} is {value}, a missing value; fill it in or delete the row."
+
+
+def test_missing_second_texts_in_json(tmp_path):
+    path = write(tmp_path / "x.jsonl", '{"first": "s", "second": null}\n')
+    with pytest.raises(DataError, match="'second' is null, a missing value"):
+        list(read_rows(path, Columns("first", "second")))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["1", "1.0", '"1"', "2"], ["1", "1", "1", "2"]),
+        (["true", '"true"', "false"], ["true", "true", "false"]),
+        (["2.0", '"2"', "10"], ["2", "2", "10"]),
+        (["0.5", '"0.50"', "1"], ["0.5", "0.5", "1"]),
+        (["-0.0", "0", "1"], ["0", "0", "1"]),
+        (["1e2", "100", "2"], ["100", "100", "2"]),
+        (['"007"', '"7"'], ["007", "7"]),  # codes, not numbers
+        (['"1_0"', '"10"'], ["1_0", "10"]),
+        (['"True"', '"true"'], ["True", "true"]),
+        (['"nan"', '"NaN"', '"null"'], ["nan", "NaN", "null"]),  # texts
+        ([f'"{"1" * 31}2"', f'"{"1" * 31}3"'], ["1" * 31 + "2", "1" * 31 + "3"]),
+    ],
+)
+def test_a_label_is_its_text_and_equal_numbers_are_one(tmp_path, values, expected):
+    path = write(tmp_path / "x.jsonl", "".join(f'{{"sentence": "s", "label": {value}}}\n' for value in values))
+    labels = find_labels(path, COLUMNS)
+    assert [labels[index] for index in read_examples(path, COLUMNS, labels=labels).labels] == expected
+    assert set(labels) == set(expected)
+
+
+def test_equal_numbers_in_two_files(tmp_path):
+    """pandas writes whole numbers with a point where a column has gaps."""
+    train = write(tmp_path / "train.csv", "sentence,label\ns,0.0\ns,1.0\n")
+    dev = write(tmp_path / "dev.jsonl", '{"sentence": "s", "label": 1}\n{"sentence": "s", "label": "0"}\n')
+    labels = find_labels(train, COLUMNS)
+    assert labels == ("0.0", "1.0")
+    assert read_examples(dev, COLUMNS, labels=labels).labels.tolist() == [1, 0]
+
+
+def test_labels_that_are_one_number_are_kept_apart_where_all_are_listed(tmp_path, caplog):
+    path = write(tmp_path / "x.tsv", "sentence\tlabel\ns\t1.1\ns\t1.10\ns\t1.2\n")
+    assert find_labels(path, COLUMNS) == ("1.1", "1.2")
+    assert "the labels '1.1' and '1.10' are one number, and so one class, '1.1'" in caplog.text
+    assert read_examples(path, COLUMNS, labels=("1.1", "1.10", "1.2")).labels.tolist() == [0, 1, 2]
 
 
 def test_unknown_label(tmp_path):

@@ -203,7 +203,17 @@ def test_single_class_in_train(folder, labels):
     )
 
 
-@pytest.mark.parametrize("labels", [[], ["pos"], ["pos", "neg", "pos"]])
+@pytest.mark.parametrize("labels", [[True, False], ["true", "false"]])
+def test_labels_given_in_python_are_those_of_json(tmp_path, labels):
+    for name in ("train.jsonl", "dev.jsonl"):
+        (tmp_path / name).write_text('{"text": "s", "label": true}\n{"text": "s", "label": "false"}\n')
+    task = load_task("custom", data_dir=tmp_path, labels=labels)
+    assert (task.labels, task.dev.labels.tolist()) == (("true", "false"), [0, 1])
+
+
+@pytest.mark.parametrize(
+    "labels", [[], ["pos"], ["pos", "neg", "pos"], ["pos", " pos"], ["pos", ""], ["pos", None], ["pos", float("nan")]]
+)
 def test_invalid_lists_of_labels_are_refused(folder, labels):
     message = refusal(UsageError, "custom", data_dir=folder, labels=labels)
     assert message == f"--labels must list at least two labels, each once, not {labels}."

@@ -205,3 +205,12 @@ def test_every_word_of_random_sentences_has_one_token(tmp_path, tokenizer):
             assert (token < 0) == (len(alone) == 2)  # the tokenizer drops words that consist of marks only
             dropped += token < 0
     assert dropped
+
+
+def test_labels_in_json_are_their_text(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"tokens": ["a", "b"], "labels": ["O", " B-PER "]}\n{"tokens": ["c"], "labels": ["B-PER"]}\n')
+    assert find_word_labels(path, text_column="tokens", label_column="labels") == ("O", "B-PER")
+    path.write_text('{"tokens": ["a", "b"], "labels": ["O", " "]}\n')
+    with pytest.raises(DataError, match=r"x\.jsonl:1: a label is empty; give each token one label"):
+        find_word_labels(path, text_column="tokens", label_column="labels")
