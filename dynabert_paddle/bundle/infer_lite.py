@@ -128,17 +128,17 @@ class Tokenizer:
         """
         text = safe_text(text)
         ids, offsets = [], []
-        for found, start, end in _split(text, self._added):  # 1. added tokens, which are not split
-            if found is not None:
-                ids.append(found)
+        for added, start, end in _split(text, self._added):  # 1. added tokens, which are not split
+            if added is not None:
+                ids.append(added)
                 offsets.append((start, end))
                 continue
             parts = [self._normalized[ord(character)] for character in text[start:end]]  # 2. normalize each character
             owners = [start + i for i, part in enumerate(parts) for _ in part]
             normalized = "".join(parts)
-            for found, begin, stop in _split(normalized, self._added_normalized):
-                pieces: list[tuple[Any, int, int]] = [(found, begin, stop)]
-                if found is None:  # 3. split into words and single characters; 4. split words into pieces
+            for added, begin, stop in _split(normalized, self._added_normalized):
+                pieces: list[tuple[Any, int, int]] = [(added, begin, stop)]
+                if added is None:  # 3. split into words and single characters; 4. split words into pieces
                     words = self._words(normalized, begin, stop)
                     pieces = [piece for word in words for piece in self._pieces(normalized, *word)]
                 for piece, first, last in pieces:
@@ -168,12 +168,12 @@ class Tokenizer:
         pieces, begin = [], start
         while begin < end:
             for stop in range(end, begin, -1):
-                found = self._ids.get((self._prefix if begin > start else "") + text[begin:stop])
-                if found is not None:
+                piece = self._ids.get((self._prefix if begin > start else "") + text[begin:stop])
+                if piece is not None:
                     break
             else:
                 return [(self._unknown, start, end)]
-            pieces.append((found, begin, stop))
+            pieces.append((piece, begin, stop))
             begin = stop
         return pieces
 

@@ -65,7 +65,7 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     files = description["files"]
     for name, expected in files.items():
         if os.path.basename(name) != name:
-            raise BundleError(f"{path}: names '{name}', which is outside of the bundle: {again}")
+            raise BundleError(f"{path}: names '{name}', which is outside the bundle: {again}")
         try:
             if not (folder / name).is_file():
                 raise BundleError(f"{folder / name}: missing: {again}")

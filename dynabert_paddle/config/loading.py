@@ -1,4 +1,4 @@
-"""Configs in files: found, read, overridden, validated."""
+"""Finds, reads, overrides and validates configs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from dynabert_paddle.subnet import parse_mults
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-# Installed, the configs lie inside the package; in a checkout, and an editable install of it, beside the package.
+# The configs are inside an installed package, and beside the package in a checkout or an editable install.
 _PACKAGE = Path(__file__).parents[1]
 _CONFIG_DIR = next(
     (path / "configs" for path in (_PACKAGE, _PACKAGE.parent) if (path / "configs").is_dir()), _PACKAGE / "configs"
 )
 
-MAX_BYTES = 2**18  # of a config: the parser is slow
+MAX_BYTES = 2**18  # of a config file, because the parser is slow
 MAX_DEPTH = 30
-MAX_VALUES = 2**16  # each alias counts with all that it stands for
+MAX_VALUES = 2**16  # an alias counts with all values that it expands to
 
-# The sections that a `train` section's values go to.
-_TRAINED = (*STAGES, "baseline")
+# The sections that a `train` section sets.
+_TRAIN_SECTIONS = (*STAGES, "baseline")
 
 
 def built_in_configs() -> list[str]:
-    """Names of the configs that come with the package, for example `quickstart`."""
+    """Return the names of the configs in the package, for example `quickstart`."""
     return sorted(str(path.relative_to(_CONFIG_DIR).with_suffix("")) for path in _CONFIG_DIR.rglob("*.yaml"))
 
 
@@ -63,27 +63,27 @@ def load_config(
     *,
     base: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Config:
-    """Resolve a config: flag over `-o` override over file over default.
+    """Resolve a config. Priority, highest first: flag, `-o` override, config file, `base`, default.
 
-    A `train` section sets a value for every stage that has it: in the file beside what stages set themselves, in an
-    override over what the file sets for them.
+    A `train` section sets its values for every stage that has the field. In the config file, a stage's section has
+    priority over it; in an override, `train` replaces the values of the file.
 
     Args:
-        path: YAML file that holds only what differs from the defaults, or None.
-        overrides: `section.key=value` strings; the values are read as YAML.
-        flags: values by dotted key, as the command line gives them; None values count as not given.
-        base: values by section that all others go before, such as the task that a model was trained for.
+        path: YAML file with values that differ from the defaults, or None.
+        overrides: `section.key=value` strings; the values are parsed as YAML.
+        flags: values of command-line flags by dotted key; None means not given.
+        base: values by section that replace the defaults, such as the task that a model was trained on.
 
     Returns:
         The validated `Config`.
 
     Raises:
-        UsageError: a file, key or value that cannot be used, with the nearest spelling of a key.
+        UsageError: an invalid file, key or value; the message suggests the nearest key.
     """
     values: dict[str, Any] = _read_yaml(path) if path else {}
     values = _spread_train(values)
     given = [_read_override(override) for override in overrides]
-    for key, value in sorted(given, key=lambda pair: not pair[0].startswith("train.")):  # a stage's own go last
+    for key, value in sorted(given, key=lambda pair: not pair[0].startswith("train.")):  # values of single stages last
         _assign(values, key, value)
         values = _spread_train(values, over=True)
     for key, value in (flags or {}).items():
@@ -98,7 +98,7 @@ def load_config(
 
 
 def resolve_config(section: type, values: Mapping[str, Any]) -> Any:
-    """Validate the values of one section, as Python callers and saved folders give them.
+    """Validate the values of one section, for example from Python code or a saved folder.
 
     Args:
         section: one of the section classes, for example `WidthConfig`.
@@ -114,12 +114,12 @@ def resolve_config(section: type, values: Mapping[str, Any]) -> Any:
 
 
 def _validate(values: dict[str, Any], source: str) -> Config:
-    # A list in one string, or a single number, is what a command line and a hasty YAML file hold.
+    # The command line and YAML files may have a list in one string or a single number.
     space = values.get("space")
     for key in ("width_mult_list", "depth_mult_list"):
         if isinstance(space, dict) and key in space:
             space[key] = parse_mults(space[key])
-    for stage in _TRAINED:  # YAML takes a bare `off` for false
+    for stage in _TRAIN_SECTIONS:  # YAML reads a bare `off` as false
         if isinstance(values.get(stage), dict) and values[stage].get("amp") is False:
             values[stage]["amp"] = "off"
     return _build(Config, values, source)
@@ -135,7 +135,7 @@ def _build(section: Any, values: dict[str, Any], source: str) -> Any:
 
 
 def _first_problem(section: Any, error: ValidationError) -> str:
-    """One line about the first problem that pydantic found."""
+    """Return one line about the first error that pydantic found."""
     problem = error.errors()[0]
     keys = [str(part) for part in problem["loc"]]
     key = ".".join(keys)
@@ -153,18 +153,18 @@ def _first_problem(section: Any, error: ValidationError) -> str:
 
 
 def _spread_train(values: dict[str, Any], *, over: bool = False) -> dict[str, Any]:
-    """Copy the values of the `train` section to every stage that has the field, replacing its own values or not."""
+    """Copy the values of the `train` section to every stage that has the field; `over` replaces existing values."""
     shared = values.pop("train", None)
     if shared is None:
         return values
     if not isinstance(shared, dict):
         raise UsageError(f"train: a section holds keys and values, not {shared!r}")
-    stages = {name: {f.name for f in dataclasses.fields(SECTIONS[name])} for name in _TRAINED}
-    known = set().union(*stages.values())
+    fields_of = {name: {f.name for f in dataclasses.fields(SECTIONS[name])} for name in _TRAIN_SECTIONS}
+    known = set().union(*fields_of.values())
     for key in shared:
         if key not in known:
             raise UsageError(f"unknown key 'train.{key}'.{did_you_mean(key, known)}")
-    for name, keys in stages.items():
+    for name, keys in fields_of.items():
         own = values.setdefault(name, {})
         if isinstance(own, dict):
             spread = {key: value for key, value in shared.items() if key in keys}
@@ -173,17 +173,17 @@ def _spread_train(values: dict[str, Any], *, over: bool = False) -> dict[str, An
 
 
 def inherited_settings(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults that still apply beside the user's values: another task or folder has other files.
+    """Return the defaults that still apply with the user's values: for another task or folder the files do not.
 
     Args:
-        defaults: values by field name, such as the task that a model was trained for.
+        defaults: values by field name, such as the task that a model was trained on.
         own: the user's values.
 
     Returns:
         The defaults that apply.
     """
     names = {plain_name(str(task.get("name", defaults.get("name")))) for task in (own, defaults)}
-    if len(names) > 1:  # the length is the model's, not the task's
+    if len(names) > 1:  # max_seq_length belongs to the model
         return {key: value for key, value in defaults.items() if key == "max_seq_length"}
     if "data_dir" in own:
         return {key: value for key, value in defaults.items() if key not in ("train_file", "dev_file")}
@@ -220,21 +220,21 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
         for key in section:
             if not isinstance(key, str):
                 raise UsageError(f"{path}: a key is a word, not {key!r}")
-    return {key: value for key, value in values.items() if value is not None}  # an empty section changes nothing
+    return {key: value for key, value in values.items() if value is not None}  # ignore empty sections
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Read plain values out of YAML.
+    """Parse YAML with plain values.
 
     Args:
         text: the YAML.
-        source: where it is from, for messages.
+        source: name of the source for messages.
 
     Returns:
-        Its values.
+        The values.
 
     Raises:
-        UsageError: it is not YAML, too long, or its aliases stand for too much.
+        UsageError: invalid YAML, too long, too deeply nested, or its aliases expand to too many values.
     """
     import yaml
 
@@ -244,13 +244,13 @@ def parse_yaml(text: str, source: str) -> Any:
         )
     try:
         depth = 0
-        for token in yaml.scan(text):  # which is as lazy as its parser is slow
+        for token in yaml.scan(text):  # the scanner is lazy, and fails before the slow parser runs
             kind = type(token).__name__
             depth += kind.endswith("StartToken") - kind.endswith("EndToken")
             if depth > MAX_DEPTH:
                 raise ValueError(f"nested more than {MAX_DEPTH} deep")
         values = yaml.safe_load(text)
-    except Exception as error:  # beside its own errors it raises what Python's types do, for a date of a 13th month
+    except Exception as error:  # also errors of Python's types, e.g. for a date in month 13
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}:" if mark else ""
         reason = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__

@@ -87,7 +87,7 @@ def split_holdout(
     while held_out.sum() < size:
         held_out[np.argmax(np.where(held_out < available, quota - held_out, -np.inf))] += 1
     rng = np.random.default_rng(seed)
-    chosen = [rng.permutation(np.flatnonzero(own))[:count] for own, count in zip(members, held_out, strict=True)]
+    chosen = [rng.permutation(np.flatnonzero(mask))[:count] for mask, count in zip(members, held_out, strict=True)]
     holdout = np.sort(np.concatenate(chosen))
     kept = np.ones(len(labels), dtype=bool)
     kept[holdout] = False

@@ -163,7 +163,7 @@ def find_entities(
     Returns:
         The entities; `I-` without a preceding `B-` begins one.
     """
-    found: list[Entity] = []
+    entities: list[Entity] = []
     previous = ("", "")
     for (start, end), label, score in zip(words, labels, scores):  # noqa: B905 - Python 3.7 has no strict
         prefix, dash, kind = label.partition("-")
@@ -174,11 +174,11 @@ def find_entities(
             continue
         continues = prefix in "IEL" and previous[1] == kind and previous[0] in "BI"
         if continues:
-            before = found.pop()
-            start, score = before.start, min(before.score, score)
-        found.append(Entity(kind, text[start:end], start, end, score))
+            first_part = entities.pop()
+            start, score = first_part.start, min(first_part.score, score)
+        entities.append(Entity(kind, text[start:end], start, end, score))
         previous = (prefix, kind)
-    return found
+    return entities
 
 
 def best_answer(

@@ -232,13 +232,13 @@ def first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, 
         For each word the index of its first token in the row; -1 if the tokenizer drops the word or it was truncated.
     """
     starts = [start for start, _ in words]
-    found = [-1] * len(words)
+    tokens = [-1] * len(words)
     for token, (start, end) in enumerate(offsets):
         # A byte-level token may begin with the space before its word, so its end decides.
         word = bisect_right(starts, max(start, end - 1)) - 1
-        if end > start and word >= 0 and start < words[word][1] and found[word] < 0:
-            found[word] = before + token
-    return found
+        if end > start and word >= 0 and start < words[word][1] and tokens[word] < 0:
+            tokens[word] = before + token
+    return tokens
 
 
 def windows(num_tokens: int, max_tokens: int, stride: int) -> Iterator[tuple[int, int]]:

@@ -175,7 +175,7 @@ def test_a_description_that_is_something_else_is_refused(spoilt, refused, conten
 def test_a_bundle_without_its_description_is_none(spoilt, refused):
     folder = spoilt()
     (folder / "bundle.json").unlink()
-    assert refused(folder) == f"{folder}: no bundle.json in it: name a folder that 'dynabert export' has made"
+    assert refused(folder) == f"{folder}: no bundle.json in it: name a folder that 'dynabert export' created"
 
 
 def seal(folder, edit=lambda content: content):
