@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -20,11 +21,17 @@ def extract(
     overwrite_output_dir: OverwriteOutputDir = False,
 ) -> None:
     """Cut a sub-network out of a supernet as a small model of its own."""
-    from dynabert_paddle.files.folder import check_replaceable, ensure_absent
+    from dynabert_paddle.errors import UsageError
+    from dynabert_paddle.files.claim import claim
+    from dynabert_paddle.files.folder import EXTRACT
+    from dynabert_paddle.files.ownership import check_replaceable
     from dynabert_paddle.runtime.device import set_device
     from dynabert_paddle.runtime.environment import import_paddle
 
-    check_replaceable(output_dir, overwrite=overwrite_output_dir)
+    if not output_dir:
+        raise UsageError("--output_dir is empty: name a folder")
+    check = partial(check_replaceable, output_dir, EXTRACT, overwrite=overwrite_output_dir, inputs=[model_dir])
+    check()  # now, and again once no other run writes there
     import_paddle()
     set_device("cpu")
     from dynabert_paddle.supernet.extract import extract
@@ -32,8 +39,9 @@ def extract(
 
     supernet = load_model(model_dir)
     small = extract(supernet, supernet.search_space().parse(subnet))
-    ensure_absent(output_dir, overwrite=overwrite_output_dir)
-    small.save_pretrained(output_dir)
+    with claim(output_dir, EXTRACT) as claimed:
+        check()
+        small.save_claimed(claimed, replace=True)
     whole, part = (model.search_space().num_params(model.full) for model in (supernet, small))
     print(f"{part / 1e6:.2f} M of {whole / 1e6:.2f} M parameters")
     show_next("export", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])

@@ -14,7 +14,8 @@ class ExportJob:
 
     Args:
         model_dir: the model folder.
-        output_dir: the bundle to write.
+        output_dir: the bundle to write, for messages.
+        partial_dir: hidden folder to write it to.
         format: one of `formats.TOLERANCES`.
         precision: one of the format's precisions.
         subnet: name of the only sub-network to export; None for the whole model.
@@ -24,11 +25,11 @@ class ExportJob:
         max_seq_length: tokens to which texts are cut; None for the length the model was trained with.
         num_calibration_examples: training texts for int8's calibration.
         tolerance: replaces the format's own tolerance.
-        overwrite: replace an existing `output_dir`.
     """
 
     model_dir: Path
     output_dir: Path
+    partial_dir: Path
     format: str
     precision: str
     subnet: str | None
@@ -38,4 +39,3 @@ class ExportJob:
     max_seq_length: int | None
     num_calibration_examples: int
     tolerance: float | None
-    overwrite: bool

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from dynabert_paddle.bundle.manifest import BUNDLE_FILE
 from dynabert_paddle.config.loading import inherited_settings
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS, check_request, needs_legacy, paddle_format
 from dynabert_paddle.exporting.job import ExportJob
 from dynabert_paddle.exporting.manifest import BundleManifest
-from dynabert_paddle.files.folder import check_replaceable
+from dynabert_paddle.files.claim import claim
+from dynabert_paddle.files.folder import EXPORT
 from dynabert_paddle.files.metadata import check_model_folder, read_metadata
+from dynabert_paddle.files.ownership import check_replaceable
 from dynabert_paddle.runtime.interpreter import run_apart
 
 if TYPE_CHECKING:
@@ -75,36 +78,39 @@ def export(
     if not str(output_dir) or not Path(output_dir).name:
         raise UsageError(f"--output_dir '{output_dir}' is not the name of a folder: name one for the bundle")
     output_dir = Path(output_dir)
-    check_replaceable(output_dir, overwrite=overwrite)
-    with TemporaryDirectory(prefix="dynabert-export-") as scratch:
-        folder = Path(model) if isinstance(model, (str, Path)) else model.save_pretrained(Path(scratch) / "model")
+    changes = {key: value for key, value in (task or {}).items() if value is not None}
+    with ExitStack() as stack:
+        if isinstance(model, (str, Path)):
+            folder = Path(model)
+        else:
+            scratch = stack.enter_context(TemporaryDirectory(prefix="dynabert-export-"))
+            folder = model.save_pretrained(Path(scratch) / "model")
         check_model_folder(folder)
-        if output_dir.resolve() in (folder.resolve(), *folder.resolve().parents):
+        task = {**inherited_settings(read_metadata(folder).task, changes), **changes}
+        if overwrite and output_dir.resolve() in (folder.resolve(), *folder.resolve().parents):
             raise UsageError(f"{output_dir} holds the model to export: name another --output_dir")
-        changes = {key: value for key, value in (task or {}).items() if value is not None}
+        inputs = [str(task[key]) for key in ("data_dir", "train_file", "dev_file") if task.get(key)]
+        check_replaceable(output_dir, EXPORT, overwrite=overwrite, inputs=inputs)
+        claimed = stack.enter_context(claim(output_dir, EXPORT))
+        check_replaceable(output_dir, EXPORT, overwrite=overwrite, inputs=inputs)  # it may just have been written
+        partial = stack.enter_context(claimed.partial())
         job = ExportJob(
             model_dir=folder,
             output_dir=output_dir,
+            partial_dir=partial,
             format=format,
             precision=precision,
             subnet=subnet,
             subnets=subnets if subnets is None or isinstance(subnets, str) else tuple(map(str, subnets)),
-            task={**inherited_settings(read_metadata(folder).task, changes), **changes},
+            task=task,
             task_is_given=bool(changes),
             max_seq_length=max_seq_length,
             num_calibration_examples=num_calibration_examples,
             tolerance=tolerance,
-            overwrite=overwrite,
         )
         logger.info("exporting %s to %s, %s", folder, format, precision)
-        created = [parent for parent in output_dir.parents if not parent.exists()]  # the innermost first
-        try:
-            manifest = run_apart(export_job, job, legacy=needs_legacy(format), name=f"the export to {format}")
-        except BaseException:
-            for parent in created:
-                with suppress(OSError):
-                    parent.rmdir()
-            raise
+        manifest = run_apart(export_job, job, legacy=needs_legacy(format), name=f"the export to {format}")
+        claimed.take(partial, last=BUNDLE_FILE, replace=True)
     logger.info("checked against the model: %s", manifest.verification)
     if manifest.members is not None and manifest.ranked_by is not None:
         names = ", ".join(f"{member.subnet} ({member.score:.4g})" for member in manifest.members)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,6 @@ import numpy as np
 
 from dynabert_paddle.backbone.structure import num_positions
 from dynabert_paddle.bundle.engines import Engine, open_engine
-from dynabert_paddle.bundle.manifest import BUNDLE_FILE
 from dynabert_paddle.bundle.members import open_subnet
 from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.features import FeatureSet
@@ -33,8 +31,7 @@ from dynabert_paddle.exporting.program import matmul_to_mul, rewrite
 from dynabert_paddle.exporting.quantize import quantize
 from dynabert_paddle.exporting.selection import select_members
 from dynabert_paddle.exporting.sharing import share_weights
-from dynabert_paddle.files.atomic import write_folder
-from dynabert_paddle.files.folder import MARKER_FILE, ensure_absent
+from dynabert_paddle.files.atomic import handle_write_errors
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.inputs import check_trained, tokenize_examples
@@ -52,7 +49,7 @@ class _Int8Data:
 
 
 def make_bundle(job: ExportJob) -> BundleManifest:
-    """Export a model folder to a bundle.
+    """Export a model folder to a bundle in the hidden folder `job.partial_dir`.
 
     Args:
         job: the checked arguments of `run.export`.
@@ -72,24 +69,12 @@ def make_bundle(job: ExportJob) -> BundleManifest:
     manifest = describe(supernet, format=job.format, precision=job.precision, max_seq_length=max_seq_length)
     if job.subnets is not None:
         manifest = _add_members(manifest, supernet, job, job.subnets)
-    finished: list[BundleManifest] = []
-
-    def write(folder: Path) -> None:
-        write_tokenizer_and_script(supernet, folder, format=job.format)
+    with handle_write_errors(job.output_dir):
+        write_tokenizer_and_script(supernet, job.partial_dir, format=job.format)
         write_graphs = _write_graph if manifest.members is None else _write_members
-        finished.append(write_graphs(manifest, supernet, job, folder))
-        seal(folder, finished[0])
-        (folder / MARKER_FILE).touch()
-
-    temporary = job.output_dir.with_name(f".{job.output_dir.name}.exported")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by an export that was killed
-    bundle = write_folder(temporary, write, last=BUNDLE_FILE)
-    try:
-        ensure_absent(job.output_dir, overwrite=job.overwrite)
-        bundle.rename(job.output_dir)
-    finally:
-        shutil.rmtree(bundle, ignore_errors=True)
-    return finished[0]
+        finished = write_graphs(manifest, supernet, job, job.partial_dir)
+        seal(job.partial_dir, finished)
+    return finished
 
 
 def _max_seq_length(supernet: Supernet, requested: int | None) -> int:

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from dynabert_paddle.errors import DynabertError, ModelError
 from dynabert_paddle.files.hashing import hash_json
 from dynabert_paddle.files.integrity import accept_change_hint
+from dynabert_paddle.files.partial import MOVING_FILE, partial_folder, partial_path
+from dynabert_paddle.runtime.interruption import postpone_signals
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically: after a failure the file is as it was before."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_path(path)
     try:
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -74,7 +76,8 @@ def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str
 
     A new folder is written as a hidden sibling, which is then renamed. An existing folder, which may hold logs and
     checkpoints, gets its files through a hidden subfolder: they are moved one by one, `last` at the end. All files are
-    synced to disk when this returns, so the caller may delete what they replace.
+    synced to disk when this returns, so the caller may delete what they replace. Only one process may write a folder at
+    a time: see `claim`.
 
     Args:
         folder: the target folder.
@@ -88,30 +91,49 @@ def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str
         DynabertError: the disk is full or the folder is not writable.
     """
     folder = Path(folder)
-    exists = folder.exists()
-    partial = folder / ".partial" if exists else folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with handle_write_errors(folder), partial_folder(folder) as partial:
         write(partial)
-        for path in (*partial.rglob("*"), partial):
-            _sync(path)
-        if exists:
-            (folder / last).unlink(missing_ok=True)
-            for path in sorted(partial.iterdir(), key=lambda path: path.name == last):
-                if path.name == last:
-                    _sync(folder)
-                path.replace(folder / path.name)
-            partial.rmdir()
-            _sync(folder)
+        if partial.parent == folder:
+            move_content(partial, folder, last=last)
         else:
+            _sync_tree(partial)
             partial.rename(folder)
             _sync(folder.parent)
-    except OSError as error:
-        raise write_error(folder, error) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def move_content(partial: Path, folder: Path, *, last: str, remove: Iterable[Path] = ()) -> None:
+    """Move all files of a folder to another one in the same file system; files of the same names are replaced.
+
+    Args:
+        partial: the folder with the new files.
+        folder: the existing target folder.
+        last: name of the file whose presence marks the folder as complete.
+        remove: files and folders in `folder` to remove before.
+
+    Raises:
+        OSError: a file cannot be moved.
+    """
+    _sync_tree(partial)
+    moving = folder / MOVING_FILE
+    with postpone_signals():
+        moving.touch()
+        (folder / last).unlink(missing_ok=True)
+        for path in remove:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == last):
+            if path.name == last:
+                _sync(folder)
+            path.replace(folder / path.name)
+        moving.unlink()
+        _sync(folder)
+    partial.rmdir()
+
+
+def _sync_tree(folder: Path) -> None:
+    """Sync a folder and all that is in it to disk."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
 
 
 def _sync(path: Path) -> None:

@@ -1,5 +1,7 @@
-"""Ctrl-C and SIGTERM, outside the training loop, which ends its step first."""
+"""Ctrl-C, SIGTERM and SIGHUP, outside the training loop, which ends its step first."""
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from signal import SIGINT, SIGTERM
@@ -34,3 +36,26 @@ def resumable(name: str, progress: Callable[[], str] = str) -> Iterator[None]:
         exit_code = 0 if number == SIGTERM and num_processes() == 1 else 128 + number
         message = f"{name}: stopped{progress()}; the same command goes on from there"
         raise Interrupted(message, exit_code=exit_code) from None
+
+
+@contextmanager
+def postpone_signals() -> Iterator[None]:
+    """Let a `with` block of milliseconds end before SIGINT, SIGTERM and SIGHUP are handled.
+
+    Yields:
+        Nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread alone
+        yield
+        return
+    came: list[int] = []
+    numbers = [SIGINT, SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    own = [number for number in numbers if callable(signal.getsignal(number))]
+    previous = {number: signal.signal(number, lambda came_now, frame: came.append(came_now)) for number in own}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)

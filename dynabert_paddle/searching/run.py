@@ -14,8 +14,10 @@ from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.files.folder import check_replaceable, claim, clear_folder, make_folder, remove_unused
+from dynabert_paddle.files.claim import Claim, claim
+from dynabert_paddle.files.folder import SEARCH
 from dynabert_paddle.files.metadata import check_model_folder
+from dynabert_paddle.files.ownership import check_maker, check_replaceable
 from dynabert_paddle.files.search_result import SEARCH_FOLDER, Row, SearchResult, hash_weights
 from dynabert_paddle.runtime.interruption import resumable
 from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
@@ -81,15 +83,12 @@ def search(
     distributed = DistributedScorer(scorer)
     if not is_rank_zero():
         return distributed.serve()
-    if overwrite:
-        check_replaceable(folder, overwrite=True)
-    make_folder(folder)
-    with claim(folder):
-        try:
-            job = _Search(model, supernet, task, scorer, distributed, objectives, config, folder)
-            result = job.run(overwrite=overwrite)
-        finally:
-            remove_unused(folder)
+    with claim(folder, SEARCH) as claimed:
+        check_maker(folder, SEARCH)
+        if overwrite:
+            check_replaceable(folder, SEARCH, overwrite=True, inputs=task.files.values())
+        job = _Search(model, supernet, task, scorer, distributed, objectives, config, claimed)
+        result = job.run(overwrite=overwrite)
     distributed.finish(result)
     return result
 
@@ -130,7 +129,12 @@ class _Search:
     distributed: DistributedScorer
     objectives: Objectives
     config: SearchConfig
-    folder: Path
+    claimed: Claim
+
+    @property
+    def folder(self) -> Path:
+        """The search's folder."""
+        return self.claimed.folder
 
     def run(self, *, overwrite: bool) -> SearchResult:
         """Search, choose the best sub-network, and save the result."""
@@ -143,7 +147,7 @@ class _Search:
         costs = CostModel(space, objectives.setting, table).costs
         objectives.budget.check_units(costs(genomes.decode(genomes.smallest)), costs(space.full))
         if overwrite:  # only after all checks, so that a refused search deletes nothing
-            clear_folder(self.folder)
+            self.claimed.clear()
         found = self._evolve(genomes, costs, weights)
 
         def make_row(name: str, score: float) -> Row:
@@ -172,6 +176,7 @@ class _Search:
             best=best,
             nearest=nearest,
         )
+        self.claimed.check()
         result.save(self.folder)
         if best and self.config.finetune_steps:
             result = replace(result, finetuned=self._finetune(space.parse(best["subnet"]), best["score"]))

@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import write_error
-from dynabert_paddle.files.folder import make_folder
+from dynabert_paddle.files.claim import Claim
+from dynabert_paddle.files.folder import SEARCH
 from dynabert_paddle.searching.sampler import finished_trials
 from dynabert_paddle.searching.space import GenomeSpace
 
@@ -94,7 +95,7 @@ def database_errors(folder: Path, *others: type[Exception]) -> Iterator[None]:
                 f"{path}: in use by another process: wait until it has ended, or name another --output_dir"
             ) from None
         if any(part in message for part in _WRITE_ERRORS):
-            make_folder(folder)  # raises a clearer error if the folder is read-only
+            Claim(folder, SEARCH, None).mark()  # raises a clearer error if the folder is read-only
             raise write_error(folder, OSError(message)) from None
         raise _damaged(path) from None
 

@@ -15,7 +15,9 @@ from paddle import Tensor, nn
 from dynabert_paddle.backbone.loading import build_model, find_backbone, load_from_hub, load_weights, to_arrays
 from dynabert_paddle.backbone.structure import check_logits, find_encoder, join_logits
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.files.atomic import read_json, write_folder
+from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.files.claim import Claim, claim
+from dynabert_paddle.files.folder import maker_of_metadata
 from dynabert_paddle.files.integrity import check_files
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
 from dynabert_paddle.files.weights import write_safetensors
@@ -250,6 +252,21 @@ class Supernet(nn.Layer):
             The folder.
 
         Raises:
+            UsageError: another run writes to the folder.
+            DynabertError: the folder cannot be written to; nothing is left half-written.
+        """
+        with claim(folder, maker_of_metadata(self.metadata)) as claimed:
+            self.save_claimed(claimed)
+        return Path(folder)
+
+    def save_claimed(self, claimed: Claim, *, replace: bool = False) -> None:
+        """Write the model to a folder that is claimed already; see `save_pretrained`.
+
+        Args:
+            claimed: the folder.
+            replace: remove all that was in the folder, once the new files are written.
+
+        Raises:
             DynabertError: the folder cannot be written to; nothing is left half-written.
         """
         full = self.full
@@ -265,7 +282,7 @@ class Supernet(nn.Layer):
                 self.tokenizer.save_pretrained(partial)
             write_metadata(partial, metadata)
 
-        return write_folder(folder, write, last=METADATA_FILE)
+        claimed.write(write, last=METADATA_FILE, replace=replace)
 
 
 def load_model(name_or_path: str | Path) -> Supernet:

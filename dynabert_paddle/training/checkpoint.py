@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,10 +18,13 @@ from paddle import nn
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.atomic import read_json, write_folder, write_json
-from dynabert_paddle.files.folder import claim, ensure_absent, is_output_folder, make_folder
+from dynabert_paddle.files.claim import Claim, claim
+from dynabert_paddle.files.folder import is_free, is_output_folder, maker_of
 from dynabert_paddle.files.integrity import check_files, hash_files
 from dynabert_paddle.files.metadata import METADATA_FILE
+from dynabert_paddle.files.ownership import check_replaceable
 from dynabert_paddle.files.weights import read_safetensors, write_safetensors
+from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.training import processes
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -51,51 +54,53 @@ class TrainState:
     seconds: float = 0.0
 
 
-def prepare_output(output_dir: str | Path, *, overwrite: bool) -> Path:
-    """Make a stage's output folder, unless it holds a finished model.
-
-    Args:
-        output_dir: the folder; one with an unfinished run is kept, so that the run is resumed.
-        overwrite: remove what is there.
-
-    Returns:
-        The folder.
-
-    Raises:
-        UsageError: it is finished, or holds something else, and `overwrite` is false.
-    """
-    output_dir = Path(output_dir)
-    unfinished = output_dir.is_dir() and is_output_folder(output_dir) and all(map(_is_of_a_run, output_dir.iterdir()))
-    if overwrite or not unfinished:
-        ensure_absent(output_dir, overwrite=overwrite)
-    return make_folder(output_dir)
-
-
 @contextmanager
-def claim_output(output_dir: Path, *, overwrite: bool) -> Iterator[None]:
-    """Prepare a stage's output folder and lock it against other runs, within a `with` block.
+def claim_output(
+    output_dir: Path, maker: str, *, overwrite: bool, inputs: Iterable[str | Path] = ()
+) -> Iterator[Claim]:
+    """Claim a stage's output folder within a `with` block; one with an unfinished run is kept, and the run is resumed.
 
     Args:
         output_dir: the folder.
-        overwrite: remove what is there.
+        maker: the stage.
+        overwrite: remove what the same stage has written there.
+        inputs: files and folders that the stage reads.
 
     Yields:
-        Nothing.
+        The claim.
 
     Raises:
         UsageError: it is finished, holds something else, or another run writes to it.
     """
-    processes.on_rank_zero(partial(prepare_output, output_dir, overwrite=overwrite))
-    with claim(output_dir):
-        # Another run may have finished it before this one locked it.
-        processes.on_rank_zero(partial(prepare_output, output_dir, overwrite=False))
-        yield
+    inputs = list(inputs)
+    if is_rank_zero() and not (_is_unfinished(output_dir, maker) and not overwrite):
+        check_replaceable(output_dir, maker, overwrite=overwrite, inputs=inputs)
+    with claim(output_dir, maker) as claimed:
+        processes.on_rank_zero(partial(_prepare, claimed, overwrite=overwrite, inputs=inputs))
+        yield claimed
+
+
+def _prepare(claimed: Claim, *, overwrite: bool, inputs: Iterable[str | Path]) -> None:
+    """Clear the claimed folder, or refuse it; another run may have finished it before this one locked it."""
+    folder = claimed.folder
+    if _is_unfinished(folder, claimed.maker) and not overwrite:
+        return
+    check_replaceable(folder, claimed.maker, overwrite=overwrite, inputs=inputs)
+    if not is_free(folder):
+        claimed.clear()
+
+
+def _is_unfinished(folder: Path, maker: str) -> bool:
+    """Whether a folder holds an unfinished run of a stage."""
+    if not folder.is_dir() or not is_output_folder(folder) or maker_of(folder) not in (None, maker):
+        return False
+    return all(map(_is_of_a_run, folder.iterdir()))
 
 
 def _is_of_a_run(path: Path) -> bool:
     """Whether an unfinished stage can have written this; a run's folder has other folders in it, and its own files."""
     if path.is_dir():
-        return path.name in ("vdl", ".partial") or "checkpoint-" in path.name
+        return path.name == "vdl" or "checkpoint-" in path.name or path.name.endswith("partial")
     return path.name not in (METADATA_FILE, "run.yaml", "grid.json")
 
 

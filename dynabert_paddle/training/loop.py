@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -71,28 +71,32 @@ def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
     model, split = stage.model, split_task(stage.task, stage.model, config)
     start = to_arrays(model.model)
     settings = resume_settings(stage, split, start)
-    with claim_output(stage.output_dir, overwrite=overwrite):
+    with claim_output(stage.output_dir, stage.name, overwrite=overwrite, inputs=stage.inputs) as claimed:
         logger.info("%s: %d training examples, %d to select on", stage.name, len(split.train), len(split.select))
         try:
-            state = fit(stage, split, settings=settings)
+            state = fit(stage, split, settings=settings, check_output=claimed.check)
         except Interrupted:
             set_arrays(model.model, start)  # so that the same call resumes from the checkpoint
             raise
         model.metadata = finished_metadata(stage, split, state)
+        claimed.check()
         if stage.write_results:
             stage.write_results(state)
-        processes.on_rank_zero(partial(model.save_pretrained, stage.output_dir))
+        processes.on_rank_zero(partial(model.save_claimed, claimed))
         processes.on_rank_zero(partial(remove_checkpoints, stage.output_dir))
     return model
 
 
-def fit(stage: Stage, split: Split, *, settings: dict[str, Any]) -> TrainState:
+def fit(
+    stage: Stage, split: Split, *, settings: dict[str, Any], check_output: Callable[[], None] = lambda: None
+) -> TrainState:
     """Train from the newest checkpoint to the last step, and leave the best weights in the model.
 
     Args:
         stage: what to train, and how; its output folder gets logs and checkpoints.
         split: the tokenized examples.
         settings: an interrupted run is resumed only if its settings are equal.
+        check_output: called before anything is written; raises if the output folder is another one by now.
 
     Returns:
         The state after the last step.
@@ -135,6 +139,7 @@ def fit(stage: Stage, split: Split, *, settings: dict[str, Any]) -> TrainState:
             losses = _optimizer_step(stage, replicas, optimizer, scaler, batch, index=state.step)
             state.step += 1
             log.advance()
+            check_output()
             last = state.step == total_steps
             if state.step % config.logging_steps == 0 or last:
                 log.train(state.step, {**losses, "learning_rate": learning_rate})

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from os.path import samestat
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import handle_write_errors, read_json, write_json
-from dynabert_paddle.files.folder import lock
+from dynabert_paddle.files.partial import is_at, lock
 
 
 class PartialFile:
@@ -89,9 +88,8 @@ class PartialFile:
             self._state.unlink(missing_ok=True)
 
     def _claim(self) -> None:
-        own = os.fstat(self._file.fileno())
         # Whoever had locked it may have given it its name meanwhile.
-        if not lock(self._file.fileno()) or not self._partial.exists() or not samestat(own, self._partial.stat()):
+        if not lock(self._file.fileno()) or not is_at(self._file.fileno(), self._partial):
             raise UsageError(
                 f"{self._path} is in use by another run: wait until it has ended, or name another --output_file"
             )

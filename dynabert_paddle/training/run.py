@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -16,21 +17,20 @@ from dynabert_paddle.data.described_tasks import load_task_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
 from dynabert_paddle.files.atomic import handle_write_errors, write_json, write_text
+from dynabert_paddle.files.claim import Claim, claim
 from dynabert_paddle.files.folder import (
+    BASELINE,
     BASELINES_FOLDER,
     CONFIG_FILE,
     GRID_FILE,
     RECORDS_FOLDER,
     REPORT_FILE,
-    check_replaceable,
-    claim,
+    RUN,
+    is_free,
     is_output_folder,
-    make_folder,
-    remove_folder,
-    remove_unused,
 )
 from dynabert_paddle.files.metadata import METADATA_FILE, read_metadata
-from dynabert_paddle.runtime.ranks import is_rank_zero
+from dynabert_paddle.files.ownership import check_maker, check_removable
 from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
@@ -65,27 +65,23 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
         # Now, rather than after hours of fine-tuning: a model that loads and has the heads for every width.
         _grid_space(Supernet.from_pretrained(config.model_name_or_path), config).grid()
     output_dir = Path(config.output_dir)
-    if overwrite:
-        check_replaceable(output_dir, overwrite=True)
-    processes.on_rank_zero(partial(make_folder, output_dir))
-    with claim(output_dir):
+    _check_maker(output_dir, overwrite=overwrite)
+    with claim(output_dir, RUN, unused=(CONFIG_FILE,)) as claimed:
         source: str | Path = config.model_name_or_path
-        try:
-            processes.on_rank_zero(partial(_prepare, output_dir, config, overwrite=overwrite))
-            for name in config.stages:
-                folder = output_dir / name
-                if (folder / METADATA_FILE).exists():
-                    logger.info("%s: finished before, in %s", name, folder)
-                    processes.on_rank_zero(partial(remove_checkpoints, folder))  # left if a process was killed
-                else:
-                    run_stage(name, config, task, source=source, output_dir=folder)
-                source = folder
-        finally:
-            if is_rank_zero():
-                remove_unused(output_dir, CONFIG_FILE)
+        processes.on_rank_zero(partial(_prepare, claimed, config, inputs=task.files.values(), overwrite=overwrite))
+        for name in config.stages:
+            folder = output_dir / name
+            claimed.check()
+            if (folder / METADATA_FILE).exists():
+                logger.info("%s: finished before, in %s", name, folder)
+                processes.on_rank_zero(partial(remove_checkpoints, folder))  # left if a process was killed
+            else:
+                run_stage(name, config, task, source=source, output_dir=folder)
+            source = folder
         supernet = Supernet.from_pretrained(source)
         rows = evaluate_grid(supernet, task, batch_size=config.finetune.per_device_eval_batch_size)
         grid = {"split": "dev", "model": str(source), "rows": rows}
+        claimed.check()
         processes.on_rank_zero(partial(_write_grid, output_dir / GRID_FILE, grid))
     return rows
 
@@ -148,13 +144,9 @@ def run_stage(
 
 
 def _rewire(supernet: Supernet, task: Task, config: RewireConfig, output_dir: Path, *, overwrite: bool) -> Supernet:
-    with claim_output(output_dir, overwrite=overwrite):
-        try:
-            stages.rewire(supernet, task, config=config)
-            processes.on_rank_zero(partial(supernet.save_pretrained, output_dir))
-        finally:
-            if is_rank_zero():
-                remove_unused(output_dir)
+    with claim_output(output_dir, "rewire", overwrite=overwrite, inputs=task.files.values()) as claimed:
+        stages.rewire(supernet, task, config=config)
+        processes.on_rank_zero(partial(supernet.save_claimed, claimed))
     return supernet
 
 
@@ -162,10 +154,18 @@ def _grid_space(supernet: Supernet, config: Config) -> SearchSpace:
     return supernet.search_space(width_mults=config.space.width_mult_list, depth_mults=config.space.depth_mult_list)
 
 
-def _prepare(output_dir: Path, config: Config, *, overwrite: bool) -> None:
+def _check_maker(output_dir: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that something else has made; without `overwrite`, one of the user's gets the run's files."""
+    check_maker(output_dir, RUN)
+    if overwrite and output_dir.is_dir() and not (is_free(output_dir) or is_output_folder(output_dir)):
+        raise UsageError(f"{output_dir} was not created by dynabert, and is not removed: name another --output_dir")
+
+
+def _prepare(claimed: Claim, config: Config, *, inputs: Iterable[str], overwrite: bool) -> None:
     """Refuse what would end the run later, and keep its settings."""
+    output_dir = claimed.folder
     if overwrite:
-        _clear(output_dir, config.model_name_or_path)
+        _clear(claimed, config.model_name_or_path, list(inputs))
     for name in config.stages:
         _check_finished(output_dir / name, getattr(config, name))
         _check_augmented(name, getattr(config, name))
@@ -177,19 +177,24 @@ def _write_grid(path: Path, grid: dict[str, Any]) -> None:
         write_json(path, grid)
 
 
-def _clear(output_dir: Path, model: str) -> None:
+def _clear(claimed: Claim, model: str, inputs: list[str]) -> None:
     """Remove what a run has written, what was made of it, and nothing else that lies in its folder."""
+    output_dir = claimed.folder
     baselines = [path for path in (output_dir / BASELINES_FOLDER).glob("*") if is_output_folder(path)]
-    folders = [*(output_dir / name for name in STAGES), *baselines]
-    for folder in folders:
-        check_apart(model, folder)
-        check_replaceable(folder, overwrite=True)
+    makers = {output_dir / name: name for name in STAGES} | dict.fromkeys(baselines, BASELINE)
     with ExitStack() as stack:
-        folders = [folder for folder in folders if folder.exists()]
-        for folder in folders:  # before the first one goes
-            stack.enter_context(claim(folder))
-        for folder in folders:
-            remove_folder(folder)
+        claims = []
+        for folder, maker in makers.items():  # before the first one goes
+            check_apart(model, folder)
+            if folder.is_file():
+                raise UsageError(f"{folder} is a file: name another --output_dir")
+            if folder.is_dir():
+                claims.append(stack.enter_context(claim(folder, maker)))
+                if not is_free(folder):
+                    check_removable(folder, maker, inputs=inputs)
+        claimed.check()
+        for claimed_folder in claims:
+            claimed_folder.clear()
     records = (output_dir / RECORDS_FOLDER).glob("vdlrecords.*")
     for path in (*(output_dir / name for name in (CONFIG_FILE, GRID_FILE, REPORT_FILE)), *records):
         path.unlink(missing_ok=True)

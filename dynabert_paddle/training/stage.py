@@ -53,6 +53,12 @@ class Stage:
     write_results: Callable[[TrainState], None] | None = None
 
     @property
+    def inputs(self) -> list[str | Path]:
+        """The data files that the user named; the stage never removes them."""
+        augmented_file = getattr(self.config, "augmented_file", None)
+        return [*self.task.files.values(), *([augmented_file] if augmented_file else [])]
+
+    @property
     def metric(self) -> str:
         """The metric that selects the best checkpoint."""
         return self.task.metrics[0]

@@ -30,7 +30,6 @@ from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.config.settings import STAGES
 from dynabert_paddle.files.atomic import read_json
-from dynabert_paddle.files.folder import make_folder
 from dynabert_paddle.files.metadata import METADATA_FILE, read_metadata
 
 CONFIG = f"""
@@ -86,7 +85,7 @@ def main(
     run_only: Annotated[bool, typer.Option("--run_only", help="Leave out the search and the export.")] = False,
 ) -> None:
     """Kill, resume, compare; the exit code is 1 if a result differs."""
-    make_folder(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, TINY_MODEL, output_dir / "tiny"], check=True)
     (output_dir / "soak.yaml").write_text(CONFIG, encoding="utf-8")
     unkilled, killed = (output_dir / name for name in ("whole", "killed"))

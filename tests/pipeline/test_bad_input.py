@@ -15,7 +15,6 @@ from conftest import make_bert
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.files.atomic import read_json
-from dynabert_paddle.files.folder import make_folder
 
 pytestmark = pytest.mark.full
 
@@ -369,9 +368,16 @@ def test_a_folder_of_the_users_is_never_removed(fails, finetuned, tiny_folder, t
     assert snapshot(output) == before
 
 
+def make_folder(folder, maker):
+    """A folder as a verb makes it."""
+    folder.mkdir()
+    (folder / ".dynabert").write_text(f"{maker}\n")
+    return folder
+
+
 def test_overwriting_loses_nothing_to_a_mistyped_input(fails, finetuned, tmp_path):
     """The old result goes once the new one can begin."""
-    output = make_folder(tmp_path / "out")
+    output = make_folder(tmp_path / "out", "run")
     shutil.copytree(finetuned, output / "finetune")
     before = snapshot(output)
     words = ("--output_dir", output, "--overwrite_output_dir")
@@ -382,7 +388,7 @@ def test_overwriting_loses_nothing_to_a_mistyped_input(fails, finetuned, tmp_pat
 
 
 def test_overwriting_the_model_that_a_stage_starts_from_is_refused(fails, finetuned, tmp_path):
-    source = shutil.copytree(finetuned, make_folder(tmp_path / "out") / "model")
+    source = shutil.copytree(finetuned, make_folder(tmp_path / "out", "run") / "model")
     before = snapshot(source)
     for output in (source, source.parent):
         fails("train_width", source, "--output_dir", output, "--overwrite_output_dir", "--max_steps", "1", code=2)
@@ -392,7 +398,7 @@ def test_overwriting_the_model_that_a_stage_starts_from_is_refused(fails, finetu
 @pytest.mark.parametrize("verb", ["rewire", "train_width"])
 def test_the_folder_of_a_whole_run_is_no_unfinished_stage(fails, finetuned, tmp_path, verb):
     """A stage's files among a run's folders would mix, and be removed together."""
-    output = make_folder(tmp_path / "out")
+    output = make_folder(tmp_path / "out", "run")
     (output / "run.yaml").write_text("{}\n")
     source = shutil.copytree(finetuned, output / "finetune")
     before = snapshot(output)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from dynabert_paddle.errors import DynabertError, ModelError
 from dynabert_paddle.files.atomic import read_json, write_folder, write_json
-from dynabert_paddle.files.folder import make_folder
+from dynabert_paddle.files.claim import claim
 
 
 def files(folder):
@@ -110,8 +111,12 @@ def disk_calls(monkeypatch):
     """Calls of fsync and rename in order, with the name of the synced file or the new name."""
     calls = []
 
+    def plain(name):
+        """A hidden name without what makes it unique."""
+        return re.sub(r"\.?[0-9a-f]{8}\.partial", ".partial", name)
+
     def fsync(descriptor):
-        calls.append(("sync", os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))))
+        calls.append(("sync", plain(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))))
         return real_fsync(descriptor)
 
     def rename(path, target):
@@ -149,9 +154,14 @@ def test_remains_of_a_killed_process_are_replaced(tmp_path):
     assert set(files(tmp_path)) == {"model/a.txt", "model/z.json"}
 
 
+def claim_nothing(folder):
+    with claim(folder, "width"):
+        pass
+
+
 def test_an_output_folder_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
-    for call in (make_folder, lambda folder: write_folder(folder, write_two, last="z.json")):
+    for call in (claim_nothing, lambda folder: write_folder(folder, write_two, last="z.json")):
         with pytest.raises(DynabertError, match="file/model: cannot be written: Not a directory: .*another folder"):
             call(tmp_path / "file" / "model")
     assert files(tmp_path) == {"file": b"mine"}

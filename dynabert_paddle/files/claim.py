@@ -1,0 +1,199 @@
+"""Claims on output folders: every writer of a folder locks it first, also a folder that it has yet to make.
+
+The lock is on the folder itself, so it counts only while that folder is the one at its path.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.files.atomic import handle_write_errors, move_content
+from dynabert_paddle.files.folder import MARKER_FILE, is_free, is_output_folder
+from dynabert_paddle.files.partial import (
+    is_at,
+    lock,
+    partial_folder,
+    partial_path,
+    remove_stale,
+    remove_stale_siblings,
+)
+from dynabert_paddle.runtime.ranks import is_rank_zero
+
+
+class Claim:
+    """A locked output folder, from `claim`.
+
+    Args:
+        folder: the folder.
+        maker: what writes it, such as a stage's name.
+        handle: the descriptor that holds the lock; None in all processes of a run but the first one.
+    """
+
+    def __init__(self, folder: Path, maker: str, handle: int | None) -> None:
+        self.folder, self.maker, self._handle = folder, maker, handle
+
+    def check(self) -> None:
+        """Refuse to go on if the folder was removed or replaced since it was claimed.
+
+        Raises:
+            DynabertError: another folder, or none, is at its path.
+        """
+        if self._handle is not None and not is_at(self._handle, self.folder):
+            raise DynabertError(
+                f"{self.folder} was removed or replaced while this run wrote to it: nothing more is written there; "
+                f"start again, or name another --output_dir"
+            )
+
+    def mark(self) -> None:
+        """Write who has made the folder, unless it holds something already.
+
+        Raises:
+            DynabertError: the folder cannot be written to.
+        """
+        # os.access is wrong for root and on network file systems: only a write shows whether writing is possible.
+        probe = partial_path(self.folder / MARKER_FILE)
+        with handle_write_errors(self.folder):
+            try:
+                probe.write_text(f"{self.maker}\n", encoding="utf-8")
+                if is_free(self.folder):
+                    probe.replace(self.folder / MARKER_FILE)
+            finally:
+                probe.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove the folder's content, but for its mark; see `ownership.check_removable`.
+
+        Raises:
+            DynabertError: it cannot be removed.
+        """
+        self.check()
+        with handle_write_errors(self.folder), _hold_inner(self.folder):
+            (self.folder / MARKER_FILE).write_text(f"{self.maker}\n", encoding="utf-8")
+            for path in self.folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != MARKER_FILE:
+                    path.unlink()
+
+    def write(self, write: Callable[[Path], None], *, last: str, replace: bool = False) -> None:
+        """Write files so that all of them are there or none.
+
+        Args:
+            write: writes all files into the folder that it receives.
+            last: name of the file whose presence marks the folder as complete.
+            replace: remove all that was in the folder, once the new files are written.
+
+        Raises:
+            DynabertError: they cannot be written, or the folder was removed or replaced.
+        """
+        with self.partial() as partial:
+            write(partial)
+            self.take(partial, last=last, replace=replace)
+
+    @contextmanager
+    def partial(self) -> Iterator[Path]:
+        """Make a hidden folder for new files, inside a `with` block; see `take`."""
+        self.check()
+        with handle_write_errors(self.folder), partial_folder(self.folder) as partial:
+            yield partial
+
+    def take(self, partial: Path, *, last: str, replace: bool = False) -> None:
+        """Move the files of a hidden folder from `partial` into the claimed folder; arguments as for `write`."""
+        self.check()
+        if not replace:
+            move_content(partial, self.folder, last=last)
+            return
+        with _hold_inner(self.folder):
+            (partial / MARKER_FILE).write_text(f"{self.maker}\n", encoding="utf-8")
+            old = [path for path in self.folder.iterdir() if path != partial]
+            move_content(partial, self.folder, last=last, remove=old)
+
+    def release(self, *unused: str) -> None:
+        """Unlock the folder; remove it if it holds nothing but its mark and files of these names."""
+        if self._handle is None:
+            return
+        with suppress(OSError):
+            if is_at(self._handle, self.folder) and is_free(self.folder, *unused):
+                if self.folder.is_symlink():
+                    (self.folder / MARKER_FILE).unlink()
+                else:
+                    shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._handle)
+        self._handle = None
+
+
+@contextmanager
+def claim(folder: str | Path, maker: str, *, unused: tuple[str, ...] = ()) -> Iterator[Claim]:
+    """Make an output folder if it is not there, and lock it against other writers for the length of a `with` block.
+
+    In a run of several processes only rank zero holds the lock. A folder that stays empty is removed in the end, with
+    those above it that were made for it.
+
+    Args:
+        folder: the folder.
+        maker: what writes it, such as a stage's name.
+        unused: names of files that do not keep an otherwise empty folder.
+
+    Yields:
+        The claim.
+
+    Raises:
+        UsageError: another run has locked it, or it is a file.
+        DynabertError: it cannot be made or written to.
+    """
+    folder = Path(folder)
+    if not is_rank_zero():
+        yield Claim(folder, maker, None)
+        return
+    with ExitStack() as undo:
+        new = [parent for parent in folder.parents if not parent.exists()]  # the innermost first
+        undo.callback(_remove_empty, new)
+        claimed = Claim(folder, maker, _open(folder))
+        undo.callback(claimed.release, *unused)
+        if is_output_folder(folder):
+            remove_stale(folder)
+        remove_stale_siblings(folder)
+        claimed.mark()
+        yield claimed
+
+
+def _open(folder: Path) -> int:
+    """Make a folder if it is not there, and lock it."""
+    while True:
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder} is a file: name another --output_dir")
+        with handle_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                handle = os.open(folder, os.O_RDONLY)
+            except FileNotFoundError:  # removed meanwhile
+                continue
+        if not lock(handle):
+            os.close(handle)
+            raise UsageError(
+                f"{folder} is in use by another run: wait until it has ended, or name another --output_dir"
+            )
+        if is_at(handle, folder):
+            return handle
+        os.close(handle)
+
+
+@contextmanager
+def _hold_inner(folder: Path) -> Iterator[None]:
+    """Lock the output folders inside a folder that is to be removed, such as a search's in its model's folder."""
+    inner = sorted(path.parent for path in folder.rglob(MARKER_FILE) if path.parent != folder)
+    with ExitStack() as stack:
+        for path in inner:
+            stack.callback(os.close, _open(path))
+        yield
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

@@ -1,0 +1,116 @@
+"""Partly written folders and files: each has a hidden name of its own, and nothing of a killed process stays for long.
+
+A folder is locked while its writer lives. The next writer removes those that nobody holds.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from os.path import samestat
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+SUFFIX = ".partial"
+# In a folder whose files are being replaced one by one; it stays if the writer is killed then.
+MOVING_FILE = f".moving{SUFFIX}"
+
+
+def lock(handle: int) -> bool:
+    """Lock an open file or folder until it is closed.
+
+    Args:
+        handle: its descriptor.
+
+    Returns:
+        False if another process has locked it.
+    """
+    if fcntl:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # the file system does not support locks
+            pass
+    return True
+
+
+def is_at(handle: int, path: Path) -> bool:
+    """Whether an open file or folder is still the one at its path, neither removed nor replaced."""
+    try:
+        return samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
+
+
+def partial_path(path: Path) -> Path:
+    """Return an unused hidden name beside a file, for writing it before it gets its name."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{SUFFIX}")
+
+
+@contextmanager
+def partial_folder(folder: Path) -> Iterator[Path]:
+    """Make a hidden folder for the new content of a folder: inside it, or beside it while it does not exist.
+
+    Args:
+        folder: the target folder.
+
+    Yields:
+        The hidden folder, which the caller renames or empties; it is removed at the end of the `with` block.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    inside = folder.is_dir()
+    parent, prefix = (folder, ".") if inside else (folder.parent, f".{folder.name}.")
+    remove_stale(parent, prefix)
+    while True:
+        partial = parent / f"{prefix}{secrets.token_hex(4)}{SUFFIX}"
+        partial.mkdir(parents=True)
+        with suppress(FileNotFoundError):  # another process has removed it before it was locked
+            handle = os.open(partial, os.O_RDONLY)
+            if lock(handle) and is_at(handle, partial):
+                break
+            os.close(handle)
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        os.close(handle)
+
+
+def remove_stale(parent: Path, prefix: str = ".") -> None:
+    """Remove the partly written folders in a folder that no living process holds.
+
+    Args:
+        parent: the folder.
+        prefix: how their names begin.
+    """
+    for path in [*parent.glob(f"{glob.escape(prefix)}*{SUFFIX}"), parent / f"{prefix}partial"]:
+        _remove_unheld(path)
+
+
+def remove_stale_siblings(folder: Path) -> None:
+    """Remove what killed processes of earlier versions have left beside a folder that they wrote."""
+    for name in (f".{folder.name}.partial", f".{folder.name}.exported", f"..{folder.name}.exported.partial"):
+        _remove_unheld(folder.with_name(name))
+
+
+def _remove_unheld(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():
+        return
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            if lock(handle):
+                shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(handle)

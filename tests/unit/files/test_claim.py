@@ -1,0 +1,168 @@
+"""One writer a folder: a second one is refused, and a lock counts only while its folder is the one at the path."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+
+from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.files.atomic import write_folder
+from dynabert_paddle.files.claim import claim
+from dynabert_paddle.files.folder import maker_of
+from dynabert_paddle.files.partial import lock, partial_folder
+
+IN_USE = "model is in use by another run: wait until it has ended, or name another --output_dir"
+
+
+def write_text(text):
+    return lambda partial: (partial / "a.json").write_text(text)
+
+
+def in_process(script, *words, **options):
+    """Start a Python script."""
+    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, words)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
+
+
+HOLD = """
+    import sys
+    from dynabert_paddle.files.claim import claim
+    with claim(sys.argv[1], "export") as claimed, claimed.partial() as partial:
+        (partial / "weights").write_text("x" * 1000)
+        print("claimed", flush=True)
+        sys.stdin.readline()
+        claimed.take(partial, last="weights")
+"""
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_folder_has_one_writer_also_before_it_is_there(tmp_path, exists):
+    folder = tmp_path / "model"
+    if exists:
+        folder.mkdir()
+    other = in_process(HOLD, folder)
+    assert other.stdout.readline() == "claimed\n"
+    with pytest.raises(UsageError, match=IN_USE), claim(folder, "extract"):
+        pass
+    other.communicate("go on\n")
+    assert other.returncode == 0
+    assert sorted(path.name for path in folder.iterdir()) == [".dynabert", "weights"]
+    with claim(folder, "extract"):
+        pass
+    assert maker_of(folder) == "export"
+
+
+def test_threads_of_one_process_are_two_writers(tmp_path):
+    refused = []
+
+    def write():
+        try:
+            with claim(tmp_path / "model", "width"):
+                pass
+        except UsageError as error:
+            refused.append(str(error))
+
+    with claim(tmp_path / "model", "width"):
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+    assert refused == [f"{tmp_path}/{IN_USE}"]
+
+
+@pytest.mark.parametrize("change", ["removed", "moved", "anew"])
+def test_who_has_lost_the_folder_writes_nothing_more(tmp_path, change):
+    folder = tmp_path / "model"
+    with claim(folder, "width") as first:
+        (folder / "train.jsonl").write_text("first")
+        shutil.rmtree(folder) if change != "moved" else folder.rename(tmp_path / "elsewhere")
+        if change == "anew":
+            with claim(folder, "width") as second:
+                second.write(write_text("second"), last="a.json")
+        for call in (first.check, first.clear, lambda: first.write(write_text("first"), last="a.json")):
+            with pytest.raises(DynabertError, match="model was removed or replaced while this run wrote to it"):
+                call()
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    assert names == ([".dynabert", "a.json"] if change == "anew" else [])
+    if change == "anew":
+        assert (folder / "a.json").read_text() == "second"
+
+
+def test_what_is_written_replaces_all_or_joins(tmp_path):
+    with claim(tmp_path / "model", "extract") as claimed:
+        (tmp_path / "model" / "old").touch()
+        claimed.write(write_text("new"), last="a.json")
+        assert (tmp_path / "model" / "old").exists()
+        claimed.write(write_text("newer"), last="a.json", replace=True)
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [".dynabert", "a.json"]
+
+
+def test_a_search_that_runs_inside_keeps_its_folder(tmp_path):
+    with claim(tmp_path / "model" / "search", "search"), claim(tmp_path / "model", "width") as outer:
+        with pytest.raises(UsageError, match="search is in use by another run"):
+            outer.clear()
+        assert (tmp_path / "model" / "search").is_dir()
+
+
+def test_partial_folders_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_path):
+    folder = tmp_path / "model"
+    for name in (".ab12.partial", ".partial", ".checkpoint-7.partial"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "weights").touch()
+    for name in ("..model.exported.partial", ".model.exported", ".model.partial"):  # of earlier versions
+        (tmp_path / name).mkdir()
+    (folder / ".dynabert").touch()
+    handle = os.open(folder / ".ab12.partial", os.O_RDONLY)
+    assert lock(handle)
+    with claim(folder, "width"):
+        assert sorted(path.name for path in folder.iterdir()) == [".ab12.partial", ".dynabert"]
+    os.close(handle)
+    with claim(folder, "width"):
+        assert sorted(path.name for path in folder.iterdir()) == [".dynabert"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_partial_folders_have_names_of_their_own(tmp_path):
+    with partial_folder(tmp_path / "new") as first, partial_folder(tmp_path / "new") as second:
+        assert first != second
+        assert first.is_dir()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_remains_of_a_killed_writer_do_not_block_the_next_one(tmp_path, number):
+    folder = tmp_path / "model"
+    other = in_process(HOLD, folder)
+    assert other.stdout.readline() == "claimed\n"
+    other.send_signal(number)
+    other.communicate()
+    assert [path.name for path in folder.glob("*")] == [".dynabert"] or list(folder.glob(".*.partial"))
+    with claim(folder, "width") as claimed:
+        claimed.write(write_text("whole"), last="a.json")
+    assert sorted(path.name for path in folder.iterdir()) == [".dynabert", "a.json"]
+    assert maker_of(folder) == "width"
+
+
+def test_signals_wait_until_all_files_are_moved(tmp_path, monkeypatch):
+    """Between the first file and the last one a folder is a mixture of both."""
+    folder, moved = tmp_path / "model", []
+    folder.mkdir()
+
+    def replace(path, target):
+        os.rename(path, target)
+        moved.append(path.name)
+        signal.raise_signal(signal.SIGINT)
+
+    def write(partial):
+        for name in ("a", "b", "z"):
+            (partial / name).touch()
+
+    monkeypatch.setattr(type(tmp_path), "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(folder, write, last="z")
+    assert sorted(moved) == ["a", "b", "z"] and moved[-1] == "z"
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "z"]
