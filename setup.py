@@ -67,7 +67,7 @@ EXTRAS_REQUIRE = {
     "dev": [
         "pytest>=8",
         "pytest-timeout",
-        "pytest-xdist",
+        "pytest-xdist>=3.8",
         "import-linter>=2.6",
         "mypy",
         "mkdocs-material",
