@@ -15,9 +15,11 @@ import paddle
 from paddle import nn
 
 from dynabert_paddle.backbone.huggingface import to_paddle_config, to_paddle_names
+from dynabert_paddle.backbone.labels import class_names, classifier_parameters, classifier_rows, model_labels
 from dynabert_paddle.backbone.structure import SUPPORTED, check_elements, check_numbers, find_encoder
 from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
 from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.files.weights import WEIGHT_FILES, read_pdparams, read_weights, stored_bytes
 from dynabert_paddle.runtime.packages import package_folder
 
@@ -91,6 +93,8 @@ def build_model(
     if labels:
         values["id2label"] = dict(enumerate(labels))
         values["label2id"] = {label: index for index, label in enumerate(labels)}
+    if labels or num_labels is not None:
+        values.pop("problem_type", None)  # of the labels that the classifier had before
     if num_labels is not None:
         values.pop("num_labels", None)
         if not labels:
@@ -113,12 +117,16 @@ def build_model(
     return model
 
 
-def load_weights(model: nn.Layer, folder: Path) -> list[str]:
+def load_weights(
+    model: nn.Layer, folder: Path, *, labels: tuple[str, ...] | None = None, trust_order: bool = False
+) -> list[str]:
     """Fill a model with a folder's weights, PaddleNLP's or Hugging Face's, without writing to the folder.
 
     Args:
         model: a model of the folder's architecture.
         folder: the folder.
+        labels: the task's labels, which the rows of the classifier follow by name; a classifier of others is left out.
+        trust_order: a classifier of labels without names has the order of `labels`.
 
     Returns:
         Names of parameters of the head that the folder does not have and that keep their initial values.
@@ -132,6 +140,8 @@ def load_weights(model: nn.Layer, folder: Path) -> list[str]:
     if trained and not type(model).__name__.endswith(trained):
         # A head of another kind, which may have the same shape.
         weights = {name: value for name, value in weights.items() if name.startswith(f"{model.base_model_prefix}.")}
+    if labels:
+        _order_classifier(weights, model, folder, labels, trust_order=trust_order)
     fits = {name for name, p in state.items() if name in weights and list(weights[name].shape) == list(p.shape)}
     fresh = []
     for name, parameter in state.items():
@@ -157,15 +167,21 @@ def load_weights(model: nn.Layer, folder: Path) -> list[str]:
 
 
 def load_from_hub(
-    name: str, *, labels: tuple[str, ...] | None = None, num_labels: int | None = None, head: str | None = None
+    name: str,
+    *,
+    labels: tuple[str, ...] | None = None,
+    num_labels: int | None = None,
+    head: str | None = None,
+    trust_order: bool = False,
 ) -> nn.Layer:
     """Load a model by its name on PaddleNLP's hub, or from PaddleNLP's download cache.
 
     Args:
         name: for example `bert-base-uncased` or `ernie-3.0-medium-zh`.
-        labels: the task's labels.
+        labels: the task's labels, which the rows of the classifier follow by name.
         num_labels: outputs of the classifier.
         head: one of `HEADS`; by default the first.
+        trust_order: a classifier of labels without names has the order of `labels`.
 
     Returns:
         The model.
@@ -184,6 +200,7 @@ def load_from_hub(
     try:
         with plain_pickles():
             model = getattr(transformers, f"AutoModel{head or HEADS[0]}").from_pretrained(name, **options)
+            config = transformers.AutoConfig.from_pretrained(name).to_dict() if labels else {}
     except Exception as error:  # PaddleNLP's downloader raises many types
         reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
         raise ModelError(
@@ -193,7 +210,42 @@ def load_from_hub(
     for key, value in _LOGITS_ALONE.items():
         setattr(model.config, key, value)
     find_encoder(model)
+    trained = _head_of(config)
+    if labels and trained:
+        rows = None
+        if trained == (head or HEADS[0]):
+            rows = classifier_rows(class_names(config), labels, trust_order=trust_order, source=name)
+        _reset_classifier(model, rows)
     return model
+
+
+def _reset_classifier(model: nn.Layer, rows: list[int] | None) -> None:
+    """Bring a classifier's rows into another order; without one, give it new weights."""
+    state = model.state_dict()
+    for name in classifier_parameters(model):
+        parameter = state[name]
+        if rows is not None:
+            parameter.set_value(parameter.numpy()[..., rows])
+        elif name.endswith("bias"):
+            nn.initializer.Constant(0.0)(parameter)
+        else:
+            nn.initializer.Normal(std=getattr(model.config, "initializer_range", 0.02))(parameter)
+
+
+def _order_classifier(
+    weights: dict[str, np.ndarray], model: nn.Layer, folder: Path, labels: tuple[str, ...], *, trust_order: bool
+) -> None:
+    """Bring the rows of a folder's classifier into the order of the labels, or remove it where it has others."""
+    names = [name for name in classifier_parameters(model) if name in weights]
+    if not names:
+        return
+    own = model_labels(read_json(folder / "config.json"), read_metadata(folder).task)
+    rows = classifier_rows(own, labels, trust_order=trust_order, source=folder)
+    for name in names:
+        if rows is None or len(rows) != weights[name].shape[-1]:
+            del weights[name]
+        else:
+            weights[name] = weights[name][..., rows]
 
 
 @contextmanager

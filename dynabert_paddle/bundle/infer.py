@@ -62,7 +62,6 @@ class Bundle:
         self.folder = Path(folder)
         self.description = read_bundle(self.folder)
         self.subnet = choose_subnet(self.folder, self.description, subnet)
-        self.labels: list[str] = self.description["labels"]
         self.takes_pairs: bool = self.description["pair"]
         self.max_seq_length: int = self.description["max_seq_length"]
         with convert_errors(self._tokenizer_error):
@@ -73,7 +72,7 @@ class Bundle:
         if templates is None:
             raise self._tokenizer_error(ValueError("the vocabulary has no letter, digit or full stop"))
         self._rows = RowEncoder(self.description, templates[self.takes_pairs])
-        self.kind = self._rows.kind
+        self.kind, self.labels = self._rows.kind, self._rows.labels
         self._device, self._num_threads = device, num_threads
         self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()  # a runtime has one set of input and output buffers per model

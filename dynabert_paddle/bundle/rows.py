@@ -70,6 +70,8 @@ class RowEncoder:
     def __init__(self, description: dict[str, Any], template: Template) -> None:
         self.kind: str = description["task"].get("kind", "classification")
         self.labels: list[str] = description["labels"]
+        if self.kind == "classification" and len(self.labels) < 2:  # earlier exports named a single output so
+            self.kind, self.labels = "regression", []
         self.takes_pairs: bool = description["pair"]
         self._answers: dict[str, Any] = description.get("answers", {})
         self._max_seq_length: int = description["max_seq_length"]

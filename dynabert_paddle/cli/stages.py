@@ -147,11 +147,11 @@ def evaluate(
     from dynabert_paddle.data.described_tasks import load_task_config
     from dynabert_paddle.supernet.supernet import Supernet
     from dynabert_paddle.training.evaluate import evaluate_grid, evaluate_named
-    from dynabert_paddle.training.inputs import check_trained
+    from dynabert_paddle.training.inputs import match_task
 
     task = load_task_config(config.task)
     supernet = Supernet.from_pretrained(model_dir)
-    check_trained(supernet, task, model_dir)
+    task = match_task(supernet, task, model_dir)
     length = config.task.max_seq_length
     if grid:
         rows = evaluate_grid(supernet, task, max_seq_length=length, batch_size=per_device_eval_batch_size)

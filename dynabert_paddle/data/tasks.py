@@ -13,7 +13,7 @@ from dynabert_paddle.data.catalog import find_declaration
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.fetch import fetch
 from dynabert_paddle.data.kinds import KINDS
-from dynabert_paddle.data.labels import is_missing, label_text
+from dynabert_paddle.data.labels import is_missing, label_text, permutation
 from dynabert_paddle.data.layout import Layout
 from dynabert_paddle.data.metrics import check_metrics
 from dynabert_paddle.data.question_answering import AnswerSettings, Questions, read_questions
@@ -39,6 +39,7 @@ class Task:
         train: the training examples, with labels.
         dev: the development examples, with labels.
         files: the files that the user named, by the arguments of `load_task`.
+        labels_given: the user gave the labels, so that their order is known to be that of an unnamed classifier.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Task:
     train: TaskExamples
     dev: TaskExamples
     files: Mapping[str, str]
+    labels_given: bool = False
 
     @property
     def head(self) -> str:
@@ -78,6 +80,32 @@ class Task:
             **(asdict(self.train.settings) if isinstance(self.train, Questions) else {}),
             **self.files,
         }
+
+    def with_labels(self, labels: Sequence[str]) -> "Task | None":
+        """Return the task with its classes in the order of a model's.
+
+        Args:
+            labels: the model's classes in the order of its logits.
+
+        Returns:
+            The task; None if these are not its classes.
+        """
+        labels = tuple(labels)
+        if labels == self.labels:
+            return self
+        new_indices = permutation(labels, self.labels)  # of the old classes
+        if new_indices is None or (self.kind == "token_classification" and set(labels) != set(self.labels)):
+            return None
+        train, dev = (_reorder(examples, new_indices, labels) for examples in (self.train, self.dev))
+        return replace(self, labels=labels, train=train, dev=dev)
+
+
+def _reorder(examples: TaskExamples, new_indices: Sequence[int], labels: tuple[str, ...]) -> TaskExamples:
+    if isinstance(examples, Sentences):
+        return replace(examples, names=labels)
+    if isinstance(examples, Questions) or examples.labels is None:
+        return examples
+    return replace(examples, labels=np.asarray(new_indices, dtype=examples.labels.dtype)[examples.labels])
 
 
 @dataclass(frozen=True)
@@ -173,6 +201,7 @@ def load_task(
         "context" if declared.kind == "question_answering" else declared.text_pair_column,
         declared.label_column or defaults.label_column,
     )
+    labels_given = labels is not None
     labels = _labels(declared, train_path, columns)
     metrics = tuple(declared.metrics or defaults.metrics)
     check_metrics(metrics, kind=declared.kind, num_labels=len(labels))
@@ -188,7 +217,7 @@ def load_task(
         train = read(train_path)
         _check_labels_differ(train, labels)
         dev = read(dev_path)
-    return Task(declared.name, declared.kind, labels, metrics, columns, train, dev, files)
+    return Task(declared.name, declared.kind, labels, metrics, columns, train, dev, files, labels_given)
 
 
 def read_training_texts(name: str, *, train_file: str | os.PathLike | None = None, **given: Any) -> TrainingTexts:

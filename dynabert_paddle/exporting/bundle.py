@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from dynabert_paddle.backbone.structure import num_positions
 from dynabert_paddle.bundle.engines import INPUTS
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION
 from dynabert_paddle.data.kinds import KINDS, kind_of
+from dynabert_paddle.data.labels import describe_difference, permutation
 from dynabert_paddle.data.question_answering import AnswerSettings
-from dynabert_paddle.errors import ModelError
+from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.exporting.lite_tokenizer import write_lite_tokenizer
 from dynabert_paddle.exporting.manifest import BundleManifest
 from dynabert_paddle.exporting.scripts import write_lite_script, write_script
@@ -58,7 +59,9 @@ _OUTPUTS = {
 }
 
 
-def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length: int) -> BundleManifest:
+def describe(
+    supernet: Supernet, *, format: str, precision: str, max_seq_length: int, given_labels: Sequence[str] | None = None
+) -> BundleManifest:
     """Describe the bundle of a model, before its graph is written.
 
     Args:
@@ -66,12 +69,15 @@ def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length:
         format: one of `formats.TOLERANCES`.
         precision: one of the format's precisions.
         max_seq_length: tokens to which texts are cut.
+        given_labels: the user's names of the classes, in any order; in the logits' order for a model that has none.
 
     Returns:
         The manifest, not verified yet.
 
     Raises:
-        ModelError: the model has no Rust tokenizer, or the numbers of labels and outputs differ.
+        ModelError: the model has no Rust tokenizer, the numbers of labels and outputs differ, or it predicts several
+            labels or values a text.
+        UsageError: `given_labels` are not the model's.
     """
     if not isinstance(supernet.tokenizer, Tokenizer):
         raise ModelError(
@@ -80,10 +86,10 @@ def describe(supernet: Supernet, *, format: str, precision: str, max_seq_length:
             else "this model's tokenizer has no Rust form (tokenizer.json), and bundles must run without PaddleNLP"
         )
     metadata, config = supernet.metadata, supernet.model.config
-    task = {"kind": kind_of(type(supernet.model).__name__), **metadata.task}
+    task = {"kind": _kind_of(supernet), **metadata.task}
     answers = task["kind"] == "question_answering"
     kind = KINDS[task["kind"]]
-    labels = [] if kind.num_outputs else [str(label) for label in task.get("labels") or _labels_of(config)]
+    labels = [] if kind.num_outputs else _labels_of(supernet, given_labels)
     if labels and len(labels) != config.num_labels:
         raise ModelError(f"the model has {config.num_labels} outputs and {len(labels)} labels: fine-tune it again")
     return BundleManifest(
@@ -123,9 +129,40 @@ def seal(folder: Path, manifest: BundleManifest) -> None:
     write_json(folder / BUNDLE_FILE, {**manifest.to_json(), "files": files})
 
 
-def _labels_of(config: Any) -> list[str]:
-    names = getattr(config, "id2label", None) or {}
-    return [names.get(index, f"LABEL_{index}") for index in range(config.num_labels)]
+def _kind_of(supernet: Supernet) -> str:
+    """Infer the kind of task of a model whose metadata do not record it."""
+    kind, config = kind_of(type(supernet.model).__name__), supernet.model.config
+    problem = getattr(config, "problem_type", None)
+    if kind != "classification" or supernet.metadata.task.get("kind"):
+        return kind
+    if problem == "multi_label_classification":
+        raise ModelError(
+            "problem_type in config.json is 'multi_label_classification', and a bundle predicts one label a text: "
+            "fine-tune the model on data with one label each"
+        )
+    if config.num_labels == 1:
+        return "regression"
+    if problem == "regression":
+        raise ModelError(
+            f"problem_type in config.json is 'regression' with {config.num_labels} outputs, and a bundle predicts one "
+            "value a text: export a model with one output"
+        )
+    return kind
+
+
+def _labels_of(supernet: Supernet, given: Sequence[str] | None) -> list[str]:
+    """The classes in the order of the logits; the user's names count for a model that has none."""
+    own = supernet.labels
+    if given and len(set(given)) < max(2, len(given)):
+        raise UsageError(f"--labels must list at least two labels, each once, not {list(given)}")
+    if own is None:
+        return list(given or [f"LABEL_{index}" for index in range(supernet.model.config.num_labels)])
+    if given and permutation(own, given) is None:
+        raise UsageError(
+            f"--labels are not those of the model ({describe_difference(own, given)}): leave out --labels, or "
+            "fine-tune the model on the new ones"
+        )
+    return list(own)
 
 
 def _readme(manifest: BundleManifest) -> str:

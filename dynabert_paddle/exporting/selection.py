@@ -129,12 +129,12 @@ def _evaluate(
     """Return the sub-networks' scores on the dev set by the task's first metric, and that metric and data."""
     from dynabert_paddle.data.described_tasks import load_described_task
     from dynabert_paddle.training.evaluate import evaluate_named
-    from dynabert_paddle.training.inputs import check_trained
+    from dynabert_paddle.training.inputs import match_task
 
     if not task.get("name"):
         raise UsageError(f"{folder} does not record the task it was trained for: name it with --task_name")
     loaded = load_described_task(task)
-    check_trained(supernet, loaded, folder)
+    loaded = match_task(supernet, loaded, folder)
     rows = evaluate_named(supernet, loaded, names, max_seq_length=max_seq_length)
     metric = loaded.metrics[0]
     return {row["subnet"]: row[metric] for row in rows}, {

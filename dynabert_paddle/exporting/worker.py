@@ -34,7 +34,7 @@ from dynabert_paddle.exporting.sharing import share_weights
 from dynabert_paddle.files.atomic import handle_write_errors
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.training.inputs import check_trained, tokenize_examples
+from dynabert_paddle.training.inputs import match_task, tokenize_examples
 
 _CALIBRATION_BATCH_SIZE = 8
 
@@ -66,7 +66,13 @@ def make_bundle(job: ExportJob) -> BundleManifest:
     answers = {name: job.task[name] for name in ANSWER_SETTINGS if job.task.get(name) is not None}
     supernet.metadata = supernet.metadata.replace(task={**supernet.metadata.task, **answers})
     max_seq_length = _max_seq_length(supernet, job.max_seq_length)
-    manifest = describe(supernet, format=job.format, precision=job.precision, max_seq_length=max_seq_length)
+    manifest = describe(
+        supernet,
+        format=job.format,
+        precision=job.precision,
+        max_seq_length=max_seq_length,
+        given_labels=job.task.get("labels"),
+    )
     if job.subnets is not None:
         manifest = _add_members(manifest, supernet, job, job.subnets)
     with handle_write_errors(job.output_dir):
@@ -163,8 +169,7 @@ def _load_int8_data(supernet: Supernet, job: ExportJob, max_seq_length: int) -> 
         raise UsageError(
             "int8 needs data of the task, but this model was not fine-tuned: run 'dynabert finetune' first"
         )
-    task = load_described_task(job.task)
-    check_trained(supernet, task, job.model_dir)
+    task = match_task(supernet, load_described_task(job.task), job.model_dir)
     batches = []
     if job.format in PADDLE_FORMATS:  # the others quantize activations at run time without calibration, or not at all
         chosen = np.random.default_rng(0).permutation(len(task.train))[: job.num_calibration_examples]

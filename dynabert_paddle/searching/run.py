@@ -40,7 +40,7 @@ from dynabert_paddle.searching.study import STUDY_FILE, check_genomes, database_
 from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model
 from dynabert_paddle.training.evaluate import trained_space
-from dynabert_paddle.training.inputs import check_trained, hash_arrays, tokenize_examples
+from dynabert_paddle.training.inputs import hash_arrays, match_task, tokenize_examples
 
 
 def search(
@@ -77,7 +77,7 @@ def search(
     check_searchable(supernet.metadata, source, force=force)
     check_length(supernet, objectives.setting)
     task = task or load_described_task(supernet.metadata.task)
-    check_trained(supernet, task, source)
+    task = match_task(supernet, task, source)
     examples = choose_examples(task, supernet.metadata, score_on=config.score_on, size=config.holdout_size)
     scorer = make_scorer(supernet, tokenize_examples(examples, supernet), task.metrics[0], config)
     distributed = DistributedScorer(scorer)

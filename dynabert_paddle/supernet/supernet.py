@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from dynabert_paddle.backbone.labels import model_labels
 from dynabert_paddle.backbone.loading import build_model, find_backbone, load_from_hub, load_weights, to_arrays
 from dynabert_paddle.backbone.structure import check_logits, find_encoder, join_logits
 from dynabert_paddle.errors import ModelError, UsageError
@@ -100,6 +101,15 @@ class Supernet(nn.Layer):
     def pad_token_id(self) -> int:
         """The token that pads a batch."""
         return self.model.config.pad_token_id
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The classes in the order of the logits; None if the model does not name them.
+
+        Raises:
+            ModelError: the model's config and its metadata name different classes, or another order.
+        """
+        return model_labels({"id2label": getattr(self.model.config, "id2label", None)}, self.metadata.task)
 
     def forward(
         self,
@@ -197,15 +207,18 @@ class Supernet(nn.Layer):
         labels: tuple[str, ...] | None = None,
         num_labels: int | None = None,
         head: str | None = None,
+        trust_order: bool = False,
     ) -> Supernet:
         """Load any model folder of this project's, PaddleNLP's or Hugging Face's, or a name on PaddleNLP's hub.
 
         Args:
             name_or_path: a built-in name such as `minilm-l6`, a folder, or a hub name.
-            labels: the task's labels, if the classifier is to be a new one for them.
+            labels: the task's labels, for a model to train. A classifier of the same labels is kept, its rows in the
+                order of `labels`; one of other labels, or of labels without names (`LABEL_0`), is not.
             num_labels: outputs of the classifier; by default the folder's own.
             head: `ForSequenceClassification`, `ForTokenClassification` or `ForQuestionAnswering`; by
                 default the folder's own, or the first if it has none of them.
+            trust_order: keep a classifier of labels without names: `labels` are in its order.
 
         Returns:
             The supernet, in training mode. What the folder lacks of a head has new weights.
@@ -216,7 +229,9 @@ class Supernet(nn.Layer):
         """
         folder = find_backbone(name_or_path)
         if folder is None:
-            model = load_from_hub(str(name_or_path), labels=labels, num_labels=num_labels, head=head)
+            model = load_from_hub(
+                str(name_or_path), labels=labels, num_labels=num_labels, head=head, trust_order=trust_order
+            )
             return cls(model, Tokenizer.from_pretrained(name_or_path))
         metadata = read_metadata(folder)
         path = folder / METADATA_FILE
@@ -234,7 +249,7 @@ class Supernet(nn.Layer):
             except UsageError:
                 raise ModelError(f"{folder}: config.json describes a smaller model than {METADATA_FILE}") from None
             resize_layers(supernet.encoder, shape)
-        fresh = load_weights(supernet.model, folder)
+        fresh = load_weights(supernet.model, folder, labels=labels, trust_order=trust_order)
         if fresh and metadata.stage and num_labels is None and head is None:
             raise ModelError(
                 f"{folder}: '{fresh[0]}' is missing or of another shape: the folder is damaged, copy it again"

@@ -23,7 +23,7 @@ from dynabert_paddle.training.baseline_steps import distilbert_step, tinybert_st
 from dynabert_paddle.training.batches import count_steps, global_batch_size, steps_per_epoch
 from dynabert_paddle.training.checkpoint import TrainState
 from dynabert_paddle.training.evaluate import evaluate_named
-from dynabert_paddle.training.inputs import check_apart, check_trained, split_task
+from dynabert_paddle.training.inputs import check_apart, match_task, split_task
 from dynabert_paddle.training.loop import train
 from dynabert_paddle.training.stage import Stage, describe_task
 from dynabert_paddle.training.steps import Step, full_model_step
@@ -91,7 +91,7 @@ def baseline(
         supernet, before = _load_backbone(parent, model_name_or_path, task), Spent(0, 0.0)
     else:
         supernet = Supernet.from_pretrained(model_name_or_path)
-        check_trained(supernet, task, model_name_or_path)
+        task = match_task(supernet, task, model_name_or_path)
         _check_source(supernet.metadata.stage, config.method, model_name_or_path)
         before = total_spent(supernet.metadata, model_name_or_path)
     subnet = supernet.search_space().parse(config.subnet)

@@ -16,6 +16,7 @@ import paddle
 from paddle import nn
 
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
+from dynabert_paddle.data.labels import describe_difference
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.atomic import read_json, write_folder, write_json
 from dynabert_paddle.files.claim import Claim, claim
@@ -29,6 +30,7 @@ from dynabert_paddle.training import processes
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE_FILE = "state.json"
+_LATER_KEYS = {"labels", "selection data", "dev data"}
 
 
 @dataclass
@@ -225,10 +227,24 @@ def _find_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def _check_settings(output_dir: Path, before: Mapping, now: Mapping) -> None:
-    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    # Checkpoints of earlier versions do not have all keys.
+    keys = {*before, *now} - (_LATER_KEYS - {*before})
+    changed = [key for key in sorted(keys) if before.get(key) != now.get(key)]
+    if "labels" in changed:
+        difference = describe_difference(before["labels"], now["labels"])
+        raise UsageError(
+            f"{output_dir} holds an unfinished run with other labels ({difference}): "
+            f"go on with the labels of before, remove that folder, or name another --output_dir"
+        )
     if changed:
         key = changed[0]
-        if key in ("data", "model", "teacher"):  # known by a hash, which says nothing to a reader
+        if key in (
+            "data",
+            "selection data",
+            "dev data",
+            "model",
+            "teacher",
+        ):  # known by a hash, which says nothing to a reader
             raise UsageError(
                 f"{output_dir} holds an unfinished run with another {key}: go on with the {key} of before, "
                 f"remove that folder, or name another --output_dir"

@@ -18,7 +18,7 @@ from dynabert_paddle.supernet.elastic import PassState
 from dynabert_paddle.supernet.slices import SliceCache
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training import processes
-from dynabert_paddle.training.inputs import tokenize_examples
+from dynabert_paddle.training.inputs import match_labels, tokenize_examples
 from dynabert_paddle.training.logging import logger
 
 MAX_CACHED_ELEMENTS = 2**28  # of sliced weights: a gigabyte
@@ -145,8 +145,9 @@ def evaluate_named(
         Rows as from `evaluate_grid`.
 
     Raises:
-        UsageError: a name that is no sub-network of this model.
+        UsageError: a name that is no sub-network of this model, or a task with other classes than the model has.
     """
+    task = match_labels(supernet, task, "the model")
     space = trained_space(supernet)
     subnets = {name: space.parse(name) for name in names}
     features = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,13 @@ from dynabert_paddle.backbone.structure import num_positions
 from dynabert_paddle.config.settings import TrainConfig, WidthConfig
 from dynabert_paddle.data.augment import read_augmented
 from dynabert_paddle.data.features import FeatureSet
+from dynabert_paddle.data.labels import describe_difference
 from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.tasks import Task, TaskExamples
 from dynabert_paddle.errors import DataError, UsageError
 from dynabert_paddle.supernet.supernet import Supernet
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,16 +113,19 @@ def tokenize_examples(examples: TaskExamples, supernet: Supernet, *, max_seq_len
     return examples.tokenize(tokenizer, max_seq_length=length)
 
 
-def check_trained(supernet: Supernet, task: Task, source: str | Path) -> None:
-    """Refuse a model that was not fine-tuned for the task.
+def match_task(supernet: Supernet, task: Task, source: str | Path) -> Task:
+    """Refuse a model that was not fine-tuned for the task, and bring the task's classes into the model's order.
 
     Args:
         supernet: the model.
         task: the task.
         source: the model's folder or name, for the message.
 
+    Returns:
+        The task with the classes in the order of the model's logits.
+
     Raises:
-        UsageError: it was not fine-tuned, or for another number of outputs.
+        UsageError: it was not fine-tuned, or for another number of outputs or other classes.
     """
     if not supernet.metadata.stage:
         raise UsageError(f"{source} is not a model that 'dynabert finetune' has made: begin with that")
@@ -130,6 +137,36 @@ def check_trained(supernet: Supernet, task: Task, source: str | Path) -> None:
         raise UsageError(
             f"{source} has {supernet.model.config.num_labels} outputs and {what} {task.num_outputs}: {hint}"
         )
+    return match_labels(supernet, task, source)
+
+
+def match_labels(supernet: Supernet, task: Task, source: str | Path) -> Task:
+    """Bring a task's classes into the order of a model's logits.
+
+    Args:
+        supernet: the model; one that does not name its classes is believed to have the task's order.
+        task: the task.
+        source: the model, for the message.
+
+    Returns:
+        The task.
+
+    Raises:
+        UsageError: the model has other classes.
+    """
+    names = supernet.labels
+    if not task.labels or names is None:
+        return task
+    matched = task.with_labels(names)
+    if matched is None:
+        difference = describe_difference(names, task.labels)
+        raise UsageError(
+            f"the data's labels are not those of {source} ({difference}): name the task and the data that it was "
+            f"fine-tuned on, or fine-tune again"
+        )
+    if matched.labels != task.labels:
+        logger.info("the labels are taken in the order of %s: %s", source, ", ".join(names))
+    return matched
 
 
 def check_apart(source: str | Path, output_dir: str | Path) -> None:

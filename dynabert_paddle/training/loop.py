@@ -18,7 +18,7 @@ import paddle
 
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.config.loading import resolve_config
-from dynabert_paddle.errors import DynabertError, Interrupted
+from dynabert_paddle.errors import DynabertError, Interrupted, UsageError
 from dynabert_paddle.files.atomic import handle_write_errors
 from dynabert_paddle.runtime.environment import keep_freed_memory
 from dynabert_paddle.runtime.ranks import rank
@@ -37,11 +37,11 @@ from dynabert_paddle.training.checkpoint import (
     save_checkpoint,
 )
 from dynabert_paddle.training.evaluate import evaluate_subnets
-from dynabert_paddle.training.inputs import Split, split_task
+from dynabert_paddle.training.inputs import Split, match_labels, split_task
 from dynabert_paddle.training.logging import RunLog, logger
 from dynabert_paddle.training.optimizer import MIN_LOSS_SCALE, apply_gradients, learning_rate_at, make_optimizer
 from dynabert_paddle.training.replicas import Replicas, count_replicas
-from dynabert_paddle.training.stage import Stage, finished_metadata, resume_settings
+from dynabert_paddle.training.stage import Stage, finished_metadata, made_of, resume_settings
 from dynabert_paddle.training.steps import Losses
 
 MAX_CACHED_ELEMENTS = 2**25  # of each replica's slices: with their gradients at most 256 MB
@@ -67,10 +67,16 @@ def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
             earlier checkpoints stay.
     """
     config = resolve_config(type(stage.config), asdict(stage.config))  # a caller in Python may have passed anything
-    stage = replace(stage, config=config)
+    task = match_labels(stage.model, stage.task, "the model")
+    if stage.teacher and match_labels(stage.teacher, task, "the teacher").labels != task.labels:
+        raise UsageError(
+            f"the teacher has the model's labels in another order: {', '.join(stage.teacher.labels or ())} in place of "
+            f"{', '.join(task.labels)}: distil from the model that this one was made of"
+        )
+    stage = replace(stage, config=config, task=task)
     model, split = stage.model, split_task(stage.task, stage.model, config)
     start = to_arrays(model.model)
-    settings = resume_settings(stage, split, start)
+    settings, hashes = resume_settings(stage, split, start), made_of(stage, start)
     with claim_output(stage.output_dir, stage.name, overwrite=overwrite, inputs=stage.inputs) as claimed:
         logger.info("%s: %d training examples, %d to select on", stage.name, len(split.train), len(split.select))
         try:
@@ -78,7 +84,7 @@ def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
         except Interrupted:
             set_arrays(model.model, start)  # so that the same call resumes from the checkpoint
             raise
-        model.metadata = finished_metadata(stage, split, state)
+        model.metadata = finished_metadata(stage, split, state, hashes)
         claimed.check()
         if stage.write_results:
             stage.write_results(state)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -37,8 +36,9 @@ from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes, stages
 from dynabert_paddle.training.checkpoint import claim_output, remove_checkpoints
 from dynabert_paddle.training.evaluate import evaluate_grid
-from dynabert_paddle.training.inputs import check_apart, check_trained
+from dynabert_paddle.training.inputs import check_apart, match_task
 from dynabert_paddle.training.logging import logger
+from dynabert_paddle.training.made_of import check_data, check_hashes, hash_data, hash_source
 from dynabert_paddle.training.stage import describe_task
 
 # Settings that name a file or a folder; a model's can also be a name.
@@ -68,11 +68,12 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
     _check_maker(output_dir, overwrite=overwrite)
     with claim(output_dir, RUN, unused=(CONFIG_FILE,)) as claimed:
         source: str | Path = config.model_name_or_path
-        processes.on_rank_zero(partial(_prepare, claimed, config, inputs=task.files.values(), overwrite=overwrite))
+        processes.on_rank_zero(partial(_prepare, claimed, config, task, overwrite=overwrite))
         for name in config.stages:
             folder = output_dir / name
             claimed.check()
             if (folder / METADATA_FILE).exists():
+                processes.on_rank_zero(partial(_check_start, name, folder, source))
                 logger.info("%s: finished before, in %s", name, folder)
                 processes.on_rank_zero(partial(remove_checkpoints, folder))  # left if a process was killed
             else:
@@ -129,7 +130,7 @@ def run_stage(
         )
 
     supernet = Supernet.from_pretrained(source)
-    check_trained(supernet, task, source)
+    task = match_task(supernet, task, source)
     supernet.metadata = supernet.metadata.replace(task=describe_task(task, config.task.max_seq_length))
     if name == "rewire":
         return _rewire(supernet, task, settings, Path(output_dir), overwrite=overwrite)
@@ -161,13 +162,14 @@ def _check_maker(output_dir: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{output_dir} was not created by dynabert, and is not removed: name another --output_dir")
 
 
-def _prepare(claimed: Claim, config: Config, *, inputs: Iterable[str], overwrite: bool) -> None:
+def _prepare(claimed: Claim, config: Config, task: Task, *, overwrite: bool) -> None:
     """Refuse what would end the run later, and keep its settings."""
     output_dir = claimed.folder
     if overwrite:
-        _clear(claimed, config.model_name_or_path, list(inputs))
+        _clear(claimed, config.model_name_or_path, list(task.files.values()))
     for name in config.stages:
-        _check_finished(output_dir / name, getattr(config, name))
+        if (output_dir / name / METADATA_FILE).exists():
+            _check_finished(name, output_dir / name, config, task)
         _check_augmented(name, getattr(config, name))
     _keep_config(output_dir / CONFIG_FILE, config)
 
@@ -203,16 +205,27 @@ def _clear(claimed: Claim, model: str, inputs: list[str]) -> None:
             folder.rmdir()
 
 
-def _check_finished(folder: Path, settings: Any) -> None:
-    """Refuse to take a stage for finished that was finished with other settings; one that is not there is fine."""
-    before = read_metadata(folder).provenance.get("settings", {})
-    now = lasting_settings(settings)
+def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None:
+    """Refuse to take a stage for finished that was finished with other settings, labels or data."""
+    metadata, settings = read_metadata(folder), getattr(config, name)
+    before = {**metadata.provenance.get("settings", {}), **metadata.space}
+    now = {**lasting_settings(settings), "width_mults": list(config.space.width_mult_list)}
+    if before.get("depth_mults") != [1.0]:  # a stage of full depth, whose grid may name others
+        now["depth_mults"] = list(config.space.depth_mult_list)
     for key, value in now.items():
         if before.get(key, value) != value:
             raise UsageError(
                 f"{folder} was made with {key} = {before[key]}, this run has {value}: name another output_dir, "
                 f"or remove {folder} and the stages after it"
             )
+    check_data(folder, metadata, task, hash_data(task, settings), max_seq_length=config.task.max_seq_length)
+
+
+def _check_start(name: str, folder: Path, source: str | Path) -> None:
+    """Refuse a finished stage that was made of other weights than the stage before it, or the backbone, has now."""
+    model = hash_source(source)
+    # The teacher of a run's width stage is the model that the stage starts from.
+    check_hashes(folder, read_metadata(folder), {"model": model, **({"teacher": model} if name == "width" else {})})
 
 
 def _check_augmented(name: str, settings: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.config.settings import TrainConfig, lasting_settings
+from dynabert_paddle.data.fingerprint import hash_examples
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.runtime.environment import package_versions, thread_settings
@@ -19,6 +20,7 @@ from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import TrainState
 from dynabert_paddle.training.inputs import Split, hash_arrays
+from dynabert_paddle.training.made_of import hash_data, hash_model, hash_source
 from dynabert_paddle.training.steps import Step
 
 
@@ -81,19 +83,43 @@ def resume_settings(stage: Stage, split: Split, start: Mapping[str, np.ndarray])
         "num_processes": num_processes(),
         "sub-networks": list(stage.subnets),
         "metrics": list(stage.task.metrics),
+        "labels": list(stage.task.labels),
         "data": hash_arrays(split.train.content),
+        "selection data": hash_arrays(split.select.content),
         "model": hash_arrays(start.values()),
         "teacher": hash_arrays(to_arrays(stage.teacher.model).values()) if stage.teacher else "none",
+        # A stage that writes results of its own scores them on the dev rows.
+        **({"dev data": hash_examples(stage.task.dev, stage.task.labels)} if stage.write_results else {}),
     }
 
 
-def finished_metadata(stage: Stage, split: Split, state: TrainState) -> Metadata:
+def made_of(stage: Stage, start: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Return the hashes of what a stage is made of.
+
+    Args:
+        stage: the stage.
+        start: the weights that it starts from.
+
+    Returns:
+        Hashes by name, as `made_of.check_hashes` compares them.
+    """
+    model = hash_model(start) if stage.parent is None else hash_source(stage.parent)
+    hashes = hash_data(stage.task, stage.config, reads_dev=stage.write_results is not None)
+    if model is not None:
+        hashes["model"] = model
+    if stage.teacher:
+        hashes["teacher"] = hash_model(to_arrays(stage.teacher.model))
+    return hashes
+
+
+def finished_metadata(stage: Stage, split: Split, state: TrainState, hashes: Mapping[str, str]) -> Metadata:
     """Return the metadata of the model that a stage has made.
 
     Args:
         stage: the stage.
         split: its examples.
         state: after the last step.
+        hashes: from `made_of`.
 
     Returns:
         The content of `dynabert.json`.
@@ -108,6 +134,7 @@ def finished_metadata(stage: Stage, split: Split, state: TrainState) -> Metadata
             parent=before.provenance if stage.parent is None else str(stage.parent),
             examples=state.examples,
             seconds=state.seconds,
+            made_of=hashes,
         ),
     )
 
@@ -125,7 +152,9 @@ def describe_task(task: Task, max_seq_length: int) -> dict[str, Any]:
     return {**task.to_dict(), "max_seq_length": max_seq_length}
 
 
-def provenance_of(config: Any, *, parent: Any, examples: int, seconds: float) -> dict[str, Any]:
+def provenance_of(
+    config: Any, *, parent: Any, examples: int, seconds: float, made_of: Mapping[str, str]
+) -> dict[str, Any]:
     """Return what is needed to repeat a stage, and its cost; a parent's provenance is nested in its child's.
 
     Args:
@@ -133,6 +162,7 @@ def provenance_of(config: Any, *, parent: Any, examples: int, seconds: float) ->
         parent: provenance of the model that the stage started from, or that model's name.
         examples: that the stage has read, each as often as it was read.
         seconds: that it took.
+        made_of: hashes of its data and of the models that it started from.
 
     Returns:
         The content of `Metadata.provenance`.
@@ -142,6 +172,7 @@ def provenance_of(config: Any, *, parent: Any, examples: int, seconds: float) ->
         "num_processes": num_processes(),
         "environment": thread_settings(),
         "settings": lasting_settings(config),
+        "made_of": dict(made_of),
         "spent": {"examples": examples, "seconds": round(seconds, 3)},
         "parent": parent,
     }

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.config.settings import (
     DepthConfig,
@@ -23,9 +24,10 @@ from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.training.inputs import hold_out, tokenize_examples
+from dynabert_paddle.training.inputs import hold_out, match_labels, tokenize_examples
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.loop import train
+from dynabert_paddle.training.made_of import hash_data, hash_model
 from dynabert_paddle.training.stage import Stage, describe_task, provenance_of
 from dynabert_paddle.training.steps import distillation_step, full_model_step, label_loss, label_step
 
@@ -58,7 +60,11 @@ def finetune(
     config = config or FinetuneConfig()
     set_seed(config.seed)
     supernet = Supernet.from_pretrained(
-        model_name_or_path, labels=task.labels, num_labels=task.num_outputs, head=task.head
+        model_name_or_path,
+        labels=task.labels,
+        num_labels=task.num_outputs,
+        head=task.head,
+        trust_order=task.labels_given,
     )
     supernet.metadata = supernet.metadata.replace(task=describe_task(task, max_seq_length))
     stage = Stage(
@@ -89,6 +95,7 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
         DynabertError: the importance cannot be computed.
     """
     config = resolve_config(RewireConfig, asdict(config or RewireConfig()))
+    task = match_labels(supernet, task, "the model")
     per_batch = config.accumulation == "per_batch"
     examples = task.dev
     if per_batch:
@@ -100,6 +107,7 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
         for rows in sequential_batches(features.lengths, config.per_device_eval_batch_size)
     )
     logger.info("rewire: computing the importance of heads and neurons on %d examples", len(features))
+    hashes = {**hash_data(task, config), "model": hash_model(to_arrays(supernet.model))}
     begin = time.perf_counter()
     importance = compute_importance(supernet, batches, label_loss, clear_gradients=per_batch)
     importance = sort_by_importance(supernet, importance)
@@ -116,6 +124,7 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
             parent=supernet.metadata.provenance,
             examples=len(features),
             seconds=time.perf_counter() - begin,
+            made_of=hashes,
         ),
     )
     return supernet

@@ -232,6 +232,23 @@ def test_a_sequence_classifier_computes_what_its_definition_says(tmp_path, kind,
     assert type(supernet.model).__name__ == f"{CLASSES[kind]}ForSequenceClassification"
 
 
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_rows_of_a_classifier_follow_the_names_of_its_labels(tmp_path, kind):
+    names = {"0": "pos", "1": "neg", "2": "neutral"}
+    config = full_config(
+        kind, "ForSequenceClassification", id2label=names, label2id={v: int(k) for k, v in names.items()}
+    )
+    folder = write_folder(tmp_path / kind, kind, make_weights(kind), config=config)
+    inputs = to_tensors(make_batch(kind))
+    expected = load(folder)(**inputs).logits.numpy()
+    supernet = db.Supernet.from_pretrained(folder, labels=("neg", "neutral", "pos"), num_labels=3)
+    supernet.eval()
+    np.testing.assert_array_equal(supernet(**inputs).logits.numpy(), expected[:, [1, 2, 0]])
+    assert supernet.labels == ("neg", "neutral", "pos")
+    other = db.Supernet.from_pretrained(folder, labels=("neg", "pos", "positive"), num_labels=3)
+    assert np.abs(other(**inputs).logits.numpy()[:, 1] - expected[:, 0]).min() > 1e-3
+
+
 @pytest.mark.parametrize("prefix", ["", "with"])
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_base_model_gives_its_encoder_and_a_new_head(tmp_path, kind, prefix, caplog):

@@ -352,3 +352,13 @@ def test_modules_of_a_script_define_no_name_twice(script):
     names = [name for name in defined if name]
     assert len(names) > 30
     assert len(set(names)) == len(names)
+
+
+def test_a_single_output_is_a_value(backend):
+    """Earlier exports named it as the only class, of probability 1."""
+    description = {"task": {}, "labels": ["LABEL_0"], "pair": False, "max_seq_length": 16}
+    encoder = rows.RowEncoder(description, encode.find_templates(backend)[0])
+    assert (encoder.kind, encoder.labels) == ("regression", [])
+    encoded = encoder.encode(rows.Row(["a"], None), [rows.Tokens([5], [(0, 1)])])
+    prediction = encoded.decode([np.array([-2.5], dtype=np.float32)])
+    assert (prediction.label, prediction.score, prediction.cells) == (None, -2.5, ["-2.5000"])

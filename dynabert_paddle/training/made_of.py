@@ -1,0 +1,121 @@
+"""What a stage was made of: recorded when it has finished, and compared when a run finds it finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynabert_paddle.backbone.loading import find_backbone
+from dynabert_paddle.config.settings import RewireConfig, TrainConfig, WidthConfig
+from dynabert_paddle.data.fingerprint import hash_examples
+from dynabert_paddle.data.labels import describe_difference, permutation
+from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.errors import ModelError, UsageError
+from dynabert_paddle.files.hashing import hash_file
+from dynabert_paddle.files.metadata import Metadata
+from dynabert_paddle.files.weights import read_weights
+from dynabert_paddle.training.inputs import hash_arrays
+
+_NAMES = {
+    "train": "training rows",
+    "dev": "dev rows",
+    "augmented": "augmented texts",
+    "model": "starting weights",
+    "teacher": "teacher",
+}
+
+
+def hash_data(task: Task, config: TrainConfig | RewireConfig, *, reads_dev: bool = False) -> dict[str, str]:
+    """Hash the data that a stage reads.
+
+    Args:
+        task: the task.
+        config: the stage's settings.
+        reads_dev: the stage reads the dev rows, whatever its settings say.
+
+    Returns:
+        Hashes by `train`, `dev` and `augmented`, the last two only if the stage reads them.
+    """
+    data = {"train": hash_examples(task.train, task.labels)}
+    if isinstance(config, RewireConfig):
+        reads_dev = config.accumulation == "huawei"
+    elif config.select_on == "dev":
+        reads_dev = True
+    if reads_dev:
+        data["dev"] = hash_examples(task.dev, task.labels)
+    if isinstance(config, WidthConfig) and config.augmented_file:
+        with suppress(OSError):  # a stage that needs it says so
+            data["augmented"] = hash_file(Path(config.augmented_file))
+    return data
+
+
+def hash_model(arrays: Mapping[str, np.ndarray]) -> str:
+    """Hash a model's weights, the same for a model in memory and its folder."""
+    return hash_arrays(arrays[name] for name in sorted(arrays))
+
+
+def hash_source(name_or_path: str | Path) -> str | None:
+    """Hash the weights of a model that a stage starts from.
+
+    Args:
+        name_or_path: its folder or name.
+
+    Returns:
+        The hash; None for a model that is gone, or that PaddleNLP downloads.
+    """
+    with suppress(ModelError):
+        folder = find_backbone(name_or_path)
+        return hash_model(read_weights(folder)) if folder else None
+    return None
+
+
+def check_data(folder: Path, before: Metadata, task: Task, data: Mapping[str, str], *, max_seq_length: int) -> None:
+    """Refuse a finished stage that was made of other labels or rows than the task has now.
+
+    Args:
+        folder: the stage's folder, for messages.
+        before: its metadata.
+        task: the task.
+        data: from `hash_data`.
+        max_seq_length: the task's.
+
+    Raises:
+        UsageError: something differs; what the folder does not record is not compared.
+    """
+    labels = before.task.get("labels")
+    if labels is not None and permutation(labels, task.labels) is None:
+        raise UsageError(
+            f"{folder} has other labels than the data now ({describe_difference(labels, task.labels)}): "
+            f"{_remedy(folder)}"
+        )
+    for key, value in (("metrics", list(task.metrics)), ("max_seq_length", max_seq_length)):
+        if before.task.get(key, value) != value:
+            raise UsageError(
+                f"{folder} was made with {key} = {before.task[key]}, this run has {value}: {_remedy(folder)}"
+            )
+    check_hashes(folder, before, data)
+
+
+def check_hashes(folder: Path, before: Metadata, now: Mapping[str, str | None]) -> None:
+    """Refuse a finished stage that was made of something else.
+
+    Args:
+        folder: the stage's folder, for messages.
+        before: its metadata.
+        now: hashes by a key of the recorded ones; what is None, or not recorded, is not compared.
+
+    Raises:
+        UsageError: a hash differs.
+    """
+    recorded: Mapping[str, Any] = before.provenance.get("made_of", {})
+    for key, value in now.items():
+        if value is not None and recorded.get(key, value) != value:
+            raise UsageError(f"{folder} was made with other {_NAMES[key]} than this run has: {_remedy(folder)}")
+
+
+def _remedy(folder: Path) -> str:
+    return f"go on with those of before, name another output_dir, or remove {folder} and the stages after it"
