@@ -104,11 +104,7 @@ class Supernet(nn.Layer):
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """The classes in the order of the logits; None if the model does not name them.
-
-        Raises:
-            ModelError: the model's config and its metadata name different classes, or another order.
-        """
+        """The classes in the order of the logits; None if the model does not name them."""
         return model_labels({"id2label": getattr(self.model.config, "id2label", None)}, self.metadata.task)
 
     def forward(
