@@ -7,6 +7,7 @@ import math
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from dynabert_paddle.reporting.chart import COLORS, MARKERS, Chart, Table
 from dynabert_paddle.reporting.content import Stage
@@ -52,6 +53,7 @@ def draw_training(stage: Stage) -> Chart | None:
         if len(group) > 1:
             chart.legend(handles, [verbatim(name) for name in group], columns=3, axes=axes)
     chart.label_axes(chart.axes[-1], x=say("step"))
+    chart.axes[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True))
     chart.finding = _finding(losses, metric, scores)
     chart.table = _table(curves)
     return chart
@@ -96,6 +98,8 @@ def _finding(losses: dict[str, _Curve], metric: str, scores: dict[str, _Curve]) 
                 end=f"{end:.4g}",
                 last=last,
             )
+            if first < last
+            else say("The loss is {end} at step {last}.", end=f"{end:.4g}", last=last)
         )
     if scores:
         ends = {name: curve[-1][1] for name, curve in scores.items()}

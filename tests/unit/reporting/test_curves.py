@@ -38,5 +38,14 @@ def test_where_all_has_one_point_it_is_shown_nevertheless(losses):
     assert labels(draw((1, 0.7, 0.9), losses=losses)) == ["loss", "accuracy"][1 - len(losses) :]
 
 
+def test_a_single_loss_is_stated_once():
+    assert draw(losses=(2.0,)).finding.en == "The loss is 2 at step 1."
+
+
+def test_the_axis_of_steps_has_whole_numbers():
+    axes = draw(losses=(3.0, 2.0, 1.0)).axes[-1]
+    assert all(tick.is_integer() for tick in axes.get_xticks())
+
+
 def test_nothing_logged_is_no_chart():
     assert draw(losses=()) is None
