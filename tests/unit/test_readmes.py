@@ -123,6 +123,16 @@ def test_the_file_tree_of_the_readme_has_every_folder():
 
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("scripts/*/README.md")])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_of_the_repository_that_a_document_names_is_there(path):
+    folders = "configs|docs|dynabert_paddle|notebooks|requirements|scripts|tests"
+    text = path.read_text(encoding="utf-8")
+    named = re.findall(rf"(?<![\w./-])((?:{folders})/[\w./-]+\.(?:ipynb|json|md|py|sh|svg|txt|yaml))\b", text)
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
 MAPS = [ROOT / "docs" / name for name in ("paper.md", "architecture.md", "performance.md")]
 
 
