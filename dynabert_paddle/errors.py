@@ -33,7 +33,7 @@ class Interrupted(DynabertError):
 
     Args:
         message: the step that the run has reached.
-        exit_code: 0 for SIGTERM, 130 for Ctrl-C.
+        exit_code: 128 and the signal's number, as shells have it: 143 for SIGTERM, 130 for Ctrl-C.
     """
 
     def __init__(self, message: str, *, exit_code: int) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.bundle.openvino import check_inputs, configure_openvino
 from dynabert_paddle.runtime.cores import num_cores
+from dynabert_paddle.runtime.streams import keep_signal_handlers
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 
@@ -108,7 +109,7 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
     os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
     # By default oneDNN caches a thousand compiled operators, also of shapes that are no longer used.
     os.environ.setdefault("DNNL_PRIMITIVE_CACHE_CAPACITY", "64")
-    with quiet():
+    with keep_signal_handlers(), quiet():
         import paddle
         from paddle import inference
 
@@ -239,19 +240,36 @@ def _one_line_errors(what: str) -> Iterator[None]:
 def quiet() -> Iterator[None]:
     """Suppress the output of C++ code, which bypasses sys.stdout, by redirecting file descriptors 1 and 2."""
     with _QUIET_LOCK:
-        saved = {}
-        for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
-            with contextlib.suppress(AttributeError, ValueError):  # None, as in a daemon, or closed
-                stream.flush()
-            with contextlib.suppress(OSError):  # closed
-                saved[descriptor] = os.dup(descriptor)
-        null = os.open(os.devnull, os.O_WRONLY)
+        saved: dict[int, int | None] = {}
+        with open(os.devnull, "wb") as file:
+            null = _copy_descriptor(file.fileno())
+        assert null is not None
         try:
-            for descriptor in saved:
+            for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+                with contextlib.suppress(AttributeError, ValueError, OSError):  # None, as in a daemon, closed, or full
+                    stream.flush()
+                saved[descriptor] = _copy_descriptor(descriptor)
                 os.dup2(null, descriptor)
             yield
         finally:
             for descriptor, copy in saved.items():
-                os.dup2(copy, descriptor)
-                os.close(copy)
+                if copy is None:
+                    os.close(descriptor)
+                else:
+                    os.dup2(copy, descriptor)
+                    os.close(copy)
             os.close(null)
+
+
+def _copy_descriptor(descriptor: int) -> int | None:
+    """Duplicate a file descriptor to a number above those of the standard streams; None if it is closed."""
+    copies: list[int] = []
+    try:
+        while not copies or copies[-1] <= 2:
+            copies.append(os.dup(descriptor))
+    except OSError:
+        return None
+    finally:
+        for copy in copies[:-1]:
+            os.close(copy)
+    return copies[-1]

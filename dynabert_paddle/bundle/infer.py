@@ -30,6 +30,7 @@ from dynabert_paddle.bundle.gate import Gate
 from dynabert_paddle.bundle.manifest import BundleError, read_bundle
 from dynabert_paddle.bundle.members import choose_subnet, open_subnet
 from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens, short_repr
+from dynabert_paddle.runtime.streams import print_message, run_process
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
 from dynabert_paddle.text.encode import convert_errors, find_templates
 
@@ -313,6 +314,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if bool(options.text) == bool(options.input_file):
         parser.error("give a text, or a file with -i")
+    return run_process(partial(_predict, options))
+
+
+def _predict(options: argparse.Namespace) -> int:
+    """Predict for the text or the file of the command line; returns the exit code."""
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # like the input, regardless of the locale
@@ -329,18 +335,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     print(json.dumps(asdict(prediction), ensure_ascii=False))
                 else:
                     print("\t".join(prediction.cells))
-        sys.stdout.flush()
-    except BrokenPipeError:  # e.g. `| head`; without this Python reports another error when it closes stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except UnicodeDecodeError as error:
-        print(f"error: {options.input_file}: not UTF-8 ({error.reason}): convert it", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {error.filename or 'stdout'}: {error.strerror}", file=sys.stderr)
+        print_message(f"error: {options.input_file}: not UTF-8 ({error.reason}): convert it")
         return 1
     except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_message(f"error: {error}")
         return 1
     return 0
 

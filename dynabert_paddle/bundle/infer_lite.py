@@ -19,6 +19,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import numpy as np
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION, BundleError
 from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens
 from dynabert_paddle.files.hashing import hash_file, hash_json
+from dynabert_paddle.runtime.streams import print_message, run_process
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
 from dynabert_paddle.text.encode import Template, safe_text
 
@@ -353,6 +355,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if bool(options.text) == bool(options.input_file):
         parser.error("give a text, or a file with -i")
+    return run_process(partial(_predict, options))
+
+
+def _predict(options: argparse.Namespace) -> int:
+    """Predict for the text or the file of the command line; returns the exit code."""
     try:
         bundle = Bundle(os.path.dirname(os.path.abspath(__file__)))
         with contextlib.ExitStack() as stack:
@@ -365,8 +372,8 @@ def main(arguments: list[str] | None = None) -> int:
                 print(
                     json.dumps(asdict(prediction), ensure_ascii=False) if options.json else "\t".join(prediction.cells)
                 )
-    except (BundleError, OSError, UnicodeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (BundleError, UnicodeError) as error:
+        print_message(f"error: {error}")
         return 1
     return 0
 

@@ -21,8 +21,8 @@ from dynabert_paddle import __version__
 from dynabert_paddle.cli import augment, baseline, bench, export, inspect, predict, report, run, search, stages
 from dynabert_paddle.cli.output import one_line
 from dynabert_paddle.errors import DynabertError, Interrupted, UsageError, did_you_mean
-from dynabert_paddle.runtime.interruption import Terminated
 from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
+from dynabert_paddle.runtime.streams import is_of_stdout, print_message, run_process
 
 
 class _Group(typer.core.TyperGroup):
@@ -79,47 +79,47 @@ def _options(
 
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code, 2 for wrong usage and 1 for a failure."""
-    with _process_setup():
-        code = _run_command()
-    sys.exit(code)
+    sys.exit(run_process(_run_command))
 
 
 def _run_command() -> int:
     """Run the verb; returns the exit code."""
-    try:
-        return app(join_numbers(sys.argv[1:]), standalone_mode=False) or 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return error.exit_code
-    except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        hint = f" (see '{context.command_path} --help')" if context else ""
-        _report(f"{error.format_message()}{hint}")
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        print("stopped", file=sys.stderr)
-        return 130
-    except Terminated:
-        print("stopped", file=sys.stderr)
-        return 128 + signal.SIGTERM
-    except BrokenPipeError:
-        return 1
-    except Interrupted as interrupted:
-        print(one_line(str(interrupted)), file=sys.stderr)
-        return interrupted.exit_code
-    except DynabertError as error:
-        _report(str(error))
-        return error.exit_code
-    except Exception as error:
-        _report(f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug before the verb shows where)")
-        return 1
+    with _process_setup():
+        try:
+            code = app(join_numbers(sys.argv[1:]), standalone_mode=False) or 0
+            if code == 128 + signal.SIGINT:  # Typer's answer to Ctrl-C
+                raise KeyboardInterrupt
+            return code
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            return error.exit_code
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            hint = f" (see '{context.command_path} --help')" if context else ""
+            _report(f"{error.format_message()}{hint}")
+            return error.exit_code
+        except click.Abort:
+            raise KeyboardInterrupt from None
+        except BrokenPipeError:
+            raise
+        except Interrupted as interrupted:
+            print_message(one_line(str(interrupted)))
+            return interrupted.exit_code
+        except DynabertError as error:
+            _report(str(error))
+            return error.exit_code
+        except Exception as error:
+            if is_of_stdout(error):
+                raise
+            message = " ".join(str(error).split())[:500]
+            _report(f"{type(error).__name__}: {message} (--debug before the verb shows where)")
+            return 1
 
 
 @contextmanager
 def _process_setup() -> Iterator[None]:
-    """Set up signals, logging and stdout for a command; all is undone, since a program may call `main`, too."""
+    """Set up logging and stdout for a command; all is undone, since a program may call `main`, too."""
     with ExitStack() as undo:
-        undo.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _terminate))
         undo.enter_context(_log_to_stderr())
         if not is_rank_zero():
             undo.enter_context(redirect_stdout(undo.enter_context(open(os.devnull, "w"))))
@@ -127,10 +127,6 @@ def _process_setup() -> Iterator[None]:
             rich_utils.MAX_WIDTH = 120
             undo.callback(setattr, rich_utils, "MAX_WIDTH", None)
         yield
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated
 
 
 def join_numbers(words: Sequence[str]) -> list[str]:
@@ -157,7 +153,7 @@ class _OneLine(logging.Formatter):
 def _report(message: str) -> None:
     if "--debug" in sys.argv:
         traceback.print_exc()
-    print(one_line(f"error: {message}"), file=sys.stderr)
+    print_message(one_line(f"error: {message}"))
 
 
 @contextmanager

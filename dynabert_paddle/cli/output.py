@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.runtime.ranks import is_rank_zero
+from dynabert_paddle.runtime.streams import print_message
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -84,9 +85,10 @@ def show_next(*then: str | Path, wrote: Sequence[str | Path] = ()) -> None:
     """
     if not is_rank_zero():
         return
+    sys.stdout.flush()  # an error of it comes first
     for path in wrote:
-        print(one_line(f"wrote {path}"), file=sys.stderr)
-    print(one_line(f"next: {shlex.join(['dynabert', *map(str, then)])}"), file=sys.stderr)
+        print_message(one_line(f"wrote {path}"))
+    print_message(one_line(f"next: {shlex.join(['dynabert', *map(str, then)])}"))
 
 
 @contextmanager

@@ -10,9 +10,7 @@ import io
 import logging
 import os
 import platform
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +20,7 @@ from dynabert_paddle.runtime.cores import num_cores
 from dynabert_paddle.runtime.machine import is_amd, processor_name
 from dynabert_paddle.runtime.paddle_versions import check_version
 from dynabert_paddle.runtime.ranks import num_processes
+from dynabert_paddle.runtime.streams import keep_signal_handlers
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddlenlp", "paddleslim", "visualdl", "numpy", "tokenizers")
@@ -72,7 +71,7 @@ def import_paddle() -> None:
             )
     check_version()
     quiet = contextlib.redirect_stderr(io.StringIO())
-    with _hold_sigterm(), warnings.catch_warnings(), quiet, _keep_matplotlib_backend():
+    with keep_signal_handlers(), warnings.catch_warnings(), quiet, _keep_matplotlib_backend():
         warnings.simplefilter("ignore")
         try:
             importlib.import_module("paddle")
@@ -155,18 +154,3 @@ def _keep_matplotlib_backend() -> Iterator[None]:
         yield
     finally:
         matplotlib.use = use
-
-
-@contextlib.contextmanager
-def _hold_sigterm() -> Iterator[None]:
-    """Paddle takes SIGTERM for a crash and prints a trace of its own: let it come after the import, and as before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGTERM)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

@@ -4,19 +4,15 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from signal import SIGINT, SIGTERM
+from signal import SIGINT
 
 from dynabert_paddle.errors import Interrupted
-from dynabert_paddle.runtime.ranks import num_processes
-
-
-class Terminated(BaseException):
-    """SIGTERM came: what the command line raises then, as Python raises KeyboardInterrupt on Ctrl-C."""
+from dynabert_paddle.runtime.streams import TERMINATING, Terminated
 
 
 @contextmanager
 def resumable(name: str, progress: Callable[[], str] = str) -> Iterator[None]:
-    """Say that nothing is lost of work that Ctrl-C or SIGTERM stops; a context manager, or a decorator.
+    """Say that nothing is lost of work that a signal stops; a context manager, or a decorator.
 
     Args:
         name: of the work.
@@ -31,11 +27,9 @@ def resumable(name: str, progress: Callable[[], str] = str) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, Terminated) as stop:
-        number = SIGTERM if isinstance(stop, Terminated) else SIGINT
-        # The launcher ends the other processes of a run after an exit code other than 0: they would wait for this one.
-        exit_code = 0 if number == SIGTERM and num_processes() == 1 else 128 + number
+        number = stop.number if isinstance(stop, Terminated) else SIGINT
         message = f"{name}: stopped{progress()}; the same command goes on from there"
-        raise Interrupted(message, exit_code=exit_code) from None
+        raise Interrupted(message, exit_code=128 + number) from None
 
 
 @contextmanager
@@ -49,8 +43,7 @@ def postpone_signals() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    numbers = [SIGINT, SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    own = [number for number in numbers if callable(signal.getsignal(number))]
+    own = [number for number in (SIGINT, *TERMINATING) if callable(signal.getsignal(number))]
     previous = {number: signal.signal(number, lambda came_now, frame: came.append(came_now)) for number in own}
     try:
         yield

@@ -23,6 +23,7 @@ from dynabert_paddle.files.atomic import handle_write_errors
 from dynabert_paddle.runtime.environment import keep_freed_memory
 from dynabert_paddle.runtime.ranks import rank
 from dynabert_paddle.runtime.seeds import step_seed
+from dynabert_paddle.runtime.streams import TERMINATING, is_ignored
 from dynabert_paddle.supernet.cpu_operations import random_bits
 from dynabert_paddle.supernet.elastic import PassState
 from dynabert_paddle.supernet.slices import SliceCache
@@ -44,6 +45,7 @@ from dynabert_paddle.training.replicas import Replicas, count_replicas
 from dynabert_paddle.training.stage import Stage, finished_metadata, made_of, resume_settings
 from dynabert_paddle.training.steps import Losses
 
+_STOPPING = (*TERMINATING, signal.SIGINT)
 MAX_CACHED_ELEMENTS = 2**25  # of each replica's slices: with their gradients at most 256 MB
 
 
@@ -61,7 +63,7 @@ def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
         The stage's model with the best weights.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; a checkpoint is written.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; a checkpoint is written.
         UsageError: the output folder is not free, or holds an unfinished run with other settings.
         DynabertError: the loss or a gradient is not finite, something cannot be written, or another process has ended;
             earlier checkpoints stay.
@@ -160,8 +162,7 @@ def fit(
                 processes.on_rank_zero(partial(save, settings=settings))
             if stopping:  # after the last step, too, so that nothing after this stage begins
                 message = f"{stage.name}: stopped after step {state.step} of {total_steps}"
-                exit_code = 130 if stopping == signal.SIGINT else 0
-                raise Interrupted(f"{message}; the same command goes on from there", exit_code=exit_code)
+                raise Interrupted(f"{message}; the same command goes on from there", exit_code=128 + stopping)
     set_arrays(model.model, state.best_arrays)
     return state
 
@@ -257,13 +258,13 @@ def _autocast(amp: str) -> AbstractContextManager[Any]:
 
 def _agree_to_stop(requests: list[int]) -> int:
     """Return the signal that stops the run, 0 for none; all processes stop after the same step."""
-    counts = {f"{number:d}": float(number in requests) for number in (signal.SIGTERM, signal.SIGINT)}
+    counts = {f"{number:d}": float(number in requests) for number in _STOPPING}
     return next((int(number) for number, count in processes.sum_values(counts).items() if count), 0)
 
 
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that a step can end before the run does; a second Ctrl-C stops at once."""
+    """Collect signals to stop, so that a step can end before the run does; a second Ctrl-C stops at once."""
     requests: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield requests
@@ -271,9 +272,10 @@ def _stop_requests() -> Iterator[list[int]]:
 
     def request(number: int, frame: object) -> None:
         requests.append(number)
-        signal.signal(signal.SIGINT, previous[signal.SIGINT])
+        if signal.SIGINT in previous:
+            signal.signal(signal.SIGINT, previous[signal.SIGINT])
 
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, request) for number in _STOPPING if not is_ignored(number)}
     for number in previous:
         signal.siginterrupt(number, False)  # Paddle's store takes an interrupted call for an ended process
     try:

@@ -126,7 +126,7 @@ def test_a_finished_run_is_repeated_without_training(config_file, uninterrupted)
     assert results(output) == before
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_signal_leaves_a_checkpoint_and_the_exit_code_that_shells_expect(config_file, tmp_path, number, code):
     output = tmp_path / "out"
     process = start(config_file, output, "stages=[finetune]", "train.max_steps=100000", "train.save_steps=0")

@@ -1,4 +1,4 @@
-"""SIGTERM at any moment: no traceback, no half-written file, and work that can be resumed ends well and is resumed."""
+"""SIGTERM at any moment: no traceback, no half-written file, and work that can be resumed says so and is resumed."""
 
 import signal
 import subprocess
@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+import dynabert_paddle as db
 
 pytestmark = pytest.mark.full
 
@@ -54,7 +56,7 @@ def run(tiny_folder, tiny_data, tmp_path_factory):
 def test_a_run_that_is_told_to_end_ends_well(run, line, seconds):
     words, output = run
     code, out, lines = terminate(words, line, seconds=seconds)
-    assert (code, out) == (0, ""), lines
+    assert (code, out) == (143, ""), lines
     assert lines[-1].endswith(RESUMED), lines
     assert not [text for text in lines if "Traceback" in text]
     assert not half_written(output.parent)
@@ -68,10 +70,33 @@ def test_a_search_goes_on_and_an_export_is_made_anew(run, tmp_path):
     code, out, lines = terminate(
         ["search", output / "depth", "--num_evaluations", 18, "--population_size", 6], "search 6"
     )
-    assert (code, out) == (0, "")
+    assert (code, out) == (143, "")
     assert lines[-1].startswith("search: stopped after ")
     assert lines[-1].endswith(RESUMED)
     # Whoever waits for the bundle must not take it for made.
     code, out, lines = terminate(["export", output / "depth", "--output_dir", tmp_path / "bundle"], "exporting")
     assert (code, out, lines[-1]) == (128 + signal.SIGTERM, "", "stopped")
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("seconds", [2.0, 6.0])
+def test_predictions_that_are_told_to_end_leave_no_half_file(chain, make_once, tmp_path, number, seconds):
+    """At either moment: while Paddle is imported, and while it predicts."""
+    bundle = make_once("terminated_bundle", lambda folder: db.export(chain / "depth", folder))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("play some jazz\n" * 300_000)
+    output = tmp_path / "labels.tsv"
+    for words in (
+        ["-m", "dynabert_paddle", "predict", bundle, "-i", texts, "-o", output],
+        [bundle / "infer.py", "-i", texts],
+    ):
+        with subprocess.Popen(
+            [sys.executable, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            time.sleep(seconds)
+            process.send_signal(number)
+            _, err = process.communicate()
+        assert process.returncode in (128 + number, -number), err  # the latter before the program's own code runs
+        assert err in ("", "stopped\n")
+        assert [path.name for path in tmp_path.iterdir()] == [texts.name]

@@ -3,10 +3,11 @@
 import pytest
 
 from dynabert_paddle.errors import Interrupted
-from dynabert_paddle.runtime.interruption import Terminated, resumable
+from dynabert_paddle.runtime.interruption import resumable
+from dynabert_paddle.runtime.streams import Terminated
 
 
-@pytest.mark.parametrize(("stop", "exit_code"), [(KeyboardInterrupt, 130), (Terminated, 0)])
+@pytest.mark.parametrize(("stop", "exit_code"), [(KeyboardInterrupt, 130), (Terminated, 143), (Terminated(1), 129)])
 def test_what_stops_a_resumable_work_says_how_to_go_on(stop, exit_code):
     with (
         pytest.raises(
@@ -16,13 +17,6 @@ def test_what_stops_a_resumable_work_says_how_to_go_on(stop, exit_code):
     ):
         raise stop
     assert caught.value.exit_code == exit_code
-
-
-def test_the_launcher_learns_that_one_of_several_processes_has_stopped(monkeypatch):
-    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
-    with pytest.raises(Interrupted) as caught, resumable("run"):
-        raise Terminated
-    assert caught.value.exit_code == 143
 
 
 def test_other_errors_pass():

@@ -306,7 +306,7 @@ def stop_with(number, *, at, supernet):
     return make_stage(supernet, step=step)
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number, exit_code):
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     supernet = make_supernet(dropout=0.1)
