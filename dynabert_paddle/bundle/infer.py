@@ -30,6 +30,7 @@ from dynabert_paddle.bundle.gate import Gate
 from dynabert_paddle.bundle.manifest import BundleError, read_bundle
 from dynabert_paddle.bundle.members import choose_subnet, open_subnet
 from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens, short_repr
+from dynabert_paddle.files.unchanged import folder_version, load_unchanged
 from dynabert_paddle.runtime.streams import print_message, run_process
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
 from dynabert_paddle.text.encode import convert_errors, find_templates
@@ -61,7 +62,17 @@ class Bundle:
         num_threads: int | None = None,
     ) -> None:
         self.folder = Path(folder)
+        self._device, self._num_threads = device, num_threads
+        self._lock = threading.Lock()  # a runtime has one set of input and output buffers per model
+        self._threads, self._process = _make_threads(), os.getpid()
+        load_unchanged(self.folder, partial(self._open, subnet), BundleError)
+        self._gate = Gate()
+
+    def _open(self, subnet: str | None) -> None:
+        """Read all files that a prediction needs."""
+        self._version = folder_version(self.folder)
         self.description = read_bundle(self.folder)
+        self._engines: dict[str, Engine] = {}
         self.subnet = choose_subnet(self.folder, self.description, subnet)
         self.takes_pairs: bool = self.description["pair"]
         self.max_seq_length: int = self.description["max_seq_length"]
@@ -74,12 +85,7 @@ class Bundle:
             raise self._tokenizer_error(ValueError("the vocabulary has no letter, digit or full stop"))
         self._rows = RowEncoder(self.description, templates[self.takes_pairs])
         self.kind, self.labels = self._rows.kind, self._rows.labels
-        self._device, self._num_threads = device, num_threads
-        self._engines: dict[str, Engine] = {}
-        self._lock = threading.Lock()  # a runtime has one set of input and output buffers per model
-        self._threads, self._process = _make_threads(), os.getpid()
         self.load(self.subnet)
-        self._gate = Gate()
 
     def load(self, subnet: str) -> None:
         """Load another sub-network into the runtime.
@@ -88,12 +94,15 @@ class Bundle:
             subnet: its name.
 
         Raises:
-            BundleError: the runtime cannot run it.
+            BundleError: the runtime cannot run it, or the bundle was replaced since it was opened.
         """
         if subnet not in self._engines:
-            self._engines[subnet] = open_subnet(
+            engine = open_subnet(
                 self.folder, self.description, subnet, device=self._device, num_threads=self._num_threads
             )
+            if folder_version(self.folder) != self._version:
+                raise BundleError(f"{self.folder}: was replaced since it was opened: open it again")
+            self._engines[subnet] = engine
 
     def predict(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_size: int = 32

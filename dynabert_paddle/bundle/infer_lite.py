@@ -28,6 +28,7 @@ import numpy as np
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION, BundleError
 from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens
 from dynabert_paddle.files.hashing import hash_file, hash_json
+from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.runtime.streams import print_message, run_process
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
 from dynabert_paddle.text.encode import Template, safe_text
@@ -296,6 +297,10 @@ class Bundle:
 
     def __init__(self, folder: str) -> None:
         """Verify and load the bundle in a folder."""
+        load_unchanged(Path(folder), lambda: self._open(folder), BundleError)
+
+    def _open(self, folder: str) -> None:
+        """Read all files that a prediction needs."""
         model = X86_MODEL if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else ARM_MODEL
         description = read_lite_bundle(folder, [model, VOCABULARY_FILE, TOKENIZER_FILE])
         self.takes_pairs, self._pad_token_id = description["pair"], description["pad_token_id"]

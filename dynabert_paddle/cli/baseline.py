@@ -10,7 +10,7 @@ import typer
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_json, show_next, show_table
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
-from dynabert_paddle.cli.stages import ConfigFile, OutputDir, load_settings
+from dynabert_paddle.cli.stages import ConfigFile, OutputDir, load_settings, read_model_metadata
 from dynabert_paddle.config.settings import BaselineConfig, TaskConfig
 from dynabert_paddle.runtime.interruption import resumable
 
@@ -37,6 +37,7 @@ def baseline(
     """Train a model of one fixed size for comparison, and score it on the task's dev set."""
     flags = {**flags, "baseline.method": method, "device": device}
     is_name = method == "finetuned" and not Path(model_dir).exists()  # of a backbone
+    expected = None if is_name else read_model_metadata(model_dir)
     settings = load_settings(None if is_name else model_dir, config, override, flags)
     from dynabert_paddle.runtime.device import set_device
     from dynabert_paddle.runtime.environment import import_paddle
@@ -54,6 +55,7 @@ def baseline(
         config=settings.baseline,
         max_seq_length=settings.task.max_seq_length,
         overwrite=overwrite_output_dir,
+        expected=expected,
     )
     result = read_json(Path(output_dir) / BASELINE_FILE)
     if json:

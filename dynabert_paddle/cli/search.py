@@ -11,6 +11,7 @@ import typer
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_json, show_next, show_table
 from dynabert_paddle.cli.run import Json, OverwriteOutputDir
+from dynabert_paddle.cli.stages import read_model_metadata
 from dynabert_paddle.config.settings import SearchConfig, TaskConfig
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime.interruption import resumable
@@ -45,13 +46,12 @@ def search(
 ) -> None:
     """Find the best accuracy/cost trade-offs (Pareto front), and the best sub-network for a budget."""
     from dynabert_paddle.config.loading import load_config, resolve_config
-    from dynabert_paddle.files.metadata import check_model_folder, read_metadata
 
     own = {key.removeprefix("search."): value for key, value in flags.items() if key.startswith("search.")}
     config = resolve_config(SearchConfig, {key: value for key, value in own.items() if value is not None})
-    check_model_folder(model_dir)
+    expected = read_model_metadata(model_dir)
     data = {key: value for key, value in flags.items() if key.startswith("task.")}
-    task_config = load_config(None, (), data, base={"task": read_metadata(model_dir).task}).task
+    task_config = load_config(None, (), data, base={"task": expected.task}).task
     from dynabert_paddle.runtime.device import set_device
     from dynabert_paddle.runtime.environment import import_paddle
 
@@ -68,6 +68,7 @@ def search(
         config=config,
         force=force,
         overwrite=overwrite_output_dir,
+        expected=expected,
     )
     show_json(result.to_dict()) if json else _show(result)
     _show_end(result, Path(output_dir or Path(model_dir) / SEARCH_FOLDER))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from dynabert_paddle.config.settings import (
 )
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.runtime.interruption import resumable
+
+if TYPE_CHECKING:
+    from dynabert_paddle.files.metadata import Metadata
 
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a built-in config.")]
 
@@ -142,15 +145,18 @@ def evaluate(
     """Score the full model, --subnet, or all of --grid on the task's dev set."""
     if subnet and grid:
         raise UsageError("--subnet and --grid exclude each other: pass one of them")
+    expected = read_model_metadata(model_dir)
     config = load_settings(model_dir, None, None, {**flags, "device": device})
     _start_paddle(config.device)
     from dynabert_paddle.data.described_tasks import load_task_config
+    from dynabert_paddle.files.metadata import check_expected
     from dynabert_paddle.supernet.supernet import Supernet
     from dynabert_paddle.training.evaluate import evaluate_grid, evaluate_named
     from dynabert_paddle.training.inputs import match_task
 
     task = load_task_config(config.task)
     supernet = Supernet.from_pretrained(model_dir)
+    check_expected(model_dir, expected, supernet.metadata)
     task = match_task(supernet, task, model_dir)
     length = config.task.max_seq_length
     if grid:
@@ -172,6 +178,7 @@ def _run_stage(
     overwrite: bool,
     teacher: str | None = None,
 ) -> None:
+    expected = read_model_metadata(model_dir) if model_dir else None
     config = load_settings(model_dir, config_file, overrides, flags)
     with resumable(name):
         _start_paddle(config.device)
@@ -180,7 +187,16 @@ def _run_stage(
 
         source = model_dir or config.model_name_or_path
         task = load_task_config(config.task)
-        run_stage(name, config, task, source=source, output_dir=output_dir, teacher=teacher, overwrite=overwrite)
+        run_stage(
+            name,
+            config,
+            task,
+            source=source,
+            output_dir=output_dir,
+            teacher=teacher,
+            overwrite=overwrite,
+            expected=expected,
+        )
 
 
 def load_settings(
@@ -204,6 +220,14 @@ def load_settings(
         check_model_folder(model_dir)
     path = find_config(config_file) if config_file else None
     return load_config(path, overrides or (), flags, base=_trained_for(model_dir) if model_dir else None)
+
+
+def read_model_metadata(model_dir: str) -> Metadata:
+    """Read a model's metadata before anything else, to refuse another model if that is there once it is loaded."""
+    from dynabert_paddle.files.metadata import check_model_folder, read_metadata
+
+    check_model_folder(model_dir)
+    return read_metadata(model_dir)
 
 
 def _trained_for(model_dir: str) -> dict[str, dict[str, Any]]:

@@ -292,6 +292,8 @@ def _load(path: Path, examples: Examples) -> Features | None:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             features = Features(arrays["input_ids"], arrays["token_type_ids"], arrays["offsets"], examples.labels)
+            if str(arrays["checksum"]) != _checksum(features, path.stem):
+                raise ValueError("changed since it was written")
         if len(features) != len(examples):
             raise ValueError(f"{len(features)} examples, not {len(examples)}")
         if not len(features.input_ids) == len(features.token_type_ids) == features.offsets[-1]:
@@ -300,6 +302,15 @@ def _load(path: Path, examples: Examples) -> Features | None:
         logger.debug("%s cannot be read and is rebuilt: %s", path, error)
         return None
     return features
+
+
+def _checksum(features: Features, key: str) -> str:
+    """Hash the arrays of a cache file and its key: an archive's own checksums fit altered or renamed files, too."""
+    hashed = hashlib.blake2b(key.encode(), digest_size=16)
+    for array in (features.input_ids, features.token_type_ids, features.offsets):
+        hashed.update(f"{array.dtype.str}{array.shape}".encode())
+        hashed.update(np.ascontiguousarray(array).data)
+    return hashed.hexdigest()
 
 
 def _save(path: Path, features: Features) -> None:
@@ -314,6 +325,7 @@ def _save(path: Path, features: Features) -> None:
                 input_ids=features.input_ids,
                 token_type_ids=features.token_type_ids,
                 offsets=features.offsets,
+                checksum=_checksum(features, path.stem),
             )
         temporary.replace(path)
     except OSError as error:

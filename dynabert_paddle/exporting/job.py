@@ -20,6 +20,7 @@ class ExportJob:
         precision: one of the format's precisions.
         subnet: name of the only sub-network to export; None for the whole model.
         subnets: names, or `pareto:N`, for a bundle of several sub-networks; None for a bundle of one.
+        trained_task: the task of the model when the export began.
         task: settings of `config.TaskConfig` for the data that calibrates and scores.
         task_is_given: whether the user set some of them; then missing data is an error.
         max_seq_length: tokens to which texts are cut; None for the length the model was trained with.
@@ -34,6 +35,7 @@ class ExportJob:
     precision: str
     subnet: str | None
     subnets: str | tuple[str, ...] | None
+    trained_task: Mapping[str, Any]
     task: Mapping[str, Any]
     task_is_given: bool
     max_seq_length: int | None

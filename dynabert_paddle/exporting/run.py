@@ -86,7 +86,8 @@ def export(
             scratch = stack.enter_context(TemporaryDirectory(prefix="dynabert-export-"))
             folder = model.save_pretrained(Path(scratch) / "model")
         check_model_folder(folder)
-        task = {**inherited_settings(read_metadata(folder).task, changes), **changes}
+        trained_task = read_metadata(folder).task
+        task = {**inherited_settings(trained_task, changes), **changes}
         if overwrite and output_dir.resolve() in (folder.resolve(), *folder.resolve().parents):
             raise UsageError(f"{output_dir} holds the model to export: name another --output_dir")
         inputs = [str(task[key]) for key in ("data_dir", "train_file", "dev_file") if task.get(key)]
@@ -102,6 +103,7 @@ def export(
             precision=precision,
             subnet=subnet,
             subnets=subnets if subnets is None or isinstance(subnets, str) else tuple(map(str, subnets)),
+            trained_task=trained_task,
             task=task,
             task_is_given=bool(changes),
             max_seq_length=max_seq_length,

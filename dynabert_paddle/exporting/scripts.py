@@ -8,13 +8,27 @@ from pathlib import Path
 from types import ModuleType
 
 from dynabert_paddle.bundle import engines, gate, infer, infer_lite, manifest, members, openvino, rows
-from dynabert_paddle.files import hashing
+from dynabert_paddle.files import hashing, unchanged
 from dynabert_paddle.runtime import cores, streams
 from dynabert_paddle.text import decode, encode
 
 # In this order: a module imports only modules before it.
-INFER_MODULES = (hashing, manifest, decode, encode, rows, cores, streams, openvino, engines, gate, members, infer)
-INFER_LITE_MODULES = (hashing, manifest, decode, encode, rows, streams, infer_lite)
+INFER_MODULES = (
+    hashing,
+    unchanged,
+    manifest,
+    decode,
+    encode,
+    rows,
+    cores,
+    streams,
+    openvino,
+    engines,
+    gate,
+    members,
+    infer,
+)
+INFER_LITE_MODULES = (hashing, unchanged, manifest, decode, encode, rows, streams, infer_lite)
 
 # Imports to remove: the joined modules need none of the package, and __future__ stands once at the top.
 _REMOVED_IMPORTS = ("dynabert_paddle", "__future__")

@@ -28,6 +28,7 @@ def select_members(
     task: Mapping[str, Any],
     task_is_given: bool,
     max_seq_length: int,
+    weights: str | None = None,
 ) -> tuple[list[BundleMember], dict[str, Any]]:
     """Select the requested sub-networks, and rank them by score, then by MACs.
 
@@ -38,6 +39,7 @@ def select_members(
         task: settings of `config.TaskConfig` for the dev set that scores sub-networks given by name.
         task_is_given: whether the user named data; if not, and there is none, the score is the number of MACs.
         max_seq_length: tokens to which texts are cut.
+        weights: hash of the weights as loaded; by default of those in the folder.
 
     Returns:
         The sub-networks, best first, and the score's metric and data.
@@ -50,7 +52,7 @@ def select_members(
     names = subnets.replace(",", " ").split() if isinstance(subnets, str) else list(map(str, subnets))
     space = supernet.search_space()
     if len(names) == 1 and names[0].startswith("pareto:"):
-        scores, ranking = _read_pareto(folder, names[0].partition(":")[2])
+        scores, ranking = _read_pareto(folder, names[0].partition(":")[2], weights)
         _parse_names(supernet, list(scores))  # refuses those of another model
     else:
         names = list(_parse_names(supernet, names))
@@ -86,7 +88,7 @@ def _parse_names(supernet: Supernet, names: Sequence[str]) -> dict[str, Subnet]:
     return subnets
 
 
-def _read_pareto(folder: Path, number: str) -> tuple[dict[str, float], dict[str, Any]]:
+def _read_pareto(folder: Path, number: str, weights: str | None) -> tuple[dict[str, float], dict[str, Any]]:
     """Choose N members of a search's Pareto front: the best, the cheapest with a similar score, and some between.
 
     Returns their scores by name, and the score's metric and data.
@@ -107,7 +109,7 @@ def _read_pareto(folder: Path, number: str) -> tuple[dict[str, float], dict[str,
         is_valid = False
     if not is_valid:
         raise ModelError(f"{path}: damaged: run 'dynabert search {folder}' again")
-    if result.get("weights") != hash_weights(folder):
+    if result.get("weights") != (weights or hash_weights(folder)):
         raise ModelError(
             f"{path}: belongs to other weights than those in {folder}: "
             f"run 'dynabert search {folder} --overwrite_output_dir'"

@@ -16,7 +16,7 @@ from dynabert_paddle.bundle.members import open_subnet
 from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
-from dynabert_paddle.errors import UsageError
+from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.exporting import lite_converter
 from dynabert_paddle.exporting.bundle import describe, seal, write_tokenizer_and_script
 from dynabert_paddle.exporting.check import Run, collate_inputs, compare_logits, compare_metric
@@ -32,6 +32,8 @@ from dynabert_paddle.exporting.quantize import quantize
 from dynabert_paddle.exporting.selection import select_members
 from dynabert_paddle.exporting.sharing import share_weights
 from dynabert_paddle.files.atomic import handle_write_errors
+from dynabert_paddle.files.search_result import hash_weights
+from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.inputs import match_task, tokenize_examples
@@ -60,7 +62,10 @@ def make_bundle(job: ExportJob) -> BundleManifest:
     Raises:
         DynabertError: the export failed; no bundle was written.
     """
-    supernet = Supernet.from_pretrained(job.model_dir)
+    load = partial(_load_with_hash, job.model_dir)
+    supernet, weights = load_unchanged(job.model_dir, load, ModelError)
+    if dict(supernet.metadata.task) != dict(job.trained_task):
+        raise ModelError(f"{job.model_dir} was replaced while this command read it: run the command again")
     if job.subnet:
         supernet = extract(supernet, supernet.search_space().parse(job.subnet))
     answers = {name: job.task[name] for name in ANSWER_SETTINGS if job.task.get(name) is not None}
@@ -74,13 +79,19 @@ def make_bundle(job: ExportJob) -> BundleManifest:
         given_labels=job.task.get("labels"),
     )
     if job.subnets is not None:
-        manifest = _add_members(manifest, supernet, job, job.subnets)
+        manifest = _add_members(manifest, supernet, job, job.subnets, weights)
     with handle_write_errors(job.output_dir):
         write_tokenizer_and_script(supernet, job.partial_dir, format=job.format)
         write_graphs = _write_graph if manifest.members is None else _write_members
         finished = write_graphs(manifest, supernet, job, job.partial_dir)
         seal(job.partial_dir, finished)
     return finished
+
+
+def _load_with_hash(folder: Path) -> tuple[Supernet, str]:
+    """Load a model, and hash its weights, by which a search's result knows them; no other weights' file has such."""
+    has_hash = (folder / "model.safetensors").is_file()
+    return Supernet.from_pretrained(folder), hash_weights(folder) if has_hash else ""
 
 
 def _max_seq_length(supernet: Supernet, requested: int | None) -> int:
@@ -94,7 +105,7 @@ def _max_seq_length(supernet: Supernet, requested: int | None) -> int:
 
 
 def _add_members(
-    manifest: BundleManifest, supernet: Supernet, job: ExportJob, subnets: str | Sequence[str]
+    manifest: BundleManifest, supernet: Supernet, job: ExportJob, subnets: str | Sequence[str], weights: str
 ) -> BundleManifest:
     """Return the manifest with the selected sub-networks as members, instead of the whole model."""
     members, ranking = select_members(
@@ -104,6 +115,7 @@ def _add_members(
         task=job.task,
         task_is_given=job.task_is_given,
         max_seq_length=manifest.max_seq_length,
+        weights=weights,
     )
     return replace(manifest, subnet=None, num_params=None, members=members, ranked_by=ranking)
 

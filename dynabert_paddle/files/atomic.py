@@ -130,6 +130,22 @@ def move_content(partial: Path, folder: Path, *, last: str, remove: Iterable[Pat
     partial.rmdir()
 
 
+def check_complete(folder: Path, last: str) -> None:
+    """Refuse a folder whose files are a mixture: their replacement goes on, or was cut off.
+
+    Args:
+        folder: the folder.
+        last: name of the file whose presence marks the folder as complete.
+
+    Raises:
+        ModelError: the file is missing, and others are being replaced.
+    """
+    if (folder / MOVING_FILE).exists() and not (folder / last).exists():
+        raise ModelError(
+            f"{folder}: its files are being replaced, or were when a command was killed: wait, or make the folder again"
+        )
+
+
 def _sync_tree(folder: Path) -> None:
     """Sync a folder and all that is in it to disk."""
     for path in (*folder.rglob("*"), folder):

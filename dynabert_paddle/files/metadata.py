@@ -95,6 +95,21 @@ def write_metadata(folder: str | Path, metadata: Metadata) -> None:
     write_json(Path(folder) / METADATA_FILE, values)
 
 
+def check_expected(folder: str | Path, expected: Metadata | None, found: Metadata) -> None:
+    """Refuse a model that is not the one that a command has read the settings of before.
+
+    Args:
+        folder: the model's folder.
+        expected: its metadata when the command began; None if it has not read them.
+        found: its metadata as loaded with the weights.
+
+    Raises:
+        ModelError: they differ.
+    """
+    if expected is not None and expected != found:
+        raise ModelError(f"{folder} was replaced while this command read it: run the command again")
+
+
 def check_model_folder(folder: str | Path) -> None:
     """Check that a model folder exists.
 

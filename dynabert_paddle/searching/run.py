@@ -13,12 +13,13 @@ from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.tasks import Task
-from dynabert_paddle.errors import UsageError
+from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.claim import Claim, claim
 from dynabert_paddle.files.folder import SEARCH
-from dynabert_paddle.files.metadata import check_model_folder
+from dynabert_paddle.files.metadata import Metadata, check_expected, check_model_folder
 from dynabert_paddle.files.ownership import check_maker, check_replaceable
 from dynabert_paddle.files.search_result import SEARCH_FOLDER, Row, SearchResult, hash_weights
+from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.runtime.interruption import resumable
 from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
 from dynabert_paddle.searching.check import check_searchable
@@ -39,6 +40,7 @@ from dynabert_paddle.searching.space import GenomeSpace
 from dynabert_paddle.searching.study import STUDY_FILE, check_genomes, database_errors, open_study
 from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model
+from dynabert_paddle.training import processes
 from dynabert_paddle.training.evaluate import trained_space
 from dynabert_paddle.training.inputs import hash_arrays, match_task, tokenize_examples
 
@@ -51,6 +53,7 @@ def search(
     config: SearchConfig | None = None,
     force: bool = False,
     overwrite: bool = False,
+    expected: Metadata | None = None,
 ) -> SearchResult:
     """Search a supernet for sub-networks with high scores and low costs, or resume an interrupted search.
 
@@ -61,6 +64,7 @@ def search(
         config: budget, goals and settings of the search.
         force: accept a supernet whose width or depth was not trained.
         overwrite: discard an existing search and begin anew.
+        expected: the supernet's metadata, if `task` was made from them.
 
     Returns:
         The Pareto front, and the best sub-network within the budget.
@@ -73,7 +77,9 @@ def search(
     if config.finetune_steps and num_processes() > 1:
         raise UsageError("--finetune_steps needs a single process: start it without paddle.distributed.launch")
     folder = _output_folder(model, output_dir)
-    supernet, source = _load(model)
+    supernet, weights = _load(model)
+    source = "this model" if isinstance(model, Supernet) else str(model)
+    check_expected(source, expected, supernet.metadata)
     check_searchable(supernet.metadata, source, force=force)
     check_length(supernet, objectives.setting)
     task = task or load_described_task(supernet.metadata.task)
@@ -87,7 +93,8 @@ def search(
         check_maker(folder, SEARCH)
         if overwrite:
             check_replaceable(folder, SEARCH, overwrite=True, inputs=task.files.values())
-        job = _Search(model, supernet, task, scorer, distributed, objectives, config, claimed)
+        name = "" if isinstance(model, Supernet) else str(model)
+        job = _Search(name, weights, supernet, task, scorer, distributed, objectives, config, claimed)
         result = job.run(overwrite=overwrite)
     distributed.finish(result)
     return result
@@ -106,14 +113,17 @@ def _output_folder(model: Supernet | str | Path, output_dir: str | Path | None) 
 
 
 def _load(model: Supernet | str | Path) -> tuple[Supernet, str]:
-    """Load the model; returns it with its description for messages."""
-    return (model, "this model") if isinstance(model, Supernet) else (load_model(model), str(model))
+    """Load the model; returns it with the hash of its weights, which are the same in all processes."""
+    if isinstance(model, Supernet):
+        return model, _hash(model)
+    folder = Path(model)
+    loaded = load_unchanged(folder, lambda: (load_model(folder), hash_weights(folder)), ModelError)
+    processes.check_equal(loaded[1], f"{folder} was replaced while the processes loaded it: start again")
+    return loaded
 
 
-def _hash(model: Supernet | str | Path) -> str:
-    """Hash a model's weights; those of a model in memory are saved first, for the same hash."""
-    if not isinstance(model, Supernet):
-        return hash_weights(Path(model))
+def _hash(model: Supernet) -> str:
+    """Hash the weights of a model in memory; they are saved first, for the same hash as of its folder."""
     with TemporaryDirectory(prefix="dynabert-search-") as scratch:
         return hash_weights(model.save_pretrained(Path(scratch) / "model"))
 
@@ -122,7 +132,8 @@ def _hash(model: Supernet | str | Path) -> str:
 class _Search:
     """One search, as rank zero runs it."""
 
-    model: Supernet | str | Path
+    model: str
+    weights: str
     supernet: Supernet
     task: Task
     scorer: Scorer
@@ -140,7 +151,7 @@ class _Search:
         """Search, choose the best sub-network, and save the result."""
         space, objectives = trained_space(self.supernet), self.objectives
         genomes = GenomeSpace.of(space)
-        weights = _hash(self.model)
+        weights = self.weights
         if (self.folder / STUDY_FILE).exists() and not overwrite:  # fail early: the latency table takes minutes
             open_study(self.folder, self._settings(weights), goals=objectives.goals)
         table = latency_table(self.supernet, objectives.setting) if objectives.need_latency else None
@@ -159,7 +170,7 @@ class _Search:
         measure = partial(self._measure, space)
         best, nearest = choose_best(rows, objectives.budget, objectives.goals, measure)
         result = SearchResult(
-            model="" if isinstance(self.model, Supernet) else str(self.model),
+            model=self.model,
             weights=weights,
             task=self.task.name,
             metric=self.task.metrics[0],

@@ -21,8 +21,10 @@ import numpy as np
 
 from dynabert_paddle.bundle.errors import as_dynabert_error
 from dynabert_paddle.bundle.infer import Bundle
+from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.bundle.members import members_of
 from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.runtime.cores import num_cores
 from dynabert_paddle.runtime.environment import set_cpu_environment
 from dynabert_paddle.serving.schedule import (
@@ -86,10 +88,9 @@ class AdaptivePredictor:
         self._process = os.getpid()  # a forked process lacks the bundle's threads
         with as_dynabert_error():
             threads = max(1, num_cores() - 1) if num_threads is None else num_threads
-            self._bundle = Bundle(bundle, device=device, num_threads=threads)
+            load = partial(_load_all, bundle, device=device, num_threads=threads)
+            self._bundle = load_unchanged(Path(bundle), load, BundleError)
             subnets = list(members_of(self._bundle.description))
-            for subnet in subnets:
-                self._bundle.load(subnet)
             self._seconds: dict[str, dict[Shape, float]] = self._bundle.submit(self._calibrate, subnets).result()
         _shorten_pauses()
 
@@ -223,6 +224,14 @@ class AdaptivePredictor:
             self._run(subnet, windows)
             best[subnet][rows, length] = min(best[subnet][rows, length], perf_counter() - began)
         return best
+
+
+def _load_all(folder: str | Path, *, device: str, num_threads: int) -> Bundle:
+    """Load a bundle with all its sub-networks."""
+    bundle = Bundle(folder, device=device, num_threads=num_threads)
+    for subnet in members_of(bundle.description):
+        bundle.load(subnet)
+    return bundle
 
 
 def _shorten_pauses() -> None:

@@ -23,6 +23,7 @@ from dynabert_paddle.bundle.members import members_of, unpack
 from dynabert_paddle.bundle.timing import make_batch, time_alternately
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS
+from dynabert_paddle.files.unchanged import folder_version
 from dynabert_paddle.runtime.environment import describe_environment, set_cpu_environment
 from dynabert_paddle.runtime.interpreter import python_command
 
@@ -59,8 +60,10 @@ def bench(
     environment = describe_environment()
     threads = num_threads or environment["cores"]
     with ExitStack() as stack:
+        versions: dict[Path, Any] = {}
         graphs: list[tuple[str, Path, dict[str, Any]]] = []  # name, folder, description
         for bundle in map(Path, bundles):
+            versions[bundle] = folder_version(bundle)
             with as_dynabert_error():
                 description = read_bundle(bundle)
             for name, folder in _find_graphs(bundle, description, stack):
@@ -76,6 +79,9 @@ def bench(
             engines = {
                 name: open_engine(folder, description, num_threads=threads) for name, folder, description in graphs
             }
+        for bundle, version in versions.items():
+            if folder_version(bundle) != version:
+                raise DynabertError(f"{bundle} was replaced while it was loaded: run the command again")
         sizes = {name: _model_bytes(folder) / 1e6 for name, folder, _ in graphs}
         rows = []
         for batch_size, seq_length in product(batch_sizes, seq_lengths):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +17,12 @@ from dynabert_paddle.backbone.labels import model_labels
 from dynabert_paddle.backbone.loading import build_model, find_backbone, load_from_hub, load_weights, to_arrays
 from dynabert_paddle.backbone.structure import check_logits, find_encoder, join_logits
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.files.atomic import read_json
+from dynabert_paddle.files.atomic import check_complete, read_json
 from dynabert_paddle.files.claim import Claim, claim
 from dynabert_paddle.files.folder import maker_of_metadata
 from dynabert_paddle.files.integrity import check_files
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
+from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.files.weights import write_safetensors
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS, SearchSpace, Subnet
 from dynabert_paddle.supernet.elastic import (
@@ -229,6 +231,21 @@ class Supernet(nn.Layer):
                 str(name_or_path), labels=labels, num_labels=num_labels, head=head, trust_order=trust_order
             )
             return cls(model, Tokenizer.from_pretrained(name_or_path))
+        load = partial(cls._load, folder, labels=labels, num_labels=num_labels, head=head, trust_order=trust_order)
+        return load_unchanged(folder, load, ModelError)
+
+    @classmethod
+    def _load(
+        cls,
+        folder: Path,
+        *,
+        labels: tuple[str, ...] | None,
+        num_labels: int | None,
+        head: str | None,
+        trust_order: bool,
+    ) -> Supernet:
+        """Read all files of a model's folder."""
+        check_complete(folder, METADATA_FILE)
         metadata = read_metadata(folder)
         path = folder / METADATA_FILE
         if path.is_file():  # one from before hashes were kept has none, and is believed
@@ -250,7 +267,7 @@ class Supernet(nn.Layer):
             raise ModelError(
                 f"{folder}: '{fresh[0]}' is missing or of another shape: the folder is damaged, copy it again"
             )
-        logger.debug("%s: new weights for %s", name_or_path, fresh)
+        logger.debug("%s: new weights for %s", folder, fresh)
         return supernet
 
     def save_pretrained(self, folder: str | Path) -> Path:

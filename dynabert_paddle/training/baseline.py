@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.distill.attention import block_ends
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.atomic import handle_write_errors, write_json
-from dynabert_paddle.files.metadata import Metadata, read_metadata
+from dynabert_paddle.files.metadata import Metadata, check_expected, read_metadata
 from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.subnet import Subnet
@@ -25,6 +26,7 @@ from dynabert_paddle.training.checkpoint import TrainState
 from dynabert_paddle.training.evaluate import evaluate_named
 from dynabert_paddle.training.inputs import check_apart, match_task, split_task
 from dynabert_paddle.training.loop import train
+from dynabert_paddle.training.made_of import load_and_hash
 from dynabert_paddle.training.stage import Stage, describe_task
 from dynabert_paddle.training.steps import Step, full_model_step
 
@@ -54,6 +56,7 @@ def baseline(
     config: BaselineConfig | None = None,
     max_seq_length: int | None = None,
     overwrite: bool = False,
+    expected: Metadata | None = None,
 ) -> Supernet:
     """Train a small model of a fixed size, and score it on the task's dev set.
 
@@ -75,6 +78,7 @@ def baseline(
         config: the method, the shape, and how to train.
         max_seq_length: longer inputs are cut to this number of tokens; by default the model's own setting.
         overwrite: replace what is in `output_dir`.
+        expected: the metadata of the model, if the settings were made from them.
 
     Returns:
         The small model, with the best weights.
@@ -85,12 +89,14 @@ def baseline(
     config = resolve_config(BaselineConfig, asdict(config or BaselineConfig()))
     check_apart(model_name_or_path, output_dir)
     set_seed(config.seed)
-    parent = None
+    parent = parent_hash = None
     if config.method == "finetuned":
         parent = _backbone_of(model_name_or_path)
-        supernet, before = _load_backbone(parent, model_name_or_path, task), Spent(0, 0.0)
+        load, before = functools.partial(_load_backbone, parent, model_name_or_path, task), Spent(0, 0.0)
+        supernet, parent_hash = load_and_hash(parent, load)
     else:
         supernet = Supernet.from_pretrained(model_name_or_path)
+        check_expected(model_name_or_path, expected, supernet.metadata)
         task = match_task(supernet, task, model_name_or_path)
         _check_source(supernet.metadata.stage, config.method, model_name_or_path)
         before = total_spent(supernet.metadata, model_name_or_path)
@@ -131,6 +137,7 @@ def baseline(
         output_dir=Path(output_dir),
         teacher=supernet if config.method in ("distilbert", "tinybert") else None,
         parent=parent,
+        parent_hash=parent_hash,
         write_results=write_results,
     )
     return train(stage, overwrite=overwrite)

@@ -79,6 +79,7 @@ def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
     model, split = stage.model, split_task(stage.task, stage.model, config)
     start = to_arrays(model.model)
     settings, hashes = resume_settings(stage, split, start), made_of(stage, start)
+    processes.check_equal(str(settings), f"{stage.name}: the processes have read different data or models: start again")
     with claim_output(stage.output_dir, stage.name, overwrite=overwrite, inputs=stage.inputs) as claimed:
         logger.info("%s: %d training examples, %d to select on", stage.name, len(split.train), len(split.select))
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.hashing import hash_file
 from dynabert_paddle.files.metadata import Metadata
+from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.files.weights import read_weights
+from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.inputs import hash_arrays
 
 _NAMES = {
@@ -71,6 +73,27 @@ def hash_source(name_or_path: str | Path) -> str | None:
         folder = find_backbone(name_or_path)
         return hash_model(read_weights(folder)) if folder else None
     return None
+
+
+def load_and_hash(name_or_path: str | Path, load: Callable[[], Supernet]) -> tuple[Supernet, str | None]:
+    """Load a model that a stage starts from, and hash its weights as they were loaded.
+
+    Args:
+        name_or_path: its folder or name.
+        load: loads it.
+
+    Returns:
+        The model, and the hash from `hash_source`.
+
+    Raises:
+        ModelError: from `load`, or the folder changes all the time.
+    """
+    folder = None
+    with suppress(ModelError):  # which `load` raises in its own words
+        folder = find_backbone(name_or_path)
+    if folder is None:
+        return load(), None
+    return load_unchanged(folder, lambda: (load(), hash_source(folder)), ModelError)
 
 
 def check_data(folder: Path, before: Metadata, task: Task, data: Mapping[str, str], *, max_seq_length: int) -> None:

@@ -116,6 +116,20 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def check_equal(value: str, message: str) -> None:
+    """Refuse to go on where the processes have read different models or data.
+
+    Args:
+        value: a hash of what this process has read.
+        message: the error's.
+
+    Raises:
+        DynabertError: another process has another value, or has ended.
+    """
+    if len(set(gather(value))) > 1:
+        raise DynabertError(message)
+
+
 def collect(own: Sequence[Any]) -> list[Any]:
     """Join the results for a list that the processes divided by `[rank()::num_processes()]`.
 

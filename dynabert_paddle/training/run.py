@@ -28,7 +28,7 @@ from dynabert_paddle.files.folder import (
     is_free,
     is_output_folder,
 )
-from dynabert_paddle.files.metadata import METADATA_FILE, read_metadata
+from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, check_expected, read_metadata
 from dynabert_paddle.files.ownership import check_maker, check_removable
 from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
@@ -96,6 +96,7 @@ def run_stage(
     output_dir: str | Path,
     teacher: str | Path | None = None,
     overwrite: bool = False,
+    expected: Metadata | None = None,
 ) -> Supernet:
     """Run one stage from a folder to a folder.
 
@@ -108,6 +109,7 @@ def run_stage(
         teacher: the model that the width stage distils from. By default the one that it starts from, which computes
             what the fine-tuned model computes, its heads and neurons in another order.
         overwrite: replace what is in `output_dir`.
+        expected: the metadata of `source`, if the settings were made from them.
 
     Returns:
         The model that the stage made, as it was saved.
@@ -130,6 +132,7 @@ def run_stage(
         )
 
     supernet = Supernet.from_pretrained(source)
+    check_expected(source, expected, supernet.metadata)
     task = match_task(supernet, task, source)
     supernet.metadata = supernet.metadata.replace(task=describe_task(task, config.task.max_seq_length))
     if name == "rewire":

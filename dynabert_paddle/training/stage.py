@@ -20,7 +20,7 @@ from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import TrainState
 from dynabert_paddle.training.inputs import Split, hash_arrays
-from dynabert_paddle.training.made_of import hash_data, hash_model, hash_source
+from dynabert_paddle.training.made_of import hash_data, hash_model
 from dynabert_paddle.training.steps import Step
 
 
@@ -39,6 +39,7 @@ class Stage:
         space: the grid that `subnets` belong to, if the model's folder is to record it.
         teacher: the model that `step` distils; a resumed run must have the same.
         parent: name of the model that training began with; by default the provenance in the model's own metadata.
+        parent_hash: hash of the weights of `parent`, if it has a folder.
         write_results: called in every process before the model is saved, to write further files beside it.
     """
 
@@ -52,6 +53,7 @@ class Stage:
     space: SearchSpace | None = None
     teacher: Supernet | None = None
     parent: str | Path | None = None
+    parent_hash: str | None = None
     write_results: Callable[[TrainState], None] | None = None
 
     @property
@@ -103,7 +105,7 @@ def made_of(stage: Stage, start: Mapping[str, np.ndarray]) -> dict[str, str]:
     Returns:
         Hashes by name, as `made_of.check_hashes` compares them.
     """
-    model = hash_model(start) if stage.parent is None else hash_source(stage.parent)
+    model = hash_model(start) if stage.parent is None else stage.parent_hash
     hashes = hash_data(stage.task, stage.config, reads_dev=stage.write_results is not None)
     if model is not None:
         hashes["model"] = model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from dynabert_paddle.backbone.loading import to_arrays
@@ -27,7 +28,7 @@ from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.inputs import hold_out, match_labels, tokenize_examples
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.loop import train
-from dynabert_paddle.training.made_of import hash_data, hash_model
+from dynabert_paddle.training.made_of import hash_data, hash_model, load_and_hash
 from dynabert_paddle.training.stage import Stage, describe_task, provenance_of
 from dynabert_paddle.training.steps import distillation_step, full_model_step, label_loss, label_step
 
@@ -59,13 +60,15 @@ def finetune(
     """
     config = config or FinetuneConfig()
     set_seed(config.seed)
-    supernet = Supernet.from_pretrained(
+    load = partial(
+        Supernet.from_pretrained,
         model_name_or_path,
         labels=task.labels,
         num_labels=task.num_outputs,
         head=task.head,
         trust_order=task.labels_given,
     )
+    supernet, parent_hash = load_and_hash(model_name_or_path, load)
     supernet.metadata = supernet.metadata.replace(task=describe_task(task, max_seq_length))
     stage = Stage(
         name="finetune",
@@ -76,6 +79,7 @@ def finetune(
         config=config,
         output_dir=Path(output_dir),
         parent=model_name_or_path,
+        parent_hash=parent_hash,
     )
     return train(stage, overwrite=overwrite)
 

@@ -18,6 +18,7 @@ from conftest import SNIPS, make_batch, make_bert
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.bundle import infer
+from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.errors import DynabertError
 
 pytestmark = pytest.mark.full
@@ -768,3 +769,28 @@ def test_predicting_leaves_training_as_it_was(bundle):
     for num_threads in (1, None):
         db.Predictor(bundle("plain"), num_threads=num_threads)(["play some jazz"])
     assert all((a == b).all() for a, b in zip(before, gradients(), strict=True))
+
+
+@pytest.mark.parametrize("open_it", [db.Predictor, db.AdaptivePredictor, infer.Bundle])
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_bundle_that_is_replaced_while_it_is_loaded_is_loaded_anew_or_refused(
+    bundle, tmp_path, monkeypatch, open_it, times
+):
+    """Its labels were those of the old one, its weights those of the new."""
+    folder, others, real = tmp_path / "bundle", ("snips", "values"), infer.open_subnet
+    shutil.copytree(bundle("plain"), folder)
+    left = iter(range(times))
+
+    def replace_first(path, *args, **kwargs):
+        if (turn := next(left, None)) is not None:
+            folder.rename(tmp_path / f"before-{turn}")
+            shutil.copytree(bundle(others[turn % 2]), folder)
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(infer, "open_subnet", replace_first)
+    if times == 1:
+        assert open_it(folder).labels == SNIPS_LABELS
+    else:
+        monkeypatch.setattr("dynabert_paddle.files.unchanged._PAUSE_SECONDS", 0)
+        with pytest.raises((DynabertError, BundleError), match="its files change while they are read|was replaced"):
+            open_it(folder)

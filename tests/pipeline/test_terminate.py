@@ -49,7 +49,7 @@ def run(tiny_folder, tiny_data, tmp_path_factory):
         (None, 1.5),  # while Paddle is imported, which has a handler of its own
         ("finetune: ", 0),
         ("finetune 2/4 accuracy", 0),
-        ("rewire: reading", 0),
+        ("rewire: computing", 0),
         ("evaluating", 0),
     ],
 )

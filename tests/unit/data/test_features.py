@@ -149,6 +149,22 @@ def test_damaged_cache_is_rebuilt(tmp_path_factory, data):
     assert_same(tokenize(make_examples(), WordPiece(), max_seq_length=16, cache_dir=folder), expected)
 
 
+def test_a_cache_file_of_before_and_one_of_other_texts_are_rebuilt(tmp_path):
+    """A file under another's name has a checksum that fits its content."""
+    for texts in (TEXTS, TEXTS[::-1]):
+        tokenize(make_examples(texts), WordPiece(), max_seq_length=16, cache_dir=tmp_path)
+    first, second = tmp_path.iterdir()
+    expected = tokenize(make_examples(), WordPiece(), max_seq_length=16, cache_dir=tmp_path / "other")
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+    assert_same(tokenize(make_examples(), WordPiece(), max_seq_length=16, cache_dir=tmp_path), expected)
+    for path in (first, second):
+        with np.load(path) as arrays:
+            np.savez(path, **{name: array for name, array in arrays.items() if name != "checksum"})
+    assert_same(tokenize(make_examples(), WordPiece(), max_seq_length=16, cache_dir=tmp_path), expected)
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -156,12 +172,20 @@ def test_damaged_cache_is_rebuilt(tmp_path_factory, data):
         ("input_ids", lambda input_ids: input_ids[1:]),
         ("token_type_ids", lambda type_ids: type_ids[1:]),
         ("input_ids", lambda input_ids: input_ids.astype(object)),  # stored as a pickle, which could run code
+        ("input_ids", lambda input_ids: input_ids[::-1]),
+        ("input_ids", lambda input_ids: input_ids + 10_000_000),  # beyond any vocabulary
+        ("input_ids", lambda input_ids: input_ids.astype("int64")),
+        ("token_type_ids", lambda type_ids: 1 - type_ids),
+        ("offsets", lambda offsets: np.sort(offsets * 2 % offsets[-1])),
+        ("checksum", lambda checksum: np.array("0" * 32)),
+        ("checksum", lambda checksum: checksum.astype(bytes)),
     ],
 )
 def test_cache_with_invalid_arrays_is_rebuilt(tmp_path, name, change):
     expected = tokenize(make_examples(), WordPiece(), max_seq_length=16, cache_dir=tmp_path)
     (path,) = tmp_path.iterdir()
-    contents = {key: getattr(expected, key) for key in ("input_ids", "token_type_ids", "offsets")}
+    with np.load(path) as arrays:
+        contents = dict(arrays)
     np.savez(path, **(contents | {name: change(contents[name])}))
     tokenizer = WordPiece()
     for _ in range(2):
