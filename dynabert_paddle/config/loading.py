@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dynabert_paddle.config.run_file import is_run_file, locate
 from dynabert_paddle.config.settings import SECTIONS, STAGES, Config, plain_name
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.subnet import parse_mults
@@ -69,7 +70,8 @@ def load_config(
     priority over it; in an override, `train` replaces the values of the file.
 
     Args:
-        path: YAML file with values that differ from the defaults, or None.
+        path: YAML file with values that differ from the defaults, or None. A run's own `run.yaml` means the run in its
+            folder, wherever that is now.
         overrides: `section.key=value` strings; the values are parsed as YAML.
         flags: values of command-line flags by dotted key; None means not given.
         base: values by section that replace the defaults, such as the task that a model was trained on.
@@ -81,6 +83,8 @@ def load_config(
         UsageError: an invalid file, key or value; the message suggests the nearest key.
     """
     values: dict[str, Any] = _read_yaml(path) if path else {}
+    if path and is_run_file(Path(path)):
+        values = locate(values, Path(path).parent if Path(path).parent.name else Path(path).parent.absolute())
     values = _spread_train(values)
     given = [_read_override(override) for override in overrides]
     for key, value in sorted(given, key=lambda pair: not pair[0].startswith("train.")):  # values of single stages last

@@ -7,20 +7,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+from dynabert_paddle.config.run_file import CONFIG_FILE, MARKER_FILE
 from dynabert_paddle.config.settings import STAGES
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata
 from dynabert_paddle.files.partial import SUFFIX
 
-# Beside the folders of a run's stages: its settings, the grid's scores on the dev set, fixed-size models to compare
-# with, and its report as HTML and for VisualDL.
-CONFIG_FILE = "run.yaml"
+# Beside the folders of a run's stages and `CONFIG_FILE`, its settings: the grid's scores on the dev set, fixed-size
+# models to compare with, and its report as HTML and for VisualDL.
 GRID_FILE = "grid.json"
 BASELINES_FOLDER = "baselines"
 REPORT_FILE = "report.html"
 RECORDS_FOLDER = "vdl_report"
 
-# Names what made an output folder: a stage, or one of these. It is empty in folders of earlier versions.
-MARKER_FILE = ".dynabert"
+# `MARKER_FILE` names what made an output folder: a stage, or one of these. It is empty in folders of earlier versions.
 RUN, BASELINE, SEARCH, EXTRACT, EXPORT, SAVE = "run", "baseline", "search", "extract", "export", "save_pretrained"
 
 # What made a folder -> the command that does.

@@ -11,6 +11,7 @@ from typing import Any
 
 from dynabert_paddle.backbone.loading import BUILT_IN
 from dynabert_paddle.config.loading import parse_yaml
+from dynabert_paddle.config.run_file import locate, relative_inside
 from dynabert_paddle.config.settings import STAGES, Config, RewireConfig, lasting_settings
 from dynabert_paddle.data.described_tasks import load_task_config
 from dynabert_paddle.data.tasks import Task
@@ -215,6 +216,8 @@ def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None
     now = {**lasting_settings(settings), "width_mults": list(config.space.width_mult_list)}
     if before.get("depth_mults") != [1.0]:  # a stage of full depth, whose grid may name others
         now["depth_mults"] = list(config.space.depth_mult_list)
+    if now.get("augmented_file") and "augmented" in metadata.provenance.get("made_of", {}):
+        before["augmented_file"] = before.get("augmented_file") and now["augmented_file"]  # its hash is compared
     for key, value in now.items():
         if before.get(key, value) != value:
             raise UsageError(
@@ -245,7 +248,7 @@ def _keep_config(path: Path, config: Config) -> None:
     values = _from_anywhere(json.loads(json.dumps(asdict(config))))  # tuples become lists, as YAML has them
     if path.exists():
         try:
-            before = _flatten(_from_anywhere(parse_yaml(path.read_text(encoding="utf-8"), str(path))))
+            before = _flatten(locate(parse_yaml(path.read_text(encoding="utf-8"), str(path)), path.parent.absolute()))
         except (OSError, UsageError, ValueError, AttributeError, TypeError):
             raise DynabertError(f"{path}: damaged: remove it to go on with the settings of this run") from None
         for key, value in _flatten(values).items():
@@ -255,6 +258,7 @@ def _keep_config(path: Path, config: Config) -> None:
                     f"name another output_dir, or pass --overwrite_output_dir"
                 )
     with handle_write_errors(path):
+        values = relative_inside(values, path.parent.absolute())
         write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 

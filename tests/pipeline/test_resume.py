@@ -304,3 +304,22 @@ def test_a_refused_run_leaves_the_config_of_the_finished_one(config_file, uninte
     with pytest.raises(UsageError, match=r"width was made with learning_rate = 0\.001, this run has 0\.5"):
         db.run(config)
     assert (output / "run.yaml").read_bytes() == before
+
+
+@pytest.mark.full
+def test_a_run_that_was_moved_or_copied_goes_on_in_its_new_place(chain, tmp_path, dynabert):
+    """It was trained anew into the old place, without a word."""
+    old = tmp_path / "a"
+    shutil.copytree(chain, old)
+    shutil.rmtree(old / "final")
+    before = results(old)
+    old.rename(tmp_path / "b")
+    done = dynabert("run", tmp_path / "b" / "run.yaml", "-o", "stages=[finetune, rewire, width, depth]")
+    assert (done.code, done.err.count("finished before")) == (0, 4), done.err
+    assert not old.exists()
+    assert {name: content for name, content in results(tmp_path / "b").items() if "grid" not in str(name)} == {
+        name: content for name, content in before.items() if "grid" not in str(name)
+    }
+    shutil.copytree(tmp_path / "b", tmp_path / "c")
+    done = dynabert("run", tmp_path / "c" / "run.yaml", "-o", "stages=[finetune, rewire, width, depth]")
+    assert (done.code, done.err.count(f"finished before, in {tmp_path / 'c'}")) == (0, 4), done.err

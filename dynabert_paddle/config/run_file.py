@@ -1,0 +1,65 @@
+"""`run.yaml`: the settings that a run keeps in its output folder, which stay right when the folder moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dynabert_paddle.config.settings import STAGES
+
+CONFIG_FILE, MARKER_FILE = "run.yaml", ".dynabert"
+# Settings that name a file or a folder. So does a model's, unless it is a name; a path begins with `/`, `~` or `.`.
+_PATHS = ("data_dir", "train_file", "dev_file", "augmented_file")
+
+
+def is_run_file(path: Path) -> bool:
+    """Whether a config is the `run.yaml` of the run in its folder, which a copy of the folder may be, too."""
+    folder = path.parent
+    return path.name == CONFIG_FILE and (
+        (folder / MARKER_FILE).is_file() or any((folder / stage).is_dir() for stage in STAGES)
+    )
+
+
+def locate(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Set the output folder of a run's settings to the folder that they are in now, and paths inside of it likewise.
+
+    Args:
+        values: the content of `run.yaml`.
+        folder: the folder that it is in.
+
+    Returns:
+        The settings. Paths inside of the folder are relative to it in the file; earlier versions wrote absolute ones.
+    """
+    before = values.get("output_dir")
+
+    def move(path: str) -> str:
+        if not Path(path).is_absolute() and not path.startswith("~"):
+            return str(folder / path)
+        if isinstance(before, str) and Path(before) in Path(path).parents:
+            moved = folder / Path(path).relative_to(before)
+            return str(moved) if moved.exists() else path
+        return path
+
+    return {**_change_paths(values, move), "output_dir": str(folder)}
+
+
+def relative_inside(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the absolute paths inside of a run's folder relative to it, for its `run.yaml`; others stay."""
+
+    def shorten(path: str) -> str:
+        return f"./{Path(path).relative_to(folder)}" if folder in Path(path).parents else path
+
+    return _change_paths(values, shorten)
+
+
+def _change_paths(values: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            changed[key] = _change_paths(value, change)
+        elif isinstance(value, str) and (
+            key in _PATHS or (key == "model_name_or_path" and value.startswith(("/", "./")))
+        ):
+            changed[key] = change(value)
+    return {**values, **changed}
