@@ -96,7 +96,10 @@ class TrainConfig(_Section):
     )
     holdout_size: PositiveInt = _option(500, "training examples to hold out for it, at most a tenth of all")
     eval_steps: NonNegativeInt = _option(0, "steps between evaluations; 0 for once an epoch")
-    save_steps: NonNegativeInt = _option(500, "steps between checkpoints; 0 for only at the end and when interrupted")
+    save_steps: NonNegativeInt = _option(500, "steps between checkpoints; 0 for no limit")
+    save_minutes: NonNegativeFloat = _option(
+        5.0, "minutes between checkpoints, where save_steps take longer; 0 for no limit"
+    )
     logging_steps: PositiveInt = _option(10, "steps between log lines")
 
 
@@ -243,7 +246,7 @@ SECTIONS: dict[str, Any] = {
     f.name: f.default_factory for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING
 }
 
-_REPORTING = ("logging_steps", "save_steps")
+_REPORTING = ("logging_steps", "save_steps", "save_minutes")
 
 
 def plain_name(name: str) -> str:

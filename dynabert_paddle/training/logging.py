@@ -18,6 +18,8 @@ from dynabert_paddle.runtime.ranks import is_rank_zero
 
 logger = logging.getLogger("dynabert_paddle")
 
+LOG_FOLDER = "vdl"  # VisualDL's files in a stage's folder
+
 # Log lines and the progress bar share one console, so that the lines appear above the bar.
 console = Console(stderr=True)
 
@@ -59,7 +61,7 @@ class RunLog:
                 raise DynabertError(f"{self._path}: no file: remove it, the log goes there")
             with handle_write_errors(output_dir):
                 self._keep_until(first_step)
-                self._writer = RecordLog(logdir=str(output_dir / "vdl"))
+                self._writer = RecordLog(logdir=str(output_dir / LOG_FOLDER))
                 self._writer.add_hparams({key: _shown(value) for key, value in hparams.items()}, metrics)
         self._stage = stage
         self._total = total_steps

@@ -39,7 +39,7 @@ from dynabert_paddle.training.checkpoint import (
 )
 from dynabert_paddle.training.evaluate import evaluate_subnets
 from dynabert_paddle.training.inputs import Split, match_labels, split_task
-from dynabert_paddle.training.logging import RunLog, logger
+from dynabert_paddle.training.logging import LOG_FOLDER, RunLog, logger
 from dynabert_paddle.training.optimizer import MIN_LOSS_SCALE, apply_gradients, learning_rate_at, make_optimizer
 from dynabert_paddle.training.replicas import Replicas, count_replicas
 from dynabert_paddle.training.stage import Stage, finished_metadata, made_of, resume_settings
@@ -125,6 +125,8 @@ def fit(
     state = load_checkpoint(output_dir, model.model, optimizer, scaler, settings=settings)
     if state.step:
         logger.info("%s: going on from step %d of %d", stage.name, state.step, total_steps)
+    elif (output_dir / LOG_FOLDER).exists():
+        logger.warning("%s: an earlier run has left no checkpoint: beginning with the first step", stage.name)
     model.train()
     log = RunLog(
         output_dir,
@@ -138,6 +140,7 @@ def fit(
     replicas = Replicas(model, min(processes.gather(count_replicas())))
     batches = step_batches(split.train, config, model.pad_token_id, first_step=state.step, num_replicas=len(replicas))
     begin = time.perf_counter() - state.seconds
+    saved = time.monotonic()
     # Errors of save_checkpoint name the checkpoint's folder instead.
     with handle_write_errors(output_dir), log, replicas, _stop_requests() as stop:
         while state.step < total_steps:
@@ -156,11 +159,13 @@ def fit(
                 _check_weights(stage, state.step)
                 _evaluate(stage, split, state, log)
             state.seconds = time.perf_counter() - begin
-            stopping = _agree_to_stop(stop)  # a signal that comes after this is for the next step
-            if stopping or last or (config.save_steps and state.step % config.save_steps == 0):
+            is_due = 0 < config.save_minutes <= (time.monotonic() - saved) / 60
+            stopping, is_due = _agree(stop, is_due)  # a signal that comes after this is for the next step
+            if stopping or last or is_due or (config.save_steps and state.step % config.save_steps == 0):
                 _check_weights(stage, state.step)
                 save = partial(save_checkpoint, output_dir, state, model.model, optimizer, scaler)
                 processes.on_rank_zero(partial(save, settings=settings))
+                saved = time.monotonic()
             if stopping:  # after the last step, too, so that nothing after this stage begins
                 message = f"{stage.name}: stopped after step {state.step} of {total_steps}"
                 raise Interrupted(f"{message}; the same command goes on from there", exit_code=128 + stopping)
@@ -257,10 +262,12 @@ def _autocast(amp: str) -> AbstractContextManager[Any]:
     return paddle.amp.auto_cast(level="O1", dtype="bfloat16" if amp == "bf16" else "float16")
 
 
-def _agree_to_stop(requests: list[int]) -> int:
-    """Return the signal that stops the run, 0 for none; all processes stop after the same step."""
+def _agree(requests: list[int], is_due: bool) -> tuple[int, bool]:
+    """Return the signal that stops the run, 0 for none, and whether to save: the same in all processes."""
     counts = {f"{number:d}": float(number in requests) for number in _STOPPING}
-    return next((int(number) for number, count in processes.sum_values(counts).items() if count), 0)
+    totals = processes.sum_values({**counts, "due": float(is_due)})
+    is_due = totals.pop("due") > 0
+    return next((int(number) for number, count in totals.items() if count), 0), is_due
 
 
 @contextmanager

@@ -183,7 +183,8 @@ def test_a_value_of_the_wrong_type_is_refused(write, text, words):
 MINIMUM = {
     "max_steps": 1, "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1,
     "gradient_accumulation_steps": 1, "learning_rate": 0, "warmup_ratio": 0, "weight_decay": 0, "max_grad_norm": 0,
-    "seed": 0, "holdout_size": 1, "eval_steps": 0, "save_steps": 0, "logging_steps": 1, "num_random_subnets": 0,
+    "seed": 0, "holdout_size": 1, "eval_steps": 0, "save_steps": 0, "save_minutes": 0, "logging_steps": 1,
+    "num_random_subnets": 0,
     "lambda_logit": 0, "lambda_hidden": 0,
 }  # fmt: skip
 
@@ -382,8 +383,12 @@ def test_no_number_may_be_negative(key):
 
 def test_lasting_settings_omit_reporting():
     lasting = lasting_settings(WidthConfig())
-    assert lasting == lasting_settings(WidthConfig(logging_steps=1, save_steps=1))
-    assert set(lasting) == {f.name for f in dataclasses.fields(WidthConfig)} - {"logging_steps", "save_steps"}
+    assert lasting == lasting_settings(WidthConfig(logging_steps=1, save_steps=1, save_minutes=1))
+    assert set(lasting) == {f.name for f in dataclasses.fields(WidthConfig)} - {
+        "logging_steps",
+        "save_steps",
+        "save_minutes",
+    }
     assert lasting != lasting_settings(WidthConfig(temperature=2.0))
 
 

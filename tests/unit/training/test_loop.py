@@ -1,5 +1,6 @@
 """The training loop: steps, learning rate, gradients, the best weights, stopping, and losses that are not finite."""
 
+import itertools
 import json
 import os
 import signal
@@ -343,18 +344,66 @@ def test_a_signal_in_the_last_step_still_stops_what_comes_after(tmp_path, number
 
 def test_a_request_that_no_step_sees_any_more_is_not_lost(tmp_path, monkeypatch):
     """It comes after the last step has looked, and before the handlers of before are back."""
-    agreed = loop._agree_to_stop
+    agreed = loop._agree
 
-    def late(stop):
-        found = agreed(stop)
+    def late(stop, is_due):
+        found = agreed(stop, is_due)
         if (tmp_path / "train.jsonl").read_text().count("train/loss") == 3:
             signal.raise_signal(signal.SIGINT)
         return found
 
-    monkeypatch.setattr(loop, "_agree_to_stop", late)
+    monkeypatch.setattr(loop, "_agree", late)
     with pytest.raises(KeyboardInterrupt):
         run(make_supernet(), tmp_path, max_steps=3, logging_steps=1)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+def kill_at(step, supernet):
+    """A stage that ends without a checkpoint, as kill -9 ends it."""
+
+    def lose(model, shard, *, index, state):
+        if index + 1 == step:
+            raise MemoryError
+        yield from full_model_step(model, shard, index=index, state=state)
+
+    return make_stage(supernet, step=lose)
+
+
+def test_a_checkpoint_is_written_by_time_too(tmp_path, monkeypatch):
+    """A stage whose 500 steps take hours lost them all."""
+    ticks = itertools.count(0, 61)
+    clock = SimpleNamespace(monotonic=lambda: next(ticks), perf_counter=time.perf_counter)
+    monkeypatch.setattr(loop, "time", clock)
+    supernet = make_supernet()
+    with pytest.raises(MemoryError):
+        run(supernet, tmp_path, stage=kill_at(4, supernet), max_steps=6, save_minutes=2)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    # A resumed stage need not repeat the setting.
+    state, _ = run(make_supernet(seed=9), tmp_path, max_steps=6, save_minutes=0)
+    assert state.step == 6
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-6"]
+
+
+def test_a_restart_that_finds_no_checkpoint_says_so(tmp_path, caplog):
+    supernet = make_supernet()
+    with pytest.raises(MemoryError):
+        run(supernet, tmp_path, stage=kill_at(2, supernet), max_steps=3)
+    said = "an earlier run has left no checkpoint: beginning with the first step"
+    assert said not in caplog.text
+    run(make_supernet(), tmp_path, max_steps=3)
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_was_ignored_at_the_start_does_not_stop_a_run(tmp_path, number):
+    """As nohup ignores SIGHUP, and a shell Ctrl-C for a job in the background."""
+    supernet = make_supernet()
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        state, _ = run(supernet, tmp_path, stage=stop_with(number, at=2, supernet=supernet), max_steps=3)
+    finally:
+        signal.signal(number, before)
+    assert state.step == 3
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
