@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -24,18 +25,20 @@ from dynabert_paddle.files.partial import (
 )
 from dynabert_paddle.runtime.ranks import is_rank_zero
 
+_POLL_SECONDS = 0.05
+
 
 class Claim:
     """A locked output folder, from `claim`.
 
     Args:
         folder: the folder.
-        maker: what writes it, such as a stage's name.
+        maker: what writes it, such as a stage's name; None for a folder without a mark.
         handle: the descriptor that holds the lock; None in all processes of a run but the first one.
     """
 
-    def __init__(self, folder: Path, maker: str, handle: int | None) -> None:
-        self.folder, self.maker, self._handle = folder, maker, handle
+    def __init__(self, folder: Path, maker: str | None, handle: int | None) -> None:
+        self.folder, self.maker, self._handle = folder, maker or "", handle
 
     def check(self) -> None:
         """Refuse to go on if the folder was removed or replaced since it was claimed.
@@ -60,7 +63,7 @@ class Claim:
         with handle_write_errors(self.folder):
             try:
                 probe.write_text(f"{self.maker}\n", encoding="utf-8")
-                if is_free(self.folder):
+                if self.maker and is_free(self.folder):
                     probe.replace(self.folder / MARKER_FILE)
             finally:
                 probe.unlink(missing_ok=True)
@@ -128,7 +131,9 @@ class Claim:
 
 
 @contextmanager
-def claim(folder: str | Path, maker: str, *, unused: tuple[str, ...] = ()) -> Iterator[Claim]:
+def claim(
+    folder: str | Path, maker: str | None, *, unused: tuple[str, ...] = (), wait_seconds: float = 0
+) -> Iterator[Claim]:
     """Make an output folder if it is not there, and lock it against other writers for the length of a `with` block.
 
     In a run of several processes only rank zero holds the lock. A folder that stays empty is removed in the end, with
@@ -136,8 +141,9 @@ def claim(folder: str | Path, maker: str, *, unused: tuple[str, ...] = ()) -> It
 
     Args:
         folder: the folder.
-        maker: what writes it, such as a stage's name.
+        maker: what writes it, such as a stage's name; None for a folder without a mark.
         unused: names of files that do not keep an otherwise empty folder.
+        wait_seconds: how long to wait for another run that has locked it.
 
     Yields:
         The claim.
@@ -153,7 +159,7 @@ def claim(folder: str | Path, maker: str, *, unused: tuple[str, ...] = ()) -> It
     with ExitStack() as undo:
         new = [parent for parent in folder.parents if not parent.exists()]  # the innermost first
         undo.callback(_remove_empty, new)
-        claimed = Claim(folder, maker, _open(folder))
+        claimed = Claim(folder, maker, _open(folder, wait_seconds))
         undo.callback(claimed.release, *unused)
         if is_output_folder(folder):
             remove_stale(folder)
@@ -162,8 +168,9 @@ def claim(folder: str | Path, maker: str, *, unused: tuple[str, ...] = ()) -> It
         yield claimed
 
 
-def _open(folder: Path) -> int:
+def _open(folder: Path, wait_seconds: float = 0) -> int:
     """Make a folder if it is not there, and lock it."""
+    end = time.monotonic() + wait_seconds
     while True:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file: name another --output_dir")
@@ -175,6 +182,9 @@ def _open(folder: Path) -> int:
                 continue
         if not lock(handle):
             os.close(handle)
+            if time.monotonic() < end:
+                time.sleep(_POLL_SECONDS)
+                continue
             raise UsageError(
                 f"{folder} is in use by another run: wait until it has ended, or name another --output_dir"
             )

@@ -36,13 +36,19 @@ def folder_version(folder: Path) -> tuple[Any, ...] | None:
     return own.st_dev, own.st_ino, own.st_ctime_ns, tuple(sorted(files))
 
 
-def load_unchanged(folder: Path, load: Callable[[], _T], error: type[Exception]) -> _T:
+def load_unchanged(
+    folder: Path,
+    load: Callable[[], _T],
+    error: type[Exception],
+    version: Callable[[Path], Any] = folder_version,
+) -> _T:
     """Load a folder; again if its files have changed meanwhile.
 
     Args:
         folder: the folder.
         load: reads its files, any number of times.
         error: what to raise if its files have changed in every attempt.
+        version: returns what tells that the folder has changed.
 
     Returns:
         The result of `load`.
@@ -53,13 +59,13 @@ def load_unchanged(folder: Path, load: Callable[[], _T], error: type[Exception])
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE_SECONDS)
-        before = folder_version(folder)
+        before = version(folder)
         try:
             result = load()
         except Exception:
-            if folder_version(folder) == before:
+            if version(folder) == before:
                 raise
             continue
-        if folder_version(folder) == before:
+        if version(folder) == before:
             return result
     raise error(f"{folder}: its files change while they are read: wait until nothing writes there, then try again")

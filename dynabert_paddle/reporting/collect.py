@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +16,7 @@ from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.folder import BASELINES_FOLDER, CONFIG_FILE, GRID_FILE
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, check_model_folder, read_metadata
 from dynabert_paddle.files.search_result import RESULT_FILE, SEARCH_FOLDER, hash_weights
+from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.reporting.content import (
     Baseline,
     Grid,
@@ -46,6 +49,21 @@ def collect(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     check_model_folder(folder)
+    return load_unchanged(folder, partial(_collect, folder), ModelError, _version)
+
+
+def _version(folder: Path) -> list[tuple[Any, ...]]:
+    """What tells that a file has changed that belongs to others; the logs of a running stage grow all the time."""
+    stats = []
+    for pattern in ("*.yaml", "*.json", "*/*.json", f"*/{SEARCH_FOLDER}/*.json", f"{BASELINES_FOLDER}/*/*.json"):
+        for path in sorted(folder.glob(pattern)):
+            with suppress(OSError):
+                stat = path.stat()
+                stats.append((str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return stats
+
+
+def _collect(folder: Path) -> Run:
     if not _is_model(folder) and not _is_run(folder):
         inside = [str(path) for path in sorted(folder.iterdir()) if _is_model(path) or _is_run(path)]
         hint = f" Did you mean '{inside[0]}'?" if inside else did_you_mean(folder.name, STAGES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from dynabert_paddle.files.atomic import write_folder
+from dynabert_paddle.files.claim import claim
 from dynabert_paddle.reporting.chart import Chart
 from dynabert_paddle.reporting.content import Run
 
@@ -39,4 +39,6 @@ def write_records(folder: Path, run: Run, charts: Iterable[Chart]) -> None:
                     for metric, value in row.metrics.items():
                         writer.add_scalar(tag=f"{run.grid.split}/{metric}/{row.subnet}", value=value, step=0)
 
-    write_folder(folder, write, last=_FILE)
+    # Two reports of one folder take turns: each is written within seconds.
+    with claim(folder, None, wait_seconds=60) as claimed:
+        claimed.write(write, last=_FILE)

@@ -50,6 +50,7 @@ def report(
     page = Path(output_file) if output_file else run.folder / REPORT_FILE
     if not page.parent.is_dir():
         raise UsageError(f"{page}: there is no folder {page.parent}: make it, or name another file")
+    _check_page(page)
     with matplotlib.rc_context(STYLE):
         sections = _sections(run)
         text = render(run, sections, language=language)
@@ -59,6 +60,15 @@ def report(
         if visualdl:
             write_records(run.folder / RECORDS_FOLDER, run, [chart for part in sections for chart in part.charts])
     return page
+
+
+def _check_page(page: Path) -> None:
+    """Refuse to write over a file that is no page, such as one that the report reads."""
+    if page.is_file():
+        with page.open("rb") as file:
+            is_page = file.read(200).lstrip().lower().startswith((b"<!doctype html", b"<html", b"<!--"))
+        if not is_page and page.stat().st_size:
+            raise UsageError(f"{page} exists and is no HTML page: name another --output_file")
 
 
 def _sections(run: Run) -> list[Section]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -205,8 +206,8 @@ def _clear(claimed: Claim, model: str, inputs: list[str]) -> None:
     for path in (*(output_dir / name for name in (CONFIG_FILE, GRID_FILE, REPORT_FILE)), *records):
         path.unlink(missing_ok=True)
     for folder in (output_dir / BASELINES_FOLDER, output_dir / RECORDS_FOLDER):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        if folder.is_dir() and is_free(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None:

@@ -57,6 +57,23 @@ def test_a_folder_has_one_writer_also_before_it_is_there(tmp_path, exists):
     assert maker_of(folder) == "export"
 
 
+def test_who_waits_gets_the_folder_when_it_is_free(tmp_path):
+    got = []
+
+    def write():
+        with claim(tmp_path / "model", "width", wait_seconds=30) as claimed:
+            claimed.write(write_text("second"), last="a.json")
+            got.append(claimed)
+
+    with claim(tmp_path / "model", "width") as first:
+        thread = threading.Thread(target=write)
+        thread.start()
+        first.write(write_text("first"), last="a.json")
+        assert not got
+    thread.join()
+    assert (tmp_path / "model" / "a.json").read_text() == "second"
+
+
 def test_threads_of_one_process_are_two_writers(tmp_path):
     refused = []
 

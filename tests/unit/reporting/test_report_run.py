@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+import time
 from html.parser import HTMLParser
 
 import matplotlib
@@ -11,6 +13,9 @@ from report_folder import SEARCHED, edit_json, edit_metadata, write_run
 from visualdl import LogReader
 
 import dynabert_paddle as db
+from dynabert_paddle.errors import UsageError
+from dynabert_paddle.files.claim import claim
+from dynabert_paddle.reporting import collect
 
 CHARTS = ["grid", "tradeoff0", "tradeoff4", "heads", "neurons", "kept", "training-finetune", "training-depth"]
 VOID = {"meta", "input", "link", "br"}
@@ -230,3 +235,39 @@ def test_damage_leaves_the_page_before_as_it_was(little):
     with pytest.raises(db.DynabertError, match=r"grid.json: not JSON"):
         db.report(little)
     assert page.read_bytes() == before and not (little / "vdl_report").exists()
+
+
+def test_a_report_waits_for_another_of_the_same_folder(little):
+    """They failed half of the time, with the advice to make room."""
+    with claim(little / "vdl_report", None):
+        thread = threading.Thread(target=db.report, args=[little])
+        thread.start()
+        time.sleep(0.3)
+    thread.join()
+    assert [path.name for path in (little / "vdl_report").iterdir()] == ["vdlrecords.report.log"]
+
+
+@pytest.mark.parametrize("name", ["run.yaml", "notes.txt"])
+def test_a_file_that_is_no_page_is_not_replaced(little, name):
+    path = little / name
+    if not path.exists():
+        path.write_text("mine")
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match=f"{name} exists and is no HTML page: name another --output_file"):
+        db.report(little, output_file=path)
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_changes_while_it_is_read_is_read_again(little, monkeypatch):
+    """Else the settings of one run stand beside the text, or the grid, of another."""
+    real, loaded = collect.load_config, []
+
+    def change_first(path):
+        loaded.append(real(path))
+        if len(loaded) == 1:
+            path.write_text("task: {name: cola}\n")
+        return loaded[-1]
+
+    monkeypatch.setattr(collect, "load_config", change_first)
+    run = collect.collect(little)
+    assert (run.config.task.name, run.config_text, len(loaded)) == ("cola", "task: {name: cola}\n", 2)
