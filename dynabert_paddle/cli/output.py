@@ -23,19 +23,22 @@ def one_line(text: str) -> str:
     return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
-def show_grid(rows: Sequence[dict[str, Any]], *, split: str, as_json: bool) -> None:
+def show_grid(rows: Sequence[dict[str, Any]], *, split: str, as_json: bool, positive_label: str | None = None) -> None:
     """Print sub-networks with their metrics and costs.
 
     Args:
         rows: from `evaluate_grid`.
         split: the data split.
         as_json: print JSON in place of a table.
+        positive_label: the class whose F1 the metric `f1` is, which the output names.
     """
     if as_json:
-        show_json({"split": split, "rows": list(rows)})
+        named = {} if positive_label is None else {"positive_label": positive_label}
+        show_json({"split": split, **named, "rows": list(rows)})
         return
     metrics = [key for key in rows[0] if key not in ("subnet", "params", "params_without_embeddings", "macs")]
-    columns = ["sub-network", *metrics, "params", "w/o embeddings", "MACs"]
+    headings = [f"f1 ({positive_label})" if metric == "f1" and positive_label else metric for metric in metrics]
+    columns = ["sub-network", *headings, "params", "w/o embeddings", "MACs"]
     lines = [
         [
             row["subnet"],

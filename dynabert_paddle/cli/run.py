@@ -53,6 +53,7 @@ def _run(
     name: str, output_dir: str | None, overrides: list[str] | None, device: str | None, overwrite: bool, json: bool
 ) -> None:
     from dynabert_paddle.config.loading import find_config, load_config
+    from dynabert_paddle.files.atomic import read_json
 
     # Before the slow import of Paddle, so that a misspelt key is reported at once.
     config = load_config(find_config(name), overrides or (), {"output_dir": output_dir, "device": device})
@@ -64,8 +65,9 @@ def _run(
     from dynabert_paddle.training.run import CONFIG_FILE, GRID_FILE, run
 
     rows = run(config, overwrite=overwrite)
-    show_grid(rows, split="dev", as_json=json)
     folder = Path(config.output_dir)
+    positive_label = read_json(folder / GRID_FILE).get("positive_label")
+    show_grid(rows, split="dev", as_json=json, positive_label=positive_label)
     last = folder / config.stages[-1]
     wrote = [*(folder / stage for stage in config.stages), folder / GRID_FILE, folder / CONFIG_FILE]
     show_next("evaluate", last, "--subnet", "w0.50d0.75", wrote=wrote)

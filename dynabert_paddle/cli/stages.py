@@ -164,7 +164,7 @@ def evaluate(
     else:
         names = [subnet or "w1.00d1.00"]
         rows = evaluate_named(supernet, task, names, max_seq_length=length, batch_size=per_device_eval_batch_size)
-    show_grid(rows, split="dev", as_json=json)
+    show_grid(rows, split="dev", as_json=json, positive_label=task.positive_label)
     show_next("evaluate", model_dir, *(["--subnet", "w0.50d0.75"] if grid else ["--grid"]))
 
 

@@ -18,6 +18,7 @@ class Declaration:
         kind: one of `KINDS`.
         labels: the classes in the order of the logits; None: those in the training file.
         metrics: the first metric selects the best model; None: the default of the kind.
+        positive_label: the class whose F1 the metric `f1` is; None: the second.
         text_column: column of the text; None: the default of the kind.
         text_pair_column: column of the second text; None: single texts.
         label_column: column of the class or score; None: the default of the kind.
@@ -35,6 +36,7 @@ class Declaration:
     kind: str = "classification"
     labels: Sequence[str] | None = None
     metrics: Sequence[str] | None = None
+    positive_label: str | None = None
     text_column: str | None = None
     text_pair_column: str | None = None
     label_column: str | None = None

@@ -9,7 +9,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -52,6 +52,7 @@ class FeatureSet(ABC):
 
     kind = "classification"  # also of regression: `restore` treats both alike
     labels: np.ndarray | None
+    positive: int  # the class whose F1 the metric `f1` is
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -115,7 +116,7 @@ class FeatureSet(ABC):
             Each metric as a fraction: 1.0 is perfect.
         """
         assert self.labels is not None  # augmented texts have no labels and are never scored
-        return compute_metrics(metrics, np.asarray(logits), self.labels)
+        return compute_metrics(metrics, np.asarray(logits), self.labels, positive=self.positive)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,12 +128,14 @@ class Features(FeatureSet):
         token_type_ids: `[tokens]` uint8, 1 in the second text of a pair.
         offsets: `[n + 1]` int64, from 0 to the number of tokens.
         labels: `[n]`, class indices or float32 scores; None if there are none.
+        positive: the class whose F1 the metric `f1` is.
     """
 
     input_ids: np.ndarray
     token_type_ids: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray | None
+    positive: int = field(default=1, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -159,7 +162,7 @@ class Features(FeatureSet):
         indices = np.arange(len(self))[indices]
         tokens, offsets = self._tokens_of(indices)
         labels = None if self.labels is None else self.labels[indices]
-        return Features(self.input_ids[tokens], self.token_type_ids[tokens], offsets, labels)
+        return Features(self.input_ids[tokens], self.token_type_ids[tokens], offsets, labels, positive=self.positive)
 
     def _tokens_of(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of some examples' tokens in the flat arrays, and the offsets of the selection."""
@@ -270,7 +273,13 @@ def encode_examples(examples: Examples, tokenizer: TextEncoder, max_seq_length: 
         input_ids.append(np.fromiter(chain.from_iterable(ids), dtype=np.int32))
         token_type_ids.append(np.fromiter(chain.from_iterable(type_ids), dtype=np.uint8))
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return Features(np.concatenate(input_ids), np.concatenate(token_type_ids), offsets, examples.labels)
+    return Features(
+        np.concatenate(input_ids),
+        np.concatenate(token_type_ids),
+        offsets,
+        examples.labels,
+        positive=examples.positive,
+    )
 
 
 def _cache_key(examples: Examples, fingerprint: str, max_seq_length: int) -> str:
@@ -291,7 +300,13 @@ def _load(path: Path, examples: Examples) -> Features | None:
         return None
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            features = Features(arrays["input_ids"], arrays["token_type_ids"], arrays["offsets"], examples.labels)
+            features = Features(
+                arrays["input_ids"],
+                arrays["token_type_ids"],
+                arrays["offsets"],
+                examples.labels,
+                positive=examples.positive,
+            )
             if str(arrays["checksum"]) != _checksum(features, path.stem):
                 raise ValueError("changed since it was written")
         if len(features) != len(examples):

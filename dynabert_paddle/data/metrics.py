@@ -1,6 +1,7 @@
 """Metrics of classification and regression, and the names of all metrics."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -10,13 +11,16 @@ WORD_METRICS = ("entity_f1", "entity_precision", "entity_recall", "token_accurac
 ANSWER_METRICS = ("f1", "exact_match")  # see data/question_answering.py
 
 
-def compute_metrics(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def compute_metrics(
+    names: Sequence[str], logits: np.ndarray, labels: np.ndarray, *, positive: int = 1
+) -> dict[str, float]:
     """Score a model's outputs.
 
     Args:
         names: metrics to compute.
         logits: `[n, c]`; for regression `[n, 1]`, the scores.
         labels: `[n]`; class indices, or scores for regression.
+        positive: the class whose F1 `f1` is.
 
     Returns:
         Each metric as a fraction: 1.0 is perfect. Correlations with constant values are 0.0.
@@ -26,10 +30,11 @@ def compute_metrics(names: Sequence[str], logits: np.ndarray, labels: np.ndarray
     """
     _check_names(names)
     logits, labels = np.asarray(logits), np.asarray(labels)
+    of_classes: dict[str, Callable] = {**_CLASSIFICATION_METRICS, "f1": partial(_f1, positive=positive)}
     return {
         name: float(
-            _CLASSIFICATION_METRICS[name](labels, logits.argmax(axis=1))
-            if name in _CLASSIFICATION_METRICS
+            of_classes[name](labels, logits.argmax(axis=1))
+            if name in of_classes
             else _correlation(_REGRESSION_METRICS[name], labels, logits[:, 0])
         )
         for name in names
@@ -74,11 +79,11 @@ def _accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     return np.mean(labels == predictions)
 
 
-def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """F1 of the second class, as in GLUE for MRPC and QQP."""
+def _f1(labels: np.ndarray, predictions: np.ndarray, positive: int = 1) -> float:
+    """F1 of one class; by default of the second, as in GLUE for MRPC and QQP."""
     from sklearn.metrics import f1_score
 
-    return f1_score(labels, predictions, pos_label=1, zero_division=0.0)
+    return f1_score(labels, predictions, pos_label=positive, zero_division=0.0)
 
 
 def _macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -113,5 +118,10 @@ def _correlation(correlate: Callable, labels: np.ndarray, values: np.ndarray) ->
     return correlate(labels, values)
 
 
-_CLASSIFICATION_METRICS = {"accuracy": _accuracy, "macro_f1": _macro_f1, "f1": _f1, "matthews": _matthews}
+_CLASSIFICATION_METRICS: dict[str, Callable] = {
+    "accuracy": _accuracy,
+    "macro_f1": _macro_f1,
+    "f1": _f1,
+    "matthews": _matthews,
+}
 _REGRESSION_METRICS = {"pearson": _pearson, "spearman": _spearman}

@@ -6,7 +6,7 @@ import math
 import os
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,12 +63,14 @@ class Examples:
         pairs: the `n` second texts, or None for single texts.
         labels: `[n]`, class indices or float32 scores; None for a file without labels.
         source: the file that was read, as an absolute path.
+        positive: the class whose F1 the metric `f1` is.
     """
 
     texts: Column
     pairs: Column | None
     labels: np.ndarray | None
     source: Path
+    positive: int = 1
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -111,7 +113,8 @@ class Examples:
         """
         texts, pairs = select_rows([self.texts, self.pairs], indices)
         assert texts is not None
-        return Examples(texts, pairs, None if self.labels is None else self.labels[indices], self.source)
+        labels = None if self.labels is None else self.labels[indices]
+        return replace(self, texts=texts, pairs=pairs, labels=labels)
 
 
 def read_examples(

@@ -50,6 +50,11 @@ class StreamedFeatures(FeatureSet):
         return self.examples.labels
 
     @property
+    def positive(self) -> int:  # type: ignore[override] # read-only here, a field elsewhere
+        """The class whose F1 the metric `f1` is."""
+        return self.examples.positive
+
+    @property
     def content(self) -> tuple[np.ndarray, ...]:
         """The arrays that identify these examples."""
         tokenizer = np.frombuffer(f"{self.tokenizer.fingerprint} {self.max_seq_length}".encode(), dtype=np.uint8)

@@ -1,5 +1,6 @@
 """Tasks: the data files, the labels and the metrics of a prediction problem."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +14,7 @@ from dynabert_paddle.data.catalog import find_declaration
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.fetch import fetch
 from dynabert_paddle.data.kinds import KINDS
-from dynabert_paddle.data.labels import is_missing, label_text, permutation
+from dynabert_paddle.data.labels import LabelIndex, is_missing, label_text, permutation
 from dynabert_paddle.data.layout import Layout
 from dynabert_paddle.data.metrics import check_metrics
 from dynabert_paddle.data.question_answering import AnswerSettings, Questions, read_questions
@@ -21,6 +22,8 @@ from dynabert_paddle.data.readers import Columns, Examples, find_labels, read_co
 from dynabert_paddle.data.records import DATA_FILE_ENDINGS
 from dynabert_paddle.data.token_classification import LABEL_COLUMN, Sentences, find_word_labels, read_sentences
 from dynabert_paddle.errors import DataError, UsageError, did_you_mean
+
+logger = logging.getLogger(__name__)
 
 # The types of `Task.train` and `Task.dev`.
 TaskExamples = Examples | Sentences | Questions
@@ -39,6 +42,7 @@ class Task:
         train: the training examples, with labels.
         dev: the development examples, with labels.
         files: the files that the user named, by the arguments of `load_task`.
+        positive_label: the class whose F1 the metric `f1` is; None without that metric.
         labels_given: the user gave the labels, so that their order is known to be that of an unnamed classifier.
     """
 
@@ -50,6 +54,7 @@ class Task:
     train: TaskExamples
     dev: TaskExamples
     files: Mapping[str, str]
+    positive_label: str | None = None
     labels_given: bool = False
 
     @property
@@ -74,6 +79,7 @@ class Task:
             "kind": self.kind,
             "labels": list(self.labels),
             "metrics": list(self.metrics),
+            **({"positive_label": self.positive_label} if self.positive_label is not None else {}),
             "text_column": self.columns.text,
             "text_pair_column": self.columns.pair,
             "label_column": self.columns.label,
@@ -105,7 +111,11 @@ def _reorder(examples: TaskExamples, new_indices: Sequence[int], labels: tuple[s
         return replace(examples, names=labels)
     if isinstance(examples, Questions) or examples.labels is None:
         return examples
-    return replace(examples, labels=np.asarray(new_indices, dtype=examples.labels.dtype)[examples.labels])
+    return replace(
+        examples,
+        labels=np.asarray(new_indices, dtype=examples.labels.dtype)[examples.labels],
+        positive=new_indices[examples.positive],
+    )
 
 
 @dataclass(frozen=True)
@@ -139,6 +149,7 @@ def load_task(
     labels: Sequence[str] | None = None,
     kind: str | None = None,
     metrics: Sequence[str] | None = None,
+    positive_label: str | None = None,
     doc_stride: int | None = None,
     max_answer_length: int | None = None,
     may_be_empty: bool | None = None,
@@ -162,6 +173,7 @@ def load_task(
         labels: the classes in the order of the logits; by default those of the training file, sorted.
         kind: 'classification' (the default), 'regression', 'token_classification' or 'question_answering'.
         metrics: names of metrics; the first selects the best model; by default those of the kind.
+        positive_label: the class whose F1 the metric `f1` is; by default the second of the two.
         doc_stride: for question answering, tokens between the starts of windows of a long context; by default 128.
         max_answer_length: for question answering, maximum tokens of an answer; by default 30.
         may_be_empty: for question answering, whether questions may have no answer; by default, whether the training
@@ -183,6 +195,7 @@ def load_task(
         labels=labels,
         kind=kind,
         metrics=metrics,
+        positive_label=positive_label,
     )
     train_path = _data_file(declared, train_file, declared.train_name, "--train_file")
     dev_path = _data_file(declared, dev_file, declared.dev_name, "--dev_file")
@@ -205,6 +218,7 @@ def load_task(
     labels = _labels(declared, train_path, columns)
     metrics = tuple(declared.metrics or defaults.metrics)
     check_metrics(metrics, kind=declared.kind, num_labels=len(labels))
+    positive = _positive_class(declared, labels, metrics)
     train: TaskExamples
     dev: TaskExamples
     if declared.kind == "token_classification":
@@ -217,7 +231,20 @@ def load_task(
         train = read(train_path)
         _check_labels_differ(train, labels)
         dev = read(dev_path)
-    return Task(declared.name, declared.kind, labels, metrics, columns, train, dev, files, labels_given)
+        if positive is not None:
+            train, dev = (replace(examples, positive=positive) for examples in (train, dev))
+    return Task(
+        declared.name,
+        declared.kind,
+        labels,
+        metrics,
+        columns,
+        train,
+        dev,
+        files,
+        positive_label=None if positive is None else labels[positive],
+        labels_given=labels_given,
+    )
 
 
 def read_training_texts(name: str, *, train_file: str | os.PathLike | None = None, **given: Any) -> TrainingTexts:
@@ -311,6 +338,28 @@ def _labels(declared: Declaration, train_path: Path, columns: Columns) -> tuple[
     if len(set(labels)) < max(2, len(labels)) or "" in labels:
         raise UsageError(f"--labels must list at least two labels, each once, not {list(declared.labels)}.")
     return labels
+
+
+def _positive_class(declared: Declaration, labels: tuple[str, ...], metrics: Sequence[str]) -> int | None:
+    """The index of the class whose F1 the metric `f1` is, which is logged; None without that metric."""
+    given, has_f1 = declared.positive_label, declared.kind == "classification" and "f1" in metrics
+    if given is None:
+        if has_f1 and declared.name == "custom":  # GLUE's tasks have theirs
+            logger.info("f1 is that of the label %r; --positive_label names another", labels[1])
+        return 1 if has_f1 else None
+    if declared.kind != "classification":
+        raise UsageError(f"--positive_label is for classification, this task is {declared.kind}: leave it out.")
+    index = LabelIndex(labels).find(label_text(given))
+    if index is None:
+        raise UsageError(
+            f"--positive_label is {given!r}, which is not one of the task's labels, "
+            f"{', '.join(map(repr, labels[:20]))}.{did_you_mean(str(given), labels)}"
+        )
+    if has_f1:
+        logger.info("f1 is that of the label %r", labels[index])
+        return index
+    logger.info("--positive_label %r changes nothing: the metrics are %s, without f1", given, ", ".join(metrics))
+    return None
 
 
 def _data_file(declared: Declaration, given: str | os.PathLike | None, name: str, flag: str) -> Path:

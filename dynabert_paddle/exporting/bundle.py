@@ -9,7 +9,7 @@ from pathlib import Path
 from dynabert_paddle.backbone.structure import num_positions
 from dynabert_paddle.bundle.engines import INPUTS
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION
-from dynabert_paddle.data.kinds import KINDS, kind_of
+from dynabert_paddle.data.kinds import KINDS, Kind, kind_of
 from dynabert_paddle.data.labels import describe_difference, permutation
 from dynabert_paddle.data.question_answering import AnswerSettings
 from dynabert_paddle.errors import ModelError, UsageError
@@ -89,7 +89,7 @@ def describe(
     task = {"kind": _kind_of(supernet), **metadata.task}
     answers = task["kind"] == "question_answering"
     kind = KINDS[task["kind"]]
-    labels = [] if kind.num_outputs else _labels_of(supernet, given_labels)
+    labels = _labels_of(supernet, kind, given_labels)
     if labels and len(labels) != config.num_labels:
         raise ModelError(f"the model has {config.num_labels} outputs and {len(labels)} labels: fine-tune it again")
     return BundleManifest(
@@ -150,8 +150,12 @@ def _kind_of(supernet: Supernet) -> str:
     return kind
 
 
-def _labels_of(supernet: Supernet, given: Sequence[str] | None) -> list[str]:
+def _labels_of(supernet: Supernet, kind: Kind, given: Sequence[str] | None) -> list[str]:
     """The classes in the order of the logits; the user's names count for a model that has none."""
+    if kind.num_outputs:
+        if given:
+            raise UsageError("the model predicts no labels: leave out --labels")
+        return []
     own = supernet.labels
     if given and len(set(given)) < max(2, len(given)):
         raise UsageError(f"--labels must list at least two labels, each once, not {list(given)}")

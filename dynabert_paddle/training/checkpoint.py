@@ -30,7 +30,7 @@ from dynabert_paddle.training import processes
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE_FILE = "state.json"
-_LATER_KEYS = {"labels", "selection data", "dev data"}
+_LATER_KEYS = {"labels", "positive_label", "selection data", "dev data"}
 
 
 @dataclass

@@ -115,7 +115,12 @@ def check_data(folder: Path, before: Metadata, task: Task, data: Mapping[str, st
             f"{folder} has other labels than the data now ({describe_difference(labels, task.labels)}): "
             f"{_remedy(folder)}"
         )
-    for key, value in (("metrics", list(task.metrics)), ("max_seq_length", max_seq_length)):
+    now = {
+        "metrics": list(task.metrics),
+        "positive_label": task.positive_label,
+        "max_seq_length": max_seq_length,
+    }
+    for key, value in now.items():
         if before.task.get(key, value) != value:
             raise UsageError(
                 f"{folder} was made with {key} = {before.task[key]}, this run has {value}: {_remedy(folder)}"

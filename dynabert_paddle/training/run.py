@@ -84,6 +84,8 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
         supernet = Supernet.from_pretrained(source)
         rows = evaluate_grid(supernet, task, batch_size=config.finetune.per_device_eval_batch_size)
         grid = {"split": "dev", "model": str(source), "rows": rows}
+        if task.positive_label is not None:
+            grid["positive_label"] = task.positive_label
         claimed.check()
         processes.on_rank_zero(partial(_write_grid, output_dir / GRID_FILE, grid))
     return rows

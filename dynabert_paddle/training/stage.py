@@ -86,6 +86,7 @@ def resume_settings(stage: Stage, split: Split, start: Mapping[str, np.ndarray])
         "sub-networks": list(stage.subnets),
         "metrics": list(stage.task.metrics),
         "labels": list(stage.task.labels),
+        "positive_label": stage.task.positive_label,
         "data": hash_arrays(split.train.content),
         "selection data": hash_arrays(split.select.content),
         "model": hash_arrays(start.values()),

@@ -47,8 +47,9 @@ def test_classification_metrics_equal_their_definitions(seed, num_classes):
         "macro_f1": np.mean([f1_of_class(counts, index) for index in range(num_classes)]),
         "matthews": covariance / spread,
     }
-    if num_classes == 2:
-        expected["f1"] = f1_of_class(counts, 1)
+    for positive in (0, 1) if num_classes == 2 else ():
+        expected["f1"] = f1_of_class(counts, positive)
+        assert compute_metrics(list(expected), logits, labels, positive=positive) == pytest.approx(expected)
     assert compute_metrics(list(expected), logits, labels) == pytest.approx(expected)
 
 
