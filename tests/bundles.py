@@ -20,6 +20,12 @@ TASKS = {
         "max_seq_length": 32,
     },
     "values": {"name": "custom", "kind": "regression", "max_seq_length": 32},
+    "odd": {
+        "name": "custom",
+        "kind": "classification",
+        "labels": ["a\ttab", 'a\nbreak, "quoted"'],
+        "text_column": "body",
+    },
 }
 # Tasks of GLUE as their models' metadata have them.
 GLUE = {
@@ -29,7 +35,7 @@ GLUE = {
     "sts-b": {"kind": "regression", "text_pair_column": "sentence2"},
 }
 TASKS |= {name: {"name": name, "kind": "classification", "max_seq_length": 64} | task for name, task in GLUE.items()}
-OUTPUTS = {"plain": 2, "snips": 7, "pairs": 3, "values": 1, "cola": 2, "rte": 2, "mnli": 3, "sts-b": 1}
+OUTPUTS = {"plain": 2, "snips": 7, "pairs": 3, "values": 1, "odd": 2, "cola": 2, "rte": 2, "mnli": 3, "sts-b": 1}
 # Python, but a package that a bundle's user does not have cannot be imported, wherever it is installed.
 ALONE = """
 import runpy, sys

@@ -9,7 +9,6 @@ Shapes: n texts, b batch, s sequence, c classes.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import json
 import os
@@ -30,6 +29,7 @@ from dynabert_paddle.bundle.gate import Gate
 from dynabert_paddle.bundle.manifest import BundleError, read_bundle
 from dynabert_paddle.bundle.members import choose_subnet, open_subnet
 from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens, short_repr
+from dynabert_paddle.bundle.tables import format_row, read_texts
 from dynabert_paddle.files.unchanged import folder_version, load_unchanged
 from dynabert_paddle.runtime.streams import print_message, run_process
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
@@ -315,7 +315,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description="Predict with the bundle that this file is in.")
     parser.add_argument("text", nargs="*", help="a text; two for a task with pairs")
-    parser.add_argument("-i", "--input_file", help="a file with one text per line, or two separated by a TAB")
+    parser.add_argument(
+        "-i",
+        "--input_file",
+        help=".csv, .tsv or .jsonl; or one text per line, or two separated by a TAB",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON lines with the probability of every class")
     parser.add_argument("--subnet", help="name of a sub-network, if the bundle has several; the best by default")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
@@ -333,17 +337,10 @@ def _predict(options: argparse.Namespace) -> int:
             sys.stdout.reconfigure(encoding="utf-8")  # like the input, regardless of the locale
         settings = {"subnet": options.subnet, "device": options.device, "num_threads": options.num_threads}
         bundle = Bundle(Path(__file__).parent, **settings)
-        with contextlib.ExitStack() as stack:
-            rows: Iterable[list[str]] = [options.text]
-            if options.input_file:
-                file = stack.enter_context(open(options.input_file, encoding="utf-8-sig", newline="\n"))
-                lines = (line.rstrip("\r\n") for line in file)
-                rows = (line.split("\t") if bundle.takes_pairs else [line] for line in lines)
-            for prediction in bundle.stream(rows):
-                if options.json:
-                    print(json.dumps(asdict(prediction), ensure_ascii=False))
-                else:
-                    print("\t".join(prediction.cells))
+        rows = read_texts(options.input_file, bundle.description) if options.input_file else [options.text]
+        for prediction in bundle.stream(rows):
+            as_json = options.json
+            print(json.dumps(asdict(prediction), ensure_ascii=False) if as_json else format_row(prediction.cells))
     except UnicodeDecodeError as error:
         print_message(f"error: {options.input_file}: not UTF-8 ({error.reason}): convert it")
         return 1

@@ -10,7 +10,6 @@ to another language needs that file, `vocab.txt`, and the four steps of `Tokeniz
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -27,6 +26,7 @@ import numpy as np
 
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION, BundleError
 from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens
+from dynabert_paddle.bundle.tables import format_row, read_texts
 from dynabert_paddle.files.hashing import hash_file, hash_json
 from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.runtime.streams import print_message, run_process
@@ -302,7 +302,7 @@ class Bundle:
     def _open(self, folder: str) -> None:
         """Read all files that a prediction needs."""
         model = X86_MODEL if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else ARM_MODEL
-        description = read_lite_bundle(folder, [model, VOCABULARY_FILE, TOKENIZER_FILE])
+        self.description = description = read_lite_bundle(folder, [model, VOCABULARY_FILE, TOKENIZER_FILE])
         self.takes_pairs, self._pad_token_id = description["pair"], description["pad_token_id"]
         self._tokenizer = Tokenizer.from_folder(folder)
         self._rows = RowEncoder(description, self._tokenizer.templates[self.takes_pairs])
@@ -355,7 +355,11 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description="Predict with the Paddle Lite bundle that this file is in.")
     parser.add_argument("text", nargs="*", help="a text; two for a task with pairs")
-    parser.add_argument("-i", "--input_file", help="a file with one text per line, or two separated by a TAB")
+    parser.add_argument(
+        "-i",
+        "--input_file",
+        help=".csv, .tsv or .jsonl; or one text per line, or two separated by a TAB",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON lines with all details")
     options = parser.parse_args(arguments)
     if bool(options.text) == bool(options.input_file):
@@ -367,16 +371,10 @@ def _predict(options: argparse.Namespace) -> int:
     """Predict for the text or the file of the command line; returns the exit code."""
     try:
         bundle = Bundle(os.path.dirname(os.path.abspath(__file__)))
-        with contextlib.ExitStack() as stack:
-            rows: Iterable[list[str]] = [options.text]
-            if options.input_file:
-                file = stack.enter_context(open(options.input_file, encoding="utf-8-sig", newline="\n"))
-                lines = (line.rstrip("\r\n") for line in file)
-                rows = (line.split("\t") if bundle.takes_pairs else [line] for line in lines)
-            for prediction in bundle.predict(rows):
-                print(
-                    json.dumps(asdict(prediction), ensure_ascii=False) if options.json else "\t".join(prediction.cells)
-                )
+        rows = read_texts(options.input_file, bundle.description) if options.input_file else [options.text]
+        for prediction in bundle.predict(rows):
+            as_json = options.json
+            print(json.dumps(asdict(prediction), ensure_ascii=False) if as_json else format_row(prediction.cells))
     except (BundleError, UnicodeError) as error:
         print_message(f"error: {error}")
         return 1

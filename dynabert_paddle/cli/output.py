@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.files.partial import partial_path
 from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.runtime.streams import print_message
 
@@ -113,7 +114,7 @@ def open_output(name: str) -> Iterator[TextIO]:
         raise UsageError(f"{path}: there is no folder {path.parent}: make it, or name another file")
     # A link is written directly: /dev/stdout is one.
     is_file = not path.is_symlink() and (path.is_file() or not path.exists())
-    target = path.with_name(f".{path.name}.partial") if is_file else path
+    target = partial_path(path) if is_file else path
     try:
         with target.open("w", encoding="utf-8") as file:
             yield file

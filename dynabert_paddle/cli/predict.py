@@ -40,16 +40,23 @@ def predict(
         ),
     ],
     output_file: Annotated[
-        str | None, typer.Option("-o", "--output_file", help="Where to write.", show_default="stdout")
+        str | None,
+        typer.Option(
+            "-o", "--output_file", help=".jsonl for JSON lines, .csv, or another for TSV.", show_default="TSV on stdout"
+        ),
     ] = None,
+    overwrite_output_file: Annotated[
+        bool, typer.Option("--overwrite_output_file", help="Replace output_file.")
+    ] = False,
     text_column: Annotated[
         str | None,
         typer.Option(
-            "--text_column", help="Column of the text; 'tokens' for lists of words.", show_default="sentence, else text"
+            "--text_column", help="Column of the text; 'tokens' for lists of words.", show_default="the task's"
         ),
     ] = None,
     text_pair_column: Annotated[
-        str | None, typer.Option("--text_pair_column", help="Column of the second text of a pair.")
+        str | None,
+        typer.Option("--text_pair_column", help="Column of the second text of a pair.", show_default="the task's"),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Texts at a time.")] = 32,
     submission: Annotated[
@@ -69,6 +76,12 @@ def predict(
     path = Path(input_file)
     if submission and (json or text_column or text_pair_column):
         raise UsageError("--submission fixes the columns and the format: leave out --json and the column flags")
+    if output_file and Path(output_file).is_file() and not overwrite_output_file:
+        if path.exists() and path.samefile(output_file):
+            raise UsageError(f"{output_file} is the file to read: name another --output_file")
+        raise UsageError(
+            f"{output_file} exists: pass --overwrite_output_file to replace it, or name another --output_file"
+        )
     predictor = Predictor(bundle, subnet=subnet, device=device, num_threads=num_threads)
     if output_file and path.exists() and os.path.exists(output_file) and path.samefile(output_file):
         raise UsageError(f"{output_file} is the file to read: name another --output_file")
@@ -79,11 +92,16 @@ def predict(
         rows = form.read(path, task.text_column, task.text_pair_column)
         lines = _submission(predictor, form, _show_count(_read_first(rows)), batch_size=batch_size)
     else:
-        if predictor.kind == "question_answering":
-            text_column, text_pair_column = text_column or "question", text_pair_column or "context"
-        _check_pairs(predictor, text_pair_column)
+        text_column, text_pair_column = _columns(predictor, path, text_column, text_pair_column)
         texts = _read_rows(predictor.kind, path, text_column, text_pair_column)
-        lines = _predictions(predictor, _show_count(_read_first(texts)), batch_size=batch_size, as_json=json)
+        ending = Path(output_file or "").suffix.lower()
+        lines = _predictions(
+            predictor,
+            _show_count(_read_first(texts)),
+            batch_size=batch_size,
+            as_json=json or ending == ".jsonl",
+            delimiter="," if ending == ".csv" else "\t",
+        )
     with ExitStack() as stack:
         out = stack.enter_context(open_output(output_file)) if output_file else sys.stdout
         if isinstance(out, TextIOWrapper) and not output_file:
@@ -125,11 +143,24 @@ def _read_texts(path: Path, text_column: str | None, pair_column: str | None) ->
         yield row.texts
 
 
-def _check_pairs(predictor: Predictor, pair_column: str | None) -> None:
-    if predictor.takes_pairs and not pair_column:
-        raise UsageError("this bundle's task has pairs of texts: name the second text's column with --text_pair_column")
+def _columns(
+    predictor: Predictor, path: Path, text_column: str | None, pair_column: str | None
+) -> tuple[str | None, str | None]:
+    """Return the columns to read: those of the flags, else those that the task was trained on, if the file has them."""
+    from dynabert_paddle.data.readers import read_column_names
+    from dynabert_paddle.data.records import DATA_FILE_ENDINGS
+
     if pair_column and not predictor.takes_pairs:
         raise UsageError("this bundle's task has single texts: leave out --text_pair_column")
+    trained_text, trained_pair = predictor.columns
+    pair_column = pair_column or trained_pair
+    if predictor.takes_pairs and not pair_column:
+        raise UsageError("this bundle's task has pairs of texts: name the second text's column with --text_pair_column")
+    if predictor.kind == "question_answering":
+        return text_column or trained_text, pair_column
+    if text_column is None and trained_text and path.suffix.lower() in DATA_FILE_ENDINGS and path.is_file():
+        text_column = trained_text if trained_text in read_column_names(path) else None
+    return text_column, pair_column
 
 
 def _read_first(rows: Iterator[T]) -> Iterator[T]:
@@ -139,15 +170,17 @@ def _read_first(rows: Iterator[T]) -> Iterator[T]:
 
 
 def _predictions(
-    predictor: Predictor, texts: Iterator[tuple[str, ...]], *, batch_size: int, as_json: bool
+    predictor: Predictor, texts: Iterator[tuple[str, ...]], *, batch_size: int, as_json: bool, delimiter: str
 ) -> Iterator[str]:
     """Yield the lines to print."""
+    from dynabert_paddle.bundle.tables import format_row
     from dynabert_paddle.text.decode import column_names
 
     if not as_json:
-        yield "\t".join(column_names(predictor.kind))
+        yield format_row(column_names(predictor.kind), delimiter)
     for prediction in predictor.stream(texts, batch_size=batch_size):
-        yield json_.dumps(asdict(prediction), ensure_ascii=False) if as_json else "\t".join(prediction.cells)
+        as_row = json_.dumps(asdict(prediction), ensure_ascii=False) if as_json else None
+        yield as_row or format_row(prediction.cells, delimiter)
 
 
 def _submission(predictor: Predictor, form: SubmissionForm, rows: Iterator[Row], *, batch_size: int) -> Iterator[str]:

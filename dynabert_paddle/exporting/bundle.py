@@ -22,6 +22,8 @@ from dynabert_paddle.runtime.environment import package_versions
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.text.tokenizer import Tokenizer
 
+_TASK_KEYS = ("name", "kind", "metrics", "text_column", "text_pair_column")
+
 _README = """# {task}: {runtime}
 
 {sentence}
@@ -96,7 +98,7 @@ def describe(
         format_version=FORMAT_VERSION,
         format=format,
         precision=precision,
-        task={key: task[key] for key in ("name", "kind", "metrics") if key in task},
+        task={key: task[key] for key in _TASK_KEYS if task.get(key) is not None},
         labels=labels,
         answers=asdict(AnswerSettings.of(task)) if answers else None,
         pair=answers or bool(task.get("text_pair_column")),

@@ -85,7 +85,7 @@ class BundleManifest:
         format_version: version of the file's layout.
         format: one of `formats.TOLERANCES`.
         precision: the number format that the bundle computes in or is stored in.
-        task: name, kind and metrics.
+        task: name, kind, metrics, and the columns of the texts.
         labels: class names by index; empty for a regression.
         answers: settings of the answer search in question answering.
         pair: whether an input is a pair of texts.

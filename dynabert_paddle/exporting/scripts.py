@@ -7,7 +7,7 @@ import inspect
 from pathlib import Path
 from types import ModuleType
 
-from dynabert_paddle.bundle import engines, gate, infer, infer_lite, manifest, members, openvino, rows
+from dynabert_paddle.bundle import engines, gate, infer, infer_lite, manifest, members, openvino, rows, tables
 from dynabert_paddle.files import hashing, unchanged
 from dynabert_paddle.runtime import cores, streams
 from dynabert_paddle.text import decode, encode
@@ -20,6 +20,7 @@ INFER_MODULES = (
     decode,
     encode,
     rows,
+    tables,
     cores,
     streams,
     openvino,
@@ -28,7 +29,7 @@ INFER_MODULES = (
     members,
     infer,
 )
-INFER_LITE_MODULES = (hashing, unchanged, manifest, decode, encode, rows, streams, infer_lite)
+INFER_LITE_MODULES = (hashing, unchanged, manifest, decode, encode, rows, tables, streams, infer_lite)
 
 # Imports to remove: the joined modules need none of the package, and __future__ stands once at the top.
 _REMOVED_IMPORTS = ("dynabert_paddle", "__future__")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dynabert_paddle.bundle.errors import as_dynabert_error
 from dynabert_paddle.bundle.infer import Bundle
+from dynabert_paddle.bundle.tables import task_columns
 from dynabert_paddle.runtime.environment import set_cpu_environment
 from dynabert_paddle.text.decode import AnyPrediction
 
@@ -50,6 +51,11 @@ class Predictor:
     def task_name(self) -> str:
         """The task that the model was trained for; 'custom' if the bundle does not name it."""
         return self._bundle.description["task"].get("name", "custom")
+
+    @property
+    def columns(self) -> tuple[str | None, str | None]:
+        """The columns of the texts in the task's files, as far as the bundle names them: the first and the second."""
+        return task_columns(self._bundle.description)
 
     @property
     def takes_pairs(self) -> bool:

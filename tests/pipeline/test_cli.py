@@ -1,6 +1,7 @@
 """The command line on models: verbs, flags and their precedence, and what goes to stdout and to stderr."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -153,3 +154,18 @@ def test_run_writes_the_result_to_stdout_and_the_rest_to_stderr(tiny_folder, tin
     again = db.run(config)
     assert again == rows
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my.yaml", "out"]
+
+
+@pytest.mark.full
+def test_evaluate_with_a_dev_file_needs_no_training_file(finetuned, tiny_data, tmp_path, dynabert):
+    """As on another machine, where the model's data is not."""
+    model = shutil.copytree(finetuned, tmp_path / "model")
+    path = model / "dynabert.json"
+    values = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("files", "checksum")}
+    values["task"] |= {"train_file": str(tmp_path / "gone.tsv"), "dev_file": str(tmp_path / "gone_too.tsv")}
+    path.write_text(json.dumps(values))
+    words = ("evaluate", model, "--dev_file", tiny_data / "dev.tsv", "--json")
+    done = dynabert(*words)
+    assert done.code == 0, done.err
+    assert done.out == dynabert("evaluate", finetuned, "--json").out
+    assert "gone_too.tsv" in dynabert("evaluate", model).err

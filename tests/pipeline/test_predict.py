@@ -1,5 +1,6 @@
 """Bundles in use: from Python, from the command line, by their own script; the source model is the oracle."""
 
+import csv
 import functools
 import json
 import os
@@ -396,7 +397,10 @@ def test_predict_to_a_file(dynabert, bundle, texts, tmp_path):
     shown = dynabert("predict", bundle("snips"), "-i", path)
     output = tmp_path / "labels.tsv"
     output.write_text("what was there before")
-    done = dynabert("predict", bundle("snips"), "-i", path, "--output_file", output)
+    words = ("predict", bundle("snips"), "-i", path, "--output_file", output)
+    assert "pass --overwrite_output_file to replace it" in failed(dynabert(*words), 2)
+    assert output.read_text() == "what was there before"
+    done = dynabert(*words, "--overwrite_output_file")
     assert (done.code, done.out) == (0, "")
     assert output.read_text(encoding="utf-8") == shown.out
     assert f"wrote {output}" in done.err
@@ -458,7 +462,8 @@ def test_a_bad_line_in_the_middle_leaves_the_old_output(dynabert, bundle, tmp_pa
     path, output = tmp_path / "texts.txt", tmp_path / "labels.tsv"
     path.write_bytes(b"play\n" * 5000 + b"caf\xe9\n")
     output.write_text("what was there before")
-    done = dynabert("predict", bundle("snips"), "-i", path, "--output_file", output)
+    words = ("predict", bundle("snips"), "-i", path, "--output_file", output)
+    done = dynabert(*words, "--overwrite_output_file")
     assert "texts.txt:5001: byte 4" in failed(done, 1)
     assert output.read_text() == "what was there before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.tsv", "texts.txt"]
@@ -482,10 +487,37 @@ def test_outputs_that_cannot_be_written(dynabert, bundle, tmp_path, output, code
     assert output.split("/")[0] in failed(dynabert(*words), code)
 
 
-def test_pairs_need_their_column(dynabert, bundle, tmp_path):
+def read_back(path, delimiter="\t"):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file, delimiter=delimiter))
+
+
+def test_labels_with_tabs_and_line_breaks_read_back(dynabert, bundle, predictor, texts, tmp_path):
+    """By the columns that the task was trained on, in both programs, and in the format of the file's ending."""
+    source = tmp_path / "texts.csv"
+    with source.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("id", "body"), *enumerate(texts)])
+    expected = [(row.label, f"{row.score:.4f}") for row in predictor("odd")(texts)]
+    assert {label for label, _ in expected} == set(TASKS["odd"]["labels"])
+    for name, delimiter in (("out.tsv", "\t"), ("out.csv", ","), ("out", "\t")):
+        done = dynabert("predict", bundle("odd"), "-i", source, "-o", tmp_path / name)
+        assert done.code == 0, done.err
+        assert read_back(tmp_path / name, delimiter) == [["label", "score"], *map(list, expected)]
+    done = dynabert("predict", bundle("odd"), "-i", source, "-o", tmp_path / "out.jsonl")
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["label"] for line in lines] == [label for label, _ in expected]
+    done = shell(sys.executable, bundle("odd") / "infer.py", "-i", source)
+    (tmp_path / "infer.tsv").write_text(done.stdout, encoding="utf-8")
+    assert read_back(tmp_path / "infer.tsv") == list(map(list, expected)), done.stderr
+
+
+def test_pairs_have_their_own_columns(dynabert, bundle, tmp_path):
     path = write_rows(tmp_path / "pairs.tsv", ["sentence", "answer"], [("a", "b")])
     done = dynabert("predict", bundle("pairs"), "-i", path)
-    assert "name the second text's column with --text_pair_column" in failed(done, 2)
+    assert (done.code, done.out.count("\n")) == (0, 2)
+    assert dynabert("predict", bundle("pairs"), "-i", path, "--text_pair_column", "answer").out == done.out
+    path = write_rows(tmp_path / "others.tsv", ["sentence", "reply"], [("a", "b")])
+    assert "no column 'answer'" in failed(dynabert("predict", bundle("pairs"), "-i", path), 1)
     done = dynabert("predict", bundle("pairs"), "-i", tmp_path / "x.txt", "--text_pair_column", "answer")
     assert "give pairs as .tsv, .csv or .jsonl" in failed(done, 2)
 
@@ -573,7 +605,16 @@ def test_a_long_file_takes_no_more_memory(bundle, tmp_path):
     for count in (2_000, 60_000):
         path = tmp_path / f"{count}.txt"
         path.write_text("".join(f"row {i} of a file\n" for i in range(count)))
-        words = ("predict", bundle("plain"), "-i", path, "--output_file", tmp_path / "out.tsv", "--batch_size", "128")
+        words = (
+            "predict",
+            bundle("plain"),
+            "-i",
+            path,
+            "--output_file",
+            tmp_path / f"{count}.tsv",
+            "--batch_size",
+            "128",
+        )
         done = shell(sys.executable, "-c", MEASURED, *words)
         assert done.returncode == 0, done.stderr
         assert len((tmp_path / "out.tsv").read_text().splitlines()) == 1 + count

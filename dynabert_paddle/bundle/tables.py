@@ -1,0 +1,132 @@
+"""Reads texts from files, and writes predictions as rows that the csv module reads back.
+
+This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays Python 3.7 syntax.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from dynabert_paddle.bundle.manifest import BundleError
+
+_MAX_CELL = 2**31 - 1  # characters; the csv module's own limit is 131,072
+
+
+def format_row(cells: Sequence[str], delimiter: str = "\t") -> str:
+    """Join cells to a row, and quote those that hold the delimiter, quotes or line breaks.
+
+    Args:
+        cells: the cells.
+        delimiter: between the cells.
+
+    Returns:
+        The row without a line end.
+    """
+    row = io.StringIO()
+    csv.writer(row, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
+    return row.getvalue()[:-2]
+
+
+def task_columns(description: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Return the names of the columns of the texts in a bundle's task, as far as it names them.
+
+    Args:
+        description: the content of `bundle.json`.
+
+    Returns:
+        The first text's column, and the second's for a task of pairs.
+    """
+    task = description["task"]
+    if task.get("kind") == "question_answering":
+        return "question", "context"
+    names = [task.get(key) for key in ("text_column", "text_pair_column")]
+    text, pair = (name if isinstance(name, str) and name else None for name in names)
+    return text, pair if description["pair"] else None
+
+
+def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[str]]:
+    """Read the texts of a file for the scripts of a bundle.
+
+    Args:
+        path: .csv with a line that names the columns, .jsonl, or text with one row a line: a text, or two separated by
+            a TAB. A .tsv is read by its columns if its first line names the text's.
+        description: the content of `bundle.json`.
+
+    Yields:
+        A list of one text, or of two for a task of pairs.
+
+    Raises:
+        BundleError: a column is missing, or the file is not what its ending says.
+    """
+    ending = Path(path).suffix.lower()
+    # csv needs the line ends inside of quoted cells; a plain text may hold a carriage return.
+    with open(path, encoding="utf-8-sig", newline="" if ending == ".csv" else "\n") as file:
+        if ending == ".csv":
+            csv.field_size_limit(_MAX_CELL)
+            yield from _read_table(path, csv.reader(file, strict=True), description)
+            return
+        lines = (line.rstrip("\r\n") for line in file)
+        if ending in (".jsonl", ".json"):
+            yield from _read_json(path, lines, description)
+            return
+        takes_pairs = description["pair"]
+        for number, line in enumerate(lines):
+            if number == 0 and ending == ".tsv" and _find_columns(line.split("\t"), description):
+                yield from _read_table(path, (row.split("\t") for row in chain([line], lines)), description)
+                return
+            yield line.split("\t") if takes_pairs else [line]
+
+
+def _read_table(path: str, rows: Iterator[list[str]], description: dict[str, Any]) -> Iterator[list[str]]:
+    try:
+        header = next(rows, [])
+        columns = _find_columns(header, description)
+        if columns is None:
+            raise _no_column(path, header, description)
+        for number, row in enumerate(rows, start=2):
+            if not row:  # an empty line
+                continue
+            if len(row) <= max(columns):
+                raise BundleError(f"{path}: row {number} has {len(row)} cells, the first row has {len(header)}")
+            yield [row[column] for column in columns]
+    except csv.Error as error:
+        raise BundleError(f"{path}: not valid CSV: {error}") from None
+
+
+def _read_json(path: str, lines: Iterator[str], description: dict[str, Any]) -> Iterator[list[str]]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise BundleError(f"{path}:{number}: not a JSON object: write one a line")
+        names = list(row)
+        columns = _find_columns(names, description)
+        if columns is None:
+            raise _no_column(f"{path}:{number}", names, description)
+        yield [row[names[column]] for column in columns]
+
+
+def _find_columns(header: Sequence[str], description: dict[str, Any]) -> list[int] | None:
+    """Return the positions of the texts' columns; None if one is not there."""
+    text, pair = task_columns(description)
+    names = [next((name for name in (text, "sentence", "text") if name in header), None)]
+    if description["pair"]:
+        names.append(pair)
+    return [header.index(name) for name in names] if all(name in header for name in names) else None
+
+
+def _no_column(path: str, header: Sequence[str], description: dict[str, Any]) -> BundleError:
+    text, pair = task_columns(description)
+    needed = [repr(text or "sentence"), *([repr(pair or "a second text")] if description["pair"] else [])]
+    found = ", ".join(map(repr, header))[:200]
+    return BundleError(f"{path}: needs the column {' and '.join(needed)}; the columns here are {found or 'none'}")

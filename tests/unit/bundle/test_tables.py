@@ -1,0 +1,87 @@
+"""Files that a bundle's scripts read, and rows that read back."""
+
+import csv
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynabert_paddle.bundle.manifest import BundleError
+from dynabert_paddle.bundle.tables import format_row, read_texts, task_columns
+
+SINGLE = {"task": {"text_column": "review"}, "pair": False}
+PAIR = {"task": {"text_column": "question1", "text_pair_column": "question2"}, "pair": True}
+UNNAMED = {"task": {}, "pair": False}
+ANSWERS = {"task": {"kind": "question_answering"}, "pair": True}
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ","])
+@given(rows=st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=3)))
+def test_rows_read_back(tmp_path_factory, delimiter, rows):
+    """Whatever a label holds: tabs, line breaks, quotes."""
+    path = tmp_path_factory.mktemp("rows") / "rows"
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            print(format_row(row, delimiter), file=file)
+    with path.open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file, delimiter=delimiter)) == rows
+
+
+def test_plain_cells_are_written_plainly():
+    assert format_row(["GetWeather", "0.1234"]) == "GetWeather\t0.1234"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "description", "expected"),
+    [
+        ("x.csv", 'review,label\n"a, b",1\n"c\nd",0\n', SINGLE, [["a, b"], ["c\nd"]]),
+        ("x.CSV", "label,review\r\n1,a\r\n\r\n", SINGLE, [["a"]]),
+        ("x.csv", "\ufeffsentence,label\na,1\n", UNNAMED, [["a"]]),
+        ("x.csv", "text,label\na,1\n", SINGLE, [["a"]]),
+        ("x.csv", f"review\n{'a' * 200_000}\n", SINGLE, [["a" * 200_000]]),
+        ("x.csv", "id,question2,question1\n1,b,a\n", PAIR, [["a", "b"]]),
+        ("x.csv", "context,question\nc,q\n", ANSWERS, [["q", "c"]]),
+        ("x.tsv", "label\treview\n1\ta\n0\tb\n", SINGLE, [["a"], ["b"]]),
+        ("x.tsv", "question1\tquestion2\na\tb\n", PAIR, [["a", "b"]]),
+        # Without a header, as a text file.
+        ("x.tsv", "a\tb\n", PAIR, [["a", "b"]]),
+        ("x.tsv", "some text\nmore\n", SINGLE, [["some text"], ["more"]]),
+        ("x.txt", "review\nmore\r\n", SINGLE, [["review"], ["more"]]),
+        ("x", "a\tb\n", PAIR, [["a", "b"]]),
+        ("x.jsonl", '{"review": "a", "label": 1}\n\n{"review": "b"}\n', SINGLE, [["a"], ["b"]]),
+        ("x.jsonl", '{"tokens": ["a", "b"]}\n', {"task": {"text_column": "tokens"}, "pair": False}, [[["a", "b"]]]),
+        ("x.txt", "", SINGLE, []),
+    ],
+)
+def test_texts_come_from_the_tasks_columns(tmp_path, name, content, description, expected):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8", newline="")
+    assert list(read_texts(str(path), description)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "description", "words"),
+    [
+        ("x.csv", "body,label\na,1\n", SINGLE, "needs the column 'review'; the columns here are 'body', 'label'"),
+        ("x.csv", "question1,label\na,1\n", PAIR, "needs the column 'question1' and 'question2'"),
+        ("x.csv", "", SINGLE, "the columns here are none"),
+        ("x.csv", "label,review\n1\n", SINGLE, "row 2 has 1 cells, the first row has 2"),
+        ("x.csv", 'review\n"open', SINGLE, "not valid CSV"),
+        ("x.jsonl", '{"review": "a"}\n[]\n', SINGLE, "x.jsonl:2: not a JSON object"),
+        ("x.jsonl", json.dumps({"body": "a"}), SINGLE, "x.jsonl:1: needs the column 'review'"),
+    ],
+)
+def test_a_file_without_the_columns_is_refused(tmp_path, name, content, description, words):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(BundleError) as caught:
+        list(read_texts(str(path), description))
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_columns_of_older_bundles_and_of_odd_ones():
+    assert task_columns(UNNAMED) == (None, None)
+    assert task_columns({"task": {"text_column": 3, "text_pair_column": ["x"]}, "pair": True}) == (None, None)
+    assert task_columns(ANSWERS) == ("question", "context")
