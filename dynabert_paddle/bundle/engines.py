@@ -109,6 +109,8 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
     os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
     # By default oneDNN caches a thousand compiled operators, also of shapes that are no longer used.
     os.environ.setdefault("DNNL_PRIMITIVE_CACHE_CAPACITY", "64")
+    # scikit-learn sets it to FALSE on import: with a single thread a forked process would then hang in its first run.
+    os.environ["KMP_INIT_AT_FORK"] = "TRUE"
     with keep_signal_handlers(), quiet():
         import paddle
         from paddle import inference

@@ -56,7 +56,7 @@ def attempts(disk, tiny_folder, tiny_data, masked_lm, tmp_path_factory):
         ("checkpoint", "full"): [[*run, disk / "out"], "full", "finetune 3/6 loss"],
         ("checkpoint", "read-only"): [[*run, disk / "out"], "read-only", "finetune 3/6 loss", disk / "out/finetune"],
         ("model", "full"): [[*run, disk / "out"], "full", "finetune 5/6 loss"],
-        ("rewired", "full"): [[*run, disk / "out"], "full", "rewire: reading"],
+        ("rewired", "full"): [[*run, disk / "out"], "full", "rewire: computing"],
         ("log", "read-only"): [[*run, disk / "out"], "read-only", "width: ", disk / "out/width"],
         ("grid", "full"): [[*run, disk / "out"], "full", "evaluating"],
         ("grid", "read-only"): [[*run, disk / "out"], "read-only", "evaluating", disk / "out"],
