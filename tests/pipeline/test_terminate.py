@@ -100,3 +100,33 @@ def test_predictions_that_are_told_to_end_leave_no_half_file(chain, make_once, t
         assert process.returncode in (128 + number, -number), err  # the latter before the program's own code runs
         assert err in ("", "stopped\n")
         assert [path.name for path in tmp_path.iterdir()] == [texts.name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_export_that_is_stopped_leaves_nothing_that_stays(finetuned, tmp_path, number, exists):
+    """Partial folders of the size of a model gathered beside the bundles."""
+    bundle = tmp_path / "out" / "bundle"
+    words = [sys.executable, "-m", "dynabert_paddle", "export", finetuned, "--output_dir", bundle]
+    words += ["--overwrite_output_dir"] if exists else []
+    if exists:
+        bundle.mkdir(parents=True)
+        (bundle / ".dynabert").write_text("export\n")
+        (bundle / "bundle.json").write_text("before")
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.rglob(".*.partial/tokenizer.json")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        process.send_signal(number)
+        process.communicate()
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    if exists:
+        assert (bundle / "bundle.json").read_text() == "before"
+    if number != signal.SIGKILL:
+        assert not half_written(tmp_path)
+        assert exists or not list(tmp_path.iterdir())
+    words += [] if exists else ["--overwrite_output_dir"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not half_written(tmp_path)
+    assert "before" not in (bundle / "bundle.json").read_text()
