@@ -24,22 +24,24 @@ SUFFIX = ".partial"
 MOVING_FILE = f".moving{SUFFIX}"
 
 
-def lock(handle: int) -> bool:
+def lock(handle: int, *, unsupported: bool = True) -> bool:
     """Lock an open file or folder until it is closed.
 
     Args:
         handle: its descriptor.
+        unsupported: what to return on a file system without locks.
 
     Returns:
         False if another process has locked it.
     """
-    if fcntl:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # the file system does not support locks
-            pass
+    if fcntl is None:
+        return unsupported
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return unsupported
     return True
 
 
@@ -110,7 +112,7 @@ def _remove_unheld(path: Path) -> None:
     with suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
         try:
-            if lock(handle):
+            if lock(handle, unsupported=False):  # without locks, it may be of a living process
                 shutil.rmtree(path, ignore_errors=True)
         finally:
             os.close(handle)

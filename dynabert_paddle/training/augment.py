@@ -85,8 +85,9 @@ def augment(
     _check_output(output, overwrite=overwrite)
     texts = _find_texts(task_config)
     columns = texts.columns
-    if output.exists() and output.samefile(texts.path):
-        raise UsageError(f"{output} is the file to read: name another --output_file")
+    for path in (texts.path, *([Path(word_vectors).expanduser()] if word_vectors else [])):
+        if output.exists() and path.exists() and output.samefile(path):
+            raise UsageError(f"{output} is the file to read: name another --output_file")
     # Once before the hours that the rest may take, so that a fault in the last row shows now.
     num_rows, digest = _survey(texts)
     vectors = WordVectors.read(word_vectors) if word_vectors else None

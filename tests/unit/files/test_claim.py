@@ -1,5 +1,6 @@
 """One writer a folder: a second one is refused, and a lock counts only while its folder is the one at the path."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -141,6 +142,20 @@ def test_partial_folders_of_the_dead_are_removed_and_those_of_the_living_are_not
     with claim(folder, "width"):
         assert sorted(path.name for path in folder.iterdir()) == [".dynabert"]
     assert not list(tmp_path.iterdir())
+
+
+def test_without_locks_nothing_of_others_is_removed_and_writing_works(tmp_path, monkeypatch):
+    """As on some network file systems."""
+
+    def unsupported(handle, operation):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    folder = tmp_path / "model"
+    (folder / ".ab12.partial").mkdir(parents=True)
+    with claim(folder, "width") as claimed:
+        claimed.write(write_text("whole"), last="a.json")
+    assert sorted(path.name for path in folder.iterdir()) == [".ab12.partial", ".dynabert", "a.json"]
 
 
 def test_two_partial_folders_have_names_of_their_own(tmp_path):
