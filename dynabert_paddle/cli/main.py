@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Annotated
 
@@ -21,6 +21,7 @@ from dynabert_paddle import __version__
 from dynabert_paddle.cli import augment, baseline, bench, export, inspect, predict, report, run, search, stages
 from dynabert_paddle.cli.output import one_line
 from dynabert_paddle.errors import DynabertError, Interrupted, UsageError, did_you_mean
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
 from dynabert_paddle.runtime.streams import is_of_stdout, print_message, run_process
 
@@ -86,7 +87,7 @@ def _run_command() -> int:
     """Run the verb; returns the exit code."""
     with _process_setup():
         try:
-            code = app(join_numbers(sys.argv[1:]), standalone_mode=False) or 0
+            code = app(join_numbers(map(_expand_home, sys.argv[1:])), standalone_mode=False) or 0
             if code == 128 + signal.SIGINT:  # Typer's answer to Ctrl-C
                 raise KeyboardInterrupt
             return code
@@ -129,7 +130,13 @@ def _process_setup() -> Iterator[None]:
         yield
 
 
-def join_numbers(words: Sequence[str]) -> list[str]:
+def _expand_home(word: str) -> str:
+    """Replace `~/` in a word, which the shell leaves in `--output_dir=~/out`, as in words from another program."""
+    flag, path = re.fullmatch(r"(--?\w[\w-]*=)?(.*)", word, re.DOTALL).groups("")  # type: ignore[union-attr]
+    return flag + str(user_path(path)) if path.startswith("~/") else word
+
+
+def join_numbers(words: Iterable[str]) -> list[str]:
     """Join the numbers after a flag to one word, so that `--batch_size 1 32` works as in argparse."""
     joined: list[str] = []
     in_list = False

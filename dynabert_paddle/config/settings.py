@@ -7,6 +7,7 @@ validation library; pydantic checks the values when a config is loaded.
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -241,6 +242,9 @@ class Config(_Section):
     depth: DepthConfig = field(default_factory=DepthConfig)
     final: FinalConfig = field(default_factory=FinalConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output_dir", os.path.expanduser(self.output_dir))
 
 
 SECTIONS: dict[str, Any] = {

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from dynabert_paddle.data.metrics import compute_metrics
+from dynabert_paddle.runtime.home import cache_home, user_path
 from dynabert_paddle.text.decode import cut_padding
 from dynabert_paddle.text.encode import Template
 
@@ -235,7 +236,7 @@ def tokenize(
     Returns:
         The tokenized examples, in the order of `examples`.
     """
-    folder = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+    folder = default_cache_dir() if cache_dir is None else user_path(cache_dir)
     path = folder / f"{_cache_key(examples, tokenizer.fingerprint, max_seq_length)}.npz"
     features = _load(path, examples)
     if features is None:
@@ -247,8 +248,8 @@ def tokenize(
 def default_cache_dir() -> Path:
     """Return `$DYNABERT_CACHE_DIR`, else `dynabert_paddle` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
     if folder := os.environ.get("DYNABERT_CACHE_DIR"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynabert_paddle"
+        return user_path(folder)
+    return (cache_home() or Path(os.devnull)) / "dynabert_paddle"  # in /dev/null nothing can be written
 
 
 def encode_examples(examples: Examples, tokenizer: TextEncoder, max_seq_length: int) -> Features:
@@ -296,7 +297,7 @@ def _cache_key(examples: Examples, fingerprint: str, max_seq_length: int) -> str
 
 def _load(path: Path, examples: Examples) -> Features | None:
     """Read a cache file; None if it is absent or damaged."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises in a folder that may not be looked into
         return None
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:

@@ -22,6 +22,7 @@ from dynabert_paddle.data.readers import Columns, Examples, find_labels, read_co
 from dynabert_paddle.data.records import DATA_FILE_ENDINGS
 from dynabert_paddle.data.token_classification import LABEL_COLUMN, Sentences, find_word_labels, read_sentences
 from dynabert_paddle.errors import DataError, UsageError, did_you_mean
+from dynabert_paddle.runtime.home import user_path
 
 logger = logging.getLogger(__name__)
 
@@ -364,12 +365,12 @@ def _positive_class(declared: Declaration, labels: tuple[str, ...], metrics: Seq
 
 def _data_file(declared: Declaration, given: str | os.PathLike | None, name: str, flag: str) -> Path:
     if given is not None:
-        return Path(given).expanduser()
+        return user_path(given)
     if declared.data_dir is None:
         if declared.loader:
             return fetch(declared.loader, name)
         raise UsageError(f"task {declared.name!r} needs files: pass --data_dir, or both --train_file and --dev_file.")
-    folder = Path(declared.data_dir).expanduser()
+    folder = user_path(declared.data_dir)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Give one with --data_dir, or a file with {flag}.")
     folder = next((folder / name for name in declared.folders if (folder / name).is_dir()), folder)

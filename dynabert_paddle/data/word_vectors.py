@@ -10,6 +10,7 @@ import numpy as np
 from dynabert_paddle.data.augment import is_word
 from dynabert_paddle.data.records import read_lines
 from dynabert_paddle.errors import DataError, did_you_mean
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.packages import package_folder
 
 # Built-in vectors: name -> (importable package that ships them, folder inside it).
@@ -55,7 +56,7 @@ class WordVectors:
             DataError: the file or built-in package is missing, or does not contain word vectors.
         """
         name = str(name_or_path)
-        path = _built_in(name) if name in BUILT_IN else Path(name).expanduser()
+        path = _built_in(name) if name in BUILT_IN else user_path(name)
         if path.suffix == ".npy":
             path = path.parent
         words, vectors = _read_folder(path) if path.is_dir() else _read_text(path)

@@ -19,6 +19,7 @@ from dynabert_paddle.files.claim import claim
 from dynabert_paddle.files.folder import EXPORT
 from dynabert_paddle.files.metadata import check_model_folder, read_metadata
 from dynabert_paddle.files.ownership import check_replaceable
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.interpreter import run_apart
 
 if TYPE_CHECKING:
@@ -75,13 +76,13 @@ def export(
         raise UsageError(f"num_calibration_examples is at least 1, not {num_calibration_examples}")
     if tolerance is not None and not tolerance >= 0:
         raise UsageError(f"tolerance is at least 0, not {tolerance}")
-    if not str(output_dir) or not Path(output_dir).name:
+    if not str(output_dir) or not user_path(output_dir).name:
         raise UsageError(f"--output_dir '{output_dir}' is not the name of a folder: name one for the bundle")
-    output_dir = Path(output_dir)
+    output_dir = user_path(output_dir)
     changes = {key: value for key, value in (task or {}).items() if value is not None}
     with ExitStack() as stack:
         if isinstance(model, (str, Path)):
-            folder = Path(model)
+            folder = user_path(model)
         else:
             scratch = stack.enter_context(TemporaryDirectory(prefix="dynabert-export-"))
             folder = model.save_pretrained(Path(scratch) / "model")

@@ -23,6 +23,7 @@ from dynabert_paddle.files.partial import (
     remove_stale,
     remove_stale_siblings,
 )
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.ranks import is_rank_zero
 
 _POLL_SECONDS = 0.05
@@ -152,7 +153,7 @@ def claim(
         UsageError: another run has locked it, or it is a file.
         DynabertError: it cannot be made or written to.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not is_rank_zero():
         yield Claim(folder, maker, None)
         return

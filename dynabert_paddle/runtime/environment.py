@@ -17,6 +17,7 @@ from typing import Any
 
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime.cores import num_cores
+from dynabert_paddle.runtime.home import PADDLENLP_FOLDERS, writable_home
 from dynabert_paddle.runtime.machine import is_amd, processor_name
 from dynabert_paddle.runtime.paddle_versions import check_version
 from dynabert_paddle.runtime.ranks import num_processes
@@ -77,7 +78,8 @@ def import_paddle() -> None:
             importlib.import_module("paddle")
         except ImportError as error:
             raise DynabertError(f"Paddle does not load: {error}: {_remedy(error)}") from None
-        importlib.import_module("paddlenlp.transformers")
+        with writable_home(*(() if "PPNLP_HOME" in os.environ else PADDLENLP_FOLDERS)):
+            importlib.import_module("paddlenlp.transformers")
     from paddlenlp.utils.log import logger
 
     logger.set_level("ERROR")

@@ -22,6 +22,7 @@ from dynabert_paddle.errors import DynabertError, ModelError, UsageError
 from dynabert_paddle.exporting.formats import paddle_format
 from dynabert_paddle.files.atomic import read_json, write_json
 from dynabert_paddle.runtime.environment import describe_environment
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.interpreter import run_apart
 from dynabert_paddle.runtime.paddle_versions import paddle_version
 from dynabert_paddle.searching.fit import calibration_subnets, fit_layers, validation_subnets
@@ -128,7 +129,7 @@ def latency_table(
         "machine": _this_machine(setting.device),
         "paddle": paddle_version(),
     }
-    folder = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+    folder = default_cache_dir() if cache_dir is None else user_path(cache_dir)
     key_json = json.dumps([_FORMAT_VERSION, key], default=dataclasses.asdict, sort_keys=True)
     digest = hashlib.sha256(key_json.encode()).hexdigest()
     path = folder / f"latency-{digest[:16]}.json"
@@ -238,7 +239,7 @@ def _build(supernet: Supernet, key: Mapping[str, Any]) -> LatencyTable:
 
 def _load(path: Path, key: Mapping[str, Any], full: Subnet) -> LatencyTable | None:
     """Read a cached table; None if it is absent, damaged, or from another machine."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     from pydantic import TypeAdapter, ValidationError
 

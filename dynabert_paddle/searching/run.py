@@ -20,6 +20,7 @@ from dynabert_paddle.files.metadata import Metadata, check_expected, check_model
 from dynabert_paddle.files.ownership import check_maker, check_replaceable
 from dynabert_paddle.files.search_result import SEARCH_FOLDER, Row, SearchResult, hash_weights
 from dynabert_paddle.files.unchanged import load_unchanged
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.interruption import resumable
 from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
 from dynabert_paddle.searching.check import check_searchable
@@ -104,9 +105,9 @@ def _output_folder(model: Supernet | str | Path, output_dir: str | Path | None) 
     if isinstance(model, Supernet):
         if not output_dir:
             raise UsageError("the model has no folder, so the search needs one for its results: pass output_dir")
-        return Path(output_dir)
+        return user_path(output_dir)
     check_model_folder(model)
-    folder, own = Path(output_dir or Path(model) / SEARCH_FOLDER), Path(model).resolve()
+    folder, own = Path(output_dir or user_path(model) / SEARCH_FOLDER), user_path(model).resolve()
     if folder.resolve() in (own, *own.parents):
         raise UsageError(f"{folder} holds the supernet: name another --output_dir")
     return folder
@@ -116,7 +117,7 @@ def _load(model: Supernet | str | Path) -> tuple[Supernet, str]:
     """Load the model; returns it with the hash of its weights, which are the same in all processes."""
     if isinstance(model, Supernet):
         return model, _hash(model)
-    folder = Path(model)
+    folder = user_path(model)
     loaded = load_unchanged(folder, lambda: (load_model(folder), hash_weights(folder)), ModelError)
     processes.check_equal(loaded[1], f"{folder} was replaced while the processes loaded it: start again")
     return loaded

@@ -24,6 +24,7 @@ from dynabert_paddle.files.integrity import check_files
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
 from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.files.weights import write_safetensors
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS, SearchSpace, Subnet
 from dynabert_paddle.supernet.elastic import (
     NO_STATE,
@@ -285,7 +286,7 @@ class Supernet(nn.Layer):
         """
         with claim(folder, maker_of_metadata(self.metadata)) as claimed:
             self.save_claimed(claimed)
-        return Path(folder)
+        return user_path(folder)
 
     def save_claimed(self, claimed: Claim, *, replace: bool = False) -> None:
         """Write the model to a folder that is claimed already; see `save_pretrained`.

@@ -21,6 +21,7 @@ from dynabert_paddle.data.readers import Columns
 from dynabert_paddle.data.tasks import TrainingTexts, read_training_texts
 from dynabert_paddle.data.word_vectors import WordVectors
 from dynabert_paddle.errors import UsageError
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.interruption import resumable
 from dynabert_paddle.training.logging import console, logger
 from dynabert_paddle.training.masked_lm import MaskedLM
@@ -81,7 +82,7 @@ def augment(
     """
     config = resolve_config(AugmentConfig, asdict(config or AugmentConfig()))
     task_config = resolve_config(TaskConfig, task or {})
-    output = Path(output_file).expanduser()
+    output = user_path(output_file)
     _check_output(output, overwrite=overwrite)
     texts = _find_texts(task_config)
     columns = texts.columns

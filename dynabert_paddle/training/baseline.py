@@ -15,6 +15,7 @@ from dynabert_paddle.distill.attention import block_ends
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.atomic import handle_write_errors, write_json
 from dynabert_paddle.files.metadata import Metadata, check_expected, read_metadata
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.subnet import Subnet
@@ -124,8 +125,8 @@ def baseline(
         }
         if not is_rank_zero():
             return
-        with handle_write_errors(Path(output_dir)):
-            write_json(Path(output_dir) / BASELINE_FILE, result)
+        with handle_write_errors(user_path(output_dir)):
+            write_json(user_path(output_dir) / BASELINE_FILE, result)
 
     stage = Stage(
         name="baseline",
@@ -134,7 +135,7 @@ def baseline(
         step=_make_step(student, supernet, subnet, task, config),
         subnets={student.metadata.subnet["name"]: student.full},
         config=config,
-        output_dir=Path(output_dir),
+        output_dir=user_path(output_dir),
         teacher=supernet if config.method in ("distilbert", "tinybert") else None,
         parent=parent,
         parent_hash=parent_hash,

@@ -19,6 +19,7 @@ from dynabert_paddle.data.labels import describe_difference
 from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.tasks import Task, TaskExamples
 from dynabert_paddle.errors import DataError, UsageError
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.supernet.supernet import Supernet
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def _read_augmented(path: str, task: Task, kept: np.ndarray) -> Examples:
     """Read an augmented file without the texts that were made from held-out rows."""
     if not isinstance(task.train, Examples):
         raise UsageError(f"augmented_file is for tasks of whole texts, this task is {task.kind}: leave it out")
-    augmented, sources = read_augmented(Path(path).expanduser(), task.columns, task.train)
+    augmented, sources = read_augmented(user_path(path), task.columns, task.train)
     rows = np.flatnonzero(np.isin(sources, kept))
     if not len(rows):
         raise DataError(f"{path}: all its texts come from held-out rows: make the file from all training rows")

@@ -6,8 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from visualdl import LogWriter
-from visualdl.writer.record_writer import RecordWriter
+from dynabert_paddle.runtime.home import VISUALDL_FOLDERS, writable_home
+
+with writable_home(*VISUALDL_FOLDERS):
+    from visualdl import LogWriter
+    from visualdl.writer.record_writer import RecordWriter
 
 
 class RecordLog(LogWriter):

@@ -32,6 +32,7 @@ from dynabert_paddle.files.folder import (
 )
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, check_expected, read_metadata
 from dynabert_paddle.files.ownership import check_maker, check_removable
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
@@ -63,10 +64,10 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
     if not config.stages:
         raise UsageError("stages: name at least one, for example [finetune, rewire, width, depth]")
     task = load_task_config(config.task)
-    if overwrite or not (Path(config.output_dir) / config.stages[0] / METADATA_FILE).exists():
+    if overwrite or not (user_path(config.output_dir) / config.stages[0] / METADATA_FILE).exists():
         # Now, rather than after hours of fine-tuning: a model that loads and has the heads for every width.
         _grid_space(Supernet.from_pretrained(config.model_name_or_path), config).grid()
-    output_dir = Path(config.output_dir)
+    output_dir = user_path(config.output_dir)
     _check_maker(output_dir, overwrite=overwrite)
     with claim(output_dir, RUN, unused=(CONFIG_FILE,)) as claimed:
         source: str | Path = config.model_name_or_path
@@ -140,7 +141,7 @@ def run_stage(
     task = match_task(supernet, task, source)
     supernet.metadata = supernet.metadata.replace(task=describe_task(task, config.task.max_seq_length))
     if name == "rewire":
-        return _rewire(supernet, task, settings, Path(output_dir), overwrite=overwrite)
+        return _rewire(supernet, task, settings, user_path(output_dir), overwrite=overwrite)
     space = _grid_space(supernet, config)
     if name == "width":
         teaching = Supernet.from_pretrained(teacher) if teacher else extract(supernet, supernet.full)
@@ -240,7 +241,7 @@ def _check_start(name: str, folder: Path, source: str | Path) -> None:
 def _check_augmented(name: str, settings: Any) -> None:
     """Tell before the first stage what would else end a later one."""
     path = getattr(settings, "augmented_file", None)
-    if path and not Path(path).expanduser().is_file():
+    if path and not user_path(path).is_file():
         raise DataError(f"{path}: no such file; make it with 'dynabert augment', or leave out {name}.augmented_file")
 
 
@@ -272,12 +273,12 @@ def _from_anywhere(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             changed[key] = _from_anywhere(value)
         elif value and (key in _PATHS or (key == "model_name_or_path" and _is_folder(value))):
-            changed[key] = str(Path(value).expanduser().absolute())
+            changed[key] = str(user_path(value).absolute())
     return values | changed
 
 
 def _is_folder(model: str) -> bool:
-    return model not in BUILT_IN and Path(model).expanduser().is_dir()
+    return model not in BUILT_IN and user_path(model).is_dir()
 
 
 def _flatten(values: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.rewiring.importance import compute_importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
@@ -77,7 +78,7 @@ def finetune(
         step=full_model_step,
         subnets={"w1.00d1.00": supernet.full},
         config=config,
-        output_dir=Path(output_dir),
+        output_dir=user_path(output_dir),
         parent=model_name_or_path,
         parent_hash=parent_hash,
     )
@@ -170,7 +171,7 @@ def train_width(
         step=distillation_step(teacher, widths, config, kind=task.kind),
         subnets=widths,
         config=config,
-        output_dir=Path(output_dir),
+        output_dir=user_path(output_dir),
         space=space,
         teacher=teacher,
     )
@@ -213,7 +214,7 @@ def train_depth(
         step=distillation_step(teacher, space.grid(), config, kind=task.kind),
         subnets=space.grid(),
         config=config,
-        output_dir=Path(output_dir),
+        output_dir=user_path(output_dir),
         space=space,
     )
     return train(stage, overwrite=overwrite)
@@ -252,7 +253,7 @@ def train_final(
         step=label_step(space.grid(), config),
         subnets=space.grid(),
         config=config,
-        output_dir=Path(output_dir),
+        output_dir=user_path(output_dir),
         space=space,
     )
     return train(stage, overwrite=overwrite)
