@@ -76,7 +76,10 @@ def predict(
     path = Path(input_file)
     if submission and (json or text_column or text_pair_column):
         raise UsageError("--submission fixes the columns and the format: leave out --json and the column flags")
-    if output_file and Path(output_file).is_file() and not overwrite_output_file:
+    if input_file == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise UsageError(f"{input_file}: a pipe cannot be read: write it to a file ('... > texts.txt'), and name that")
+    is_device = bool(output_file) and str(output_file).startswith("/dev/")  # /dev/stdout may be a file
+    if output_file and Path(output_file).is_file() and not is_device and not overwrite_output_file:
         if path.exists() and path.samefile(output_file):
             raise UsageError(f"{output_file} is the file to read: name another --output_file")
         raise UsageError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -209,3 +210,14 @@ def test_names_in_a_table_are_no_markup(capsys):
     out = capsys.readouterr().out
     assert "\\x1b[31mred\\x07\\n[bold]x[/nothing]\\u202e" in out
     assert not set("\x1b\x07\u202e") & set(out)
+
+
+def test_an_input_that_is_a_pipe_is_told_what_to_do(dynabert, tmp_path):
+    os.mkfifo(tmp_path / "texts.txt")
+    for name in ("-", tmp_path / "texts.txt", "/dev/null"):
+        done = dynabert("predict", tmp_path, "-i", name)
+        assert (done.code, done.out) == (2, "")
+        assert (
+            done.err
+            == f"error: {name}: a pipe cannot be read: write it to a file, as in '... > texts.txt', and name that\n"
+        )
