@@ -218,6 +218,5 @@ def test_an_input_that_is_a_pipe_is_told_what_to_do(dynabert, tmp_path):
         done = dynabert("predict", tmp_path, "-i", name)
         assert (done.code, done.out) == (2, "")
         assert (
-            done.err
-            == f"error: {name}: a pipe cannot be read: write it to a file, as in '... > texts.txt', and name that\n"
+            done.err == f"error: {name}: a pipe cannot be read: write it to a file ('... > texts.txt'), and name that\n"
         )
