@@ -185,6 +185,10 @@ def handle_write_errors(path: Path) -> Iterator[None]:
 
 def write_error(path: Path, error: OSError) -> DynabertError:
     """Return the error to raise when a file or folder cannot be written."""
+    if error.errno == errno.ENOENT:  # every writer makes its folder first
+        return DynabertError(
+            f"{path}: its folder was removed or replaced while this command wrote to it: start again, or name another"
+        )
     return DynabertError(
         f"{path}: cannot be written: {error.strerror or error}: make room or name another folder, then run again"
     )

@@ -120,9 +120,9 @@ def plan(pairs: list[tuple[str, ...]], rng: random.Random) -> Iterator[tuple[tup
     """Yield pairs in rounds of all, each time in another order, on another kind of folder."""
     turn = 0
     while True:
-        for verbs in rng.sample(pairs, len(pairs)):
+        for index, verbs in enumerate(rng.sample(pairs, len(pairs))):
             kinds = [kind for kind, known in KINDS.items() if set(verbs) <= set(known)]
-            kind = kinds[turn % len(kinds)]
+            kind = kinds[(turn + index) % len(kinds)]
             yield tuple(rng.sample(verbs, 2)), kind
         turn += 1
 

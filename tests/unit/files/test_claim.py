@@ -110,6 +110,17 @@ def test_who_has_lost_the_folder_writes_nothing_more(tmp_path, change):
         assert (folder / "a.json").read_text() == "second"
 
 
+def test_a_folder_that_goes_in_mid_write_is_not_called_a_full_disk(tmp_path):
+    def write(partial):
+        shutil.rmtree(tmp_path / "model")
+        (partial / "a.json").write_text("late")
+
+    words = "model: its folder was removed or replaced while this command wrote to it: start again"
+    with claim(tmp_path / "model", "width") as claimed, pytest.raises(DynabertError, match=words):
+        claimed.write(write, last="a.json")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_written_replaces_all_or_joins(tmp_path):
     with claim(tmp_path / "model", "extract") as claimed:
         (tmp_path / "model" / "old").touch()
