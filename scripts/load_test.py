@@ -23,7 +23,7 @@ import dynabert_paddle as db
 from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.data.readers import Columns, read_rows
-from dynabert_paddle.data.tasks import default_text_column
+from dynabert_paddle.data.task_files import default_text_column
 
 MAX_REQUESTS = 100_000  # per phase
 CLIENT_THREADS = 64

@@ -132,7 +132,7 @@ def _read_texts(path: Path, text_column: str | None, pair_column: str | None) ->
     """Read a file's texts row by row."""
     from dynabert_paddle.data.readers import Columns, read_rows
     from dynabert_paddle.data.records import DATA_FILE_ENDINGS, read_lines
-    from dynabert_paddle.data.tasks import default_text_column
+    from dynabert_paddle.data.task_files import default_text_column
 
     endings = (".txt", *DATA_FILE_ENDINGS)
     if path.suffix.lower() not in endings:

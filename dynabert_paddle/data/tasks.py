@@ -1,6 +1,5 @@
 """Tasks: the data files, the labels and the metrics of a prediction problem."""
 
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,19 +11,16 @@ import numpy as np
 
 from dynabert_paddle.data.catalog import find_declaration
 from dynabert_paddle.data.declaration import Declaration
-from dynabert_paddle.data.fetch import fetch
 from dynabert_paddle.data.kinds import KINDS
-from dynabert_paddle.data.labels import LabelIndex, is_missing, label_text, permutation
+from dynabert_paddle.data.labels import permutation
 from dynabert_paddle.data.layout import Layout
 from dynabert_paddle.data.metrics import check_metrics
 from dynabert_paddle.data.question_answering import AnswerSettings, Questions, read_questions
-from dynabert_paddle.data.readers import Columns, Examples, find_labels, read_column_names, read_examples, read_rows
-from dynabert_paddle.data.records import DATA_FILE_ENDINGS
-from dynabert_paddle.data.token_classification import LABEL_COLUMN, Sentences, find_word_labels, read_sentences
-from dynabert_paddle.errors import DataError, UsageError, did_you_mean
-from dynabert_paddle.runtime.home import user_path
-
-logger = logging.getLogger(__name__)
+from dynabert_paddle.data.readers import Columns, Examples, read_examples, read_rows
+from dynabert_paddle.data.task_files import default_text_column, find_data_file
+from dynabert_paddle.data.task_labels import check_labels_differ, positive_class, task_labels
+from dynabert_paddle.data.token_classification import LABEL_COLUMN, Sentences, read_sentences
+from dynabert_paddle.errors import UsageError, did_you_mean
 
 # The types of `Task.train` and `Task.dev`.
 TaskExamples = Examples | Sentences | Questions
@@ -198,8 +194,8 @@ def load_task(
         metrics=metrics,
         positive_label=positive_label,
     )
-    train_path = _data_file(declared, train_file, declared.train_name, "--train_file")
-    dev_path = _data_file(declared, dev_file, declared.dev_name, "--dev_file")
+    train_path = find_data_file(declared, train_file, declared.train_name, "--train_file")
+    dev_path = find_data_file(declared, dev_file, declared.dev_name, "--dev_file")
     files = {
         argument: str(path.absolute())
         for argument, path, given in (("train_file", train_path, train_file), ("dev_file", dev_path, dev_file))
@@ -216,10 +212,10 @@ def load_task(
         declared.label_column or defaults.label_column,
     )
     labels_given = labels is not None
-    labels = _labels(declared, train_path, columns)
+    labels = task_labels(declared, train_path, columns)
     metrics = tuple(declared.metrics or defaults.metrics)
     check_metrics(metrics, kind=declared.kind, num_labels=len(labels))
-    positive = _positive_class(declared, labels, metrics)
+    positive = positive_class(declared, labels, metrics)
     train: TaskExamples
     dev: TaskExamples
     if declared.kind == "token_classification":
@@ -230,7 +226,7 @@ def load_task(
     else:
         read = partial(read_examples, columns=columns, kind=declared.kind, labels=labels, layout=declared.layout)
         train = read(train_path)
-        _check_labels_differ(train, labels)
+        check_labels_differ(train, labels)
         dev = read(dev_path)
         if positive is not None:
             train, dev = (replace(examples, positive=positive) for examples in (train, dev))
@@ -266,7 +262,7 @@ def read_training_texts(name: str, *, train_file: str | os.PathLike | None = Non
     declared = _declare(name, **given)
     if declared.kind not in ("classification", "regression"):
         raise UsageError(f"task {declared.name!r} is {declared.kind}; augmenting needs classification or regression.")
-    path = _data_file(declared, train_file, declared.train_name, "--train_file")
+    path = find_data_file(declared, train_file, declared.train_name, "--train_file")
     columns = Columns(
         declared.text_column or default_text_column(path),
         declared.text_pair_column,
@@ -287,20 +283,6 @@ def _declare(name: str, **given: Any) -> Declaration:
     declared = replace(declared, **{key: value for key, value in given.items() if value is not None})
     _check_kind(declared)
     return declared
-
-
-def _check_labels_differ(train: Examples, labels: Sequence[str]) -> None:
-    assert train.labels is not None
-    first = train.labels[0]
-    if np.all(train.labels == first):
-        seen = (
-            f"label {labels[first]!r}; a classifier needs rows of at least two classes"
-            if labels
-            else f"score {first:g}; a regression needs at least two different ones"
-        )
-        raise DataError(
-            f"{train.source}: every row has the {seen}. Choose another column with --label_column, or add rows."
-        )
 
 
 def _read_questions(train_path: Path, dev_path: Path, given: dict[str, int | bool | None]) -> tuple[Questions, ...]:
@@ -326,80 +308,3 @@ def _check_kind(declared: Declaration) -> None:
         raise UsageError(
             f"a {declared.kind} task has {what}, not labels; leave out --labels, or pass --kind classification."
         )
-
-
-def _labels(declared: Declaration, train_path: Path, columns: Columns) -> tuple[str, ...]:
-    if KINDS[declared.kind].num_outputs:
-        return ()
-    if declared.labels is None:
-        if declared.kind == "token_classification":
-            return find_word_labels(train_path, text_column=columns.text, label_column=columns.label or LABEL_COLUMN)
-        return find_labels(train_path, columns, declared.layout)
-    labels = () if any(map(is_missing, declared.labels)) else tuple(map(label_text, declared.labels))
-    if len(set(labels)) < max(2, len(labels)) or "" in labels:
-        raise UsageError(f"--labels must list at least two labels, each once, not {list(declared.labels)}.")
-    return labels
-
-
-def _positive_class(declared: Declaration, labels: tuple[str, ...], metrics: Sequence[str]) -> int | None:
-    """The index of the class whose F1 the metric `f1` is, which is logged; None without that metric."""
-    given, has_f1 = declared.positive_label, declared.kind == "classification" and "f1" in metrics
-    if given is None:
-        if has_f1 and declared.name == "custom":  # GLUE's tasks have theirs
-            logger.info("f1 is that of the label %r; --positive_label names another", labels[1])
-        return 1 if has_f1 else None
-    if declared.kind != "classification":
-        raise UsageError(f"--positive_label is for classification, this task is {declared.kind}: leave it out.")
-    index = LabelIndex(labels).find(label_text(given))
-    if index is None:
-        raise UsageError(
-            f"--positive_label is {given!r}, which is not one of the task's labels, "
-            f"{', '.join(map(repr, labels[:20]))}.{did_you_mean(str(given), labels)}"
-        )
-    if has_f1:
-        logger.info("f1 is that of the label %r", labels[index])
-        return index
-    logger.info("--positive_label %r changes nothing: the metrics are %s, without f1", given, ", ".join(metrics))
-    return None
-
-
-def _data_file(declared: Declaration, given: str | os.PathLike | None, name: str, flag: str) -> Path:
-    if given is not None:
-        return user_path(given)
-    if declared.data_dir is None:
-        if declared.loader:
-            return fetch(declared.loader, name)
-        raise UsageError(f"task {declared.name!r} needs files: pass --data_dir, or both --train_file and --dev_file.")
-    folder = user_path(declared.data_dir)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder. Give one with --data_dir, or a file with {flag}.")
-    folder = next((folder / name for name in declared.folders if (folder / name).is_dir()), folder)
-    names = sorted(path.name for path in folder.glob("*"))
-    allowed = [name] if name.endswith(DATA_FILE_ENDINGS) else [name + ending for ending in KINDS[declared.kind].endings]
-    found = [file for file in names if Path(file).stem + Path(file).suffix.lower() in allowed]
-    if len(found) == 1:
-        return folder / found[0]
-    if found:
-        raise DataError(f"{folder}: {' and '.join(found)} all match. Choose one with {flag}.")
-    expected = "none of " + ", ".join(allowed)
-    if declared.folders:
-        expected = f"task {declared.name!r} is in {declared.train_name} and {declared.dev_name}"
-    content = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "no file"
-    raise DataError(f"{folder}: {expected}; the folder contains {content}. Give the file with {flag}.")
-
-
-def default_text_column(path: Path, kind: str = "classification") -> str:
-    """Find the default text column of a file.
-
-    Args:
-        path: a data file.
-        kind: the kind of task.
-
-    Returns:
-        The first of the kind's default names that is a column of the file; the first name if none is.
-    """
-    defaults = KINDS[kind].text_columns
-    if len(defaults) == 1:
-        return defaults[0]
-    names = read_column_names(path)
-    return next((column for column in defaults if column in names), defaults[0])

@@ -1,0 +1,69 @@
+"""The files of a task: which file of a folder is meant, and its default text column."""
+
+import os
+from pathlib import Path
+
+from dynabert_paddle.data.declaration import Declaration
+from dynabert_paddle.data.fetch import fetch
+from dynabert_paddle.data.kinds import KINDS
+from dynabert_paddle.data.readers import read_column_names
+from dynabert_paddle.data.records import DATA_FILE_ENDINGS
+from dynabert_paddle.errors import DataError, UsageError
+from dynabert_paddle.runtime.home import user_path
+
+
+def find_data_file(declared: Declaration, given: str | os.PathLike | None, name: str, flag: str) -> Path:
+    """Find a data file of a task.
+
+    Args:
+        declared: the task.
+        given: the file that the user named, if any.
+        name: the file's name in the task's folder; without an ending, any ending of the task's kind is accepted.
+        flag: the option that names the file, for error messages.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        UsageError: neither a file nor a folder is given, and the task cannot be downloaded.
+        DataError: the folder has no such file, or several.
+    """
+    if given is not None:
+        return user_path(given)
+    if declared.data_dir is None:
+        if declared.loader:
+            return fetch(declared.loader, name)
+        raise UsageError(f"task {declared.name!r} needs files: pass --data_dir, or both --train_file and --dev_file.")
+    folder = user_path(declared.data_dir)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder. Give one with --data_dir, or a file with {flag}.")
+    folder = next((folder / name for name in declared.folders if (folder / name).is_dir()), folder)
+    names = sorted(path.name for path in folder.glob("*"))
+    allowed = [name] if name.endswith(DATA_FILE_ENDINGS) else [name + ending for ending in KINDS[declared.kind].endings]
+    found = [file for file in names if Path(file).stem + Path(file).suffix.lower() in allowed]
+    if len(found) == 1:
+        return folder / found[0]
+    if found:
+        raise DataError(f"{folder}: {' and '.join(found)} all match. Choose one with {flag}.")
+    expected = "none of " + ", ".join(allowed)
+    if declared.folders:
+        expected = f"task {declared.name!r} is in {declared.train_name} and {declared.dev_name}"
+    content = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "no file"
+    raise DataError(f"{folder}: {expected}; the folder contains {content}. Give the file with {flag}.")
+
+
+def default_text_column(path: Path, kind: str = "classification") -> str:
+    """Find the default text column of a file.
+
+    Args:
+        path: a data file.
+        kind: the kind of task.
+
+    Returns:
+        The first of the kind's default names that is a column of the file; the first name if none is.
+    """
+    defaults = KINDS[kind].text_columns
+    if len(defaults) == 1:
+        return defaults[0]
+    names = read_column_names(path)
+    return next((column for column in defaults if column in names), defaults[0])

@@ -1,0 +1,76 @@
+"""The labels of a task: those of the training file or the user's, and the positive one."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dynabert_paddle.data.declaration import Declaration
+from dynabert_paddle.data.kinds import KINDS
+from dynabert_paddle.data.labels import LabelIndex, is_missing, label_text
+from dynabert_paddle.data.readers import Columns, Examples, find_labels
+from dynabert_paddle.data.token_classification import LABEL_COLUMN, find_word_labels
+from dynabert_paddle.errors import DataError, UsageError, did_you_mean
+
+logger = logging.getLogger(__name__)
+
+
+def task_labels(declared: Declaration, train_path: Path, columns: Columns) -> tuple[str, ...]:
+    """Return the classes in the order of the logits: the user's, else those of the training file; () if there are none.
+
+    Raises:
+        UsageError: the user's labels are fewer than two, or repeat.
+        DataError: the training file cannot be read.
+    """
+    if KINDS[declared.kind].num_outputs:
+        return ()
+    if declared.labels is None:
+        if declared.kind == "token_classification":
+            return find_word_labels(train_path, text_column=columns.text, label_column=columns.label or LABEL_COLUMN)
+        return find_labels(train_path, columns, declared.layout)
+    labels = () if any(map(is_missing, declared.labels)) else tuple(map(label_text, declared.labels))
+    if len(set(labels)) < max(2, len(labels)) or "" in labels:
+        raise UsageError(f"--labels must list at least two labels, each once, not {list(declared.labels)}.")
+    return labels
+
+
+def positive_class(declared: Declaration, labels: tuple[str, ...], metrics: Sequence[str]) -> int | None:
+    """Return the index of the class whose F1 the metric `f1` is, and log it; None without that metric.
+
+    Raises:
+        UsageError: the user's positive label is none of the labels, or the task has no classes.
+    """
+    given, has_f1 = declared.positive_label, declared.kind == "classification" and "f1" in metrics
+    if given is None:
+        if has_f1 and declared.name == "custom":  # GLUE's tasks have theirs
+            logger.info("f1 is that of the label %r; --positive_label names another", labels[1])
+        return 1 if has_f1 else None
+    if declared.kind != "classification":
+        raise UsageError(f"--positive_label is for classification, this task is {declared.kind}: leave it out.")
+    index = LabelIndex(labels).find(label_text(given))
+    if index is None:
+        raise UsageError(
+            f"--positive_label is {given!r}, which is not one of the task's labels, "
+            f"{', '.join(map(repr, labels[:20]))}.{did_you_mean(str(given), labels)}"
+        )
+    if has_f1:
+        logger.info("f1 is that of the label %r", labels[index])
+        return index
+    logger.info("--positive_label %r changes nothing: the metrics are %s, without f1", given, ", ".join(metrics))
+    return None
+
+
+def check_labels_differ(train: Examples, labels: Sequence[str]) -> None:
+    """Raise DataError if all training rows have the same label or score."""
+    assert train.labels is not None
+    first = train.labels[0]
+    if np.all(train.labels == first):
+        seen = (
+            f"label {labels[first]!r}; a classifier needs rows of at least two classes"
+            if labels
+            else f"score {first:g}; a regression needs at least two different ones"
+        )
+        raise DataError(
+            f"{train.source}: every row has the {seen}. Choose another column with --label_column, or add rows."
+        )
