@@ -17,7 +17,15 @@ logger = logging.getLogger(__name__)
 
 
 def task_labels(declared: Declaration, train_path: Path, columns: Columns) -> tuple[str, ...]:
-    """Return the classes in the order of the logits: the user's, else those of the training file; () if there are none.
+    """Find the classes of a task.
+
+    Args:
+        declared: the task; its labels are the user's, or None.
+        train_path: the training file.
+        columns: the columns to read.
+
+    Returns:
+        The classes in the order of the logits: the user's, else those of the training file; empty if there are none.
 
     Raises:
         UsageError: the user's labels are fewer than two, or repeat.
@@ -36,7 +44,15 @@ def task_labels(declared: Declaration, train_path: Path, columns: Columns) -> tu
 
 
 def positive_class(declared: Declaration, labels: tuple[str, ...], metrics: Sequence[str]) -> int | None:
-    """Return the index of the class whose F1 the metric `f1` is, and log it; None without that metric.
+    """Find the class whose F1 the metric `f1` is, and log it.
+
+    Args:
+        declared: the task.
+        labels: its classes.
+        metrics: its metrics.
+
+    Returns:
+        The class's index; None without that metric.
 
     Raises:
         UsageError: the user's positive label is none of the labels, or the task has no classes.
@@ -62,7 +78,15 @@ def positive_class(declared: Declaration, labels: tuple[str, ...], metrics: Sequ
 
 
 def check_labels_differ(train: Examples, labels: Sequence[str]) -> None:
-    """Raise DataError if all training rows have the same label or score."""
+    """Check that the training rows have more than one label or score.
+
+    Args:
+        train: the training examples.
+        labels: the classes; empty for a regression.
+
+    Raises:
+        DataError: all rows have the same.
+    """
     assert train.labels is not None
     first = train.labels[0]
     if np.all(train.labels == first):
