@@ -185,9 +185,10 @@ def handle_write_errors(path: Path) -> Iterator[None]:
 
 def write_error(path: Path, error: OSError) -> DynabertError:
     """Return the error to raise when a file or folder cannot be written."""
-    if error.errno == errno.ENOENT:  # every writer makes its folder first
+    if error.errno == errno.ENOENT:
         return DynabertError(
-            f"{path}: its folder was removed or replaced while this command wrote to it: start again, or name another"
+            f"{path}: cannot be written: its folder does not exist, or was removed or replaced meanwhile: "
+            "make it, or name another, then run again"
         )
     return DynabertError(
         f"{path}: cannot be written: {error.strerror or error}: make room or name another folder, then run again"

@@ -112,7 +112,8 @@ def main(
     for worker in workers:
         worker.close()
     rows = [[outcome, str(count)] for outcome, count in sorted(outcomes.items())]
-    show_table(["outcome", "rounds"], rows, title=f"{done} rounds of {len(pairs)} pairs, seed {seed}")
+    print(f"{done} rounds of {len(pairs)} pairs, seed {seed}")
+    show_table(["outcome", "rounds"], rows, title="outcomes")
     raise typer.Exit(bool(faults))
 
 

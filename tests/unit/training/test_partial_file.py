@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.files.folder import lock
+from dynabert_paddle.files.partial import lock
 from dynabert_paddle.training.partial_file import PartialFile
 
 SETTINGS = {"seed": 1}
