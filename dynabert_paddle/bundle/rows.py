@@ -30,6 +30,7 @@ from dynabert_paddle.text.encode import (
     split_words,
     truncate,
 )
+from dynabert_paddle.text.word_labels import WordLabelScheme
 
 
 def short_repr(value: object) -> str:
@@ -72,6 +73,7 @@ class RowEncoder:
         self.labels: list[str] = description["labels"]
         if self.kind == "classification" and len(self.labels) < 2:  # earlier exports named a single output so
             self.kind, self.labels = "regression", []
+        self._scheme = WordLabelScheme.of_bundle(self.labels if self.kind == "token_classification" else [])
         self.takes_pairs: bool = description["pair"]
         self._answers: dict[str, Any] = description.get("answers", {})
         self._max_seq_length: int = description["max_seq_length"]
@@ -139,7 +141,7 @@ class RowEncoder:
 
         def decode(logits: list[np.ndarray]) -> WordLabels:
             labels, scores = label_words(logits[0], tokens_of_words, self.labels)
-            entities = find_entities(text, words, labels, scores)
+            entities = find_entities(text, words, labels, scores, self._scheme)
             return WordLabels([text[start:end] for start, end in words], labels, entities)
 
         return Encoded([self._template.wrap(tokens.ids[: self._max_tokens])], decode)

@@ -19,7 +19,7 @@ from dynabert_paddle.data.question_answering import AnswerSettings, Questions, r
 from dynabert_paddle.data.readers import Columns, Examples, read_examples, read_rows
 from dynabert_paddle.data.task_files import default_text_column, find_data_file
 from dynabert_paddle.data.task_labels import check_labels_differ, positive_class, task_labels
-from dynabert_paddle.data.token_classification import LABEL_COLUMN, Sentences, read_sentences
+from dynabert_paddle.data.token_classification import LABEL_COLUMN, Sentences, check_word_labels, read_sentences
 from dynabert_paddle.errors import UsageError, did_you_mean
 
 # The types of `Task.train` and `Task.dev`.
@@ -219,6 +219,7 @@ def load_task(
     train: TaskExamples
     dev: TaskExamples
     if declared.kind == "token_classification":
+        check_word_labels(labels, "--labels" if labels_given else train_path)
         names = {"text_column": columns.text, "label_column": columns.label or LABEL_COLUMN}
         train, dev = (read_sentences(path, labels, **names) for path in (train_path, dev_path))
     elif declared.kind == "question_answering":

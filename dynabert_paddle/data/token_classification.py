@@ -18,8 +18,9 @@ from dynabert_paddle.data.batches import split_holdout
 from dynabert_paddle.data.features import Features, OffsetEncoder, flatten
 from dynabert_paddle.data.records import JSON_ENDINGS, open_records, quote, read_lines
 from dynabert_paddle.errors import DataError, did_you_mean
-from dynabert_paddle.text.decode import OUTSIDE, label_words
+from dynabert_paddle.text.decode import label_words
 from dynabert_paddle.text.encode import first_tokens, join_words
+from dynabert_paddle.text.word_labels import OUTSIDE, UnknownSchemeError, WordLabelScheme
 
 SENTENCE_ENDINGS = (".conll", ".bio", ".txt", ".tsv", *JSON_ENDINGS)
 TEXT_COLUMN, LABEL_COLUMN = "tokens", "labels"  # in JSON lines
@@ -166,24 +167,34 @@ class WordFeatures(Features):
         """Score predicted labels; for a truncated word the prediction is `O`.
 
         Args:
-            metrics: names from `WORD_METRICS`; computed by seqeval over all sentences.
+            metrics: names from `WORD_METRICS`, computed over all sentences as by seqeval.
             logits: `[s, c]` for each sentence.
 
         Returns:
             Each metric as a fraction.
         """
-        from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
-
         predicted = [
             label_words(row, tokens.tolist(), self.names)[0] for row, tokens in zip(logits, self.tokens, strict=True)
         ]
+        scheme = WordLabelScheme(self.names)
+        # A truncated word's label is O, which may be none of the names: it is no entity in any scheme.
+        found, expected = (
+            {(row, *span) for row, labels in enumerate(rows) for span in scheme.spans(labels)}
+            for rows in (predicted, self.word_labels)
+        )
+        equal = [a == b for rows in zip(predicted, self.word_labels, strict=True) for a, b in zip(*rows, strict=True)]
+        num_right = len(found & expected)
         scores = {
-            "entity_f1": lambda: f1_score(self.word_labels, predicted, zero_division=0),
-            "entity_precision": lambda: precision_score(self.word_labels, predicted, zero_division=0),
-            "entity_recall": lambda: recall_score(self.word_labels, predicted, zero_division=0),
-            "token_accuracy": lambda: accuracy_score(self.word_labels, predicted),
+            "entity_f1": _ratio(2 * num_right, len(found) + len(expected)),
+            "entity_precision": _ratio(num_right, len(found)),
+            "entity_recall": _ratio(num_right, len(expected)),
+            "token_accuracy": _ratio(sum(equal), len(equal)),
         }
-        return {metric: float(scores[metric]()) for metric in metrics}
+        return {metric: scores[metric] for metric in metrics}
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
 
 
 def read_sentences(
@@ -239,6 +250,25 @@ def find_word_labels(path: str | os.PathLike, *, text_column: str, label_column:
     if len(found) < 2:
         raise DataError(f"{path}: every word has the label {quote(*found)}; a classifier needs at least two labels.")
     return tuple(sorted(found, key=lambda label: (label != OUTSIDE, label)))
+
+
+def check_word_labels(labels: Sequence[str], source: str | os.PathLike) -> None:
+    """Refuse labels that name no entities in a known way.
+
+    Args:
+        labels: all labels of the task.
+        source: where they are from, for the message.
+
+    Raises:
+        DataError: they are of no known scheme.
+    """
+    try:
+        WordLabelScheme(labels)
+    except UnknownSchemeError as error:
+        raise DataError(
+            f"{source}: the labels do not say which words form an entity: {error}. Write B-PER for the first and I-PER "
+            "for the other words of an entity of the type PER, and O for the words outside."
+        ) from None
 
 
 def iterate_sentences(

@@ -12,6 +12,7 @@ from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION
 from dynabert_paddle.data.kinds import KINDS, Kind, kind_of
 from dynabert_paddle.data.labels import describe_difference, permutation
 from dynabert_paddle.data.question_answering import AnswerSettings
+from dynabert_paddle.data.token_classification import check_word_labels
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.exporting.lite_tokenizer import write_lite_tokenizer
 from dynabert_paddle.exporting.manifest import BundleManifest
@@ -77,6 +78,7 @@ def describe(
         The manifest, not verified yet.
 
     Raises:
+        DataError: the labels of words do not say which words form an entity.
         ModelError: the model has no Rust tokenizer, the numbers of labels and outputs differ, or it predicts several
             labels or values a text.
         UsageError: `given_labels` are not the model's.
@@ -94,6 +96,8 @@ def describe(
     labels = _labels_of(supernet, kind, given_labels)
     if labels and len(labels) != config.num_labels:
         raise ModelError(f"the model has {config.num_labels} outputs and {len(labels)} labels: fine-tune it again")
+    if task["kind"] == "token_classification":
+        check_word_labels(labels, "the model")
     return BundleManifest(
         format_version=FORMAT_VERSION,
         format=format,

@@ -10,13 +10,14 @@ from types import ModuleType
 from dynabert_paddle.bundle import engines, gate, infer, infer_lite, manifest, members, openvino, rows, tables
 from dynabert_paddle.files import hashing, unchanged
 from dynabert_paddle.runtime import cores, streams
-from dynabert_paddle.text import decode, encode
+from dynabert_paddle.text import decode, encode, word_labels
 
 # In this order: a module imports only modules before it.
 INFER_MODULES = (
     hashing,
     unchanged,
     manifest,
+    word_labels,
     decode,
     encode,
     rows,
@@ -29,7 +30,7 @@ INFER_MODULES = (
     members,
     infer,
 )
-INFER_LITE_MODULES = (hashing, unchanged, manifest, decode, encode, rows, tables, streams, infer_lite)
+INFER_LITE_MODULES = (hashing, unchanged, manifest, word_labels, decode, encode, rows, tables, streams, infer_lite)
 
 # Imports to remove: the joined modules need none of the package, and __future__ stands once at the top.
 _REMOVED_IMPORTS = ("dynabert_paddle", "__future__")

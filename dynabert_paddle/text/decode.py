@@ -12,7 +12,7 @@ from typing import Union
 
 import numpy as np
 
-OUTSIDE = "O"  # the label of a word outside of all entities
+from dynabert_paddle.text.word_labels import OUTSIDE, WordLabelScheme
 
 
 @dataclass(frozen=True)
@@ -149,35 +149,28 @@ def label_words(logits: np.ndarray, tokens: Sequence[int], labels: Sequence[str]
 
 
 def find_entities(
-    text: str, words: Sequence[tuple[int, int]], labels: Sequence[str], scores: Sequence[float]
+    text: str,
+    words: Sequence[tuple[int, int]],
+    labels: Sequence[str],
+    scores: Sequence[float],
+    scheme: WordLabelScheme,
 ) -> list[Entity]:
-    """Join words to entities by their BIO, BIOES or BILOU labels.
+    """Join words to entities by their labels.
 
     Args:
         text: the text.
         words: start and end of each word.
-        labels: each word's label: `O`, or a type after `B-` (begin), `I-` (inside), `E-` or `L-` (end), `S-` or `U-`
-            (single); adjacent words of a type without a prefix form one entity.
+        labels: each word's label.
         scores: each label's probability.
+        scheme: what the labels mean.
 
     Returns:
-        The entities; `I-` without a preceding `B-` begins one.
+        The entities.
     """
     entities: list[Entity] = []
-    previous = ("", "")
-    for (start, end), label, score in zip(words, labels, scores):  # noqa: B905 - Python 3.7 has no strict
-        prefix, dash, kind = label.partition("-")
-        if not dash:
-            prefix, kind = "I", "" if label == OUTSIDE else label
-        if not kind:
-            previous = ("", "")
-            continue
-        continues = prefix in "IEL" and previous[1] == kind and previous[0] in "BI"
-        if continues:
-            first_part = entities.pop()
-            start, score = first_part.start, min(first_part.score, score)
-        entities.append(Entity(kind, text[start:end], start, end, score))
-        previous = (prefix, kind)
+    for kind, first, last in scheme.spans(labels):
+        start, end = words[first][0], words[last][1]
+        entities.append(Entity(kind, text[start:end], start, end, min(scores[first : last + 1])))
     return entities
 
 

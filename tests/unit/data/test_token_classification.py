@@ -163,6 +163,36 @@ def test_scores_count_whole_entities(tmp_path, tokenizer):
     assert features.score(("entity_recall",), one_hot(features, broken)) == {"entity_recall": 0.5}
 
 
+def labelled(path, labels):
+    return write(path, "\n".join(f"w{index} {label}" for index, label in enumerate(labels)))
+
+
+@pytest.mark.parametrize(
+    "names, labels, predicted, f1",
+    [
+        # Of two entities one is found whole, and of the other the first word alone.
+        (NAMES, ["B-PER", "I-PER", "O", "B-LOC"], ["B-PER", "O", "O", "B-LOC"], 1 / 2),
+        (("O", "T-B", "T-I", "P-B"), ["T-B", "T-I", "O", "P-B"], ["T-B", "O", "O", "P-B"], 1 / 2),
+        (("O", "B-T", "M-T", "E-T"), ["B-T", "M-T", "E-T", "O"], ["B-T", "M-T", "M-T", "O"], 1.0),
+        (("O", "B-T", "L-T", "U-T"), ["B-T", "L-T", "U-T", "O"], ["B-T", "L-T", "O", "O"], 2 / 3),
+        (("O", "ORG", "LOC"), ["ORG", "ORG", "O", "LOC"], ["O", "ORG", "O", "LOC"], 1 / 2),
+        (("O", "ORG", "OBJ"), ["ORG", "O", "OBJ", "OBJ"], ["O", "O", "O", "O"], 0.0),
+    ],
+)
+def test_scores_are_of_the_entities_that_are_shown(tmp_path, tokenizer, names, labels, predicted, f1):
+    features = read_sentences(labelled(tmp_path / "a.conll", labels), names).tokenize(tokenizer, max_seq_length=32)
+    assert features.score(("entity_f1",), one_hot(features, [predicted])) == {"entity_f1": pytest.approx(f1)}
+
+
+@pytest.mark.parametrize("given", [None, ["O", "B-PER", "I-PER", "MISC"]])
+def test_labels_of_no_known_scheme_are_refused(tmp_path, given):
+    file = labelled(tmp_path / "a.conll", ["O", "B-PER", "I-PER", "MISC"])
+    with pytest.raises(DataError, match=r"'I-PER' begin with a position, 'MISC' do not\. Write") as caught:
+        db.load_task("custom", kind="token_classification", train_file=file, dev_file=file, labels=given)
+    assert str(caught.value).startswith(f"{file}: " if given is None else "--labels: ")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_truncated_word_counts_as_o(tmp_path, tokenizer):
     path = write(tmp_path / "a.conll", CONLL)
     features = read_sentences(path, NAMES).tokenize(tokenizer, max_seq_length=6)  # "mer ##kel" is two tokens

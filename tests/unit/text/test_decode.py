@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from seqeval.metrics.sequence_labeling import get_entities
 
 from dynabert_paddle.text import encode
-from dynabert_paddle.text.decode import OUTSIDE, best_answer, cut_padding, find_entities, label_words, softmax
+from dynabert_paddle.text.decode import best_answer, cut_padding, find_entities, label_words, softmax
 from dynabert_paddle.text.encode import first_tokens, split_words
+from dynabert_paddle.text.word_labels import OUTSIDE, WordLabelScheme
 
 
 @pytest.mark.parametrize(
@@ -61,34 +61,10 @@ def test_windows_cover_all_tokens_without_a_redundant_window(num_tokens, max_tok
     assert len({end for _, end in found}) == len(found)
 
 
-LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "E-LOC", "S-LOC"]
-
-
-@given(st.lists(st.sampled_from(LABELS), min_size=1, max_size=12))
-def test_entities_equal_seqevals(labels):
-    text = "".join(f"w{i % 10} " for i in range(len(labels)))
-    words = split_words(text)
-    found = find_entities(text, words, labels, [1.0] * len(labels))
-    expected = [(kind, words[start][0], words[end][1]) for kind, start, end in get_entities(labels)]
-    assert [(entity.label, entity.start, entity.end) for entity in found] == expected
-
-
 def test_an_entity_has_the_lowest_score_of_its_words():
-    (entity,) = find_entities("Angela Merkel", [(0, 6), (7, 13)], ["B-PER", "I-PER"], [0.9, 0.7])
-    assert (entity.text, entity.score) == ("Angela Merkel", 0.7)
-
-
-def types_of(labels):
-    text = " ".join("abcdefgh"[: len(labels)])
-    return [(e.label, e.text) for e in find_entities(text, split_words(text), labels, [1.0] * len(labels))]
-
-
-def test_adjacent_types_without_a_prefix_are_joined():
-    assert types_of(["LOC", "LOC", "O", "LOC", "PER"]) == [("LOC", "a b"), ("LOC", "d"), ("PER", "e")]
-
-
-def test_bilou_labels():
-    assert types_of(["B-PER", "I-PER", "L-PER", "U-PER", "O"]) == [("PER", "a b c"), ("PER", "d")]
+    scheme = WordLabelScheme(["B-PER", "I-PER"])
+    (entity,) = find_entities("Angela Merkel", [(0, 6), (7, 13)], ["B-PER", "I-PER"], [0.9, 0.7], scheme)
+    assert (entity.text, entity.start, entity.end, entity.score) == ("Angela Merkel", 0, 13, 0.7)
 
 
 def test_words_get_the_labels_of_their_tokens():
