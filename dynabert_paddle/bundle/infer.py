@@ -28,7 +28,7 @@ from dynabert_paddle.bundle.engines import Engine, collate
 from dynabert_paddle.bundle.gate import Gate
 from dynabert_paddle.bundle.manifest import BundleError, read_bundle
 from dynabert_paddle.bundle.members import choose_subnet, open_subnet
-from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens, short_repr
+from dynabert_paddle.bundle.rows import CutWords, Encoded, RowEncoder, Tokens, short_repr
 from dynabert_paddle.bundle.tables import format_row, read_texts
 from dynabert_paddle.files.unchanged import folder_version, load_unchanged
 from dynabert_paddle.runtime.streams import print_message, run_process
@@ -338,9 +338,13 @@ def _predict(options: argparse.Namespace) -> int:
         settings = {"subnet": options.subnet, "device": options.device, "num_threads": options.num_threads}
         bundle = Bundle(Path(__file__).parent, **settings)
         rows = read_texts(options.input_file, bundle.description) if options.input_file else [options.text]
-        for prediction in bundle.stream(rows):
+        cut = CutWords()
+        for prediction in cut.count(bundle.stream(rows)):
             as_json = options.json
             print(json.dumps(asdict(prediction), ensure_ascii=False) if as_json else format_row(prediction.cells))
+        warning = cut.message(bundle.max_seq_length)
+        if warning:
+            print_message(f"warning: {warning}")
     except UnicodeDecodeError as error:
         print_message(f"error: {options.input_file}: not UTF-8 ({error.reason}): convert it")
         return 1

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION, BundleError
-from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens
+from dynabert_paddle.bundle.rows import CutWords, Encoded, RowEncoder, Tokens
 from dynabert_paddle.bundle.tables import format_row, read_texts
 from dynabert_paddle.files.hashing import hash_file, hash_json
 from dynabert_paddle.files.unchanged import load_unchanged
@@ -372,9 +372,13 @@ def _predict(options: argparse.Namespace) -> int:
     try:
         bundle = Bundle(os.path.dirname(os.path.abspath(__file__)))
         rows = read_texts(options.input_file, bundle.description) if options.input_file else [options.text]
-        for prediction in bundle.predict(rows):
+        cut = CutWords()
+        for prediction in cut.count(bundle.predict(rows)):
             as_json = options.json
             print(json.dumps(asdict(prediction), ensure_ascii=False) if as_json else format_row(prediction.cells))
+        warning = cut.message(bundle.description["max_seq_length"])
+        if warning:
+            print_message(f"warning: {warning}")
     except (BundleError, UnicodeError) as error:
         print_message(f"error: {error}")
         return 1

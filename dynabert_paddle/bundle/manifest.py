@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.files.hashing import hash_file, hash_json
+from dynabert_paddle.text.encode import WORD_SPLITS
 
 BUNDLE_FILE = "bundle.json"
 FORMAT_VERSION = 1
@@ -88,6 +89,7 @@ def _is_valid(description: dict[str, Any]) -> bool:
         all(isinstance(entry, dict) for entry in description["files"].values())
         and all(isinstance(task.get(key, ""), str) for key in ("name", "kind"))
         and kind in KINDS
+        and task.get("word_split", "words") in WORD_SPLITS
         and all(isinstance(label, str) for label in description["labels"])
         and (kind != "question_answering" or (description["pair"] and _is_valid_answers(description.get("answers"))))
         and 3 <= description["max_seq_length"] < 2**31

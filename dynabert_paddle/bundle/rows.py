@@ -5,7 +5,7 @@ This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,12 +23,14 @@ from dynabert_paddle.text.decode import (
 )
 from dynabert_paddle.text.encode import (
     Template,
+    cut_words,
     first_tokens,
     join_words,
     question_windows,
     safe_text,
     split_words,
     truncate,
+    write_words,
 )
 from dynabert_paddle.text.word_labels import WordLabelScheme
 
@@ -40,10 +42,19 @@ def short_repr(value: object) -> str:
 
 
 class Row(NamedTuple):
-    """A row's texts; for token classification also start and end of each word of the first text."""
+    """A row's texts as they are tokenized, and for token classification its words.
+
+    Args:
+        texts: one text, or a pair.
+        words: start and end of each word in the text.
+        shown: the text that a prediction refers to.
+        shown_words: start and end of each word in that text.
+    """
 
     texts: list[str]
-    words: list[tuple[int, int]] | None
+    words: Sequence[tuple[int, int]] = ()
+    shown: str = ""
+    shown_words: Sequence[tuple[int, int]] = ()
 
 
 class Tokens(NamedTuple):
@@ -58,6 +69,33 @@ class Encoded(NamedTuple):
 
     windows: list[tuple[list[int], list[int]]]
     decode: Callable[[list[np.ndarray]], AnyPrediction]
+
+
+class CutWords:
+    """Counts the words that predictions leave out because a text is too long."""
+
+    def __init__(self) -> None:
+        """Begin at zero."""
+        self._num_words = self._num_texts = 0
+
+    def count(self, predictions: Iterable[AnyPrediction]) -> Iterator[AnyPrediction]:
+        """Pass predictions on, and count their words that were cut."""
+        for prediction in predictions:
+            num_cut = prediction.num_cut if isinstance(prediction, WordLabels) else 0
+            self._num_words += num_cut
+            self._num_texts += num_cut > 0
+            yield prediction
+
+    def message(self, max_seq_length: int) -> str | None:
+        """Return a warning of one line; None if no word was cut."""
+        if not self._num_words:
+            return None
+        words = "1 word" if self._num_words == 1 else f"{self._num_words} words"
+        texts = "1 text is" if self._num_texts == 1 else f"{self._num_texts} texts are"
+        return (
+            f"{texts} longer than {max_seq_length} tokens: {words} at the end were not read and are "
+            "labelled O: split the texts"
+        )
 
 
 class RowEncoder:
@@ -75,6 +113,8 @@ class RowEncoder:
             self.kind, self.labels = "regression", []
         self._scheme = WordLabelScheme.of_bundle(self.labels if self.kind == "token_classification" else [])
         self.takes_pairs: bool = description["pair"]
+        # How raw text is split; a bundle that does not say it was exported before this was recorded.
+        self._word_split: str | None = description["task"].get("word_split")
         self._answers: dict[str, Any] = description.get("answers", {})
         self._max_seq_length: int = description["max_seq_length"]
         self._max_tokens = self._max_seq_length - template.num_special_tokens
@@ -99,12 +139,19 @@ class RowEncoder:
             wanted = "tuples of two texts" if self.takes_pairs else "tuples of one text"
             raise BundleError(f"row {number} is {short_repr(row)}: this bundle takes {wanted}")
         if self.kind != "token_classification":
-            return Row([safe_text(text) for text in row], None)
+            return Row([safe_text(text) for text in row])
+        word_split = self._word_split or "words"
         if isinstance(row[0], str):
             text = safe_text(row[0])
-            return Row([text], split_words(text))
-        text, words = join_words([safe_text(word) for word in row[0]])
-        return Row([text], words)
+            spans = split_words(text, word_split)
+            if self._word_split is None:
+                return Row([text], spans, text, spans)
+            words = [text[start:end] for start, end in spans]
+        else:
+            words = [safe_text(word) for word in row[0]]
+            text, spans = write_words(words, word_split)
+        joined, positions = join_words(words)  # as in training
+        return Row([joined], positions, text, spans)
 
     def _is_text(self, value: object) -> bool:
         if self.kind == "token_classification" and isinstance(value, (list, tuple)):
@@ -136,13 +183,14 @@ class RowEncoder:
         return Prediction(label, scores[label], scores)
 
     def _encode_words(self, row: Row, tokens: Tokens) -> Encoded:
-        (text,), words = row.texts, row.words or []
-        tokens_of_words = first_tokens(tokens.offsets[: self._max_tokens], words, before=len(self._template.ids[0]))
+        before = len(self._template.ids[0])
+        first = first_tokens(tokens.offsets, row.words, before=before)
+        tokens_of_words, num_cut = cut_words(first, before + self._max_tokens)
 
         def decode(logits: list[np.ndarray]) -> WordLabels:
             labels, scores = label_words(logits[0], tokens_of_words, self.labels)
-            entities = find_entities(text, words, labels, scores, self._scheme)
-            return WordLabels([text[start:end] for start, end in words], labels, entities)
+            entities = find_entities(row.shown, row.shown_words, labels, scores, self._scheme)
+            return WordLabels([row.shown[start:end] for start, end in row.shown_words], labels, entities, num_cut)
 
         return Encoded([self._template.wrap(tokens.ids[: self._max_tokens])], decode)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from dynabert_paddle.data.submission import SubmissionForm
     from dynabert_paddle.serving.predictor import Predictor
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 NumThreads = Annotated[int | None, typer.Option("--num_threads", min=1, help="CPU threads.", show_default="all cores")]
@@ -176,14 +178,19 @@ def _predictions(
     predictor: Predictor, texts: Iterator[tuple[str, ...]], *, batch_size: int, as_json: bool, delimiter: str
 ) -> Iterator[str]:
     """Yield the lines to print."""
+    from dynabert_paddle.bundle.rows import CutWords
     from dynabert_paddle.bundle.tables import format_row
     from dynabert_paddle.text.decode import column_names
 
     if not as_json:
         yield format_row(column_names(predictor.kind), delimiter)
-    for prediction in predictor.stream(texts, batch_size=batch_size):
+    cut = CutWords()
+    for prediction in cut.count(predictor.stream(texts, batch_size=batch_size)):
         as_row = json_.dumps(asdict(prediction), ensure_ascii=False) if as_json else None
         yield as_row or format_row(prediction.cells, delimiter)
+    warning = cut.message(predictor.max_seq_length)
+    if warning:
+        logger.warning("%s", warning)
 
 
 def _submission(predictor: Predictor, form: SubmissionForm, rows: Iterator[Row], *, batch_size: int) -> Iterator[str]:

@@ -59,6 +59,9 @@ class TaskConfig(_Section):
     )
     metrics: tuple[str, ...] | None = _option(None, "metrics, the first selects the best model (default: the task's)")
     positive_label: str | None = _option(None, "the label whose F1 the metric f1 is (default: the second of the two)")
+    word_split: Literal["words", "characters"] | None = _option(
+        None, "labels of words: how a text is split to be predicted (default: as the training file is)"
+    )
     max_seq_length: Annotated[int, Ge(3)] = _option(128, "longest input in tokens; longer ones are cut")
     doc_stride: PositiveInt | None = _option(
         None, "question answering: tokens between the starts of two windows of a context"

@@ -19,7 +19,14 @@ from dynabert_paddle.data.question_answering import AnswerSettings, Questions, r
 from dynabert_paddle.data.readers import Columns, Examples, read_examples, read_rows
 from dynabert_paddle.data.task_files import default_text_column, find_data_file
 from dynabert_paddle.data.task_labels import check_labels_differ, positive_class, task_labels
-from dynabert_paddle.data.token_classification import LABEL_COLUMN, Sentences, check_word_labels, read_sentences
+from dynabert_paddle.data.token_classification import (
+    LABEL_COLUMN,
+    Sentences,
+    check_word_labels,
+    check_word_split,
+    find_word_split,
+    read_sentences,
+)
 from dynabert_paddle.errors import UsageError, did_you_mean
 
 # The types of `Task.train` and `Task.dev`.
@@ -40,6 +47,7 @@ class Task:
         dev: the development examples, with labels.
         files: the files that the user named, by the arguments of `load_task`.
         positive_label: the class whose F1 the metric `f1` is; None without that metric.
+        word_split: how a text is split into the words that are labelled; None for other kinds of tasks.
         labels_given: the user gave the labels, so that their order is known to be that of an unnamed classifier.
     """
 
@@ -52,6 +60,7 @@ class Task:
     dev: TaskExamples
     files: Mapping[str, str]
     positive_label: str | None = None
+    word_split: str | None = None
     labels_given: bool = False
 
     @property
@@ -77,6 +86,7 @@ class Task:
             "labels": list(self.labels),
             "metrics": list(self.metrics),
             **({"positive_label": self.positive_label} if self.positive_label is not None else {}),
+            **({"word_split": self.word_split} if self.word_split is not None else {}),
             "text_column": self.columns.text,
             "text_pair_column": self.columns.pair,
             "label_column": self.columns.label,
@@ -147,6 +157,7 @@ def load_task(
     kind: str | None = None,
     metrics: Sequence[str] | None = None,
     positive_label: str | None = None,
+    word_split: str | None = None,
     doc_stride: int | None = None,
     max_answer_length: int | None = None,
     may_be_empty: bool | None = None,
@@ -171,6 +182,8 @@ def load_task(
         kind: 'classification' (the default), 'regression', 'token_classification' or 'question_answering'.
         metrics: names of metrics; the first selects the best model; by default those of the kind.
         positive_label: the class whose F1 the metric `f1` is; by default the second of the two.
+        word_split: for token classification, how a text is split to be predicted: 'words', or 'characters' if every
+            character is labelled; by default as the training file is.
         doc_stride: for question answering, tokens between the starts of windows of a long context; by default 128.
         max_answer_length: for question answering, maximum tokens of an answer; by default 30.
         may_be_empty: for question answering, whether questions may have no answer; by default, whether the training
@@ -205,6 +218,8 @@ def load_task(
     for flag, value in answers.items():
         if value is not None and declared.kind != "question_answering":
             raise UsageError(f"--{flag} is for question_answering, this task is {declared.kind}: leave it out.")
+    if word_split is not None and declared.kind != "token_classification":
+        raise UsageError(f"--word_split is for token_classification, this task is {declared.kind}: leave it out.")
     defaults = KINDS[declared.kind]
     columns = Columns(
         declared.text_column or default_text_column(train_path, declared.kind),
@@ -222,6 +237,7 @@ def load_task(
         check_word_labels(labels, "--labels" if labels_given else train_path)
         names = {"text_column": columns.text, "label_column": columns.label or LABEL_COLUMN}
         train, dev = (read_sentences(path, labels, **names) for path in (train_path, dev_path))
+        word_split = check_word_split(word_split or find_word_split(train), train)
     elif declared.kind == "question_answering":
         train, dev = _read_questions(train_path, dev_path, answers)
     else:
@@ -241,6 +257,7 @@ def load_task(
         dev,
         files,
         positive_label=None if positive is None else labels[positive],
+        word_split=word_split,
         labels_given=labels_given,
     )
 

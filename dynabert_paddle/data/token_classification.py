@@ -5,10 +5,11 @@ Shapes: n sentences, b batch, s sequence, c classes.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,15 +18,18 @@ import numpy as np
 from dynabert_paddle.data.batches import split_holdout
 from dynabert_paddle.data.features import Features, OffsetEncoder, flatten
 from dynabert_paddle.data.records import JSON_ENDINGS, open_records, quote, read_lines
-from dynabert_paddle.errors import DataError, did_you_mean
+from dynabert_paddle.errors import DataError, UsageError, did_you_mean
 from dynabert_paddle.text.decode import label_words
-from dynabert_paddle.text.encode import first_tokens, join_words
+from dynabert_paddle.text.encode import WORD_SPLITS, cut_words, first_tokens, join_words, split_words, write_words
 from dynabert_paddle.text.word_labels import OUTSIDE, UnknownSchemeError, WordLabelScheme
+
+logger = logging.getLogger(__name__)
 
 SENTENCE_ENDINGS = (".conll", ".bio", ".txt", ".tsv", *JSON_ENDINGS)
 TEXT_COLUMN, LABEL_COLUMN = "tokens", "labels"  # in JSON lines
 IGNORED = -100  # label of tokens that are not the first of a word
 _DOCUMENT = "-DOCSTART-"
+_USUAL_SHARE = 0.9  # of the words of a training file that a text's split finds again
 
 
 class Sentence(NamedTuple):
@@ -95,15 +99,25 @@ class Sentences:
         max_tokens, before = max_seq_length - template.num_special_tokens, len(template.ids[0])
         classes = {name: index for index, name in enumerate(self.names)}
         rows: list[tuple[list[int], list[int]]] = []
+        num_cut: list[int] = []
         tokens: list[np.ndarray] = []
         token_labels: list[np.ndarray] = []
         for (ids, offsets), (_, spans), labels in zip(encoded, joined, self.labels, strict=True):
-            first = np.array(first_tokens(offsets[:max_tokens], spans, before=before))
+            fitting, cut = cut_words(first_tokens(offsets, spans, before=before), before + max_tokens)
+            num_cut.append(cut)
+            first = np.array(fitting)
             rows.append(template.wrap(ids[:max_tokens]))
             tokens.append(first)
             row_labels = np.full(len(rows[-1][0]), IGNORED, dtype=np.int64)
             row_labels[first[first >= 0]] = [classes[name] for name, i in zip(labels, first, strict=True) if i >= 0]
             token_labels.append(row_labels)
+        if any(num_cut):
+            logger.warning(
+                "%s: %d of %d words, in %d of %d sentences, are past max_seq_length %d: they are not trained on, and "
+                "predicted as O; split the sentences, or choose a larger max_seq_length",
+                *(self.source, sum(num_cut), sum(map(len, self.words)), np.count_nonzero(num_cut), len(self)),
+                max_seq_length,
+            )
         return WordFeatures(
             *flatten(rows),
             None,
@@ -269,6 +283,56 @@ def check_word_labels(labels: Sequence[str], source: str | os.PathLike) -> None:
             f"{source}: the labels do not say which words form an entity: {error}. Write B-PER for the first and I-PER "
             "for the other words of an entity of the type PER, and O for the words outside."
         ) from None
+
+
+def find_word_split(sentences: Sentences) -> str:
+    """Find out how the words of a training file were split.
+
+    Args:
+        sentences: the training sentences.
+
+    Returns:
+        `characters` if letters and digits that follow one another are words of their own, as in Chinese data with one
+        character a line; else `words`.
+    """
+    num_long, num_split = 0, 0
+    for words in sentences.words:
+        is_long = [len(split_words(word, "characters")) > 1 for word in words]
+        num_long += sum(is_long)
+        # In a text these two would be one word: 1 and 0 of 10.
+        pairs = (first + second for first, second in pairwise(words) if len(first) == len(second) == 1)
+        num_split += sum(len(split_words(pair)) == 1 for pair in pairs)
+    return "characters" if num_split > num_long or not num_long else "words"
+
+
+def check_word_split(word_split: str, sentences: Sentences) -> str:
+    """Warn if texts that are split so have other words than the training sentences.
+
+    Args:
+        word_split: one of `WORD_SPLITS`.
+        sentences: the training sentences.
+
+    Returns:
+        `word_split`.
+
+    Raises:
+        UsageError: it is not one of `WORD_SPLITS`.
+    """
+    if word_split not in WORD_SPLITS:
+        raise UsageError(f"--word_split is {word_split!r}; it must be one of {', '.join(WORD_SPLITS)}.")
+    lost: list[str] = []
+    for words in sentences.words:
+        text, spans = write_words(words, word_split)
+        found = set(split_words(text, word_split))
+        lost += [word for word, span in zip(words, spans, strict=True) if span not in found]
+    total = sum(map(len, sentences.words))
+    if len(lost) > (1 - _USUAL_SHARE) * total:
+        logger.warning(
+            "%s: %d of %d words, such as %r, are not those that a text is split into for a prediction (%s); "
+            "there, give lists of words, as JSON lines with 'tokens'",
+            *(sentences.source, len(lost), total, lost[0], word_split),
+        )
+    return word_split
 
 
 def iterate_sentences(

@@ -23,7 +23,7 @@ from dynabert_paddle.runtime.environment import package_versions
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.text.tokenizer import Tokenizer
 
-_TASK_KEYS = ("name", "kind", "metrics", "text_column", "text_pair_column")
+_TASK_KEYS = ("name", "kind", "metrics", "text_column", "text_pair_column", "word_split")
 
 _README = """# {task}: {runtime}
 

@@ -16,10 +16,10 @@ from dynabert_paddle.text import decode, encode, word_labels
 INFER_MODULES = (
     hashing,
     unchanged,
-    manifest,
     word_labels,
     decode,
     encode,
+    manifest,
     rows,
     tables,
     cores,
@@ -30,7 +30,18 @@ INFER_MODULES = (
     members,
     infer,
 )
-INFER_LITE_MODULES = (hashing, unchanged, manifest, word_labels, decode, encode, rows, tables, streams, infer_lite)
+INFER_LITE_MODULES = (
+    hashing,
+    unchanged,
+    word_labels,
+    decode,
+    encode,
+    manifest,
+    rows,
+    tables,
+    streams,
+    infer_lite,
+)
 
 # Imports to remove: the joined modules need none of the package, and __future__ stands once at the top.
 _REMOVED_IMPORTS = ("dynabert_paddle", "__future__")

@@ -53,6 +53,11 @@ class Predictor:
         return self._bundle.description["task"].get("name", "custom")
 
     @property
+    def max_seq_length(self) -> int:
+        """The length in tokens to which texts are cut."""
+        return self._bundle.max_seq_length
+
+    @property
     def columns(self) -> tuple[str | None, str | None]:
         """The columns of the texts in the task's files, as far as the bundle names them: the first and the second."""
         return task_columns(self._bundle.description)

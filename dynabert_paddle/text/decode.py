@@ -62,11 +62,13 @@ class WordLabels:
         words: the text's words.
         labels: one label per word.
         entities: the words joined by labels such as B-PER and I-PER.
+        num_cut: how many words at the end are past the longest input: they have not been read, and are labelled `O`.
     """
 
     words: list[str]
     labels: list[str]
     entities: list[Entity]
+    num_cut: int = 0
 
     @property
     def cells(self) -> list[str]:

@@ -22,6 +22,10 @@ _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # A word: a Chinese character; letters and digits, joined as in U.S., Al-Ain, it's, a@b.de or 1,233; or a symbol.
 _LETTERS = f"[^\\W{_HAN}]+"
 _WORDS = re.compile(f"[{_HAN}]|{_LETTERS}(?:(?:[.'\u2019&/@+-]|(?<=\\d)[,:](?=\\d)){_LETTERS})*|[^\\w\\s]")
+_CHARACTERS = re.compile(r"\S")
+WORD_SPLITS = ("words", "characters")
+# Chinese and Japanese characters and their punctuation, beside which no blank is written.
+_UNSPACED = re.compile(f"[{_HAN}\u3000-\u30ff\uff00-\uffef]")
 _ZERO_WIDTH_JOINERS = "\u200c\u200d"
 _UNKNOWN = "\U00010600"  # a Linear A letter: in no vocabulary, and no normalizer removes it
 _MAX_GROWTH = 2**10  # factor by which a normalizer may lengthen a text; successive replacements multiply
@@ -183,21 +187,26 @@ def safe_text(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def split_words(text: str) -> list[tuple[int, int]]:
+def split_words(text: str, word_split: str = "words") -> list[tuple[int, int]]:
     """Split a text into the words that token classification labels.
 
     Args:
         text: any text.
+        word_split: one of `WORD_SPLITS`; with `characters` every character is a word.
 
     Returns:
         Start and end of each word; a Chinese character is a word, and so is a symbol that does not join letters.
     """
+    by_characters = word_split == "characters"
     spans: list[tuple[int, int]] = []
-    for match in _WORDS.finditer(text):
+    for match in (_CHARACTERS if by_characters else _WORDS).finditer(text):
         start, end = match.span()
-        # A combining accent or vowel sign joins the letters before and after it.
-        if spans and spans[-1][1] == start and (_is_mark(text[start]) or _is_mark(text[start - 1])):
-            start = spans.pop()[0]
+        if spans and spans[-1][1] == start:
+            before = text[start - 1]
+            # A combining accent or vowel sign belongs to the letter before it; in a word, it joins the next one, too.
+            joins = before in _ZERO_WIDTH_JOINERS if by_characters else _is_mark(before)
+            if joins or _is_mark(text[start]):
+                start = spans.pop()[0]
         spans.append((start, end))
     return spans
 
@@ -220,6 +229,31 @@ def join_words(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     return " ".join(words), spans
 
 
+def write_words(words: Sequence[str], word_split: str) -> tuple[str, list[tuple[int, int]]]:
+    """Write words as a text for people, without blanks that such a text does not have.
+
+    Args:
+        words: the words.
+        word_split: one of `WORD_SPLITS`; between words that are characters there is no blank.
+
+    Returns:
+        The text, and start and end of each word in it.
+    """
+    parts: list[str] = []
+    spans: list[tuple[int, int]] = []
+    length, last = 0, ""
+    for word in words:
+        has_blank = word_split == "words" and not (_UNSPACED.match(last) or _UNSPACED.match(word))
+        if parts and has_blank:
+            parts.append(" ")
+            length += 1
+        parts.append(word)
+        spans.append((length, length + len(word)))
+        length += len(word)
+        last = word[-1:]
+    return "".join(parts), spans
+
+
 def first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]], *, before: int = 0) -> list[int]:
     """Find the first token of each word, which carries the word's label.
 
@@ -239,6 +273,19 @@ def first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, 
         if end > start and word >= 0 and start < words[word][1] and tokens[word] < 0:
             tokens[word] = before + token
     return tokens
+
+
+def cut_words(tokens: Sequence[int], end: int) -> tuple[list[int], int]:
+    """Find the words that do not fit into a row.
+
+    Args:
+        tokens: from `first_tokens`, for all tokens of the text.
+        end: index in the row after its last token of the text.
+
+    Returns:
+        The tokens of the words that fit, -1 for the others; and how many others there are.
+    """
+    return [token if token < end else -1 for token in tokens], sum(token >= end for token in tokens)
 
 
 def windows(num_tokens: int, max_tokens: int, stride: int) -> Iterator[tuple[int, int]]:

@@ -221,6 +221,8 @@ INVALID = {
     "too large vocabulary": {"vocab_size": 10**30},
     "questions without contexts": {"task": {"kind": "question_answering"}, "answers": ANSWERS},
     "no settings of answers": {"task": {"kind": "question_answering"}, "pair": True},
+    "an unknown split of words": {"task": {"kind": "token_classification", "word_split": "lines"}},
+    "a split of words that is no text": {"task": {"kind": "token_classification", "word_split": ["words"]}},
     "a stride of zero": {
         "task": {"kind": "question_answering"},
         "pair": True,
@@ -241,6 +243,7 @@ def test_invalid_values_are_refused(bundle, values):
     [
         member(parameters=[[0, [3, 4]], [1, []]]),
         {"task": {"kind": "question_answering"}, "pair": True, "answers": ANSWERS},
+        {"task": {"kind": "token_classification", "word_split": "characters"}},
     ],
 )
 def test_valid_values_are_accepted(bundle, values):

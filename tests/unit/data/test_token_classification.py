@@ -8,8 +8,9 @@ import pytest
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
+from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.token_classification import find_word_labels, iterate_sentences, read_sentences
-from dynabert_paddle.errors import DataError
+from dynabert_paddle.errors import DataError, UsageError
 
 COLUMNS = {"text_column": "tokens", "label_column": "labels"}
 NAMES = ("O", "B-LOC", "B-PER", "I-PER")
@@ -200,6 +201,60 @@ def test_a_truncated_word_counts_as_o(tmp_path, tokenizer):
     assert features.tokens[0].tolist() == [1, 2, 4, -1, -1]
     scores = features.score(("entity_recall",), one_hot(features, features.word_labels))
     assert scores == {"entity_recall": 0.5}  # Paris is lost
+
+
+def test_truncated_words_are_counted(tmp_path, tokenizer, caplog):
+    path = write(tmp_path / "a.conll", CONLL)
+    sentences = read_sentences(path, NAMES)
+    sentences.tokenize(tokenizer, max_seq_length=32)
+    assert not caplog.records
+    sentences.tokenize(tokenizer, max_seq_length=6)  # quiet, the last word, is left out, too
+    assert f"{path}: 3 of 7 words, in 2 of 2 sentences, are past max_seq_length 6" in caplog.text
+
+
+def load(folder, sentences, **given):
+    lines = "\n\n".join("\n".join(f"{word} {label}" for word, label in words) for words in sentences)
+    file = write(folder / "a.conll", lines + "\n\nx B-LOC\ny O\n")
+    return db.load_task("custom", kind="token_classification", train_file=file, dev_file=file, **given)
+
+
+def outside(words):
+    return [(word, "O") for word in words]
+
+
+SPLITS = {
+    "characters": outside("去北京2010"),
+    "Chinese alone": outside("去北京"),
+    "characters, and a few longer words": outside([*"去北京2010年12月", "&amp;"]),
+    "characters with accents": outside(["n", "a", "i\u0308", "v", "e"]),
+}
+WORDS = {
+    "numbers as words": outside(["去", "北", "京", "2010", "年"]),
+    "English": outside(["a", "I", "house", "in", "Paris", "."]),
+}
+
+
+@pytest.mark.parametrize("name", [*SPLITS, *WORDS])
+def test_the_split_of_the_training_words_is_found(tmp_path, caplog, name):
+    task = load(tmp_path, [{**SPLITS, **WORDS}[name]])
+    expected = "characters" if name in SPLITS else "words"
+    assert task.word_split == task.to_dict()["word_split"] == expected
+    assert load_described_task(task.to_dict()).word_split == expected
+    assert not caplog.records
+
+
+def test_a_given_split_counts(tmp_path):
+    assert load(tmp_path, [outside("去北京")], word_split="words").word_split == "words"
+    with pytest.raises(UsageError, match="--word_split is 'lines'; it must be one of words, characters"):
+        load(tmp_path, [outside("去北京")], word_split="lines")
+    with pytest.raises(UsageError, match="--word_split is for token_classification, this task is classification"):
+        db.load_task("snips", word_split="words")
+
+
+@pytest.mark.parametrize("words", [["我", "喜欢", "北京", "大学"], ["Paris.", "London,", "(Rome)", "house"]])
+def test_words_that_no_text_is_split_into_are_told(tmp_path, caplog, words):
+    assert load(tmp_path, [outside(words)]).word_split == "words"
+    assert f"3 of 6 words, such as {words[0 if words[0] != '我' else 1]!r}, are not those that a text" in caplog.text
 
 
 def test_restore_puts_batches_in_order(tmp_path, tokenizer):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dynabert_paddle.text import encode
 from dynabert_paddle.text.decode import best_answer, cut_padding, find_entities, label_words, softmax
-from dynabert_paddle.text.encode import first_tokens, split_words
+from dynabert_paddle.text.encode import first_tokens, split_words, write_words
 from dynabert_paddle.text.word_labels import OUTSIDE, WordLabelScheme
 
 
@@ -35,9 +35,41 @@ def test_words(text, words):
     assert [text[start:end] for start, end in split_words(text)] == words
 
 
-@given(st.text(max_size=60))
-def test_words_cover_all_of_a_text_but_whitespace(text):
-    spans = split_words(text)
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("北京2010年", ["北", "京", "2", "0", "1", "0", "年"]),
+        ("cafe\u0301 a", ["c", "a", "f", "e\u0301", "a"]),
+        ("e\u0301t", ["e\u0301", "t"]),
+        ("👨\u200d👩 U.", ["👨\u200d👩", "U", "."]),
+        ("", []),
+    ],
+)
+def test_characters(text, words):
+    assert [text[start:end] for start, end in split_words(text, "characters")] == words
+
+
+@pytest.mark.parametrize(
+    "words, word_split, text",
+    [
+        (["Angela", "Merkel", "."], "words", "Angela Merkel ."),
+        (["在", "北", "京", "2010", "年", "Python", "3"], "words", "在北京2010年Python 3"),
+        (["北京", "。", "東京", "カ", "「", "x"], "words", "北京。東京カ「x"),
+        (["서울", "시"], "words", "서울 시"),
+        (["2", "0", "年"], "characters", "20年"),
+        (["", "a", ""], "words", " a "),
+        ([], "words", ""),
+    ],
+)
+def test_written_words(words, word_split, text):
+    written, spans = write_words(words, word_split)
+    assert written == text
+    assert [written[start:end] for start, end in spans] == words
+
+
+@given(st.text(max_size=60), st.sampled_from(encode.WORD_SPLITS))
+def test_words_cover_all_of_a_text_but_whitespace(text, word_split):
+    spans = split_words(text, word_split)
     assert "".join(text[start:end] for start, end in spans) == "".join(c for c in text if not c.isspace())
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 

@@ -1,0 +1,105 @@
+"""How a bundle splits texts into words, and what its entities refer to."""
+
+import numpy as np
+import pytest
+
+from dynabert_paddle.bundle.rows import CutWords, RowEncoder, Tokens
+from dynabert_paddle.text.encode import Template
+
+LABELS = ["O", "B-LOC", "I-LOC"]
+TEMPLATE = Template(([101], [102]), ([0], [0]), (0,))
+WORDS = ["在", "北", "京", "2", "0", "1", "0"]
+PLACE = ["O", "B-LOC", "I-LOC", "O", "O", "O", "O"]
+
+
+def make_encoder(word_split=None, *, max_seq_length=32, labels=LABELS):
+    task = {"kind": "token_classification", **({"word_split": word_split} if word_split else {})}
+    description = {"task": task, "labels": labels, "pair": False, "max_seq_length": max_seq_length}
+    return RowEncoder(description, TEMPLATE)
+
+
+def blank_tokens(text):
+    """One token for each part between blanks, as WordPiece has one for a number."""
+    spans, start = [], 0
+    for part in text.split(" "):
+        if part:
+            spans.append((start, start + len(part)))
+        start += len(part) + 1
+    return Tokens(list(range(1, len(spans) + 1)), spans)
+
+
+def predict(encoder, text, labels):
+    """Encode a text, and decode logits that say one label a token, in their order."""
+    row = encoder.read([text], 1)
+    encoded = encoder.encode(row, [blank_tokens(text) for text in row.texts])
+    ((ids, _),) = encoded.windows
+    logits = np.zeros((len(ids), len(encoder.labels)))
+    for token, label in enumerate(labels[: len(ids) - 2], start=1):
+        logits[token, encoder.labels.index(label)] = 9
+    return encoded.decode([logits])
+
+
+def test_characters_are_words_where_they_are_in_training():
+    found = predict(make_encoder("characters"), "在北京 2010", PLACE)
+    assert (found.words, found.labels) == (WORDS, PLACE)
+    assert [(entity.text, entity.start, entity.end) for entity in found.entities] == [("北京", 1, 3)]
+
+
+def test_characters_are_tokenized_as_in_training():
+    encoder = make_encoder("characters")
+    assert encoder.read(["在北京2010"], 1).texts == encoder.read([WORDS], 1).texts == [" ".join(WORDS)]
+
+
+@pytest.mark.parametrize("word_split", ["words", None])
+def test_numbers_are_words_otherwise(word_split):
+    row = make_encoder(word_split).read(["在北京 2010"], 1)
+    assert [row.shown[start:end] for start, end in row.shown_words] == ["在", "北", "京", "2010"]
+    assert row.texts == (["在 北 京 2010"] if word_split else ["在北京 2010"])  # an old bundle: as before
+
+
+@pytest.mark.parametrize("word_split", ["characters", "words", None])
+def test_entities_of_given_characters_have_no_blanks(word_split):
+    found = predict(make_encoder(word_split), WORDS, PLACE)
+    (entity,) = found.entities
+    assert (entity.text, entity.start, entity.end) == ("北京", 1, 3)
+    assert found.words == WORDS
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("in  New \t York,", "New \t York"),
+        ("in New\u3000York", "New\u3000York"),
+        (["in", "New", "York"], "New York"),
+    ],
+)
+def test_an_entity_is_a_slice_of_the_text(text, expected):
+    found = predict(make_encoder("words"), text, ["O", "B-LOC", "I-LOC", "O"])
+    (entity,) = found.entities
+    assert entity.text == expected
+    if isinstance(text, str):
+        assert text[entity.start : entity.end] == expected
+
+
+def test_words_of_a_wrong_shape_stay_words():
+    assert predict(make_encoder("words"), ["", "a b"], ["O", "B-LOC"]).words == ["", "a b"]
+    assert predict(make_encoder("characters"), [], []).words == []
+    assert predict(make_encoder("characters"), " \n", []).words == []
+
+
+def test_words_that_are_cut_are_counted():
+    encoder = make_encoder("words", max_seq_length=5)
+    long, short = (predict(encoder, text, ["B-LOC"] * 9) for text in ("a b c d e", "a b c"))
+    assert (long.num_cut, long.labels) == (2, ["B-LOC"] * 3 + ["O"] * 2)
+    assert (short.num_cut, short.labels) == (0, ["B-LOC"] * 3)
+    cut = CutWords()
+    assert list(cut.count([short])) == [short] and cut.message(5) is None
+    assert list(cut.count([long, short])) == [long, short]
+    assert cut.message(5).startswith("1 text is longer than 5 tokens: 2 words at the end were not read")
+    list(cut.count([long]))
+    assert cut.message(5).startswith("2 texts are longer than 5 tokens: 4 words")
+
+
+def test_entities_of_other_schemes():
+    found = predict(make_encoder("words", labels=["O", "P-B", "P-I"]), "in New York", ["O", "P-B", "P-I"])
+    assert [(entity.label, entity.text) for entity in found.entities] == [("P", "New York")]
