@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -25,6 +26,11 @@ from dynabert_paddle.text.encode import Window, question_windows
 
 logger = logging.getLogger(__name__)
 
+# Thai, Lao, Burmese, Khmer, Japanese syllables, and Chinese characters.
+_UNSPACED_LETTERS = re.compile(
+    "[\u0e01-\u0e30\u0e81-\u0eb0\u1000-\u102a\u1780-\u17b3\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+_LETTERS = re.compile(r"[^\W\d_]+")
 QUESTION_ENDINGS = (".json", ".jsonl")
 
 
@@ -211,10 +217,25 @@ class WindowFeatures(Features):
                 may_be_empty=settings.may_be_empty,
             ).answer
             gold = [text for text, _ in row.answers if normalize_answer(text)] or [""]
-            by_words = " " in row.context.strip()  # Chinese is compared by character
             totals["exact_match"] += max(compute_exact(text, answer) for text in gold)
-            totals["f1"] += max(compute_f1(text, answer, by_words) for text in gold)
+            if _has_no_blanks(row.context):  # compare by character; compute_f1 would take those before a blank alone
+                gold, answer = [_without_blanks(text) for text in gold], _without_blanks(answer)
+                totals["f1"] += max(compute_f1(text, answer, False) for text in gold)
+            else:
+                totals["f1"] += max(compute_f1(text, answer) for text in gold)
         return {metric: totals[metric] / len(self.questions) for metric in metrics}
+
+
+def _has_no_blanks(text: str) -> bool:
+    """Whether a text is mostly of a script that writes no blanks between words, such as Chinese."""
+    others, num_unspaced = _UNSPACED_LETTERS.subn(" ", text)
+    return num_unspaced > len(_LETTERS.findall(others))
+
+
+def _without_blanks(text: str) -> str:
+    from paddlenlp.metrics.squad import normalize_answer
+
+    return "".join(normalize_answer(text).split())
 
 
 def read_questions(
@@ -257,11 +278,12 @@ def read_questions(
     return Questions(rows, settings or AnswerSettings(), path.absolute())
 
 
-def iterate_questions(path: Path) -> Iterator[Question]:
+def iterate_questions(path: Path, *, answered: bool = True) -> Iterator[Question]:
     """Read a data file question by question.
 
     Args:
         path: SQuAD's `.json`, or `.jsonl`.
+        answered: read the answers, too; else they may be missing.
 
     Yields:
         The questions.
@@ -276,7 +298,7 @@ def iterate_questions(path: Path) -> Iterator[Question]:
         )
     if ending == ".jsonl":
         for line, record in open_records(path):
-            yield _question(f"{path}:{line}", record, record.get("context"))
+            yield _question(f"{path}:{line}", record, record.get("context"), answered=answered)
         return
     try:
         articles = json.loads("\n".join(text for _, text in read_lines(path)))["data"]
@@ -289,11 +311,13 @@ def iterate_questions(path: Path) -> Iterator[Question]:
         ) from None
     for record, context in pairs:
         name = record.get("id") if isinstance(record, dict) else record
-        yield _question(f"{path}: question {quote(name)}", record, context)
+        yield _question(f"{path}: question {quote(name)}", record, context, answered=answered)
 
 
-def _question(place: str, record: Any, context: Any) -> Question:
-    answers = record.get("answers", [] if record.get("is_impossible") else None) if isinstance(record, dict) else None
+def _question(place: str, record: Any, context: Any, *, answered: bool) -> Question:
+    answers: Any = None
+    if isinstance(record, dict):
+        answers = record.get("answers", [] if record.get("is_impossible") else None) if answered else []
     if isinstance(answers, dict):  # Hugging Face's format: two parallel lists
         texts, starts = answers.get("text"), answers.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
@@ -304,9 +328,8 @@ def _question(place: str, record: Any, context: Any) -> Question:
         for answer in answers
     )
     if not is_valid or not isinstance(record.get("question"), str) or not isinstance(context, str):
-        raise DataError(
-            f"{place}: needs the texts 'question' and 'context', and 'answers' with 'text' and 'answer_start'."
-        )
+        needed = ", and 'answers' with 'text' and 'answer_start'" if answered else ""
+        raise DataError(f"{place}: needs the texts 'question' and 'context'{needed}.")
     if answers is None or record.get("is_impossible"):
         answers = []
     non_empty = [(answer["text"], answer["answer_start"]) for answer in answers if answer["text"]]

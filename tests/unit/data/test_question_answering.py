@@ -8,8 +8,9 @@ import pytest
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
-from dynabert_paddle.data.question_answering import AnswerSettings, read_questions
+from dynabert_paddle.data.question_answering import AnswerSettings, iterate_questions, read_questions
 from dynabert_paddle.errors import DataError, UsageError
+from dynabert_paddle.text.encode import Template
 
 CONTEXT = (
     "Our river Rhine rises in Switzerland. It passes Basel, Strasbourg and Cologne, "
@@ -173,6 +174,52 @@ def test_chinese_is_compared_by_character(tmp_path):
     features = read_questions(squad(tmp_path, question, context=CHINESE)).tokenize(tokenizer, max_seq_length=64)
     scores = features.score(("f1", "exact_match"), pointing(features, ["在上海"]))
     assert scores == pytest.approx({"f1": 2 * (2 / 3) * 1 / (2 / 3 + 1), "exact_match": 0})
+
+
+MIXED = "公司用Python和TensorFlow 写服务。总部在上海市浦东新区。"
+
+
+@pytest.mark.parametrize(
+    "context, gold, answer, f1",
+    [
+        # One blank in the context: still by character.
+        (CHINESE.replace("。全", "。 全"), "上海", "在上海", 4 / 5),
+        (MIXED, "上海市浦东新区", "上海市", 6 / 10),
+        ("総武線は 千葉と東京を結ぶ。", "千葉", "千葉と東京", 4 / 7),
+        # A blank in the answer: what is behind it counts, too.
+        ("他住在北京 大学附近。", "北京 大学", "北京", 2 * (1 / 2) / (1 / 2 + 1)),
+        ("他住在北京 大学附近。", "北京 大学", "北京 大学", 1.0),
+        # Words with blanks, whatever is between them.
+        ("The capital is Beijing (北京) in China.", "Beijing", "capital is Beijing", 1 / 2),
+        ("Rotterdam", "Rotterdam", "Rotterdam", 1.0),
+        ("서울 시청 앞 광장", "서울 시청", "서울", 2 / 3),
+    ],
+)
+def test_the_script_tells_whether_words_or_characters_are_compared(tmp_path, context, gold, answer, f1):
+    class Characters:  # a token each, so that every answer can be pointed at
+        def encode_offsets(self, texts):
+            return [([1] * len(text), [(i, i + 1) for i in range(len(text))]) for text in texts]
+
+        def template(self, texts):
+            return Template(([101], [102], [102]), ([0], [0], [1]), (0, 1))
+
+    path = squad(tmp_path, asked("q", "?", gold, context=context), context=context)
+    features = read_questions(path).tokenize(Characters(), max_seq_length=80)
+    assert features.score(("f1",), pointing(features, [answer])) == {"f1": pytest.approx(f1)}
+
+
+@pytest.mark.parametrize("answers", [{}, {"answers": None}, {"answers": "Basel"}, {"is_impossible": False}])
+def test_questions_to_predict_need_no_answers(tmp_path, answers):
+    path = squad(tmp_path, {"id": "a", "question": "Where?", **answers})
+    (found,) = iterate_questions(path, answered=False)
+    assert (found.question, found.context, found.answers) == ("Where?", CONTEXT, [])
+    with pytest.raises(DataError, match="'answers' with 'text' and 'answer_start'"):
+        read_questions(path)
+
+
+def test_questions_to_predict_need_their_texts(tmp_path):
+    with pytest.raises(DataError, match="question 'a': needs the texts 'question' and 'context'.$"):
+        list(iterate_questions(squad(tmp_path, {"id": "a"}), answered=False))
 
 
 def test_an_empty_answer_counts_as_no_answer(tmp_path):
