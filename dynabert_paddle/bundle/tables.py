@@ -8,12 +8,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, tee
 from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.bundle.manifest import BundleError
+from dynabert_paddle.text.conll import CONLL_ENDINGS, ConllError, count_columns, is_conll, split_conll
 
 _MAX_CELL = 2**31 - 1  # characters; the csv module's own limit is 131,072
 
@@ -50,16 +52,17 @@ def task_columns(description: dict[str, Any]) -> tuple[str | None, str | None]:
     return text, pair if description["pair"] else None
 
 
-def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[str]]:
+def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
     """Read the texts of a file for the scripts of a bundle.
 
     Args:
         path: .csv with a line that names the columns, .jsonl, or text with one row a line: a text, or two separated by
-            a TAB. A .tsv is read by its columns if its first line names the text's.
+            a TAB. A .tsv is read by its columns if its first line names the text's; a file of labelled words in CoNLL's
+            format by sentences.
         description: the content of `bundle.json`.
 
     Yields:
-        A list of one text, or of two for a task of pairs.
+        A list of one text, which can be a list of words, or of two for a task of pairs.
 
     Raises:
         BundleError: a column is missing, or the file is not what its ending says.
@@ -72,6 +75,9 @@ def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[str]]:
             yield from _read_table(path, csv.reader(file, strict=True), description)
             return
         lines = (line.rstrip("\r\n") for line in file)
+        if description["task"].get("kind") == "token_classification" and _is_conll(path, description):
+            yield from _read_conll(path, lines)
+            return
         if ending in (".jsonl", ".json"):
             yield from _read_json(path, lines, description)
             return
@@ -81,6 +87,34 @@ def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[str]]:
                 yield from _read_table(path, (row.split("\t") for row in chain([line], lines)), description)
                 return
             yield line.split("\t") if takes_pairs else [line]
+
+
+def _is_conll(path: str, description: dict[str, Any]) -> bool:
+    ending = Path(path).suffix.lower()
+    if ending in CONLL_ENDINGS:
+        return True
+    if ending in (".jsonl", ".json") or not os.path.isfile(path):  # a pipe cannot be read twice
+        return False
+    if ending == ".tsv" and _find_columns(next(_read_lines(path), "").split("\t"), description):
+        return False
+    try:
+        return is_conll(_read_lines(path), count_columns(_read_lines(path)), description["labels"])
+    except ConllError as error:
+        raise BundleError(f"{path}:{error.line}: {error}") from None
+
+
+def _read_lines(path: str) -> Iterator[str]:
+    with open(path, encoding="utf-8-sig", newline="\n") as file:
+        yield from file
+
+
+def _read_conll(path: str, lines: Iterator[str]) -> Iterator[list[Any]]:
+    first, lines = tee(lines)
+    try:
+        for sentence in split_conll(lines, count_columns(first)):
+            yield [[fields[0] for _, fields in sentence]]
+    except ConllError as error:
+        raise BundleError(f"{path}:{error.line}: {error}") from None
 
 
 def _read_table(path: str, rows: Iterator[list[str]], description: dict[str, Any]) -> Iterator[list[str]]:

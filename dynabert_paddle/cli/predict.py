@@ -98,7 +98,7 @@ def predict(
         lines = _submission(predictor, form, _show_count(_read_first(rows)), batch_size=batch_size)
     else:
         text_column, text_pair_column = _columns(predictor, path, text_column, text_pair_column)
-        texts = _read_rows(predictor.kind, path, text_column, text_pair_column)
+        texts = _read_rows(predictor, path, text_column, text_pair_column)
         ending = Path(output_file or "").suffix.lower()
         lines = _predictions(
             predictor,
@@ -116,17 +116,20 @@ def predict(
     show_next("bench", bundle, wrote=[output_file] if output_file else [])
 
 
-def _read_rows(kind: str, path: Path, text_column: str | None, pair_column: str | None) -> Iterator[tuple[Any, ...]]:
+def _read_rows(
+    predictor: Predictor, path: Path, text_column: str | None, pair_column: str | None
+) -> Iterator[tuple[Any, ...]]:
     """Read the inputs of a kind of task; its training files can be read, too."""
-    ending = path.suffix.lower()
-    if kind == "question_answering" and ending == ".json":
+    if predictor.kind == "question_answering" and path.suffix.lower() == ".json":
         from dynabert_paddle.data.question_answering import iterate_questions
 
-        return ((row.question, row.context) for row in iterate_questions(path))
-    if kind == "token_classification" and (ending in (".conll", ".bio") or text_column == "tokens"):
-        from dynabert_paddle.data.token_classification import iterate_sentences
+        return ((row.question, row.context) for row in iterate_questions(path, answered=False))
+    if predictor.kind == "token_classification":
+        from dynabert_paddle.data.token_classification import TEXT_COLUMN, has_sentences, iterate_sentences
 
-        return ((row.words,) for row in iterate_sentences(path, label_column=None))
+        if has_sentences(path, text_column, predictor.labels):
+            sentences = iterate_sentences(path, text_column=text_column or TEXT_COLUMN, label_column=None)
+            return ((row.words,) for row in sentences)
     return _read_texts(path, text_column, pair_column)
 
 

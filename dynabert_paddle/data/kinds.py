@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from dynabert_paddle.data.metrics import ANSWER_METRICS
 from dynabert_paddle.data.question_answering import QUESTION_ENDINGS
-from dynabert_paddle.data.records import DATA_FILE_ENDINGS
+from dynabert_paddle.data.records import DATA_FILE_ENDINGS, TEXT_COLUMNS
 from dynabert_paddle.data.token_classification import LABEL_COLUMN, SENTENCE_ENDINGS, TEXT_COLUMN
 
 
@@ -24,7 +24,7 @@ class Kind:
 
     head: str
     metrics: tuple[str, ...]
-    text_columns: tuple[str, ...] = ("sentence", "text")
+    text_columns: tuple[str, ...] = TEXT_COLUMNS
     label_column: str = "label"
     fixed_columns: dict[str, str | None] = field(default_factory=dict)
     endings: tuple[str, ...] = DATA_FILE_ENDINGS

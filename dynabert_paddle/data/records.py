@@ -130,3 +130,4 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 _RECORDS = {".tsv": _tsv_records, ".csv": _csv_records, ".jsonl": _json_records, ".json": _json_records}
 JSON_ENDINGS = (".jsonl", ".json")
 DATA_FILE_ENDINGS = tuple(_RECORDS)
+TEXT_COLUMNS = ("sentence", "text")  # usual names of the column of the text

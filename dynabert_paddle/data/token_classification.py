@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,18 +17,18 @@ import numpy as np
 
 from dynabert_paddle.data.batches import split_holdout
 from dynabert_paddle.data.features import Features, OffsetEncoder, flatten
-from dynabert_paddle.data.records import JSON_ENDINGS, open_records, quote, read_lines
+from dynabert_paddle.data.records import JSON_ENDINGS, TEXT_COLUMNS, first_record, open_records, quote, read_lines
 from dynabert_paddle.errors import DataError, UsageError, did_you_mean
+from dynabert_paddle.text.conll import CONLL_ENDINGS, ConllError, count_columns, is_conll, split_conll
 from dynabert_paddle.text.decode import label_words
 from dynabert_paddle.text.encode import WORD_SPLITS, cut_words, first_tokens, join_words, split_words, write_words
 from dynabert_paddle.text.word_labels import OUTSIDE, UnknownSchemeError, WordLabelScheme
 
 logger = logging.getLogger(__name__)
 
-SENTENCE_ENDINGS = (".conll", ".bio", ".txt", ".tsv", *JSON_ENDINGS)
+SENTENCE_ENDINGS = (*CONLL_ENDINGS, ".txt", ".tsv", *JSON_ENDINGS)
 TEXT_COLUMN, LABEL_COLUMN = "tokens", "labels"  # in JSON lines
 IGNORED = -100  # label of tokens that are not the first of a word
-_DOCUMENT = "-DOCSTART-"
 _USUAL_SHARE = 0.9  # of the words of a training file that a text's split finds again
 
 
@@ -259,8 +259,20 @@ def find_word_labels(path: str | os.PathLike, *, text_column: str, label_column:
     Raises:
         DataError: the file cannot be read, or has only one label.
     """
-    sentences = iterate_sentences(Path(path), text_column=text_column, label_column=label_column)
-    found = {label for sentence in sentences for label in sentence.labels or ()}
+    found: set[str] = set()
+    perhaps_comments: dict[str, int] = {}
+    for sentence in iterate_sentences(Path(path), text_column=text_column, label_column=label_column):
+        labels = sentence.labels or []
+        if sentence.words[0] == "#" and Path(path).suffix.lower() not in JSON_ENDINGS:
+            perhaps_comments.setdefault(labels[0], sentence.line)
+            labels = labels[1:]
+        found.update(labels)
+    for label, line in perhaps_comments.items():
+        if label not in found:
+            raise DataError(
+                f"{path}:{line}: begins with #, has as many columns as the other lines, and ends with {quote(label)}, "
+                f"which no other line does; remove the line if it is a comment, or list all labels with --labels."
+            )
     if len(found) < 2:
         raise DataError(f"{path}: every word has the label {quote(*found)}; a classifier needs at least two labels.")
     return tuple(sorted(found, key=lambda label: (label != OUTSIDE, label)))
@@ -370,24 +382,47 @@ def iterate_sentences(
         raise DataError(f"{path}:1: the file has no sentences; add at least one.")
 
 
+def has_sentences(path: Path, text_column: str | None, labels: Sequence[str]) -> bool:
+    """Tell a file of sentences that are divided into words from a file of texts.
+
+    Args:
+        path: a file to predict.
+        text_column: the column to read; None if the file has none of the task's.
+        labels: the labels that the last column of a file in CoNLL's format has.
+
+    Returns:
+        Whether `iterate_sentences` reads the file.
+
+    Raises:
+        DataError: the file cannot be read, or only most of its lines are in CoNLL's format.
+    """
+    ending = path.suffix.lower()
+    if ending in CONLL_ENDINGS or text_column == TEXT_COLUMN:
+        return True
+    if ending in JSON_ENDINGS:
+        record = first_record(path, open_records(path))[1]
+        return isinstance(record, dict) and isinstance(record.get(text_column or TEXT_COLUMN), list)
+    if ending not in SENTENCE_ENDINGS or text_column is not None:
+        return False
+    if ending == ".tsv" and set(TEXT_COLUMNS) & set(first_record(path, open_records(path))[1]):
+        return False
+    num_columns = count_columns(text for _, text in read_lines(path))
+    try:
+        return is_conll((text for _, text in read_lines(path)), num_columns, labels)
+    except ConllError as error:
+        raise DataError(f"{path}:{error.line}: {error}.") from None
+
+
 def _conll_sentences(path: Path, *, labelled: bool) -> Iterator[Sentence]:
-    first_line, width, min_width = 1, 0, 1 + labelled
-    rows: list[list[str]] = []
-    for line, text in chain(read_lines(path), [(0, "")]):
-        fields = text.split()
-        if not fields or fields[0] == _DOCUMENT:
-            if rows:
-                yield Sentence(first_line, [row[0] for row in rows], [row[-1] for row in rows] if labelled else None)
-            rows = []
-            continue
-        width = width or len(fields)
-        if len(fields) < min_width or len(fields) != width:
-            raise DataError(
-                f"{path}:{line}: {len(fields)} columns, expected {max(width, min_width)}; a line has a word, optional "
-                f"further columns, and the label, and an empty line ends a sentence."
-            )
-        first_line = line if not rows else first_line
-        rows.append(fields)
+    num_columns = count_columns(text for _, text in read_lines(path))
+    if labelled:
+        num_columns = max(num_columns, 2)
+    try:
+        for rows in split_conll((text for _, text in read_lines(path)), num_columns):
+            words = [fields[0] for _, fields in rows]
+            yield Sentence(rows[0][0], words, [fields[-1] for _, fields in rows] if labelled else None)
+    except ConllError as error:
+        raise DataError(f"{path}:{error.line}: {error}.") from None
 
 
 def _json_sentences(path: Path, text_column: str, label_column: str | None) -> Iterator[Sentence]:

@@ -10,7 +10,7 @@ from types import ModuleType
 from dynabert_paddle.bundle import engines, gate, infer, infer_lite, manifest, members, openvino, rows, tables
 from dynabert_paddle.files import hashing, unchanged
 from dynabert_paddle.runtime import cores, streams
-from dynabert_paddle.text import decode, encode, word_labels
+from dynabert_paddle.text import conll, decode, encode, word_labels
 
 # In this order: a module imports only modules before it.
 INFER_MODULES = (
@@ -19,6 +19,7 @@ INFER_MODULES = (
     word_labels,
     decode,
     encode,
+    conll,
     manifest,
     rows,
     tables,
@@ -36,6 +37,7 @@ INFER_LITE_MODULES = (
     word_labels,
     decode,
     encode,
+    conll,
     manifest,
     rows,
     tables,

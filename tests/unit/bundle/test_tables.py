@@ -16,6 +16,41 @@ UNNAMED = {"task": {}, "pair": False}
 ANSWERS = {"task": {"kind": "question_answering"}, "pair": True}
 
 
+WORDS = {"task": {"kind": "token_classification", "text_column": "tokens"}, "pair": False, "labels": ["O", "B-PER"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("x.conll", "# id 1 2\na O\nb B-LOC\n\nc O\n", [[["a", "b"]], [["c"]]]),
+        ("x.BIO", "\ufeffa\r\nb\r\n\r\nc\r\n", [[["a", "b"]], [["c"]]]),
+        ("x.txt", "a O\nb B-PER\n\nc O\n", [[["a", "b"]], [["c"]]]),
+        ("x.tsv", "a\tO\nb\tB-PER\n", [[["a", "b"]]]),
+        ("x", "a O\nb B-PER\n", [[["a", "b"]]]),
+        ("x.txt", "a O\n", [["a O"]]),
+        ("x.txt", "in Paris\n\nand O\n", [["in Paris"], [""], ["and O"]]),
+        ("x.tsv", "text\tlabel\na b\tO\nc\tO\nd\tO\n", [["a b"], ["c"], ["d"]]),
+        ("x.jsonl", '{"tokens": ["a", "b"]}\n', [[["a", "b"]]]),
+        ("x.conll", "", []),
+    ],
+)
+def test_sentences_of_words(tmp_path, name, content, expected):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8", newline="")
+    assert list(read_texts(str(path), WORDS)) == expected
+    assert not name.endswith("txt") or list(read_texts(str(path), SINGLE)) == [[row] for row in content.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [("x.txt", "a O\nb O\nc PER\n", "x.txt:3: 'PER' is not one"), ("x.conll", "a O\nb\n", "x.conll:2: 1 columns")],
+)
+def test_sentences_in_a_wrong_form_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(BundleError, match=message):
+        list(read_texts(str(tmp_path / name), WORDS))
+
+
 @pytest.mark.parametrize("delimiter", ["\t", ","])
 @given(rows=st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=3)))
 def test_rows_read_back(tmp_path_factory, delimiter, rows):

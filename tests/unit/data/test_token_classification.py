@@ -9,7 +9,12 @@ import pytest
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.data.described_tasks import load_described_task
-from dynabert_paddle.data.token_classification import find_word_labels, iterate_sentences, read_sentences
+from dynabert_paddle.data.token_classification import (
+    find_word_labels,
+    has_sentences,
+    iterate_sentences,
+    read_sentences,
+)
 from dynabert_paddle.errors import DataError, UsageError
 
 COLUMNS = {"text_column": "tokens", "label_column": "labels"}
@@ -47,6 +52,46 @@ def test_conll_reads_the_first_and_last_column(tmp_path, ending, separator):
     assert first.labels == ["B-PER", "I-PER", "O", "B-LOC", "O"]
     assert (first.line, second.line) == (3, 9)
     assert second.words == ["Unbelievably", "quiet"]  # the end of the file ends a sentence too
+
+
+def test_comments_are_no_words(tmp_path):
+    path = write(tmp_path / "a.conll", f"# id 7 domain=en x\n{CONLL}\n# the end\n")
+    assert [sentence.line for sentence in iterate_sentences(path, **COLUMNS)] == [4, 10]
+    assert find_word_labels(path, **COLUMNS) == NAMES
+
+
+def test_a_comment_with_as_many_columns_as_words_is_told(tmp_path):
+    path = write(tmp_path / "a.conll", "# id 7 domain=en\na _ _ O\nb _ _ B-PER\n\n# id 8 domain=en\nc _ _ O\n")
+    with pytest.raises(DataError, match=r":1: begins with #, has as many columns .* 'domain=en', which no other line"):
+        find_word_labels(path, **COLUMNS)
+    assert find_word_labels(write(path, "# O\na B-PER\n#b O\n"), **COLUMNS) == ("O", "B-PER")
+    assert find_word_labels(write(path, "#1 X\na B-PER\n"), **COLUMNS) == ("B-PER", "X")
+
+
+@pytest.mark.parametrize(
+    "name, content, column, expected",
+    [
+        ("a.conll", "a\nb\n", None, True),
+        ("a.txt", "a O\nb B-PER\n", None, True),
+        ("a.txt", "a\nin Paris\n", None, False),
+        ("a.tsv", "a\tO\nb\tB-PER\n", None, True),
+        ("a.tsv", "text\tlabel\na b\tO\nc\tO\n", None, False),
+        ("a.tsv", "words\tlabel\na\tO\nb\tO\n", "words", False),
+        ("a.csv", "text,label\na b,O\n", None, False),
+        ("a.jsonl", '{"tokens": ["a", "b"]}\n', "tokens", True),
+        ("a.jsonl", '{"words": ["a", "b"]}\n', "words", True),
+        ("a.jsonl", '{"text": "a b"}\n', None, False),
+        ("a.jsonl", '{"words": "a b"}\n', "words", False),
+    ],
+)
+def test_which_files_have_sentences_of_words(tmp_path, name, content, column, expected):
+    assert has_sentences(write(tmp_path / name, content), column, NAMES) is expected
+
+
+def test_a_label_that_is_not_the_bundles_is_told(tmp_path):
+    path = write(tmp_path / "a.txt", "a O\nb B-PER\n\nc PER\n")
+    with pytest.raises(DataError, match=r"a\.txt:4: 'PER' is not one of the bundle's labels"):
+        has_sentences(path, None, NAMES)
 
 
 def test_json_lines(tmp_path):
