@@ -7,7 +7,7 @@ import numpy as np
 
 from dynabert_paddle.errors import UsageError, did_you_mean
 
-WORD_METRICS = ("entity_f1", "entity_precision", "entity_recall", "token_accuracy")  # see data/token_classification.py
+WORD_METRICS = ("entity_f1", "entity_precision", "entity_recall", "token_accuracy")  # see data/word_features.py
 ANSWER_METRICS = ("f1", "exact_match")  # see data/question_answering.py
 
 

@@ -19,14 +19,8 @@ from dynabert_paddle.data.question_answering import AnswerSettings, Questions, r
 from dynabert_paddle.data.readers import Columns, Examples, read_examples, read_rows
 from dynabert_paddle.data.task_files import default_text_column, find_data_file
 from dynabert_paddle.data.task_labels import check_labels_differ, positive_class, task_labels
-from dynabert_paddle.data.token_classification import (
-    LABEL_COLUMN,
-    Sentences,
-    check_word_labels,
-    check_word_split,
-    find_word_split,
-    read_sentences,
-)
+from dynabert_paddle.data.token_classification import LABEL_COLUMN, Sentences, check_word_labels, read_sentences
+from dynabert_paddle.data.word_split import check_word_split, find_word_split
 from dynabert_paddle.errors import UsageError, did_you_mean
 
 # The types of `Task.train` and `Task.dev`.

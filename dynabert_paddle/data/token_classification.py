@@ -1,6 +1,6 @@
 """Token classification: sentences with labelled words, in CoNLL's format or as JSON lines.
 
-Shapes: n sentences, b batch, s sequence, c classes.
+Shapes: n sentences, k selected ones.
 """
 
 from __future__ import annotations
@@ -8,28 +8,25 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from dynabert_paddle.data.batches import split_holdout
-from dynabert_paddle.data.features import Features, OffsetEncoder, flatten
+from dynabert_paddle.data.features import OffsetEncoder, flatten
 from dynabert_paddle.data.records import JSON_ENDINGS, TEXT_COLUMNS, first_record, open_records, quote, read_lines
-from dynabert_paddle.errors import DataError, UsageError, did_you_mean
+from dynabert_paddle.data.word_features import IGNORED, WordFeatures
+from dynabert_paddle.errors import DataError, did_you_mean
 from dynabert_paddle.text.conll import CONLL_ENDINGS, ConllError, count_columns, is_conll, split_conll
-from dynabert_paddle.text.decode import label_words
-from dynabert_paddle.text.encode import WORD_SPLITS, cut_words, first_tokens, join_words, split_words, write_words
+from dynabert_paddle.text.encode import cut_words, first_tokens, join_words
 from dynabert_paddle.text.word_labels import OUTSIDE, UnknownSchemeError, WordLabelScheme
 
 logger = logging.getLogger(__name__)
 
 SENTENCE_ENDINGS = (*CONLL_ENDINGS, ".txt", ".tsv", *JSON_ENDINGS)
 TEXT_COLUMN, LABEL_COLUMN = "tokens", "labels"  # in JSON lines
-IGNORED = -100  # label of tokens that are not the first of a word
-_USUAL_SHARE = 0.9  # of the words of a training file that a text's split finds again
 
 
 class Sentence(NamedTuple):
@@ -128,89 +125,6 @@ class Sentences:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class WordFeatures(Features):
-    """Tokenized sentences.
-
-    Args:
-        token_labels: `[tokens]` int64, the class of each word's first token, -100 for other tokens.
-        tokens: for each sentence, the first token of each word; -1 for a truncated word.
-        word_labels: for each sentence, the labels of its words.
-        names: the classes in the order of the logits.
-    """
-
-    kind = "token_classification"
-
-    token_labels: np.ndarray
-    tokens: list[np.ndarray]
-    word_labels: list[list[str]]
-    names: tuple[str, ...]
-
-    @property
-    def targets(self) -> np.ndarray:
-        """The labels that training uses."""
-        return self.token_labels
-
-    def select(self, indices: np.ndarray) -> WordFeatures:
-        """Copy some of the sentences.
-
-        Args:
-            indices: `[b]` integers in any order, or an `[n]` mask.
-
-        Returns:
-            The sentences in the order of `indices`.
-        """
-        indices = np.arange(len(self))[indices]
-        tokens, offsets = self._tokens_of(indices)
-        return replace(
-            self,
-            input_ids=self.input_ids[tokens],
-            token_type_ids=self.token_type_ids[tokens],
-            offsets=offsets,
-            token_labels=self.token_labels[tokens],
-            tokens=[self.tokens[i] for i in indices],
-            word_labels=[self.word_labels[i] for i in indices],
-        )
-
-    def _batch_labels(self, mask: np.ndarray) -> np.ndarray:
-        labels = np.full(mask.shape, IGNORED, dtype=np.int64)  # [b, s]
-        labels[mask] = self.token_labels
-        return labels
-
-    def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
-        """Score predicted labels; for a truncated word the prediction is `O`.
-
-        Args:
-            metrics: names from `WORD_METRICS`, computed over all sentences as by seqeval.
-            logits: `[s, c]` for each sentence.
-
-        Returns:
-            Each metric as a fraction.
-        """
-        predicted = [
-            label_words(row, tokens.tolist(), self.names)[0] for row, tokens in zip(logits, self.tokens, strict=True)
-        ]
-        scheme = WordLabelScheme(self.names)
-        # A truncated word's label is O, which may be none of the names: it is no entity in any scheme.
-        found, expected = (
-            {(row, *span) for row, labels in enumerate(rows) for span in scheme.spans(labels)}
-            for rows in (predicted, self.word_labels)
-        )
-        equal = [a == b for rows in zip(predicted, self.word_labels, strict=True) for a, b in zip(*rows, strict=True)]
-        num_right = len(found & expected)
-        scores = {
-            "entity_f1": _ratio(2 * num_right, len(found) + len(expected)),
-            "entity_precision": _ratio(num_right, len(found)),
-            "entity_recall": _ratio(num_right, len(expected)),
-            "token_accuracy": _ratio(sum(equal), len(equal)),
-        }
-        return {metric: scores[metric] for metric in metrics}
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
-
-
 def read_sentences(
     path: str | os.PathLike, names: Sequence[str], *, text_column: str = TEXT_COLUMN, label_column: str = LABEL_COLUMN
 ) -> Sentences:
@@ -295,56 +209,6 @@ def check_word_labels(labels: Sequence[str], source: str | os.PathLike) -> None:
             f"{source}: the labels do not say which words form an entity: {error}. Write B-PER for the first and I-PER "
             "for the other words of an entity of the type PER, and O for the words outside."
         ) from None
-
-
-def find_word_split(sentences: Sentences) -> str:
-    """Find out how the words of a training file were split.
-
-    Args:
-        sentences: the training sentences.
-
-    Returns:
-        `characters` if letters and digits that follow one another are words of their own, as in Chinese data with one
-        character a line; else `words`.
-    """
-    num_long, num_split = 0, 0
-    for words in sentences.words:
-        is_long = [len(split_words(word, "characters")) > 1 for word in words]
-        num_long += sum(is_long)
-        # In a text these two would be one word: 1 and 0 of 10.
-        pairs = (first + second for first, second in pairwise(words) if len(first) == len(second) == 1)
-        num_split += sum(len(split_words(pair)) == 1 for pair in pairs)
-    return "characters" if num_split > num_long or not num_long else "words"
-
-
-def check_word_split(word_split: str, sentences: Sentences) -> str:
-    """Warn if texts that are split so have other words than the training sentences.
-
-    Args:
-        word_split: one of `WORD_SPLITS`.
-        sentences: the training sentences.
-
-    Returns:
-        `word_split`.
-
-    Raises:
-        UsageError: it is not one of `WORD_SPLITS`.
-    """
-    if word_split not in WORD_SPLITS:
-        raise UsageError(f"--word_split is {word_split!r}; it must be one of {', '.join(WORD_SPLITS)}.")
-    lost: list[str] = []
-    for words in sentences.words:
-        text, spans = write_words(words, word_split)
-        found = set(split_words(text, word_split))
-        lost += [word for word, span in zip(words, spans, strict=True) if span not in found]
-    total = sum(map(len, sentences.words))
-    if len(lost) > (1 - _USUAL_SHARE) * total:
-        logger.warning(
-            "%s: %d of %d words, such as %r, are not those that a text is split into for a prediction (%s); "
-            "there, give lists of words, as JSON lines with 'tokens'",
-            *(sentences.source, len(lost), total, lost[0], word_split),
-        )
-    return word_split
 
 
 def iterate_sentences(

@@ -11,7 +11,7 @@ import numpy as np
 
 from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.data.features import FeatureSet
-from dynabert_paddle.data.token_classification import WordFeatures
+from dynabert_paddle.data.word_features import WordFeatures
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet

@@ -17,7 +17,7 @@ from paddle import Tensor
 from dynabert_paddle.config.settings import TrainConfig
 from dynabert_paddle.data.batches import length_bucketed_batches
 from dynabert_paddle.data.features import FeatureSet
-from dynabert_paddle.data.token_classification import IGNORED
+from dynabert_paddle.data.word_features import IGNORED
 from dynabert_paddle.runtime.ranks import num_processes, rank
 from dynabert_paddle.supernet.supernet import to_tensors
 

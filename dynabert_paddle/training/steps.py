@@ -15,7 +15,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from dynabert_paddle.config.settings import FinalConfig, WidthConfig
-from dynabert_paddle.data.token_classification import IGNORED
+from dynabert_paddle.data.word_features import IGNORED
 from dynabert_paddle.distill.losses import DistillationLoss, token_rows
 from dynabert_paddle.runtime.seeds import step_seed
 from dynabert_paddle.subnet import Subnet

@@ -244,6 +244,103 @@ def test_a_bundle_reads_what_the_task_trains_on(capsys, trained, bundle):
         assert (given.words, len(given.labels)) == (["U.S.", "in", "Paris"], 3)
 
 
+def run_alone(bundle, folder, *words):
+    """The bundle's own script, where this package is not installed."""
+    command = [sys.executable, "-c", ALONE, str(bundle / "infer.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env={**os.environ, "PYTHONPATH": ""})
+
+
+def test_conll_is_read_by_sentences_under_any_ending(capsys, trained, bundle, tmp_path):
+    task, folder, _ = trained
+    if task.kind != "token_classification":
+        pytest.skip("answers have no sentences")
+    content = "# made by hand, for this test\n" + (folder / "dev.conll").read_text(encoding="utf-8")
+    for name in ("dev.txt", "dev.tsv", "dev.bio"):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        done = run_command(capsys, "predict", bundle, "-i", tmp_path / name, "--json")
+        assert done.code == 0, done.err
+        assert [json.loads(line)["words"] for line in done.out.splitlines()] == task.dev.words
+    alone = run_alone(bundle, tmp_path, "-i", tmp_path / "dev.txt", "--json")
+    assert [json.loads(line)["words"] for line in alone.stdout.splitlines()] == task.dev.words, alone.stderr
+    (tmp_path / "dev.txt").write_text(content.replace("B-LOC", "B-GPE"), encoding="utf-8")
+    done = run_command(capsys, "predict", bundle, "-i", tmp_path / "dev.txt")
+    assert done.code == 1
+    assert "'B-GPE' is not one of the bundle's labels" in done.err
+    alone = run_alone(bundle, tmp_path, "-i", tmp_path / "dev.txt")
+    assert (alone.returncode, alone.stdout) == (1, "")
+    assert "'B-GPE' is not one of the bundle's labels" in alone.stderr
+
+
+def test_words_that_are_cut_are_told(capsys, trained, bundle, tmp_path):
+    task, _, _ = trained
+    if task.kind != "token_classification":
+        pytest.skip("long contexts have windows")
+    (tmp_path / "texts.txt").write_text("the house in Paris\n" + "house " * 40 + "\n", encoding="utf-8")
+    done = run_command(capsys, "predict", bundle, "-i", tmp_path / "texts.txt", "--json")
+    assert done.code == 0
+    assert [json.loads(line)["num_cut"] for line in done.out.splitlines()] == [0, 10]  # 32 without [CLS] and [SEP]
+    message = "1 text is longer than 32 tokens: 10 words at the end were not read and are labelled O"
+    assert message in " ".join(done.err.split())
+    alone = run_alone(bundle, tmp_path, "-i", tmp_path / "texts.txt")
+    assert alone.returncode == 0
+    assert f"warning: {message}" in alone.stderr
+
+
+def test_questions_are_predicted_without_their_answers(capsys, trained, bundle, tmp_path):
+    task, folder, _ = trained
+    if task.kind != "question_answering":
+        pytest.skip("labels of words are ignored anyway")
+    content = json.loads((folder / "dev.json").read_text(encoding="utf-8"))
+    for article in content["data"]:
+        for question in article["paragraphs"][0]["qas"]:
+            del question["answers"]
+    (tmp_path / "test.json").write_text(json.dumps(content), encoding="utf-8")
+    found = [
+        run_command(capsys, "predict", bundle, "-i", path) for path in (folder / "dev.json", tmp_path / "test.json")
+    ]
+    assert found[1].code == 0, found[1].err
+    assert found[0].out == found[1].out
+
+
+def write_characters(path, count, *, seed):
+    """Chinese sentences of one character a line, with a place and a year."""
+    rng = np.random.default_rng(seed)
+    lines = []
+    for _ in range(count):
+        lines += [f"{character} O" for character in rng.choice(list("人山水天地中国的"), rng.integers(1, 4))]
+        if rng.integers(2):
+            lines += ["北 B-LOC", "京 I-LOC"]
+        lines += [f"{digit} {label}" for digit, label in zip(str(rng.integers(1000, 3000)), "BIII", strict=True)]
+        lines += ["年 O", ""]
+    for index, line in enumerate(lines):
+        if line[-1:] in ("B", "I"):
+            lines[index] = f"{line}-DATE"
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def test_chinese_texts_are_split_as_the_training_data_is(capsys, start, tmp_path):
+    for name, count, seed in (("train", 300, 0), ("dev", 40, 1)):
+        write_characters(tmp_path / f"{name}.txt", count, seed=seed)
+    config = db.FinetuneConfig(max_steps=150, learning_rate=2e-3, eval_steps=1000)
+    task = db.load_task("custom", kind="token_classification", data_dir=tmp_path)
+    db.finetune(start, task, config=config, output_dir=tmp_path / "model", max_seq_length=32)
+    bundle = db.export(tmp_path / "model", tmp_path / "b")
+    for file in (tmp_path / "model" / "dynabert.json", bundle / "bundle.json"):
+        assert json.loads(file.read_text(encoding="utf-8"))["task"]["word_split"] == "characters"
+    text = "人在 北京的2010年"
+    (found,) = db.Predictor(bundle)([text])
+    assert found.words == list(text.replace(" ", ""))
+    entities = [(entity.label, entity.text) for entity in found.entities]
+    assert entities == [("LOC", "北京"), ("DATE", "2010")]
+    assert all(text[entity.start : entity.end] == entity.text for entity in found.entities)
+    # The characters of the dev file, and the texts that they form.
+    texts = ["".join(words) for words in task.dev.words]
+    predictor = db.Predictor(bundle)
+    assert [row.labels for row in predictor(texts)] == [row.labels for row in predictor(task.dev.words)]
+    alone = run_alone(bundle, tmp_path, text, "--json")
+    assert [entity["text"] for entity in json.loads(alone.stdout)["entities"]] == ["北京", "2010"], alone.stderr
+
+
 def test_an_export_takes_other_settings_and_other_data(trained, start, tmp_path):
     task, folder, _ = trained
     if task.kind == "token_classification":

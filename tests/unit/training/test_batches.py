@@ -8,7 +8,7 @@ from conftest import make_batch
 
 from dynabert_paddle.config.settings import TrainConfig
 from dynabert_paddle.data.features import Features
-from dynabert_paddle.data.token_classification import IGNORED
+from dynabert_paddle.data.word_features import IGNORED
 from dynabert_paddle.training.batches import WHOLE, ShardWeight, cut_shard, step_batches, steps_per_epoch
 
 
