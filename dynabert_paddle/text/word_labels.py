@@ -20,6 +20,7 @@ _LIKE_POSITIONS = (
     re.compile(r"(?P<type>.+)[-_.:/|](?P<position>[BIEMSLU])", re.DOTALL | re.IGNORECASE),
 )
 _GLUED = re.compile(r"(?P<position>[BIEMSLU])(?P<type>[^a-z]+)")
+_LIKE_OUTSIDE = ("o", "0", "outside", "none")
 _MAX_LISTED = 6
 
 
@@ -57,7 +58,7 @@ class WordLabelScheme:
 
     def __init__(self, labels: Sequence[str]) -> None:
         names = [label for label in dict.fromkeys(labels) if label != OUTSIDE]
-        parts = _with_positions(names) or _types_alone(names)
+        parts = _with_positions(names) or _types_alone(names, has_outside=OUTSIDE in labels)
         self._parts = {OUTSIDE: _Parts("", ""), **parts}
 
     @classmethod
@@ -115,7 +116,7 @@ def _with_positions(names: Sequence[str]) -> dict[str, _Parts]:
     return min(readings[1:] or readings, key=lambda parts: len({kind for _, kind in parts.values()}))
 
 
-def _types_alone(names: Sequence[str]) -> dict[str, _Parts]:
+def _types_alone(names: Sequence[str], *, has_outside: bool) -> dict[str, _Parts]:
     """Read labels that are types, unless one has, or seems to have, a position.
 
     Raises:
@@ -138,6 +139,9 @@ def _types_alone(names: Sequence[str]) -> dict[str, _Parts]:
     bare = {name for name in names if name.upper() in tuple("BIEMSLU")}
     if {"B", "I"} <= {name.upper() for name in bare} or {"B", "E"} <= bare:
         raise UnknownSchemeError(f"{_listed(sorted(bare))} have a position and no type")
+    outside = [name for name in names if name.lower() in _LIKE_OUTSIDE]
+    if outside and not has_outside:
+        raise UnknownSchemeError(f"{_listed(outside)} seems to be the label of the words outside, which is {OUTSIDE!r}")
     return {name: _Parts("I", name) for name in names}
 
 

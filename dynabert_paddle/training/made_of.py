@@ -118,6 +118,7 @@ def check_data(folder: Path, before: Metadata, task: Task, data: Mapping[str, st
     now = {
         "metrics": list(task.metrics),
         "positive_label": task.positive_label,
+        "word_split": task.word_split,
         "max_seq_length": max_seq_length,
     }
     for key, value in now.items():

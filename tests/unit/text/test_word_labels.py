@@ -55,6 +55,7 @@ def test_schemes_of_whole_entities_equal_what_was_written(inside, end, single, d
         (["I-PER", "I-PER", "O", "I-LOC"], [("PER", 0, 1), ("LOC", 3, 3)]),
         (["B-a b|c-d", "I-a b|c-d"], [("a b|c-d", 0, 1)]),
         (["O", "O"], []),
+        (["O", "None"], [("None", 1, 1)]),
     ],
 )
 def test_entities_by_hand(labels, expected):
@@ -76,6 +77,9 @@ def test_entities_by_hand(labels, expected):
         (["O", "PER-B", "PER-I", "MISC"], "'PER-B', 'PER-I' are in no known form"),
         (["O", "BPER", "IPER"], "'BPER', 'IPER' are in no known form"),
         (["O", "B", "I"], "'B', 'I' have a position and no type"),
+        (["o", "PER", "LOC"], "'o' seems to be the label of the words outside, which is 'O'"),
+        (["PER", "Outside"], "'Outside' seems to be"),
+        (["0", "PER"], "'0' seems to be"),
         (["B", "M", "E", "S"], "have a position and no type"),
         (["O", *(f"B-{i}" for i in range(9)), "x"], r"'B-5', \.\.\. begin"),
     ],
