@@ -1,7 +1,8 @@
 """How texts are split into the words that are labelled: as the training sentences are."""
 
 import logging
-from itertools import pairwise
+from collections import Counter
+from itertools import chain, pairwise
 
 from dynabert_paddle.data.token_classification import Sentences
 from dynabert_paddle.errors import UsageError
@@ -22,13 +23,14 @@ def find_word_split(sentences: Sentences) -> str:
         `characters` if letters and digits that follow one another are words of their own, as in Chinese data with one
         character a line; else `words`.
     """
-    num_long, num_split = 0, 0
-    for words in sentences.words:
-        is_long = [len(split_words(word, "characters")) > 1 for word in words]
-        num_long += sum(is_long)
-        # In a text these two would be one word: 1 and 0 of 10.
-        pairs = (first + second for first, second in pairwise(words) if len(first) == len(second) == 1)
-        num_split += sum(len(split_words(pair)) == 1 for pair in pairs)
+    num_long = sum(_is_long(word) for words in sentences.words for word in words)
+    neighbours = Counter(chain.from_iterable(map(pairwise, sentences.words)))
+    # In a text these would be one word: 1 and 0 of 10.
+    num_split = sum(
+        count
+        for (first, second), count in neighbours.items()
+        if len(first) == len(second) == 1 and len(split_words(first + second)) == 1
+    )
     return "characters" if num_split > num_long or not num_long else "words"
 
 
@@ -49,6 +51,9 @@ def check_word_split(word_split: str, sentences: Sentences) -> str:
         raise UsageError(f"--word_split is {word_split!r}; it must be one of {', '.join(WORD_SPLITS)}.")
     lost: list[str] = []
     for words in sentences.words:
+        if word_split == "characters":
+            lost += filter(_is_long, words)
+            continue
         text, spans = write_words(words, word_split)
         found = set(split_words(text, word_split))
         lost += [word for word, span in zip(words, spans, strict=True) if span not in found]
@@ -60,3 +65,8 @@ def check_word_split(word_split: str, sentences: Sentences) -> str:
             *(sentences.source, len(lost), total, lost[0], word_split),
         )
     return word_split
+
+
+def _is_long(word: str) -> bool:
+    """Whether a word has several characters; an accent belongs to the one before it."""
+    return len(word) > 1 and len(split_words(word, "characters")) > 1
