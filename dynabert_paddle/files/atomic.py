@@ -120,6 +120,8 @@ def move_content(partial: Path, folder: Path, *, last: str, remove: Iterable[Pat
         moving.touch()
         (folder / last).unlink(missing_ok=True)
         for path in remove:
+            if path == moving:  # of a killed process; now it is this one's
+                continue
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == last):
             if path.name == last:

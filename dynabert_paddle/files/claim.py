@@ -73,9 +73,11 @@ class Claim:
         """Remove the folder's content, but for its mark; see `ownership.check_removable`.
 
         Raises:
+            UsageError: the folder is one of the user's.
             DynabertError: it cannot be removed.
         """
         self.check()
+        self._check_own()
         with handle_write_errors(self.folder), _hold_inner(self.folder):
             (self.folder / MARKER_FILE).write_text(f"{self.maker}\n", encoding="utf-8")
             for path in self.folder.iterdir():
@@ -93,6 +95,7 @@ class Claim:
             replace: remove all that was in the folder, once the new files are written.
 
         Raises:
+            UsageError: `replace`, and the folder is one of the user's.
             DynabertError: they cannot be written, or the folder was removed or replaced.
         """
         with self.partial() as partial:
@@ -112,10 +115,18 @@ class Claim:
         if not replace:
             move_content(partial, self.folder, last=last)
             return
+        self._check_own()
         with _hold_inner(self.folder):
             (partial / MARKER_FILE).write_text(f"{self.maker}\n", encoding="utf-8")
             old = [path for path in self.folder.iterdir() if path != partial]
             move_content(partial, self.folder, last=last, remove=old)
+
+    def _check_own(self) -> None:
+        """Refuse to remove the content of a folder of the user's, whatever the caller has checked before."""
+        if not is_output_folder(self.folder):
+            raise UsageError(
+                f"{self.folder} was not created by dynabert, and is not removed: name another --output_dir"
+            )
 
     def release(self, *unused: str) -> None:
         """Unlock the folder; remove it if it holds nothing but its mark and files of these names."""
@@ -143,7 +154,7 @@ def claim(
     Args:
         folder: the folder.
         maker: what writes it, such as a stage's name; None for a folder without a mark.
-        unused: names of files that do not keep an otherwise empty folder.
+        unused: names of files that do not keep an otherwise empty folder, unless they are there before.
         wait_seconds: how long to wait for another run that has locked it.
 
     Yields:
@@ -161,7 +172,7 @@ def claim(
         new = [parent for parent in folder.parents if not parent.exists()]  # the innermost first
         undo.callback(_remove_empty, new)
         claimed = Claim(folder, maker, _open(folder, wait_seconds))
-        undo.callback(claimed.release, *unused)
+        undo.callback(claimed.release, *(name for name in unused if not (folder / name).exists()))
         if is_output_folder(folder):
             remove_stale(folder)
         remove_stale_siblings(folder)

@@ -13,6 +13,7 @@ from dynabert_paddle.config.settings import TaskConfig
 from dynabert_paddle.errors import ModelError, did_you_mean
 from dynabert_paddle.files.atomic import read_json, write_json
 from dynabert_paddle.files.integrity import hash_files
+from dynabert_paddle.runtime.home import user_path
 
 METADATA_FILE = "dynabert.json"
 FORMAT_VERSION = 1
@@ -68,7 +69,7 @@ def read_metadata(folder: str | Path) -> Metadata:
     Raises:
         ModelError: the file exists but is damaged or of another format version.
     """
-    path = Path(folder) / METADATA_FILE
+    path = user_path(folder) / METADATA_FILE
     if not path.is_file():
         return Metadata()
     from pydantic import TypeAdapter, ValidationError
@@ -119,6 +120,6 @@ def check_model_folder(folder: str | Path) -> None:
     Raises:
         ModelError: it does not exist; the message suggests the nearest name beside it.
     """
-    if not Path(folder).is_dir():
-        siblings = [str(path) for path in Path(folder).parent.glob("*") if path.is_dir()]
+    if not user_path(folder).is_dir():
+        siblings = [str(path) for path in user_path(folder).parent.glob("*") if path.is_dir()]
         raise ModelError(f"{folder}: no such model folder.{did_you_mean(str(folder), siblings)}")

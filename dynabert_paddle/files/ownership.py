@@ -24,6 +24,7 @@ from dynabert_paddle.files.folder import (
 )
 from dynabert_paddle.files.metadata import METADATA_FILE
 from dynabert_paddle.files.search_result import RESULT_FILE, SEARCH_FOLDER, TABLE_FILE
+from dynabert_paddle.runtime.home import user_path
 
 _MAX_LISTED = 5
 
@@ -57,7 +58,7 @@ def check_replaceable(folder: str | Path, maker: str, *, overwrite: bool, inputs
     Raises:
         UsageError: it is not free, and `overwrite` is false or `check_removable` refuses it; or it is a file.
     """
-    folder = Path(folder)
+    folder = user_path(folder)  # as `claim` does: else another folder would be checked than is replaced
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file: name another --output_dir")
     if is_free(folder):
@@ -78,11 +79,13 @@ def check_removable(folder: Path, maker: str, *, inputs: Iterable[str | Path] = 
     Raises:
         UsageError: the current directory or an input is in it, something else made it, or it holds other files.
     """
+    folder = user_path(folder)
     place = folder.resolve()
     if place in (Path.cwd(), *Path.cwd().parents):
         raise UsageError(f"{folder} contains the current directory, and is not removed: name another --output_dir")
     for path in inputs:
-        if place in (Path(path).resolve(), *Path(path).resolve().parents):
+        read = user_path(path).resolve()
+        if place in (read, *read.parents):
             raise UsageError(f"{folder} holds {path}, which is read here: name another --output_dir")
     made_by = maker_of(folder)
     if made_by is None and not (folder / MARKER_FILE).is_file():
@@ -111,6 +114,7 @@ def check_maker(folder: Path, maker: str) -> None:
     Raises:
         UsageError: another verb has made it.
     """
+    folder = user_path(folder)
     made_by = None if is_free(folder) or not folder.is_dir() else maker_of(folder)
     if made_by not in (None, maker):
         raise UsageError(f"{folder} was made by '{command_of(made_by or '')}': name another --output_dir")

@@ -28,6 +28,7 @@ from dynabert_paddle.reporting.content import (
     Stage,
     last_finished,
 )
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.subnet import SearchSpace, Subnet
 
 _LOG_FILE = "train.jsonl"
@@ -47,7 +48,7 @@ def collect(folder: str | Path) -> Run:
     Raises:
         ModelError: the folder holds no run and no stage, or one of its files is damaged.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     check_model_folder(folder)
     return load_unchanged(folder, partial(_collect, folder), ModelError, _version)
 

@@ -22,7 +22,7 @@ VISUALDL_FOLDERS = (".visualdl/conf", ".visualdl/fastdeployserver", ".visualdl/x
 
 
 def user_path(path: str | os.PathLike) -> Path:
-    """Replace `~` in a user's path by the home folder.
+    """Replace `~` in a user's path by the home folder, and `~name` by that of another user, if there is one.
 
     Args:
         path: the path.
@@ -36,6 +36,8 @@ def user_path(path: str | os.PathLike) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
+        if Path(path).parts[0] != "~":  # a file's own name, such as `~draft.tsv`
+            return Path(path)
         raise UsageError(f"{path}: this user has no home folder: write the whole path, or set HOME") from None
 
 

@@ -180,7 +180,7 @@ def check_apart(source: str | Path, output_dir: str | Path) -> None:
     Raises:
         UsageError: the output would replace the model.
     """
-    source, output_dir = Path(source).resolve(), Path(output_dir).resolve()
+    source, output_dir = user_path(source).resolve(), user_path(output_dir).resolve()
     if output_dir in (source, *source.parents):
         raise UsageError(f"{output_dir} exists and holds the model to start from: name another --output_dir")
 

@@ -173,12 +173,12 @@ def _check_maker(output_dir: Path, *, overwrite: bool) -> None:
 def _prepare(claimed: Claim, config: Config, task: Task, *, overwrite: bool) -> None:
     """Refuse what would end the run later, and keep its settings."""
     output_dir = claimed.folder
+    augmented = [path for name in config.stages if (path := _find_augmented(name, getattr(config, name)))]
     if overwrite:
-        _clear(claimed, config.model_name_or_path, list(task.files.values()))
+        _clear(claimed, config.model_name_or_path, [*task.files.values(), *augmented])
     for name in config.stages:
         if (output_dir / name / METADATA_FILE).exists():
             _check_finished(name, output_dir / name, config, task)
-        _check_augmented(name, getattr(config, name))
     _keep_config(output_dir / CONFIG_FILE, config)
 
 
@@ -238,11 +238,12 @@ def _check_start(name: str, folder: Path, source: str | Path) -> None:
     check_hashes(folder, read_metadata(folder), {"model": model, **({"teacher": model} if name == "width" else {})})
 
 
-def _check_augmented(name: str, settings: Any) -> None:
-    """Tell before the first stage what would else end a later one."""
+def _find_augmented(name: str, settings: Any) -> str | None:
+    """The augmented file of a stage; a missing one is told before the first stage, rather than hours later."""
     path = getattr(settings, "augmented_file", None)
     if path and not user_path(path).is_file():
         raise DataError(f"{path}: no such file; make it with 'dynabert augment', or leave out {name}.augmented_file")
+    return path
 
 
 def _keep_config(path: Path, config: Config) -> None:

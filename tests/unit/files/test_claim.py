@@ -130,6 +130,41 @@ def test_what_is_written_replaces_all_or_joins(tmp_path):
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [".dynabert", "a.json"]
 
 
+def test_a_folder_of_the_users_is_never_replaced(tmp_path):
+    """Even if the caller has not checked it, or has checked another one."""
+    (tmp_path / "thesis.tex").touch()
+    words = "was not created by dynabert, and is not removed: name another --output_dir"
+    with claim(tmp_path, "extract") as claimed:
+        for call in (claimed.clear, lambda: claimed.write(write_text("new"), last="a.json", replace=True)):
+            with pytest.raises(UsageError, match=words):
+                call()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_remains_of_a_killed_replacement_can_be_replaced(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in (".dynabert", ".moving.partial", "weights"):
+        (folder / name).touch()
+    with claim(folder, "extract") as claimed:
+        claimed.write(write_text("new"), last="a.json", replace=True)
+    assert sorted(path.name for path in folder.iterdir()) == [".dynabert", "a.json"]
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_an_unused_file_is_removed_unless_it_was_there_before(tmp_path, mine):
+    """A run keeps its settings in `run.yaml`, which may also be the user's config in a folder of its own."""
+    folder = tmp_path / "out"
+    if mine:
+        folder.mkdir()
+        (folder / "run.yaml").write_text("mine")
+    with claim(folder, "run", unused=("run.yaml",)):
+        (folder / "run.yaml").touch()
+    assert folder.exists() == mine
+    if mine:
+        assert (folder / "run.yaml").read_text() == "mine"
+
+
 def test_a_search_that_runs_inside_keeps_its_folder(tmp_path):
     with claim(tmp_path / "model" / "search", "search"), claim(tmp_path / "model", "width") as outer:
         with pytest.raises(UsageError, match="search is in use by another run"):

@@ -12,7 +12,7 @@ import pytest
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.claim import claim
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
-from dynabert_paddle.files.ownership import check_replaceable
+from dynabert_paddle.files.ownership import check_maker, check_replaceable
 
 
 def files(folder):
@@ -311,3 +311,22 @@ def test_overwriting_the_current_directory_is_refused_and_removes_nothing(tmp_pa
         with pytest.raises(UsageError):
             overwrite(Path(name))
         assert files(folder) == before
+
+
+@pytest.mark.parametrize("name", ["~", "~/mine"])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_tilde_is_checked_as_the_folder_that_is_replaced(tmp_path, monkeypatch, name, allowed):
+    """The shell leaves it in `--output_dir=~`, and the folder `./~`, which is not there, was checked in its place."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "mine").mkdir(parents=True)
+    (tmp_path / "home" / "mine" / "thesis.tex").touch()
+    before = files(tmp_path)
+    with pytest.raises(UsageError, match=r"(home|mine) (was not created by dynabert, and is not removed|exists)"):
+        overwrite(name, "extract", overwrite=allowed)
+    mark(tmp_path / "home" / "made", "width")
+    (tmp_path / "home" / "made" / "config.json").touch()
+    with pytest.raises(UsageError, match="made was made by 'dynabert train_width'"):
+        check_maker("~/made", "search")
+    with pytest.raises(UsageError, match=r"made holds ~/made/config.json, which is read here"):
+        overwrite(tmp_path / "home" / "made", inputs=["~/made/config.json"])
+    assert before.items() <= files(tmp_path).items()

@@ -3,7 +3,7 @@
 import pytest
 
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
+from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, check_model_folder, read_metadata, write_metadata
 
 
 def test_metadata_round_trip(tmp_path):
@@ -22,6 +22,16 @@ def test_metadata_round_trip(tmp_path):
     assert read_metadata(tmp_path) == metadata
     assert metadata.replace(stage="depth").stage == "depth"
     assert metadata.stage == "width"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    write_metadata(tmp_path / "model", Metadata(stage="width"))
+    assert read_metadata("~/model").stage == "width"
+    check_model_folder("~/model")
+    with pytest.raises(ModelError, match=r"~/modle: no such model folder"):
+        check_model_folder("~/modle")
 
 
 def test_a_plain_folder_has_empty_metadata(tmp_path):

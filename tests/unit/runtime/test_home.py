@@ -36,6 +36,10 @@ def test_a_path_with_a_tilde_needs_a_home(homeless):
     assert home.user_path("out") == Path("out")
 
 
+def test_a_name_may_begin_with_a_tilde():
+    assert home.user_path("~draft.tsv") == Path("~draft.tsv")
+
+
 @pytest.mark.parametrize("name", [None, "/dev/null/x"])
 def test_libraries_get_a_temporary_home(homeless, monkeypatch, caplog, name):
     if name:
