@@ -38,7 +38,7 @@ from dynabert_paddle.searching.progress import show_progress
 from dynabert_paddle.searching.ranks import DistributedScorer
 from dynabert_paddle.searching.scoring import Scorer, make_scorer
 from dynabert_paddle.searching.space import GenomeSpace
-from dynabert_paddle.searching.study import STUDY_FILE, check_genomes, database_errors, open_study
+from dynabert_paddle.searching.study import METRIC_SETTINGS, STUDY_FILE, check_genomes, database_errors, open_study
 from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model
 from dynabert_paddle.training import processes
@@ -107,7 +107,7 @@ def _output_folder(model: Supernet | str | Path, output_dir: str | Path | None) 
             raise UsageError("the model has no folder, so the search needs one for its results: pass output_dir")
         return user_path(output_dir)
     check_model_folder(model)
-    folder, own = Path(output_dir or user_path(model) / SEARCH_FOLDER), user_path(model).resolve()
+    folder, own = user_path(output_dir or Path(model) / SEARCH_FOLDER), user_path(model).resolve()
     if folder.resolve() in (own, *own.parents):
         raise UsageError(f"{folder} holds the supernet: name another --output_dir")
     return folder
@@ -213,11 +213,12 @@ class _Search:
 
     def _settings(self, weights: str) -> dict[str, Any]:
         """What must be unchanged to resume an interrupted search."""
-        features, config = self.scorer.features, self.config
+        features, config, described = self.scorer.features, self.config, self.task.to_dict()
         return {
             "weights": weights,
             "task": self.task.name,
             "metric": self.task.metrics[0],
+            **{key: described.get(key) for key in METRIC_SETTINGS},
             **{key: getattr(config, key) for key in ("score", "score_on", "population_size", "seed")},
             "data": hash_arrays(features.content),
             **self.objectives.resume_settings(),

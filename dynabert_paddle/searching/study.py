@@ -13,6 +13,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import write_error
 from dynabert_paddle.files.claim import Claim
@@ -21,6 +22,9 @@ from dynabert_paddle.searching.sampler import finished_trials
 from dynabert_paddle.searching.space import GenomeSpace
 
 STUDY_FILE = "study.db"
+
+# Settings of the task that decide the metric; searches of earlier versions have not stored them.
+METRIC_SETTINGS = ("positive_label", *ANSWER_SETTINGS)
 
 _NAME = "search"
 _SETTINGS = "settings"
@@ -155,7 +159,7 @@ def _check_trials(study: optuna.Study, goals: Sequence[str]) -> None:
 
 def _check_same(folder: Path, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
-        if stored.get(key) != value:
+        if stored.get(key) != value and (key in stored or key not in METRIC_SETTINGS):
             raise UsageError(
                 f"{folder} holds a search with {key} = {_format(stored.get(key))}, this one has {_format(value)}: name "
                 f"another --output_dir, or pass --overwrite_output_dir to start a new search"

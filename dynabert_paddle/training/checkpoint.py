@@ -17,10 +17,11 @@ from paddle import nn
 
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.data.labels import describe_difference
+from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.atomic import read_json, write_folder, write_json
 from dynabert_paddle.files.claim import Claim, claim
-from dynabert_paddle.files.folder import is_free, is_output_folder, maker_of
+from dynabert_paddle.files.folder import CONFIG_FILE, GRID_FILE, is_free, is_output_folder, maker_of
 from dynabert_paddle.files.integrity import check_files, hash_files
 from dynabert_paddle.files.metadata import METADATA_FILE
 from dynabert_paddle.files.ownership import check_replaceable
@@ -30,7 +31,7 @@ from dynabert_paddle.training import processes
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE_FILE = "state.json"
-_LATER_KEYS = {"labels", "positive_label", "selection data", "dev data"}
+_LATER_KEYS = {"labels", "positive_label", "selection data", "dev data", *ANSWER_SETTINGS}
 
 
 @dataclass
@@ -103,7 +104,7 @@ def _is_of_a_run(path: Path) -> bool:
     """Whether an unfinished stage can have written this; a run's folder has other folders in it, and its own files."""
     if path.is_dir():
         return path.name == "vdl" or "checkpoint-" in path.name or path.name.endswith("partial")
-    return path.name not in (METADATA_FILE, "run.yaml", "grid.json")
+    return path.name not in (METADATA_FILE, CONFIG_FILE, GRID_FILE)
 
 
 def save_checkpoint(

@@ -13,6 +13,7 @@ from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.config.settings import RewireConfig, TrainConfig, WidthConfig
 from dynabert_paddle.data.fingerprint import hash_examples
 from dynabert_paddle.data.labels import describe_difference, permutation
+from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.hashing import hash_file
@@ -120,6 +121,7 @@ def check_data(folder: Path, before: Metadata, task: Task, data: Mapping[str, st
         "positive_label": task.positive_label,
         "word_split": task.word_split,
         "max_seq_length": max_seq_length,
+        **{key: value for key, value in task.to_dict().items() if key in ANSWER_SETTINGS},
     }
     for key, value in now.items():
         if before.task.get(key, value) != value:
