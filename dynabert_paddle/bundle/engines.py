@@ -105,8 +105,7 @@ def open_engine(
 
 
 def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_threads: int) -> Engine:
-    # Paddle reads it once, at import, and uses a single thread if it is not set.
-    os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
+    process_threads = _set_process_threads(num_threads)
     # By default oneDNN caches a thousand compiled operators, also of shapes that are no longer used.
     os.environ.setdefault("DNNL_PRIMITIVE_CACHE_CAPACITY", "64")
     # scikit-learn sets it to FALSE on import: with a single thread a forked process would then hang in its first run.
@@ -136,7 +135,6 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
             predictor = inference.create_predictor(config)
     names = predictor.get_input_names()
     output = predictor.get_output_names()[0]
-    process_threads = int(os.environ["OMP_NUM_THREADS"].partition(",")[0])
 
     def run(batch: dict[str, np.ndarray]) -> np.ndarray:
         with _one_line_errors(f"{runtime} cannot run it"):
@@ -151,6 +149,16 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
             return predictor.get_output_handle(output).copy_to_cpu()
 
     return run
+
+
+def _set_process_threads(num_threads: int) -> int:
+    """Set `OMP_NUM_THREADS`, unless it is set; returns its value.
+
+    Paddle reads it once, at import, and uses a single thread if it is not set.
+    """
+    if os.environ.get("OMP_NUM_THREADS", "") in ("", "0"):
+        os.environ["OMP_NUM_THREADS"] = str(num_threads)
+    return int(os.environ["OMP_NUM_THREADS"].partition(",")[0])
 
 
 def _configure(folder: Path, description: dict[str, Any], graph: str, device: str, num_threads: int) -> Any:

@@ -10,6 +10,7 @@ to another language needs that file, `vocab.txt`, and the four steps of `Tokeniz
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -370,6 +371,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _predict(options: argparse.Namespace) -> int:
     """Predict for the text or the file of the command line; returns the exit code."""
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # like the input, regardless of the locale
         bundle = Bundle(os.path.dirname(os.path.abspath(__file__)))
         rows = read_texts(options.input_file, bundle.description) if options.input_file else [options.text]
         cut = CutWords()

@@ -124,9 +124,9 @@ def _read_table(path: str, rows: Iterator[list[str]], description: dict[str, Any
         if columns is None:
             raise _no_column(path, header, description)
         for number, row in enumerate(rows, start=2):
-            if not row:  # an empty line
+            if not row or (row == [""] and len(header) > 1):  # an empty line
                 continue
-            if len(row) <= max(columns):
+            if len(row) != len(header):  # such as a delimiter in a text that has no quotes
                 raise BundleError(f"{path}: row {number} has {len(row)} cells, the first row has {len(header)}")
             yield [row[column] for column in columns]
     except csv.Error as error:

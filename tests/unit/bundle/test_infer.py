@@ -344,6 +344,15 @@ def test_the_script_outside_of_a_bundle(capsys):
     assert "no bundle.json in it" in err
 
 
+@pytest.mark.parametrize(("given", "threads"), [(None, 3), ("", 3), ("0", 3), ("2", 2), ("4,1", 4)])
+def test_the_number_of_threads_of_the_process_is_the_users_if_it_is_one(monkeypatch, given, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert engines._set_process_threads(3) == threads
+    assert int(os.environ["OMP_NUM_THREADS"][0]) == threads
+
+
 @pytest.mark.parametrize("script", [(engines, infer), (infer_lite,)])
 def test_modules_of_a_script_define_no_name_twice(script):
     """They are joined to one file, where a second definition would replace the first."""
