@@ -27,7 +27,19 @@ from dynabert_paddle.runtime.streams import is_of_stdout, print_message, run_pro
 
 
 class _Group(typer.core.TyperGroup):
-    """The verbs; the error for a misspelt one suggests the nearest, as for options."""
+    """The verbs: in the order of a run, all listed if none is given; the error for a misspelt one suggests the nearest.
+
+    Click and Typer do the first two in some of the versions that the supported environments have.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:
+            typer.echo(ctx.get_help(), err=True)
+            ctx.exit(UsageError.exit_code)
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -48,7 +60,6 @@ def _show_version(asked: bool) -> None:
 app = typer.Typer(
     cls=_Group,
     help="DynaBERT on PaddlePaddle: one fine-tuned BERT becomes a supernet of sub-networks that all work.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     # Both --output_dir, as Paddle's users write it, and --output-dir.
@@ -91,9 +102,6 @@ def _run_command() -> int:
             if code == 128 + signal.SIGINT:  # Typer's answer to Ctrl-C
                 raise KeyboardInterrupt
             return code
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            return error.exit_code
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             hint = f" (see '{context.command_path} --help')" if context else ""
