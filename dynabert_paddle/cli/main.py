@@ -112,7 +112,9 @@ def _run_command() -> int:
         except BrokenPipeError:
             raise
         except Interrupted as interrupted:
-            print_message(one_line(str(interrupted)))
+            anew = any(word.replace("-", "_") == "__overwrite_output_dir" for word in sys.argv)
+            hint = ", but leave out --overwrite_output_dir, which would begin anew" if anew else ""
+            print_message(one_line(f"{interrupted}{hint}"))
             return interrupted.exit_code
         except DynabertError as error:
             _report(str(error))

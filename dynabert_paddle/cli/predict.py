@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -80,8 +81,8 @@ def predict(
         raise UsageError("--submission fixes the columns and the format: leave out --json and the column flags")
     if input_file == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
         raise UsageError(f"{input_file}: a pipe cannot be read: write it to a file ('... > texts.txt'), and name that")
-    is_device = bool(output_file) and str(output_file).startswith("/dev/")  # /dev/stdout may be a file
-    if output_file and Path(output_file).is_file() and not is_device and not overwrite_output_file:
+    is_stream = re.fullmatch(r"/dev/(stdout|stderr|fd/\d+)", output_file or "")  # it may be redirected to a file
+    if output_file and Path(output_file).is_file() and not is_stream and not overwrite_output_file:
         if path.exists() and path.samefile(output_file):
             raise UsageError(f"{output_file} is the file to read: name another --output_file")
         raise UsageError(

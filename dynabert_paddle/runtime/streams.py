@@ -140,7 +140,10 @@ def _is_open(descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def _terminations() -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM and SIGHUP; what is ignored stays so."""
+    """Raise `Terminated` on SIGTERM and SIGHUP; what is ignored stays so, and so does all outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def terminate(number: int, frame: object) -> None:
         raise Terminated(number)

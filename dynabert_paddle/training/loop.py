@@ -283,10 +283,12 @@ def _stop_requests() -> Iterator[list[int]]:
         if signal.SIGINT in previous:
             signal.signal(signal.SIGINT, previous[signal.SIGINT])
 
-    previous = {number: signal.signal(number, request) for number in _STOPPING if not is_ignored(number)}
-    for number in previous:
-        signal.siginterrupt(number, False)  # Paddle's store takes an interrupted call for an ended process
+    previous: dict[int, Any] = {}
     try:
+        for number in _STOPPING:
+            if not is_ignored(number):
+                previous[number] = signal.signal(number, request)
+                signal.siginterrupt(number, False)  # Paddle's store takes an interrupted call for an ended process
         yield requests
     finally:
         for number, handler in previous.items():

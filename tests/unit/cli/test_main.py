@@ -6,15 +6,18 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
 import yaml
 
 import dynabert_paddle as db
+from dynabert_paddle.cli import run
 from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.config import settings
 from dynabert_paddle.config.loading import built_in_configs, find_config, load_config
+from dynabert_paddle.errors import Interrupted
 
 VERBS = {
     "quickstart": (),
@@ -220,3 +223,43 @@ def test_an_input_that_is_a_pipe_is_told_what_to_do(dynabert, tmp_path):
         assert (
             done.err == f"error: {name}: a pipe cannot be read: write it to a file ('... > texts.txt'), and name that\n"
         )
+
+
+def test_extract_does_not_replace_the_home_folder(dynabert, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.tex").touch()
+    monkeypatch.setenv("HOME", str(home))
+    for more, words in (((), "exists"), (("--overwrite_output_dir",), "was not created by dynabert")):
+        done = dynabert("extract", tmp_path / "model", "w0.50d0.50", "--output_dir=~", *more)
+        assert (done.code, done.out) == (2, "")
+        assert f"error: {home} {words}" in done.err
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_of_the_devices_only_streams_are_written_without_a_flag(dynabert, tmp_path, is_stream):
+    """/dev/shm has files, too."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        output = f"/dev/fd/{file.fileno()}" if is_stream else file.name
+        (tmp_path / "texts.txt").write_text("one\n")
+        done = dynabert("predict", tmp_path, "-i", tmp_path / "texts.txt", "-o", output)
+    assert ("pass --overwrite_output_file to replace it" in done.err) == (not is_stream), done.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "hint"),
+    [
+        ([], ""),
+        (["--overwrite_output_dir"], ", but leave out --overwrite_output_dir, which would begin anew"),
+        (["--overwrite-output-dir"], ", but leave out --overwrite_output_dir, which would begin anew"),
+    ],
+)
+def test_what_was_stopped_does_not_begin_anew_by_its_own_advice(dynabert, monkeypatch, flags, hint):
+    message = "width: stopped after step 3 of 9; the same command goes on from there"
+
+    def stop(*_):
+        raise Interrupted(message, exit_code=143)
+
+    monkeypatch.setattr(run, "_run", stop)
+    done = dynabert("run", "default", *flags)
+    assert (done.code, done.out, done.err) == (143, "", f"{message}{hint}\n")

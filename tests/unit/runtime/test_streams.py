@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -133,3 +134,9 @@ def test_a_library_that_is_imported_sets_no_handler():
         assert heard == [True]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_command_may_run_in_a_thread():
+    """Python handles signals in the main thread alone, and sets no handler elsewhere."""
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(streams.run_process, lambda: 0).result() == 0

@@ -327,6 +327,23 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(tmp_path, number
     assert lines == whole_lines
 
 
+def test_a_signal_that_comes_while_the_handlers_are_set_is_kept(monkeypatch):
+    def set_handler(number, handler):
+        before = install(number, handler)
+        if number == signal.SIGTERM and getattr(handler, "__name__", "") == "request":
+            signal.raise_signal(number)
+        return before
+
+    install = signal.signal
+    before = install(signal.SIGTERM, lambda *_: None)
+    monkeypatch.setattr(signal, "signal", set_handler)
+    try:
+        with loop._stop_requests() as requests:
+            assert requests == [signal.SIGTERM]
+    finally:
+        install(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_the_last_step_still_stops_what_comes_after(tmp_path, number):
     """A chain of stages must not go on to its next stage, for hours, after it was asked to stop."""
