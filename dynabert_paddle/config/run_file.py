@@ -9,6 +9,8 @@ from typing import Any
 from dynabert_paddle.config.settings import STAGES
 
 CONFIG_FILE, MARKER_FILE = "run.yaml", ".dynabert"
+# One of them is in a stage's folder; a folder that is named as a stage, such as `final`, may be the user's.
+_STAGE_FILES = (MARKER_FILE, "dynabert.json", "train.jsonl")
 # Settings that name a file or a folder. So does a model's, unless it is a name; a path begins with `/`, `~` or `.`.
 _PATHS = ("data_dir", "train_file", "dev_file", "augmented_file")
 
@@ -16,9 +18,8 @@ _PATHS = ("data_dir", "train_file", "dev_file", "augmented_file")
 def is_run_file(path: Path) -> bool:
     """Whether a config is the `run.yaml` of the run in its folder, which a copy of the folder may be, too."""
     folder = path.parent
-    return path.name == CONFIG_FILE and (
-        (folder / MARKER_FILE).is_file() or any((folder / stage).is_dir() for stage in STAGES)
-    )
+    of_stages = (folder / stage / name for stage in STAGES for name in _STAGE_FILES)
+    return path.name == CONFIG_FILE and ((folder / MARKER_FILE).is_file() or any(map(Path.is_file, of_stages)))
 
 
 def locate(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -52,11 +52,22 @@ def test_from_inside_its_folder(moved, monkeypatch):
     assert load_config("b/run.yaml").output_dir == "b"
 
 
-def test_a_copy_without_hidden_files_is_a_run_if_stages_are_beside_it(moved):
+@pytest.mark.parametrize("name", [".dynabert", "dynabert.json", "train.jsonl"])
+def test_a_copy_without_hidden_files_is_a_run_if_stages_are_beside_it(moved, name):
     (moved.parent / ".dynabert").unlink()
     assert not is_run_file(moved)
     (moved.parent / "finetune").mkdir()
+    assert not is_run_file(moved)
+    (moved.parent / "finetune" / name).touch()
     assert is_run_file(moved)
+
+
+def test_a_config_beside_a_folder_of_the_users_keeps_its_output_folder(moved, tmp_path):
+    template = tmp_path / "run.yaml"
+    template.write_text(moved.read_text())
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final" / "report.docx").touch()
+    assert load_config(template, ["task.data_dir=data"]).output_dir == str(tmp_path / "out" / "a")
 
 
 def test_a_config_elsewhere_keeps_its_output_folder(moved, tmp_path):
