@@ -77,8 +77,8 @@ class Claim:
             DynabertError: it cannot be removed.
         """
         self.check()
-        self._check_own()
         with handle_write_errors(self.folder), _hold_inner(self.folder):
+            self._check_own()
             (self.folder / MARKER_FILE).write_text(f"{self.maker}\n", encoding="utf-8")
             for path in self.folder.iterdir():
                 if path.is_dir() and not path.is_symlink():
@@ -115,8 +115,8 @@ class Claim:
         if not replace:
             move_content(partial, self.folder, last=last)
             return
-        self._check_own()
         with _hold_inner(self.folder):
+            self._check_own()
             (partial / MARKER_FILE).write_text(f"{self.maker}\n", encoding="utf-8")
             old = [path for path in self.folder.iterdir() if path != partial]
             move_content(partial, self.folder, last=last, remove=old)
