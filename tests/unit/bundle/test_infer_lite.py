@@ -12,7 +12,7 @@ from dynabert_paddle.text.decode import Prediction
 class Stub:
     """A bundle with one class, in Chinese."""
 
-    description = {}  # noqa: RUF012
+    description = {"max_seq_length": 128}  # noqa: RUF012
 
     def __init__(self, folder):
         pass

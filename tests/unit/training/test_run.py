@@ -49,7 +49,7 @@ def test_how_answers_are_found_must_be_the_same():
     """The best checkpoint depends on it."""
     answers = {"doc_stride": 128, "max_answer_length": 30, "may_be_empty": False}
     task = SimpleNamespace(
-        labels=(), metrics=("f1",), positive_label=None, to_dict=lambda: {"name": "custom", **answers}
+        labels=(), metrics=("f1",), positive_label=None, word_split=None, to_dict=lambda: {"name": "custom", **answers}
     )
     features = SimpleNamespace(content=())
     stage = SimpleNamespace(
