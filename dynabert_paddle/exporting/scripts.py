@@ -13,37 +13,9 @@ from dynabert_paddle.runtime import cores, streams
 from dynabert_paddle.text import conll, decode, encode, word_labels
 
 # In this order: a module imports only modules before it.
-INFER_MODULES = (
-    hashing,
-    unchanged,
-    word_labels,
-    decode,
-    encode,
-    conll,
-    manifest,
-    rows,
-    tables,
-    cores,
-    streams,
-    openvino,
-    engines,
-    gate,
-    members,
-    infer,
-)
-INFER_LITE_MODULES = (
-    hashing,
-    unchanged,
-    word_labels,
-    decode,
-    encode,
-    conll,
-    manifest,
-    rows,
-    tables,
-    streams,
-    infer_lite,
-)
+_SHARED_MODULES = (hashing, unchanged, word_labels, decode, encode, conll, manifest, rows, tables, streams)
+INFER_MODULES = (*_SHARED_MODULES, cores, openvino, engines, gate, members, infer)
+INFER_LITE_MODULES = (*_SHARED_MODULES, infer_lite)
 
 # Imports to remove: the joined modules need none of the package, and __future__ stands once at the top.
 _REMOVED_IMPORTS = ("dynabert_paddle", "__future__")

@@ -1,4 +1,4 @@
-"""Loads a folder of which no file changes meanwhile: else a model could get one version's labels and another's weights.
+"""Loads a folder, and again if a file changed meanwhile: a model must not mix two versions' labels and weights.
 
 This file is part of every bundle's `infer.py` and `infer_lite.py`; Python 3.7 runs it.
 """

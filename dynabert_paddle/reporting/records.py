@@ -39,6 +39,6 @@ def write_records(folder: Path, run: Run, charts: Iterable[Chart]) -> None:
                     for metric, value in row.metrics.items():
                         writer.add_scalar(tag=f"{run.grid.split}/{metric}/{row.subnet}", value=value, step=0)
 
-    # Two reports of one folder take turns: each is written within seconds.
+    # A second report of the same folder waits for the first: each is written within seconds.
     with claim(folder, None, wait_seconds=60) as claimed:
         claimed.write(write, last=_FILE)

@@ -53,7 +53,7 @@ def split_conll(lines: Iterable[str], num_columns: int) -> Iterator[list[tuple[i
         num_columns: from `count_columns`; a line that begins with `#` and has another number is a comment.
 
     Yields:
-        Each sentence's lines: their numbers and columns, of which the first is the word and the last the label.
+        Each sentence's lines: their numbers and columns; the first column is the word, the last one the label.
 
     Raises:
         ConllError: a line has another number of columns.

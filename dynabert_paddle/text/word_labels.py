@@ -47,7 +47,7 @@ class WordLabelScheme:
     """What the labels of a task say about entities.
 
     Known are positions before the types (`B-PER`) or after them (`PER-B`), in BIO, BIOES, BILOU and BMES, and types
-    alone (`PER`), of which adjacent words form one entity.
+    alone (`PER`): adjacent words of one type form one entity.
 
     Args:
         labels: all labels of the task.
