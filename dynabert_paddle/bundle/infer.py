@@ -31,6 +31,7 @@ from dynabert_paddle.bundle.members import choose_subnet, open_subnet
 from dynabert_paddle.bundle.rows import CutWords, Encoded, RowEncoder, Tokens, short_repr
 from dynabert_paddle.bundle.tables import format_row, read_texts
 from dynabert_paddle.files.unchanged import folder_version, load_unchanged
+from dynabert_paddle.runtime.machine import slow_precision
 from dynabert_paddle.runtime.streams import print_message, run_process
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
 from dynabert_paddle.text.encode import convert_errors, find_templates
@@ -86,6 +87,11 @@ class Bundle:
         self._rows = RowEncoder(self.description, templates[self.takes_pairs])
         self.kind, self.labels = self._rows.kind, self._rows.labels
         self.load(self.subnet)
+
+    @property
+    def warning(self) -> str | None:
+        """One line if this machine cannot run the bundle's precision faster than fp32."""
+        return slow_precision(self.description["precision"]) if self._device == "cpu" else None
 
     def load(self, subnet: str) -> None:
         """Load another sub-network into the runtime.
@@ -330,6 +336,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_process(partial(_predict, options))
 
 
+def _warn(message: str | None) -> None:
+    if message:
+        print_message(f"warning: {message}")
+
+
 def _predict(options: argparse.Namespace) -> int:
     """Predict for the text or the file of the command line; returns the exit code."""
     try:
@@ -337,14 +348,13 @@ def _predict(options: argparse.Namespace) -> int:
             sys.stdout.reconfigure(encoding="utf-8")  # like the input, regardless of the locale
         settings = {"subnet": options.subnet, "device": options.device, "num_threads": options.num_threads}
         bundle = Bundle(Path(__file__).parent, **settings)
+        _warn(bundle.warning)
         rows = read_texts(options.input_file, bundle.description) if options.input_file else [options.text]
         cut = CutWords()
         for prediction in cut.count(bundle.stream(rows)):
             as_json = options.json
             print(json.dumps(asdict(prediction), ensure_ascii=False) if as_json else format_row(prediction.cells))
-        warning = cut.message(bundle.max_seq_length)
-        if warning:
-            print_message(f"warning: {warning}")
+        _warn(cut.message(bundle.max_seq_length))
     except UnicodeDecodeError as error:
         print_message(f"error: {options.input_file}: not UTF-8 ({error.reason}): convert it")
         return 1

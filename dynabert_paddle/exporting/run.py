@@ -21,6 +21,7 @@ from dynabert_paddle.files.metadata import check_model_folder, read_metadata
 from dynabert_paddle.files.ownership import check_replaceable
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.interpreter import run_apart
+from dynabert_paddle.runtime.machine import slow_precision
 
 if TYPE_CHECKING:
     from dynabert_paddle.supernet.supernet import Supernet
@@ -115,6 +116,8 @@ def export(
         manifest = run_apart(export_job, job, legacy=needs_legacy(format), name=f"the export to {format}")
         claimed.take(partial, last=BUNDLE_FILE, replace=True)
     logger.info("checked against the model: %s", manifest.verification)
+    if format != "lite" and (warning := slow_precision(precision)):  # Lite is for other machines
+        logger.warning("%s: compare the bundle with the model on the machine that will run it", warning)
     if manifest.members is not None and manifest.ranked_by is not None:
         names = ", ".join(f"{member.subnet} ({member.score:.4g})" for member in manifest.members)
         logger.info("best first by %s: %s", manifest.ranked_by["metric"], names)

@@ -9,12 +9,12 @@ from types import ModuleType
 
 from dynabert_paddle.bundle import engines, gate, infer, infer_lite, manifest, members, openvino, rows, tables
 from dynabert_paddle.files import hashing, unchanged
-from dynabert_paddle.runtime import cores, streams
+from dynabert_paddle.runtime import cores, machine, streams
 from dynabert_paddle.text import conll, decode, encode, word_labels
 
 # In this order: a module imports only modules before it.
 _SHARED_MODULES = (hashing, unchanged, word_labels, decode, encode, conll, manifest, rows, tables, streams)
-INFER_MODULES = (*_SHARED_MODULES, cores, openvino, engines, gate, members, infer)
+INFER_MODULES = (*_SHARED_MODULES, cores, machine, openvino, engines, gate, members, infer)
 INFER_LITE_MODULES = (*_SHARED_MODULES, infer_lite)
 
 # Imports to remove: the joined modules need none of the package, and __future__ stands once at the top.

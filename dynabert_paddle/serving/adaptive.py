@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 from collections import deque
@@ -38,6 +39,8 @@ from dynabert_paddle.serving.schedule import (
     split_batches,
 )
 from dynabert_paddle.text.decode import AnyPrediction
+
+logger = logging.getLogger(__name__)
 
 _CALIBRATION_ROUNDS = 4  # runs of each shape at load; the first one sets the shape up
 _SWITCH_INTERVAL = 0.001  # seconds
@@ -92,6 +95,8 @@ class AdaptivePredictor:
             self._bundle = load_unchanged(Path(bundle), load, BundleError)
             subnets = list(members_of(self._bundle.description))
             self._seconds: dict[str, dict[Shape, float]] = self._bundle.submit(self._calibrate, subnets).result()
+        if self._bundle.warning:
+            logger.warning("%s: %s", bundle, self._bundle.warning)
         _shorten_pauses()
 
     @property

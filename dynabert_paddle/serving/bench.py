@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -26,6 +27,9 @@ from dynabert_paddle.exporting.formats import PADDLE_FORMATS
 from dynabert_paddle.files.unchanged import folder_version
 from dynabert_paddle.runtime.environment import describe_environment, set_cpu_environment
 from dynabert_paddle.runtime.interpreter import python_command
+from dynabert_paddle.runtime.machine import slow_precision
+
+logger = logging.getLogger(__name__)
 
 
 def bench(
@@ -66,6 +70,8 @@ def bench(
             versions[bundle] = folder_version(bundle)
             with as_dynabert_error():
                 description = read_bundle(bundle)
+            if warning := slow_precision(description["precision"]):
+                logger.warning("%s: %s", bundle, warning)
             for name, folder in _find_graphs(bundle, description, stack):
                 graphs.append((name, folder, description))
                 if vs and description["format"] in PADDLE_FORMATS and description["precision"] != "int8":

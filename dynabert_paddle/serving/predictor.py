@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from dynabert_paddle.bundle.infer import Bundle
 from dynabert_paddle.bundle.tables import task_columns
 from dynabert_paddle.runtime.environment import set_cpu_environment
 from dynabert_paddle.text.decode import AnyPrediction
+
+logger = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -36,6 +39,8 @@ class Predictor:
         set_cpu_environment()
         with as_dynabert_error():
             self._bundle = Bundle(bundle, subnet=subnet, device=device, num_threads=num_threads)
+        if self._bundle.warning:
+            logger.warning("%s: %s", bundle, self._bundle.warning)
 
     @property
     def labels(self) -> list[str]:
