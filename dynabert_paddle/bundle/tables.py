@@ -9,15 +9,14 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, tee
 from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.text.conll import CONLL_ENDINGS, ConllError, count_columns, is_conll, split_conll
-
-_MAX_CELL = 2**31 - 1  # characters; the csv module's own limit is 131,072
+from dynabert_paddle.text.quoting import QuotingError, find_delimiter, has_quoted_cells, split_header, split_rows
 
 
 def format_row(cells: Sequence[str], delimiter: str = "\t") -> str:
@@ -71,8 +70,8 @@ def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
     # csv needs the line ends inside of quoted cells; a plain text may hold a carriage return.
     with open(path, encoding="utf-8-sig", newline="" if ending == ".csv" else "\n") as file:
         if ending == ".csv":
-            csv.field_size_limit(_MAX_CELL)
-            yield from _read_table(path, csv.reader(file, strict=True), description)
+            first = file.readline()
+            yield from _read_table(path, split_rows(chain([first], file), find_delimiter(first)), description)
             return
         lines = (line.rstrip("\r\n") for line in file)
         if description["task"].get("kind") == "token_classification" and _is_conll(path, description):
@@ -83,8 +82,8 @@ def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
             return
         takes_pairs = description["pair"]
         for number, line in enumerate(lines):
-            if number == 0 and ending == ".tsv" and _find_columns(line.split("\t"), description):
-                yield from _read_table(path, (row.split("\t") for row in chain([line], lines)), description)
+            if number == 0 and ending == ".tsv" and _find_columns(split_header(line), description):
+                yield from _read_table(path, _split_tsv(path, line, lines), description)
                 return
             yield line.split("\t") if takes_pairs else [line]
 
@@ -95,7 +94,7 @@ def _is_conll(path: str, description: dict[str, Any]) -> bool:
         return True
     if ending in (".jsonl", ".json") or not os.path.isfile(path):  # a pipe cannot be read twice
         return False
-    if ending == ".tsv" and _find_columns(next(_read_lines(path), "").split("\t"), description):
+    if ending == ".tsv" and _find_columns(split_header(next(_read_lines(path), "").rstrip("\r\n")), description):
         return False
     try:
         return is_conll(_read_lines(path), count_columns(_read_lines(path)), description["labels"])
@@ -106,6 +105,20 @@ def _is_conll(path: str, description: dict[str, Any]) -> bool:
 def _read_lines(path: str) -> Iterator[str]:
     with open(path, encoding="utf-8-sig", newline="\n") as file:
         yield from file
+
+
+def _split_tsv(path: str, header: str, lines: Iterator[str]) -> Iterator[list[str]]:
+    yield split_header(header)
+    if os.path.isfile(path):
+        content: Iterable[str] = (line.rstrip("\r\n") for line in _read_lines(path))
+    else:  # a pipe cannot be read twice
+        lines, rest = tee(lines)
+        content = chain([header], rest)
+    try:
+        is_quoted = has_quoted_cells(content)
+    except QuotingError as error:
+        raise BundleError(f"{path}:{error.line}: {error}") from None
+    yield from split_rows((line + "\n" for line in lines), "\t") if is_quoted else (line.split("\t") for line in lines)
 
 
 def _read_conll(path: str, lines: Iterator[str]) -> Iterator[list[Any]]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dynabert_paddle.data.layout import BARE_QUOTES
 from dynabert_paddle.data.readers import Columns, Examples, read_column_names, read_rows
 from dynabert_paddle.data.stored_texts import new_column
 from dynabert_paddle.errors import DataError
@@ -128,7 +129,7 @@ def read_augmented(path: str | os.PathLike, columns: Columns, train: Examples) -
     path = Path(path)
     texts, pairs = new_column(path), new_column(path) if columns.pair else None
     sources = array("q")
-    for row in read_rows(path, Columns(columns.text, columns.pair, SOURCE_ROW)):
+    for row in read_rows(path, Columns(columns.text, columns.pair, SOURCE_ROW), BARE_QUOTES):
         label = row.label or ""
         source = int(label) if label.isdecimal() and len(label) < 19 else len(train)
         # The first text of each source row is the original.

@@ -7,7 +7,7 @@ from pathlib import Path
 from dynabert_paddle.config.settings import plain_name
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.fetch import Loader
-from dynabert_paddle.data.layout import Layout, join_keywords, mark_spans
+from dynabert_paddle.data.layout import BARE_QUOTES, Layout, join_keywords, mark_spans
 from dynabert_paddle.data.submission import SubmissionForm
 from dynabert_paddle.errors import UsageError, did_you_mean
 
@@ -25,6 +25,7 @@ _SNIPS = Declaration(
     ),
     metrics=("accuracy", "macro_f1"),
     text_column="sentence",
+    layout=BARE_QUOTES,
     data_dir=Path(__file__).parent / "snips",
 )
 
@@ -34,7 +35,12 @@ _INFERENCE = ("entailment", "neutral", "contradiction")
 
 _glue_loader = partial(Loader, "Glue", page="https://gluebenchmark.com/tasks")
 _glue = partial(
-    Declaration, metrics=("accuracy",), train_name="train.tsv", dev_name="dev.tsv", submission=SubmissionForm()
+    Declaration,
+    metrics=("accuracy",),
+    layout=BARE_QUOTES,
+    train_name="train.tsv",
+    dev_name="dev.tsv",
+    submission=SubmissionForm(),
 )
 _glue_pair = partial(_glue, text_column="sentence1", text_pair_column="sentence2")
 
@@ -52,7 +58,7 @@ _GLUE = (
         labels=_BINARY,
         metrics=("matthews",),
         text_column="sentence",
-        layout=Layout(header=("source", "label", "star", "sentence")),
+        layout=Layout(header=("source", "label", "star", "sentence"), bare_quotes=True),
         folders=("CoLA",),
         loader=_glue_loader("cola"),
     ),
@@ -84,7 +90,7 @@ _GLUE = (
         text_pair_column="question2",
         label_column="is_duplicate",
         # In a few rows of the official file a question contains a line break.
-        layout=Layout(skip_short_rows=True),
+        layout=Layout(skip_short_rows=True, bare_quotes=True),
         folders=("QQP",),
         loader=_glue_loader("qqp"),
         submission=SubmissionForm(index_column="id"),
@@ -162,6 +168,7 @@ _CLUE = (
         labels=_BINARY,
         metrics=("accuracy",),
         text_column="text_a",
+        layout=BARE_QUOTES,
         folders=("ChnSentiCorp", "chnsenticorp"),
         train_name="train.tsv",
         dev_name="dev.tsv",
@@ -173,7 +180,7 @@ _CLUE = (
         metrics=("accuracy",),
         text_column="text1",
         text_pair_column="text2",
-        layout=Layout(header=("text1", "text2", "label")),
+        layout=Layout(header=("text1", "text2", "label"), bare_quotes=True),
         folders=("lcqmc",),
         train_name="train.tsv",
         dev_name="dev.tsv",

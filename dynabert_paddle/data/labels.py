@@ -36,6 +36,14 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
+def is_number(name: str) -> bool:
+    """Whether a label writes a finite number."""
+    try:
+        return math.isfinite(float(name))
+    except ValueError:
+        return False
+
+
 def label_key(name: str) -> str:
     """Return what equal labels have in common: a number's value, else the name itself.
 

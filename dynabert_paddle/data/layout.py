@@ -15,15 +15,18 @@ class Layout:
             and a `KeyError` for a missing key.
         skipped_label: rows with this label are skipped and counted.
         skip_short_rows: whether rows with too few fields are skipped and counted; otherwise they are errors.
+        bare_quotes: whether the quotes in TSV files are part of the texts; otherwise each file's content tells.
     """
 
     header: tuple[str, ...] | None = None
     derive: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     skipped_label: str | None = None
     skip_short_rows: bool = False
+    bare_quotes: bool = False
 
 
 PLAIN = Layout()
+BARE_QUOTES = Layout(bare_quotes=True)
 
 
 def join_keywords(record: dict[str, Any]) -> dict[str, Any]:

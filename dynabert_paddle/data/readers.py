@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 from array import array
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,7 @@ import numpy as np
 
 from dynabert_paddle.data.batches import split_holdout
 from dynabert_paddle.data.features import FeatureSet, TextEncoder, tokenize
-from dynabert_paddle.data.labels import LabelIndex, is_missing, label_text, merge_labels
+from dynabert_paddle.data.labels import LabelIndex, is_missing, is_number, label_text, merge_labels
 from dynabert_paddle.data.layout import PLAIN, Layout
 from dynabert_paddle.data.records import JSON_ENDINGS, first_record, open_records, quote
 from dynabert_paddle.data.stored_texts import Column, StoredTexts, new_column, select_rows
@@ -177,7 +176,7 @@ def find_labels(path: str | os.PathLike, columns: Columns, layout: Layout = PLAI
     """
     found = {row.label for row in read_rows(path, columns, layout) if row.label is not None}
     labels = sorted(merge_labels(found, source=path))
-    return tuple(sorted(labels, key=float) if all(map(_is_number, labels)) else labels)
+    return tuple(sorted(labels, key=float) if all(map(is_number, labels)) else labels)
 
 
 def read_column_names(path: str | os.PathLike) -> list[str]:
@@ -234,7 +233,7 @@ def _log_skipped(path: Path, lines: list[int], reason: str) -> None:
 
 
 def _table_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
-    records = open_records(path)
+    records = open_records(path, bare_quotes=layout.bare_quotes)
     header_line, header = first_record(path, records)
     # Some copies of a headerless file have a header.
     if layout.header and not {name for _, name in _flags(columns) if name} <= set(header):
@@ -334,7 +333,7 @@ def _class_index(path: Path, line: int, label: str, classes: LabelIndex) -> int:
         names = classes.names
         allowed = ", ".join(map(quote, names[:20])) + (", ..." if len(names) > 20 else "")
         hint = did_you_mean(label, names)
-        scores = " For scores, pass --kind regression." if _is_number(label) else ""
+        scores = " For scores, pass --kind regression." if is_number(label) else ""
         raise DataError(
             f"{path}:{line}: label {quote(label)} is not one of the task's labels, {allowed}.{hint} "
             f"Correct it, add a training row that has it, or list all labels with --labels.{scores}"
@@ -343,16 +342,10 @@ def _class_index(path: Path, line: int, label: str, classes: LabelIndex) -> int:
 
 
 def _score(path: Path, line: int, label: str) -> float:
-    if not _is_number(label) or abs(float(label)) > np.finfo(np.float32).max:
+    if not is_number(label) or abs(float(label)) > np.finfo(np.float32).max:
+        point = " (with a decimal point)" if "," in label and is_number(label.replace(",", ".", 1)) else ""
         raise DataError(
             f"{path}:{line}: label {quote(label)} is not a finite number, which regression needs; "
-            "correct it, or pass --kind classification."
+            f"correct it{point}, or pass --kind classification."
         )
     return float(label)
-
-
-def _is_number(label: str) -> bool:
-    try:
-        return math.isfinite(float(label))
-    except ValueError:
-        return False

@@ -5,15 +5,18 @@ import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from dynabert_paddle.errors import DataError, did_you_mean
+from dynabert_paddle.text.quoting import QuotingError, find_delimiter, has_quoted_cells, split_header, split_rows
 
 
-def open_records(path: Path) -> Iterator:
+def open_records(path: Path, *, bare_quotes: bool = False) -> Iterator:
     """Read a data file record by record, without loading it into memory.
 
     Args:
         path: a .tsv, .csv, .jsonl or .json file.
+        bare_quotes: the quotes in a .tsv file are part of the texts; otherwise the file's content tells.
 
     Returns:
         An iterator over (line number, fields) of a table, including the header, or (line number, object) of JSON lines.
@@ -27,6 +30,8 @@ def open_records(path: Path) -> Iterator:
             f"{path}: unknown file ending {ending!r}; the endings are {', '.join(_RECORDS)}."
             f"{did_you_mean(ending, _RECORDS)} Rename or convert the file."
         )
+    if ending == ".tsv" and bare_quotes:
+        return ((line, text.split("\t")) for line, text in read_lines(path))
     return _RECORDS[ending](path)
 
 
@@ -56,16 +61,32 @@ def quote(value: object) -> str:
 
 
 def _tsv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    # No quoting: the GLUE files contain unpaired double quotes.
-    for line, text in read_lines(path):
-        yield line, text.split("\t")
+    lines = read_lines(path)
+    header = next(lines, None)
+    if header is None:
+        return
+    yield header[0], split_header(header[1])  # before the whole file is read
+    try:
+        is_quoted = has_quoted_cells(text for _, text in read_lines(path))
+    except QuotingError as error:
+        raise DataError(f"{path}:{error.line}: {error}.") from None
+    if is_quoted:
+        yield from _quoted_records(path, lines, "\t", first=header[0] + 1)
+    else:
+        yield from ((line, text.split("\t")) for line, text in lines)
 
 
 def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    # Strict, because the lenient mode joins all lines after an unclosed quote to one field.
-    reader = csv.reader((text + "\n" for _, text in read_lines(path)), strict=True)
+    _, header = next(read_lines(path), (1, ""))
+    yield from _quoted_records(path, read_lines(path), find_delimiter(header))
+
+
+def _quoted_records(
+    path: Path, lines: Iterator[tuple[int, str]], delimiter: str, *, first: int = 1
+) -> Iterator[tuple[int, list[str]]]:
+    reader: Any = split_rows((text + "\n" for _, text in lines), delimiter)
     while True:
-        line = reader.line_num + 1
+        line = reader.line_num + first
         try:
             fields = next(reader, None)
         except csv.Error as error:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dynabert_paddle.data.layout import BARE_QUOTES
 from dynabert_paddle.data.readers import Columns, Row, read_column_names, read_rows
 from dynabert_paddle.errors import DataError
 
@@ -43,7 +44,7 @@ class SubmissionForm:
                 f"{path}: a test file of this task has the columns {', '.join(needed)}, and this file has "
                 f"{', '.join(found)[:200]}; give the benchmark's test file, or leave out --submission."
             )
-        yield from read_rows(path, Columns(text_column, text_pair_column, self.index_column))
+        yield from read_rows(path, Columns(text_column, text_pair_column, self.index_column), BARE_QUOTES)
 
     def line(self, index: str, label: str | None, score: float) -> str:
         """Format one prediction.

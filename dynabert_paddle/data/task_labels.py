@@ -8,7 +8,7 @@ import numpy as np
 
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.kinds import KINDS
-from dynabert_paddle.data.labels import LabelIndex, is_missing, label_text
+from dynabert_paddle.data.labels import LabelIndex, is_missing, is_number, label_text
 from dynabert_paddle.data.readers import Columns, Examples, find_labels
 from dynabert_paddle.data.token_classification import LABEL_COLUMN, find_word_labels
 from dynabert_paddle.errors import DataError, UsageError, did_you_mean
@@ -36,11 +36,28 @@ def task_labels(declared: Declaration, train_path: Path, columns: Columns) -> tu
     if declared.labels is None:
         if declared.kind == "token_classification":
             return find_word_labels(train_path, text_column=columns.text, label_column=columns.label or LABEL_COLUMN)
-        return find_labels(train_path, columns, declared.layout)
+        found = find_labels(train_path, columns, declared.layout)
+        _warn_of_scores(found, train_path)
+        return found
     labels = () if any(map(is_missing, declared.labels)) else tuple(map(label_text, declared.labels))
     if len(set(labels)) < max(2, len(labels)) or "" in labels:
         raise UsageError(f"--labels must list at least two labels, each once, not {list(declared.labels)}.")
     return labels
+
+
+def _warn_of_scores(labels: Sequence[str], source: Path) -> None:
+    """Log that labels look like scores: numbers, some of them with decimals, such as `0.5` or `0,5`."""
+    numbers = [label.replace(",", ".", 1) for label in labels]
+    if not all(map(is_number, numbers)):
+        return
+    with_decimals = [label for label, number in zip(labels, numbers, strict=True) if not float(number).is_integer()]
+    if with_decimals:
+        point = ", and write them with a decimal point" if any("," in label for label in labels) else ""
+        logger.warning(
+            "%s: its %d labels are numbers, such as %s, and are trained as classes; if they are scores, pass --kind "
+            "regression%s",
+            *(source, len(labels), with_decimals[0], point),
+        )
 
 
 def positive_class(declared: Declaration, labels: tuple[str, ...], metrics: Sequence[str]) -> int | None:

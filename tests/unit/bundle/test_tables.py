@@ -81,6 +81,14 @@ def test_plain_cells_are_written_plainly():
         ("x.tsv", "question1\tquestion2\na\tb\n", PAIR, [["a", "b"]]),
         ("x.tsv", "review\tlabel\na\t1\n\nb\t0\n\n", SINGLE, [["a"], ["b"]]),
         ("x.tsv", "review\n\nb\n", SINGLE, [[""], ["b"]]),
+        # Quoted as pandas does, and quotes that are part of the text.
+        ("x.tsv", '\treview\n0\t"say ""hi"""\n1\t"a\tb\n\nc"\n', SINGLE, [['say "hi"'], ["a\tb\n\nc"]]),
+        ("x.tsv", '"review"\t"label"\r\n"a"\t"1"\r\n', SINGLE, [["a"]]),
+        ("x.tsv", 'review\tlabel\n"a\t1\nb ""c""\t0\n', SINGLE, [['"a'], ['b ""c""']]),
+        ("x.tsv", f'review\tlabel\n"{"a" * 200_000}\t"\t1\n', SINGLE, [["a" * 200_000 + "\t"]]),
+        # Excel where numbers have a decimal comma, and pandas with another separator than the name says.
+        ("x.csv", "label;review\r\n1,5;a, b\r\n", SINGLE, [["a, b"]]),
+        ("x.csv", 'label\treview\n1\t"a ""b"""\n', SINGLE, [['a "b"']]),
         # Without a header, as a text file.
         ("x.tsv", "a\tb\n", PAIR, [["a", "b"]]),
         ("x.tsv", "some text\nmore\n", SINGLE, [["some text"], ["more"]]),
@@ -107,6 +115,12 @@ def test_texts_come_from_the_tasks_columns(tmp_path, name, content, description,
         ("x.csv", "review,label\nnever, ever,1\n", SINGLE, "row 2 has 3 cells, the first row has 2"),
         ("x.tsv", "review\tlabel\nnever\tever\t1\n", SINGLE, "row 2 has 3 cells, the first row has 2"),
         ("x.csv", 'review\n"open', SINGLE, "not valid CSV"),
+        (
+            "x.tsv",
+            'review\tlabel\n"a ""b"""\t1\n"c"\t0\n',
+            SINGLE,
+            "x.tsv:2: a cell begins and ends with a double quote",
+        ),
         ("x.jsonl", '{"review": "a"}\n[]\n', SINGLE, "x.jsonl:2: not a JSON object"),
         ("x.jsonl", json.dumps({"body": "a"}), SINGLE, "x.jsonl:1: needs the column 'review'"),
     ],

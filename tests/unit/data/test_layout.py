@@ -9,7 +9,7 @@ from dynabert_paddle.data.layout import Layout, join_keywords, mark_spans
 from dynabert_paddle.data.readers import Columns, find_labels, read_examples, read_rows
 from dynabert_paddle.errors import DataError
 
-COLA = Layout(header=("source", "label", "star", "sentence"))
+COLA = Layout(header=("source", "label", "star", "sentence"), bare_quotes=True)
 COLUMNS = Columns("sentence", label="label")
 SHORT = Layout(skip_short_rows=True)
 DISPUTED = Layout(skipped_label="-")

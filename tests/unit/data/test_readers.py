@@ -6,10 +6,12 @@ import os
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynabert_paddle.data.layout import BARE_QUOTES
 from dynabert_paddle.data.readers import Columns, find_labels, read_column_names, read_examples, read_rows
 from dynabert_paddle.errors import DataError
 
@@ -38,7 +40,7 @@ def write(path, content):
 def test_tsv_returns_the_texts_that_were_written(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("tsv") / "pairs.tsv"
     write(path, "first\tsecond\n" + "".join(f"{first}\t{second}\n" for first, second in rows))
-    examples = read_examples(path, Columns("first", pair="second"))
+    examples = read_examples(path, Columns("first", pair="second"), layout=BARE_QUOTES)
     assert list(zip(examples.texts, examples.pairs, strict=True)) == rows
     assert examples.labels is None
 
@@ -48,7 +50,7 @@ def test_tsv_returns_the_texts_that_were_written(tmp_path_factory, rows):
 def test_tsv_of_one_column_keeps_empty_texts(tmp_path_factory, texts):
     path = tmp_path_factory.mktemp("tsv") / "texts.tsv"
     write(path, "sentence\n" + "".join(f"{text}\n" for text in texts))
-    assert read_examples(path, Columns("sentence")).texts == texts
+    assert read_examples(path, Columns("sentence"), layout=BARE_QUOTES).texts == texts
 
 
 @settings(deadline=None)
@@ -240,6 +242,56 @@ def test_utf16_is_recognised(tmp_path):
     message = refusal(path)
     assert message.startswith(f"{path}:1: ")
     assert message.endswith(f"iconv -f UTF-16 -t UTF-8 '{path}' > '{tmp_path / 'a b.utf8.tsv'}'")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.csv", f"sentence,label\n{'x' * 200_000},a\n"),
+        ("x.tsv", f"sentence\tlabel\n{'x' * 200_000}\ta\n"),
+        ("x.tsv", f'sentence\tlabel\n"{"x" * 199_999}\t"\ta\n'),
+    ],
+)
+def test_cells_above_the_csv_modules_limit(tmp_path, name, content):
+    (text,) = read_examples(write(tmp_path / name, content), COLUMNS, labels=("a",)).texts
+    assert len(text) == 200_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'label;sentence\r\na;one, two\r\nb;"x; ""y"""\r\n',  # Excel where numbers have a decimal comma
+        'label\tsentence\na\tone, two\nb\t"x; ""y"""\n',
+    ],
+)
+def test_a_csv_file_with_another_delimiter(tmp_path, content):
+    path = write(tmp_path / "x.csv", content)
+    assert [row.text for row in read_rows(path, COLUMNS)] == ["one, two", 'x; "y"']
+
+
+def test_a_tsv_file_of_pandas(tmp_path):
+    rows = [('He said "hi"', "a"), ("two\nlines", "b"), ("a\ttab", "a"), ('"quoted"', "b"), ("plain", "a")]
+    path = tmp_path / "x.tsv"
+    pd.DataFrame(rows, columns=["sentence", "label"]).to_csv(path, sep="\t")
+    found = list(read_rows(path, COLUMNS))
+    assert [(row.text, row.label) for row in found] == rows
+    assert [row.line for row in found] == [2, 3, 5, 6, 7]
+    # Those who know that quotes are part of the texts read them so.
+    path = write(path, 'sentence\tlabel\n"say ""hi"""\ta\n')
+    assert [row.text for row in read_rows(path, COLUMNS, BARE_QUOTES)] == ['"say ""hi"""']
+
+
+def test_a_tsv_file_that_can_be_read_in_two_ways_is_refused(tmp_path):
+    message = refusal(write(tmp_path / "x.tsv", 'sentence\tlabel\n"say ""hi"""\ta\n"hi"\tb\n'))
+    assert message.startswith(f"{tmp_path / 'x.tsv'}:2: a cell begins and ends with a double quote")
+
+
+def test_a_score_with_a_decimal_comma(tmp_path):
+    message = refusal(write(tmp_path / "x.csv", "sentence;label\none;3,5\n"), kind="regression")
+    assert message.endswith(
+        "label '3,5' is not a finite number, which regression needs; correct it (with a decimal point), "
+        "or pass --kind classification."
+    )
 
 
 @pytest.mark.parametrize("row", ['"never closed,a\nnext,b\n', '"a"b,a\n'])

@@ -261,3 +261,30 @@ def test_unsuitable_metrics_are_refused(folder, kind, metrics, expected):
 def test_f1_of_more_than_two_classes():
     message = refusal(UsageError, "snips", metrics=["accuracy", "f1"])
     assert message == "metric 'f1' is for two classes and the task has 7; use --metrics macro_f1."
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (
+            ("0.5", "1.0", "4.25"),
+            "its 3 labels are numbers, such as 0.5, and are trained as classes; if they are scores, "
+            "pass --kind regression",
+        ),
+        (
+            ("3,5", "4"),
+            "its 2 labels are numbers, such as 3,5, and are trained as classes; if they are scores, pass "
+            "--kind regression, and write them with a decimal point",
+        ),
+        (("0", "1.0"), None),
+        (("1.5", "good"), None),
+    ],
+)
+def test_labels_that_look_like_scores_are_said_to_be_classes(tmp_path, caplog, labels, said):
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.tsv").write_text("sentence\tlabel\n" + "".join(f"a\t{label}\n" for label in labels))
+    load_task("custom", data_dir=tmp_path)
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == ([said] if said else [])
+    caplog.clear()
+    load_task("custom", data_dir=tmp_path, labels=labels)  # the user says so
+    assert not caplog.records

@@ -1,0 +1,181 @@
+"""How the cells of a CSV or TSV file are separated and quoted.
+
+This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays Python 3.7 syntax.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator
+
+_MAX_CELL = 2**31 - 1  # characters; the csv module's own limit is 131,072
+_CLOSED = re.compile(r'([^"]*(?:""[^"]*)*)"(?!")')  # the rest of a quoted cell, with the quote that ends it
+_MIN_CELLS = 3  # quoted for their commas, of which a file needs so many to be taken for Excel's
+
+
+class QuotingError(ValueError):
+    """Double quotes that can be the text's own or those of CSV.
+
+    Args:
+        line: the number of the first line with such a cell.
+    """
+
+    def __init__(self, line: int) -> None:
+        """Remember the line's number."""
+        super().__init__(
+            "a cell begins and ends with a double quote, which can be part of the text or quoting as in CSV, and the "
+            "other cells do not tell; save the file as .csv or .jsonl"
+        )
+        self.line = line
+
+
+def find_delimiter(header: str) -> str:
+    """Return what separates the cells of a .csv file.
+
+    Args:
+        header: its first line.
+
+    Returns:
+        The comma; a semicolon, as Excel writes where numbers have a decimal comma, or a tab if the line has no comma.
+    """
+    return next((delimiter for delimiter in ",;\t" if delimiter in header), ",")
+
+
+def split_rows(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    """Split a file with quoted cells into rows.
+
+    Args:
+        lines: its lines with their ends.
+        delimiter: between the cells.
+
+    Returns:
+        The csv module's reader; it refuses quotes at wrong places, and accepts cells of any length.
+    """
+    csv.field_size_limit(_MAX_CELL)
+    # Strict, because the lenient mode joins all lines after an unclosed quote to one cell.
+    return csv.reader(lines, delimiter=delimiter, strict=True)
+
+
+def split_header(line: str) -> list[str]:
+    """Split the first line of a .tsv file, whose cells may be quoted."""
+    if '"' in line:
+        try:
+            return next(split_rows([line], "\t"), [])
+        except csv.Error:
+            pass
+    return line.split("\t")
+
+
+def has_quoted_cells(lines: Iterable[str]) -> bool:
+    """Tell a TSV file with quoted cells, as pandas and Excel write it, from one in which quotes are part of the text.
+
+    A writer that quotes does so for every cell with a quote, a tab or a line break, and doubles the quotes inside; some
+    quote all cells, and Excel those with a comma. GLUE's files have quotes anywhere.
+
+    Args:
+        lines: all lines of the file, without line ends.
+
+    Returns:
+        Whether cells are quoted; False if it makes no difference.
+
+    Raises:
+        QuotingError: the file can be read either way.
+    """
+    cells = _Cells()
+    for number, line in enumerate(lines, start=1):
+        if not cells.add(number, line):
+            return False
+    return cells.are_quoted()
+
+
+class _Cells:
+    """What is known about the cells of a TSV file if they are read as quoted."""
+
+    def __init__(self) -> None:
+        self._tabs = -1  # of the first line
+        self._width, self._cells = 0, 0  # cells of the first row and, so far, of this one
+        self._open = False  # a quoted cell goes on in the next line
+        self._same_tabs, self._same_width = True, True
+        self._quoted, self._unquoted, self._unquoted_commas = 0, 0, 0
+        self._doubled, self._several_lines, self._commas = 0, 0, 0  # quoted cells with these
+        self._for_commas = 0  # quoted cells with a comma and nothing else that needs quotes
+        self._without_need, self._first = 0, 0  # number, and line of the first quoted cell
+        self._header_is_quoted = False
+
+    def add(self, number: int, line: str) -> bool:
+        """Read the next line; returns False if it has quotes that no writer of quoted cells makes."""
+        if not line and not self._open:
+            return True
+        if self._tabs < 0:
+            self._tabs = line.count("\t")
+        self._same_tabs &= line.count("\t") == self._tabs
+        if '"' not in line:
+            if not self._open:
+                self._unquoted += line.count("\t") + 1
+                self._unquoted_commas += line.count(",")
+                self._cells = line.count("\t") + 1
+                self._end_row()
+            return True
+        position = 0
+        while position <= len(line):
+            end = self._read_cell(number, line, position)
+            if end < 0:
+                return False
+            position = end + 1
+        if not self._open:
+            self._end_row()
+        return True
+
+    def _read_cell(self, number: int, line: str, start: int) -> int:
+        """Read the cell that begins or goes on at a position; returns its end, or -1 for quotes at a wrong place."""
+        goes_on = self._open
+        if not goes_on and line[start : start + 1] != '"':
+            end = line.find("\t", start)
+            cell = line[start : end if end >= 0 else len(line)]
+            self._unquoted += 1
+            self._unquoted_commas += "," in cell
+            self._cells += 1
+            return -1 if '"' in cell else start + len(cell)
+        closed = _CLOSED.match(line, start if goes_on else start + 1)
+        self._first = self._first or number
+        self._open = closed is None
+        if closed is None:
+            self._doubled += '""' in line[start + 1 :]
+            return len(line)
+        end, content = closed.end(), closed.group(1)
+        if end < len(line) and line[end] != "\t":
+            return -1
+        self._cells += 1
+        self._quoted += 1
+        self._several_lines += goes_on
+        self._doubled += '""' in content
+        is_needed = goes_on or '""' in content or "\t" in content or (not content and not self._tabs)
+        self._for_commas += not is_needed and "," in content
+        self._without_need += not is_needed
+        return end
+
+    def _end_row(self) -> None:
+        if not self._width:
+            self._width = self._cells
+            self._header_is_quoted = not self._unquoted
+        self._same_width &= self._cells == self._width
+        self._cells = 0
+
+    def are_quoted(self) -> bool:
+        """Decide, after the last line."""
+        if not self._quoted or self._open or not self._same_width:
+            return False
+        if not self._same_tabs or self._header_is_quoted:
+            return True
+        if self._several_lines and (self._tabs or not self._doubled):
+            raise QuotingError(self._first)
+        if not self._without_need:
+            return True
+        if self._for_commas == self._without_need and not self._unquoted_commas:
+            if self._for_commas >= _MIN_CELLS or self._doubled:
+                return True
+            raise QuotingError(self._first)
+        if self._doubled:
+            raise QuotingError(self._first)
+        return False

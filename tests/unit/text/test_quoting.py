@@ -1,0 +1,110 @@
+"""Quoting of TSV cells is told by the file's content: against pandas and the csv module as writers."""
+
+import csv
+import io
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynabert_paddle.text.quoting import QuotingError, find_delimiter, has_quoted_cells, split_header, split_rows
+
+
+def read(content):
+    """Read a TSV file's content as the package does."""
+    lines = content.split("\n")[:-1]
+    if has_quoted_cells(lines):
+        return list(split_rows((line + "\n" for line in lines), "\t"))
+    return [split_header(lines[0]), *(line.split("\t") for line in lines[1:] if line)]
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r") | st.sampled_from('"\t\n, a'))
+TABLES = st.lists(st.tuples(TEXTS.filter(bool), st.sampled_from(["0", "1"])), min_size=1)
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+@given(rows=TABLES)
+def test_what_pandas_writes_is_read_back_or_refused(quoting, rows):
+    frame = pd.DataFrame(rows, columns=["sentence", "label"])
+    content = frame.to_csv(sep="\t", index=False, quoting=quoting)
+    try:
+        found = read(content)
+    except QuotingError:
+        return
+    assert found == [["sentence", "label"], *map(list, rows)]
+
+
+@given(rows=st.lists(TEXTS.filter(lambda text: not set("\t\n") & set(text)), min_size=1))
+def test_quotes_anywhere_are_part_of_the_texts(rows):
+    lines = ["sentence\tlabel", *(f"{row}\t1" for row in rows), 'a "b" c\t0']
+    assert not has_quoted_cells(lines)
+
+
+def test_pandas_is_not_refused_for_usual_texts():
+    rows = [('He said "hi", then left', 1), ("two\nlines", 0), ("a\ttab", 1), ('"quoted"', 0), ("plain, text", 1)]
+    content = pd.DataFrame(rows, columns=["sentence", "label"]).to_csv(sep="\t")
+    expected = [["", "sentence", "label"], *([str(i), text, str(label)] for i, (text, label) in enumerate(rows))]
+    assert read(content) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "quoted"),
+    [
+        ("a\tb\nx\t1\n", False),
+        ('a\tb\n"x y" z\t1\n', False),  # a quote in the middle
+        ('a\tb\n" x y\t1\n', False),  # one that is never closed
+        ('a\tb\n"x y"\t1\nz\t0\n', False),  # no writer quotes it
+        ('a\tb\n"x, y"\t1\nz, z\t0\n', False),  # nor this: the other comma has no quotes
+        ('a\tb\n"x ""y"" z"\t1\n', True),
+        ('a\tb\n"x\ty"\t1\n', True),
+        ('a\tb\n"x\n\ny"\t1\n', True),
+        ('"a"\t"b"\n"x"\t1\n', True),
+        ('a\tb\n"x, y"\t1\n"u, v"\t0\n"w,"\t0\nz\t1\n', True),  # Excel
+        ('a\tb\n"x, y"\t1\n"u ""v"""\t0\nz\t1\n', True),
+        ('a\n""\nx\n', True),  # the csv module writes an empty row of one cell so
+        ('a\n"x\ny"\n"u ""v"""\n', True),
+    ],
+)
+def test_the_content_tells(content, quoted):
+    assert has_quoted_cells(content.split("\n")[:-1]) is quoted
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('a\tb\nx\t1\n"x, y"\t1\n', 3),  # Excel, or a text in quotes
+        ('a\tb\n"x ""y"""\t1\n"z"\t0\n', 2),
+        ('a\tb\n"x\t1\ny"\t0\n', 2),  # a line break in a cell, or two texts with a quote each
+        ('a\nx\n"x\ny"\n', 3),
+    ],
+)
+def test_a_file_that_can_be_read_in_two_ways_is_refused(content, line):
+    with pytest.raises(QuotingError, match=r"save the file as \.csv or \.jsonl") as caught:
+        has_quoted_cells(content.split("\n")[:-1])
+    assert caught.value.line == line
+
+
+def test_a_long_file_takes_linear_time():
+    lines = ["a\tb", '"' + 'x""' * 1_000_000, 'y"\t1']
+    assert has_quoted_cells(lines)
+    assert not has_quoted_cells(["a\tb", '"' + "x" * 5_000_000 + "\t1"])
+
+
+@pytest.mark.parametrize(
+    ("header", "delimiter"), [("a,b", ","), ("a;b", ";"), ("a\tb", "\t"), ("a", ","), ("a,b;c", ","), ("", ",")]
+)
+def test_the_header_tells_the_delimiter_of_a_csv_file(header, delimiter):
+    assert find_delimiter(header) == delimiter
+
+
+@pytest.mark.parametrize(
+    ("line", "cells"), [("a\tb", ["a", "b"]), ('"a"\t"b ""c"""', ["a", 'b "c"']), ('"a\tb', ['"a', "b"])]
+)
+def test_a_header_may_be_quoted(line, cells):
+    assert split_header(line) == cells
+
+
+def test_cells_may_be_long():
+    text = "x" * 200_000
+    assert list(split_rows(io.StringIO(f"a,b\n{text},1\n"), ",")) == [["a", "b"], [text, "1"]]
