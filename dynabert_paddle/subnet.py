@@ -16,6 +16,7 @@ from dynabert_paddle.errors import UsageError
 
 WIDTH_MULTS = (1.0, 0.75, 0.5, 0.25)
 DEPTH_MULTS = (1.0, 0.75, 0.5)
+MACS_LENGTH = 128  # tokens of the sequence that all MACs are of, as in the paper
 
 _LAYER_NAME = re.compile(r"l(\d{1,9})h(\d{1,9})f(\d{1,9})")
 _GRID_NAME = re.compile(r"w(\d*\.?\d+)d(\d*\.?\d+)")
@@ -224,7 +225,7 @@ class SearchSpace:
                 total += (3 * h + d) + (neurons + d)
         return total
 
-    def num_macs(self, subnet: Subnet, *, seq_length: int = 128) -> int:
+    def num_macs(self, subnet: Subnet, *, seq_length: int = MACS_LENGTH) -> int:
         """Count the multiply-accumulates of the encoder's matrix products for one sequence, as the paper does.
 
         All tokens count in every layer, though the export of a sequence classifier computes one of them in its last.

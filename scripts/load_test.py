@@ -20,8 +20,8 @@ import numpy as np
 import typer
 
 import dynabert_paddle as db
-from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.cli.script import run_command
+from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.data.readers import Columns, read_rows
 from dynabert_paddle.data.task_files import default_text_column
 

@@ -63,7 +63,7 @@ def write_search(model, **changes):
 
     def row(name, score):
         subnet = SPACE.parse(name)
-        params, macs = SPACE.num_params(subnet), SPACE.num_macs(subnet, seq_length=64)
+        params, macs = SPACE.num_params(subnet), SPACE.num_macs(subnet)
         latency = 0.5 + macs / 1e6
         return {
             "subnet": name,
@@ -77,7 +77,7 @@ def write_search(model, **changes):
     pareto = [row(name, 0.75 + 0.03 * index) for index, name in enumerate(SEARCHED)]
     (model / "search").mkdir()
     result = {
-        "format_version": 1,
+        "format_version": 2,
         "model": str(model),
         "weights": hash_weights(model),
         "task": "snips",
@@ -94,6 +94,7 @@ def write_search(model, **changes):
         "pareto": pareto,
         "best": {**pareto[1], "measured_latency_ms": 1.0},
         "nearest": None,
+        "macs_length": 128,
         **changes,
     }
     write_json(model / "search" / "search.json", result)

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from dynabert_paddle.cli.options import with_sections
-from dynabert_paddle.cli.output import show_json, show_next, show_table
+from dynabert_paddle.cli.output import show_json, show_next
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
 from dynabert_paddle.cli.stages import ConfigFile, OutputDir, load_settings, read_model_metadata
+from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.config.settings import BaselineConfig, TaskConfig
 from dynabert_paddle.runtime.interruption import resumable
+from dynabert_paddle.subnet import MACS_LENGTH
 
 
 @with_sections(("task", TaskConfig), ("baseline", BaselineConfig))
@@ -76,8 +78,8 @@ def _show(result: dict[str, Any]) -> None:
         str(result["examples_seen"]),
         f"{result['seconds']:.1f}",
     ]
-    title = "baseline on dev (MACs of 128 tokens; costs include the fine-tuning)"
-    show_table(columns, [line], title=title)
+    title = f"baseline on dev (MACs of one sequence of {MACS_LENGTH} tokens; costs include the fine-tuning)"
+    show_table(columns, [line], title=title, num_names=2)
 
 
 COMMANDS = (baseline,)

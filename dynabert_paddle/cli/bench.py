@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from dynabert_paddle.cli.output import open_output, show_json, show_next, show_table
+from dynabert_paddle.cli.output import open_output, show_json, show_next
 from dynabert_paddle.cli.predict import NumThreads
 from dynabert_paddle.cli.run import Json
+from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.errors import UsageError
 
 

@@ -24,57 +24,6 @@ def one_line(text: str) -> str:
     return _CONTROLS.sub(lambda match: repr(match[0])[1:-1], text)
 
 
-def show_grid(rows: Sequence[dict[str, Any]], *, split: str, as_json: bool, positive_label: str | None = None) -> None:
-    """Print sub-networks with their metrics and costs.
-
-    Args:
-        rows: from `evaluate_grid`.
-        split: the data split.
-        as_json: print JSON in place of a table.
-        positive_label: the class whose F1 the metric `f1` is, which the output names.
-    """
-    if as_json:
-        named = {} if positive_label is None else {"positive_label": positive_label}
-        show_json({"split": split, **named, "rows": list(rows)})
-        return
-    metrics = [key for key in rows[0] if key not in ("subnet", "params", "params_without_embeddings", "macs")]
-    headings = [f"f1 ({positive_label})" if metric == "f1" and positive_label else metric for metric in metrics]
-    columns = ["sub-network", *headings, "params", "w/o embeddings", "MACs"]
-    lines = [
-        [
-            row["subnet"],
-            *(f"{row[metric]:.4f}" for metric in metrics),
-            f"{row['params'] / 1e6:.2f} M",
-            f"{row['params_without_embeddings'] / 1e6:.2f} M",
-            f"{row['macs'] / 1e9:.3f} G",
-        ]
-        for row in rows
-    ]
-    show_table(columns, lines, title=f"sub-networks on {split} (MACs of one sequence of 128 tokens)")
-
-
-def show_table(columns: Sequence[str], lines: Sequence[Sequence[str]], *, title: str) -> None:
-    """Print a table: drawn on a terminal, plain columns elsewhere.
-
-    Args:
-        columns: headings; all columns but the first are right-aligned.
-        lines: cells.
-        title: above the table.
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(one_line(column), justify="right" if index else "left", no_wrap=True)
-    for line in lines:
-        table.add_row(*map(one_line, line))
-    # A file or a pipe has no right edge. Names from files must not be read as markup.
-    console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False)
-    console.print(table, crop=False)
-
-
 def show_json(values: Any) -> None:
     """Print JSON."""
     print(json.dumps(values, ensure_ascii=False, indent=2))

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dynabert_paddle.cli.output import show_grid, show_next
+from dynabert_paddle.cli.output import show_next
+from dynabert_paddle.cli.table import show_grid
 from dynabert_paddle.runtime.interruption import resumable
 
 Overrides = Annotated[

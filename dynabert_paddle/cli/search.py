@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dynabert_paddle.cli.options import with_sections
-from dynabert_paddle.cli.output import show_json, show_next, show_table
+from dynabert_paddle.cli.output import show_json, show_next
 from dynabert_paddle.cli.run import Json, OverwriteOutputDir
 from dynabert_paddle.cli.stages import read_model_metadata
+from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.config.settings import SearchConfig, TaskConfig
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime.interruption import resumable
@@ -75,6 +76,8 @@ def search(
 
 
 def _show(result: SearchResult) -> None:
+    from dynabert_paddle.searching.latency_setting import LatencySetting
+
     shown = [row for row in (result.best or result.nearest,) if row]
     rows = {row["subnet"]: row for row in (*result.pareto, *shown)}.values()
     kept = [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
@@ -86,8 +89,11 @@ def _show(result: SearchResult) -> None:
     what = result.metric if result.score == "metric" else "agreement"
     title = (
         f"Pareto front: {len(result.pareto)} of {result.num_evaluated} sub-networks; {what} on {result.split}, "
-        f"{result.num_examples} examples (* {'best' if result.best else 'nearest'})"
+        f"{result.num_examples} examples (* {'best' if result.best else 'nearest'}); MACs of one sequence of "
+        f"{result.macs_length} tokens"
     )
+    if "latency_ms" in kept:
+        title += f"; ms of {LatencySetting(**result.setting)}"
     show_table(["sub-network", what, *(_heading(key) for key in kept)], lines, title=title)
 
 

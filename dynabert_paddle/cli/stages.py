@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dynabert_paddle.cli.options import with_sections
-from dynabert_paddle.cli.output import show_grid, show_next
+from dynabert_paddle.cli.output import show_next
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
+from dynabert_paddle.cli.table import show_grid
 from dynabert_paddle.config.settings import (
     Config,
     DepthConfig,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Interval
 
-from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS
+from dynabert_paddle.subnet import DEPTH_MULTS, MACS_LENGTH, WIDTH_MULTS
 
 Stage = Literal["finetune", "rewire", "width", "depth", "final"]
 STAGES: tuple[str, ...] = get_args(Stage)
@@ -207,14 +207,14 @@ class SearchConfig(_Section):
 
     max_latency_ms: PositiveFloat | None = _option(None, "budget: milliseconds a batch on this machine")
     max_params: PositiveFloat | None = _option(None, "budget: parameters, embeddings included")
-    max_macs: PositiveFloat | None = _option(None, "budget: multiply-accumulates for seq_length tokens")
+    max_macs: PositiveFloat | None = _option(None, f"budget: multiply-accumulates of {MACS_LENGTH} tokens")
     max_size_mb: PositiveFloat | None = _option(None, "budget: megabytes of the weights' file")
     goals: tuple[str, ...] | None = _option(
         None, "costs to trade against the metric: latency_ms, macs, params, size_mb; the budget's, else macs"
     )
     device: str = _option("cpu", "where latency is measured and candidates are scored: cpu or gpu:N")
     batch_size: PositiveInt = _option(1, "batch size of the latency measurement")
-    seq_length: PositiveInt = _option(64, "sequence length of latency and MACs, in tokens")
+    seq_length: PositiveInt = _option(64, "sequence length of the latency measurement, in tokens")
     num_threads: PositiveInt | None = _option(None, "CPU threads for the latency measurement (default: all cores)")
     precision: Literal["fp32", "bf16"] = _option("fp32", "precision of the latency measurement")
     num_evaluations: PositiveInt = _option(300, "sub-networks to score")

@@ -11,8 +11,9 @@ from typing import Any
 
 from dynabert_paddle.files.atomic import handle_write_errors, write_json, write_text
 from dynabert_paddle.files.hashing import hash_file
+from dynabert_paddle.subnet import MACS_LENGTH
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # in version 1 MACs are of `setting["seq_length"]` tokens
 # Default: inside the supernet's folder.
 SEARCH_FOLDER = "search"
 RESULT_FILE = "search.json"
@@ -34,7 +35,7 @@ class SearchResult:
         score: `metric` or `agreement`, see `SearchConfig`.
         split: `holdout` or `dev`.
         num_examples: number of examples that were scored.
-        setting: the latency setting (batch size, sequence length, ...) of the latencies and MACs.
+        setting: the latency setting (batch size, sequence length, ...) of the latencies.
         goals: names of the costs minimized beside the score.
         budget: upper limits by the names of costs.
         num_evaluated: number of sub-networks evaluated.
@@ -44,6 +45,7 @@ class SearchResult:
         best: best row within the budget; None if no row is.
         nearest: the row that misses the budget by least; None if there is a best row.
         finetuned: folder of the best sub-network after fine-tuning, the steps, and the scores before and after.
+        macs_length: tokens of the sequence that the MACs are of.
     """
 
     model: str
@@ -63,6 +65,7 @@ class SearchResult:
     best: Row | None
     nearest: Row | None
     finetuned: Mapping[str, Any] | None = None
+    macs_length: int = MACS_LENGTH
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result with its format version, for JSON."""

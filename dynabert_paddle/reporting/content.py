@@ -57,7 +57,7 @@ class SearchRow:
         subnet: its name.
         score: the metric, or the agreement with the teacher.
         params: parameters of the extracted model.
-        macs: multiply-accumulates of one sequence of the search's length.
+        macs: multiply-accumulates of one sequence of the search's `macs_length`.
         latency_ms: estimated from the machine's table.
         measured_latency_ms: measured as a whole model, where that was done.
     """
@@ -72,7 +72,7 @@ class SearchRow:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a search's latencies and MACs are for."""
+    """How a search's latencies were measured."""
 
     device: str
     batch_size: int
@@ -91,13 +91,14 @@ class Search:
         score: whether the scores are that metric or the agreement with the teacher.
         split: the data that was scored.
         num_examples: how many examples that were.
-        setting: what latencies and MACs are for.
+        setting: how latencies were measured.
         budget: limits by cost.
         num_evaluated: sub-networks scored.
         full: the whole model.
         grid: the paper's cells, scored in the same way.
         pareto: the trade-off found, in ascending cost.
         best: the best within the budget.
+        macs_length: tokens of the sequence that the MACs are of; earlier searches took the latency's.
     """
 
     weights: str
@@ -112,6 +113,7 @@ class Search:
     grid: tuple[SearchRow, ...]
     pareto: tuple[SearchRow, ...]
     best: SearchRow | None = None
+    macs_length: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from matplotlib.patches import Rectangle
 from dynabert_paddle.reporting.chart import Chart, Table
 from dynabert_paddle.reporting.content import Grid, GridRow
 from dynabert_paddle.reporting.labels import quantity, say, split_name, verbatim
+from dynabert_paddle.reporting.points import macs_cost
 from dynabert_paddle.subnet import grid_mults
 
 
@@ -53,7 +54,7 @@ def draw_grid(grid: Grid) -> Chart:
         best=best.subnet,
     )
     chart.table = Table(
-        (say("sub-network"), *map(verbatim, grid.metrics), say("parameters"), say("MACs")),
+        (say("sub-network"), *map(verbatim, grid.metrics), say("parameters"), macs_cost().label),
         tuple(
             (
                 row.subnet,

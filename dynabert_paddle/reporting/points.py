@@ -9,6 +9,7 @@ from statistics import mean, stdev
 
 from dynabert_paddle.reporting.content import Baseline, Grid, Run, Search, SearchRow
 from dynabert_paddle.reporting.labels import Text, say, split_name, verbatim
+from dynabert_paddle.subnet import MACS_LENGTH
 
 _FULL = "w1.00d1.00"
 
@@ -80,7 +81,8 @@ def _merge(points: Iterable[Point]) -> list[Point]:
     return list(merged.values())
 
 
-def _macs(length: int) -> Cost:
+def macs_cost(length: int = MACS_LENGTH) -> Cost:
+    """Return the cost axis of the MACs of a sequence of this many tokens."""
     return Cost("macs", say("MACs of {length} tokens (G)", length=length), "G")
 
 
@@ -88,7 +90,7 @@ def _grid_points(grid: Grid) -> Iterable[Point]:
     metric = verbatim(grid.metrics[0])
     for row in grid.rows:
         if row.params is not None and row.macs is not None:
-            costs: dict[Cost, float] = {_PARAMS: row.params, _macs(128): row.macs}
+            costs: dict[Cost, float] = {_PARAMS: row.params, macs_cost(): row.macs}
             score = row.metrics[grid.metrics[0]]
             yield Point(_kind(row.subnet), row.subnet, row.subnet, score, metric, _measure(metric, grid.split), costs)
 
@@ -104,7 +106,8 @@ def _search_points(search: Search) -> Iterable[Point]:
 
 def search_costs(search: Search, row: SearchRow) -> dict[Cost, float]:
     """Return the costs of a searched sub-network by axis."""
-    costs: dict[Cost, float] = {_PARAMS: row.params, _macs(search.setting.seq_length): row.macs}
+    macs = macs_cost(search.macs_length or search.setting.seq_length)
+    costs: dict[Cost, float] = {_PARAMS: row.params, macs: row.macs}
     return costs if row.latency_ms is None else {_LATENCY: row.latency_ms, **costs}
 
 
@@ -124,7 +127,7 @@ def _baseline_points(baselines: Iterable[Baseline], metric: str) -> Iterable[Poi
             mean(scores),
             what,
             _measure(what, split),
-            {_PARAMS: runs[0].params, _macs(128): runs[0].macs},
+            {_PARAMS: runs[0].params, macs_cost(): runs[0].macs},
             stdev(scores) if len(scores) > 1 else 0.0,
             len(runs),
         )

@@ -9,7 +9,6 @@ from typing import Any
 
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.searching.latency import LatencyTable
-from dynabert_paddle.searching.latency_setting import LatencySetting
 from dynabert_paddle.subnet import SearchSpace, Subnet
 
 COSTS = ("latency_ms", "params", "macs", "size_mb")
@@ -34,12 +33,10 @@ class CostModel:
 
     Args:
         space: the model's sub-networks.
-        setting: its `seq_length` is that of the MACs.
         table: estimates latencies; optional.
     """
 
     space: SearchSpace
-    setting: LatencySetting
     table: LatencyTable | None
 
     def costs(self, subnet: Subnet) -> dict[str, Any]:
@@ -49,14 +46,14 @@ class CostModel:
             subnet: any sub-network of the model.
 
         Returns:
-            Each of `COSTS`: estimated milliseconds a batch (None without a table), parameters, MACs of one text, and
-            size of the weights' file in MB.
+            Each of `COSTS`: estimated milliseconds a batch (None without a table), parameters, MACs of
+            `MACS_LENGTH` tokens, and size of the weights' file in MB.
         """
         params = self.space.num_params(subnet)
         return {
             "latency_ms": None if self.table is None else self.table.estimate(subnet),
             "params": params,
-            "macs": self.space.num_macs(subnet, seq_length=self.setting.seq_length),
+            "macs": self.space.num_macs(subnet),
             "size_mb": _BYTES_PER_PARAM * params / 1e6,
         }
 
@@ -95,7 +92,7 @@ class Budget:
         Args:
             max_latency_ms: milliseconds a batch.
             max_params: parameters.
-            max_macs: multiply-accumulates of one text.
+            max_macs: multiply-accumulates of one sequence of `MACS_LENGTH` tokens.
             max_size_mb: MB of the weights' file.
 
         Returns:

@@ -1,4 +1,4 @@
-"""The objectives of a search: costs to minimize, budget, and the setting that latencies and MACs hold for."""
+"""The objectives of a search: costs to minimize, budget, and the setting that latencies hold for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.searching.cost import COSTS, Budget
 from dynabert_paddle.searching.latency_setting import LatencySetting
+from dynabert_paddle.subnet import MACS_LENGTH
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Objectives:
     """What a search optimizes, and within which limits.
 
     Args:
-        setting: batch size, length, device, threads and precision for latencies; its length also for MACs.
+        setting: batch size, length, device, threads and precision for latencies.
         budget: limits of costs.
         goals: names of the costs to minimize, while the score is maximized.
     """
@@ -63,8 +64,9 @@ class Objectives:
 
     def resume_settings(self) -> dict[str, Any]:
         """What must be unchanged to resume an interrupted search, in JSON's types."""
-        setting = asdict(self.setting) if "latency_ms" in self.goals else {"seq_length": self.setting.seq_length}
-        return {"goals": list(self.goals), **setting}
+        setting = asdict(self.setting) if "latency_ms" in self.goals else {}
+        length = {"macs_length": MACS_LENGTH} if "macs" in self.goals else {}
+        return {"goals": list(self.goals), **setting, **length}
 
 
 def _check_goals(goals: Iterable[str]) -> None:

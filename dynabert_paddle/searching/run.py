@@ -82,7 +82,8 @@ def search(
     source = "this model" if isinstance(model, Supernet) else str(model)
     check_expected(source, expected, supernet.metadata)
     check_searchable(supernet.metadata, source, force=force)
-    check_length(supernet, objectives.setting)
+    if objectives.need_latency:
+        check_length(supernet, objectives.setting)
     task = task or load_described_task(supernet.metadata.task)
     task = match_task(supernet, task, source)
     examples = choose_examples(task, supernet.metadata, score_on=config.score_on, size=config.holdout_size)
@@ -156,7 +157,7 @@ class _Search:
         if (self.folder / STUDY_FILE).exists() and not overwrite:  # fail early: the latency table takes minutes
             open_study(self.folder, self._settings(weights), goals=objectives.goals)
         table = latency_table(self.supernet, objectives.setting) if objectives.need_latency else None
-        costs = CostModel(space, objectives.setting, table).costs
+        costs = CostModel(space, table).costs
         objectives.budget.check_units(costs(genomes.decode(genomes.smallest)), costs(space.full))
         if overwrite:  # only after all checks, so that a refused search deletes nothing
             self.claimed.clear()

@@ -158,6 +158,7 @@ def _check_trials(study: optuna.Study, goals: Sequence[str]) -> None:
 
 
 def _check_same(folder: Path, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    stored = {"macs_length": stored.get("seq_length"), **stored}  # in earlier versions the latency's was the MACs', too
     for key, value in settings.items():
         if stored.get(key) != value and (key in stored or key not in METRIC_SETTINGS):
             raise UsageError(

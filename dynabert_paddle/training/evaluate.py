@@ -118,7 +118,7 @@ def evaluate_grid(
         batch_size: examples at a time.
 
     Returns:
-        One row a sub-network: its name, metrics, parameters with and without embeddings, and MACs at length 128.
+        One row a sub-network: its name, metrics, parameters with and without embeddings, and MACs of 128 tokens.
     """
     names = list((space or trained_space(supernet)).grid())
     return evaluate_named(supernet, task, names, max_seq_length=max_seq_length, batch_size=batch_size)

@@ -71,7 +71,7 @@ def make_outputs(checkout: Path, folder: Path) -> None:
         settings = ("--subnet", "w1.00d0.50", "--max_steps", "4")
         commands.append(("baseline", method, f"out/run/{source}", *settings, "--output_dir", f"out/{method}"))
     commands.append(("search", "out/run/depth", "--num_evaluations", "60", "--population_size", "20",
-                     "--max_macs", "5e8"))  # fmt: skip
+                     "--max_macs", "1e9"))  # fmt: skip
     for format, precision in FORMATS:
         bundle = f"out/bundle-{format}-{precision}"
         commands.append(("export", "out/small", "--format", format, "--precision", precision, "--output_dir", bundle))

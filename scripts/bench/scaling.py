@@ -25,8 +25,8 @@ import numpy as np
 import typer
 from timing import time_alternately
 
-from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.cli.script import run_command
+from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.files.atomic import write_json
 from dynabert_paddle.runtime.environment import describe_environment, import_paddle, keep_freed_memory
 from dynabert_paddle.subnet import SearchSpace, Subnet

@@ -28,8 +28,8 @@ import numpy as np
 import typer
 from timing import describe_machine
 
-from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.cli.script import run_command
+from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import read_json, write_json, write_text
 from dynabert_paddle.files.folder import GRID_FILE

@@ -11,10 +11,11 @@ from typing import Any
 
 import typer
 
-from dynabert_paddle.cli.output import show_table
+from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.files.atomic import read_json, write_json
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.runtime.environment import import_paddle
+from dynabert_paddle.subnet import MACS_LENGTH
 
 NOTE = (
     "DynaBERT's examples and seconds are those of one run, which trains all sub-networks; every other row's are those "
@@ -48,7 +49,8 @@ def table(output_dir: Path, subnet: str, runs: list[Path]) -> None:
         writer.writerows(rows)
     columns = ["method", "shape", "MACs", "params", metric, "spread", "examples", "seconds"]
     title = f"{metric} on dev, mean and standard deviation over {len(runs)} seed{'s' if len(runs) > 1 else ''}"
-    show_table(columns, [format_row(row) for row in rows], title=title)
+    title += f"; MACs of one sequence of {MACS_LENGTH} tokens"
+    show_table(columns, [format_row(row) for row in rows], title=title, num_names=2)
     print(NOTE)
     print(f"wrote {output_dir / 'comparison.json'} and {output_dir / 'comparison.csv'}")
 

@@ -38,8 +38,8 @@ import_paddle()
 import paddle  # noqa: E402 - Paddle's environment comes first
 
 import dynabert_paddle as db  # noqa: E402
-from dynabert_paddle.cli.output import show_table  # noqa: E402
 from dynabert_paddle.cli.script import run_command  # noqa: E402
+from dynabert_paddle.cli.table import show_table  # noqa: E402
 from dynabert_paddle.files.atomic import read_json  # noqa: E402
 from dynabert_paddle.files.search_result import hash_weights  # noqa: E402
 

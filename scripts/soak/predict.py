@@ -34,8 +34,8 @@ import typer
 import dynabert_paddle as db
 from dynabert_paddle.bundle.manifest import read_bundle
 from dynabert_paddle.bundle.members import members_of
-from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.cli.script import run_command
+from dynabert_paddle.cli.table import show_table
 
 _NUM_ROWS = 200
 _MAX_WORDS = 100  # in a text

@@ -26,8 +26,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from dynabert_paddle.cli.output import show_table
 from dynabert_paddle.cli.script import run_command
+from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.config.settings import STAGES
 from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.metadata import METADATA_FILE, read_metadata
@@ -48,7 +48,7 @@ depth: {{subnets_per_step: sandwich, num_random_subnets: 1, gradient_accumulatio
 """
 COMMANDS = {
     "run": "run ../soak.yaml --output_dir out --json",
-    "search": "search out/final --num_evaluations 24 --population_size 6 --seq_length 16 --max_macs 2e6 --json",
+    "search": "search out/final --num_evaluations 24 --population_size 6 --seq_length 16 --max_macs 22e6 --json",
     "export": "export out/final --subnet w0.50d0.50 --output_dir bundle --overwrite_output_dir",
 }
 # The prefix of the log line with which a part of the work begins -> the name of the part.

@@ -37,7 +37,7 @@ def test_each_stage_names_the_one_before_it(chain, tiny_folder):
 
 
 def test_the_winner_of_a_search_is_exported_and_predicts(dynabert, chain, tmp_path):
-    words = ("--num_evaluations", 12, "--population_size", 4, "--seq_length", 16, "--max_macs", "6e5")
+    words = ("--num_evaluations", 12, "--population_size", 4, "--seq_length", 16, "--max_macs", "6e6")
     done = dynabert("search", chain / "depth", *words, "--output_dir", tmp_path / "search", "--json")
     assert done.code == 0, done.err
     name = json.loads(done.out)["best"]["subnet"]

@@ -14,7 +14,7 @@ from dynabert_paddle.reporting.collect import collect
 pytestmark = pytest.mark.full
 
 STAGES = ("finetune", "rewire", "width", "depth")
-SEARCH = db.SearchConfig(num_evaluations=12, population_size=6, seq_length=16, max_macs=6e5)
+SEARCH = db.SearchConfig(num_evaluations=12, population_size=6, seq_length=16, max_macs=6e6)
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def attempts(disk, tiny_folder, tiny_data, masked_lm, tmp_path_factory):
         """
     )
     run = ["run", work / "run.yaml", "--json", "--output_dir"]
-    search = ["--force", "--num_evaluations", 18, "--population_size", 6, "--seq_length", 16, "--max_macs", "6e5"]
+    search = ["--force", "--num_evaluations", 18, "--population_size", 6, "--seq_length", 16, "--max_macs", "6e6"]
     search = ["search", *search, "--json", disk / "out/width", "--output_dir"]
     export = ["export", disk / "out/width", "--subnet", "w0.50d1.00", "--output_dir", disk / "bundle"]
     augment = ["augment", "--masked_lm", masked_lm, "--data_dir", tiny_data, "--num_copies", 2, "--batch_size", 20]

@@ -14,7 +14,7 @@ import yaml
 
 import dynabert_paddle as db
 from dynabert_paddle.cli import run
-from dynabert_paddle.cli.output import show_table
+from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.config import settings
 from dynabert_paddle.config.loading import built_in_configs, find_config, load_config
 from dynabert_paddle.errors import Interrupted

@@ -8,7 +8,7 @@ import pytest
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
-from dynabert_paddle.cli.output import show_grid
+from dynabert_paddle.cli.table import show_grid
 from dynabert_paddle.data import stored_texts
 from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.tasks import load_task

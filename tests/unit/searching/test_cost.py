@@ -7,9 +7,6 @@ import pytest
 import dynabert_paddle as db
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.searching.cost import COSTS, Budget, CostModel
-from dynabert_paddle.searching.latency_setting import LatencySetting
-
-SETTING = LatencySetting(seq_length=32)
 
 # Costs of minilm-l6 at 64 tokens on a small machine: with one head and 32 neurons of one layer, and in full.
 SMALLEST = {"latency_ms": 0.6, "params": 11_950_000, "macs": 5_000_000, "size_mb": 47.8}
@@ -21,11 +18,11 @@ def test_costs_are_the_counts_of_the_space_and_the_size_of_the_file(bert, tmp_pa
     supernet = db.Supernet(bert)
     space = supernet.search_space()
     subnet = space.parse(name)
-    costs = CostModel(space, SETTING, None).costs(subnet)
+    costs = CostModel(space, None).costs(subnet)
     assert tuple(costs) == COSTS
     assert costs["latency_ms"] is None
     assert costs["params"] == space.num_params(subnet)
-    assert costs["macs"] == space.num_macs(subnet, seq_length=32)
+    assert costs["macs"] == space.num_macs(subnet, seq_length=128)
     folder = db.extract(supernet, subnet).save_pretrained(tmp_path / "small")
     assert costs["size_mb"] == pytest.approx((folder / "model.safetensors").stat().st_size / 1e6, rel=0.01)
 

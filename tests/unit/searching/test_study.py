@@ -26,10 +26,11 @@ def test_a_database_in_use_is_not_called_damaged(tmp_path):
     assert open_study(tmp_path, {"seed": 1}, goals=["macs"]).user_attrs == {"settings": {"seed": 1}}
 
 
-def settings_of(**described):
+def settings_of(config=None, **described):
     """What a search of a task must have in common with the one that it goes on with."""
     task = SimpleNamespace(name="custom", metrics=("f1",), to_dict=lambda: described)
-    scorer, config = SimpleNamespace(features=SimpleNamespace(content=())), SearchConfig()
+    scorer = SimpleNamespace(features=SimpleNamespace(content=()))
+    config = config or SearchConfig()
     objectives = Objectives.from_config(config)
     return _Search("model", "hash", None, task, scorer, None, objectives, config, None)._settings("hash")
 
@@ -41,6 +42,21 @@ def test_a_search_goes_on_only_with_the_same_metric(tmp_path, key, first, second
     open_study(tmp_path, settings_of(**{key: first}), goals=["macs"])
     with pytest.raises(UsageError, match=f"holds a search with {key} = {first}, this one has {second}"):
         open_study(tmp_path, settings_of(**{key: second}), goals=["macs"])
+
+
+@pytest.mark.parametrize(
+    ("goals", "length", "goes_on"), [("macs", 64, False), ("macs", 128, True), ("params", 64, True)]
+)
+def test_a_search_of_other_macs_does_not_go_on(tmp_path, goals, length, goes_on):
+    """In earlier versions MACs were of `seq_length` tokens."""
+    settings = settings_of(SearchConfig(goals=(goals,)))
+    earlier = {key: value for key, value in settings.items() if key != "macs_length"}
+    open_study(tmp_path, {**earlier, "seq_length": length}, goals=[goals])
+    if goes_on:
+        open_study(tmp_path, settings, goals=[goals])
+    else:
+        with pytest.raises(UsageError, match=f"holds a search with macs_length = {length}, this one has 128"):
+            open_study(tmp_path, settings, goals=[goals])
 
 
 def test_a_search_of_an_earlier_version_goes_on(tmp_path):
