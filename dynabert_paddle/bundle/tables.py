@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, tee
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.bundle.manifest import BundleError
+from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json
 from dynabert_paddle.text.conll import CONLL_ENDINGS, ConllError, count_columns, is_conll, split_conll
 from dynabert_paddle.text.quoting import QuotingError, find_delimiter, has_quoted_cells, split_header, split_rows
 
@@ -151,7 +151,9 @@ def _read_json(path: str, lines: Iterator[str], description: dict[str, Any]) -> 
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
+        except RepeatedKeyError as error:
+            raise BundleError(f"{path}:{number}: {error}: keep one of them") from None
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):

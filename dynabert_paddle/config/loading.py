@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,6 +228,35 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}  # ignore empty sections
 
 
+class _RepeatedKeyError(Exception):
+    """A mapping has a key twice."""
+
+
+@cache
+def _loader() -> Any:
+    """Return YAML's safe loader, which here refuses a key that a mapping has twice: PyYAML takes the last one."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_mapping_node(self, anchor: str | None) -> Any:
+            node = super().compose_mapping_node(anchor)
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                    continue
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    what = "section" if isinstance(value, yaml.MappingNode) else "key"
+                    raise _RepeatedKeyError(
+                        f"line {line}: the {what} '{key.value}' is given twice, first in line {lines[key.value]}: "
+                        "keep one of them"
+                    )
+                lines[key.value] = line
+            return node
+
+    return Loader
+
+
 def parse_yaml(text: str, source: str) -> Any:
     """Parse YAML with plain values.
 
@@ -238,7 +268,7 @@ def parse_yaml(text: str, source: str) -> Any:
         The values.
 
     Raises:
-        UsageError: invalid YAML, too long, too deeply nested, or its aliases expand to too many values.
+        UsageError: invalid YAML, too long, too deeply nested, a key twice, or its aliases expand to too many values.
     """
     import yaml
 
@@ -253,7 +283,9 @@ def parse_yaml(text: str, source: str) -> Any:
             depth += kind.endswith("StartToken") - kind.endswith("EndToken")
             if depth > MAX_DEPTH:
                 raise ValueError(f"nested more than {MAX_DEPTH} deep")
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_loader())
+    except _RepeatedKeyError as error:
+        raise UsageError(f"{source}: {error}") from None
     except Exception as error:  # also errors of Python's types, e.g. for a date in month 13
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}:" if mark else ""

@@ -5,7 +5,6 @@ Shapes: n windows, s sequence, k selected questions.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from dynabert_paddle.data.features import Features, OffsetEncoder, flatten
 from dynabert_paddle.data.metrics import ANSWER_METRICS
 from dynabert_paddle.data.records import open_records, quote, read_lines
 from dynabert_paddle.errors import DataError, UsageError
+from dynabert_paddle.files.json_text import parse_json
 from dynabert_paddle.text.decode import best_answer
 from dynabert_paddle.text.encode import Window, question_windows
 
@@ -301,7 +301,7 @@ def iterate_questions(path: Path, *, answered: bool = True) -> Iterator[Question
             yield _question(f"{path}:{line}", record, record.get("context"), answered=answered)
         return
     try:
-        articles = json.loads("\n".join(text for _, text in read_lines(path)))["data"]
+        articles = parse_json("\n".join(text for _, text in read_lines(path)))["data"]
         paragraphs = [(p["context"], p["qas"]) for article in articles for p in article["paragraphs"]]
         pairs = [(record, context) for context, records in paragraphs for record in records]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -1,13 +1,13 @@
 """Reads TSV, CSV and JSON lines as records, line by line."""
 
 import csv
-import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.errors import DataError, did_you_mean
+from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json
 from dynabert_paddle.text.quoting import QuotingError, find_delimiter, has_quoted_cells, split_header, split_rows
 
 
@@ -105,7 +105,9 @@ def _json_records(path: Path) -> Iterator[tuple[int, dict]]:
         if not text.strip():
             continue
         try:
-            record = json.loads(text)
+            record = parse_json(text)
+        except RepeatedKeyError as error:
+            raise DataError(f"{path}:{line}: {error}; keep one of them.") from None
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{line}: not valid JSON ({error}); write one JSON object per line.") from None
         if not isinstance(record, dict):

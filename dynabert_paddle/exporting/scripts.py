@@ -8,12 +8,25 @@ from pathlib import Path
 from types import ModuleType
 
 from dynabert_paddle.bundle import engines, gate, infer, infer_lite, manifest, members, openvino, rows, tables
-from dynabert_paddle.files import hashing, unchanged
+from dynabert_paddle.files import hashing, json_text, unchanged
 from dynabert_paddle.runtime import cores, machine, streams
 from dynabert_paddle.text import conll, decode, encode, quoting, word_labels
 
 # In this order: a module imports only modules before it.
-_SHARED_MODULES = (hashing, unchanged, word_labels, decode, encode, conll, quoting, manifest, rows, tables, streams)
+_SHARED_MODULES = (
+    hashing,
+    json_text,
+    unchanged,
+    word_labels,
+    decode,
+    encode,
+    conll,
+    quoting,
+    manifest,
+    rows,
+    tables,
+    streams,
+)
 INFER_MODULES = (*_SHARED_MODULES, cores, machine, openvino, engines, gate, members, infer)
 INFER_LITE_MODULES = (*_SHARED_MODULES, infer_lite)
 

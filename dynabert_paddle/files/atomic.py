@@ -14,6 +14,7 @@ from typing import Any
 from dynabert_paddle.errors import DynabertError, ModelError
 from dynabert_paddle.files.hashing import hash_json
 from dynabert_paddle.files.integrity import accept_change_hint
+from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json
 from dynabert_paddle.files.partial import MOVING_FILE, partial_folder, partial_path
 from dynabert_paddle.runtime.interruption import postpone_signals
 
@@ -33,12 +34,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():  # reading a pipe could block for ever
         raise ModelError(f"{path}: {'not a file' if path.exists() else 'missing'}: a model folder needs it")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         checksum = values.pop("checksum", None) if isinstance(values, dict) else None
         changed = checksum is not None and checksum != hash_json(values)
         json.dumps(values, ensure_ascii=False).encode()  # refuses lone surrogates, which UTF-8 lacks
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    except RepeatedKeyError as error:
+        raise ModelError(f"{path}: {error}: keep one of them") from None
     except (ValueError, RecursionError):
         raise ModelError(f"{path}: not JSON: the file is damaged or cut off") from None
     if not isinstance(values, dict):

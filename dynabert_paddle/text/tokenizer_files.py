@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.errors import ModelError
+from dynabert_paddle.files import json_text
 
 CONFIG = "tokenizer_config.json"
 VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model")
@@ -50,9 +51,11 @@ def parse_json(files: dict[str, bytes], name: str) -> dict[str, Any]:
         ModelError: the file is damaged.
     """
     try:
-        values = dict(json.loads(files.get(name, b"{}")))
+        values = dict(json_text.parse_json(files.get(name, b"{}")))
         json.dumps(values, ensure_ascii=False).encode()  # refuses lone surrogates, which UTF-8 lacks
         return values
+    except json_text.RepeatedKeyError as error:
+        raise ModelError(f"{name}: {error}: keep one of them") from None
     except (ValueError, TypeError, RecursionError) as error:
         raise damaged_error(name, error) from error
 

@@ -122,6 +122,7 @@ def test_texts_come_from_the_tasks_columns(tmp_path, name, content, description,
             "x.tsv:2: a cell begins and ends with a double quote",
         ),
         ("x.jsonl", '{"review": "a"}\n[]\n', SINGLE, "x.jsonl:2: not a JSON object"),
+        ("x.jsonl", '{"review": "a", "review": "b"}', SINGLE, "x.jsonl:1: the key 'review' occurs twice"),
         ("x.jsonl", json.dumps({"body": "a"}), SINGLE, "x.jsonl:1: needs the column 'review'"),
     ],
 )

@@ -455,3 +455,25 @@ def test_any_yaml_gives_values_or_a_one_line_error(text):
         parse_yaml(text, "my.yaml")
     except UsageError as error:
         assert str(error).startswith("my.yaml:") and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (
+            "task: {name: rte}\n\nspace: {}\ntask:\n  name: snips\n",
+            "line 4: the section 'task' is given twice, first in line 1",
+        ),
+        ("task:\n  name: rte\n  name: snips\n", "line 3: the key 'name' is given twice, first in line 2"),
+        ("train: {seed: 1, seed: 1}\n", "line 1: the key 'seed' is given twice, first in line 1"),
+        ("device: cpu\n'device': auto\n", "line 2: the key 'device' is given twice, first in line 1"),
+    ],
+)
+def test_a_section_or_a_key_given_twice_is_refused(write, text, seen):
+    with pytest.raises(UsageError, match=seen):
+        load_config(write(text))
+
+
+def test_a_key_of_a_merged_mapping_may_be_given_again(write):
+    config = load_config(write("width: &w {seed: 1, max_steps: 5}\ndepth:\n  <<: *w\n  seed: 2\nfinal: {<<: *w}\n"))
+    assert (config.width.seed, config.depth.seed, config.depth.max_steps, config.final.seed) == (1, 2, 5, 1)

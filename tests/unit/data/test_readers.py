@@ -454,3 +454,10 @@ def test_a_label_of_ten_megabytes_is_truncated_in_the_message(tmp_path):
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "data.tsv")
     assert "is not a file" in refusal(tmp_path / "data.tsv")
+
+
+def test_a_json_object_with_a_key_twice_is_refused(tmp_path):
+    path = write(
+        tmp_path / "x.jsonl", '{"sentence": "s", "label": "a"}\n{"sentence": "s", "label": "a", "label": "b"}\n'
+    )
+    assert refusal(path) == f"{path}:2: the key 'label' occurs twice in one object; keep one of them."

@@ -24,6 +24,17 @@ def test_json_that_is_not_utf8_is_called_damaged(tmp_path):
         read_json(tmp_path / "config.json")
 
 
+def test_an_object_with_a_key_twice_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"a": {"num_labels": 2, "b": 1, "num_labels": 3}}')
+    with pytest.raises(ModelError, match=r"config\.json: the key 'num_labels' occurs twice in one object: keep one"):
+        read_json(tmp_path / "config.json")
+
+
+def test_a_byte_order_mark_of_an_editor_is_passed_over(tmp_path):
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "config.json") == {"a": 1}
+
+
 def test_a_missing_json_file_or_a_folder_in_its_place_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"config\.json: missing: a model folder needs it"):
         read_json(tmp_path / "config.json")
@@ -167,7 +178,7 @@ def test_an_output_folder_below_a_file_is_refused(tmp_path):
     assert files(tmp_path) == {"file": b"mine"}
 
 
-@pytest.mark.parametrize("old, new", [("0.5", "0.6"), ('"a"', '"b"'), ("true", "false"), ('"x": 1', '"x": 1, "x": 2')])
+@pytest.mark.parametrize("old, new", [("0.5", "0.6"), ('"a"', '"b"'), ("true", "false"), ('"x": 1', '"x": 1, "y": 2')])
 def test_changed_json_is_refused_until_its_checksum_is_removed(tmp_path, old, new):
     path = tmp_path / "grid.json"
     write_json(path, {"score": 0.5, "name": "a", "ok": True, "x": 1, "nan": float("nan"), "rows": {3: (1, 2)}})

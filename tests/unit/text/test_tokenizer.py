@@ -440,3 +440,10 @@ def test_a_rust_tokenizer_imports_no_framework():
         "print({'paddle', 'paddlenlp', 'torch'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_a_setting_given_twice_is_refused(tmp_path, minilm):
+    minilm.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true, "do_lower_case": false}')
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json: the key 'do_lower_case' occurs twice"):
+        Tokenizer.from_pretrained(tmp_path)
