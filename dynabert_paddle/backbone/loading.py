@@ -18,8 +18,8 @@ from dynabert_paddle.backbone.huggingface import to_paddle_config, to_paddle_nam
 from dynabert_paddle.backbone.labels import class_names, classifier_parameters, classifier_rows, model_labels
 from dynabert_paddle.backbone.structure import SUPPORTED, check_elements, check_numbers, find_encoder
 from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
-from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.metadata import read_metadata
+from dynabert_paddle.files.model_config import find_config, read_config
 from dynabert_paddle.files.weights import WEIGHT_FILES, read_pdparams, read_weights, stored_bytes
 from dynabert_paddle.runtime.packages import package_folder
 
@@ -70,7 +70,7 @@ def find_backbone(name_or_path: str | Path) -> Path | None:
 def build_model(
     folder: Path, *, labels: tuple[str, ...] | None = None, num_labels: int | None = None, head: str | None = None
 ) -> nn.Layer:
-    """Build the PaddleNLP model that a folder's `config.json` describes, with new weights.
+    """Build the PaddleNLP model that a folder's config describes, with new weights.
 
     Args:
         folder: a PaddleNLP or Hugging Face model folder; nothing is written to it.
@@ -82,14 +82,14 @@ def build_model(
         The model, with dropout as its config says.
 
     Raises:
-        ModelError: no usable `config.json`, or an architecture that is not supported, or not with this head.
+        ModelError: no usable config, or an architecture that is not supported, or not with this head.
         UsageError: there is no such head.
     """
-    values = read_json(folder / "config.json")
+    values = read_config(folder)
     model_class = _find_class(values, folder, head)
     positions = values.get("position_embedding_type") or "absolute"
     if positions != "absolute":  # the others change the attention, and PaddleNLP passes over them
-        raise ModelError(f"{folder / 'config.json'}: position_embedding_type is '{positions}': allowed is absolute")
+        raise ModelError(f"{find_config(folder)}: position_embedding_type is '{positions}': allowed is absolute")
     if labels:
         values["id2label"] = dict(enumerate(labels))
         values["label2id"] = {label: index for index, label in enumerate(labels)}
@@ -107,12 +107,10 @@ def build_model(
         check_elements(config, stored_bytes(folder))
         model = model_class(config)
     except ModelError as error:
-        raise ModelError(f"{folder / 'config.json'}: {error}") from None
+        raise ModelError(f"{find_config(folder)}: {error}") from None
     except Exception as error:  # PaddleNLP checks a config only by failing somewhere inside
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise ModelError(
-            f"{folder / 'config.json'}: {model_class.__name__} cannot be built from it: {reason}"
-        ) from None
+        raise ModelError(f"{find_config(folder)}: {model_class.__name__} cannot be built from it: {reason}") from None
     find_encoder(model)
     return model
 
@@ -136,7 +134,8 @@ def load_weights(
     """
     weights = to_paddle_names(read_weights(folder), model)
     state = model.state_dict()
-    trained = _head_of(read_json(folder / "config.json"))
+    config_file = find_config(folder).name
+    trained = _head_of(read_config(folder))
     if trained and not type(model).__name__.endswith(trained):
         # A head of another kind, which may have the same shape.
         weights = {name: value for name, value in weights.items() if name.startswith(f"{model.base_model_prefix}.")}
@@ -154,11 +153,11 @@ def load_weights(
             fresh.append(name)
         elif value is None:
             raise ModelError(
-                f"{folder}: its weights lack '{name}': they are of another model than its config.json says"
+                f"{folder}: its weights lack '{name}': they are of another model than its {config_file} says"
             )
         else:
             raise ModelError(
-                f"{folder}: '{name}' has shape {list(value.shape)} and config.json asks for {list(parameter.shape)}"
+                f"{folder}: '{name}' has shape {list(value.shape)} and {config_file} asks for {list(parameter.shape)}"
             )
     unused = sorted(set(weights) - set(state))
     if unused:
@@ -239,7 +238,7 @@ def _order_classifier(
     names = [name for name in classifier_parameters(model) if name in weights]
     if not names:
         return
-    own = model_labels(read_json(folder / "config.json"), read_metadata(folder).task)
+    own = model_labels(read_config(folder), read_metadata(folder).task)
     rows = classifier_rows(own, labels, trust_order=trust_order, source=folder)
     for name in names:
         if rows is None or len(rows) != weights[name].shape[-1]:
@@ -290,7 +289,7 @@ def _find_class(values: dict[str, Any], folder: Path, head: str | None) -> Any:
             )
     what = next((str(word) for word in named if word), None)
     seen = f"names architecture '{what}'" if what else "names no architecture and no model_type"
-    raise ModelError(f"{folder / 'config.json'}: {seen}, which is not supported; supported: {SUPPORTED}")
+    raise ModelError(f"{find_config(folder)}: {seen}, which is not supported; supported: {SUPPORTED}")
 
 
 def _head_of(values: dict) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import tokenizers
 
 from dynabert_paddle.errors import ModelError
+from dynabert_paddle.files.model_config import CONFIG_FILE, find_config, flatten_config
 from dynabert_paddle.text.longest_first import LongestFirst
 from dynabert_paddle.text.rust_tokenizers import bert_backend
 from dynabert_paddle.text.tokenizer_files import (
@@ -23,6 +24,7 @@ from dynabert_paddle.text.tokenizer_files import (
     is_inside,
     one_line,
     parse_json,
+    parse_settings,
     write_files,
 )
 
@@ -113,7 +115,7 @@ def load_from_paddlenlp(
             files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
     except Exception as error:  # PaddleNLP and its hubs raise errors of any type
         raise ModelError(f"PaddleNLP loads no tokenizer from {name} ({one_line(error)}): check the name") from error
-    files[CONFIG] = dump_config(parse_json(files, CONFIG))
+    files[CONFIG] = dump_config(parse_settings(files))
     reference = PaddleNlpTokenizer(original, files)
     builders = []
     if hasattr(original, "wordpiece_tokenizer") and "vocab.txt" in files:
@@ -146,13 +148,14 @@ def _copy_safe_files(folder: Path, target: str) -> str:
         is_safe = path.stem not in _UNSAFE_KEYS and path.suffix not in _WEIGHTS and is_inside(path, folder)
         if path.is_file() and is_safe:
             os.symlink(path.absolute(), Path(target) / path.name)
-    for name in (CONFIG, "config.json"):
-        if (folder / name).is_file() and is_inside(folder / name, folder):
-            config = parse_json({name: (folder / name).read_bytes()}, name)
+    for path in (folder / CONFIG, find_config(folder)):
+        if path.is_file() and is_inside(path, folder):
+            files = {path.name: path.read_bytes()}
+            config = parse_settings(files) if path.name == CONFIG else flatten_config(parse_json(files, path.name))
             # PaddleNLP would load a file named in a value instead of the folder's.
             kept = {key: value for key, value in config.items() if key not in _UNSAFE_KEYS and not _names_file(value)}
-            (Path(target) / name).unlink()
-            write_files(target, {name: json.dumps(kept).encode()})
+            (Path(target) / path.name).unlink()
+            write_files(target, {CONFIG if path.name == CONFIG else CONFIG_FILE: json.dumps(kept).encode()})
     return target
 
 

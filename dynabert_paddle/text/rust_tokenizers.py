@@ -9,7 +9,8 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.text.tokenizer_files import CONFIG, VOCABULARIES, damaged_error, parse_json, token_text
+from dynabert_paddle.files.model_config import find_config, flatten_config
+from dynabert_paddle.text.tokenizer_files import VOCABULARIES, damaged_error, parse_json, parse_settings, token_text
 
 # PaddleNLP's BERT also splits at symbols, and at a few letters that it treats as symbols.
 _SYMBOLS = "[\\p{S}\u00b2\u00b5\u00ba\u00d8\u014b\u01b1\u3007]"
@@ -23,15 +24,15 @@ def is_plain_bert(files: dict[str, bytes], folder: Path) -> bool:
 
     Args:
         files: contents of the tokenizer's files by name.
-        folder: the folder; its `config.json` names the model if no file names the tokenizer.
+        folder: the folder; its model's config names the model if no file names the tokenizer.
 
     Returns:
         Whether `bert_backend` can rebuild the tokenizer.
     """
-    config = parse_json(files, CONFIG)
+    config = parse_settings(files)
     name = config.get("tokenizer_class")
-    if not name and (folder / "config.json").is_file():
-        model = parse_json({"config.json": (folder / "config.json").read_bytes()}, "config.json")
+    if not name and (path := find_config(folder)).is_file():
+        model = flatten_config(parse_json({path.name: path.read_bytes()}, path.name))
         # Configs from 2019 do not name the model.
         kinds = [model.get("model_type"), *(model.get("architectures") or [])]
         name = "BertTokenizer" if kinds[0] in _BERT_LIKE or not any(kinds) else "its model's"
@@ -55,7 +56,7 @@ def bert_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
     Raises:
         ModelError: vocab.txt is damaged or is not BERT's.
     """
-    config = parse_json(files, CONFIG) | parse_json(files, "special_tokens_map.json")
+    config = parse_settings(files) | parse_json(files, "special_tokens_map.json")
     special = {name: token_text(config.get(f"{name}_token", f"[{name.upper()}]")) for name in _BERT_TOKENS}
     try:
         lines = io.TextIOWrapper(io.BytesIO(files["vocab.txt"]), encoding="utf-8")
@@ -93,7 +94,7 @@ def is_roberta(files: dict[str, bytes]) -> bool:
     Returns:
         Whether `roberta_backend` can rebuild the tokenizer.
     """
-    name = parse_json(files, CONFIG).get("tokenizer_class") or "RobertaTokenizer"
+    name = parse_settings(files).get("tokenizer_class") or "RobertaTokenizer"
     return (
         name.removesuffix("Fast") in ("RobertaTokenizer", "RobertaBPETokenizer")
         and [file for file in (*VOCABULARIES, "added_tokens.json") if file in files] == ["vocab.json", "merges.txt"]
@@ -113,7 +114,7 @@ def roberta_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
     Raises:
         ModelError: a file is damaged.
     """
-    config = parse_json(files, CONFIG) | parse_json(files, "special_tokens_map.json")
+    config = parse_settings(files) | parse_json(files, "special_tokens_map.json")
     special = {name: token_text(config.get(f"{name}_token", token)) for name, token in _ROBERTA_TOKENS.items()}
     vocab = parse_json(files, "vocab.json")
     try:

@@ -27,7 +27,7 @@ from dynabert_paddle.text.tokenizer_files import (
     hash_content,
     is_inside,
     one_line,
-    parse_json,
+    parse_settings,
     token_text,
     write_files,
 )
@@ -51,7 +51,7 @@ class Tokenizer(LongestFirst):
         Raises:
             ModelError: the tokenizer has no padding token, too large ids, or cannot encode.
         """
-        self._backend, self._files, self._config = backend, files, parse_json(files, CONFIG)
+        self._backend, self._files, self._config = backend, files, parse_settings(files)
         tokens = [self._config.get("pad_token"), (backend.padding or {}).get("pad_token"), "[PAD]", "<pad>"]
         pad_ids = [backend.token_to_id(token_text(token)) for token in tokens if token]
         pad_token_id = next((i for i in pad_ids if i is not None), None)

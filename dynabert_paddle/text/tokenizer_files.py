@@ -60,6 +60,25 @@ def parse_json(files: dict[str, bytes], name: str) -> dict[str, Any]:
         raise damaged_error(name, error) from error
 
 
+def parse_settings(files: dict[str, bytes]) -> dict[str, Any]:
+    """Read tokenizer_config.json; the `init_class` of old PaddleNLP versions becomes today's `tokenizer_class`.
+
+    Args:
+        files: contents of the tokenizer's files by name.
+
+    Returns:
+        The settings; empty if there is no such file.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    settings = parse_json(files, CONFIG)
+    name = settings.pop("init_class", None)
+    if isinstance(name, str) and name.isidentifier():
+        settings = {"tokenizer_class": name, **settings}
+    return settings
+
+
 def dump_config(config: dict[str, Any]) -> bytes:
     """Return the content of tokenizer_config.json without settings that name the tokenizer's source."""
     config = {key: value for key, value in config.items() if key not in _SOURCE_KEYS}
