@@ -151,7 +151,7 @@ def test_estimates_are_additive_and_monotonic(built):
 
 def test_costs_include_the_estimate(supernet, built):
     table, _ = built
-    costs = CostModel(supernet.search_space(), SETTING, table).costs(supernet.full)
+    costs = CostModel(supernet.search_space(), table).costs(supernet.full)
     assert costs["latency_ms"] == table.estimate(supernet.full)
 
 
