@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CACHE_FORMAT = b"features-1"
+_CACHE_FORMAT = b"features-2"
 _ROWS_PER_CALL = 4096
 
 
 class TextEncoder(Protocol):
-    """A tokenizer that returns token ids, with a hash of its content."""
+    """A tokenizer that returns token ids and which rows it truncated, with a hash of its content."""
 
     fingerprint: str
 
-    def encode(
+    def encode_rows(
         self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_seq_length: int
-    ) -> tuple[list[list[int]], list[list[int]]]: ...
+    ) -> tuple[list[list[int]], list[list[int]], list[bool]]: ...
 
 
 class OffsetEncoder(Protocol):
@@ -130,6 +130,7 @@ class Features(FeatureSet):
         offsets: `[n + 1]` int64, from 0 to the number of tokens.
         labels: `[n]`, class indices or float32 scores; None if there are none.
         positive: the class whose F1 the metric `f1` is.
+        is_cut: `[n]`, whether each example was longer and lost tokens; None if that is not known.
     """
 
     input_ids: np.ndarray
@@ -137,6 +138,7 @@ class Features(FeatureSet):
     offsets: np.ndarray
     labels: np.ndarray | None
     positive: int = field(default=1, kw_only=True)
+    is_cut: np.ndarray | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -162,8 +164,15 @@ class Features(FeatureSet):
         """
         indices = np.arange(len(self))[indices]
         tokens, offsets = self._tokens_of(indices)
-        labels = None if self.labels is None else self.labels[indices]
-        return Features(self.input_ids[tokens], self.token_type_ids[tokens], offsets, labels, positive=self.positive)
+        labels, is_cut = (None if values is None else values[indices] for values in (self.labels, self.is_cut))
+        return Features(
+            self.input_ids[tokens],
+            self.token_type_ids[tokens],
+            offsets,
+            labels,
+            positive=self.positive,
+            is_cut=is_cut,
+        )
 
     def _tokens_of(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of some examples' tokens in the flat arrays, and the offsets of the selection."""
@@ -266,11 +275,13 @@ def encode_examples(examples: Examples, tokenizer: TextEncoder, max_seq_length: 
     input_ids: list[np.ndarray] = []
     token_type_ids: list[np.ndarray] = []
     lengths: list[int] = []
+    is_cut: list[bool] = []
     for start in range(0, len(examples), _ROWS_PER_CALL):
         rows = slice(start, start + _ROWS_PER_CALL)
         pairs = None if examples.pairs is None else examples.pairs[rows]
-        ids, type_ids = tokenizer.encode(examples.texts[rows], pairs, max_seq_length=max_seq_length)
+        ids, type_ids, cut = tokenizer.encode_rows(examples.texts[rows], pairs, max_seq_length=max_seq_length)
         lengths.extend(map(len, ids))
+        is_cut.extend(cut)
         input_ids.append(np.fromiter(chain.from_iterable(ids), dtype=np.int32))
         token_type_ids.append(np.fromiter(chain.from_iterable(type_ids), dtype=np.uint8))
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
@@ -280,6 +291,7 @@ def encode_examples(examples: Examples, tokenizer: TextEncoder, max_seq_length: 
         offsets,
         examples.labels,
         positive=examples.positive,
+        is_cut=np.array(is_cut, dtype=bool),
     )
 
 
@@ -301,16 +313,18 @@ def _load(path: Path, examples: Examples) -> Features | None:
         return None
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            is_cut = arrays["is_cut"]
             features = Features(
                 arrays["input_ids"],
                 arrays["token_type_ids"],
                 arrays["offsets"],
                 examples.labels,
                 positive=examples.positive,
+                is_cut=is_cut,
             )
             if str(arrays["checksum"]) != _checksum(features, path.stem):
                 raise ValueError("changed since it was written")
-        if len(features) != len(examples):
+        if not len(features) == len(is_cut) == len(examples):
             raise ValueError(f"{len(features)} examples, not {len(examples)}")
         if not len(features.input_ids) == len(features.token_type_ids) == features.offsets[-1]:
             raise ValueError("arrays of different lengths")
@@ -323,7 +337,7 @@ def _load(path: Path, examples: Examples) -> Features | None:
 def _checksum(features: Features, key: str) -> str:
     """Hash the arrays of a cache file and its key: an archive's own checksums fit altered or renamed files, too."""
     hashed = hashlib.blake2b(key.encode(), digest_size=16)
-    for array in (features.input_ids, features.token_type_ids, features.offsets):
+    for array in (features.input_ids, features.token_type_ids, features.offsets, np.asarray(features.is_cut)):
         hashed.update(f"{array.dtype.str}{array.shape}".encode())
         hashed.update(np.ascontiguousarray(array).data)
     return hashed.hexdigest()
@@ -341,6 +355,7 @@ def _save(path: Path, features: Features) -> None:
                 input_ids=features.input_ids,
                 token_type_ids=features.token_type_ids,
                 offsets=features.offsets,
+                is_cut=np.asarray(features.is_cut),
                 checksum=_checksum(features, path.stem),
             )
         temporary.replace(path)

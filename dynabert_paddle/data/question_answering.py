@@ -147,9 +147,11 @@ class Questions:
             raise UsageError(f"max_seq_length is {max_seq_length}: a question and its context need at least {least}")
         contexts = list(dict.fromkeys(row.context for row in self.rows))  # many questions share one
         encoded_contexts = dict(zip(contexts, tokenizer.encode_offsets(contexts), strict=True))
+        before = len(template.ids[0]) + len(template.ids[1])  # special tokens before the context
         windows: list[Window] = []
         labels: list[tuple[int, int]] = []
         owners: list[int] = []
+        is_cut: list[bool] = []
         spans: list[Sequence[tuple[int, int]]] = []
         for index, (row, (question, _)) in enumerate(zip(self.rows, questions, strict=True)):
             context, offsets = encoded_contexts[row.context]
@@ -157,6 +159,7 @@ class Questions:
             for window in question_windows(template, question, context, **lengths):
                 windows.append(window)
                 owners.append(index)
+                is_cut.append(window.first < before + len(question))
                 spans.append(offsets[window.start : window.end])
                 labels.append(_answer_tokens(row, window, spans[-1]))
         return WindowFeatures(
@@ -166,12 +169,15 @@ class Questions:
             owners=np.array(owners),
             first=np.array([window.first for window in windows]),
             spans=spans,
+            is_cut=np.array(is_cut),
         )
 
 
 @dataclass(frozen=True, eq=False)
 class WindowFeatures(Features):
     """Tokenized windows of contexts; a label is the answer's first and last token, (0, 0) for a window without it.
+
+    `is_cut` tells whether the question was cut: a long context has several windows.
 
     Args:
         questions: the questions.

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Task:
         positive_label: the class whose F1 the metric `f1` is; None without that metric.
         word_split: how a text is split into the words that are labelled; None for other kinds of tasks.
         labels_given: the user gave the labels, so that their order is known to be that of an unnamed classifier.
+        warned: the warnings about its data that were given, so that the stages of a run give each of them once.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Task:
     positive_label: str | None = None
     word_split: str | None = None
     labels_given: bool = False
+    warned: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
     def head(self) -> str:

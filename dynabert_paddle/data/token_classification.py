@@ -5,7 +5,6 @@ Shapes: n sentences, k selected ones.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from dynabert_paddle.errors import DataError, did_you_mean
 from dynabert_paddle.text.conll import CONLL_ENDINGS, ConllError, count_columns, is_conll, split_conll
 from dynabert_paddle.text.encode import cut_words, first_tokens, join_words
 from dynabert_paddle.text.word_labels import OUTSIDE, UnknownSchemeError, WordLabelScheme
-
-logger = logging.getLogger(__name__)
 
 SENTENCE_ENDINGS = (*CONLL_ENDINGS, ".txt", ".tsv", *JSON_ENDINGS)
 TEXT_COLUMN, LABEL_COLUMN = "tokens", "labels"  # in JSON lines
@@ -108,13 +105,6 @@ class Sentences:
             row_labels = np.full(len(rows[-1][0]), IGNORED, dtype=np.int64)
             row_labels[first[first >= 0]] = [classes[name] for name, i in zip(labels, first, strict=True) if i >= 0]
             token_labels.append(row_labels)
-        if any(num_cut):
-            logger.warning(
-                "%s: %d of %d words, in %d of %d sentences, are past max_seq_length %d: they are not trained on, and "
-                "predicted as O; split the sentences, or choose a larger max_seq_length",
-                *(self.source, sum(num_cut), sum(map(len, self.words)), np.count_nonzero(num_cut), len(self)),
-                max_seq_length,
-            )
         return WordFeatures(
             *flatten(rows),
             None,
@@ -122,6 +112,7 @@ class Sentences:
             tokens=tokens,
             word_labels=self.labels,
             names=self.names,
+            num_cut=np.array(num_cut),
         )
 
 

@@ -26,6 +26,7 @@ class WordFeatures(Features):
         tokens: for each sentence, the first token of each word; -1 for a truncated word.
         word_labels: for each sentence, the labels of its words.
         names: the classes in the order of the logits.
+        num_cut: `[n]`, the words of each sentence that were truncated.
     """
 
     kind = "token_classification"
@@ -34,6 +35,7 @@ class WordFeatures(Features):
     tokens: list[np.ndarray]
     word_labels: list[list[str]]
     names: tuple[str, ...]
+    num_cut: np.ndarray
 
     @property
     def targets(self) -> np.ndarray:
@@ -59,6 +61,7 @@ class WordFeatures(Features):
             token_labels=self.token_labels[tokens],
             tokens=[self.tokens[i] for i in indices],
             word_labels=[self.word_labels[i] for i in indices],
+            num_cut=self.num_cut[indices],
         )
 
     def _batch_labels(self, mask: np.ndarray) -> np.ndarray:

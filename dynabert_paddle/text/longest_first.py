@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.text.encode import safe_text, truncate
@@ -17,6 +17,20 @@ class LongestFirst(ABC):
     @abstractmethod
     def num_special_tokens(self, texts: int) -> int:
         """Return the number of special tokens added to one text (`texts` is 1) or a pair (2)."""
+
+    @property
+    @abstractmethod
+    def unk_token_id(self) -> int | None:
+        """Id of the token for what is not in the vocabulary; None if there is none."""
+
+    @property
+    @abstractmethod
+    def special_tokens(self) -> Mapping[int, str]:
+        """The special tokens by id, without that of unknown ones."""
+
+    def count_special_tokens(self, texts: int) -> int:
+        """Count the ids around one text (`texts` is 1) or a pair (2) that are in `special_tokens`."""
+        return sum(token in self.special_tokens for token in self._wrap(*([] for _ in range(texts)))[0])
 
     @abstractmethod
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]: ...
@@ -40,11 +54,30 @@ class LongestFirst(ABC):
         Raises:
             UsageError: `max_seq_length` is below the number of special tokens.
         """
+        ids, type_ids, _ = self.encode_rows(texts, pairs, max_seq_length=max_seq_length)
+        return ids, type_ids
+
+    def encode_rows(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_seq_length: int
+    ) -> tuple[list[list[int]], list[list[int]], list[bool]]:
+        """Encode as `encode` does, and tell which rows lost tokens.
+
+        Args:
+            texts: as for `encode`.
+            pairs: as for `encode`.
+            max_seq_length: as for `encode`.
+
+        Returns:
+            The ids, the token type ids, and whether each row was truncated.
+
+        Raises:
+            UsageError: as from `encode`.
+        """
         needed = self.num_special_tokens(2 if pairs is not None else 1)
         if max_seq_length < needed:
             kind = "a text" if pairs is None else "a pair"
             raise UsageError(f"max_seq_length is {max_seq_length}, but {kind} has {needed} special tokens: increase it")
-        ids, type_ids = [], []
+        ids, type_ids, is_cut = [], [], []
         for start in range(0, len(texts), BATCH_SIZE):
             rows = [self._tokenize([safe_text(text) for text in texts[start : start + BATCH_SIZE]])]
             if pairs is not None:
@@ -53,4 +86,5 @@ class LongestFirst(ABC):
                 row_ids, row_type_ids = self._wrap(*truncate(row, max_seq_length - needed))
                 ids.append(row_ids)
                 type_ids.append(row_type_ids)
-        return ids, type_ids
+                is_cut.append(sum(map(len, row)) > max_seq_length - needed)
+        return ids, type_ids, is_cut

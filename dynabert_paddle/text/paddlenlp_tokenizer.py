@@ -64,6 +64,17 @@ class PaddleNlpTokenizer(LongestFirst):
         """Write the tokenizer's files, which PaddleNLP's AutoTokenizer also loads, to a new or existing folder."""
         write_files(folder, self._files)
 
+    @property
+    def unk_token_id(self) -> int | None:
+        """Id of the token for what is not in the vocabulary; None if there is none."""
+        return self._backend.unk_token_id
+
+    @property
+    def special_tokens(self) -> dict[int, str]:
+        """The special tokens by id, without that of unknown ones."""
+        tokens = dict(zip(self._backend.all_special_ids, self._backend.all_special_tokens, strict=True))
+        return {number: token for number, token in tokens.items() if number != self.unk_token_id}
+
     def num_special_tokens(self, texts: int) -> int:
         """Return the number of special tokens added to one text (`texts` is 1) or a pair (2)."""
         return self._backend.num_special_tokens_to_add(pair=texts == 2)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import models, normalizers, processors
@@ -65,7 +66,11 @@ class Tokenizer(LongestFirst):
         self.vocab_size = max(backend.get_vocab().values()) + 1
         if self.vocab_size > MAX_TOKENS:  # the library allocates memory up to the largest id
             raise ModelError(f"a token has the id {self.vocab_size - 1:,}: ids must be below {MAX_TOKENS:,}")
-        self.fingerprint = hash_content({"tokenizer": json.loads(backend.to_str()), "pad_token_id": self.pad_token_id})
+        content = json.loads(backend.to_str())
+        self.fingerprint = hash_content({"tokenizer": content, "pad_token_id": self.pad_token_id})
+        self._unk_token_id = _find_unknown(content["model"], backend)
+        added = {token["id"]: token for token in content["added_tokens"] if token["id"] != self._unk_token_id}
+        self._special_tokens = {number: token["content"] for number, token in added.items() if token["special"]}
         with convert_errors(_encoding_error):
             templates = find_templates(backend)
         if templates is None:
@@ -150,6 +155,16 @@ class Tokenizer(LongestFirst):
             return "BertTokenizer" if isinstance(self._backend.model, models.WordPiece) else "PretrainedTokenizerFast"
         return _PADDLENLP_CLASSES.get(name, name)
 
+    @property
+    def unk_token_id(self) -> int | None:
+        """Id of the token for what is not in the vocabulary; None if there is none."""
+        return self._unk_token_id
+
+    @property
+    def special_tokens(self) -> dict[int, str]:
+        """The special tokens by id, without that of unknown ones."""
+        return self._special_tokens
+
     def num_special_tokens(self, texts: int) -> int:
         """Return the number of special tokens added to one text (`texts` is 1) or a pair (2)."""
         return self._templates[texts - 1].num_special_tokens
@@ -182,6 +197,12 @@ class Tokenizer(LongestFirst):
 
     def _wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
         return self._templates[len(texts) - 1].wrap(*texts)
+
+
+def _find_unknown(model: dict[str, Any], backend: tokenizers.Tokenizer) -> int | None:
+    """Return the id of the unknown token, from the model's part of tokenizer.json; Unigram names an id."""
+    token = model.get("unk_token")
+    return model.get("unk_id") if token is None else backend.token_to_id(token)
 
 
 def _load(content: bytes) -> tokenizers.Tokenizer:

@@ -18,6 +18,7 @@ from dynabert_paddle.supernet.elastic import PassState
 from dynabert_paddle.supernet.slices import SliceCache
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training import processes
+from dynabert_paddle.training.data_warnings import warn_about_tokens
 from dynabert_paddle.training.inputs import match_labels, tokenize_examples
 from dynabert_paddle.training.logging import logger
 
@@ -151,6 +152,7 @@ def evaluate_named(
     space = trained_space(supernet)
     subnets = {name: space.parse(name) for name in names}
     features = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)
+    warn_about_tokens(task, [features], supernet, source=task.dev.source, max_seq_length=max_seq_length)
     logger.info("evaluating %d sub-network%s on dev", len(subnets), "" if len(subnets) == 1 else "s")
     scores = evaluate_subnets(supernet, features, subnets, metrics=task.metrics, batch_size=batch_size)
     return [{"subnet": name, **scores[name], **_costs(space, subnet)} for name, subnet in subnets.items()]

@@ -37,12 +37,14 @@ from dynabert_paddle.training.checkpoint import (
     remove_checkpoints,
     save_checkpoint,
 )
+from dynabert_paddle.training.data_warnings import warn_about_training
 from dynabert_paddle.training.evaluate import evaluate_subnets
 from dynabert_paddle.training.inputs import Split, match_labels, split_task
 from dynabert_paddle.training.logging import LOG_FOLDER, RunLog, logger
 from dynabert_paddle.training.optimizer import MIN_LOSS_SCALE, apply_gradients, learning_rate_at, make_optimizer
 from dynabert_paddle.training.replicas import Replicas, count_replicas
 from dynabert_paddle.training.stage import Stage, finished_metadata, made_of, resume_settings
+from dynabert_paddle.training.start_score import describe_decline, score_full_model
 from dynabert_paddle.training.steps import Losses
 
 _STOPPING = (*TERMINATING, signal.SIGINT)
@@ -81,12 +83,16 @@ def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
     settings, hashes = resume_settings(stage, split, start), made_of(stage, start)
     processes.check_equal(str(settings), f"{stage.name}: the processes have read different data or models: start again")
     with claim_output(stage.output_dir, stage.name, overwrite=overwrite, inputs=stage.inputs) as claimed:
+        warn_about_training(stage.task, split, model, config)
         logger.info("%s: %d training examples, %d to select on", stage.name, len(split.train), len(split.select))
+        score_before = score_full_model(stage, split)
         try:
             state = fit(stage, split, settings=settings, check_output=claimed.check)
         except Interrupted:
             set_arrays(model.model, start)  # so that the same call resumes from the checkpoint
             raise
+        if decline := describe_decline(stage, split, score_before, state):
+            logger.warning("%s", decline)
         model.metadata = finished_metadata(stage, split, state, hashes)
         claimed.check()
         if stage.write_results:

@@ -32,12 +32,13 @@ class WordPiece:
         self.calls = 0
         self._tokenizer = BertWordPieceTokenizer({token: index for index, token in enumerate(VOCAB)})
 
-    def encode(self, texts, pairs, *, max_seq_length):
+    def encode_rows(self, texts, pairs, *, max_seq_length):
         self.calls += 1
         self._tokenizer.enable_truncation(max_seq_length)
         inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))
         encodings = self._tokenizer.encode_batch(inputs)
-        return [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
+        ids, type_ids = [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
+        return ids, type_ids, [bool(encoding.overflowing) for encoding in encodings]
 
 
 def make_examples(texts=TEXTS, pairs=None, labels=None):
@@ -57,7 +58,7 @@ def rows_of(features):
 
 
 def assert_same(first, second):
-    for name in ("input_ids", "token_type_ids", "offsets", "labels"):
+    for name in ("input_ids", "token_type_ids", "offsets", "labels", "is_cut"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name), strict=True)
 
 
@@ -68,13 +69,15 @@ length_arrays = arrays(np.int64, st.integers(0, 400), elements=st.integers(1, 12
 @pytest.mark.parametrize("pairs", [None, PAIRS])
 @pytest.mark.parametrize("max_seq_length", [5, 32])
 def test_tokenize_returns_the_tokenizers_output(tmp_path, pairs, max_seq_length):
-    ids, type_ids = WordPiece().encode(TEXTS, pairs, max_seq_length=max_seq_length)
+    ids, type_ids, is_cut = WordPiece().encode_rows(TEXTS, pairs, max_seq_length=max_seq_length)
     features = tokenize(make_examples(pairs=pairs), WordPiece(), max_seq_length=max_seq_length, cache_dir=tmp_path)
     assert len(features) == len(TEXTS)
     assert rows_of(features) == ids
     assert features.token_type_ids.tolist() == [type_id for row in type_ids for type_id in row]
     assert features.lengths.tolist() == [len(row) for row in ids]
     assert features.lengths.max() <= max_seq_length
+    assert features.is_cut.tolist() == is_cut
+    assert any(is_cut) == (max_seq_length == 5)
     assert features.labels.tolist() == list(range(len(TEXTS)))
     assert (features.input_ids.dtype, features.token_type_ids.dtype) == (np.int32, np.uint8)
 
@@ -177,6 +180,8 @@ def test_a_cache_file_of_before_and_one_of_other_texts_are_rebuilt(tmp_path):
         ("input_ids", lambda input_ids: input_ids.astype("int64")),
         ("token_type_ids", lambda type_ids: 1 - type_ids),
         ("offsets", lambda offsets: np.sort(offsets * 2 % offsets[-1])),
+        ("is_cut", lambda is_cut: ~is_cut),
+        ("is_cut", lambda is_cut: is_cut[1:]),
         ("checksum", lambda checksum: np.array("0" * 32)),
         ("checksum", lambda checksum: checksum.astype(bytes)),
     ],

@@ -1,0 +1,73 @@
+"""Warnings about a task's data: once for each task that was loaded, however many stages it goes through."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from dynabert_paddle.config.settings import TrainConfig, WidthConfig
+from dynabert_paddle.data.features import FeatureSet
+from dynabert_paddle.data.row_checks import describe_rows
+from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.data.token_checks import count_tokens, describe_tokens
+from dynabert_paddle.runtime.ranks import is_rank_zero
+from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.inputs import Split
+
+logger = logging.getLogger(__name__)
+
+_ROWS = "rows"  # in `Task.warned`: its rows were looked at
+
+
+def warn_about_training(task: Task, split: Split, supernet: Supernet, config: TrainConfig) -> None:
+    """Log what a user should know about the rows that a stage trains and selects on; in the first process alone.
+
+    Args:
+        task: the task.
+        split: its tokenized examples.
+        supernet: has the tokenizer and the maximum sequence length.
+        config: the stage's settings.
+    """
+    if not is_rank_zero():
+        return
+    if _ROWS not in task.warned:
+        task.warned.add(_ROWS)
+        for message in describe_rows(task):
+            logger.warning("%s", message)
+    augmented_file = config.augmented_file if isinstance(config, WidthConfig) else None
+    training = [split.train]
+    if split.select_name == "dev":
+        warn_about_tokens(task, [split.select], supernet, source=task.dev.source)
+    elif not augmented_file:  # else rows of the training file, of which the stage before has told
+        training.append(split.select)
+    warn_about_tokens(task, training, supernet, source=augmented_file or task.train.source)
+
+
+def warn_about_tokens(
+    task: Task,
+    features: Iterable[FeatureSet],
+    supernet: Supernet,
+    *,
+    source: str | Path,
+    max_seq_length: int | None = None,
+) -> None:
+    """Log what a user should know about the tokens of a data file; in the first process alone.
+
+    Args:
+        task: the task.
+        features: the file's tokenized examples, in parts.
+        supernet: has the tokenizer.
+        source: the file.
+        max_seq_length: to which they were cut; by default the model's own setting.
+    """
+    tokenizer = supernet.tokenizer
+    if tokenizer is None or not is_rank_zero():
+        return
+    takes_pairs = task.kind == "question_answering" or task.columns.pair is not None
+    counts = [count_tokens(part, tokenizer, takes_pairs=takes_pairs) for part in features]
+    length = max_seq_length or supernet.metadata.max_seq_length
+    for message in describe_tokens(counts, tokenizer, source, max_seq_length=length):
+        if message not in task.warned:
+            task.warned.add(message)
+            logger.warning("%s", message)
