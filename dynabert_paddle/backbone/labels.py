@@ -9,6 +9,7 @@ from typing import Any
 
 from paddle import nn
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.labels import describe_difference, permutation
 from dynabert_paddle.errors import ModelError
 
@@ -79,9 +80,9 @@ def classifier_rows(
         if trust_order:
             return list(range(len(labels)))
         logger.info(
-            "%s does not name the labels of its classifier: a new one is trained; to keep it, give its order with "
-            "--labels",
+            "%s does not name the labels of its classifier: a new one is trained; to keep it, give its order with %s",
             source,
+            setting("task.labels"),
         )
         return None
     rows = permutation(own, labels)

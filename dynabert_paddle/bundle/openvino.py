@@ -47,7 +47,7 @@ def configure_openvino(folder: Path, description: dict[str, Any], scratch: Path,
     if not has_openvino():
         raise BundleError(
             f"{folder}: format openvino needs the OpenVINO that paddlepaddle 3 brings for x86 CPUs; the installed "
-            f"Paddle {paddle.__version__} has none: install paddlepaddle 3, or export with another --format"
+            f"Paddle {paddle.__version__} has none: install paddlepaddle 3, or export in another format"
         )
     graph, weights = scratch / "model.pdmodel", scratch / "model.pdiparams"
     graph.write_bytes(_make_unique((folder / graph.name).read_bytes()))

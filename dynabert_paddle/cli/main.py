@@ -19,7 +19,9 @@ from typer import rich_utils
 
 from dynabert_paddle import __version__
 from dynabert_paddle.cli import augment, baseline, bench, export, inspect, predict, report, run, search, stages
+from dynabert_paddle.cli.names import option_name
 from dynabert_paddle.cli.output import one_line
+from dynabert_paddle.config.names import settings_named_by
 from dynabert_paddle.errors import DynabertError, Interrupted, UsageError, did_you_mean
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
@@ -132,6 +134,7 @@ def _process_setup() -> Iterator[None]:
     """Set up logging and stdout for a command; all is undone, since a program may call `main`, too."""
     with ExitStack() as undo:
         undo.enter_context(_log_to_stderr())
+        undo.enter_context(settings_named_by(option_name))
         if not is_rank_zero():
             undo.enter_context(redirect_stdout(undo.enter_context(open(os.devnull, "w"))))
         if not sys.stdout.isatty() and rich_utils.MAX_WIDTH is None:  # else Rich folds the help to 80 columns

@@ -29,7 +29,7 @@ def with_sections(*sections: tuple[str, type]) -> Callable[[Callable[..., None]]
         A decorator for a command that has a `flags` argument.
     """
     options = {
-        _flag_name(key, field.name): (f"{key}.{field.name}" if key else field.name, _parameter(key, section, field))
+        flag_name(key, field.name): (f"{key}.{field.name}" if key else field.name, _parameter(key, section, field))
         for key, section in sections
         for field in dataclasses.fields(section)
         if field.default is not dataclasses.MISSING
@@ -54,12 +54,13 @@ def with_sections(*sections: tuple[str, type]) -> Callable[[Callable[..., None]]
     return decorate
 
 
-def _flag_name(key: str, field: str) -> str:
+def flag_name(key: str, field: str) -> str:
+    """Return the flag, without dashes, of a field in a section of the config."""
     return _FLAG_PREFIX.get(key, {}).get(field, field)
 
 
 def _parameter(key: str, section: type, field: dataclasses.Field[Any]) -> inspect.Parameter:
-    name = _flag_name(key, field.name)
+    name = flag_name(key, field.name)
     kind = _type_hints(section)[field.name]
     if get_origin(kind) in (types.UnionType, Union):
         kind = next(part for part in get_args(kind) if part is not type(None))

@@ -19,6 +19,7 @@ import typer
 
 from dynabert_paddle.cli.output import one_line, open_output, show_next
 from dynabert_paddle.cli.run import Json
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -84,13 +85,14 @@ def predict(
     is_stream = re.fullmatch(r"/dev/(stdout|stderr|fd/\d+)", output_file or "")  # it may be redirected to a file
     if output_file and Path(output_file).is_file() and not is_stream and not overwrite_output_file:
         if path.exists() and path.samefile(output_file):
-            raise UsageError(f"{output_file} is the file to read: name another --output_file")
+            raise UsageError(f"{output_file} is the file to read: name another {setting('output_file')}")
         raise UsageError(
-            f"{output_file} exists: pass --overwrite_output_file to replace it, or name another --output_file"
+            f"{output_file} exists: pass {setting('overwrite_output_file')} to replace it, or name another "
+            f"{setting('output_file')}"
         )
     predictor = Predictor(bundle, subnet=subnet, device=device, num_threads=num_threads)
     if output_file and path.exists() and os.path.exists(output_file) and path.samefile(output_file):
-        raise UsageError(f"{output_file} is the file to read: name another --output_file")
+        raise UsageError(f"{output_file} is the file to read: name another {setting('output_file')}")
     if submission:
         task = find_submission(predictor.task_name)
         form = task.submission
@@ -160,11 +162,14 @@ def _columns(
     from dynabert_paddle.data.records import DATA_FILE_ENDINGS
 
     if pair_column and not predictor.takes_pairs:
-        raise UsageError("this bundle's task has single texts: leave out --text_pair_column")
+        raise UsageError(f"this bundle's task has single texts: leave out {setting('task.text_pair_column')}")
     trained_text, trained_pair = predictor.columns
     pair_column = pair_column or trained_pair
     if predictor.takes_pairs and not pair_column:
-        raise UsageError("this bundle's task has pairs of texts: name the second text's column with --text_pair_column")
+        raise UsageError(
+            "this bundle's task has pairs of texts: name the second text's column with "
+            f"{setting('task.text_pair_column')}"
+        )
     if predictor.kind == "question_answering":
         return text_column or trained_text, pair_column
     if text_column is None and trained_text and path.suffix.lower() in DATA_FILE_ENDINGS and path.is_file():

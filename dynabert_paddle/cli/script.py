@@ -8,6 +8,8 @@ from collections.abc import Callable
 import typer
 
 from dynabert_paddle.bundle.manifest import BundleError
+from dynabert_paddle.cli.names import option_name
+from dynabert_paddle.config.names import settings_named_by
 from dynabert_paddle.errors import DynabertError
 
 
@@ -18,7 +20,8 @@ def run_command(function: Callable[..., None]) -> None:
         function: its parameters are annotated with `typer.Option` and `typer.Argument`.
     """
     try:
-        typer.run(function)
+        with settings_named_by(option_name):
+            typer.run(function)
     except (DynabertError, BundleError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 1))

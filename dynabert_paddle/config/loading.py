@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dynabert_paddle.config.names import Place, find_place, setting
 from dynabert_paddle.config.run_file import is_run_file, locate
 from dynabert_paddle.config.settings import SECTIONS, STAGES, Config, plain_name
 from dynabert_paddle.errors import UsageError, did_you_mean
@@ -29,6 +30,14 @@ MAX_VALUES = 2**16  # an alias counts with all values that it expands to
 
 # The sections that a `train` section sets.
 _TRAIN_SECTIONS = (*STAGES, "baseline")
+
+# Pydantic's errors of numbers out of range -> the bound's name there, and words for it.
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "more than"),
+    "less_than_equal": ("le", "at most"),
+}
+_FindPlace = Callable[[str], Place | None]
 
 
 def built_in_configs() -> list[str]:
@@ -58,6 +67,11 @@ def find_config(name: str) -> Path:
     return _CONFIG_DIR / f"{name}.yaml"
 
 
+def find_users_config(name: str | Path | None) -> Path | None:
+    """Return a config's file, unless it is built in: its lines are not the user's."""
+    return Path(name) if name and Path(name).is_file() and _CONFIG_DIR not in Path(name).parents else None
+
+
 def load_config(
     path: str | Path | None = None,
     overrides: Iterable[str] = (),
@@ -83,23 +97,29 @@ def load_config(
     Raises:
         UsageError: an invalid file, key or value; the message suggests the nearest key.
     """
+    overrides = list(overrides)
+    file = find_users_config(path)
+
+    def place(key: str) -> Place | None:
+        return None if (flags or {}).get(key) is not None else find_place(key, file, overrides)
+
     values: dict[str, Any] = _read_yaml(path) if path else {}
     if path and is_run_file(Path(path)):
         values = locate(values, Path(path).parent if Path(path).parent.name else Path(path).parent.absolute())
-    values = _spread_train(values)
+    values = _spread_train(values, place)
     given = [_read_override(override) for override in overrides]
     for key, value in sorted(given, key=lambda pair: not pair[0].startswith("train.")):  # values of single stages last
         _assign(values, key, value)
-        values = _spread_train(values, over=True)
+        values = _spread_train(values, place, over=True)
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(values, key, value)
-    values = _spread_train(values, over=True)
+    values = _spread_train(values, place, over=True)
     for section, defaults in (base or {}).items():
         own = values.setdefault(section, {})
         if isinstance(own, dict):
             values[section] = {**inherited_settings(defaults, own), **own}
-    return _validate(values, str(path) if path else "the settings")
+    return _validate(values, place)
 
 
 def resolve_config(section: type, values: Mapping[str, Any]) -> Any:
@@ -115,60 +135,75 @@ def resolve_config(section: type, values: Mapping[str, Any]) -> Any:
     Raises:
         UsageError: an unknown key or a wrong value.
     """
-    return _build(section, dict(values), section.__name__)
+    return _build(section, dict(values), lambda key: Place(key, section.__name__, setting(key)))
 
 
-def _validate(values: dict[str, Any], source: str) -> Config:
+def _validate(values: dict[str, Any], place: _FindPlace) -> Config:
     # The command line and YAML files may have a list in one string or a single number.
     space = values.get("space")
     for key in ("width_mult_list", "depth_mult_list"):
         if isinstance(space, dict) and key in space:
-            space[key] = parse_mults(space[key])
+            try:
+                space[key] = parse_mults(space[key])
+            except UsageError as error:
+                found = place(f"space.{key}")
+                raise UsageError(f"{found.name if found else setting(f'space.{key}')}: {error}") from None
     for stage in _TRAIN_SECTIONS:  # YAML reads a bare `off` as false
         if isinstance(values.get(stage), dict) and values[stage].get("amp") is False:
             values[stage]["amp"] = "off"
-    return _build(Config, values, source)
+    return _build(Config, values, place)
 
 
-def _build(section: Any, values: dict[str, Any], source: str) -> Any:
+def _build(section: Any, values: dict[str, Any], place: _FindPlace) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     try:
         return TypeAdapter(section).validate_python(values)
     except ValidationError as error:
-        raise UsageError(f"{source}: {_first_problem(section, error)}") from None
+        raise UsageError(_first_problem(section, error, place)) from None
 
 
-def _first_problem(section: Any, error: ValidationError) -> str:
+def _first_problem(section: Any, error: ValidationError, place: _FindPlace) -> str:
     """Return one line about the first error that pydantic found."""
     problem = error.errors()[0]
     keys = [str(part) for part in problem["loc"]]
-    key = ".".join(keys)
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         owner = section
         for part in keys[:-1]:
             owner = SECTIONS.get(part, owner)
-        allowed = [f.name for f in dataclasses.fields(owner)]
-        suggestion = did_you_mean(keys[-1], allowed) or f" Known keys: {', '.join(allowed)}."
-        return f"unknown key '{key}'.{suggestion}"
+        return _unknown_key(".".join(keys), [f.name for f in dataclasses.fields(owner)], place)
+    key = ".".join(part for part in keys if not part.isdecimal())  # a list is given as a whole
+    found = place(key)
+    name, value = found.name if found else setting(key), problem["input"]
+    if problem["type"] in _BOUNDS:
+        bound, words = _BOUNDS[problem["type"]]
+        return f"{name} is {words} {problem['ctx'][bound]:g}, not {value}"
     is_choice = problem["type"] == "literal_error"
     allowed = re.findall("'(.*?)'", problem["ctx"]["expected"]) if is_choice else []
-    suggestion = did_you_mean(str(problem["input"]), allowed)
-    return f"{key}: {problem['input']!r} is not allowed: {problem['msg'].lower()}{suggestion and '.'}{suggestion}"
+    suggestion = did_you_mean(str(value), allowed)
+    return f"{name}: {value!r} is not allowed: {problem['msg'].lower()}{suggestion and '.'}{suggestion}"
 
 
-def _spread_train(values: dict[str, Any], *, over: bool = False) -> dict[str, Any]:
+def _unknown_key(key: str, allowed: Collection[str], place: _FindPlace) -> str:
+    found = place(key)
+    where = f"{found.source}: " if found else ""
+    suggestion = did_you_mean(key.rpartition(".")[2], allowed) or f" Known keys: {', '.join(allowed)}."
+    return f"{where}unknown key '{key}'.{suggestion}"
+
+
+def _spread_train(values: dict[str, Any], place: _FindPlace, *, over: bool = False) -> dict[str, Any]:
     """Copy the values of the `train` section to every stage that has the field; `over` replaces existing values."""
     shared = values.pop("train", None)
     if shared is None:
         return values
     if not isinstance(shared, dict):
-        raise UsageError(f"train: a section holds keys and values, not {shared!r}")
+        found = place("train")
+        raise UsageError(f"{found.name if found else 'train'}: a section holds keys and values, not {shared!r}")
     fields_of = {name: {f.name for f in dataclasses.fields(SECTIONS[name])} for name in _TRAIN_SECTIONS}
     known = set().union(*fields_of.values())
     for key in shared:
         if key not in known:
-            raise UsageError(f"unknown key 'train.{key}'.{did_you_mean(key, known)}")
+            raise UsageError(_unknown_key(f"train.{key}", sorted(known), place))
     for name, keys in fields_of.items():
         own = values.setdefault(name, {})
         if isinstance(own, dict):
@@ -198,8 +233,9 @@ def inherited_settings(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> d
 def _read_override(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator:
-        raise UsageError(f"-o {text}: write it as section.key=value, for example -o train.seed=3")
-    return key.strip(), parse_yaml(value, f"-o {text}")
+        option = setting("override")
+        raise UsageError(f"{option} {text}: write it as section.key=value, for example {option} train.seed=3")
+    return key.strip(), parse_yaml(value, f"{setting('override')} {text}")
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:

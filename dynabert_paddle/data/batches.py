@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DataError
 
 _BATCHES_PER_BUCKET = 50
@@ -78,7 +79,8 @@ def split_holdout(
     if not available.sum() > 0:
         raise DataError(
             f"none of {len(labels)} training examples can be held out, as every class must keep one; "
-            "add training rows, or read the development file: --select_on dev, in rewire --accumulation huawei."
+            f"add training rows, or read the development file: set {setting('train.select_on')} to dev, and "
+            f"{setting('rewire.accumulation')} to huawei."
         )
     size = round((fraction or 0) * len(labels)) if num_examples is None else num_examples
     size = min(max(size, 1), len(labels) // 2, available.sum())

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import plain_name
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.fetch import Loader
@@ -208,7 +209,7 @@ def find_declaration(name: str) -> Declaration:
         built_in = ", ".join(repr(task) for task in CATALOG if task != "custom")
         raise UsageError(
             f"unknown task {name!r}; built in: {built_in}; 'custom' reads your own files."
-            f"{did_you_mean(name.lower(), CATALOG)} Choose one with --task_name."
+            f"{did_you_mean(name.lower(), CATALOG)} Choose one with {setting('task.name')}."
         )
     return found
 
@@ -228,5 +229,7 @@ def find_submission(name: str) -> Declaration:
     found = CATALOG.get(name)
     if found is None or found.submission is None:
         names = ", ".join(task.name for task in CATALOG.values() if task.submission)
-        raise UsageError(f"task {name!r} has no submission file; these have one: {names}; leave out --submission.")
+        raise UsageError(
+            f"task {name!r} has no submission file; these have one: {names}; leave out {setting('submission')}."
+        )
     return found

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def fetch(loader: Loader, file_name: str) -> Path:
         except (OSError, RuntimeError) as error:
             raise DataError(
                 f"{urls[0]}: cannot be downloaded ({' '.join(str(error).split())[:200]}); get the data from "
-                f"{loader.page} on a machine with a network, and name its folder with --data_dir."
+                f"{loader.page} on a machine with a network, and name its folder with {setting('task.data_dir')}."
             ) from None
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
+from dynabert_paddle.config.names import setting
+
 logger = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d{1,3})?", re.ASCII)  # JSON's; '007' and '1_0' are words
@@ -77,11 +79,12 @@ def merge_labels(names: Iterable[str], *, source: object) -> set[str]:
             listed = ", ".join(map(repr, others[:5]))
             logger.warning(
                 "%s: the labels %r and %s are one number, and so one class, %r; to keep them apart, list all labels "
-                "with --labels",
+                "with %s",
                 source,
                 first,
                 listed,
                 first,
+                setting("task.labels"),
             )
     return {first for first, *_ in spellings.values()}
 

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import UsageError, did_you_mean
 
 WORD_METRICS = ("entity_f1", "entity_precision", "entity_recall", "token_accuracy")  # see data/word_features.py
@@ -62,9 +63,13 @@ def check_metrics(names: Sequence[str], *, kind: str, num_labels: int) -> None:
     allowed = known[kind]
     for name in names:
         if name not in allowed:
-            raise UsageError(f"metric {name!r} is not for {kind}; choose from {', '.join(allowed)} with --metrics.")
+            raise UsageError(
+                f"metric {name!r} is not for {kind}; choose from {', '.join(allowed)} with {setting('task.metrics')}."
+            )
     if kind == "classification" and "f1" in names and num_labels != 2:
-        raise UsageError(f"metric 'f1' is for two classes and the task has {num_labels}; use --metrics macro_f1.")
+        raise UsageError(
+            f"metric 'f1' is for two classes and the task has {num_labels}; set {setting('task.metrics')} to macro_f1."
+        )
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -72,7 +77,7 @@ def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known)
-            raise UsageError(f"unknown metric {name!r}; --metrics takes {', '.join(known)}.{hint}")
+            raise UsageError(f"unknown metric {name!r}; {setting('task.metrics')} takes {', '.join(known)}.{hint}")
 
 
 def _accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.batches import split_holdout
 from dynabert_paddle.data.features import Features, OffsetEncoder, flatten
 from dynabert_paddle.data.metrics import ANSWER_METRICS
@@ -73,7 +74,7 @@ class AnswerSettings:
         settings = cls(**{name: values[name] for name in ANSWER_SETTINGS if values.get(name) is not None})
         for name in ("doc_stride", "max_answer_length"):
             if getattr(settings, name) < 1:
-                raise UsageError(f"--{name} is {getattr(settings, name)}; it must be at least 1.")
+                raise UsageError(f"{setting(f'task.{name}')} is at least 1, not {getattr(settings, name)}")
         return settings
 
 
@@ -144,7 +145,10 @@ class Questions:
         template = tokenizer.template(2)
         if max_seq_length < template.num_special_tokens + 4:
             least = template.num_special_tokens + 4
-            raise UsageError(f"max_seq_length is {max_seq_length}: a question and its context need at least {least}")
+            raise UsageError(
+                f"{setting('task.max_seq_length')} is {max_seq_length}: a question and its context need at least "
+                f"{least}"
+            )
         contexts = list(dict.fromkeys(row.context for row in self.rows))  # many questions share one
         encoded_contexts = dict(zip(contexts, tokenizer.encode_offsets(contexts), strict=True))
         before = len(template.ids[0]) + len(template.ids[1])  # special tokens before the context

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.batches import split_holdout
 from dynabert_paddle.data.features import FeatureSet, TextEncoder, tokenize
 from dynabert_paddle.data.labels import LabelIndex, is_missing, is_number, label_text, merge_labels
@@ -236,12 +237,12 @@ def _table_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
     records = open_records(path, bare_quotes=layout.bare_quotes)
     header_line, header = first_record(path, records)
     # Some copies of a headerless file have a header.
-    if layout.header and not {name for _, name in _flags(columns) if name} <= set(header):
+    if layout.header and not {name for _, name in _keys(columns) if name} <= set(header):
         header, records = list(layout.header), chain([(header_line, header)], records)
     positions: list[int | None] = []
     short: list[int] = []
-    for flag, name in _flags(columns):
-        _check_column(path, header_line, list(header), name, flag)
+    for key, name in _keys(columns):
+        _check_column(path, header_line, list(header), name, key)
         positions.append(None if name is None else list(header).index(name))
     for line, fields in records:
         # An empty line is skipped, except in a file of one column, where it is an empty text.
@@ -264,14 +265,14 @@ def _remedy(path: Path) -> str:
 
 
 def _json_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
-    wanted = _flags(columns)
+    wanted = _keys(columns)
     for line, record in open_records(path):
         if layout.derive:
             record = _derive(path, line, record, layout)
         values: list[Any] = []  # strings; pair and label are None if there is no such column
-        for flag, name in wanted:
-            _check_column(path, line, list(record), name, flag)
-            values.append(None if name is None else _json_text(path, line, name, record[name], flag=flag))
+        for key, name in wanted:
+            _check_column(path, line, list(record), name, key)
+            values.append(None if name is None else _json_text(path, line, name, record[name], key=key))
         yield Row(line, *values)
 
 
@@ -287,7 +288,7 @@ def _derive(path: Path, line: int, record: dict[str, Any], layout: Layout) -> di
         raise DataError(f"{path}:{line}: a value is of the wrong type ({error}); correct or delete the row.") from None
 
 
-def _json_text(path: Path, line: int, name: str, value: Any, *, flag: str) -> str:
+def _json_text(path: Path, line: int, name: str, value: Any, *, key: str) -> str:
     """Convert a JSON string, number or boolean to text."""
     if isinstance(value, dict | list):
         raise DataError(f"{path}:{line}: {name!r} is {quote(value)}; it must be a string or a number.")
@@ -295,7 +296,7 @@ def _json_text(path: Path, line: int, name: str, value: Any, *, flag: str) -> st
         missing = json.dumps(value)
         raise DataError(f"{path}:{line}: {name!r} is {missing}, a missing value; fill it in or delete the row.")
     if not isinstance(value, str):
-        return label_text(value) if flag == "--label_column" else json.dumps(value)
+        return label_text(value) if key == "task.label_column" else json.dumps(value)
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -307,11 +308,15 @@ def _json_text(path: Path, line: int, name: str, value: Any, *, flag: str) -> st
     return value
 
 
-def _flags(columns: Columns) -> tuple[tuple[str, str | None], ...]:
-    return ("--text_column", columns.text), ("--text_pair_column", columns.pair), ("--label_column", columns.label)
+def _keys(columns: Columns) -> tuple[tuple[str, str | None], ...]:
+    return (
+        ("task.text_column", columns.text),
+        ("task.text_pair_column", columns.pair),
+        ("task.label_column", columns.label),
+    )
 
 
-def _check_column(path: Path, line: int, names: list[str], name: str | None, flag: str) -> None:
+def _check_column(path: Path, line: int, names: list[str], name: str | None, key: str) -> None:
     if name is None:
         return
     count = names.count(name)
@@ -319,11 +324,11 @@ def _check_column(path: Path, line: int, names: list[str], name: str | None, fla
         found = ", ".join(map(quote, names[:20])) + (", ..." if len(names) > 20 else "")
         hint = did_you_mean(name, names)
         raise DataError(
-            f"{path}:{line}: no column {name!r}; the columns here are {found}.{hint} Choose one with {flag}."
+            f"{path}:{line}: no column {name!r}; the columns here are {found}.{hint} Choose one with {setting(key)}."
         )
     if count > 1:
         raise DataError(
-            f"{path}:{line}: {count} columns are called {name!r}; rename them or choose another with {flag}."
+            f"{path}:{line}: {count} columns are called {name!r}; rename them or choose another with {setting(key)}."
         )
 
 
@@ -333,10 +338,10 @@ def _class_index(path: Path, line: int, label: str, classes: LabelIndex) -> int:
         names = classes.names
         allowed = ", ".join(map(quote, names[:20])) + (", ..." if len(names) > 20 else "")
         hint = did_you_mean(label, names)
-        scores = " For scores, pass --kind regression." if is_number(label) else ""
+        scores = f" For scores, set {setting('task.kind')} to regression." if is_number(label) else ""
         raise DataError(
             f"{path}:{line}: label {quote(label)} is not one of the task's labels, {allowed}.{hint} "
-            f"Correct it, add a training row that has it, or list all labels with --labels.{scores}"
+            f"Correct it, add a training row that has it, or list all labels with {setting('task.labels')}.{scores}"
         )
     return index
 
@@ -346,6 +351,6 @@ def _score(path: Path, line: int, label: str) -> float:
         point = " (with a decimal point)" if "," in label and is_number(label.replace(",", ".", 1)) else ""
         raise DataError(
             f"{path}:{line}: label {quote(label)} is not a finite number, which regression needs; "
-            f"correct it{point}, or pass --kind classification."
+            f"correct it{point}, or set {setting('task.kind')} to classification."
         )
     return float(label)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.layout import BARE_QUOTES
 from dynabert_paddle.data.readers import Columns, Row, read_column_names, read_rows
 from dynabert_paddle.errors import DataError
@@ -42,7 +43,7 @@ class SubmissionForm:
         if not set(needed) <= set(found):
             raise DataError(
                 f"{path}: a test file of this task has the columns {', '.join(needed)}, and this file has "
-                f"{', '.join(found)[:200]}; give the benchmark's test file, or leave out --submission."
+                f"{', '.join(found)[:200]}; give the benchmark's test file, or leave out {setting('submission')}."
             )
         yield from read_rows(path, Columns(text_column, text_pair_column, self.index_column), BARE_QUOTES)
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.fetch import fetch
 from dynabert_paddle.data.kinds import KINDS
@@ -12,14 +13,14 @@ from dynabert_paddle.errors import DataError, UsageError
 from dynabert_paddle.runtime.home import user_path
 
 
-def find_data_file(declared: Declaration, given: str | os.PathLike | None, name: str, flag: str) -> Path:
+def find_data_file(declared: Declaration, given: str | os.PathLike | None, name: str, key: str) -> Path:
     """Find a data file of a task.
 
     Args:
         declared: the task.
         given: the file that the user named, if any.
         name: the file's name in the task's folder; without an ending, any ending of the task's kind is accepted.
-        flag: the option that names the file, for error messages.
+        key: that of the setting that names the file, for error messages.
 
     Returns:
         The file's path.
@@ -33,10 +34,15 @@ def find_data_file(declared: Declaration, given: str | os.PathLike | None, name:
     if declared.data_dir is None:
         if declared.loader:
             return fetch(declared.loader, name)
-        raise UsageError(f"task {declared.name!r} needs files: pass --data_dir, or both --train_file and --dev_file.")
+        raise UsageError(
+            f"task {declared.name!r} needs files: pass {setting('task.data_dir')}, or both "
+            f"{setting('task.train_file')} and {setting('task.dev_file')}."
+        )
     folder = user_path(declared.data_dir)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder. Give one with --data_dir, or a file with {flag}.")
+        raise DataError(
+            f"{folder}: no such folder. Give one with {setting('task.data_dir')}, or a file with {setting(key)}."
+        )
     folder = next((folder / name for name in declared.folders if (folder / name).is_dir()), folder)
     names = sorted(path.name for path in folder.glob("*"))
     allowed = [name] if name.endswith(DATA_FILE_ENDINGS) else [name + ending for ending in KINDS[declared.kind].endings]
@@ -44,12 +50,12 @@ def find_data_file(declared: Declaration, given: str | os.PathLike | None, name:
     if len(found) == 1:
         return folder / found[0]
     if found:
-        raise DataError(f"{folder}: {' and '.join(found)} all match. Choose one with {flag}.")
+        raise DataError(f"{folder}: {' and '.join(found)} all match. Choose one with {setting(key)}.")
     expected = "none of " + ", ".join(allowed)
     if declared.folders:
         expected = f"task {declared.name!r} is in {declared.train_name} and {declared.dev_name}"
     content = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "no file"
-    raise DataError(f"{folder}: {expected}; the folder contains {content}. Give the file with {flag}.")
+    raise DataError(f"{folder}: {expected}; the folder contains {content}. Give the file with {setting(key)}.")
 
 
 def default_text_column(path: Path, kind: str = "classification") -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.kinds import KINDS
 from dynabert_paddle.data.labels import LabelIndex, is_missing, is_number, label_text
@@ -41,7 +42,9 @@ def task_labels(declared: Declaration, train_path: Path, columns: Columns) -> tu
         return found
     labels = () if any(map(is_missing, declared.labels)) else tuple(map(label_text, declared.labels))
     if len(set(labels)) < max(2, len(labels)) or "" in labels:
-        raise UsageError(f"--labels must list at least two labels, each once, not {list(declared.labels)}.")
+        raise UsageError(
+            f"{setting('task.labels')} must list at least two labels, each once, not {list(declared.labels)}."
+        )
     return labels
 
 
@@ -54,9 +57,9 @@ def _warn_of_scores(labels: Sequence[str], source: Path) -> None:
     if with_decimals:
         point = ", and write them with a decimal point" if any("," in label for label in labels) else ""
         logger.warning(
-            "%s: its %d labels are numbers, such as %s, and are trained as classes; if they are scores, pass --kind "
+            "%s: its %d labels are numbers, such as %s, and are trained as classes; if they are scores, set %s to "
             "regression%s",
-            *(source, len(labels), with_decimals[0], point),
+            *(source, len(labels), with_decimals[0], setting("task.kind"), point),
         )
 
 
@@ -77,20 +80,27 @@ def positive_class(declared: Declaration, labels: tuple[str, ...], metrics: Sequ
     given, has_f1 = declared.positive_label, declared.kind == "classification" and "f1" in metrics
     if given is None:
         if has_f1 and declared.name == "custom":  # GLUE's tasks have theirs
-            logger.info("f1 is that of the label %r; --positive_label names another", labels[1])
+            logger.info("f1 is that of the label %r; %s names another", labels[1], setting("task.positive_label"))
         return 1 if has_f1 else None
     if declared.kind != "classification":
-        raise UsageError(f"--positive_label is for classification, this task is {declared.kind}: leave it out.")
+        raise UsageError(
+            f"{setting('task.positive_label')} is for classification, this task is {declared.kind}: leave it out."
+        )
     index = LabelIndex(labels).find(label_text(given))
     if index is None:
         raise UsageError(
-            f"--positive_label is {given!r}, which is not one of the task's labels, "
+            f"{setting('task.positive_label')} is {given!r}, which is not one of the task's labels, "
             f"{', '.join(map(repr, labels[:20]))}.{did_you_mean(str(given), labels)}"
         )
     if has_f1:
         logger.info("f1 is that of the label %r", labels[index])
         return index
-    logger.info("--positive_label %r changes nothing: the metrics are %s, without f1", given, ", ".join(metrics))
+    logger.info(
+        "%s %r changes nothing: the metrics are %s, without f1",
+        setting("task.positive_label"),
+        given,
+        ", ".join(metrics),
+    )
     return None
 
 
@@ -113,5 +123,6 @@ def check_labels_differ(train: Examples, labels: Sequence[str]) -> None:
             else f"score {first:g}; a regression needs at least two different ones"
         )
         raise DataError(
-            f"{train.source}: every row has the {seen}. Choose another column with --label_column, or add rows."
+            f"{train.source}: every row has the {seen}. Choose another column with {setting('task.label_column')}, or "
+            "add rows."
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.catalog import find_declaration
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.kinds import KINDS
@@ -203,19 +204,23 @@ def load_task(
         metrics=metrics,
         positive_label=positive_label,
     )
-    train_path = find_data_file(declared, train_file, declared.train_name, "--train_file")
-    dev_path = find_data_file(declared, dev_file, declared.dev_name, "--dev_file")
+    train_path = find_data_file(declared, train_file, declared.train_name, "task.train_file")
+    dev_path = find_data_file(declared, dev_file, declared.dev_name, "task.dev_file")
     files = {
         argument: str(path.absolute())
         for argument, path, given in (("train_file", train_path, train_file), ("dev_file", dev_path, dev_file))
         if given is not None or data_dir is not None
     }
     answers = {"doc_stride": doc_stride, "max_answer_length": max_answer_length, "may_be_empty": may_be_empty}
-    for flag, value in answers.items():
+    for name, value in answers.items():
         if value is not None and declared.kind != "question_answering":
-            raise UsageError(f"--{flag} is for question_answering, this task is {declared.kind}: leave it out.")
+            raise UsageError(
+                f"{setting(f'task.{name}')} is for question_answering, this task is {declared.kind}: leave it out."
+            )
     if word_split is not None and declared.kind != "token_classification":
-        raise UsageError(f"--word_split is for token_classification, this task is {declared.kind}: leave it out.")
+        raise UsageError(
+            f"{setting('task.word_split')} is for token_classification, this task is {declared.kind}: leave it out."
+        )
     defaults = KINDS[declared.kind]
     columns = Columns(
         declared.text_column or default_text_column(train_path, declared.kind),
@@ -230,7 +235,7 @@ def load_task(
     train: TaskExamples
     dev: TaskExamples
     if declared.kind == "token_classification":
-        check_word_labels(labels, "--labels" if labels_given else train_path)
+        check_word_labels(labels, setting("task.labels") if labels_given else train_path)
         names = {"text_column": columns.text, "label_column": columns.label or LABEL_COLUMN}
         train, dev = (read_sentences(path, labels, **names) for path in (train_path, dev_path))
         word_split = check_word_split(word_split or find_word_split(train), train)
@@ -276,7 +281,7 @@ def read_training_texts(name: str, *, train_file: str | os.PathLike | None = Non
     declared = _declare(name, **given)
     if declared.kind not in ("classification", "regression"):
         raise UsageError(f"task {declared.name!r} is {declared.kind}; augmenting needs classification or regression.")
-    path = find_data_file(declared, train_file, declared.train_name, "--train_file")
+    path = find_data_file(declared, train_file, declared.train_name, "task.train_file")
     columns = Columns(
         declared.text_column or default_text_column(path),
         declared.text_pair_column,
@@ -310,15 +315,20 @@ def _read_questions(train_path: Path, dev_path: Path, given: dict[str, int | boo
 def _check_kind(declared: Declaration) -> None:
     if declared.kind not in KINDS:
         hint = did_you_mean(declared.kind, KINDS)
-        raise UsageError(f"unknown kind of task {declared.kind!r}; --kind is one of {', '.join(KINDS)}.{hint}")
+        raise UsageError(
+            f"unknown kind of task {declared.kind!r}; {setting('task.kind')} is one of {', '.join(KINDS)}.{hint}"
+        )
     kind = KINDS[declared.kind]
-    for flag in ("text_column", "text_pair_column", "label_column"):
-        value, fixed = getattr(declared, flag), kind.fixed_columns
-        if flag in fixed and value not in (None, fixed[flag]):
-            allowed = f"it is {fixed[flag]!r}" if fixed[flag] else "there is none"
-            raise UsageError(f"--{flag} is {value!r}, but in {declared.kind} {allowed}: leave it out.")
+    for column in ("text_column", "text_pair_column", "label_column"):
+        value, fixed = getattr(declared, column), kind.fixed_columns
+        if column in fixed and value not in (None, fixed[column]):
+            allowed = f"it is {fixed[column]!r}" if fixed[column] else "there is none"
+            raise UsageError(
+                f"{setting(f'task.{column}')} is {value!r}, but in {declared.kind} {allowed}: leave it out."
+            )
     if kind.num_outputs and declared.labels:
         what = {"regression": "scores", "question_answering": "answers"}[declared.kind]
         raise UsageError(
-            f"a {declared.kind} task has {what}, not labels; leave out --labels, or pass --kind classification."
+            f"a {declared.kind} task has {what}, not labels; leave out {setting('task.labels')}, or set "
+            f"{setting('task.kind')} to classification."
         )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.batches import split_holdout
 from dynabert_paddle.data.features import OffsetEncoder, flatten
 from dynabert_paddle.data.records import JSON_ENDINGS, TEXT_COLUMNS, first_record, open_records, quote, read_lines
@@ -143,7 +144,8 @@ def read_sentences(
                 allowed = ", ".join(map(quote, names[:20])) + (", ..." if len(names) > 20 else "")
                 raise DataError(
                     f"{path}:{sentence.line}: the sentence has the label {quote(label)}, which is not one of the "
-                    f"task's, {allowed}.{did_you_mean(label, names)} Correct it, or list all labels with --labels."
+                    f"task's, {allowed}.{did_you_mean(label, names)} Correct it, or list all labels with "
+                    f"{setting('task.labels')}."
                 )
         words.append(sentence.words)
         labels.append(sentence_labels)
@@ -176,7 +178,8 @@ def find_word_labels(path: str | os.PathLike, *, text_column: str, label_column:
         if label not in found:
             raise DataError(
                 f"{path}:{line}: begins with #, has as many columns as the other lines, and ends with {quote(label)}, "
-                f"which no other line does; remove the line if it is a comment, or list all labels with --labels."
+                f"which no other line does; remove the line if it is a comment, or list all labels with "
+                f"{setting('task.labels')}."
             )
     if len(found) < 2:
         raise DataError(f"{path}: every word has the label {quote(*found)}; a classifier needs at least two labels.")
@@ -283,14 +286,14 @@ def _conll_sentences(path: Path, *, labelled: bool) -> Iterator[Sentence]:
 def _json_sentences(path: Path, text_column: str, label_column: str | None) -> Iterator[Sentence]:
     for line, record in open_records(path):
         lists: list[list[str] | None] = []
-        for flag, name in (("--text_column", text_column), ("--label_column", label_column)):
+        for key, name in (("task.text_column", text_column), ("task.label_column", label_column)):
             if name is None:
                 lists.append(None)
                 continue
             if name not in record:
                 raise DataError(
                     f"{path}:{line}: no {name!r}; the keys here are {', '.join(map(quote, record))}."
-                    f"{did_you_mean(name, record)} Choose one with {flag}."
+                    f"{did_you_mean(name, record)} Choose one with {setting(key)}."
                 )
             values = record[name]
             if not isinstance(values, list) or not all(isinstance(value, str) for value in values):

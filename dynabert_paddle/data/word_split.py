@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from itertools import chain, pairwise
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.token_classification import Sentences
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.text.encode import WORD_SPLITS, split_words, write_words
@@ -48,7 +49,7 @@ def check_word_split(word_split: str, sentences: Sentences) -> str:
         UsageError: it is not one of `WORD_SPLITS`.
     """
     if word_split not in WORD_SPLITS:
-        raise UsageError(f"--word_split is {word_split!r}; it must be one of {', '.join(WORD_SPLITS)}.")
+        raise UsageError(f"{setting('task.word_split')} is {word_split!r}; it must be one of {', '.join(WORD_SPLITS)}.")
     lost: list[str] = []
     for words in sentences.words:
         if word_split == "characters":

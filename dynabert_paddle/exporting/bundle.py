@@ -9,6 +9,7 @@ from pathlib import Path
 from dynabert_paddle.backbone.structure import num_positions
 from dynabert_paddle.bundle.engines import INPUTS
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.kinds import KINDS, Kind, kind_of
 from dynabert_paddle.data.labels import describe_difference, permutation
 from dynabert_paddle.data.question_answering import AnswerSettings
@@ -160,17 +161,17 @@ def _labels_of(supernet: Supernet, kind: Kind, given: Sequence[str] | None) -> l
     """The classes in the order of the logits; the user's names count for a model that has none."""
     if kind.num_outputs:
         if given:
-            raise UsageError("the model predicts no labels: leave out --labels")
+            raise UsageError(f"the model predicts no labels: leave out {setting('task.labels')}")
         return []
     own = supernet.labels
     if given and len(set(given)) < max(2, len(given)):
-        raise UsageError(f"--labels must list at least two labels, each once, not {list(given)}")
+        raise UsageError(f"{setting('task.labels')} must list at least two labels, each once, not {list(given)}")
     if own is None:
         return list(given or [f"LABEL_{index}" for index in range(supernet.model.config.num_labels)])
     if given and permutation(own, given) is None:
         raise UsageError(
-            f"--labels are not those of the model ({describe_difference(own, given)}): leave out --labels, or "
-            "fine-tune the model on the new ones"
+            f"{setting('task.labels')} are not those of the model ({describe_difference(own, given)}): leave them out, "
+            "or fine-tune the model on the new ones"
         )
     return list(own)
 

@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 
 from dynabert_paddle.bundle.engines import INPUTS
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.errors import ModelError
@@ -74,7 +75,7 @@ def compare_logits(supernet: Supernet, run: Run, *, max_seq_length: int, toleran
     if not difference <= tolerance:  # also fails for NaN
         raise ModelError(
             f"the exported graph's logits differ from the model's by {difference:.1e}, more than {tolerance:.1e}: "
-            f"nothing was written; --tolerance allows more"
+            f"nothing was written; {setting('tolerance')} allows more"
         )
     shapes = [list(batch["input_ids"].shape) for batch in batches]
     return LogitCheck(shapes=shapes, max_abs_diff=difference, tolerance=tolerance)
@@ -109,7 +110,7 @@ def compare_metric(
     if not source - exported <= tolerance + 1e-9:
         raise ModelError(
             f"the exported graph's {metric} on dev is {exported:.4f}, the model's {source:.4f}: it loses more than "
-            f"{tolerance:.4f}, and nothing was written; --tolerance allows more"
+            f"{tolerance:.4f}, and nothing was written; {setting('tolerance')} allows more"
         )
     return MetricCheck(
         metric=metric,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from dynabert_paddle.bundle.openvino import has_openvino
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DynabertError, UsageError, did_you_mean
 from dynabert_paddle.exporting.lite_converter import find_converter
 from dynabert_paddle.runtime.paddle_versions import can_write, check_can_write
@@ -64,7 +65,7 @@ def check_request(format: str, precision: str) -> None:
     check_can_write(
         "legacy" if needs_legacy(format) else "pir",
         what=f"{int8}format {format}{file}",
-        instead=f"use --format {instead}",
+        instead=f"use {setting('format')} {instead}",
     )
     if format == "onnx":
         for package in ("paddle2onnx", "onnxruntime"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE
 from dynabert_paddle.config.loading import inherited_settings
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS, check_request, needs_legacy, paddle_format
 from dynabert_paddle.exporting.job import ExportJob
@@ -74,11 +75,11 @@ def export(
     if subnets is not None:
         _check_subnets(subnets, model, subnet=subnet, format=format, precision=precision)
     if num_calibration_examples < 1:
-        raise UsageError(f"num_calibration_examples is at least 1, not {num_calibration_examples}")
+        raise UsageError(f"{setting('num_calibration_examples')} is at least 1, not {num_calibration_examples}")
     if tolerance is not None and not tolerance >= 0:
-        raise UsageError(f"tolerance is at least 0, not {tolerance}")
+        raise UsageError(f"{setting('tolerance')} is at least 0, not {tolerance}")
     if not str(output_dir) or not user_path(output_dir).name:
-        raise UsageError(f"--output_dir '{output_dir}' is not the name of a folder: name one for the bundle")
+        raise UsageError(f"{setting('output_dir')} '{output_dir}' is not the name of a folder: name one for the bundle")
     output_dir = user_path(output_dir)
     changes = {key: value for key, value in (task or {}).items() if value is not None}
     with ExitStack() as stack:
@@ -91,7 +92,7 @@ def export(
         trained_task = read_metadata(folder).task
         task = {**inherited_settings(trained_task, changes), **changes}
         if overwrite and output_dir.resolve() in (folder.resolve(), *folder.resolve().parents):
-            raise UsageError(f"{output_dir} holds the model to export: name another --output_dir")
+            raise UsageError(f"{output_dir} holds the model to export: name another {setting('output_dir')}")
         inputs = [str(task[key]) for key in ("data_dir", "train_file", "dev_file") if task.get(key)]
         check_replaceable(output_dir, EXPORT, overwrite=overwrite, inputs=inputs)
         claimed = stack.enter_context(claim(output_dir, EXPORT))
@@ -136,11 +137,13 @@ def _check_subnets(
     subnets: str | Sequence[str], model: Any, *, subnet: str | None, format: str, precision: str
 ) -> None:
     if subnet:
-        raise UsageError("--subnet exports one sub-network and --subnets several: give one of them")
+        raise UsageError(
+            f"{setting('subnet')} exports one sub-network and {setting('subnets')} several: give one of them"
+        )
     if format not in PADDLE_FORMATS or precision not in ("fp32", "bf16"):
         raise UsageError(
-            f"--subnets supports the formats {', '.join(PADDLE_FORMATS)} in fp32 or bf16, not {format} in {precision}: "
-            "export each sub-network separately with --subnet"
+            f"{setting('subnets')} supports the formats {', '.join(PADDLE_FORMATS)} in fp32 or bf16, not {format} in "
+            f"{precision}: export each sub-network separately with {setting('subnet')}"
         )
     if not isinstance(model, (str, Path)) and "pareto:" in str(subnets):
         raise UsageError("pareto:N reads the search result in a model folder: pass that folder, not a model object")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
 from dynabert_paddle.exporting.manifest import BundleMember
 from dynabert_paddle.files.atomic import read_json
@@ -79,11 +80,13 @@ def _parse_names(supernet: Supernet, names: Sequence[str]) -> dict[str, Subnet]:
     space = supernet.search_space()
     subnets: dict[str, Subnet] = {}
     if not names:
-        raise UsageError("--subnets names no sub-network: write 'pareto:4', or names such as 'w1.00d1.00 w0.50d0.50'")
+        raise UsageError(
+            f"{setting('subnets')} names no sub-network: write 'pareto:4', or names such as 'w1.00d1.00 w0.50d0.50'"
+        )
     for name in names:
         subnet = space.parse(name)
         if subnet in subnets.values():
-            raise UsageError(f"--subnets names the sub-network '{name}' twice: name each once")
+            raise UsageError(f"{setting('subnets')} names the sub-network '{name}' twice: name each once")
         subnets[space.name(subnet)] = subnet
     return subnets
 
@@ -94,10 +97,12 @@ def _read_pareto(folder: Path, number: str, weights: str | None) -> tuple[dict[s
     Returns their scores by name, and the score's metric and data.
     """
     if not (number.isdecimal() and int(number)):
-        raise UsageError(f"--subnets pareto:{number}: the number is at least 1, such as pareto:4")
+        raise UsageError(f"{setting('subnets')} pareto:{number}: the number is at least 1, such as pareto:4")
     path = folder / SEARCH_FOLDER / RESULT_FILE
     if not path.is_file():
-        raise ModelError(f"{path}: missing: run 'dynabert search {folder}' first, or name sub-networks in --subnets")
+        raise ModelError(
+            f"{path}: missing: run 'dynabert search {folder}' first, or name sub-networks in {setting('subnets')}"
+        )
     result = read_json(path)
     try:
         cost = result["goals"][0]
@@ -134,7 +139,7 @@ def _evaluate(
     from dynabert_paddle.training.inputs import match_task
 
     if not task.get("name"):
-        raise UsageError(f"{folder} does not record the task it was trained for: name it with --task_name")
+        raise UsageError(f"{folder} does not record the task it was trained for: name it with {setting('task.name')}")
     loaded = load_described_task(task)
     loaded = match_task(supernet, loaded, folder)
     rows = evaluate_named(supernet, loaded, names, max_seq_length=max_seq_length)

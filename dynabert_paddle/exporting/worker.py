@@ -13,6 +13,7 @@ import numpy as np
 from dynabert_paddle.backbone.structure import num_positions
 from dynabert_paddle.bundle.engines import Engine, open_engine
 from dynabert_paddle.bundle.members import open_subnet
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
@@ -100,7 +101,10 @@ def _max_seq_length(supernet: Supernet, requested: int | None) -> int:
     texts = 2 if supernet.metadata.task.get("text_pair_column") else 1
     minimum = supernet.tokenizer.num_special_tokens(texts) + texts if supernet.tokenizer else 1
     if requested is not None and not minimum <= requested <= positions:
-        raise UsageError(f"max_seq_length is {requested}: allowed are {minimum} to {positions}, the model's positions")
+        raise UsageError(
+            f"{setting('task.max_seq_length')} is {requested}: allowed are {minimum} to {positions}, the model's "
+            "positions"
+        )
     return min(length, positions)
 
 

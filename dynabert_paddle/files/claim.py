@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import handle_write_errors, move_content
-from dynabert_paddle.files.folder import MARKER_FILE, is_free, is_output_folder
+from dynabert_paddle.files.folder import MARKER_FILE, check_ours, is_free, is_output_folder
 from dynabert_paddle.files.partial import (
     is_at,
     lock,
@@ -50,7 +51,7 @@ class Claim:
         if self._handle is not None and not is_at(self._handle, self.folder):
             raise DynabertError(
                 f"{self.folder} was removed or replaced while this run wrote to it: nothing more is written there; "
-                f"start again, or name another --output_dir"
+                f"start again, or name another {setting('output_dir')}"
             )
 
     def mark(self) -> None:
@@ -78,7 +79,7 @@ class Claim:
         """
         self.check()
         with handle_write_errors(self.folder), _hold_inner(self.folder):
-            self._check_own()
+            check_ours(self.folder)  # whatever the caller has checked before
             (self.folder / MARKER_FILE).write_text(f"{self.maker}\n", encoding="utf-8")
             for path in self.folder.iterdir():
                 if path.is_dir() and not path.is_symlink():
@@ -116,17 +117,10 @@ class Claim:
             move_content(partial, self.folder, last=last)
             return
         with _hold_inner(self.folder):
-            self._check_own()
+            check_ours(self.folder)  # whatever the caller has checked before
             (partial / MARKER_FILE).write_text(f"{self.maker}\n", encoding="utf-8")
             old = [path for path in self.folder.iterdir() if path != partial]
             move_content(partial, self.folder, last=last, remove=old)
-
-    def _check_own(self) -> None:
-        """Refuse to remove the content of a folder of the user's, whatever the caller has checked before."""
-        if not is_output_folder(self.folder):
-            raise UsageError(
-                f"{self.folder} was not created by dynabert, and is not removed: name another --output_dir"
-            )
 
     def release(self, *unused: str) -> None:
         """Unlock the folder; remove it if it holds nothing but its mark and files of these names."""
@@ -185,7 +179,7 @@ def _open(folder: Path, wait_seconds: float = 0) -> int:
     end = time.monotonic() + wait_seconds
     while True:
         if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is a file: name another --output_dir")
+            raise UsageError(f"{folder} is a file: name another {setting('output_dir')}")
         with handle_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             try:
@@ -198,7 +192,7 @@ def _open(folder: Path, wait_seconds: float = 0) -> int:
                 time.sleep(_POLL_SECONDS)
                 continue
             raise UsageError(
-                f"{folder} is in use by another run: wait until it has ended, or name another --output_dir"
+                f"{folder} is in use by another run: wait until it has ended, or name another {setting('output_dir')}"
             )
         if is_at(handle, folder):
             return handle

@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.run_file import CONFIG_FILE, MARKER_FILE
 from dynabert_paddle.config.settings import STAGES
+from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata
 from dynabert_paddle.files.partial import SUFFIX
 
@@ -39,6 +41,21 @@ def command_of(maker: str) -> str:
 def is_output_folder(folder: Path) -> bool:
     """Whether this package created a folder."""
     return any((folder / name).is_file() for name in (METADATA_FILE, MARKER_FILE)) or maker_of(folder) is not None
+
+
+def check_ours(folder: Path) -> None:
+    """Refuse to remove the content of a folder that this package has not made.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        UsageError: it is one of the user's.
+    """
+    if maker_of(folder) is None and not (folder / MARKER_FILE).is_file():
+        raise UsageError(
+            f"{folder} was not created by dynabert, and is not removed: name another {setting('output_dir')}"
+        )
 
 
 def is_free(folder: Path, *unused: str) -> bool:

@@ -6,17 +6,18 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import STAGES
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.folder import (
     BASELINE,
     EXPORT,
     EXTRACT,
-    MARKER_FILE,
     RECORDS_FOLDER,
     REPORT_FILE,
     SAVE,
     SEARCH,
+    check_ours,
     command_of,
     is_free,
     maker_of,
@@ -60,11 +61,14 @@ def check_replaceable(folder: str | Path, maker: str, *, overwrite: bool, inputs
     """
     folder = user_path(folder)  # as `claim` does: else another folder would be checked than is replaced
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file: name another --output_dir")
+        raise UsageError(f"{folder} is a file: name another {setting('output_dir')}")
     if is_free(folder):
         return
     if not overwrite:
-        raise UsageError(f"{folder} exists: pass --overwrite_output_dir to replace it, or name another --output_dir")
+        raise UsageError(
+            f"{folder} exists: pass {setting('overwrite_output_dir')} to replace it, or name another "
+            f"{setting('output_dir')}"
+        )
     check_removable(folder, maker, inputs=inputs)
 
 
@@ -82,25 +86,26 @@ def check_removable(folder: Path, maker: str, *, inputs: Iterable[str | Path] = 
     folder = user_path(folder)
     place = folder.resolve()
     if place in (Path.cwd(), *Path.cwd().parents):
-        raise UsageError(f"{folder} contains the current directory, and is not removed: name another --output_dir")
+        raise UsageError(
+            f"{folder} contains the current directory, and is not removed: name another {setting('output_dir')}"
+        )
     for path in inputs:
         read = user_path(path).resolve()
         if place in (read, *read.parents):
-            raise UsageError(f"{folder} holds {path}, which is read here: name another --output_dir")
+            raise UsageError(f"{folder} holds {path}, which is read here: name another {setting('output_dir')}")
     made_by = maker_of(folder)
-    if made_by is None and not (folder / MARKER_FILE).is_file():
-        raise UsageError(f"{folder} was not created by dynabert, and is not removed: name another --output_dir")
+    check_ours(folder)
     if made_by not in (None, maker):
         raise UsageError(
             f"{folder} was made by '{command_of(made_by or '')}', and '{command_of(maker)}' removes only what it made "
-            f"itself: remove it first, or name another --output_dir"
+            f"itself: remove it first, or name another {setting('output_dir')}"
         )
     unknown = [str(path.relative_to(folder)) for path in find_unknown(folder, maker)]
     if unknown:
         more = f" and {len(unknown) - _MAX_LISTED} more" if len(unknown) > _MAX_LISTED else ""
         raise UsageError(
             f"{folder} holds what '{command_of(maker)}' did not write, and is not removed: "
-            f"{', '.join(unknown[:_MAX_LISTED])}{more}: move that away first, or name another --output_dir"
+            f"{', '.join(unknown[:_MAX_LISTED])}{more}: move that away first, or name another {setting('output_dir')}"
         )
 
 
@@ -117,7 +122,7 @@ def check_maker(folder: Path, maker: str) -> None:
     folder = user_path(folder)
     made_by = None if is_free(folder) or not folder.is_dir() else maker_of(folder)
     if made_by not in (None, maker):
-        raise UsageError(f"{folder} was made by '{command_of(made_by or '')}': name another --output_dir")
+        raise UsageError(f"{folder} was made by '{command_of(made_by or '')}': name another {setting('output_dir')}")
 
 
 def find_unknown(folder: Path, maker: str) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.files.atomic import handle_write_errors, write_text
 from dynabert_paddle.files.folder import BASELINES_FOLDER, RECORDS_FOLDER, REPORT_FILE
@@ -68,7 +69,7 @@ def _check_page(page: Path) -> None:
         with page.open("rb") as file:
             is_page = file.read(200).lstrip().lower().startswith((b"<!doctype html", b"<html", b"<!--"))
         if not is_page and page.stat().st_size:
-            raise UsageError(f"{page} exists and is no HTML page: name another --output_file")
+            raise UsageError(f"{page} exists and is no HTML page: name another {setting('output_file')}")
 
 
 def _sections(run: Run) -> list[Section]:

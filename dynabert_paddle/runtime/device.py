@@ -32,12 +32,12 @@ def set_device(device: str) -> str:
         raise UsageError(f"device '{device}' is not one of auto, cpu, gpu:N")
     if name == "gpu" and not has_gpu:
         build = "finds no GPU" if paddle.is_compiled_with_cuda() else "is a CPU build"
-        raise UsageError(f"device '{device}': the installed Paddle {build}; use --device cpu")
+        raise UsageError(f"device '{device}': the installed Paddle {build}; use cpu")
     index = index or os.environ.get(_OWN_GPU, "0")
     if name == "gpu" and int(index) >= paddle.device.cuda.device_count():
         raise UsageError(f"device '{device}': this machine has {paddle.device.cuda.device_count()} GPU(s), from gpu:0")
     try:
         paddle.set_device(f"gpu:{index}" if name == "gpu" else device)
     except Exception as error:  # Paddle's own errors are C++ traces of many lines
-        raise UsageError(f"device '{device}' cannot be used: {type(error).__name__}; try --device cpu") from None
+        raise UsageError(f"device '{device}' cannot be used: {type(error).__name__}; try cpu") from None
     return paddle.get_device()

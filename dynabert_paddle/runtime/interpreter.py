@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any, TypeVar
 
+from dynabert_paddle.config.names import name_later, name_marked, settings_named_by
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.runtime.device import set_device
 from dynabert_paddle.runtime.environment import import_paddle
@@ -63,7 +64,8 @@ def run_apart(
             raise DynabertError(f"{name} failed with exit code {exit_code}: {last_line[:500]}")
         result = _from_json(result_file.read_text(encoding="utf-8"))
     if isinstance(result, _Failure):
-        raise (UsageError if result.exit_code == UsageError.exit_code else DynabertError)(result.message)
+        error = UsageError if result.exit_code == UsageError.exit_code else DynabertError
+        raise error(name_marked(result.message))
     return result
 
 
@@ -136,7 +138,7 @@ def _follow(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
         try:
             for line in filter(None, map(str.strip, process.stdout or ())):
                 if line.startswith(_PROGRESS_PREFIX):
-                    logger.info("%s", line.removeprefix(_PROGRESS_PREFIX))
+                    logger.info("%s", name_marked(line.removeprefix(_PROGRESS_PREFIX)))
                 else:
                     logger.debug("%s", line)
                     last_line = line
@@ -159,7 +161,8 @@ def run_job() -> None:
     try:
         import_paddle()
         set_device("cpu")
-        result = _resolve(work)(_from_json(path.read_text(encoding="utf-8")))
+        with settings_named_by(name_later):
+            result = _resolve(work)(_from_json(path.read_text(encoding="utf-8")))
     except DynabertError as error:
         result = _Failure(str(error), error.exit_code)
     path.with_name("result.json").write_text(_to_json(result), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.metadata import Metadata
 
@@ -34,6 +35,6 @@ def check_searchable(metadata: Metadata, source: str | Path, *, force: bool) -> 
     else:
         missing, command = "widths", f"dynabert rewire {source} --output_dir NEW_DIR', then 'dynabert train_width"
     raise UsageError(
-        f"{source}: stage {metadata.stage} has trained no smaller {missing}: run '{command}', or pass --force to "
-        f"search it anyway"
+        f"{source}: stage {metadata.stage} has trained no smaller {missing}: run '{command}', or pass "
+        f"{setting('force')} to search it anyway"
     )

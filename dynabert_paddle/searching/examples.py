@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import TrainConfig
 from dynabert_paddle.data.tasks import Task, TaskExamples
 from dynabert_paddle.errors import UsageError
@@ -36,8 +37,8 @@ def choose_examples(task: Task, metadata: Metadata, *, score_on: str, size: int 
         return examples
     if size > len(examples):
         raise UsageError(
-            f"--holdout_size {size} is more than the {len(examples)} examples of {score_on} that training has not "
-            f"seen: omit it to score on all of them"
+            f"{setting('search.holdout_size')} {size} is more than the {len(examples)} examples of {score_on} "
+            f"that training has not seen: omit it to score on all of them"
         )
     chosen = np.random.default_rng(0).permutation(len(examples))[:size]
     return examples.select(np.sort(chosen))
@@ -49,12 +50,13 @@ def _find_unseen(task: Task, metadata: Metadata) -> np.ndarray:
     for settings in _training_settings(metadata.provenance):
         if settings["select_on"] != "holdout":
             raise UsageError(
-                f"training held out no examples (select_on {settings['select_on']}): score on dev with --score_on dev"
+                f"training held out no examples (select_on {settings['select_on']}): set "
+                f"{setting('search.score_on')} to dev"
             )
         _, held_out = hold_out(task.train, settings["holdout_size"], seed=settings["seed"])
         unseen = np.intersect1d(unseen, held_out)
     if len(unseen) in (0, len(task.train)):
-        raise UsageError("no training example was held out by all stages: pass --score_on dev")
+        raise UsageError(f"no training example was held out by all stages: set {setting('search.score_on')} to dev")
     return unseen
 
 

@@ -218,7 +218,7 @@ def _this_machine(device: str) -> dict[str, Any]:
         import paddle
 
         if not paddle.is_compiled_with_cuda():
-            raise UsageError(f"device '{device}': the installed Paddle is a CPU build; use --device cpu")
+            raise UsageError(f"device '{device}': the installed Paddle is a CPU build; use cpu")
         machine["gpu"] = paddle.device.cuda.get_device_name(int(device.partition(":")[2] or 0))
     return machine
 

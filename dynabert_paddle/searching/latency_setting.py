@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dynabert_paddle.config import names
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.runtime.environment import describe_environment
 
@@ -43,7 +44,7 @@ class LatencySetting:
             object.__setattr__(self, "num_threads", describe_environment()["cores"])
         for name in ("batch_size", "seq_length", "num_threads"):
             if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UsageError(f"{names.setting(f'search.{name}')} is at least 1, not {getattr(self, name)}")
         if not re.fullmatch(r"cpu|gpu(:\d+)?", self.device):
             raise UsageError(f"device '{self.device}' is not one of cpu, gpu, gpu:N")
         if self.precision not in PRECISIONS:
@@ -74,4 +75,7 @@ def check_length(supernet: Supernet, setting: LatencySetting) -> None:
 
     positions = num_positions(supernet.model.config)
     if setting.seq_length > positions:
-        raise UsageError(f"seq_length {setting.seq_length} is too long: this model takes at most {positions} tokens")
+        raise UsageError(
+            f"{names.setting('search.seq_length')} is {setting.seq_length}, more than the model's {positions} "
+            "positions: pass a smaller one"
+        )

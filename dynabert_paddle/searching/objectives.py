@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.searching.cost import COSTS, Budget
@@ -72,6 +73,8 @@ class Objectives:
 def _check_goals(goals: Iterable[str]) -> None:
     for goal in goals:
         if goal not in COSTS:
-            raise UsageError(f"--goals takes {', '.join(COSTS)}, not '{goal}'.{did_you_mean(goal, COSTS)}")
+            raise UsageError(
+                f"{setting('search.goals')} takes {', '.join(COSTS)}, not '{goal}'.{did_you_mean(goal, COSTS)}"
+            )
     if len(set(goals)) < len(tuple(goals)):
-        raise UsageError(f"--goals must name each cost only once, not '{' '.join(goals)}'")
+        raise UsageError(f"{setting('search.goals')} must name each cost only once, not '{' '.join(goals)}'")

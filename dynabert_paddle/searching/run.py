@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.tasks import Task
@@ -76,7 +77,9 @@ def search(
     config = resolve_config(SearchConfig, asdict(config or SearchConfig()))
     objectives = Objectives.from_config(config)
     if config.finetune_steps and num_processes() > 1:
-        raise UsageError("--finetune_steps needs a single process: start it without paddle.distributed.launch")
+        raise UsageError(
+            f"{setting('search.finetune_steps')} needs a single process: start it without paddle.distributed.launch"
+        )
     folder = _output_folder(model, output_dir)
     supernet, weights = _load(model)
     source = "this model" if isinstance(model, Supernet) else str(model)
@@ -110,7 +113,7 @@ def _output_folder(model: Supernet | str | Path, output_dir: str | Path | None) 
     check_model_folder(model)
     folder, own = user_path(output_dir or Path(model) / SEARCH_FOLDER), user_path(model).resolve()
     if folder.resolve() in (own, *own.parents):
-        raise UsageError(f"{folder} holds the supernet: name another --output_dir")
+        raise UsageError(f"{folder} holds the supernet: name another {setting('output_dir')}")
     return folder
 
 

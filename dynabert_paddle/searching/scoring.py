@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.word_features import WordFeatures
@@ -157,5 +158,7 @@ def label_with_predictions(supernet: Supernet, features: FeatureSet, *, batch_si
         return replace(features, word_labels=word_labels), "token_accuracy"
     labels = features.labels
     if features.kind != "classification" or labels is None or np.issubdtype(labels.dtype, np.floating):
-        raise UsageError("--score agreement needs labels of texts or of words, not values or answers: omit it")
+        raise UsageError(
+            f"{setting('search.score')} agreement needs labels of texts or of words, not values or answers: omit it"
+        )
     return features.with_labels(np.asarray(logits).argmax(axis=1)), "accuracy"

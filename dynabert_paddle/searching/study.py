@@ -13,6 +13,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import write_error
@@ -54,7 +55,9 @@ def open_study(folder: Path, settings: Mapping[str, Any], *, goals: Sequence[str
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = (folder / STUDY_FILE).absolute()
     if "?" in str(path):  # it would end the path in the database's URL
-        raise UsageError(f"{path}: a search's database cannot have '?' in its path: name another --output_dir")
+        raise UsageError(
+            f"{path}: a search's database cannot have '?' in its path: name another {setting('output_dir')}"
+        )
     with database_errors(folder, *_CONTENT_ERRORS):
         _check_integrity(path)
         study = optuna.create_study(
@@ -96,7 +99,7 @@ def database_errors(folder: Path, *others: type[Exception]) -> Iterator[None]:
         message = _sqlite_message(error)
         if "locked" in message:
             raise DynabertError(
-                f"{path}: in use by another process: wait until it has ended, or name another --output_dir"
+                f"{path}: in use by another process: wait until it has ended, or name another {setting('output_dir')}"
             ) from None
         if any(part in message for part in _WRITE_ERRORS):
             Claim(folder, SEARCH, None).mark()  # raises a clearer error if the folder is read-only
@@ -133,8 +136,8 @@ def check_genomes(folder: Path, study: optuna.Study, genomes: GenomeSpace) -> No
 
 def _damaged(path: Path) -> DynabertError:
     return DynabertError(
-        f"{path}: damaged, or not the database of a search: pass --overwrite_output_dir to start a new search, or name "
-        f"another --output_dir"
+        f"{path}: damaged, or not the database of a search: pass {setting('overwrite_output_dir')} to start a new "
+        f"search, or name another {setting('output_dir')}"
     )
 
 
@@ -163,7 +166,7 @@ def _check_same(folder: Path, stored: Mapping[str, Any], settings: Mapping[str, 
         if stored.get(key) != value and (key in stored or key not in METRIC_SETTINGS):
             raise UsageError(
                 f"{folder} holds a search with {key} = {_format(stored.get(key))}, this one has {_format(value)}: name "
-                f"another --output_dir, or pass --overwrite_output_dir to start a new search"
+                f"another {setting('output_dir')}, or pass {setting('overwrite_output_dir')} to start a new search"
             )
 
 

@@ -22,6 +22,7 @@ from dynabert_paddle.bundle.errors import as_dynabert_error
 from dynabert_paddle.bundle.manifest import read_bundle
 from dynabert_paddle.bundle.members import members_of, unpack
 from dynabert_paddle.bundle.timing import make_batch, time_alternately
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS
 from dynabert_paddle.files.unchanged import folder_version
@@ -60,7 +61,7 @@ def bench(
     """
     set_cpu_environment()
     if vs not in (None, "onnxruntime"):
-        raise UsageError(f"--vs must be 'onnxruntime', not '{vs}'")
+        raise UsageError(f"{setting('vs')} must be 'onnxruntime', not '{vs}'")
     environment = describe_environment()
     threads = num_threads or environment["cores"]
     with ExitStack() as stack:
@@ -127,7 +128,10 @@ def _check_lengths(graphs: Sequence[tuple[str, Path, dict[str, Any]]], seq_lengt
     for name, _, description in graphs:
         longest = description["max_positions"]
         if max(seq_lengths) > longest:
-            raise UsageError(f"{name} takes at most {longest} tokens: --seq_length {max(seq_lengths)} is too long")
+            raise UsageError(
+                f"{setting('seq_length')} is {max(seq_lengths)}, and {name} takes at most {longest} tokens: "
+                "pass smaller ones"
+            )
 
 
 def _convert(bundle: Path, description: dict[str, Any], scratch: Path) -> tuple[Path, dict[str, Any]]:

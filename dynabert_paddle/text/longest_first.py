@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.text.encode import safe_text, truncate
 
@@ -76,7 +77,10 @@ class LongestFirst(ABC):
         needed = self.num_special_tokens(2 if pairs is not None else 1)
         if max_seq_length < needed:
             kind = "a text" if pairs is None else "a pair"
-            raise UsageError(f"max_seq_length is {max_seq_length}, but {kind} has {needed} special tokens: increase it")
+            raise UsageError(
+                f"{setting('task.max_seq_length')} is {max_seq_length}, but {kind} has {needed} special tokens: "
+                "increase it"
+            )
         ids, type_ids, is_cut = [], [], []
         for start in range(0, len(texts), BATCH_SIZE):
             rows = [self._tokenize([safe_text(text) for text in texts[start : start + BATCH_SIZE]])]

@@ -15,6 +15,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import AugmentConfig, TaskConfig
 from dynabert_paddle.data.augment import SOURCE_ROW, Word, copy_row, to_line
 from dynabert_paddle.data.readers import Columns
@@ -88,15 +89,15 @@ def augment(
     columns = texts.columns
     for path in (texts.path, *([Path(word_vectors).expanduser()] if word_vectors else [])):
         if output.exists() and path.exists() and output.samefile(path):
-            raise UsageError(f"{output} is the file to read: name another --output_file")
+            raise UsageError(f"{output} is the file to read: name another {setting('output_file')}")
     # Once before the hours that the rest may take, so that a fault in the last row shows now.
     num_rows, digest = _survey(texts)
     vectors = WordVectors.read(word_vectors) if word_vectors else None
     model = MaskedLM.from_pretrained(masked_lm)
     if task_config.max_seq_length > model.num_positions:
         raise UsageError(
-            f"max_seq_length is {task_config.max_seq_length}, more than the masked LM's {model.num_positions} "
-            "positions: pass a smaller one"
+            f"{setting('task.max_seq_length')} is {task_config.max_seq_length}, more than the masked LM's "
+            f"{model.num_positions} positions: pass a smaller one"
         )
     if model_name_or_path:
         model.check_vocabulary(model_name_or_path)
@@ -162,11 +163,14 @@ def _check_output(path: Path, *, overwrite: bool) -> None:
     if path.suffix not in _ENDINGS:
         raise UsageError(f"{path}: the file to write ends in {' or '.join(_ENDINGS)}")
     if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}: make it, or name another --output_file")
+        raise UsageError(f"{path}: there is no folder {path.parent}: make it, or name another {setting('output_file')}")
     if path.is_dir():
-        raise UsageError(f"{path} is a folder: name another --output_file")
+        raise UsageError(f"{path} is a folder: name another {setting('output_file')}")
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists: pass --overwrite_output_file to replace it, or name another --output_file")
+        raise UsageError(
+            f"{path} exists: pass {setting('overwrite_output_file')} to replace it, or name another "
+            f"{setting('output_file')}"
+        )
 
 
 def _find_texts(config: TaskConfig) -> TrainingTexts:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import BaselineConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.distill.attention import block_ends
@@ -187,8 +188,8 @@ def _affordable_steps(config: BaselineConfig, before: Spent, num_rows: int) -> i
     steps = epochs * steps_per_epoch(num_rows, config) + rest // per_step
     if steps < 1:
         raise UsageError(
-            f"num_examples is {config.num_examples}: the model that {config.method} starts from has seen "
-            f"{before.examples}, and one step sees {per_step}: pass at least {before.examples + per_step}"
+            f"{setting('baseline.num_examples')} is {config.num_examples}: the model that {config.method} starts "
+            f"from has seen {before.examples}, and one step sees {per_step}: pass at least {before.examples + per_step}"
         )
     return steps
 

@@ -16,6 +16,7 @@ import paddle
 from paddle import nn
 
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.labels import describe_difference
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.errors import ModelError, UsageError
@@ -237,7 +238,7 @@ def _check_settings(output_dir: Path, before: Mapping, now: Mapping) -> None:
         difference = describe_difference(before["labels"], now["labels"])
         raise UsageError(
             f"{output_dir} holds an unfinished run with other labels ({difference}): "
-            f"go on with the labels of before, remove that folder, or name another --output_dir"
+            f"go on with the labels of before, remove that folder, or name another {setting('output_dir')}"
         )
     if changed:
         key = changed[0]
@@ -250,11 +251,11 @@ def _check_settings(output_dir: Path, before: Mapping, now: Mapping) -> None:
         ):  # known by a hash, which says nothing to a reader
             raise UsageError(
                 f"{output_dir} holds an unfinished run with another {key}: go on with the {key} of before, "
-                f"remove that folder, or name another --output_dir"
+                f"remove that folder, or name another {setting('output_dir')}"
             )
         raise UsageError(
             f"{output_dir} holds an unfinished run with {key} = {before.get(key)}, this one has {now.get(key)}: go on "
-            f"with the settings of before, remove that folder, or name another --output_dir"
+            f"with the settings of before, remove that folder, or name another {setting('output_dir')}"
         )
 
 

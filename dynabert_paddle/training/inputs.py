@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.backbone.structure import num_positions
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import TrainConfig, WidthConfig
 from dynabert_paddle.data.augment import read_augmented
 from dynabert_paddle.data.features import FeatureSet
@@ -68,7 +69,9 @@ def split_task(task: Task, supernet: Supernet, config: TrainConfig) -> Split:
 def _read_augmented(path: str, task: Task, kept: np.ndarray) -> Examples:
     """Read an augmented file without the texts that were made from held-out rows."""
     if not isinstance(task.train, Examples):
-        raise UsageError(f"augmented_file is for tasks of whole texts, this task is {task.kind}: leave it out")
+        raise UsageError(
+            f"{setting('train.augmented_file')} is for tasks of whole texts, this task is {task.kind}: leave it out"
+        )
     augmented, sources = read_augmented(user_path(path), task.columns, task.train)
     rows = np.flatnonzero(np.isin(sources, kept))
     if not len(rows):
@@ -109,7 +112,10 @@ def tokenize_examples(examples: TaskExamples, supernet: Supernet, *, max_seq_len
     length = max_seq_length or supernet.metadata.max_seq_length
     positions = num_positions(supernet.model.config)
     if length > positions:
-        raise UsageError(f"max_seq_length is {length}, more than the model's {positions} positions: pass a smaller one")
+        raise UsageError(
+            f"{setting('task.max_seq_length')} is {length}, more than the model's {positions} positions: "
+            "pass a smaller one"
+        )
     tokenizer: Any = supernet.tokenizer  # one without offsets refuses to encode words and answers
     return examples.tokenize(tokenizer, max_seq_length=length)
 
@@ -182,7 +188,7 @@ def check_apart(source: str | Path, output_dir: str | Path) -> None:
     """
     source, output_dir = user_path(source).resolve(), user_path(output_dir).resolve()
     if output_dir in (source, *source.parents):
-        raise UsageError(f"{output_dir} exists and holds the model to start from: name another --output_dir")
+        raise UsageError(f"{output_dir} exists and holds the model to start from: name another {setting('output_dir')}")
 
 
 def hash_arrays(arrays: Iterable[np.ndarray]) -> str:

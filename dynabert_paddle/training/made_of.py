@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.backbone.loading import find_backbone
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import RewireConfig, TrainConfig, WidthConfig
 from dynabert_paddle.data.fingerprint import hash_examples
 from dynabert_paddle.data.labels import describe_difference, permutation
@@ -149,4 +150,6 @@ def check_hashes(folder: Path, before: Metadata, now: Mapping[str, str | None]) 
 
 
 def _remedy(folder: Path) -> str:
-    return f"go on with those of before, name another output_dir, or remove {folder} and the stages after it"
+    return (
+        f"go on with those of before, name another {setting('output_dir')}, or remove {folder} and the stages after it"
+    )

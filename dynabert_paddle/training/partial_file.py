@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import handle_write_errors, read_json, write_json
 from dynabert_paddle.files.partial import is_at, lock
@@ -91,7 +92,8 @@ class PartialFile:
         # Whoever had locked it may have given it its name meanwhile.
         if not lock(self._file.fileno()) or not is_at(self._file.fileno(), self._partial):
             raise UsageError(
-                f"{self._path} is in use by another run: wait until it has ended, or name another --output_file"
+                f"{self._path} is in use by another run: wait until it has ended, or name another "
+                f"{setting('output_file')}"
             )
 
     def _resume(self, *, overwrite: bool) -> None:
@@ -105,7 +107,8 @@ class PartialFile:
         if differing:
             raise UsageError(
                 f"{self._partial} was begun with {differing} = {before.get(differing)}, this run has "
-                f"{self._settings[differing]}: repeat its settings, or begin anew with --overwrite_output_file"
+                f"{self._settings[differing]}: repeat its settings, or begin anew with "
+                f"{setting('overwrite_output_file')}"
             )
         self._size, self.counts = size, counts
         if self._size < 0 or not self.counts or self._partial.stat().st_size < self._size:

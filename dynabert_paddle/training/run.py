@@ -12,6 +12,7 @@ from typing import Any
 
 from dynabert_paddle.backbone.loading import BUILT_IN
 from dynabert_paddle.config.loading import parse_yaml
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.run_file import locate, relative_inside
 from dynabert_paddle.config.settings import STAGES, Config, RewireConfig, lasting_settings
 from dynabert_paddle.data.described_tasks import load_task_config
@@ -27,6 +28,7 @@ from dynabert_paddle.files.folder import (
     RECORDS_FOLDER,
     REPORT_FILE,
     RUN,
+    check_ours,
     is_free,
     is_output_folder,
 )
@@ -62,7 +64,7 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
         DynabertError: with the reason in one line.
     """
     if not config.stages:
-        raise UsageError("stages: name at least one, for example [finetune, rewire, width, depth]")
+        raise UsageError(f"{setting('stages')}: name at least one, for example [finetune, rewire, width, depth]")
     task = load_task_config(config.task)
     if overwrite or not (user_path(config.output_dir) / config.stages[0] / METADATA_FILE).exists():
         # Now, rather than after hours of fine-tuning: a model that loads and has the heads for every width.
@@ -166,8 +168,8 @@ def _grid_space(supernet: Supernet, config: Config) -> SearchSpace:
 def _check_maker(output_dir: Path, *, overwrite: bool) -> None:
     """Refuse a folder that something else has made; without `overwrite`, one of the user's gets the run's files."""
     check_maker(output_dir, RUN)
-    if overwrite and output_dir.is_dir() and not (is_free(output_dir) or is_output_folder(output_dir)):
-        raise UsageError(f"{output_dir} was not created by dynabert, and is not removed: name another --output_dir")
+    if overwrite and output_dir.is_dir() and not is_free(output_dir):
+        check_ours(output_dir)
 
 
 def _prepare(claimed: Claim, config: Config, task: Task, *, overwrite: bool) -> None:
@@ -197,7 +199,7 @@ def _clear(claimed: Claim, model: str, inputs: list[str]) -> None:
         for folder, maker in makers.items():  # before the first one goes
             check_apart(model, folder)
             if folder.is_file():
-                raise UsageError(f"{folder} is a file: name another --output_dir")
+                raise UsageError(f"{folder} is a file: name another {setting('output_dir')}")
             if folder.is_dir():
                 claims.append(stack.enter_context(claim(folder, maker)))
                 if not is_free(folder):
@@ -225,8 +227,8 @@ def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None
     for key, value in now.items():
         if before.get(key, value) != value:
             raise UsageError(
-                f"{folder} was made with {key} = {before[key]}, this run has {value}: name another output_dir, "
-                f"or remove {folder} and the stages after it"
+                f"{folder} was made with {key} = {before[key]}, this run has {value}: name another "
+                f"{setting('output_dir')}, or remove {folder} and the stages after it"
             )
     check_data(folder, metadata, task, hash_data(task, settings), max_seq_length=config.task.max_seq_length)
 
@@ -242,7 +244,9 @@ def _find_augmented(name: str, settings: Any) -> str | None:
     """The augmented file of a stage; a missing one is told before the first stage, rather than hours later."""
     path = getattr(settings, "augmented_file", None)
     if path and not user_path(path).is_file():
-        raise DataError(f"{path}: no such file; make it with 'dynabert augment', or leave out {name}.augmented_file")
+        raise DataError(
+            f"{path}: no such file; make it with 'dynabert augment', or leave out {setting(f'{name}.augmented_file')}"
+        )
     return path
 
 
@@ -260,7 +264,7 @@ def _keep_config(path: Path, config: Config) -> None:
             if key.partition(".")[0] in ("model_name_or_path", "task", "space") and before.get(key, value) != value:
                 raise UsageError(
                     f"{path.parent} holds a run with {key} = {before[key]}, this one has {value}: "
-                    f"name another output_dir, or pass --overwrite_output_dir"
+                    f"name another {setting('output_dir')}, or pass {setting('overwrite_output_dir')}"
                 )
     with handle_write_errors(path):
         values = relative_inside(values, path.parent.absolute())

@@ -208,7 +208,7 @@ def test_ctrl_c_says_how_to_go_on(augmented, masked_lm, train_file, glove, tmp_p
 def test_an_output_that_exists_is_replaced_only_when_asked_for(augmented, masked_lm, train_file, glove, tmp_path):
     output = tmp_path / "aug.tsv"
     output.write_text("mine")
-    with pytest.raises(UsageError, match="--overwrite_output_file"):
+    with pytest.raises(UsageError, match="overwrite=True"):
         augment(masked_lm, train_file, output)
     assert output.read_text() == "mine"
     augment(masked_lm, train_file, output, word_vectors=glove, overwrite=True)
@@ -218,12 +218,12 @@ def test_an_output_that_exists_is_replaced_only_when_asked_for(augmented, masked
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"num_copies": 0}, "num_copies: 0 is not allowed: input should be greater than or equal to 1"),
-        ({"num_candidates": 0}, "num_candidates: 0 is not allowed"),
-        ({"batch_size": 0}, "batch_size: 0 is not allowed"),
-        ({"probability": 1.5}, "probability: 1.5 is not allowed: input should be less than or equal to 1"),
+        ({"num_copies": 0}, "num_copies is at least 1, not 0"),
+        ({"num_candidates": 0}, "num_candidates is at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size is at least 1, not 0"),
+        ({"probability": 1.5}, "probability is at most 1, not 1.5"),
         ({"probability": float("nan")}, "probability: nan is not allowed: input should be a finite number"),
-        ({"seed": -1}, "seed: -1 is not allowed"),
+        ({"seed": -1}, "seed is at least 0, not -1"),
         ({"task": {"max_seq_length": 200}}, "more than the masked LM's 128 positions"),
         ({"task": {"text_column": "sentense"}}, "Did you mean 'sentence'"),
         ({"word_vectors": "missing.txt"}, "no such file of word vectors"),

@@ -116,7 +116,7 @@ def test_a_backbone_stands_for_itself(capsys, tiny_folder, tiny_data, tmp_path):
         (("distilbert", "DIR", "--subnet", "w0.50"), 2, "'w0.50' is no subnet"),
         # Fine-tuning had 10 steps of 16 examples: 8 for all 126, the last of them with 14, and 2 more with 16 each.
         (("distilbert", "DIR", "--num_examples", "189"), 2, "has seen 158, and one step sees 32: pass at least 190"),
-        (("finetuned", "BACKBONE", "--layer_share", "2"), 2, "layer_share: 2.0 is not allowed: input should be less"),
+        (("finetuned", "BACKBONE", "--layer_share", "2"), 2, "--layer_share is at most 1, not 2.0"),
         (("distilbert", "DIR", "--output_dir", ""), 2, "--output_dir is empty"),
         (("distilbert", "DIR", "--output_dir", "DIR", "--overwrite_output_dir"), 2, "holds the model to start from"),
     ],

@@ -133,7 +133,9 @@ def few(tmp_path):
 
 def test_one_example_a_class_leaves_none_to_hold_out(start, few, tmp_path):
     config = db.FinetuneConfig(max_steps=2)
-    remedy = "every class must keep one; add training rows, or .* --select_on dev, in rewire --accumulation huawei"
+    remedy = (
+        "every class must keep one; add training rows, or .* set select_on to dev, and rewire.accumulation to huawei"
+    )
     with pytest.raises(DataError, match=f"none of 3 training examples can be held out, as {remedy}"):
         db.finetune(start, few, output_dir=tmp_path / "out", config=config, max_seq_length=16)
     assert not (tmp_path / "out").exists()
@@ -148,7 +150,7 @@ def test_one_example_a_class_leaves_none_to_hold_out(start, few, tmp_path):
     db.train_width(model, teacher, few, space, output_dir=tmp_path / "width", config=db.WidthConfig(**last))
     db.train_depth(model, few, space, output_dir=tmp_path / "depth", config=db.DepthConfig(**last))
     small = {"num_evaluations": 6, "population_size": 2, "seq_length": 8}
-    with pytest.raises(UsageError, match="training held out no examples .*: score on dev with --score_on dev"):
+    with pytest.raises(UsageError, match="training held out no examples .*: set score_on to dev"):
         db.search(tmp_path / "depth", config=db.SearchConfig(**small))
     found = db.search(tmp_path / "depth", config=db.SearchConfig(**small, score_on="dev", finetune_steps=1))
     assert found.num_examples == 3
@@ -166,7 +168,9 @@ def test_a_hundred_classes(capsys, start, tmp_path):
         )
     rows = run(tmp_path, start, task={"metrics": ["macro_f1", "accuracy", "matthews"]}, stages=STAGES[:4])
     assert all(0 <= row["macro_f1"] <= 1 for row in rows)
-    with pytest.raises(UsageError, match="metric 'f1' is for two classes and the task has 100; use --metrics macro_f1"):
+    with pytest.raises(
+        UsageError, match="metric 'f1' is for two classes and the task has 100; set metrics to macro_f1"
+    ):
         db.load_task("custom", data_dir=tmp_path, metrics=["f1"])
     db.search(tmp_path / "out" / "depth", config=db.SearchConfig(num_evaluations=4, population_size=2, seq_length=8))
     assert run_command(capsys, "report", tmp_path / "out").code == 0

@@ -71,7 +71,7 @@ def test_a_stage_refuses_a_finished_folder_and_replaces_it_when_told(tiny_folder
     config = db.FinetuneConfig(max_steps=1)
     options = {"output_dir": tmp_path / "m", "max_seq_length": 8}
     db.finetune(tiny_folder, task, config=config, **options)
-    with pytest.raises(db.DynabertError, match="m exists: pass --overwrite_output_dir"):
+    with pytest.raises(db.DynabertError, match="m exists: pass overwrite=True"):
         db.finetune(tiny_folder, task, config=config, **options)
     db.finetune(tiny_folder, task, config=db.FinetuneConfig(max_steps=2), overwrite=True, **options)
     assert db.Supernet.from_pretrained(tmp_path / "m").metadata.metrics["steps"] == 2

@@ -190,10 +190,10 @@ def test_a_folder_in_another_layout_is_refused(tmp_path):
     message = refusal(DataError, "ocnli", data_dir=tmp_path)
     assert message == (
         f"{tmp_path}: task 'ocnli' is in train.50k.json and dev.json; the folder contains train.csv, valid.csv. "
-        "Give the file with --train_file."
+        "Give the file with train_file."
     )
     shutil.copy(SAMPLES / "clue" / "ocnli" / "train.50k.json", tmp_path)
-    assert refusal(DataError, "ocnli", data_dir=tmp_path).endswith("Give the file with --dev_file.")
+    assert refusal(DataError, "ocnli", data_dir=tmp_path).endswith("Give the file with dev_file.")
 
 
 # Task, file, what stands there, what comes in its place, and what the message says.

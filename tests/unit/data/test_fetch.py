@@ -85,7 +85,7 @@ def test_without_a_network_the_error_names_the_remedy(tmp_path):
     for (url, page), said in zip(tasks.values(), found, strict=True):
         assert said["error"].startswith(f"{url}: cannot be downloaded (")
         assert said["error"].endswith(
-            f"); get the data from {page} on a machine with a network, and name its folder with --data_dir."
+            f"); get the data from {page} on a machine with a network, and name its folder with data_dir."
         )
         assert "\n" not in said["error"]
         assert said["seconds"] < 3

@@ -71,14 +71,14 @@ def test_without_f1_it_changes_nothing_and_says_so(folder, caplog):
     with caplog.at_level(logging.INFO, logger="dynabert_paddle"):
         task = load_task("custom", data_dir=folder, positive_label="duplicate")
     assert task.positive_label is None and "positive_label" not in task.to_dict()
-    assert "--positive_label 'duplicate' changes nothing: the metrics are accuracy, macro_f1, without f1" in caplog.text
+    assert "positive_label 'duplicate' changes nothing: the metrics are accuracy, macro_f1, without f1" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("options", "seen"),
     [
         ({"positive_label": "duplicat"}, "not one of the task's labels, 'duplicate', 'not_duplicate'. Did you mean"),
-        ({"positive_label": "1", "kind": "regression", "metrics": None}, "--positive_label is for classification"),
+        ({"positive_label": "1", "kind": "regression", "metrics": None}, "positive_label is for classification"),
     ],
 )
 def test_labels_that_are_not_the_tasks_are_refused(folder, options, seen):

@@ -183,9 +183,9 @@ def test_no_rows(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("columns", "name", "flag", "hint"),
     [
-        (Columns("sentense", label="label"), "sentense", "--text_column", " Did you mean 'sentence'?"),
-        (Columns("sentence", pair="zzz", label="label"), "zzz", "--text_pair_column", ""),
-        (Columns("sentence", label="lable"), "lable", "--label_column", " Did you mean 'label'?"),
+        (Columns("sentense", label="label"), "sentense", "text_column", " Did you mean 'sentence'?"),
+        (Columns("sentence", pair="zzz", label="label"), "zzz", "text_pair_column", ""),
+        (Columns("sentence", label="lable"), "lable", "label_column", " Did you mean 'label'?"),
     ],
 )
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_missing_key_in_a_later_object(tmp_path):
 
 def test_duplicate_column_names_are_refused(tmp_path):
     path = write(tmp_path / "x.tsv", "sentence\tlabel\tlabel\ns\ta\tb\n")
-    expected = "2 columns are called 'label'; rename them or choose another with --label_column."
+    expected = "2 columns are called 'label'; rename them or choose another with label_column."
     assert refusal(path) == f"{path}:1: {expected}"
 
 
@@ -290,7 +290,7 @@ def test_a_score_with_a_decimal_comma(tmp_path):
     message = refusal(write(tmp_path / "x.csv", "sentence;label\none;3,5\n"), kind="regression")
     assert message.endswith(
         "label '3,5' is not a finite number, which regression needs; correct it (with a decimal point), "
-        "or pass --kind classification."
+        "or set kind to classification."
     )
 
 
@@ -401,21 +401,21 @@ def test_unknown_label(tmp_path):
     message = refusal(path, labels=("GetWeather", "PlayMusic"))
     assert message.startswith(
         f"{path}:3: label 'Playmusic' is not one of the task's labels, 'GetWeather', 'PlayMusic'. "
-        "Did you mean 'PlayMusic'? Correct it, add a training row that has it, or list all labels with --labels."
+        "Did you mean 'PlayMusic'? Correct it, add a training row that has it, or list all labels with labels."
     )
-    assert "--kind" not in message
+    assert "kind" not in message
 
 
 def test_unknown_label_that_is_a_number_points_to_regression(tmp_path):
     path = write(tmp_path / "x.tsv", "sentence\tlabel\ns\t2.75\n")
-    assert refusal(path, labels=("1.5", "2.5")).endswith("For scores, pass --kind regression.")
+    assert refusal(path, labels=("1.5", "2.5")).endswith("For scores, set kind to regression.")
 
 
 @pytest.mark.parametrize("label", ["good", "nan", "inf", "1e39"])
 def test_score_that_is_not_a_finite_number(tmp_path, label):
     path = write(tmp_path / "x.tsv", f"sentence\tlabel\ns\t0.5\ns\t{label}\n")
     expected = (
-        f"label '{label}' is not a finite number, which regression needs; correct it, or pass --kind classification."
+        f"label '{label}' is not a finite number, which regression needs; correct it, or set kind to classification."
     )
     assert refusal(path, kind="regression") == f"{path}:3: {expected}"
 

@@ -145,21 +145,19 @@ def test_snips_description_loads_snips():
 def test_unknown_task():
     message = refusal(UsageError, "snip")
     assert message.startswith("unknown task 'snip'; built in: 'snips', 'cola', ")
-    assert message.endswith(
-        "'lcqmc'; 'custom' reads your own files. Did you mean 'snips'? Choose one with --task_name."
-    )
+    assert message.endswith("'lcqmc'; 'custom' reads your own files. Did you mean 'snips'? Choose one with name.")
 
 
 @pytest.mark.parametrize("given", [(), ("train_file",), ("dev_file",)])
 def test_custom_without_files(folder, given):
     files = {"train_file": folder / "train.tsv", "dev_file": folder / "dev.csv"}
     message = refusal(UsageError, "custom", **{flag: files[flag] for flag in given})
-    assert message == "task 'custom' needs files: pass --data_dir, or both --train_file and --dev_file."
+    assert message == "task 'custom' needs files: pass data_dir, or both train_file and dev_file."
 
 
 def test_folder_that_is_absent(tmp_path):
     message = refusal(DataError, "custom", data_dir=tmp_path / "absent")
-    assert message == f"{tmp_path / 'absent'}: no such folder. Give one with --data_dir, or a file with --train_file."
+    assert message == f"{tmp_path / 'absent'}: no such folder. Give one with data_dir, or a file with train_file."
 
 
 def test_folder_without_a_file(folder):
@@ -167,14 +165,14 @@ def test_folder_without_a_file(folder):
     message = refusal(DataError, "custom", data_dir=folder)
     assert message == (
         f"{folder}: none of dev.tsv, dev.csv, dev.jsonl, dev.json; the folder contains train.tsv, valid.csv. "
-        "Give the file with --dev_file."
+        "Give the file with dev_file."
     )
 
 
 def test_folder_with_two_candidates(folder):
     (folder / "train.csv").write_text("text,label\n")
     message = refusal(DataError, "custom", data_dir=folder)
-    assert message == f"{folder}: train.csv and train.tsv all match. Choose one with --train_file."
+    assert message == f"{folder}: train.csv and train.tsv all match. Choose one with train_file."
 
 
 def test_no_default_text_column(folder):
@@ -183,7 +181,7 @@ def test_no_default_text_column(folder):
     assert message.startswith(
         f"{folder / 'train.tsv'}:1: no column 'sentence'; the columns here are 'review', 'label'."
     )
-    assert message.endswith("Choose one with --text_column.")
+    assert message.endswith("Choose one with text_column.")
 
 
 def test_a_label_only_in_dev_is_refused(folder):
@@ -199,7 +197,7 @@ def test_single_class_in_train(folder, labels):
     message = refusal(DataError, "custom", data_dir=folder, labels=labels)
     assert message == (
         f"{folder / 'train.tsv'}: every row has the label 'pos'; a classifier needs rows of at least two classes. "
-        "Choose another column with --label_column, or add rows."
+        "Choose another column with label_column, or add rows."
     )
 
 
@@ -216,23 +214,23 @@ def test_labels_given_in_python_are_those_of_json(tmp_path, labels):
 )
 def test_invalid_lists_of_labels_are_refused(folder, labels):
     message = refusal(UsageError, "custom", data_dir=folder, labels=labels)
-    assert message == f"--labels must list at least two labels, each once, not {labels}."
+    assert message == f"labels must list at least two labels, each once, not {labels}."
 
 
 def test_labels_with_regression(folder):
     message = refusal(UsageError, "custom", data_dir=folder, kind="regression", labels=["neg", "pos"])
-    assert "leave out --labels" in message
+    assert "leave out labels" in message
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "token_classification", "text_pair_column": "b"}, "--text_pair_column is 'b', but in token_class"),
+        ({"kind": "token_classification", "text_pair_column": "b"}, "text_pair_column is 'b', but in token_class"),
         (
             {"kind": "question_answering", "text_column": "b"},
-            "--text_column is 'b', but in question_answering it is 'q",
+            "text_column is 'b', but in question_answering it is 'q",
         ),
-        ({"doc_stride": 8}, "--doc_stride is for question_answering, this task is classification: leave it out."),
+        ({"doc_stride": 8}, "doc_stride is for question_answering, this task is classification: leave it out."),
         ({"kind": "question_answering", "labels": ["a", "b"]}, "a question_answering task has answers, not labels"),
     ],
 )
@@ -242,14 +240,14 @@ def test_settings_of_another_kind_are_refused(folder, arguments, message):
 
 def test_unknown_kind(folder):
     message = refusal(UsageError, "custom", data_dir=folder, kind="regresion")
-    assert message.startswith("unknown kind of task 'regresion'; --kind is one of classification, regression, ")
+    assert message.startswith("unknown kind of task 'regresion'; kind is one of classification, regression, ")
     assert message.endswith("Did you mean 'regression'?")
 
 
 @pytest.mark.parametrize(
     ("kind", "metrics", "expected"),
     [
-        (None, ["acuracy"], "unknown metric 'acuracy'; --metrics takes accuracy, macro_f1, f1, matthews, pearson, "),
+        (None, ["acuracy"], "unknown metric 'acuracy'; metrics takes accuracy, macro_f1, f1, matthews, pearson, "),
         (None, ["pearson"], "metric 'pearson' is not for classification; choose from accuracy, macro_f1, "),
         ("regression", ["accuracy"], "metric 'accuracy' is not for regression; choose from pearson, spearman with "),
     ],
@@ -260,7 +258,7 @@ def test_unsuitable_metrics_are_refused(folder, kind, metrics, expected):
 
 def test_f1_of_more_than_two_classes():
     message = refusal(UsageError, "snips", metrics=["accuracy", "f1"])
-    assert message == "metric 'f1' is for two classes and the task has 7; use --metrics macro_f1."
+    assert message == "metric 'f1' is for two classes and the task has 7; set metrics to macro_f1."
 
 
 @pytest.mark.parametrize(
@@ -269,12 +267,12 @@ def test_f1_of_more_than_two_classes():
         (
             ("0.5", "1.0", "4.25"),
             "its 3 labels are numbers, such as 0.5, and are trained as classes; if they are scores, "
-            "pass --kind regression",
+            "set kind to regression",
         ),
         (
             ("3,5", "4"),
-            "its 2 labels are numbers, such as 3,5, and are trained as classes; if they are scores, pass "
-            "--kind regression, and write them with a decimal point",
+            "its 2 labels are numbers, such as 3,5, and are trained as classes; if they are scores, set "
+            "kind to regression, and write them with a decimal point",
         ),
         (("0", "1.0"), None),
         (("1.5", "good"), None),

@@ -121,7 +121,7 @@ def test_found_labels_begin_with_o(tmp_path):
         (
             "a.jsonl",
             '{"token": ["a"], "labels": ["O"]}',
-            r":1: no 'tokens'; the keys here are 'token', 'labels'.*--text",
+            r":1: no 'tokens'; the keys here are 'token', 'labels'.*text",
         ),
         ("a.jsonl", '{"tokens": ["a b"], "labels": ["O"]}', r":1: a word is empty or contains white space"),
         ("a.jsonl", '{"tokens": [""], "labels": ["O"]}', r":1: a word is empty or contains white space"),
@@ -235,7 +235,7 @@ def test_labels_of_no_known_scheme_are_refused(tmp_path, given):
     file = labelled(tmp_path / "a.conll", ["O", "B-PER", "I-PER", "MISC"])
     with pytest.raises(DataError, match=r"'I-PER' begin with a position, 'MISC' do not\. Write") as caught:
         db.load_task("custom", kind="token_classification", train_file=file, dev_file=file, labels=given)
-    assert str(caught.value).startswith(f"{file}: " if given is None else "--labels: ")
+    assert str(caught.value).startswith(f"{file}: " if given is None else "labels: ")
     assert "\n" not in str(caught.value)
 
 
@@ -289,9 +289,9 @@ def test_the_split_of_the_training_words_is_found(tmp_path, caplog, name):
 
 def test_a_given_split_counts(tmp_path):
     assert load(tmp_path, [outside("去北京")], word_split="words").word_split == "words"
-    with pytest.raises(UsageError, match="--word_split is 'lines'; it must be one of words, characters"):
+    with pytest.raises(UsageError, match="word_split is 'lines'; it must be one of words, characters"):
         load(tmp_path, [outside("去北京")], word_split="lines")
-    with pytest.raises(UsageError, match="--word_split is for token_classification, this task is classification"):
+    with pytest.raises(UsageError, match="word_split is for token_classification, this task is classification"):
         db.load_task("snips", word_split="words")
 
 

@@ -17,7 +17,7 @@ from dynabert_paddle.files.claim import claim
 from dynabert_paddle.files.folder import maker_of
 from dynabert_paddle.files.partial import lock, partial_folder
 
-IN_USE = "model is in use by another run: wait until it has ended, or name another --output_dir"
+IN_USE = "model is in use by another run: wait until it has ended, or name another output_dir"
 
 
 def write_text(text):
@@ -133,7 +133,7 @@ def test_what_is_written_replaces_all_or_joins(tmp_path):
 def test_a_folder_of_the_users_is_never_replaced(tmp_path):
     """Even if the caller has not checked it, or has checked another one."""
     (tmp_path / "thesis.tex").touch()
-    words = "was not created by dynabert, and is not removed: name another --output_dir"
+    words = "was not created by dynabert, and is not removed: name another output_dir"
     with claim(tmp_path, "extract") as claimed:
         for call in (claimed.clear, lambda: claimed.write(write_text("new"), last="a.json", replace=True)):
             with pytest.raises(UsageError, match=words):

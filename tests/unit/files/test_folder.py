@@ -140,7 +140,7 @@ def test_a_finished_folder_is_cleared_only_with_overwrite(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     write_metadata(folder, Metadata(stage="width"))
-    with pytest.raises(UsageError, match="model exists: pass --overwrite_output_dir to replace it"):
+    with pytest.raises(UsageError, match="model exists: pass overwrite=True to replace it"):
         overwrite(folder, overwrite=False)
     assert read_metadata(folder).stage == "width"
     overwrite(folder)
@@ -253,7 +253,7 @@ def test_an_input_is_not_removed(tmp_path, place):
     folder = mark(tmp_path / "out", "width")
     (folder / "search" / "best").mkdir(parents=True)
     (folder / "train.jsonl").touch()
-    with pytest.raises(UsageError, match=r"out holds .*, which is read here: name another --output_dir"):
+    with pytest.raises(UsageError, match=r"out holds .*, which is read here: name another output_dir"):
         overwrite(folder, inputs=[folder / place])
     assert (folder / "train.jsonl").exists()
 
@@ -281,7 +281,7 @@ def test_the_remains_of_a_killed_removal_can_be_removed(tmp_path, monkeypatch, f
 @pytest.mark.parametrize("allowed", [True, False])
 def test_a_file_in_the_way_is_not_removed(tmp_path, allowed):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(UsageError, match="out is a file: name another --output_dir"):
+    with pytest.raises(UsageError, match="out is a file: name another output_dir"):
         overwrite(tmp_path / "out", overwrite=allowed)
     assert (tmp_path / "out").read_text() == "mine"
 

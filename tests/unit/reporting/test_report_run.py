@@ -253,7 +253,7 @@ def test_a_file_that_is_no_page_is_not_replaced(little, name):
     if not path.exists():
         path.write_text("mine")
     before = path.read_bytes()
-    with pytest.raises(UsageError, match=f"{name} exists and is no HTML page: name another --output_file"):
+    with pytest.raises(UsageError, match=f"{name} exists and is no HTML page: name another output_file"):
         db.report(little, output_file=path)
     assert path.read_bytes() == before
 

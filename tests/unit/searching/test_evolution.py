@@ -141,7 +141,7 @@ def test_a_search_of_hundreds_of_generations_resumes():
 
 def test_a_path_with_a_question_mark_is_refused(tmp_path):
     (tmp_path / "a?b").mkdir()
-    with pytest.raises(UsageError, match="cannot have '\\?' in its path: name another --output_dir"):
+    with pytest.raises(UsageError, match="cannot have '\\?' in its path: name another output_dir"):
         run(tmp_path / "a?b", 4)
 
 
@@ -193,15 +193,13 @@ def test_a_damaged_database_is_reported_in_one_line(tmp_path, damage):
     run(tmp_path, 5)
     path = tmp_path / STUDY_FILE
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(
-        DynabertError, match="study.db: damaged, or not the database of a search: pass --overwrite_output_dir"
-    ):
+    with pytest.raises(DynabertError, match="study.db: damaged, or not the database of a search: pass overwrite=True"):
         open_study(tmp_path, {"seed": 0}, goals=GOALS)
 
 
 def test_a_search_with_other_settings_is_refused_with_the_difference(tmp_path):
     open_study(tmp_path, {"weights": "abc", "goals": ["macs"]}, goals=["macs"])
-    with pytest.raises(UsageError, match="a search with weights = abc, this one has def: name another --output_dir"):
+    with pytest.raises(UsageError, match="a search with weights = abc, this one has def: name another output_dir"):
         open_study(tmp_path, {"weights": "def", "goals": ["macs"]}, goals=["macs"])
     with pytest.raises(UsageError, match="a search with goals = macs, this one has macs params"):
         open_study(tmp_path, {"weights": "abc", "goals": ["macs", "params"]}, goals=["macs", "params"])

@@ -182,7 +182,7 @@ def test_a_single_output_is_a_value(problem):
     model.model.config.problem_type = problem
     manifest = bundle_of(model)
     assert (manifest.task["kind"], manifest.labels) == ("regression", [])
-    with pytest.raises(UsageError, match="the model predicts no labels: leave out --labels"):
+    with pytest.raises(UsageError, match="the model predicts no labels: leave out labels"):
         bundle_of(model, given_labels=["a", "b"])
 
 

@@ -62,7 +62,7 @@ def test_with_the_same_settings_overwriting_goes_on_too(interrupted):
 
 
 def test_a_second_run_is_refused_at_once(interrupted):
-    refused = "out.tsv is in use by another run: wait until it has ended, or name another --output_file"
+    refused = "out.tsv is in use by another run: wait until it has ended, or name another output_file"
     with begin(interrupted) as file:
         for options in ({}, {"settings": {"seed": 2}, "overwrite": True}):
             with pytest.raises(UsageError, match=refused):
