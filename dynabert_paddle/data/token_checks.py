@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.features import Features, FeatureSet
 from dynabert_paddle.data.question_answering import WindowFeatures
 from dynabert_paddle.data.streaming import StreamedFeatures
@@ -121,7 +122,7 @@ def describe_tokens(
     """
     total = TokenCounts(*map(sum, zip(*counts, strict=True)))
     rows = f"{total.rows:,}{' rows that were looked at' if total.unread else ' rows'}"
-    remedy = "split them, or choose a larger max_seq_length"
+    remedy = f"split them, or choose a larger {setting('task.max_seq_length')}"
     if total.cut_words:
         yield (
             f"{source}: {total.cut_words:,} of {total.words:,} words, in {total.cut:,} of {rows}, are past "
@@ -135,7 +136,7 @@ def describe_tokens(
     if total.unknown > MAX_UNKNOWN * total.tokens:
         yield (
             f"{source}: {total.unknown / total.tokens:.0%} of the tokens are not in the model's vocabulary; choose a "
-            "model_name_or_path whose vocabulary is of this language and case"
+            f"{setting('model_name_or_path')} whose vocabulary is of this language and case"
         )
     if total.with_special:
         names = ", ".join(sorted(tokenizer.special_tokens.values())[:5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.training.checkpoint import TrainState
 from dynabert_paddle.training.evaluate import evaluate_subnets
@@ -55,10 +56,13 @@ def describe_decline(stage: Stage, split: Split, before: float | None, state: Tr
     chance = _STANDARD_ERRORS * _standard_error(stage.metric, (before + after) / 2, num_scored) + 1 / num_scored
     if before - after <= chance:
         return None
+    epochs, steps, rate = (
+        setting(f"{stage.name}.{name}") for name in ("num_train_epochs", "max_steps", "learning_rate")
+    )
     return (
         f"{stage.name}: the full model has {stage.metric} {after:.4f} on {split.select_name}, and the model that the "
-        f"stage began with {before:.4f}: train longer (num_train_epochs or max_steps), or with a lower learning_rate "
-        f"than {stage.config.learning_rate:g}"
+        f"stage began with {before:.4f}: train longer ({epochs} or {steps}), or with a lower {rate} than "
+        f"{stage.config.learning_rate:g}"
     )
 
 
