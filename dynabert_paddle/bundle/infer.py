@@ -9,14 +9,11 @@ Shapes: n texts, b batch, s sequence, c classes.
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,15 +21,14 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
+from dynabert_paddle.bundle.command import Opened, add_arguments, run_script
 from dynabert_paddle.bundle.engines import Engine, collate
 from dynabert_paddle.bundle.gate import Gate
 from dynabert_paddle.bundle.manifest import BundleError, read_bundle
 from dynabert_paddle.bundle.members import choose_subnet, open_subnet
-from dynabert_paddle.bundle.rows import CutWords, Encoded, RowEncoder, Tokens, short_repr
-from dynabert_paddle.bundle.tables import format_row, read_texts
+from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens, short_repr
 from dynabert_paddle.files.unchanged import folder_version, load_unchanged
 from dynabert_paddle.runtime.machine import slow_precision
-from dynabert_paddle.runtime.streams import print_message, run_process
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
 from dynabert_paddle.text.encode import convert_errors, find_templates
 
@@ -320,48 +316,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     parser = argparse.ArgumentParser(description="Predict with the bundle that this file is in.")
-    parser.add_argument("text", nargs="*", help="a text; two for a task with pairs")
-    parser.add_argument(
-        "-i",
-        "--input_file",
-        help=".csv, .tsv or .jsonl; or one text per line, or two separated by a TAB",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON lines with the probability of every class")
+    add_arguments(parser)
     parser.add_argument("--subnet", help="name of a sub-network, if the bundle has several; the best by default")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
-    parser.add_argument("--num_threads", type=int, help="CPU threads; all cores by default")
-    options = parser.parse_args(arguments)
-    if bool(options.text) == bool(options.input_file):
-        parser.error("give a text, or a file with -i")
-    return run_process(partial(_predict, options))
+    parser.add_argument("--num_threads", type=_positive, metavar="N", help="CPU threads; all cores by default")
+    return run_script(parser, arguments, _open_own)
 
 
-def _warn(message: str | None) -> None:
-    if message:
-        print_message(f"warning: {message}")
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1, not {text}")
+    return int(text)
 
 
-def _predict(options: argparse.Namespace) -> int:
-    """Predict for the text or the file of the command line; returns the exit code."""
-    try:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # like the input, regardless of the locale
-        settings = {"subnet": options.subnet, "device": options.device, "num_threads": options.num_threads}
-        bundle = Bundle(Path(__file__).parent, **settings)
-        _warn(bundle.warning)
-        rows = read_texts(options.input_file, bundle.description) if options.input_file else [options.text]
-        cut = CutWords()
-        for prediction in cut.count(bundle.stream(rows)):
-            as_json = options.json
-            print(json.dumps(asdict(prediction), ensure_ascii=False) if as_json else format_row(prediction.cells))
-        _warn(cut.message(bundle.max_seq_length))
-    except UnicodeDecodeError as error:
-        print_message(f"error: {options.input_file}: not UTF-8 ({error.reason}): convert it")
-        return 1
-    except BundleError as error:
-        print_message(f"error: {error}")
-        return 1
-    return 0
+def _open_own(options: argparse.Namespace) -> Opened:
+    folder = Path(__file__).parent
+    bundle = Bundle(folder, subnet=options.subnet, device=options.device, num_threads=options.num_threads)
+    return Opened(bundle.description, bundle.stream, bundle.warning)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ to another language needs that file, `vocab.txt`, and the four steps of `Tokeniz
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import platform
@@ -18,19 +17,16 @@ import re
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dynabert_paddle.bundle.command import Opened, add_arguments, run_script
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION, BundleError
-from dynabert_paddle.bundle.rows import CutWords, Encoded, RowEncoder, Tokens
-from dynabert_paddle.bundle.tables import format_row, read_texts
+from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens
 from dynabert_paddle.files.hashing import hash_file, hash_json
 from dynabert_paddle.files.unchanged import load_unchanged
-from dynabert_paddle.runtime.streams import print_message, run_process
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
 from dynabert_paddle.text.encode import Template, safe_text
 
@@ -355,37 +351,13 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code.
     """
     parser = argparse.ArgumentParser(description="Predict with the Paddle Lite bundle that this file is in.")
-    parser.add_argument("text", nargs="*", help="a text; two for a task with pairs")
-    parser.add_argument(
-        "-i",
-        "--input_file",
-        help=".csv, .tsv or .jsonl; or one text per line, or two separated by a TAB",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON lines with all details")
-    options = parser.parse_args(arguments)
-    if bool(options.text) == bool(options.input_file):
-        parser.error("give a text, or a file with -i")
-    return run_process(partial(_predict, options))
+    add_arguments(parser)
+    return run_script(parser, arguments, _open_own)
 
 
-def _predict(options: argparse.Namespace) -> int:
-    """Predict for the text or the file of the command line; returns the exit code."""
-    try:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # like the input, regardless of the locale
-        bundle = Bundle(os.path.dirname(os.path.abspath(__file__)))
-        rows = read_texts(options.input_file, bundle.description) if options.input_file else [options.text]
-        cut = CutWords()
-        for prediction in cut.count(bundle.predict(rows)):
-            as_json = options.json
-            print(json.dumps(asdict(prediction), ensure_ascii=False) if as_json else format_row(prediction.cells))
-        warning = cut.message(bundle.description["max_seq_length"])
-        if warning:
-            print_message(f"warning: {warning}")
-    except (BundleError, UnicodeError) as error:
-        print_message(f"error: {error}")
-        return 1
-    return 0
+def _open_own(options: argparse.Namespace) -> Opened:
+    bundle = Bundle(os.path.dirname(os.path.abspath(__file__)))
+    return Opened(bundle.description, bundle.predict)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json
 from dynabert_paddle.text.conll import CONLL_ENDINGS, ConllError, count_columns, is_conll, split_conll
 from dynabert_paddle.text.quoting import QuotingError, find_delimiter, has_quoted_cells, split_header, split_rows
+from dynabert_paddle.text.squad import SquadError, split_squad
 
 
 def format_row(cells: Sequence[str], delimiter: str = "\t") -> str:
@@ -55,9 +56,9 @@ def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
     """Read the texts of a file for the scripts of a bundle.
 
     Args:
-        path: .csv with a line that names the columns, .jsonl, or text with one row a line: a text, or two separated by
-            a TAB. A .tsv is read by its columns if its first line names the text's; a file of labelled words in CoNLL's
-            format by sentences.
+        path: .csv with a line that names the columns, .jsonl, SQuAD's .json, or text with one row a line: a text, or
+            two separated by a TAB. A .tsv is read by its columns if its first line names the text's; a file of labelled
+            words in CoNLL's format by sentences.
         description: the content of `bundle.json`.
 
     Yields:
@@ -77,6 +78,12 @@ def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
         if description["task"].get("kind") == "token_classification" and _is_conll(path, description):
             yield from _read_conll(path, lines)
             return
+        if ending == ".json" and description["task"].get("kind") == "question_answering":
+            first = next(lines, "")
+            if not _is_row(first):
+                yield from _read_squad(path, chain([first], lines))
+                return
+            lines = chain([first], lines)
         if ending in (".jsonl", ".json"):
             yield from _read_json(path, lines, description)
             return
@@ -144,6 +151,26 @@ def _read_table(path: str, rows: Iterator[list[str]], description: dict[str, Any
             yield [row[column] for column in columns]
     except csv.Error as error:
         raise BundleError(f"{path}: not valid CSV: {error}") from None
+
+
+def _is_row(line: str) -> bool:
+    """Whether a line of a .json file is an object of its own, as in JSON lines, and not the whole of SQuAD's."""
+    try:
+        row = parse_json(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and "data" not in row
+
+
+def _read_squad(path: str, lines: Iterable[str]) -> Iterator[list[Any]]:
+    try:
+        pairs = split_squad(parse_json("\n".join(lines)))
+    except SquadError as error:
+        raise BundleError(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not in SQuAD's format: not JSON ({error})") from None
+    for record, context in pairs:
+        yield [record.get("question") if isinstance(record, dict) else record, context]
 
 
 def _read_json(path: str, lines: Iterator[str], description: dict[str, Any]) -> Iterator[list[str]]:

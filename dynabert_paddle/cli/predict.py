@@ -40,7 +40,10 @@ def predict(
     input_file: Annotated[
         str,
         typer.Option(
-            "-i", "--input_file", help=".tsv, .csv or .jsonl with the columns below; or .txt, one text a line."
+            "-i",
+            "--input_file",
+            help=".tsv, .csv or .jsonl with the columns below; .txt, one text a line; for labels of words CoNLL's "
+            ".conll, .bio or .txt, too; for questions SQuAD's .json.",
         ),
     ],
     output_file: Annotated[

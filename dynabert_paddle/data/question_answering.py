@@ -24,6 +24,7 @@ from dynabert_paddle.errors import DataError, UsageError
 from dynabert_paddle.files.json_text import parse_json
 from dynabert_paddle.text.decode import best_answer
 from dynabert_paddle.text.encode import Window, question_windows
+from dynabert_paddle.text.squad import SquadError, split_squad
 
 logger = logging.getLogger(__name__)
 
@@ -311,14 +312,11 @@ def iterate_questions(path: Path, *, answered: bool = True) -> Iterator[Question
             yield _question(f"{path}:{line}", record, record.get("context"), answered=answered)
         return
     try:
-        articles = parse_json("\n".join(text for _, text in read_lines(path)))["data"]
-        paragraphs = [(p["context"], p["qas"]) for article in articles for p in article["paragraphs"]]
-        pairs = [(record, context) for context, records in paragraphs for record in records]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(
-            f"{path}: not in SQuAD's format ({type(error).__name__}: {error}); expected an object whose 'data' lists "
-            f"articles with 'paragraphs', each with a 'context' and 'qas'."
-        ) from None
+        pairs = split_squad(parse_json("\n".join(text for _, text in read_lines(path))))
+    except SquadError as error:
+        raise DataError(f"{path}: {error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not in SQuAD's format: not JSON ({error}).") from None
     for record, context in pairs:
         name = record.get("id") if isinstance(record, dict) else record
         yield _question(f"{path}: question {quote(name)}", record, context, answered=answered)

@@ -7,10 +7,10 @@ import inspect
 from pathlib import Path
 from types import ModuleType
 
-from dynabert_paddle.bundle import engines, gate, infer, infer_lite, manifest, members, openvino, rows, tables
+from dynabert_paddle.bundle import command, engines, gate, infer, infer_lite, manifest, members, openvino, rows, tables
 from dynabert_paddle.files import hashing, json_text, unchanged
 from dynabert_paddle.runtime import cores, machine, streams
-from dynabert_paddle.text import conll, decode, encode, quoting, word_labels
+from dynabert_paddle.text import conll, decode, encode, quoting, squad, word_labels
 
 # In this order: a module imports only modules before it.
 _SHARED_MODULES = (
@@ -22,10 +22,12 @@ _SHARED_MODULES = (
     encode,
     conll,
     quoting,
+    squad,
     manifest,
     rows,
     tables,
     streams,
+    command,
 )
 INFER_MODULES = (*_SHARED_MODULES, cores, machine, openvino, engines, gate, members, infer)
 INFER_LITE_MODULES = (*_SHARED_MODULES, infer_lite)

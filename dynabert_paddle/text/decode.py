@@ -73,7 +73,7 @@ class WordLabels:
     @property
     def cells(self) -> list[str]:
         """The prediction as the cells of a table row."""
-        return ["; ".join(f"{entity.label}: {' '.join(entity.text.split())}" for entity in self.entities)]
+        return ["; ".join(f"{entity.label}: {entity.text}" for entity in self.entities)]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Answer:
     @property
     def cells(self) -> list[str]:
         """The prediction as the cells of a table row."""
-        return [" ".join(self.answer.split()), f"{self.score:.4f}"]
+        return [self.answer, f"{self.score:.4f}"]
 
 
 AnyPrediction = Union[Prediction, WordLabels, Answer]  # noqa: UP007 - Python 3.7 has no `|` between classes

@@ -327,7 +327,9 @@ def test_a_lite_bundle_names_its_own_script(tmp_path):
         engines.open_engine(tmp_path, {"format": "lite", "precision": "fp32"})
 
 
-@pytest.mark.parametrize("words", [[], ["text", "-i", "file"], ["--json"], ["--num_threads", "x", "text"]])
+@pytest.mark.parametrize(
+    "words", [[], ["text", "-i", "file"], ["--json"], ["--num_threads", "x", "text"], ["--num_threads", "0", "a"]]
+)
 def test_wrong_flags_exit_2(words):
     with pytest.raises(SystemExit) as caught:
         infer.main(words)

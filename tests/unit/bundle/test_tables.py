@@ -1,6 +1,7 @@
 """Files that a bundle's scripts read, and rows that read back."""
 
 import csv
+import io
 import json
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 
 from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.bundle.tables import format_row, read_texts, task_columns
+from dynabert_paddle.data.question_answering import iterate_questions
+from dynabert_paddle.text.decode import Answer, Entity, WordLabels
 
 SINGLE = {"task": {"text_column": "review"}, "pair": False}
 PAIR = {"task": {"text_column": "question1", "text_pair_column": "question2"}, "pair": True}
@@ -49,6 +52,42 @@ def test_sentences_in_a_wrong_form_are_refused(tmp_path, name, content, message)
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(BundleError, match=message):
         list(read_texts(str(tmp_path / name), WORDS))
+
+
+SQUAD = {"version": "1", "data": [{"paragraphs": [{"context": "a\nb", "qas": [{"id": 1, "question": "c"}]}]}]}
+SQUAD["data"].append({"paragraphs": [{"context": "d", "qas": [{"question": "e"}, {"question": "f", "answers": None}]}]})
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_squad_is_read_as_predict_reads_it(tmp_path, indent, mark):
+    file = tmp_path / "x.json"
+    file.write_text(mark + json.dumps(SQUAD, indent=indent), encoding="utf-8")
+    expected = [["c", "a\nb"], ["e", "d"], ["f", "d"]]
+    assert list(read_texts(str(file), ANSWERS)) == expected
+    assert [[row.question, row.context] for row in iterate_questions(file, answered=False)] == expected
+
+
+def test_json_lines_may_end_in_json(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text('{"question": "a", "context": "b"}\n{"context": "d", "question": "c"}\n', encoding="utf-8")
+    assert list(read_texts(str(file), ANSWERS)) == [["a", "b"], ["c", "d"]]
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", '{"data": 3}', '{"data": [{"paragraphs": [{"qas": []}]}]}'])
+def test_what_is_no_squad_is_refused(tmp_path, content):
+    file = tmp_path / "x.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(BundleError, match=r"x\.json: not in SQuAD's format"):
+        list(read_texts(str(file), ANSWERS))
+
+
+@pytest.mark.parametrize("text", ["New\tYork", "New  York", "New\nYork", "New\u3000York", " York"])
+def test_entities_and_answers_keep_their_white_space(text):
+    entity = WordLabels(["New", "York"], ["B-LOC", "I-LOC"], [Entity("LOC", text, 0, len(text), 0.5)])
+    for cells, expected in ((entity.cells, [f"LOC: {text}"]), (Answer(text, 0.5, 0, 8).cells, [text, "0.5000"])):
+        (row,) = csv.reader(io.StringIO(format_row(cells) + "\n"), delimiter="\t")
+        assert row == expected == cells
 
 
 @pytest.mark.parametrize("delimiter", ["\t", ","])

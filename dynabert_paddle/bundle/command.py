@@ -1,0 +1,93 @@
+"""The command line that both inference scripts have: arguments, the rows of output, and exit codes.
+
+This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays Python 3.7 syntax.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from functools import partial
+from typing import Any, NamedTuple
+
+from dynabert_paddle.bundle.manifest import BundleError
+from dynabert_paddle.bundle.rows import CutWords
+from dynabert_paddle.bundle.tables import format_row, read_texts
+from dynabert_paddle.runtime.streams import print_message, run_process
+from dynabert_paddle.text.decode import AnyPrediction
+
+
+class Opened(NamedTuple):
+    """A bundle that is ready to predict.
+
+    Args:
+        description: the content of its `bundle.json`.
+        predict: from rows of texts to one prediction each.
+        warning: what its user should know.
+    """
+
+    description: dict[str, Any]
+    predict: Callable[[Iterable[Any]], Iterator[AnyPrediction]]
+    warning: str | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that both scripts have."""
+    parser.add_argument("text", nargs="*", help="a text; two for a task with pairs")
+    parser.add_argument(
+        "-i",
+        "--input_file",
+        help=".csv, .tsv, .jsonl or SQuAD's .json; or one text per line, or two separated by a TAB",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON lines with all details")
+
+
+def run_script(
+    parser: argparse.ArgumentParser,
+    arguments: Iterable[str] | None,
+    open_bundle: Callable[[argparse.Namespace], Opened],
+) -> int:
+    """Parse the command line, predict, and print a row for each text.
+
+    Args:
+        parser: with the arguments of `add_arguments`.
+        arguments: in place of `sys.argv`.
+        open_bundle: opens the bundle that the script is in.
+
+    Returns:
+        The exit code.
+    """
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    if bool(options.text) == bool(options.input_file):
+        parser.error("give a text, or a file with -i")
+    return run_process(partial(_print_predictions, open_bundle, options))
+
+
+def _print_predictions(open_bundle: Callable[[argparse.Namespace], Opened], options: argparse.Namespace) -> int:
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # like the input, regardless of the locale
+        bundle = open_bundle(options)
+        _print_warning(bundle.warning)
+        rows = read_texts(options.input_file, bundle.description) if options.input_file else [options.text]
+        cut = CutWords()
+        for prediction in cut.count(bundle.predict(rows)):
+            as_json = options.json
+            print(json.dumps(asdict(prediction), ensure_ascii=False) if as_json else format_row(prediction.cells))
+        _print_warning(cut.message(bundle.description["max_seq_length"]))
+    except UnicodeDecodeError as error:
+        print_message(f"error: {options.input_file}: not UTF-8 ({error.reason}): convert it")
+        return 1
+    except BundleError as error:
+        print_message(f"error: {error}")
+        return 1
+    return 0
+
+
+def _print_warning(message: str | None) -> None:
+    if message:
+        print_message(f"warning: {message}")
