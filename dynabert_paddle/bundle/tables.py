@@ -74,7 +74,7 @@ def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
             first = file.readline()
             yield from _read_table(path, split_rows(chain([first], file), find_delimiter(first)), description)
             return
-        lines = (line.rstrip("\r\n") for line in file)
+        lines: Iterator[str] = (line.rstrip("\r\n") for line in file)
         if description["task"].get("kind") == "token_classification" and _is_conll(path, description):
             yield from _read_conll(path, lines)
             return
