@@ -16,7 +16,7 @@ from paddle import nn
 
 from dynabert_paddle.backbone.huggingface import to_paddle_config, to_paddle_names
 from dynabert_paddle.backbone.labels import class_names, classifier_parameters, classifier_rows, model_labels
-from dynabert_paddle.backbone.structure import SUPPORTED, check_elements, check_numbers, find_encoder
+from dynabert_paddle.backbone.structure import SUPPORTED, check_activation, check_elements, check_numbers, find_encoder
 from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.files.model_config import find_config, read_config
@@ -103,6 +103,7 @@ def build_model(
     values = to_paddle_config(values, model_class.base_model_prefix) | _LOGITS_ALONE
     try:
         check_numbers(values)
+        check_activation(values)
         config = model_class.config_class.from_dict(values)
         check_elements(config, stored_bytes(folder))
         model = model_class(config)
@@ -116,7 +117,12 @@ def build_model(
 
 
 def load_weights(
-    model: nn.Layer, folder: Path, *, labels: tuple[str, ...] | None = None, trust_order: bool = False
+    model: nn.Layer,
+    folder: Path,
+    *,
+    labels: tuple[str, ...] | None = None,
+    trust_order: bool = False,
+    new_head: bool = True,
 ) -> list[str]:
     """Fill a model with a folder's weights, PaddleNLP's or Hugging Face's, without writing to the folder.
 
@@ -125,6 +131,7 @@ def load_weights(
         folder: the folder.
         labels: the task's labels, which the rows of the classifier follow by name; a classifier of others is left out.
         trust_order: a classifier of labels without names has the order of `labels`.
+        new_head: the head is to be trained, and may have another size than in the folder.
 
     Returns:
         Names of parameters of the head that the folder does not have and that keep their initial values.
@@ -149,7 +156,7 @@ def load_weights(
             if not np.isfinite(value).all():
                 raise ModelError(f"{folder}: '{name}' has values that are not finite: train or copy the model again")
             parameter.set_value(value.astype(np.float32) if value.dtype == np.float16 else value)
-        elif _is_head(name, model) and _partner(name) not in fits:
+        elif _is_head(name, model) and _partner(name) not in fits and (new_head or value is None):
             fresh.append(name)
         elif value is None:
             raise ModelError(
@@ -159,6 +166,12 @@ def load_weights(
             raise ModelError(
                 f"{folder}: '{name}' has shape {list(value.shape)} and {config_file} asks for {list(parameter.shape)}"
             )
+    untrained = [name for name in fresh if ".pooler." not in name]
+    if untrained and not new_head:
+        logger.warning(
+            "%s has no weights for '%s': the classifier is new and random until the model is fine-tuned",
+            *(folder, untrained[0]),
+        )
     unused = sorted(set(weights) - set(state))
     if unused:
         logger.debug("%s: weights that the model has no place for: %s", folder, ", ".join(unused))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from dynabert_paddle.errors import ModelError
@@ -38,6 +39,20 @@ def check_numbers(values: Mapping[str, Any]) -> None:
         most = _MAX_VALUES.get(key, _MAX_VALUE)
         if isinstance(value, (int, float)) and _SIZE.fullmatch(key) and not 0 <= value <= most:
             raise ModelError(f"{key} is {value:.3g}: allowed are whole numbers from 0 to {most:,}")
+
+
+def check_activation(values: Mapping[str, Any]) -> None:
+    """Refuse an activation that Paddle does not have, such as Hugging Face's `gelu_new`.
+
+    Args:
+        values: a `config.json`'s content.
+
+    Raises:
+        ModelError: there is no such function.
+    """
+    name = values.get("hidden_act")
+    if isinstance(name, str) and not callable(getattr(F, name, None)):
+        raise ModelError(f"hidden_act is '{name}', which Paddle does not have: allowed are gelu, relu, tanh, silu, ...")
 
 
 def check_elements(config: Any, stored: int) -> None:
@@ -97,6 +112,24 @@ def find_encoder(model: nn.Layer) -> str:
         kind = next((f", its layers are {name}" for name in kinds), "")
         seen = f"no encoder that can be made elastic{kind}"
     raise ModelError(f"{type(model).__name__} has {seen}; supported: {SUPPORTED}")
+
+
+def check_vocabulary(config: Any, vocab_size: int) -> None:
+    """Refuse a tokenizer with tokens for which a model has no embedding; it may have fewer tokens.
+
+    Args:
+        config: a PaddleNLP model's.
+        vocab_size: the tokenizer's largest token id, and one.
+
+    Raises:
+        ModelError: it has more tokens than the model.
+    """
+    embeddings = getattr(config, "vocab_size", None)
+    if embeddings is not None and vocab_size > embeddings:
+        raise ModelError(
+            f"the tokenizer has {vocab_size:,} tokens, and the model embeddings for {embeddings:,}: copy both from one "
+            "model, or remove the tokens that were added"
+        )
 
 
 def num_positions(config: Any) -> int:

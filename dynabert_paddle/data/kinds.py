@@ -1,11 +1,14 @@
 """The kinds of tasks, with their model heads, metrics and file formats."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.metrics import ANSWER_METRICS
 from dynabert_paddle.data.question_answering import QUESTION_ENDINGS
 from dynabert_paddle.data.records import DATA_FILE_ENDINGS, TEXT_COLUMNS
 from dynabert_paddle.data.token_classification import LABEL_COLUMN, SENTENCE_ENDINGS, TEXT_COLUMN
+from dynabert_paddle.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,23 @@ class Kind:
     fixed_columns: dict[str, str | None] = field(default_factory=dict)
     endings: tuple[str, ...] = DATA_FILE_ENDINGS
     num_outputs: int | None = None
+
+
+def check_columns(kind: str, columns: Mapping[str, str | None]) -> None:
+    """Refuse columns that a kind of task does not let the user choose.
+
+    Args:
+        kind: one of `KINDS`.
+        columns: the user's columns by the setting's name.
+
+    Raises:
+        UsageError: a column is fixed, and another one is given.
+    """
+    fixed = KINDS[kind].fixed_columns
+    for column, value in columns.items():
+        if column in fixed and value not in (None, fixed[column]):
+            allowed = f"it is {fixed[column]!r}" if fixed[column] else "there is none"
+            raise UsageError(f"{setting(f'task.{column}')} is {value!r}, but in {kind} {allowed}: leave it out.")
 
 
 def kind_of(class_name: str) -> str:

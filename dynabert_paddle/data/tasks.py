@@ -12,7 +12,7 @@ import numpy as np
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.catalog import find_declaration
 from dynabert_paddle.data.declaration import Declaration
-from dynabert_paddle.data.kinds import KINDS
+from dynabert_paddle.data.kinds import KINDS, check_columns
 from dynabert_paddle.data.labels import permutation
 from dynabert_paddle.data.layout import Layout
 from dynabert_paddle.data.metrics import check_metrics
@@ -318,15 +318,9 @@ def _check_kind(declared: Declaration) -> None:
         raise UsageError(
             f"unknown kind of task {declared.kind!r}; {setting('task.kind')} is one of {', '.join(KINDS)}.{hint}"
         )
-    kind = KINDS[declared.kind]
-    for column in ("text_column", "text_pair_column", "label_column"):
-        value, fixed = getattr(declared, column), kind.fixed_columns
-        if column in fixed and value not in (None, fixed[column]):
-            allowed = f"it is {fixed[column]!r}" if fixed[column] else "there is none"
-            raise UsageError(
-                f"{setting(f'task.{column}')} is {value!r}, but in {declared.kind} {allowed}: leave it out."
-            )
-    if kind.num_outputs and declared.labels:
+    columns = ("text_column", "text_pair_column", "label_column")
+    check_columns(declared.kind, {column: getattr(declared, column) for column in columns})
+    if KINDS[declared.kind].num_outputs and declared.labels:
         what = {"regression": "scores", "question_answering": "answers"}[declared.kind]
         raise UsageError(
             f"a {declared.kind} task has {what}, not labels; leave out {setting('task.labels')}, or set "

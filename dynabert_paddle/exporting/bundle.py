@@ -91,7 +91,7 @@ def describe(
             else "this model's tokenizer has no Rust form (tokenizer.json), and bundles must run without PaddleNLP"
         )
     metadata, config = supernet.metadata, supernet.model.config
-    task = {"kind": _kind_of(supernet), **metadata.task}
+    task = {"kind": kind_of_model(supernet), **metadata.task}
     answers = task["kind"] == "question_answering"
     kind = KINDS[task["kind"]]
     labels = _labels_of(supernet, kind, given_labels)
@@ -136,8 +136,18 @@ def seal(folder: Path, manifest: BundleManifest) -> None:
     write_json(folder / BUNDLE_FILE, {**manifest.to_json(), "files": files})
 
 
-def _kind_of(supernet: Supernet) -> str:
-    """Infer the kind of task of a model whose metadata do not record it."""
+def kind_of_model(supernet: Supernet) -> str:
+    """Infer the kind of task of a model whose metadata do not record it.
+
+    Args:
+        supernet: the model.
+
+    Returns:
+        One of `data.kinds.KINDS`.
+
+    Raises:
+        ModelError: it predicts several labels or values a text.
+    """
     kind, config = kind_of(type(supernet.model).__name__), supernet.model.config
     problem = getattr(config, "problem_type", None)
     if kind != "classification" or supernet.metadata.task.get("kind"):

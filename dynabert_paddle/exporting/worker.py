@@ -16,11 +16,11 @@ from dynabert_paddle.bundle.members import open_subnet
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.features import FeatureSet
-from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.exporting import lite_converter
-from dynabert_paddle.exporting.bundle import describe, seal, write_tokenizer_and_script
+from dynabert_paddle.exporting.bundle import describe, kind_of_model, seal, write_tokenizer_and_script
 from dynabert_paddle.exporting.check import Run, collate_inputs, compare_logits, compare_metric
+from dynabert_paddle.exporting.described_task import describe_task
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS, TOLERANCES
 from dynabert_paddle.exporting.inference import save_graph
 from dynabert_paddle.exporting.int8 import fuse_int8_matmuls
@@ -69,8 +69,8 @@ def make_bundle(job: ExportJob) -> BundleManifest:
         raise ModelError(f"{job.model_dir} was replaced while this command read it: run the command again")
     if job.subnet:
         supernet = extract(supernet, supernet.search_space().parse(job.subnet))
-    answers = {name: job.task[name] for name in ANSWER_SETTINGS if job.task.get(name) is not None}
-    supernet.metadata = supernet.metadata.replace(task={**supernet.metadata.task, **answers})
+    task = describe_task(supernet.metadata.task, job.task, kind=kind_of_model(supernet))
+    supernet.metadata = supernet.metadata.replace(task=task)
     max_seq_length = _max_seq_length(supernet, job.max_seq_length)
     manifest = describe(
         supernet,

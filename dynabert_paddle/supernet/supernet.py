@@ -15,7 +15,7 @@ from paddle import Tensor, nn
 
 from dynabert_paddle.backbone.labels import model_labels
 from dynabert_paddle.backbone.loading import build_model, find_backbone, load_from_hub, load_weights, to_arrays
-from dynabert_paddle.backbone.structure import check_logits, find_encoder, join_logits
+from dynabert_paddle.backbone.structure import check_logits, check_vocabulary, find_encoder, join_logits
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.atomic import check_complete, read_json
 from dynabert_paddle.files.claim import Claim, claim
@@ -64,13 +64,16 @@ class Supernet(nn.Layer):
         metadata: the model's provenance and the task that it was trained for.
 
     Raises:
-        ModelError: a model without an encoder that can be made elastic, or without logits for a text.
+        ModelError: a model without an encoder that can be made elastic, without logits for a text, or with fewer
+            tokens than its tokenizer.
     """
 
     def __init__(
         self, model: nn.Layer, tokenizer: AnyTokenizer | None = None, metadata: Metadata | None = None
     ) -> None:
         super().__init__()
+        if tokenizer is not None:
+            check_vocabulary(model.config, tokenizer.vocab_size)
         self._encoder_path = find_encoder(model)
         owner, name = _owner(model, self._encoder_path)
         if not isinstance(getattr(owner, name), ElasticEncoder):
@@ -251,11 +254,14 @@ class Supernet(nn.Layer):
         path = folder / METADATA_FILE
         if path.is_file():  # one from before hashes were kept has none, and is believed
             check_files(path, read_json(path).get("files", {}))
-        supernet = cls(
+        model, tokenizer = (
             build_model(folder, labels=labels, num_labels=num_labels, head=head),
             Tokenizer.from_pretrained(folder),
-            metadata,
         )
+        try:
+            supernet = cls(model, tokenizer, metadata)
+        except ModelError as error:
+            raise ModelError(f"{folder}: {error}") from None
         if metadata.heads:
             try:
                 shape = Subnet(tuple(range(len(metadata.heads))), metadata.heads, metadata.neurons)
@@ -263,7 +269,8 @@ class Supernet(nn.Layer):
             except UsageError:
                 raise ModelError(f"{folder}: config.json describes a smaller model than {METADATA_FILE}") from None
             resize_layers(supernet.encoder, shape)
-        fresh = load_weights(supernet.model, folder, labels=labels, trust_order=trust_order)
+        new_head = bool(labels or head) or num_labels is not None
+        fresh = load_weights(supernet.model, folder, labels=labels, trust_order=trust_order, new_head=new_head)
         if fresh and metadata.stage and num_labels is None and head is None:
             raise ModelError(
                 f"{folder}: '{fresh[0]}' is missing or of another shape: the folder is damaged, copy it again"

@@ -63,7 +63,8 @@ class Tokenizer(LongestFirst):
         backend.no_truncation()
         self._apply_config()
         self._class_name = self._paddlenlp_class()
-        self.vocab_size = max(backend.get_vocab().values()) + 1
+        # An empty line of vocab.txt is no token.
+        self.vocab_size = max(index for token, index in backend.get_vocab().items() if token) + 1
         if self.vocab_size > MAX_TOKENS:  # the library allocates memory up to the largest id
             raise ModelError(f"a token has the id {self.vocab_size - 1:,}: ids must be below {MAX_TOKENS:,}")
         content = json.loads(backend.to_str())

@@ -15,7 +15,7 @@ from paddle import nn
 from tokenizers import models
 
 from dynabert_paddle.backbone.loading import build_model, find_backbone, load_weights, plain_pickles, to_arrays
-from dynabert_paddle.backbone.structure import num_positions
+from dynabert_paddle.backbone.structure import check_vocabulary, num_positions
 from dynabert_paddle.data.augment import Word, is_replaceable, is_word
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.weights import read_weights
@@ -74,12 +74,8 @@ class MaskedLM:
             raise ModelError(f"the masked LM's tokenizer has none of {', '.join(_MASK_TOKENS)}: name another masked LM")
         self._pad_id = tokenizer.pad_token_id
         self.num_positions = num_positions(model.config)
-        vocab_size = model.config.vocab_size
-        if tokenizer.vocab_size > vocab_size:
-            raise ModelError(
-                f"the masked LM has {vocab_size} tokens and its tokenizer {tokenizer.vocab_size}: copy its folder again"
-            )
-        self._words = list_words(self._backend, vocab_size)
+        check_vocabulary(model.config, tokenizer.vocab_size)
+        self._words = list_words(self._backend, model.config.vocab_size)
         self._no_word = paddle.to_tensor([0.0 if word else -np.inf for word in self._words], dtype="float32")
         self.fingerprint = hash_arrays(
             [*to_arrays(model).values(), np.frombuffer(tokenizer.fingerprint.encode(), "u1")]

@@ -1,0 +1,58 @@
+"""The task that a bundle describes: the model's own, and what the user says about a model of others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dynabert_paddle.config.names import setting
+from dynabert_paddle.data.catalog import find_declaration
+from dynabert_paddle.data.kinds import KINDS, check_columns
+from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
+from dynabert_paddle.errors import UsageError
+
+_COLUMNS = ("text_column", "text_pair_column")
+
+
+def describe_task(trained: Mapping[str, Any], given: Mapping[str, Any], *, kind: str) -> dict[str, Any]:
+    """Describe the task of a model to export.
+
+    Args:
+        trained: the task in the model's metadata; empty for a model of PaddleNLP or Hugging Face.
+        given: the user's settings of the task, or those that the model was trained with.
+        kind: the kind of task that the model's class has.
+
+    Returns:
+        The task as in metadata.
+
+    Raises:
+        UsageError: the user's settings do not fit the model.
+    """
+    given = {key: value for key, value in given.items() if value is not None}
+    kind = trained.get("kind", kind)
+    if given.get("kind", kind) != kind:
+        raise UsageError(f"{setting('task.kind')} is {given['kind']!r}, and the model is for {kind}: leave it out")
+    task = dict(trained)
+    if not trained and "name" in given:
+        declared = find_declaration(given["name"])
+        if declared.kind != kind:
+            raise UsageError(f"task {declared.name!r} is {declared.kind}, and the model is for {kind}: name another")
+        task = {"name": declared.name, **{key: getattr(declared, key) for key in _COLUMNS}}
+    check_columns(kind, {key: given.get(key) for key in _COLUMNS})
+    if KINDS[kind].fixed_columns.get("text_pair_column") is None and trained:
+        _check_pair(trained, given)
+    if "word_split" in given and kind != "token_classification":
+        raise UsageError(
+            f"{setting('task.word_split')} is for token_classification, and the model is for {kind}: leave it out"
+        )
+    names = (*_COLUMNS, *ANSWER_SETTINGS, "word_split")
+    return {**task, **{name: given[name] for name in names if name in given}}
+
+
+def _check_pair(trained: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    pair = given.get("text_pair_column")
+    if pair and not trained.get("text_pair_column"):
+        raise UsageError(
+            f"{setting('task.text_pair_column')} is {pair!r}, and the model was fine-tuned on single texts: leave it "
+            "out, or fine-tune on pairs"
+        )

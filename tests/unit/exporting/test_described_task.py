@@ -1,0 +1,59 @@
+"""What the user says about a model's task enters the bundle, or is refused."""
+
+import pytest
+
+from dynabert_paddle.errors import UsageError
+from dynabert_paddle.exporting.described_task import describe_task
+
+PAIRS = {"name": "custom", "kind": "classification", "text_column": "a", "text_pair_column": "b", "labels": ["x", "y"]}
+TEXTS = {**PAIRS, "text_pair_column": None}
+
+
+@pytest.mark.parametrize(
+    ("trained", "given", "kind", "task"),
+    [
+        ({}, {}, "classification", {}),
+        ({}, {"text_pair_column": "b", "labels": ["x"]}, "classification", {"text_pair_column": "b"}),
+        (
+            {},
+            {"text_column": "a", "text_pair_column": "b"},
+            "regression",
+            {"text_column": "a", "text_pair_column": "b"},
+        ),
+        (
+            {},
+            {"name": "mrpc"},
+            "classification",
+            {"name": "mrpc", "text_column": "#1 String", "text_pair_column": "#2 String"},
+        ),
+        ({}, {"word_split": "characters"}, "token_classification", {"word_split": "characters"}),
+        ({}, {"doc_stride": 64}, "question_answering", {"doc_stride": 64}),
+        (PAIRS, PAIRS, "classification", PAIRS),
+        (PAIRS, {**PAIRS, "text_pair_column": "c"}, "classification", {**PAIRS, "text_pair_column": "c"}),
+        (TEXTS, {**TEXTS, "text_column": "c"}, "classification", {**TEXTS, "text_column": "c"}),
+        ({"kind": "regression"}, {"kind": "regression"}, "classification", {"kind": "regression"}),
+    ],
+)
+def test_the_users_settings_count(trained, given, kind, task):
+    assert describe_task(trained, given, kind=kind) == task
+
+
+@pytest.mark.parametrize(
+    ("trained", "given", "kind", "seen"),
+    [
+        (TEXTS, {"text_pair_column": "b"}, "classification", "the model was fine-tuned on single texts: leave it out"),
+        ({}, {"kind": "regression"}, "classification", "kind is 'regression', and the model is for classification"),
+        ({}, {"name": "sts-b"}, "classification", "task 'sts-b' is regression, and the model is for classification"),
+        (
+            {},
+            {"text_pair_column": "b"},
+            "token_classification",
+            "text_pair_column is 'b', but in token_classification",
+        ),
+        ({}, {"text_pair_column": "b"}, "question_answering", "in question_answering it is 'context'"),
+        ({}, {"word_split": "words"}, "classification", "word_split is for token_classification"),
+    ],
+)
+def test_settings_that_do_not_fit_the_model_are_refused(trained, given, kind, seen):
+    with pytest.raises(UsageError, match=seen):
+        describe_task(trained, given, kind=kind)
