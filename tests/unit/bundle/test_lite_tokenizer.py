@@ -22,6 +22,8 @@ from dynabert_paddle.exporting.scripts import write_lite_script
 from dynabert_paddle.text.encode import truncate
 from dynabert_paddle.text.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.reference
+
 ROOT = Path(__file__).parents[3]
 UNUSUAL_TEXTS = [
     "",
@@ -73,7 +75,7 @@ VARIANTS = {
 
 SHORT = ("tokenizer.json", "cased", "raw")
 PARAMETERS = [
-    pytest.param(name, marks=[] if name in SHORT else pytest.mark.full_on_reference)
+    pytest.param(name, marks=[] if name in SHORT else pytest.mark.full)
     for name in (*VARIANTS, "added tokens", "raw")
 ]
 

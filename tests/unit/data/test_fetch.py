@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.reference
+
 REAL = Path(__file__).parents[4] / "shared" / "data"
 SAMPLES = Path(__file__).parents[2] / "samples"
 

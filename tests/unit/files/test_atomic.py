@@ -12,6 +12,8 @@ from dynabert_paddle.errors import DynabertError, ModelError
 from dynabert_paddle.files.atomic import read_json, write_folder, write_json
 from dynabert_paddle.files.claim import claim
 
+pytestmark = pytest.mark.reference
+
 
 def files(folder):
     """The content of all files below a folder by path, hidden files too."""

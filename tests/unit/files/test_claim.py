@@ -17,6 +17,8 @@ from dynabert_paddle.files.claim import claim
 from dynabert_paddle.files.folder import maker_of
 from dynabert_paddle.files.partial import lock, partial_folder
 
+pytestmark = pytest.mark.reference
+
 IN_USE = "model is in use by another run: wait until it has ended, or name another output_dir"
 
 

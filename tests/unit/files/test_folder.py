@@ -14,6 +14,8 @@ from dynabert_paddle.files.claim import claim
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
 from dynabert_paddle.files.ownership import check_maker, check_replaceable
 
+pytestmark = pytest.mark.reference
+
 
 def files(folder):
     """The content of all files below a folder by path, hidden files too."""

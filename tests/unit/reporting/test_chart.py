@@ -10,6 +10,8 @@ import pytest
 from dynabert_paddle.reporting.chart import STYLE, Chart
 from dynabert_paddle.reporting.labels import Text, verbatim
 
+pytestmark = pytest.mark.reference
+
 SVG = "{http://www.w3.org/2000/svg}"
 
 

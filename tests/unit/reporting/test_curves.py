@@ -8,6 +8,8 @@ from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.reporting.content import Stage
 from dynabert_paddle.reporting.curves import draw_training
 
+pytestmark = pytest.mark.reference
+
 
 def draw(*evaluations, losses=(2.0, 1.0)):
     log = [{"step": step, "train/loss": loss} for step, loss in enumerate(losses, start=1)]

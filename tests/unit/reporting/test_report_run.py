@@ -17,6 +17,8 @@ from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.claim import claim
 from dynabert_paddle.reporting import collect
 
+pytestmark = pytest.mark.reference
+
 CHARTS = ["grid", "tradeoff0", "tradeoff4", "heads", "neurons", "kept", "training-finetune", "training-depth"]
 VOID = {"meta", "input", "link", "br"}
 

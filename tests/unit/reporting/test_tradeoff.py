@@ -10,6 +10,8 @@ from dynabert_paddle.reporting.chart import STYLE
 from dynabert_paddle.reporting.collect import collect
 from dynabert_paddle.reporting.tradeoff import draw_tradeoffs
 
+pytestmark = pytest.mark.reference
+
 
 @pytest.fixture(autouse=True)
 def style():

@@ -13,6 +13,8 @@ from dynabert_paddle.runtime.interpreter import run_apart
 from dynabert_paddle.searching.latency import MeasuringJob
 from dynabert_paddle.searching.latency_setting import LatencySetting
 
+pytestmark = pytest.mark.reference
+
 
 def test_a_process_that_dies_says_its_last_line():
     with pytest.raises(DynabertError, match=r"counting sheep failed with exit code 1: {'sheep': 3}"):

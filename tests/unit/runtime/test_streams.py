@@ -10,6 +10,8 @@ import pytest
 
 from dynabert_paddle.runtime import streams
 
+pytestmark = pytest.mark.reference
+
 COMMAND = """
 import os, sys
 from dynabert_paddle.bundle.engines import quiet

@@ -19,6 +19,8 @@ from dynabert_paddle.searching.space import GenomeSpace
 from dynabert_paddle.searching.study import STUDY_FILE, check_genomes, open_study
 from dynabert_paddle.subnet import SearchSpace
 
+pytestmark = pytest.mark.reference
+
 SPACE = SearchSpace(heads=(4,) * 3, neurons=(256,) * 3, hidden_size=32, head_dim=8)
 GENOMES = GenomeSpace.of(SPACE)
 GOALS = ("macs", "params")

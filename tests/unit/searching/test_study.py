@@ -12,6 +12,8 @@ from dynabert_paddle.searching.objectives import Objectives
 from dynabert_paddle.searching.run import _Search
 from dynabert_paddle.searching.study import STUDY_FILE, database_errors, open_study
 
+pytestmark = pytest.mark.reference
+
 
 def test_a_database_in_use_is_not_called_damaged(tmp_path):
     study = open_study(tmp_path, {"seed": 1}, goals=["macs"])
