@@ -75,8 +75,7 @@ VARIANTS = {
 
 SHORT = ("tokenizer.json", "cased", "raw")
 PARAMETERS = [
-    pytest.param(name, marks=[] if name in SHORT else pytest.mark.full)
-    for name in (*VARIANTS, "added tokens", "raw")
+    pytest.param(name, marks=[] if name in SHORT else pytest.mark.full) for name in (*VARIANTS, "added tokens", "raw")
 ]
 
 
