@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, tee
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.bundle.manifest import BundleError
-from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json
+from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json, split_array
 from dynabert_paddle.text.conll import CONLL_ENDINGS, ConllError, count_columns, is_conll, split_conll
-from dynabert_paddle.text.quoting import QuotingError, find_delimiter, has_quoted_cells, split_header, split_rows
+from dynabert_paddle.text.quoting import (
+    QuotingError,
+    find_delimiter,
+    has_quoted_cells,
+    split_at_returns,
+    split_header,
+    split_rows,
+)
 from dynabert_paddle.text.squad import SquadError, split_squad
 
 
@@ -88,10 +97,17 @@ def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
             yield from _read_json(path, lines, description)
             return
         takes_pairs = description["pair"]
-        for number, line in enumerate(lines):
-            if number == 0 and ending == ".tsv" and _find_columns(split_header(line), description):
-                yield from _read_table(path, _split_tsv(path, line, lines), description)
+        if ending == ".tsv":
+            lines = split_at_returns(lines)
+            header = next(lines, None)
+            if header is None:
                 return
+            # Without the columns' names, a tab separates the texts of a pair.
+            if _find_columns(split_header(header), description) or ("\t" in header and not takes_pairs):
+                yield from _read_table(path, _split_tsv(path, header, lines), description)
+                return
+            lines = chain([header], lines)
+        for line in lines:
             yield line.split("\t") if takes_pairs else [line]
 
 
@@ -101,7 +117,7 @@ def _is_conll(path: str, description: dict[str, Any]) -> bool:
         return True
     if ending in (".jsonl", ".json") or not os.path.isfile(path):  # a pipe cannot be read twice
         return False
-    if ending == ".tsv" and _find_columns(split_header(next(_read_lines(path), "").rstrip("\r\n")), description):
+    if ending == ".tsv" and _find_columns(split_header(next(_table_lines(path), "")), description):
         return False
     try:
         return is_conll(_read_lines(path), count_columns(_read_lines(path)), description["labels"])
@@ -114,10 +130,14 @@ def _read_lines(path: str) -> Iterator[str]:
         yield from file
 
 
+def _table_lines(path: str) -> Iterator[str]:
+    return split_at_returns(line.rstrip("\r\n") for line in _read_lines(path))
+
+
 def _split_tsv(path: str, header: str, lines: Iterator[str]) -> Iterator[list[str]]:
     yield split_header(header)
     if os.path.isfile(path):
-        content: Iterable[str] = (line.rstrip("\r\n") for line in _read_lines(path))
+        content: Iterable[str] = _table_lines(path)
     else:  # a pipe cannot be read twice
         lines, rest = tee(lines)
         content = chain([header], rest)
@@ -173,23 +193,41 @@ def _read_squad(path: str, lines: Iterable[str]) -> Iterator[list[Any]]:
         yield [record.get("question") if isinstance(record, dict) else record, context]
 
 
+def _read_values(path: str, lines: Iterator[str]) -> Iterator[tuple[int, Any]]:
+    """Read JSON lines, or in a .json file an array; yields line numbers and values, None for what is not JSON."""
+    number, first = 0, next(lines, "")
+    try:
+        if Path(path).suffix.lower() == ".json" and first.lstrip().startswith("["):
+            for number, value in split_array("\n".join(chain([first], lines))):
+                yield number, value
+            return
+        for number, line in enumerate(chain([first], lines), start=1):
+            if line.strip():
+                yield number, parse_json(line)
+    except RepeatedKeyError as error:
+        raise BundleError(f"{path}:{max(number, 1)}: {error}: keep one of them") from None
+    except (ValueError, RecursionError):
+        yield max(number, 1), None
+
+
 def _read_json(path: str, lines: Iterator[str], description: dict[str, Any]) -> Iterator[list[str]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-        except RepeatedKeyError as error:
-            raise BundleError(f"{path}:{number}: {error}: keep one of them") from None
-        except (ValueError, RecursionError):
-            row = None
+    for number, row in _read_values(path, lines):
         if not isinstance(row, dict):
             raise BundleError(f"{path}:{number}: not a JSON object: write one a line")
         names = list(row)
         columns = _find_columns(names, description)
         if columns is None:
             raise _no_column(f"{path}:{number}", names, description)
-        yield [row[names[column]] for column in columns]
+        yield [_text_of(row[names[column]], f"{path}:{number}: {names[column]!r}") for column in columns]
+
+
+def _text_of(value: Any, place: str) -> Any:
+    """Return a JSON value as text, as training reads it; a list may be one of words."""
+    if isinstance(value, (str, list)):
+        return value
+    if value is None or isinstance(value, dict) or (isinstance(value, float) and not isfinite(value)):
+        raise BundleError(f"{place} is {json.dumps(value)[:60]}: give a text, or delete the row")
+    return json.dumps(value)
 
 
 def _find_columns(header: Sequence[str], description: dict[str, Any]) -> list[int] | None:

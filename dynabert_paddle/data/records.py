@@ -3,12 +3,20 @@
 import csv
 import shlex
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.errors import DataError, did_you_mean
-from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json
-from dynabert_paddle.text.quoting import QuotingError, find_delimiter, has_quoted_cells, split_header, split_rows
+from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json, split_array
+from dynabert_paddle.text.quoting import (
+    QuotingError,
+    find_delimiter,
+    has_quoted_cells,
+    split_at_returns,
+    split_header,
+    split_rows,
+)
 
 
 def open_records(path: Path, *, bare_quotes: bool = False) -> Iterator:
@@ -61,13 +69,13 @@ def quote(value: object) -> str:
 
 
 def _tsv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    lines = read_lines(path)
+    lines = _table_lines(path)
     header = next(lines, None)
     if header is None:
         return
     yield header[0], split_header(header[1])  # before the whole file is read
     try:
-        is_quoted = has_quoted_cells(text for _, text in read_lines(path))
+        is_quoted = has_quoted_cells(text for _, text in _table_lines(path))
     except QuotingError as error:
         raise DataError(f"{path}:{error.line}: {error}.") from None
     if is_quoted:
@@ -77,8 +85,12 @@ def _tsv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    _, header = next(read_lines(path), (1, ""))
-    yield from _quoted_records(path, read_lines(path), find_delimiter(header))
+    _, header = next(_table_lines(path), (1, ""))
+    yield from _quoted_records(path, _table_lines(path), find_delimiter(header))
+
+
+def _table_lines(path: Path) -> Iterator[tuple[int, str]]:
+    return enumerate(split_at_returns(text for _, text in read_lines(path)), start=1)
 
 
 def _quoted_records(
@@ -101,9 +113,12 @@ def _quoted_records(
 
 
 def _json_records(path: Path) -> Iterator[tuple[int, dict]]:
-    for line, text in read_lines(path):
-        if not text.strip():
-            continue
+    lines = ((line, text) for line, text in read_lines(path) if text.strip())
+    first = list(islice(lines, 1))
+    if path.suffix.lower() == ".json" and first and first[0][1].lstrip().startswith("["):
+        yield from _array_records(path)
+        return
+    for line, text in chain(first, lines):
         try:
             record = parse_json(text)
         except RepeatedKeyError as error:
@@ -113,6 +128,19 @@ def _json_records(path: Path) -> Iterator[tuple[int, dict]]:
         if not isinstance(record, dict):
             raise DataError(f"{path}:{line}: {quote(record)} is not a JSON object; write one JSON object per line.")
         yield line, record
+
+
+def _array_records(path: Path) -> Iterator[tuple[int, dict]]:
+    line = 1
+    try:
+        for line, record in split_array("\n".join(text for _, text in read_lines(path))):
+            if not isinstance(record, dict):
+                raise DataError(f"{path}:{line}: {quote(record)} is not a JSON object; write one JSON object per line.")
+            yield line, record
+    except RepeatedKeyError as error:
+        raise DataError(f"{path}:{line}: after the object that begins here, {error}; keep one of them.") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}:{line}: not valid JSON ({error}); write one JSON object per line.") from None
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 _MAX_CELL = 2**31 - 1  # characters; the csv module's own limit is 131,072
 _CLOSED = re.compile(r'([^"]*(?:""[^"]*)*)"(?!")')  # the rest of a quoted cell, with the quote that ends it
@@ -28,6 +29,21 @@ class QuotingError(ValueError):
             "other cells do not tell; save the file as .csv or .jsonl"
         )
         self.line = line
+
+
+def split_at_returns(lines: Iterable[str]) -> Iterator[str]:
+    """Split a table whose lines end with carriage returns alone, as Excel for Mac writes it.
+
+    Args:
+        lines: the lines of any table, without line ends; such a table is a single one.
+
+    Yields:
+        The lines.
+    """
+    lines = iter(lines)
+    start = list(islice(lines, 2))
+    yield from start[0].split("\r") if len(start) == 1 else start
+    yield from lines
 
 
 def find_delimiter(header: str) -> str:

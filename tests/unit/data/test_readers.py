@@ -269,6 +269,13 @@ def test_a_csv_file_with_another_delimiter(tmp_path, content):
     assert [row.text for row in read_rows(path, COLUMNS)] == ["one, two", 'x; "y"']
 
 
+@pytest.mark.parametrize(("name", "delimiter"), [("x.csv", ","), ("x.tsv", "\t")])
+def test_lines_of_excel_for_mac(tmp_path, name, delimiter):
+    lines = [delimiter.join(row) for row in (("label", "sentence"), ("a", "one"), ("b", '"say ""two"""'))]
+    found = list(read_rows(write(tmp_path / name, "\r".join([*lines, ""])), COLUMNS))
+    assert [(row.line, row.text, row.label) for row in found] == [(2, "one", "a"), (3, 'say "two"', "b")]
+
+
 def test_a_tsv_file_of_pandas(tmp_path):
     rows = [('He said "hi"', "a"), ("two\nlines", "b"), ("a\ttab", "a"), ('"quoted"', "b"), ("plain", "a")]
     path = tmp_path / "x.tsv"
@@ -454,6 +461,37 @@ def test_a_label_of_ten_megabytes_is_truncated_in_the_message(tmp_path):
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "data.tsv")
     assert "is not a file" in refusal(tmp_path / "data.tsv")
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_json_array_of_pandas(tmp_path, indent):
+    rows = [("one", "a"), ('say "two", [3]', "b"), ("", "a")]
+    path = tmp_path / "x.json"
+    pd.DataFrame(rows, columns=["sentence", "label"]).to_json(path, orient="records", indent=indent)
+    found = list(read_rows(path, COLUMNS))
+    assert [(row.text, row.label) for row in found] == rows
+    assert [row.line for row in found] == ([1, 1, 1] if indent is None else [2, 6, 10])
+    assert read_column_names(path) == ["sentence", "label"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "1: the file has no rows of data"),
+        ('[{"sentence": "s", "label": "a"}', "1: not valid JSON (a comma or ] is missing)"),
+        ('[{"sentence": "s", "label": "a"}]\n{}', "1: not valid JSON (the array does not end as one)"),
+        ('[{"sentence": "s", "label": "a"},\n\n{"sentence": "s"}]', "3: no column 'label'"),
+        ('[{"sentence": "s", "label": "a"},\n5]', "2: 5 is not a JSON object"),
+        (
+            '[{"sentence": "s", "label": "a"}, {"a": 1, "a": 2}]',
+            "1: after the object that begins here, the key 'a' occurs",
+        ),
+        ("[" * 100_000, "1: not valid JSON"),
+    ],
+)
+def test_a_json_array_with_a_fault(tmp_path, content, message):
+    path = write(tmp_path / "x.json", content)
+    assert refusal(path).startswith(f"{path}:{message}")
 
 
 def test_a_json_object_with_a_key_twice_is_refused(tmp_path):
