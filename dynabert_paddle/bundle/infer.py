@@ -26,13 +26,14 @@ from dynabert_paddle.bundle.engines import Engine, collate
 from dynabert_paddle.bundle.gate import Gate
 from dynabert_paddle.bundle.manifest import BundleError, read_bundle
 from dynabert_paddle.bundle.members import choose_subnet, open_subnet
-from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens, short_repr
+from dynabert_paddle.bundle.rows import Encoded, RowEncoder, short_repr
 from dynabert_paddle.files.unchanged import folder_version, load_unchanged
 from dynabert_paddle.runtime.machine import slow_precision
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
 from dynabert_paddle.text.encode import convert_errors, find_templates
+from dynabert_paddle.text.leading import find_rules
 
-_CHUNK = 4096  # rows that are in memory and sorted by length at a time
+_CHUNK, _CHUNK_CHARACTERS = 4096, 2**22  # rows that are in memory and sorted by length at a time
 # Full batches are padded to a multiple of _LENGTH_STEP tokens, others to a power of two of at least _MIN_LENGTH.
 _LENGTH_STEP, _MIN_LENGTH = 8, 16
 
@@ -78,6 +79,7 @@ class Bundle:
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
             templates = find_templates(self._tokenizer)
+            self._rules = find_rules(self._tokenizer)
         if templates is None:
             raise self._tokenizer_error(ValueError("the vocabulary has no letter, digit or full stop"))
         self._rows = RowEncoder(self.description, templates[self.takes_pairs])
@@ -167,7 +169,7 @@ class Bundle:
         if batch_size < 1:
             raise BundleError(f"batch_size is at least 1, not {batch_size}")
         rows, num_encoded = iter(rows), 0
-        encoded = self.encode(list(islice(rows, _CHUNK)))
+        encoded = self.encode(_take_chunk(rows))
         while encoded:
             num_encoded += len(encoded)
             following = self._encode_ahead(rows, num_encoded)
@@ -182,7 +184,7 @@ class Bundle:
         """Start to encode the next chunk; an error waits in the future, as the earlier predictions come first."""
         following: Future = Future()
         try:
-            chunk = list(islice(rows, _CHUNK))
+            chunk = _take_chunk(rows)
             if chunk:
                 return self._submit("encoder", partial(self.encode, first=num_encoded), chunk)
             following.set_result([])
@@ -204,11 +206,9 @@ class Bundle:
             BundleError: a row is not one text, or not two if the model takes pairs.
         """
         read = [self._rows.read(row, number) for number, row in enumerate(rows, start=first + 1)]
-        texts = map(list, zip(*(row.texts for row in read), strict=True))
+        encode = partial(self._tokenizer.encode_batch, add_special_tokens=False)
         with self._gate, convert_errors(self._tokenizer_error):
-            encodings = [self._tokenizer.encode_batch(column, add_special_tokens=False) for column in texts]
-        columns = [[Tokens(encoding.ids, encoding.offsets) for encoding in column] for column in encodings]
-        return [self._rows.encode(*row) for row in zip(read, zip(*columns, strict=True), strict=True)]
+            return self._rows.encode_all(read, encode, self._rules)
 
     def _tokenizer_error(self, error: BaseException) -> BundleError:
         path, reason = self.folder / "tokenizer.json", " ".join(str(error).split())[:200]
@@ -292,6 +292,22 @@ class Bundle:
 def _make_threads() -> dict[str, ThreadPoolExecutor]:
     """One thread runs all graphs, because oneDNN caches what it compiled per thread; another encodes."""
     return {name: ThreadPoolExecutor(1, f"dynabert-{name}") for name in ("bundle", "encoder")}
+
+
+def _take_chunk(rows: Iterator[Sequence[str]]) -> list[Sequence[str]]:
+    """Take rows until there are many, or many characters: the tokens of a context take some 200 bytes each."""
+    chunk, num_characters = [], 0
+    for row in islice(rows, _CHUNK):
+        chunk.append(row)
+        num_characters += sum(map(_num_characters, row)) if isinstance(row, (list, tuple)) else 0
+        if num_characters >= _CHUNK_CHARACTERS:
+            break
+    return chunk
+
+
+def _num_characters(text: object) -> int:
+    words = [text] if isinstance(text, str) else text if isinstance(text, (list, tuple)) else []
+    return sum(len(word) for word in words if isinstance(word, str))
 
 
 def _padded_shape(num_rows: int, longest: int, batch_size: int) -> tuple[int, int]:

@@ -24,11 +24,12 @@ import numpy as np
 
 from dynabert_paddle.bundle.command import Opened, add_arguments, run_script
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION, BundleError
-from dynabert_paddle.bundle.rows import Encoded, RowEncoder, Tokens
+from dynabert_paddle.bundle.rows import Encoded, Row, RowEncoder
 from dynabert_paddle.files.hashing import hash_file, hash_json
 from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
 from dynabert_paddle.text.encode import Template, safe_text
+from dynabert_paddle.text.leading import Tokens, are_plain, bert_rules
 
 TOKENIZER_FILE = "lite_tokenizer.json"
 VOCABULARY_FILE = "vocab.txt"
@@ -91,6 +92,9 @@ class Tokenizer:
         templates = [settings["templates"][kind] for kind in ("single", "pair")]
         self.templates = [Template(*(template[name] for name in names)) for template in templates]
         added = settings["added_tokens"]
+        self.rules = None
+        if settings.get("clean_text") and are_plain(token["content"] for token in added):
+            self.rules = bert_rules(self._longest, settings["strip_accents"], settings["tokenize_chinese_chars"])
         self._added, self._added_normalized = (
             {token["content"]: token for token in added if token["normalized"] == normalized}
             for normalized in (False, True)
@@ -319,15 +323,17 @@ class Bundle:
         """
         batch = []
         for number, row in enumerate(rows, start=1):
-            read = self._rows.read(row, number)
-            batch.append(self._rows.encode(read, [self._tokenizer.tokenize(text) for text in read.texts]))
+            batch.append(self._rows.read(row, number))
             if len(batch) == _BATCH_SIZE:
                 yield from self._predict_batch(batch)
                 batch = []
         if batch:
             yield from self._predict_batch(batch)
 
-    def _predict_batch(self, rows: list[Encoded]) -> Iterator[AnyPrediction]:
+    def _predict_batch(self, batch: list[Row]) -> Iterator[AnyPrediction]:
+        rows: list[Encoded] = self._rows.encode_all(
+            batch, lambda texts: list(map(self._tokenizer.tokenize, texts)), self._tokenizer.rules
+        )
         windows = [window for row in rows for window in row.windows]
         cut = []
         for start in range(0, len(windows), _BATCH_SIZE):

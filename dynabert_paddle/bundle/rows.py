@@ -32,6 +32,7 @@ from dynabert_paddle.text.encode import (
     truncate,
     write_words,
 )
+from dynabert_paddle.text.leading import CutRules, Tokens, encode_leading
 from dynabert_paddle.text.word_labels import WordLabelScheme
 
 
@@ -55,13 +56,6 @@ class Row(NamedTuple):
     words: Sequence[tuple[int, int]] = ()
     shown: str = ""
     shown_words: Sequence[tuple[int, int]] = ()
-
-
-class Tokens(NamedTuple):
-    """A text's token ids, and start and end of each token in the text."""
-
-    ids: list[int]
-    offsets: list[tuple[int, int]]
 
 
 class Encoded(NamedTuple):
@@ -119,6 +113,9 @@ class RowEncoder:
         self._max_seq_length: int = description["max_seq_length"]
         self._max_tokens = self._max_seq_length - template.num_special_tokens
         self._template = template
+        # Tokens that count of each text; all of a context, which is split into windows.
+        is_question = self.kind == "question_answering"
+        self._limits = [self._max_tokens // 2, None] if is_question else [self._max_tokens] * (1 + self.takes_pairs)
 
     def read(self, row: Sequence[str], number: int) -> Row:
         """Check a row.
@@ -158,6 +155,27 @@ class RowEncoder:
             return all(isinstance(word, str) for word in value)
         return isinstance(value, str)
 
+    def encode_all(
+        self, rows: Sequence[Row], encode: Callable[[list[str]], Sequence[Any]], rules: CutRules | None
+    ) -> list[Encoded]:
+        """Tokenize and encode rows.
+
+        Args:
+            rows: from `read`.
+            encode: the tokenizer, without special tokens; returns encodings with `ids` and `offsets`.
+            rules: where it can cut texts.
+
+        Returns:
+            The rows' windows.
+        """
+        texts = map(list, zip(*(row.texts for row in rows)))  # noqa: B905 - Python 3.7 has no strict
+        with_offsets = self.kind in ("token_classification", "question_answering")
+        columns = [
+            encode_leading(column, limit, encode, rules, with_offsets=with_offsets)
+            for column, limit in zip(texts, self._limits)  # noqa: B905
+        ]
+        return [self.encode(row, tokens) for row, tokens in zip(rows, zip(*columns))]  # noqa: B905
+
     def encode(self, row: Row, tokens: Sequence[Tokens]) -> Encoded:
         """Truncate a row or split it into windows, and add the special tokens.
 
@@ -184,7 +202,7 @@ class RowEncoder:
 
     def _encode_words(self, row: Row, tokens: Tokens) -> Encoded:
         before = len(self._template.ids[0])
-        first = first_tokens(tokens.offsets, row.words, before=before)
+        first = first_tokens(tokens.offsets, row.words, before=before, rest=tokens.rest)
         tokens_of_words, num_cut = cut_words(first, before + self._max_tokens)
 
         def decode(logits: list[np.ndarray]) -> WordLabels:

@@ -20,6 +20,7 @@ from dynabert_paddle.data.metrics import compute_metrics
 from dynabert_paddle.runtime.home import cache_home, user_path
 from dynabert_paddle.text.decode import cut_padding
 from dynabert_paddle.text.encode import Template
+from dynabert_paddle.text.leading import Tokens
 
 if TYPE_CHECKING:
     from dynabert_paddle.data.readers import Examples
@@ -45,7 +46,7 @@ class OffsetEncoder(Protocol):
 
     def template(self, texts: int) -> Template: ...
 
-    def encode_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]: ...
+    def encode_offsets(self, texts: Sequence[str], max_tokens: int | None = None) -> list[Tokens]: ...
 
 
 class FeatureSet(ABC):

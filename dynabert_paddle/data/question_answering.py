@@ -142,7 +142,6 @@ class Questions:
         Raises:
             UsageError: `max_seq_length` is too small for a question and a context.
         """
-        questions = tokenizer.encode_offsets([row.question for row in self.rows])
         template = tokenizer.template(2)
         if max_seq_length < template.num_special_tokens + 4:
             least = template.num_special_tokens + 4
@@ -150,6 +149,8 @@ class Questions:
                 f"{setting('task.max_seq_length')} is {max_seq_length}: a question and its context need at least "
                 f"{least}"
             )
+        max_tokens = (max_seq_length - template.num_special_tokens) // 2 + 1  # one more tells that it is cut
+        questions = tokenizer.encode_offsets([row.question for row in self.rows], max_tokens)
         contexts = list(dict.fromkeys(row.context for row in self.rows))  # many questions share one
         encoded_contexts = dict(zip(contexts, tokenizer.encode_offsets(contexts), strict=True))
         before = len(template.ids[0]) + len(template.ids[1])  # special tokens before the context
@@ -158,8 +159,8 @@ class Questions:
         owners: list[int] = []
         is_cut: list[bool] = []
         spans: list[Sequence[tuple[int, int]]] = []
-        for index, (row, (question, _)) in enumerate(zip(self.rows, questions, strict=True)):
-            context, offsets = encoded_contexts[row.context]
+        for index, (row, (question, *_)) in enumerate(zip(self.rows, questions, strict=True)):
+            context, offsets, _ = encoded_contexts[row.context]
             lengths = {"max_seq_length": max_seq_length, "doc_stride": self.settings.doc_stride}
             for window in question_windows(template, question, context, **lengths):
                 windows.append(window)

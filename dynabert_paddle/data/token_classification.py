@@ -89,16 +89,16 @@ class Sentences:
             The tokenized sentences.
         """
         joined = [join_words(words) for words in self.words]
-        encoded = tokenizer.encode_offsets([text for text, _ in joined])
         template = tokenizer.template(1)
         max_tokens, before = max_seq_length - template.num_special_tokens, len(template.ids[0])
+        encoded = tokenizer.encode_offsets([text for text, _ in joined], max_tokens)
         classes = {name: index for index, name in enumerate(self.names)}
         rows: list[tuple[list[int], list[int]]] = []
         num_cut: list[int] = []
         tokens: list[np.ndarray] = []
         token_labels: list[np.ndarray] = []
-        for (ids, offsets), (_, spans), labels in zip(encoded, joined, self.labels, strict=True):
-            fitting, cut = cut_words(first_tokens(offsets, spans, before=before), before + max_tokens)
+        for (ids, offsets, rest), (_, spans), labels in zip(encoded, joined, self.labels, strict=True):
+            fitting, cut = cut_words(first_tokens(offsets, spans, before=before, rest=rest), before + max_tokens)
             num_cut.append(cut)
             first = np.array(fitting)
             rows.append(template.wrap(ids[:max_tokens]))

@@ -10,7 +10,7 @@ from types import ModuleType
 from dynabert_paddle.bundle import command, engines, gate, infer, infer_lite, manifest, members, openvino, rows, tables
 from dynabert_paddle.files import hashing, json_text, unchanged
 from dynabert_paddle.runtime import cores, machine, streams
-from dynabert_paddle.text import conll, decode, encode, quoting, squad, word_labels
+from dynabert_paddle.text import conll, decode, encode, leading, quoting, squad, word_labels
 
 # In this order: a module imports only modules before it.
 _SHARED_MODULES = (
@@ -20,6 +20,7 @@ _SHARED_MODULES = (
     word_labels,
     decode,
     encode,
+    leading,
     conll,
     quoting,
     squad,

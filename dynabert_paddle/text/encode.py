@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
@@ -254,16 +254,20 @@ def write_words(words: Sequence[str], word_split: str) -> tuple[str, list[tuple[
     return "".join(parts), spans
 
 
-def first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]], *, before: int = 0) -> list[int]:
+def first_tokens(
+    offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, int]], *, before: int = 0, rest: int | None = None
+) -> list[int]:
     """Find the first token of each word, which carries the word's label.
 
     Args:
         offsets: start and end of each token in the text.
         words: start and end of each word, in order.
         before: number of special tokens before the text in a row.
+        rest: where the text begins that was not tokenized; None if all of it was.
 
     Returns:
-        For each word the index of its first token in the row; -1 if the tokenizer drops the word or it was truncated.
+        For each word the index of its first token in the row; -1 if the tokenizer drops the word, and the index after
+        the last token if the word is in the rest.
     """
     starts = [start for start, _ in words]
     tokens = [-1] * len(words)
@@ -272,6 +276,9 @@ def first_tokens(offsets: Sequence[tuple[int, int]], words: Sequence[tuple[int, 
         word = bisect_right(starts, max(start, end - 1)) - 1
         if end > start and word >= 0 and start < words[word][1] and tokens[word] < 0:
             tokens[word] = before + token
+    if rest is not None:
+        for word in range(bisect_left(starts, rest), len(words)):
+            tokens[word] = before + len(offsets)
     return tokens
 
 

@@ -34,7 +34,7 @@ class LongestFirst(ABC):
         return sum(token in self.special_tokens for token in self._wrap(*([] for _ in range(texts)))[0])
 
     @abstractmethod
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]: ...
+    def _tokenize(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]: ...  # at least the first max_tokens
 
     @abstractmethod
     def _wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]: ...
@@ -83,9 +83,9 @@ class LongestFirst(ABC):
             )
         ids, type_ids, is_cut = [], [], []
         for start in range(0, len(texts), BATCH_SIZE):
-            rows = [self._tokenize([safe_text(text) for text in texts[start : start + BATCH_SIZE]])]
-            if pairs is not None:
-                rows.append(self._tokenize([safe_text(text) for text in pairs[start : start + BATCH_SIZE]]))
+            columns = [column[start : start + BATCH_SIZE] for column in (texts, pairs) if column is not None]
+            # One token more than a row holds tells that a text is cut; a pair loses the same tokens however long it is.
+            rows = [self._tokenize(list(map(safe_text, column)), max_seq_length - needed + 1) for column in columns]
             for row in zip(*rows, strict=True):
                 row_ids, row_type_ids = self._wrap(*truncate(row, max_seq_length - needed))
                 ids.append(row_ids)

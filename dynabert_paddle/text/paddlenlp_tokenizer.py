@@ -15,6 +15,8 @@ import tokenizers
 
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.files.model_config import CONFIG_FILE, find_config, flatten_config
+from dynabert_paddle.text.encode import Template
+from dynabert_paddle.text.leading import Tokens
 from dynabert_paddle.text.longest_first import LongestFirst
 from dynabert_paddle.text.rust_tokenizers import bert_backend
 from dynabert_paddle.text.tokenizer_files import (
@@ -79,26 +81,42 @@ class PaddleNlpTokenizer(LongestFirst):
         """Return the number of special tokens added to one text (`texts` is 1) or a pair (2)."""
         return self._backend.num_special_tokens_to_add(pair=texts == 2)
 
-    def encode_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    def encode_offsets(self, texts: Sequence[str], max_tokens: int | None = None) -> list[Tokens]:
         """Raise an error: PaddleNLP's tokenizers do not know the positions of tokens in the text.
 
         Args:
             texts: any texts.
+            max_tokens: tokens that are needed of each.
 
         Raises:
             ModelError: always.
         """
-        raise ModelError(
-            "token classification and question answering need a tokenizer.json of the Rust library: save it in the "
-            "model folder, or use a model with BERT's vocab.txt"
-        )
+        raise _no_offsets()
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+    def template(self, texts: int) -> Template:
+        """Raise an error, as `encode_offsets` does: only with it this is needed.
+
+        Args:
+            texts: 1, or 2 for a pair.
+
+        Raises:
+            ModelError: always.
+        """
+        raise _no_offsets()
+
+    def _tokenize(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         return [self._backend.convert_tokens_to_ids(self._backend.tokenize(text)) for text in texts]
 
     def _wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
         type_ids = self._backend.create_token_type_ids_from_sequences(*texts)
         return self._backend.build_inputs_with_special_tokens(*texts), type_ids
+
+
+def _no_offsets() -> ModelError:
+    return ModelError(
+        "token classification and question answering need a tokenizer.json of the Rust library: save it in the model "
+        "folder, or use a model with BERT's vocab.txt"
+    )
 
 
 def load_from_paddlenlp(

@@ -10,10 +10,9 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.files.model_config import find_config, flatten_config
+from dynabert_paddle.text.leading import SYMBOLS
 from dynabert_paddle.text.tokenizer_files import VOCABULARIES, damaged_error, parse_json, parse_settings, token_text
 
-# PaddleNLP's BERT also splits at symbols, and at a few letters that it treats as symbols.
-_SYMBOLS = "[\\p{S}\u00b2\u00b5\u00ba\u00d8\u014b\u01b1\u3007]"
 _BERT_LIKE = ("bert", "distilbert", "electra")  # models whose vocab.txt is read like BERT's
 _ROBERTA_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 _BERT_TOKENS = ("unk", "sep", "pad", "cls", "mask")
@@ -72,7 +71,7 @@ def bert_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
         strip_accents=config.get("strip_accents"),
         lowercase=config.get("do_lower_case", True),
     )
-    symbols = pre_tokenizers.Split(Regex(_SYMBOLS), "isolated")
+    symbols = pre_tokenizers.Split(Regex(SYMBOLS), "isolated")
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), symbols])
     cls, sep = special["cls"], special["sep"]
     backend.post_processor = processors.TemplateProcessing(

@@ -17,7 +17,8 @@ from tokenizers import models, normalizers, processors
 
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.text.encode import Template, convert_errors, find_templates, safe_text
-from dynabert_paddle.text.longest_first import BATCH_SIZE, LongestFirst
+from dynabert_paddle.text.leading import Tokens, encode_leading, find_rules
+from dynabert_paddle.text.longest_first import LongestFirst
 from dynabert_paddle.text.paddlenlp_tokenizer import PaddleNlpTokenizer, load_from_paddlenlp
 from dynabert_paddle.text.rust_tokenizers import bert_backend, is_plain_bert, is_roberta, roberta_backend
 from dynabert_paddle.text.tokenizer_files import (
@@ -74,6 +75,7 @@ class Tokenizer(LongestFirst):
         self._special_tokens = {number: token["content"] for number, token in added.items() if token["special"]}
         with convert_errors(_encoding_error):
             templates = find_templates(backend)
+            self._rules = find_rules(backend)
         if templates is None:
             raise ModelError("the vocabulary has no letter, digit or full stop: it is empty or damaged")
         self._templates = templates
@@ -174,23 +176,21 @@ class Tokenizer(LongestFirst):
         """Return the special tokens around one text (`texts` is 1) or a pair (2)."""
         return self._templates[texts - 1]
 
-    def encode_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    def encode_offsets(self, texts: Sequence[str], max_tokens: int | None = None) -> list[Tokens]:
         """Encode texts without special tokens, and return the position of each token.
 
         Args:
             texts: any texts.
+            max_tokens: tokens that are needed of each; None for all.
 
         Returns:
-            For each text its ids, and start and end of each token in characters.
+            The first tokens of each text.
         """
-        encoded = []
-        for start in range(0, len(texts), BATCH_SIZE):
-            batch = [safe_text(text) for text in texts[start : start + BATCH_SIZE]]
-            encoded += [(encoding.ids, encoding.offsets) for encoding in self._encode_batch(batch)]
-        return encoded
+        return encode_leading(list(map(safe_text, texts)), max_tokens, self._encode_batch, self._rules)
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._encode_batch(texts)]
+    def _tokenize(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+        encoded = encode_leading(texts, max_tokens, self._encode_batch, self._rules, with_offsets=False)
+        return [tokens.ids for tokens in encoded]
 
     def _encode_batch(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         with convert_errors(_encoding_error):

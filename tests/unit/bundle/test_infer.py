@@ -19,7 +19,7 @@ from tokenizers import processors
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.bundle import engines, infer, infer_lite, manifest, rows
 from dynabert_paddle.files.hashing import hash_file, hash_json
-from dynabert_paddle.text import decode, encode
+from dynabert_paddle.text import decode, encode, leading
 
 LENGTHS = st.integers(0, 12)
 
@@ -373,6 +373,6 @@ def test_a_single_output_is_a_value(backend):
     description = {"task": {}, "labels": ["LABEL_0"], "pair": False, "max_seq_length": 16}
     encoder = rows.RowEncoder(description, encode.find_templates(backend)[0])
     assert (encoder.kind, encoder.labels) == ("regression", [])
-    encoded = encoder.encode(rows.Row(["a"], None), [rows.Tokens([5], [(0, 1)])])
+    encoded = encoder.encode(rows.Row(["a"], None), [leading.Tokens([5], [(0, 1)])])
     prediction = encoded.decode([np.array([-2.5], dtype=np.float32)])
     assert (prediction.label, prediction.score, prediction.cells) == (None, -2.5, ["-2.5000"])

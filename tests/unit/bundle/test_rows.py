@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from dynabert_paddle.bundle.rows import CutWords, RowEncoder, Tokens
+from dynabert_paddle.bundle.rows import CutWords, RowEncoder
 from dynabert_paddle.text.encode import Template
+from dynabert_paddle.text.leading import Tokens
 
 LABELS = ["O", "B-LOC", "I-LOC"]
 TEMPLATE = Template(([101], [102]), ([0], [0]), (0,))

@@ -11,6 +11,7 @@ from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.data.question_answering import AnswerSettings, iterate_questions, read_questions
 from dynabert_paddle.errors import DataError, UsageError
 from dynabert_paddle.text.encode import Template
+from dynabert_paddle.text.leading import Tokens
 
 CONTEXT = (
     "Our river Rhine rises in Switzerland. It passes Basel, Strasbourg and Cologne, "
@@ -197,8 +198,8 @@ MIXED = "公司用Python和TensorFlow 写服务。总部在上海市浦东新区
 )
 def test_the_script_tells_whether_words_or_characters_are_compared(tmp_path, context, gold, answer, f1):
     class Characters:  # a token each, so that every answer can be pointed at
-        def encode_offsets(self, texts):
-            return [([1] * len(text), [(i, i + 1) for i in range(len(text))]) for text in texts]
+        def encode_offsets(self, texts, max_tokens=None):
+            return [Tokens([1] * len(text), [(i, i + 1) for i in range(len(text))]) for text in texts]
 
         def template(self, texts):
             return Template(([101], [102], [102]), ([0], [0], [1]), (0, 1))
