@@ -226,8 +226,9 @@ def check_pairs(tokenizer, texts, max_seq_length):
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
     whole = [tokenizer._backend.encode(text, add_special_tokens=False).ids for text in texts]
     expected = tokenizer._wrap(*truncate(whole, max_seq_length - 3))
-    ids, type_ids = tokenizer.encode(texts[:1], texts[1:], max_seq_length=max_seq_length)
+    ids, type_ids, is_cut = tokenizer.encode_rows(texts[:1], texts[1:], max_seq_length=max_seq_length)
     assert (ids[0], type_ids[0]) == expected
+    assert is_cut == [sum(map(len, whole)) > max_seq_length - 3]
 
 
 def test_pairs_lose_the_same_tokens_as_of_whole_texts(short_texts_are_cut):
