@@ -17,7 +17,7 @@ from dynabert_paddle.runtime.interruption import resumable
 from dynabert_paddle.subnet import MACS_LENGTH
 
 
-@with_sections(("task", TaskConfig), ("baseline", BaselineConfig))
+@with_sections(("task", TaskConfig), ("baseline", BaselineConfig), from_dir=["task"])
 @resumable("baseline")
 def baseline(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="distilbert, tinybert, pruned or finetuned.")],

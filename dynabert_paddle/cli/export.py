@@ -47,7 +47,7 @@ def extract(
     show_next("export", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
 
 
-@with_sections(("task", TaskConfig))
+@with_sections(("task", TaskConfig), from_dir=["task"])
 def export(
     model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder.")],
     *,
@@ -61,7 +61,10 @@ def export(
     precision: Annotated[str, typer.Option("--precision", help="fp32, bf16, int16 or int8, if the format has it.")] = (
         "fp32"
     ),
-    subnet: Annotated[str | None, typer.Option("--subnet", help="Export this sub-network of the model.")] = None,
+    subnet: Annotated[
+        str | None,
+        typer.Option("--subnet", help="Export this sub-network of the model.", show_default="the whole model"),
+    ] = None,
     subnets: Annotated[
         str | None,
         typer.Option(
@@ -79,6 +82,7 @@ def export(
             "--tolerance",
             help="Allowed difference between bundle and model: of logits, relative to the largest if that exceeds 1; "
             "for int8 the loss of the metric on the dev set.",
+            show_default="that of the format and precision",
         ),
     ] = None,
     overwrite_output_dir: OverwriteOutputDir = False,

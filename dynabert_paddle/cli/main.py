@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from typing import Annotated
+from typing import Annotated, Any
 
 import click
 import typer
@@ -53,6 +53,16 @@ class _Group(typer.core.TyperGroup):
             raise
 
 
+class _Command(typer.core.TyperCommand):
+    """A verb whose help shows no default for what has none; Typer shows `None` in some versions."""
+
+    def __init__(self, *words: Any, **settings: Any) -> None:
+        super().__init__(*words, **settings)
+        for parameter in self.params:
+            if isinstance(parameter, (typer.core.TyperOption, typer.core.TyperArgument)) and parameter.default is None:
+                parameter.show_default = parameter.show_default if isinstance(parameter.show_default, str) else False
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         typer.echo(__version__)
@@ -70,7 +80,7 @@ app = typer.Typer(
 
 for _module in (run, stages, augment, baseline, search, report, export, predict, bench, inspect):
     for _command in _module.COMMANDS:
-        app.command(_command.__name__)(_command)
+        app.command(_command.__name__, cls=_Command)(_command)
 
 
 _SHARED = {command.__name__ for module in (run, stages, baseline, search) for command in module.COMMANDS}

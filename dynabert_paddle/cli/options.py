@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -17,19 +17,25 @@ _FLAG_PREFIX = {"task": {"name": "task_name"}}
 _type_hints = cache(get_type_hints)  # called once for each field of a section
 
 
-def with_sections(*sections: tuple[str, type]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_sections(
+    *sections: tuple[str, type], from_dir: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add an option to a command for every field of some config sections.
 
     The command receives them as one keyword argument, `flags`: values by dotted config key, None for those not passed.
 
     Args:
         sections: pairs of a section's key in the config and its class.
+        from_dir: keys of the sections whose defaults are those that the model in DIR was trained with.
 
     Returns:
         A decorator for a command that has a `flags` argument.
     """
     options = {
-        flag_name(key, field.name): (f"{key}.{field.name}" if key else field.name, _parameter(key, section, field))
+        flag_name(key, field.name): (
+            f"{key}.{field.name}" if key else field.name,
+            _parameter(key, section, field, from_dir=key in from_dir),
+        )
         for key, section in sections
         for field in dataclasses.fields(section)
         if field.default is not dataclasses.MISSING
@@ -59,12 +65,11 @@ def flag_name(key: str, field: str) -> str:
     return _FLAG_PREFIX.get(key, {}).get(field, field)
 
 
-def _parameter(key: str, section: type, field: dataclasses.Field[Any]) -> inspect.Parameter:
+def _parameter(key: str, section: type, field: dataclasses.Field[Any], *, from_dir: bool) -> inspect.Parameter:
     name = flag_name(key, field.name)
     kind = _type_hints(section)[field.name]
     if get_origin(kind) in (types.UnionType, Union):
         kind = next(part for part in get_args(kind) if part is not type(None))
-    default = field.default
     many = get_origin(kind) is tuple
     settings: dict[str, Any] = {"help": field.metadata["help"]}
     if get_origin(kind) is Literal:
@@ -77,14 +82,20 @@ def _parameter(key: str, section: type, field: dataclasses.Field[Any]) -> inspec
         settings["metavar"] = "'A B'"
         settings["click_type"] = _Words()
         kind = str
-    if many and default:
-        settings["show_default"] = " ".join(str(value) for value in field.default)  # type: ignore[union-attr] # a tuple
-    else:
-        settings["show_default"] = False if default is None else str(default)
+    settings["show_default"] = _shown_default(field, from_dir=from_dir)
     flag = f"--{name}/--no_{name}" if kind is bool else f"--{name}"
     optional: Any = kind | None
     annotation = Annotated[optional, typer.Option(flag, rich_help_panel=_panel(key), **settings)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _shown_default(field: dataclasses.Field[Any], *, from_dir: bool) -> str | bool:
+    """The default as the help shows it; False for none."""
+    default = field.default
+    if default is None:
+        return "DIR's" if from_dir else field.metadata["otherwise"] or False
+    text = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return f"DIR's, else {text}" if from_dir else text
 
 
 def _panel(key: str) -> str:

@@ -58,7 +58,9 @@ def predict(
     text_column: Annotated[
         str | None,
         typer.Option(
-            "--text_column", help="Column of the text; 'tokens' for lists of words.", show_default="the task's"
+            "--text_column",
+            help="Column of the text; 'tokens' for lists of words.",
+            show_default="the task's, else sentence or text",
         ),
     ] = None,
     text_pair_column: Annotated[

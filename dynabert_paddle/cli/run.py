@@ -38,10 +38,15 @@ def run(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a built-in config.")],
     *,
     output_dir: Annotated[
-        str | None, typer.Option("--output_dir", help="Folder for the stages, one folder each.", show_default="out")
+        str | None,
+        typer.Option(
+            "--output_dir", help="Folder for the stages, one folder each.", show_default="the config's, else out"
+        ),
     ] = None,
     override: Overrides = None,
-    device: Device = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="auto, cpu or gpu:N.", show_default="the config's, else auto")
+    ] = None,
     overwrite_output_dir: OverwriteOutputDir = False,
     json: Json = False,
 ) -> None:

@@ -29,7 +29,7 @@ _COLUMNS = {
 }
 
 
-@with_sections(("search", SearchConfig), ("task", TaskConfig))
+@with_sections(("search", SearchConfig), ("task", TaskConfig), from_dir=["task"])
 @resumable("search")
 def search(
     model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Supernet's folder.")],

@@ -28,7 +28,10 @@ from dynabert_paddle.runtime.interruption import resumable
 if TYPE_CHECKING:
     from dynabert_paddle.files.metadata import Metadata
 
-ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file, or the name of a built-in config.")]
+ConfigFile = Annotated[
+    str | None,
+    typer.Option("--config", help="YAML file, or the name of a built-in config; its values replace the defaults."),
+]
 
 
 def _named(folder: str) -> str:
@@ -65,7 +68,7 @@ def finetune(
     show_next("rewire", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
 
 
-@with_sections(("task", TaskConfig), ("rewire", RewireConfig))
+@with_sections(("task", TaskConfig), ("rewire", RewireConfig), from_dir=["task"])
 def rewire(
     model_dir: ModelDir,
     *,
@@ -81,7 +84,7 @@ def rewire(
     show_next("train_width", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
 
 
-@with_sections(("task", TaskConfig), ("space", SpaceConfig), ("width", WidthConfig))
+@with_sections(("task", TaskConfig), ("space", SpaceConfig), ("width", WidthConfig), from_dir=["task", "space"])
 def train_width(
     model_dir: ModelDir,
     *,
@@ -102,7 +105,7 @@ def train_width(
     show_next("train_depth", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
 
 
-@with_sections(("task", TaskConfig), ("space", SpaceConfig), ("depth", DepthConfig))
+@with_sections(("task", TaskConfig), ("space", SpaceConfig), ("depth", DepthConfig), from_dir=["task", "space"])
 def train_depth(
     model_dir: ModelDir,
     *,
@@ -118,7 +121,7 @@ def train_depth(
     show_next("evaluate", output_dir, "--grid", wrote=[output_dir])
 
 
-@with_sections(("task", TaskConfig), ("space", SpaceConfig), ("final", FinalConfig))
+@with_sections(("task", TaskConfig), ("space", SpaceConfig), ("final", FinalConfig), from_dir=["task", "space"])
 def train_final(
     model_dir: ModelDir,
     *,
@@ -134,11 +137,13 @@ def train_final(
     show_next("evaluate", output_dir, "--grid", wrote=[output_dir])
 
 
-@with_sections(("task", TaskConfig))
+@with_sections(("task", TaskConfig), from_dir=["task"])
 def evaluate(
     model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder of a stage.")],
     *,
-    subnet: Annotated[str | None, typer.Option("--subnet", help="One sub-network, such as w0.50d0.75.")] = None,
+    subnet: Annotated[
+        str | None, typer.Option("--subnet", help="One sub-network, such as w0.50d0.75.", show_default="the full model")
+    ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="All trained sub-networks.")] = False,
     per_device_eval_batch_size: Annotated[int, typer.Option("--per_device_eval_batch_size", min=1)] = 64,
     device: Device = None,

@@ -27,8 +27,9 @@ NonNegativeInt = Annotated[int, Ge(0)]
 Seed = Annotated[int, Interval(ge=0, le=2**31 - 1)]
 
 
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def _option(default: Any, help: str, *, otherwise: str | None = None) -> Any:
+    """Describe a field; `otherwise` says what is in force where the default is None."""
+    return field(default=default, metadata={"help": help, "otherwise": otherwise})
 
 
 class _Section:
@@ -48,27 +49,29 @@ class TaskConfig(_Section):
     )
     train_file: str | None = _option(None, "training file, instead of data_dir")
     dev_file: str | None = _option(None, "development file, instead of data_dir")
-    text_column: str | None = _option(None, "column of the text (default: sentence, else text)")
-    text_pair_column: str | None = _option(None, "column of the second text of a pair")
-    label_column: str | None = _option(None, "column of the label (default: label)")
+    text_column: str | None = _option(None, "column of the text", otherwise="the task's, else sentence or text")
+    text_pair_column: str | None = _option(None, "column of the second text of a pair", otherwise="the task's")
+    label_column: str | None = _option(None, "column of the label", otherwise="the task's, else label")
     labels: tuple[str, ...] | None = _option(
-        None, "labels in their order (default: those of the training file, sorted)"
+        None, "labels in their order", otherwise="the task's, else those of the training file, sorted"
     )
     kind: Literal["classification", "regression", "token_classification", "question_answering"] | None = _option(
-        None, "task type (default: classification)"
+        None, "task type", otherwise="the task's, else classification"
     )
-    metrics: tuple[str, ...] | None = _option(None, "metrics, the first selects the best model (default: the task's)")
-    positive_label: str | None = _option(None, "the label whose F1 the metric f1 is (default: the second of the two)")
+    metrics: tuple[str, ...] | None = _option(None, "metrics, the first selects the best model", otherwise="the task's")
+    positive_label: str | None = _option(None, "the label whose F1 the metric f1 is", otherwise="the second of the two")
     word_split: Literal["words", "characters"] | None = _option(
-        None, "labels of words: how a text is split to be predicted (default: as the training file is)"
+        None, "labels of words: how a text is split to be predicted", otherwise="as the training file is"
     )
     max_seq_length: Annotated[int, Ge(3)] = _option(128, "longest input in tokens; longer ones are cut")
     doc_stride: PositiveInt | None = _option(
-        None, "question answering: tokens between the starts of two windows of a context"
+        None, "question answering: tokens between the starts of two windows of a context", otherwise="128"
     )
-    max_answer_length: PositiveInt | None = _option(None, "question answering: longest answer in tokens")
+    max_answer_length: PositiveInt | None = _option(
+        None, "question answering: longest answer in tokens", otherwise="30"
+    )
     may_be_empty: bool | None = _option(
-        None, "question answering: questions may have no answer (default: as in the training file)"
+        None, "question answering: questions may have no answer", otherwise="as in the training file"
     )
 
 
@@ -210,12 +213,14 @@ class SearchConfig(_Section):
     max_macs: PositiveFloat | None = _option(None, f"budget: multiply-accumulates of {MACS_LENGTH} tokens")
     max_size_mb: PositiveFloat | None = _option(None, "budget: megabytes of the weights' file")
     goals: tuple[str, ...] | None = _option(
-        None, "costs to trade against the metric: latency_ms, macs, params, size_mb; the budget's, else macs"
+        None,
+        "costs to trade against the metric: latency_ms, macs, params, size_mb",
+        otherwise="those of the budget, else macs",
     )
     device: str = _option("cpu", "where latency is measured and candidates are scored: cpu or gpu:N")
     batch_size: PositiveInt = _option(1, "batch size of the latency measurement")
     seq_length: PositiveInt = _option(64, "sequence length of the latency measurement, in tokens")
-    num_threads: PositiveInt | None = _option(None, "CPU threads for the latency measurement (default: all cores)")
+    num_threads: PositiveInt | None = _option(None, "CPU threads for the latency measurement", otherwise="all cores")
     precision: Literal["fp32", "bf16"] = _option("fp32", "precision of the latency measurement")
     num_evaluations: PositiveInt = _option(300, "sub-networks to score")
     population_size: Annotated[int, Ge(2)] = _option(20, "sub-networks in a generation")
@@ -224,7 +229,7 @@ class SearchConfig(_Section):
         "metric", "score by the task's first metric, or by agreement with the full model, which needs no labels"
     )
     score_on: Literal["holdout", "dev"] = _option("holdout", "score on held-out training examples, or on dev")
-    holdout_size: PositiveInt | None = _option(None, "examples to score on (default: all)")
+    holdout_size: PositiveInt | None = _option(None, "examples to score on", otherwise="all")
     per_device_eval_batch_size: PositiveInt = _option(64, "examples scored at a time")
     finetune_steps: NonNegativeInt = _option(0, "steps to train the best sub-network, distilled from the full model")
 

@@ -35,6 +35,7 @@ def run_apart(
     legacy: bool,
     name: str,
     environment: Mapping[str, str] | None = None,
+    report: Callable[[str], None] = logger.info,
 ) -> Result:
     """Run a function in a fresh process, in which Paddle has not been imported yet.
 
@@ -46,6 +47,7 @@ def run_apart(
         legacy: whether Paddle writes its legacy static graph format in that process, or PIR.
         name: the job's name in the error message about a process that died.
         environment: variables to set in the process.
+        report: called with each text that the function passes to `report_progress`.
 
     Returns:
         The function's result.
@@ -58,7 +60,7 @@ def run_apart(
         path = Path(scratch) / "job.json"
         path.write_text(_to_json(job), encoding="utf-8")
         command = python_command(f"{__name__}:run_job", f"{work.__module__}:{work.__name__}", path)
-        exit_code, last_line = _follow(command, variables)
+        exit_code, last_line = _follow(command, variables, report)
         result_file = Path(scratch) / "result.json"
         if not result_file.exists():
             raise DynabertError(f"{name} failed with exit code {exit_code}: {last_line[:500]}")
@@ -88,7 +90,7 @@ def python_command(function: str, *arguments: object) -> list[str]:
 
 
 def report_progress(text: str) -> None:
-    """Log a line in the process that called `run_apart`."""
+    """Report a line to the process that called `run_apart`."""
     print(_PROGRESS_PREFIX + text, flush=True)
 
 
@@ -123,7 +125,7 @@ def _resolve(reference: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _follow(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+def _follow(command: list[str], environment: dict[str, str], report: Callable[[str], None]) -> tuple[int, str]:
     """Run a command and log its output while it runs; returns its exit code and its last line."""
     last_line = "no output"
     with subprocess.Popen(
@@ -138,7 +140,7 @@ def _follow(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
         try:
             for line in filter(None, map(str.strip, process.stdout or ())):
                 if line.startswith(_PROGRESS_PREFIX):
-                    logger.info("%s", name_marked(line.removeprefix(_PROGRESS_PREFIX)))
+                    report(name_marked(line.removeprefix(_PROGRESS_PREFIX)))
                 else:
                     logger.debug("%s", line)
                     last_line = line

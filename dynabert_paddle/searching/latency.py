@@ -29,6 +29,7 @@ from dynabert_paddle.runtime.paddle_versions import paddle_version
 from dynabert_paddle.searching.fit import calibration_subnets, fit_layers, validation_subnets
 from dynabert_paddle.searching.latency_setting import LatencySetting, check_length
 from dynabert_paddle.subnet import Subnet
+from dynabert_paddle.training.progress import show_progress
 
 if TYPE_CHECKING:
     from dynabert_paddle.supernet.supernet import Supernet
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FORMAT_VERSION = 3
+_SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no bar
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,15 @@ def measure_latency(supernet: Supernet, subnets: Mapping[str, Subnet], setting: 
         )
         # Paddle reads the number of threads when it is imported; a bundle's own script sets it the same way.
         threads = {"OMP_NUM_THREADS": str(setting.num_threads)}
-        return run_apart(measure_job, job, legacy=format == "paddle", name="measuring latency", environment=threads)
+        with show_progress("latency", 2 * len(subnets), seconds=_SECONDS_BETWEEN_LINES) as report:
+            return run_apart(
+                measure_job,
+                job,
+                legacy=format == "paddle",
+                name="measuring latency",
+                environment=threads,
+                report=lambda done: report(int(done)),
+            )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,18 @@ _MAX_OPEN_BYTES = 4e9
 _SECONDS = 60.0  # of timing, for all groups together
 _SECONDS_PER_TURN = 0.015
 _MIN_ROUNDS, _MAX_ROUNDS = 3, 60
+_MAX_REPORTS = 10  # of a group's timing
+
+
+class _Progress:
+    """Reports how many steps are done to the process that started this one."""
+
+    def __init__(self) -> None:
+        self._done = 0.0
+
+    def advance(self, steps: float) -> None:
+        self._done += steps
+        report_progress(str(round(self._done)))
 
 
 def measure_subnets(
@@ -34,6 +46,7 @@ def measure_subnets(
 
     They are timed in groups that fit in memory, the first sub-network in every group: each latency is measured relative
     to the first one's, so that a group timed while the machine is busy compares with one timed while it is idle.
+    Progress is reported in steps: each sub-network counts once when it is exported, and once when it is timed.
 
     Args:
         model_dir: folder of the model.
@@ -50,12 +63,15 @@ def measure_subnets(
     supernet = Supernet.from_pretrained(model_dir)
     batch = make_batch(setting.batch_size, setting.seq_length, supernet.model.config.vocab_size)
     space = supernet.search_space()
+    progress = _Progress()
 
     def open_subnet(name: str) -> Engine:
         with TemporaryDirectory() as scratch:
             save_graph(extract(supernet, subnets[name]), Path(scratch))
             description = {"format": format, "precision": setting.precision}
-            return open_engine(Path(scratch), description, device=setting.device, num_threads=setting.num_threads)
+            engine = open_engine(Path(scratch), description, device=setting.device, num_threads=setting.num_threads)
+        progress.advance(1)
+        return engine
 
     first, *others = subnets
     groups = _group({name: 4 * space.num_params(subnets[name]) for name in others})
@@ -66,10 +82,15 @@ def measure_subnets(
         for group in groups:
             # No variable holds these engines: they must be closed before the next group's are opened.
             opened = ((name, open_subnet(name)) for name in group)
-            measured = _time({first: first_engine, **dict(opened)}, batch, _SECONDS / len(groups))
+            measured = _time(
+                {first: first_engine, **dict(opened)},
+                batch,
+                _SECONDS / len(groups),
+                progress,
+                num_steps=len(group) + (not reference_ms),
+            )
             reference_ms.append(measured.pop(first))
             ratios |= {name: ms / reference_ms[-1] for name, ms in measured.items()}
-            report_progress(f"measured {1 + len(ratios)} of {len(subnets)} sub-networks")
     ratios[first] = 1.0
     return {name: ratios[name] * float(np.median(reference_ms)) for name in subnets}
 
@@ -84,14 +105,25 @@ def _group(sizes: Mapping[str, int]) -> list[list[str]]:
     return groups
 
 
-def _time(engines: Mapping[str, Engine], batch: dict[str, np.ndarray], seconds: float) -> dict[str, float]:
-    """Latency in ms of each engine; a trial round sets how many fit into `seconds`."""
+def _time(
+    engines: Mapping[str, Engine],
+    batch: dict[str, np.ndarray],
+    seconds: float,
+    progress: _Progress,
+    *,
+    num_steps: int,
+) -> dict[str, float]:
+    """Latency in ms of each engine; a trial round sets how many fit into `seconds`. Counts as `num_steps` steps."""
     pace = {"seconds": _SECONDS_PER_TURN, "settle_seconds": 0.0}
     for run in engines.values():  # the first batch of a shape compiles kernels
         run(batch)
     began = perf_counter()
     time_alternately(engines, batch, 1, **pace)
     rounds = int(np.clip(seconds / (perf_counter() - began), _MIN_ROUNDS, _MAX_ROUNDS))
-    turns = time_alternately(engines, batch, rounds, **pace)
+    turns: dict[str, list[list[float]]] = {name: [] for name in engines}
+    for part in np.array_split(np.arange(rounds), min(rounds, _MAX_REPORTS)):
+        for name, times in time_alternately(engines, batch, len(part), **pace).items():
+            turns[name] += times
+        progress.advance(num_steps * len(part) / rounds)
     # Other processes only slow calls down, so the lower quartile is close to an idle machine's latency.
     return {name: float(np.quantile(np.concatenate(times), 0.25)) for name, times in turns.items()}

@@ -35,7 +35,6 @@ from dynabert_paddle.searching.latency import latency_table, measure_latency
 from dynabert_paddle.searching.latency_setting import check_length
 from dynabert_paddle.searching.objectives import Objectives
 from dynabert_paddle.searching.pareto import pareto_rows
-from dynabert_paddle.searching.progress import show_progress
 from dynabert_paddle.searching.ranks import DistributedScorer
 from dynabert_paddle.searching.scoring import Scorer, make_scorer
 from dynabert_paddle.searching.space import GenomeSpace
@@ -45,6 +44,7 @@ from dynabert_paddle.supernet.supernet import Supernet, load_model
 from dynabert_paddle.training import processes
 from dynabert_paddle.training.evaluate import trained_space
 from dynabert_paddle.training.inputs import hash_arrays, match_task, tokenize_examples
+from dynabert_paddle.training.progress import show_progress
 
 
 def search(
@@ -210,7 +210,7 @@ class _Search:
         with (
             database_errors(self.folder),
             resumable("search", lambda: f" after {len(read_rows(study))} of {total} sub-networks"),
-            show_progress(total) as report,
+            show_progress("search", total) as report,
         ):
             evolve(study, evolution, self.distributed.score, num_evaluations=total, report=report)
         return read_rows(study)

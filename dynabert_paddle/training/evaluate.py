@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,20 @@ from dynabert_paddle.training import processes
 from dynabert_paddle.training.data_warnings import warn_about_tokens
 from dynabert_paddle.training.inputs import match_labels, tokenize_examples
 from dynabert_paddle.training.logging import logger
+from dynabert_paddle.training.progress import show_progress
 
 MAX_CACHED_ELEMENTS = 2**28  # of sliced weights: a gigabyte
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 def predict_logits(
-    supernet: Supernet, features: FeatureSet, subnets: Iterable[Subnet], *, batch_size: int = 64, shared: bool = False
+    supernet: Supernet,
+    features: FeatureSet,
+    subnets: Iterable[Subnet],
+    *,
+    batch_size: int = 64,
+    shared: bool = False,
+    report: Callable[[int], None] | None = None,
 ) -> list[Sequence[np.ndarray]]:
     """Run sub-networks over all examples, in evaluation mode.
 
@@ -36,6 +44,7 @@ def predict_logits(
         subnets: which sub-networks; they share each batch's embedding.
         batch_size: examples at a time.
         shared: all processes of `paddle.distributed.launch` call this together; each runs its share of the batches.
+        report: called with the number of examples done after each batch.
 
     Returns:
         For each sub-network its logits, in the examples' order: `[n, c]`, or for the labels of tokens and for answers
@@ -50,8 +59,14 @@ def predict_logits(
     was_training = supernet.training
     supernet.eval()
     state = PassState(SliceCache(MAX_CACHED_ELEMENTS))
+    logits, done = [], 0
     with paddle.no_grad():
-        logits = [_run_batch(supernet, features, batch, subnets, state) for batch in batches[first::size]]
+        for number, batch in enumerate(batches):
+            if number % size == first:
+                logits.append(_run_batch(supernet, features, batch, subnets, state))
+            done += len(batch)
+            if report:
+                report(done)
     if was_training:
         supernet.train()
     if shared:
@@ -83,6 +98,7 @@ def evaluate_subnets(
     *,
     metrics: Iterable[str],
     batch_size: int = 64,
+    report: Callable[[int], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Score sub-networks; the processes of `paddle.distributed.launch` share the work, and all get the scores.
 
@@ -92,12 +108,13 @@ def evaluate_subnets(
         subnets: sub-networks by name.
         metrics: names of metrics.
         batch_size: examples at a time.
+        report: called with the number of examples done after each batch.
 
     Returns:
         Each sub-network's metrics, by its name.
     """
     names = tuple(metrics)
-    logits = predict_logits(supernet, features, subnets.values(), batch_size=batch_size, shared=True)
+    logits = predict_logits(supernet, features, subnets.values(), batch_size=batch_size, shared=True, report=report)
     return {name: features.score(names, rows) for name, rows in zip(subnets, logits, strict=True)}
 
 
@@ -154,7 +171,10 @@ def evaluate_named(
     features = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)
     warn_about_tokens(task, [features], supernet, source=task.dev.source, max_seq_length=max_seq_length)
     logger.info("evaluating %d sub-network%s on dev", len(subnets), "" if len(subnets) == 1 else "s")
-    scores = evaluate_subnets(supernet, features, subnets, metrics=task.metrics, batch_size=batch_size)
+    with show_progress("evaluate", len(features), seconds=_SECONDS_BETWEEN_LINES) as report:
+        scores = evaluate_subnets(
+            supernet, features, subnets, metrics=task.metrics, batch_size=batch_size, report=report
+        )
     return [{"subnet": name, **scores[name], **_costs(space, subnet)} for name, subnet in subnets.items()]
 
 

@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 import dynabert_paddle as db
+from dynabert_paddle.cli import main
 from dynabert_paddle.config.loading import load_config
 from dynabert_paddle.files.metadata import read_metadata
 
@@ -179,3 +181,20 @@ def test_evaluate_with_a_dev_file_needs_no_training_file(finetuned, tiny_data, t
     assert done.code == 0, done.err
     assert done.out == dynabert("evaluate", finetuned, "--json").out
     assert "gone_too.tsv" in dynabert("evaluate", model).err
+
+
+def test_a_stage_uses_the_defaults_that_its_help_shows(dynabert, chain, tmp_path):
+    """The model in the folder was trained with 16 tokens."""
+    done = dynabert("train_depth", chain / "width", "--output_dir", tmp_path / "out", "--max_steps", "1")
+    assert done.code == 0, done.err
+    made, given = read_metadata(tmp_path / "out"), ("max_steps",)
+    command = typer.main.get_command(main.app).commands["train_depth"]
+    shown = {option.name: option.show_default for option in command.params}
+    for name, value in made.provenance["settings"].items():
+        assert name in given or (shown[name] or "None") == str(value), name
+    of_dir = read_metadata(chain / "width")
+    assert shown["max_seq_length"] == "DIR's, else 128"
+    assert made.task["max_seq_length"] == of_dir.task["max_seq_length"] == 16
+    assert shown["width_mult_list"] == "DIR's, else 1.0 0.75 0.5 0.25"
+    assert made.space["width_mults"] == of_dir.space["width_mults"]
+    assert shown["depth_mult_list"].endswith(", else " + " ".join(map(str, made.space["depth_mults"])))
