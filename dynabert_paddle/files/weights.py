@@ -7,8 +7,10 @@ import json
 import mmap
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +37,8 @@ def read_weights(folder: str | os.PathLike) -> dict[str, np.ndarray]:
     """Read the weights of a model folder.
 
     Args:
-        folder: a folder with `model.safetensors`, `model.safetensors.index.json` and its shards,
-            `model_state.pdparams` or `pytorch_model.bin`; the first of these that exists is read.
+        folder: a folder with `model.safetensors`, `model_state.pdparams` or `pytorch_model.bin`, or one of these in
+            shards beside an index, such as `model.safetensors.index.json`; the first that exists is read.
 
     Returns:
         Each tensor's array by its name in the file; bfloat16 and float16 tensors as float32.
@@ -45,7 +47,7 @@ def read_weights(folder: str | os.PathLike) -> dict[str, np.ndarray]:
         ModelError: the folder or file is missing, or the file is damaged or contains more than arrays.
     """
     folder = Path(folder)
-    names = ", ".join(WEIGHT_FILES)
+    names = ", ".join(name for name in WEIGHT_FILES if not name.endswith("index.json")) + " or the index of its shards"
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder: name a model folder with one of {names}")
     for name, read in WEIGHT_FILES.items():
@@ -56,7 +58,8 @@ def read_weights(folder: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def stored_bytes(folder: Path) -> int:
     """Return the total size in bytes of a model folder's weight files."""
-    files = [*(folder / name for name in WEIGHT_FILES), *folder.glob("*.safetensors")]
+    shards = map(folder.glob, ("*.safetensors", "model_state-*", "pytorch_model-*"))
+    files = chain((folder / name for name in WEIGHT_FILES), *shards)
     return sum(path.stat().st_size for path in set(files) if path.is_file())
 
 
@@ -86,8 +89,8 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read_shards(index: Path) -> dict[str, np.ndarray]:
-    """Read the tensors that a `model.safetensors.index.json` maps to the safetensors files beside it."""
+def _read_shards(index: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Read the tensors that an index maps to the files beside it, each with `read`."""
     with _one_line_errors(index):
         weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     arrays: dict[str, np.ndarray] = {}
@@ -96,7 +99,7 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
             raise ModelError(f"{index} names the shard {shard!r}: a shard must be a file beside its index")
         if not (index.parent / shard).is_file():
             raise ModelError(f"{index} names {shard}, which is not in the folder: download or copy it again")
-        tensors = read_safetensors(index.parent / shard)
+        tensors = read(index.parent / shard)
         wanted = [name for name, file in weight_map.items() if file == shard]
         missing = [name for name in wanted if name not in tensors]
         if missing:
@@ -183,9 +186,11 @@ def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
 
 
 # Readers by file name, in order of preference.
-WEIGHT_FILES = {
+WEIGHT_FILES: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     "model.safetensors": read_safetensors,
-    "model.safetensors.index.json": _read_shards,
+    "model.safetensors.index.json": partial(_read_shards, read=read_safetensors),
     "model_state.pdparams": read_pdparams,
+    "model_state.pdparams.index.json": partial(_read_shards, read=read_pdparams),
     "pytorch_model.bin": read_torch,
+    "pytorch_model.bin.index.json": partial(_read_shards, read=read_torch),
 }

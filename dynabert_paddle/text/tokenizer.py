@@ -6,6 +6,7 @@ PaddleNLP's tokenizers are slower and take seconds to import, so they are used o
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -38,6 +39,9 @@ _FILES = ("tokenizer.json", CONFIG, "special_tokens_map.json", "added_tokens.jso
 # Hugging Face's class names -> PaddleNLP's.
 _PADDLENLP_CLASSES = {"RobertaTokenizer": "RobertaBPETokenizer", "AlbertTokenizer": "AlbertEnglishTokenizer"}
 MAX_TOKENS = 2**22
+_MAX_CASED = 0.05  # of the tokens of an uncased vocabulary; BERT's cased ones have a third
+
+logger = logging.getLogger(__name__)
 
 
 class Tokenizer(LongestFirst):
@@ -63,6 +67,7 @@ class Tokenizer(LongestFirst):
         backend.no_padding()
         backend.no_truncation()
         self._apply_config()
+        self._warn_of_case()
         self._class_name = self._paddlenlp_class()
         # An empty line of vocab.txt is no token.
         self.vocab_size = max(index for token, index in backend.get_vocab().items() if token) + 1
@@ -148,6 +153,20 @@ class Tokenizer(LongestFirst):
                 handle_chinese_chars=config.get("tokenize_chinese_chars", normalizer.handle_chinese_chars),
                 strip_accents=config.get("strip_accents", normalizer.strip_accents),
                 lowercase=config.get("do_lower_case", normalizer.lowercase),
+            )
+
+    def _warn_of_case(self) -> None:
+        """Log that a cased vocabulary is used in lower case, as it is by default where no file says otherwise."""
+        normalizer, model = self._backend.normalizer, self._backend.model
+        if not (isinstance(model, models.WordPiece) and isinstance(normalizer, normalizers.BertNormalizer)):
+            return
+        vocab = self._backend.get_vocab(with_added_tokens=False)
+        cased = [token for token in vocab if token != token.lower() and not token.startswith("[")]
+        if normalizer.lowercase and len(cased) > _MAX_CASED * len(vocab):
+            logger.warning(
+                "%d of the %d tokens have capitals, such as %r, and are never used, because texts are put in lower "
+                "case: if the model is cased, set do_lower_case to false in %s",
+                *(len(cased), len(vocab), min(cased), CONFIG),
             )
 
     def _paddlenlp_class(self) -> str:

@@ -17,7 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.files.weights import read_pdparams, read_safetensors, read_torch, read_weights, write_safetensors
+from dynabert_paddle.files.weights import (
+    read_pdparams,
+    read_safetensors,
+    read_torch,
+    read_weights,
+    stored_bytes,
+    write_safetensors,
+)
 
 
 def sample_arrays():
@@ -200,6 +207,26 @@ def test_a_wrong_shard_index_is_refused(tmp_path, weight_map, message):
 @pytest.fixture(scope="module")
 def paddle():
     return pytest.importorskip("paddle")
+
+
+@pytest.mark.parametrize("ending", ["pdparams", "bin"])
+def test_shards_of_paddle_and_torch(tmp_path, monkeypatch, paddle, ending):
+    name = {"pdparams": "model_state", "bin": "pytorch_model"}[ending]
+    expected = {"a": np.arange(3, dtype=np.float32), "b": np.ones(2, np.float32)}
+    shards = {"a": f"{name}-00001-of-00002.{ending}", "b": f"{name}-00002-of-00002.{ending}"}
+    fake_torch(monkeypatch)
+    for key, array in expected.items():
+        storage = Storage("FloatStorage", "0", array)
+        if ending == "bin":
+            write_torch(tmp_path / shards[key], {key: View(storage, 0, array.shape, (1,))}, [storage])
+        else:
+            paddle.save({key: paddle.to_tensor(array)}, str(tmp_path / shards[key]))
+    (tmp_path / f"{name}.{ending}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+    assert_same(read_weights(tmp_path), expected)
+    assert stored_bytes(tmp_path) > sum((tmp_path / shard).stat().st_size for shard in shards.values())
+    (tmp_path / shards["b"]).unlink()
+    with pytest.raises(ModelError, match=r"names .*-00002-of-00002\..*, which is not in the folder"):
+        read_weights(tmp_path)
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
@@ -416,7 +443,10 @@ def test_the_preferred_file_wins(tmp_path, monkeypatch):
 def test_missing_folder_and_files_are_named(tmp_path):
     with pytest.raises(ModelError, match=r"nowhere is not a folder: name .* one of model\.safetensors,"):
         read_weights(tmp_path / "nowhere")
-    with pytest.raises(ModelError, match=r"holds no weights: looked for model\.safetensors, .*, pytorch_model\.bin;"):
+    with pytest.raises(
+        ModelError,
+        match=r"holds no weights: looked for model\.safetensors, .*, pytorch_model\.bin or the index of its shards;",
+    ):
         read_weights(tmp_path)
     for read in (read_safetensors, read_pdparams, read_torch):
         with pytest.raises(ModelError, match="cannot be read: No such file"):

@@ -447,3 +447,17 @@ def test_a_setting_given_twice_is_refused(tmp_path, minilm):
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true, "do_lower_case": false}')
     with pytest.raises(ModelError, match=r"tokenizer_config\.json: the key 'do_lower_case' occurs twice"):
         Tokenizer.from_pretrained(tmp_path)
+
+
+def test_a_cased_vocabulary_in_lower_case_is_said(tmp_path, caplog):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "Berlin", "Paris", "paris"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    Tokenizer.from_pretrained(tmp_path)  # without a config, texts are put in lower case
+    assert "2 of the 9 tokens have capitals, such as 'Berlin', and are never used" in caplog.text
+    caplog.clear()
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert Tokenizer.from_pretrained(tmp_path).encode(["Paris"], max_seq_length=8)[0] == [[2, 7, 3]]
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "vocab.txt").write_text("\n".join(words[:6]) + "\n")
+    Tokenizer.from_pretrained(tmp_path)
+    assert not caplog.records
