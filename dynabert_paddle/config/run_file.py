@@ -9,6 +9,8 @@ from typing import Any
 from dynabert_paddle.config.settings import STAGES
 
 CONFIG_FILE, MARKER_FILE = "run.yaml", ".dynabert"
+# The first line of the file, which tells it from a config of the user's that is in the output folder.
+HEADER = "# Written by dynabert: the settings of the run in this folder.\n"
 # One of them is in a stage's folder; a folder that is named as a stage, such as `final`, may be the user's.
 _STAGE_FILES = (MARKER_FILE, "dynabert.json", "train.jsonl")
 # Settings that name a file or a folder. So does a model's, unless it is a name; a path begins with `/`, `~` or `.`.
@@ -20,6 +22,18 @@ def is_run_file(path: Path) -> bool:
     folder = path.parent
     of_stages = (folder / stage / name for stage in STAGES for name in _STAGE_FILES)
     return path.name == CONFIG_FILE and ((folder / MARKER_FILE).is_file() or any(map(Path.is_file, of_stages)))
+
+
+def is_written(text: str) -> bool:
+    """Tell whether a run has written a file, so that another run may replace it.
+
+    Args:
+        text: the content of `run.yaml`.
+
+    Returns:
+        False for a config of the user's. Earlier versions wrote every section, and no first line of their own.
+    """
+    return text.startswith(HEADER) or all(f"\n{section}:\n" in text for section in ("task", "space", *STAGES))
 
 
 def locate(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:

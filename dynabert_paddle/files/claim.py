@@ -16,14 +16,8 @@ from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import handle_write_errors, move_content
 from dynabert_paddle.files.folder import MARKER_FILE, check_ours, is_free, is_output_folder
-from dynabert_paddle.files.partial import (
-    is_at,
-    lock,
-    partial_folder,
-    partial_path,
-    remove_stale,
-    remove_stale_siblings,
-)
+from dynabert_paddle.files.ownership import find_unknown
+from dynabert_paddle.files.partial import is_at, lock, partial_folder, partial_path, remove_stale
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.ranks import is_rank_zero
 
@@ -37,10 +31,11 @@ class Claim:
         folder: the folder.
         maker: what writes it, such as a stage's name; None for a folder without a mark.
         handle: the descriptor that holds the lock; None in all processes of a run but the first one.
+        is_users: the user has made the folder: it stays, even if nothing is written.
     """
 
-    def __init__(self, folder: Path, maker: str | None, handle: int | None) -> None:
-        self.folder, self.maker, self._handle = folder, maker or "", handle
+    def __init__(self, folder: Path, maker: str | None, handle: int | None, *, is_users: bool = False) -> None:
+        self.folder, self.maker, self._handle, self._is_users = folder, maker or "", handle, is_users
 
     def check(self) -> None:
         """Refuse to go on if the folder was removed or replaced since it was claimed.
@@ -48,7 +43,9 @@ class Claim:
         Raises:
             DynabertError: another folder, or none, is at its path.
         """
-        if self._handle is not None and not is_at(self._handle, self.folder):
+        with handle_write_errors(self.folder):
+            is_ours = self._handle is None or is_at(self._handle, self.folder)
+        if not is_ours:
             raise DynabertError(
                 f"{self.folder} was removed or replaced while this run wrote to it: nothing more is written there; "
                 f"start again, or name another {setting('output_dir')}"
@@ -71,7 +68,7 @@ class Claim:
                 probe.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove the folder's content, but for its mark; see `ownership.check_removable`.
+        """Remove what the folder's verb wrote there, but for its mark; see `ownership.check_removable`.
 
         Raises:
             UsageError: the folder is one of the user's.
@@ -81,7 +78,7 @@ class Claim:
         with handle_write_errors(self.folder), _hold_inner(self.folder):
             check_ours(self.folder)  # whatever the caller has checked before
             (self.folder / MARKER_FILE).write_text(f"{self.maker}\n", encoding="utf-8")
-            for path in self.folder.iterdir():
+            for path in self._known():
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 elif path.name != MARKER_FILE:
@@ -93,7 +90,7 @@ class Claim:
         Args:
             write: writes all files into the folder that it receives.
             last: name of the file whose presence marks the folder as complete.
-            replace: remove all that was in the folder, once the new files are written.
+            replace: remove what the folder's verb wrote there before, once the new files are written.
 
         Raises:
             UsageError: `replace`, and the folder is one of the user's.
@@ -119,8 +116,13 @@ class Claim:
         with _hold_inner(self.folder):
             check_ours(self.folder)  # whatever the caller has checked before
             (partial / MARKER_FILE).write_text(f"{self.maker}\n", encoding="utf-8")
-            old = [path for path in self.folder.iterdir() if path != partial]
+            old = [path for path in self._known() if path != partial]
             move_content(partial, self.folder, last=last, remove=old)
+
+    def _known(self) -> list[Path]:
+        """What the folder's verb has written there; what the user has added since that was checked stays."""
+        added = {path.relative_to(self.folder).parts[0] for path in find_unknown(self.folder, self.maker)}
+        return [path for path in self.folder.iterdir() if path.name not in added]
 
     def release(self, *unused: str) -> None:
         """Unlock the folder; remove it if it holds nothing but its mark and files of these names."""
@@ -128,8 +130,9 @@ class Claim:
             return
         with suppress(OSError):
             if is_at(self._handle, self.folder) and is_free(self.folder, *unused):
-                if self.folder.is_symlink():
-                    (self.folder / MARKER_FILE).unlink()
+                if self._is_users or self.folder.is_symlink():
+                    for name in (MARKER_FILE, *unused):
+                        (self.folder / name).unlink(missing_ok=True)
                 else:
                     shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._handle)
@@ -165,11 +168,11 @@ def claim(
     with ExitStack() as undo:
         new = [parent for parent in folder.parents if not parent.exists()]  # the innermost first
         undo.callback(_remove_empty, new)
-        claimed = Claim(folder, maker, _open(folder, wait_seconds))
+        is_users = folder.is_dir() and not is_output_folder(folder)
+        claimed = Claim(folder, maker, _open(folder, wait_seconds), is_users=is_users)
         undo.callback(claimed.release, *(name for name in unused if not (folder / name).exists()))
         if is_output_folder(folder):
             remove_stale(folder)
-        remove_stale_siblings(folder)
         claimed.mark()
         yield claimed
 
@@ -194,7 +197,9 @@ def _open(folder: Path, wait_seconds: float = 0) -> int:
             raise UsageError(
                 f"{folder} is in use by another run: wait until it has ended, or name another {setting('output_dir')}"
             )
-        if is_at(handle, folder):
+        with handle_write_errors(folder):
+            is_there = is_at(handle, folder)
+        if is_there:
             return handle
         os.close(handle)
 

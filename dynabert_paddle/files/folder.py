@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from dynabert_paddle.config.run_file import CONFIG_FILE, MARKER_FILE
 from dynabert_paddle.config.settings import STAGES
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata
-from dynabert_paddle.files.partial import SUFFIX
+from dynabert_paddle.files.partial import is_partial
 
 # Beside the folders of a run's stages and `CONFIG_FILE`, its settings: the grid's scores on the dev set, fixed-size
 # models to compare with, and its report as HTML and for VisualDL.
@@ -29,7 +28,6 @@ _COMMANDS = {stage: f"dynabert {stage}" for stage in (*STAGES, RUN, BASELINE, SE
     stage: f"dynabert train_{stage}" for stage in ("width", "depth", "final")
 }
 
-_PARTIAL = re.compile(rf"\.(.*\.)?{SUFFIX.removeprefix('.')}")
 _BUNDLE_FILE = "bundle.json"
 
 
@@ -63,7 +61,7 @@ def is_free(folder: Path, *unused: str) -> bool:
     if not folder.is_dir():
         return not folder.exists()
     names = {path.name for path in folder.iterdir()}
-    return all(name in (MARKER_FILE, *unused) or _PARTIAL.fullmatch(name) for name in names)
+    return all(name in (MARKER_FILE, *unused) or is_partial(name) for name in names)
 
 
 def maker_of(folder: Path) -> str | None:

@@ -13,6 +13,7 @@ from dynabert_paddle.files.folder import (
     BASELINE,
     EXPORT,
     EXTRACT,
+    MARKER_FILE,
     RECORDS_FOLDER,
     REPORT_FILE,
     SAVE,
@@ -24,14 +25,15 @@ from dynabert_paddle.files.folder import (
     read_object,
 )
 from dynabert_paddle.files.metadata import METADATA_FILE
+from dynabert_paddle.files.partial import is_partial
 from dynabert_paddle.files.search_result import RESULT_FILE, SEARCH_FOLDER, TABLE_FILE
 from dynabert_paddle.runtime.home import user_path
 
 _MAX_LISTED = 5
 
-_OURS = re.compile(r"\.dynabert|\..*\.(partial|tmp)|\.partial|\.DS_Store")
+_OURS = (MARKER_FILE, ".DS_Store")
 _RECORDS = re.compile(r"vdlrecords\..*")
-_CHECKPOINT = re.compile(r"\.?checkpoint-\d+(\..*partial)?")
+_CHECKPOINT = re.compile(r"checkpoint-\d+|\.checkpoint-\d+\.[0-9a-f]{8}\.partial")
 _CHECKPOINT_FILES = re.compile(r"state\.json|(model|optimizer|best)\.safetensors")
 # Beside the files that `dynabert.json` lists; all of them where a stage was killed before it wrote that.
 _MODEL_FILES = re.compile(
@@ -40,8 +42,9 @@ _MODEL_FILES = re.compile(
     r"|vocab\.(txt|json)|merges\.txt|sentencepiece\.bpe\.model|spiece\.model"
 )
 _BUNDLE_FILES = re.compile(
-    r"bundle\.json|README\.md|infer(_lite)?\.py|lite_tokenizer\.json|tokenizer.*\.json|special_tokens_map\.json"
-    r"|added_tokens\.json|vocab\.(txt|json)|merges\.txt|model.*\.(pdmodel|pdiparams|json|onnx|nb|npz)"
+    r"bundle\.json|README\.md|infer(_lite)?\.py|(lite_)?tokenizer\.json|tokenizer_config\.json"
+    r"|special_tokens_map\.json|added_tokens\.json|vocab\.(txt|json)|merges\.txt"
+    r"|model(\.\d+)?\.(pdmodel|json)|model\.(pdiparams|onnx|npz)|model_(arm|x86)\.nb"
 )
 _SEARCH_FILES = re.compile(rf"study\.db(-journal|-wal|-shm)?|{re.escape(RESULT_FILE)}|{re.escape(TABLE_FILE)}")
 _CACHES = "__pycache__"
@@ -175,7 +178,7 @@ def _others(folder: Path, known: re.Pattern[str], names: Iterable[str] = ()) -> 
     """Entries of a folder whose names are neither known nor hidden ones of ours."""
     names = set(names)
     for path in folder.iterdir():
-        is_known = path.name in names or _OURS.fullmatch(path.name)
+        is_known = path.name in names or path.name in _OURS or is_partial(path.name)
         if not is_known and not (known.fullmatch(path.name) and not path.is_dir()):
             yield path
 

@@ -5,8 +5,10 @@ A folder is locked while its writer lives. The next writer removes those that no
 
 from __future__ import annotations
 
-import glob
+import errno
+import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -14,14 +16,17 @@ from contextlib import contextmanager, suppress
 from os.path import samestat
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 SUFFIX = ".partial"
 # In a folder whose files are being replaced one by one; it stays if the writer is killed then.
 MOVING_FILE = f".moving{SUFFIX}"
+
+# The names that `partial_path` and `partial_folder` give; a user may have other hidden files that end like this.
+_NAME = re.compile(r"\.(.+\.)?[0-9a-f]{8}\.partial", re.DOTALL)
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file or folder of this name is partly written, by a process of this package that may be dead."""
+    return name == MOVING_FILE or _NAME.fullmatch(name) is not None
 
 
 def lock(handle: int, *, unsupported: bool = True) -> bool:
@@ -34,8 +39,6 @@ def lock(handle: int, *, unsupported: bool = True) -> bool:
     Returns:
         False if another process has locked it.
     """
-    if fcntl is None:
-        return unsupported
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -46,11 +49,24 @@ def lock(handle: int, *, unsupported: bool = True) -> bool:
 
 
 def is_at(handle: int, path: Path) -> bool:
-    """Whether an open file or folder is still the one at its path, neither removed nor replaced."""
+    """Tell whether an open file or folder is still the one at its path, neither removed nor replaced.
+
+    Args:
+        handle: its descriptor.
+        path: the path.
+
+    Returns:
+        False if another one, or none, is there.
+
+    Raises:
+        OSError: nobody can tell, such as while a network file system does not answer.
+    """
     try:
         return samestat(os.fstat(handle), path.stat())
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            return False
+        raise
 
 
 def partial_path(path: Path) -> Path:
@@ -96,14 +112,9 @@ def remove_stale(parent: Path, prefix: str = ".") -> None:
         parent: the folder.
         prefix: how their names begin.
     """
-    for path in [*parent.glob(f"{glob.escape(prefix)}*{SUFFIX}"), parent / f"{prefix}partial"]:
-        _remove_unheld(path)
-
-
-def remove_stale_siblings(folder: Path) -> None:
-    """Remove what killed processes of earlier versions have left beside a folder that they wrote."""
-    for name in (f".{folder.name}.partial", f".{folder.name}.exported", f"..{folder.name}.exported.partial"):
-        _remove_unheld(folder.with_name(name))
+    for path in parent.iterdir() if parent.is_dir() else ():
+        if path.name.startswith(prefix) and is_partial(path.name):
+            _remove_unheld(path)
 
 
 def _remove_unheld(path: Path) -> None:

@@ -26,6 +26,7 @@ from dynabert_paddle.files.folder import CONFIG_FILE, GRID_FILE, is_free, is_out
 from dynabert_paddle.files.integrity import check_files, hash_files
 from dynabert_paddle.files.metadata import METADATA_FILE
 from dynabert_paddle.files.ownership import check_replaceable
+from dynabert_paddle.files.partial import is_partial, remove_stale
 from dynabert_paddle.files.weights import read_safetensors, write_safetensors
 from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.training import processes
@@ -77,8 +78,8 @@ def claim_output(
         UsageError: it is finished, holds something else, or another run writes to it.
     """
     inputs = list(inputs)
-    if is_rank_zero() and not (_is_unfinished(output_dir, maker) and not overwrite):
-        check_replaceable(output_dir, maker, overwrite=overwrite, inputs=inputs)
+    if is_rank_zero():
+        check_output(output_dir, maker, overwrite=overwrite, inputs=inputs)
     with claim(output_dir, maker) as claimed:
         processes.on_rank_zero(partial(_prepare, claimed, overwrite=overwrite, inputs=inputs))
         yield claimed
@@ -216,10 +217,42 @@ def remove_checkpoints(output_dir: Path) -> None:
     """Remove the training state of a stage that has finished, and what killed processes have left half-written.
 
     Args:
-        output_dir: the stage's output folder.
+        output_dir: the stage's output folder, which the caller has claimed.
     """
-    for folder in [*_find_checkpoints(output_dir), *output_dir.glob(".*partial")]:
+    for folder in _find_checkpoints(output_dir):
         shutil.rmtree(folder, ignore_errors=True)
+    remove_stale(output_dir)
+
+
+def tidy_finished(output_dir: Path, maker: str) -> None:
+    """Remove what a killed process has left in the folder of a stage that has finished, if there is anything.
+
+    Args:
+        output_dir: the stage's output folder.
+        maker: the stage.
+
+    Raises:
+        UsageError: another run writes to it.
+    """
+    if _find_checkpoints(output_dir) or any(is_partial(path.name) for path in output_dir.iterdir()):
+        with claim(output_dir, maker):
+            remove_checkpoints(output_dir)
+
+
+def check_output(output_dir: Path, maker: str, *, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse an output folder that a stage cannot write to; one with an unfinished run of it is resumed.
+
+    Args:
+        output_dir: the folder.
+        maker: the stage.
+        overwrite: what the same stage has written there may be removed.
+        inputs: files and folders that the stage reads.
+
+    Raises:
+        UsageError: it is finished, or holds something else.
+    """
+    if overwrite or not _is_unfinished(output_dir, maker):
+        check_replaceable(output_dir, maker, overwrite=overwrite, inputs=inputs)
 
 
 def _find_checkpoints(output_dir: Path) -> list[Path]:

@@ -90,7 +90,9 @@ class PartialFile:
 
     def _claim(self) -> None:
         # Whoever had locked it may have given it its name meanwhile.
-        if not lock(self._file.fileno()) or not is_at(self._file.fileno(), self._partial):
+        with handle_write_errors(self._path):
+            is_ours = lock(self._file.fileno()) and is_at(self._file.fileno(), self._partial)
+        if not is_ours:
             raise UsageError(
                 f"{self._path} is in use by another run: wait until it has ended, or name another "
                 f"{setting('output_file')}"

@@ -13,7 +13,7 @@ from typing import Any
 from dynabert_paddle.backbone.loading import BUILT_IN
 from dynabert_paddle.config.loading import parse_yaml
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.run_file import locate, relative_inside
+from dynabert_paddle.config.run_file import HEADER, is_written, locate, relative_inside
 from dynabert_paddle.config.settings import STAGES, Config, RewireConfig, lasting_settings
 from dynabert_paddle.data.described_tasks import load_task_config
 from dynabert_paddle.data.tasks import Task
@@ -31,6 +31,7 @@ from dynabert_paddle.files.folder import (
     check_ours,
     is_free,
     is_output_folder,
+    read_object,
 )
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, check_expected, read_metadata
 from dynabert_paddle.files.ownership import check_maker, check_removable
@@ -39,7 +40,7 @@ from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes, stages
-from dynabert_paddle.training.checkpoint import claim_output, remove_checkpoints
+from dynabert_paddle.training.checkpoint import check_output, claim_output, tidy_finished
 from dynabert_paddle.training.evaluate import evaluate_grid
 from dynabert_paddle.training.inputs import check_apart, match_task
 from dynabert_paddle.training.logging import logger
@@ -66,11 +67,12 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
     if not config.stages:
         raise UsageError(f"{setting('stages')}: name at least one, for example [finetune, rewire, width, depth]")
     task = load_task_config(config.task)
-    if overwrite or not (user_path(config.output_dir) / config.stages[0] / METADATA_FILE).exists():
-        # Now, rather than after hours of fine-tuning: a model that loads and has the heads for every width.
-        _grid_space(Supernet.from_pretrained(config.model_name_or_path), config).grid()
     output_dir = user_path(config.output_dir)
     _check_maker(output_dir, overwrite=overwrite)
+    _check_users_files(output_dir)
+    if overwrite or not (output_dir / config.stages[0] / METADATA_FILE).exists():
+        # Now, rather than after hours of fine-tuning: a model that loads and has the heads for every width.
+        _grid_space(Supernet.from_pretrained(config.model_name_or_path), config).grid()
     with claim(output_dir, RUN, unused=(CONFIG_FILE,)) as claimed:
         source: str | Path = config.model_name_or_path
         processes.on_rank_zero(partial(_prepare, claimed, config, task, overwrite=overwrite))
@@ -80,7 +82,7 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
             if (folder / METADATA_FILE).exists():
                 processes.on_rank_zero(partial(_check_start, name, folder, source))
                 logger.info("%s: finished before, in %s", name, folder)
-                processes.on_rank_zero(partial(remove_checkpoints, folder))  # left if a process was killed
+                processes.on_rank_zero(partial(tidy_finished, folder, name))
             else:
                 run_stage(name, config, task, source=source, output_dir=folder)
             source = folder
@@ -172,6 +174,24 @@ def _check_maker(output_dir: Path, *, overwrite: bool) -> None:
         check_ours(output_dir)
 
 
+def _check_users_files(output_dir: Path) -> None:
+    """Refuse to replace files of the user's that have the names of a run's."""
+    path = output_dir / CONFIG_FILE
+    with handle_write_errors(path):
+        config = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+    if config is not None and not is_written(config):
+        raise UsageError(
+            f"{path} is a config of your own, which the settings of this run would replace: give it another name, or "
+            f"name another {setting('output_dir')}"
+        )
+    path = output_dir / GRID_FILE
+    if path.exists() and not is_output_folder(output_dir) and read_object(path, "split", "rows") is None:
+        raise UsageError(
+            f"{path} is a file of your own, which the scores of this run would replace: give it another name, or name "
+            f"another {setting('output_dir')}"
+        )
+
+
 def _prepare(claimed: Claim, config: Config, task: Task, *, overwrite: bool) -> None:
     """Refuse what would end the run later, and keep its settings."""
     output_dir = claimed.folder
@@ -181,6 +201,8 @@ def _prepare(claimed: Claim, config: Config, task: Task, *, overwrite: bool) -> 
     for name in config.stages:
         if (output_dir / name / METADATA_FILE).exists():
             _check_finished(name, output_dir / name, config, task)
+        else:
+            check_output(output_dir / name, name, overwrite=False)
     _keep_config(output_dir / CONFIG_FILE, config)
 
 
@@ -268,7 +290,7 @@ def _keep_config(path: Path, config: Config) -> None:
                 )
     with handle_write_errors(path):
         values = relative_inside(values, path.parent.absolute())
-        write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        write_text(path, HEADER + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def _from_anywhere(values: dict[str, Any]) -> dict[str, Any]:

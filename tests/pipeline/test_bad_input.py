@@ -416,6 +416,43 @@ def test_the_folder_of_a_whole_run_is_no_unfinished_stage(fails, finetuned, tmp_
     assert snapshot(output) == before
 
 
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite_output_dir"]])
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("run.yaml", "# my notes\nstages: [finetune]\n", "run.yaml is a config of your own"),
+        ("run.yaml", "not: [yaml", "run.yaml is a config of your own"),
+        ("grid.json", '{"rows": 3, "columns": 4}', "grid.json is a file of your own"),
+        ("depth/thesis.tex", "mine", "depth exists"),
+        ("finetune/notes/a.txt", "mine", "finetune exists"),
+        ("width", "mine", "width is a file"),
+    ],
+)
+def test_a_run_replaces_no_file_of_the_users_and_says_so_at_once(
+    fails, tiny_folder, tiny_data, tmp_path, name, content, said, overwrite
+):
+    """A folder in the way of the last stage was found hours later, and a hand-written run.yaml was replaced."""
+    output = tmp_path / "out"
+    (output / name).parent.mkdir(parents=True)
+    (output / name).write_text(content)
+    before = snapshot(output)
+    words = ["-o", f"model_name_or_path={tiny_folder}", "-o", f"task.data_dir={tiny_data}", "-o", "train.max_steps=1"]
+    message = fails("run", "quickstart", *words, "--output_dir", output, *overwrite, code=2)
+    assert message.startswith(str(output))
+    assert message.endswith("name another --output_dir")
+    assert said in message or (overwrite and "was not created by dynabert, and is not removed" in message)
+    assert snapshot(output) == before
+
+
+def test_a_config_in_its_own_output_folder_is_refused_and_stays(fails, tiny_folder, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "run.yaml").write_text(f"output_dir: {output}\nmodel_name_or_path: {tiny_folder}\nstages: [finetune]\n")
+    before = snapshot(output)
+    assert f"name another output_dir in {output}/run.yaml, line 1" in fails("run", output / "run.yaml", code=2)
+    assert snapshot(output) == before
+
+
 def test_a_failed_rewire_leaves_no_folder(fails, finetuned, tmp_path):
     """Weights that have diverged are found out only when the importance is computed."""
     broken = db.Supernet.from_pretrained(finetuned)

@@ -161,8 +161,8 @@ def test_a_file_is_synced_before_and_after_it_is_renamed(tmp_path, disk_calls):
 
 
 def test_remains_of_a_killed_process_are_replaced(tmp_path):
-    (tmp_path / ".model.partial").mkdir()
-    (tmp_path / ".model.partial" / "rest.bin").write_text("old")
+    (tmp_path / ".model.0123abcd.partial").mkdir()
+    (tmp_path / ".model.0123abcd.partial" / "rest.bin").write_text("old")
     write_folder(tmp_path / "model", write_two, last="z.json")
     assert set(files(tmp_path)) == {"model/a.txt", "model/z.json"}
 

@@ -1,7 +1,9 @@
 """One writer a folder: a second one is refused, and a lock counts only while its folder is the one at the path."""
 
+import errno
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import write_folder
 from dynabert_paddle.files.claim import claim
 from dynabert_paddle.files.folder import maker_of
+from dynabert_paddle.files.ownership import check_replaceable
 from dynabert_paddle.files.partial import lock, partial_folder
 
 pytestmark = pytest.mark.reference
@@ -125,9 +128,9 @@ def test_a_folder_that_goes_in_mid_write_is_not_called_a_full_disk(tmp_path):
 
 def test_what_is_written_replaces_all_or_joins(tmp_path):
     with claim(tmp_path / "model", "extract") as claimed:
-        (tmp_path / "model" / "old").touch()
+        (tmp_path / "model" / "vocab.txt").touch()
         claimed.write(write_text("new"), last="a.json")
-        assert (tmp_path / "model" / "old").exists()
+        assert (tmp_path / "model" / "vocab.txt").exists()
         claimed.write(write_text("newer"), last="a.json", replace=True)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [".dynabert", "a.json"]
 
@@ -146,7 +149,7 @@ def test_a_folder_of_the_users_is_never_replaced(tmp_path):
 def test_the_remains_of_a_killed_replacement_can_be_replaced(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
-    for name in (".dynabert", ".moving.partial", "weights"):
+    for name in (".dynabert", ".moving.partial", "model.safetensors"):
         (folder / name).touch()
     with claim(folder, "extract") as claimed:
         claimed.write(write_text("new"), last="a.json", replace=True)
@@ -176,20 +179,81 @@ def test_a_search_that_runs_inside_keeps_its_folder(tmp_path):
 
 def test_partial_folders_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_path):
     folder = tmp_path / "model"
-    for name in (".ab12.partial", ".partial", ".checkpoint-7.partial"):
+    living, dead = ".0123abcd.partial", (".4567cdef.partial", ".checkpoint-7.89abcdef.partial")
+    for name in (living, *dead):
         (folder / name).mkdir(parents=True)
         (folder / name / "weights").touch()
-    for name in ("..model.exported.partial", ".model.exported", ".model.partial"):  # of earlier versions
-        (tmp_path / name).mkdir()
     (folder / ".dynabert").touch()
-    handle = os.open(folder / ".ab12.partial", os.O_RDONLY)
+    handle = os.open(folder / living, os.O_RDONLY)
     assert lock(handle)
     with claim(folder, "width"):
-        assert sorted(path.name for path in folder.iterdir()) == [".ab12.partial", ".dynabert"]
+        assert sorted(path.name for path in folder.iterdir()) == [living, ".dynabert"]
     os.close(handle)
     with claim(folder, "width"):
         assert sorted(path.name for path in folder.iterdir()) == [".dynabert"]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [".partial", ".backup.partial", ".model.partial", ".notes.0123ABCD.partial"])
+def test_a_hidden_folder_of_the_users_stays_whatever_it_is_called(tmp_path, name):
+    folder, mine = tmp_path / "model", [tmp_path / "model" / name, tmp_path / name]
+    for path in mine:
+        path.mkdir(parents=True)
+        (path / "thesis.tex").touch()
+    (folder / ".dynabert").write_text("extract\n")
+    with pytest.raises(UsageError, match=f"did not write, and is not removed: {re.escape(name)}"):
+        check_replaceable(folder, "extract", overwrite=True)
+    with claim(folder, "extract") as claimed:
+        claimed.write(write_text("new"), last="a.json", replace=True)
+    assert (folder / "a.json").exists()
+    assert all((path / "thesis.tex").exists() for path in mine)
+
+
+def test_a_file_that_the_user_adds_while_a_verb_works_stays(tmp_path):
+    """Before, an export removed at its end whatever was in the folder then."""
+    folder = tmp_path / "bundle"
+    with claim(folder, "export") as claimed:
+        claimed.write(lambda partial: (partial / "infer.py").touch(), last="infer.py")
+    with claim(folder, "export") as claimed, claimed.partial() as partial:
+        (partial / "README.md").touch()
+        (folder / "predictions.tsv").write_text("mine")
+        (folder / "my data").mkdir()
+        (folder / "my data" / "README.md").touch()
+        claimed.take(partial, last="README.md", replace=True)
+    assert sorted(path.name for path in folder.iterdir()) == [".dynabert", "README.md", "my data", "predictions.tsv"]
+    assert (folder / "my data" / "README.md").exists()
+    with claim(folder, "export") as claimed:
+        claimed.clear()
+    assert sorted(path.name for path in folder.iterdir()) == [".dynabert", "my data", "predictions.tsv"]
+
+
+@pytest.mark.parametrize("content", [[], ["run.yaml"]])
+def test_a_folder_that_the_user_has_made_stays(tmp_path, content):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in content:
+        (folder / name).touch()
+    with pytest.raises(ZeroDivisionError), claim(folder, "run", unused=("run.yaml",)):
+        (folder / "run.yaml").touch()
+        raise ZeroDivisionError
+    assert [path.name for path in folder.iterdir()] == content
+    with claim(tmp_path / "deep" / "new", "run"):
+        pass
+    assert not (tmp_path / "deep").exists()
+
+
+@pytest.mark.parametrize(("number", "is_lost"), [(errno.ENOENT, True), (errno.ESTALE, True), (errno.EIO, False)])
+def test_only_a_folder_that_is_gone_is_called_so(tmp_path, monkeypatch, number, is_lost):
+    """A network file system that does not answer for a moment says nothing about the folder."""
+    with claim(tmp_path / "model", "width") as claimed:
+        (tmp_path / "model" / "train.jsonl").touch()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fstat", lambda handle: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+            with pytest.raises(DynabertError) as caught:
+                claimed.check()
+        claimed.check()
+    assert ("was removed or replaced while this run wrote to it" in str(caught.value)) == is_lost
+    assert (os.strerror(number) in str(caught.value)) == (not is_lost)
 
 
 def test_without_locks_nothing_of_others_is_removed_and_writing_works(tmp_path, monkeypatch):
@@ -200,10 +264,10 @@ def test_without_locks_nothing_of_others_is_removed_and_writing_works(tmp_path, 
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
     folder = tmp_path / "model"
-    (folder / ".ab12.partial").mkdir(parents=True)
+    (folder / ".0123abcd.partial").mkdir(parents=True)
     with claim(folder, "width") as claimed:
         claimed.write(write_text("whole"), last="a.json")
-    assert sorted(path.name for path in folder.iterdir()) == [".ab12.partial", ".dynabert", "a.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [".0123abcd.partial", ".dynabert", "a.json"]
 
 
 def test_two_partial_folders_have_names_of_their_own(tmp_path):

@@ -1,6 +1,7 @@
 """Output folders are created where possible, and no folder of the user's is removed."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -213,12 +214,42 @@ def test_a_folder_of_an_earlier_version_belongs_to_the_verb_that_its_content_tel
         assert files(folder) == before
 
 
+EXPORTED = [
+    *("model.json", "model.pdmodel", "model.pdiparams", "model.onnx", "model.npz", "model.2.json", "model.13.pdmodel"),
+    *("model_arm.nb", "model_x86.nb", "lite_tokenizer.json", "tokenizer.json", "vocab.txt", "infer_lite.py"),
+]
+
+
+def test_the_files_of_an_export_that_was_killed_are_known(tmp_path):
+    """Its bundle.json, which lists them, comes last."""
+    folder = mark(tmp_path / "out", "export")
+    for name in EXPORTED:
+        (folder / name).touch()
+    overwrite(folder, "export")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "mine", ["model_card.json", "tokenizer_old.json", "model.old.json", "model_v2.onnx", "models.npz", ".notes.tmp"]
+)
+def test_names_that_resemble_those_of_a_bundle_are_the_users(tmp_path, mine):
+    folder = mark(tmp_path / "out", "export")
+    for name in ("bundle.json", mine):
+        (folder / name).touch()
+    with pytest.raises(UsageError, match=f"did not write, and is not removed: {re.escape(mine)}: move that away"):
+        overwrite(folder, "export")
+    assert (folder / mine).exists()
+
+
 @pytest.mark.parametrize(
     ("maker", "known"),
     [
-        ("width", ["dynabert.json", "vocab.txt", "vdl/vdlrecords.1.log", "checkpoint-3/state.json", ".a.partial/x"]),
+        (
+            "width",
+            ["dynabert.json", "vocab.txt", "vdl/vdlrecords.1.log", "checkpoint-3/state.json", ".0123abcd.partial"],
+        ),
         ("finetune", ["train.jsonl", "report.html", "vdl_report/vdlrecords.report.log", "search/study.db"]),
-        ("baseline", ["baseline.json", "config.json", ".checkpoint-3.ab.partial/best.safetensors"]),
+        ("baseline", ["baseline.json", "config.json", ".checkpoint-3.0123abcd.partial/best.safetensors"]),
         ("export", ["bundle.json", "infer.py", "model.pdmodel", "README.md", "__pycache__/infer.pyc"]),
         ("search", ["study.db", "study.db-journal", "search.json", "pareto.csv", "best/config.json"]),
         ("extract", ["config.json", "model.safetensors", "tokenizer.json"]),

@@ -1,5 +1,6 @@
 """A folder that is replaced while it is loaded is loaded again, or refused; never one version's part with another's."""
 
+import json
 import os
 import shutil
 
@@ -11,7 +12,7 @@ from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.files import unchanged
 from dynabert_paddle.files.metadata import read_metadata
-from dynabert_paddle.files.unchanged import load_unchanged
+from dynabert_paddle.files.unchanged import folder_version, load_unchanged
 from dynabert_paddle.supernet import supernet as supernet_module
 
 LABELS = {"old": ["a", "b"], "new": ["b", "a"]}
@@ -81,6 +82,41 @@ def test_a_folder_that_is_moved_away_and_back_counts_as_changed(tmp_path):
         return len(versions)
 
     assert load_unchanged(folder, load, ModelError) == 2
+
+
+@pytest.mark.parametrize("manifest", ["bundle.json", "dynabert.json"])
+@pytest.mark.parametrize("twice", [True, False])
+def test_a_log_in_the_folder_changes_nothing(tmp_path, manifest, twice):
+    """A server may write its log beside the bundle's files, line by line."""
+    folder, attempts = tmp_path / "model", []
+    make(folder, "old")
+    (folder / manifest).write_text(json.dumps({"files": {"labels": {}, "weights": {}}}))
+    if twice:
+        (folder / "server.log").touch()
+
+    def load():
+        attempts.append(1)
+        with (folder / "server.log").open("a") as log:
+            log.write("loading\n")
+        (folder / f"{len(attempts)}.log").touch()
+
+    before = folder_version(folder)
+    load_unchanged(folder, load, ModelError)
+    assert len(attempts) == 1
+    assert folder_version(folder) == before
+    (folder / "labels").write_text("new")
+    assert folder_version(folder) != before
+
+
+def test_without_a_manifest_every_file_counts(tmp_path):
+    make(tmp_path / "model", "old")
+    before = folder_version(tmp_path / "model")
+    assert folder_version(tmp_path / "model") == before
+    (tmp_path / "model" / "added_tokens.json").touch()
+    assert folder_version(tmp_path / "model") != before
+    (tmp_path / "model" / "bundle.json").write_text('["files"]')
+    assert folder_version(tmp_path / "model") != before
+    assert folder_version(tmp_path / "gone") is None
 
 
 def test_a_folder_that_is_missing_for_a_moment_is_waited_for(tmp_path):

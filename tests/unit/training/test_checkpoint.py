@@ -12,7 +12,14 @@ from conftest import make_batch, make_bert
 
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
-from dynabert_paddle.training.checkpoint import TrainState, load_checkpoint, remove_checkpoints, save_checkpoint
+from dynabert_paddle.files.claim import claim
+from dynabert_paddle.training.checkpoint import (
+    TrainState,
+    load_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
+    tidy_finished,
+)
 
 SETTINGS = {"learning_rate": 0.001, "subnets": ["w1.00d1.00"], "seed": 42}
 
@@ -141,10 +148,22 @@ def test_a_half_written_checkpoint_is_ignored(tmp_path, training):
 def test_nothing_of_a_killed_process_stays_in_a_finished_folder(tmp_path, training):
     """A checkpoint that Ctrl-C asked for, and that kill -9 cut off, is never written again under the same step."""
     whole = save(training, tmp_path, 4)
-    shutil.copytree(whole, tmp_path / ".checkpoint-7.partial")
+    shutil.copytree(whole, tmp_path / ".checkpoint-7.0123abcd.partial")
     save(training, tmp_path, 8)
     remove_checkpoints(tmp_path)
     assert names(tmp_path) == []
+
+
+def test_a_finished_stage_is_tidied_only_while_nobody_writes_there(tmp_path, training):
+    save(training, tmp_path, 4)
+    (tmp_path / "dynabert.json").write_text("{}")
+    with claim(tmp_path, "width"), pytest.raises(UsageError, match="is in use by another run"):
+        tidy_finished(tmp_path, "width")
+    assert names(tmp_path) == ["checkpoint-4", "dynabert.json"]
+    tidy_finished(tmp_path, "width")
+    assert names(tmp_path) == ["dynabert.json"]
+    with claim(tmp_path, "width"):
+        tidy_finished(tmp_path, "width")  # there is nothing to do
 
 
 def test_an_older_checkpoint_stays_where_the_new_one_finds_no_room(tmp_path, training):
