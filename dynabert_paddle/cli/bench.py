@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dynabert_paddle.cli.output import open_output, show_json, show_next
-from dynabert_paddle.cli.predict import NumThreads
+from dynabert_paddle.cli.output import check_output_file, open_output, show_json, show_next
+from dynabert_paddle.cli.predict import NumThreads, OverwriteOutputFile
 from dynabert_paddle.cli.run import Json
 from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.errors import UsageError
@@ -26,11 +26,14 @@ def bench(
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Measurements of every bundle at every shape.")] = 5,
     num_threads: NumThreads = None,
     output_file: Annotated[str | None, typer.Option("--output_file", help="JSON file for the figures.")] = None,
+    overwrite_output_file: OverwriteOutputFile = False,
     json: Json = False,
 ) -> None:
     """Measure latency, throughput, memory and size of bundles, alternating between them in one process."""
     from dynabert_paddle.serving.bench import bench
 
+    if output_file:
+        check_output_file(output_file, overwrite=overwrite_output_file)
     with ExitStack() as stack:
         out = stack.enter_context(open_output(output_file)) if output_file else None
         report = bench(

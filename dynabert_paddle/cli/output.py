@@ -6,16 +6,18 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.partial import partial_path
 from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.runtime.streams import print_message
 
+_MAX_LINKS = 40  # as many as Linux follows
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -44,12 +46,34 @@ def show_next(*then: str | Path, wrote: Sequence[str | Path] = ()) -> None:
     print_message(one_line(f"next: {shlex.join(['dynabert', *map(str, then)])}"))
 
 
+def check_output_file(name: str, *, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse to replace a file unless the user asks for it, and a file that is read in any case; streams are written.
+
+    Args:
+        name: the file.
+        overwrite: it may be replaced.
+        inputs: the files that the command reads.
+
+    Raises:
+        UsageError: it exists, or is read.
+    """
+    if not Path(name).exists():
+        return
+    if any(Path(path).exists() and Path(name).samefile(path) for path in inputs):
+        raise UsageError(f"{name} is the file to read: name another {setting('output_file')}")
+    if _find_file(Path(name)) is not None and not overwrite:
+        raise UsageError(
+            f"{name} exists: pass {setting('overwrite_output_file')} to replace it, or name another "
+            f"{setting('output_file')}"
+        )
+
+
 @contextmanager
 def open_output(name: str) -> Iterator[TextIO]:
     """Open a file for writing that is replaced only when it is complete; a device or a pipe is written directly.
 
     Args:
-        name: the file.
+        name: the file, or a link to it.
 
     Yields:
         The open file, UTF-8.
@@ -58,19 +82,34 @@ def open_output(name: str) -> Iterator[TextIO]:
         UsageError: its folder is missing.
         DynabertError: it cannot be written.
     """
-    path = Path(name)
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}: make it, or name another file")
-    # A link is written directly: /dev/stdout is one.
-    is_file = not path.is_symlink() and (path.is_file() or not path.exists())
-    target = partial_path(path) if is_file else path
+    path, file = Path(name), _find_file(Path(name))
+    for parent in (path.parent, (file or path).parent):
+        if not parent.is_dir():
+            raise UsageError(f"{path}: there is no folder {parent}: make it, or name another {setting('output_file')}")
+    target = path if file is None else partial_path(file)
     try:
-        with target.open("w", encoding="utf-8") as file:
-            yield file
-        if target != path:
-            target.replace(path)
+        with target.open("w", encoding="utf-8") as stream:
+            yield stream
+        if file is not None:
+            target.replace(file)
     except OSError as error:
         raise DynabertError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
-        if target != path:
+        if file is not None:
             target.unlink(missing_ok=True)
+
+
+def _find_file(path: Path) -> Path | None:
+    """The regular file that a path means, or would make; None for a device or a stream.
+
+    A stream such as /dev/stdout can be redirected to a file, whose descriptor the caller holds: a new file in its place
+    would never be seen.
+    """
+    for _ in range(_MAX_LINKS):
+        place = path.parent.resolve()
+        if place == Path("/dev") or Path("/proc") in (place, *place.parents):
+            return None
+        if not path.is_symlink():
+            return path if path.is_file() or not path.exists() else None
+        path = path.parent / path.readlink()
+    return None

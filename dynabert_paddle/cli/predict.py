@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json as json_
 import logging
-import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from dynabert_paddle.cli.output import one_line, open_output, show_next
+from dynabert_paddle.cli.output import check_output_file, one_line, open_output, show_next
 from dynabert_paddle.cli.run import Json
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DataError, UsageError
@@ -31,6 +29,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 NumThreads = Annotated[int | None, typer.Option("--num_threads", min=1, help="CPU threads.", show_default="all cores")]
+OverwriteOutputFile = Annotated[bool, typer.Option("--overwrite_output_file", help="Replace output_file.")]
 BundleDevice = Annotated[str, typer.Option("--device", help="cpu or gpu:N.")]
 
 
@@ -52,9 +51,7 @@ def predict(
             "-o", "--output_file", help=".jsonl for JSON lines, .csv, or another for TSV.", show_default="TSV on stdout"
         ),
     ] = None,
-    overwrite_output_file: Annotated[
-        bool, typer.Option("--overwrite_output_file", help="Replace output_file.")
-    ] = False,
+    overwrite_output_file: OverwriteOutputFile = False,
     text_column: Annotated[
         str | None,
         typer.Option(
@@ -87,17 +84,9 @@ def predict(
         raise UsageError("--submission fixes the columns and the format: leave out --json and the column flags")
     if input_file == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
         raise UsageError(f"{input_file}: a pipe cannot be read: write it to a file ('... > texts.txt'), and name that")
-    is_stream = re.fullmatch(r"/dev/(stdout|stderr|fd/\d+)", output_file or "")  # it may be redirected to a file
-    if output_file and Path(output_file).is_file() and not is_stream and not overwrite_output_file:
-        if path.exists() and path.samefile(output_file):
-            raise UsageError(f"{output_file} is the file to read: name another {setting('output_file')}")
-        raise UsageError(
-            f"{output_file} exists: pass {setting('overwrite_output_file')} to replace it, or name another "
-            f"{setting('output_file')}"
-        )
+    if output_file:
+        check_output_file(output_file, overwrite=overwrite_output_file, inputs=[path])
     predictor = Predictor(bundle, subnet=subnet, device=device, num_threads=num_threads)
-    if output_file and path.exists() and os.path.exists(output_file) and path.samefile(output_file):
-        raise UsageError(f"{output_file} is the file to read: name another {setting('output_file')}")
     if submission:
         task = find_submission(predictor.task_name)
         form = task.submission

@@ -6,6 +6,7 @@ This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator
 
 # Beside SIGINT, for which Python raises KeyboardInterrupt. Windows has no SIGHUP.
 TERMINATING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Of a write that fails: no reader, no room, no device, or not open.
+_WRITE_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EBADF, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class Terminated(BaseException):
@@ -71,7 +74,8 @@ def is_of_stdout(error: Exception) -> bool:
         sys.stdout.flush()
     except OSError:
         return True
-    return getattr(sys.stdout, "write_through", False)  # PYTHONUNBUFFERED: nothing is left to flush
+    # With PYTHONUNBUFFERED nothing is left to flush, and only the kind of error tells.
+    return getattr(sys.stdout, "write_through", False) and error.errno in _WRITE_ERRORS
 
 
 def is_ignored(number: int) -> bool:

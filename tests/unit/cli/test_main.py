@@ -1,5 +1,6 @@
 """The command line without a model: help, usage errors, configs, and characters that a terminal would obey."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,6 +15,7 @@ import yaml
 
 import dynabert_paddle as db
 from dynabert_paddle.cli import run
+from dynabert_paddle.cli.output import open_output
 from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.config import settings
 from dynabert_paddle.config.loading import built_in_configs, find_config, load_config
@@ -237,6 +239,68 @@ def test_extract_does_not_replace_the_home_folder(dynabert, tmp_path, monkeypatc
         done = dynabert("extract", tmp_path / "model", "w0.50d0.50", "--output_dir=~", *more)
         assert (done.code, done.out) == (2, "")
         assert f"error: {home} {words}" in done.err
+
+
+@pytest.mark.parametrize("through", ["data", "far/../data"])
+@pytest.mark.parametrize("fails", [True, False])
+def test_an_output_behind_a_link_is_replaced_only_when_complete(tmp_path, through, fails):
+    """It was emptied before the first prediction."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "far").mkdir()
+    target, link = tmp_path / "data" / "labels.tsv", tmp_path / "link.tsv"
+    target.write_text("before")
+    (tmp_path / "between.tsv").symlink_to(f"{through}/labels.tsv")
+    link.symlink_to("between.tsv")
+    with contextlib.suppress(ZeroDivisionError), open_output(str(link)) as file:
+        file.write("after")
+        assert target.read_text() == "before"
+        if fails:
+            raise ZeroDivisionError
+    assert target.read_text() == ("before" if fails else "after")
+    assert link.is_symlink() and (tmp_path / "between.tsv").is_symlink()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["between.tsv", "data", "far", "labels.tsv", "link.tsv"]
+
+
+def test_a_link_to_nothing_makes_its_target(tmp_path):
+    (tmp_path / "link.tsv").symlink_to("new.tsv")
+    with open_output(str(tmp_path / "link.tsv")) as file:
+        file.write("after")
+    assert (tmp_path / "new.tsv").read_text() == "after"
+    (tmp_path / "other.tsv").symlink_to("gone/new.tsv")
+    with pytest.raises(db.DynabertError, match="there is no folder .*gone: make it, or name another output_file"):
+        open_output(str(tmp_path / "other.tsv")).__enter__()
+    (tmp_path / "loop.tsv").symlink_to("loop.tsv")
+    with pytest.raises(db.DynabertError, match="loop.tsv: cannot be written"):
+        open_output(str(tmp_path / "loop.tsv")).__enter__()
+
+
+@pytest.mark.parametrize("stream", ["/dev/stdout", "/proc/self/fd/1", "link"])
+def test_a_stream_that_is_redirected_to_a_file_is_written_there(tmp_path, stream):
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    code = "import sys; from dynabert_paddle.cli.output import open_output\n"
+    code += "print('first', flush=True)\nwith open_output(sys.argv[1]) as file: file.write('second')"
+    with (tmp_path / "out.txt").open("ab") as out:
+        subprocess.run([sys.executable, "-c", code, stream], cwd=tmp_path, stdout=out, check=True)
+        inode = os.fstat(out.fileno()).st_ino
+    assert (tmp_path / "out.txt").stat().st_ino == inode
+    assert "second" in (tmp_path / "out.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "words", [("bench", "b", "--output_file", "x.json"), ("predict", "b", "-i", "t.txt", "-o", "x.json")]
+)
+@pytest.mark.parametrize("linked", [True, False])
+def test_an_existing_output_is_refused_before_anything_is_read(dynabert, tmp_path, monkeypatch, words, linked):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.txt").write_text("a\n")
+    (tmp_path / "figures.json" if linked else tmp_path / "x.json").write_text("before")
+    if linked:
+        (tmp_path / "x.json").symlink_to("figures.json")
+    done = dynabert(*words)
+    message = "x.json exists: pass --overwrite_output_file to replace it, or name another --output_file"
+    assert (done.code, done.out, done.err) == (2, "", f"error: {message}\n")
+    assert "b: no bundle.json in it" in dynabert(*words, "--overwrite_output_file").err
+    assert (tmp_path / "x.json").read_text() == "before"
 
 
 @pytest.mark.parametrize("is_stream", [True, False])

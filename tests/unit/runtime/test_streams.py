@@ -1,5 +1,7 @@
 """Standard streams that are closed or full, and signals: one line, the right exit code, nothing lost."""
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -142,3 +144,14 @@ def test_a_command_may_run_in_a_thread():
     """Python handles signals in the main thread alone, and sets no handler elsewhere."""
     with ThreadPoolExecutor(1) as threads:
         assert threads.submit(streams.run_process, lambda: 0).result() == 0
+
+
+@pytest.mark.parametrize("unbuffered", [True, False])
+@pytest.mark.parametrize(("number", "expected"), [(errno.ENOSPC, True), (errno.ECONNREFUSED, False)])
+def test_an_error_without_a_file_is_blamed_on_stdout_only_if_it_is_of_a_write(
+    monkeypatch, unbuffered, number, expected
+):
+    """With PYTHONUNBUFFERED, a refused connection was reported as one of stdout."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), write_through=unbuffered))
+    assert streams.is_of_stdout(OSError(number, os.strerror(number))) == (expected and unbuffered)
+    assert not streams.is_of_stdout(OSError(number, os.strerror(number), "file"))
