@@ -18,7 +18,19 @@ import typer.core
 from typer import rich_utils
 
 from dynabert_paddle import __version__
-from dynabert_paddle.cli import augment, baseline, bench, export, inspect, predict, report, run, search, stages
+from dynabert_paddle.cli import (
+    augment,
+    baseline,
+    bench,
+    compress,
+    export,
+    inspect,
+    predict,
+    report,
+    run,
+    search,
+    stages,
+)
 from dynabert_paddle.cli.names import option_name
 from dynabert_paddle.cli.output import one_line
 from dynabert_paddle.config.names import settings_named_by
@@ -78,7 +90,7 @@ app = typer.Typer(
     context_settings={"token_normalize_func": lambda token: token.replace("-", "_"), "max_content_width": 120},
 )
 
-for _module in (run, stages, augment, baseline, search, report, export, predict, bench, inspect):
+for _module in (run, stages, augment, baseline, search, report, compress, export, predict, bench, inspect):
     for _command in _module.COMMANDS:
         app.command(_command.__name__, cls=_Command)(_command)
 

@@ -19,7 +19,7 @@ _ARGUMENTS = {
     "force": "force=True",
 }
 # Sections that one function of Python takes, whose fields need no other name there.
-_SECTIONS = ("task", "train", "search", "augment", "baseline")
+_SECTIONS = ("task", "train", "search", "augment", "baseline", "compress")
 
 
 def argument_name(key: str) -> str:

@@ -194,6 +194,26 @@ class BaselineConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
+class CompressConfig(_Section):
+    """How `compress` makes a model smaller."""
+
+    method: Literal["vocabulary"] = _option("vocabulary", "how the model is made smaller")
+    vocab_size: PositiveInt | None = _option(None, "vocabulary: pieces to keep, special tokens included")
+    text_file: tuple[str, ...] = _option(
+        (), "vocabulary: plain text, one a line, whose pieces count beside those of the training texts"
+    )
+    max_positions: PositiveInt | None = _option(
+        None, "vocabulary: tokens of the longest input, at least max_seq_length (default: the model's)"
+    )
+    finetune_steps: NonNegativeInt = _option(0, "steps to train the smaller model, distilled from DIR")
+    learning_rate: NonNegativeFloat | None = _option(
+        None, "peak learning rate of these steps (default: that of DIR's last stage)"
+    )
+    per_device_eval_batch_size: PositiveInt = _option(64, "examples scored at a time")
+    seed: Seed = _option(42, "random seed")
+
+
+@dataclass(frozen=True)
 class AugmentConfig(_Section):
     """How `augment` makes copies of a text; the defaults are the DynaBERT paper's."""
 

@@ -22,9 +22,10 @@ RECORDS_FOLDER = "vdl_report"
 
 # `MARKER_FILE` names what made an output folder: a stage, or one of these. It is empty in folders of earlier versions.
 RUN, BASELINE, SEARCH, EXTRACT, EXPORT, SAVE = "run", "baseline", "search", "extract", "export", "save_pretrained"
+COMPRESS = "compress"
 
 # What made a folder -> the command that does.
-_COMMANDS = {stage: f"dynabert {stage}" for stage in (*STAGES, RUN, BASELINE, SEARCH, EXTRACT, EXPORT)} | {
+_COMMANDS = {stage: f"dynabert {stage}" for stage in (*STAGES, RUN, BASELINE, SEARCH, EXTRACT, COMPRESS, EXPORT)} | {
     stage: f"dynabert train_{stage}" for stage in ("width", "depth", "final")
 }
 
@@ -71,7 +72,7 @@ def maker_of(folder: Path) -> str | None:
         folder: any folder.
 
     Returns:
-        A stage, `RUN`, `BASELINE`, `SEARCH`, `EXTRACT`, `EXPORT` or `SAVE`; None if nothing tells.
+        A stage, `RUN`, `BASELINE`, `SEARCH`, `EXTRACT`, `COMPRESS`, `EXPORT` or `SAVE`; None if nothing tells.
     """
     marker = folder / MARKER_FILE
     if marker.is_file() and (name := marker.read_text(encoding="utf-8", errors="replace").strip()):

@@ -33,6 +33,7 @@ class Metadata:
         importance: per layer, the importance of each head and neuron in their sorted order.
         metrics: measured values by split.
         provenance: versions, seed, resolved settings, parent folder.
+        compression: what each `compress` has done to the model, the first one first.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
@@ -46,6 +47,7 @@ class Metadata:
     importance: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    compression: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def max_seq_length(self) -> int:
@@ -93,6 +95,8 @@ def read_metadata(folder: str | Path) -> Metadata:
 def write_metadata(folder: str | Path, metadata: Metadata) -> None:
     """Write `dynabert.json`, with the SHA-256 of every file beside it; so write the other files first."""
     values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(metadata), "files": hash_files(folder)}
+    if not metadata.compression:
+        del values["compression"]  # earlier versions know no such key
     write_json(Path(folder) / METADATA_FILE, values)
 
 

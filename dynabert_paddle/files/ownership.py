@@ -11,6 +11,7 @@ from dynabert_paddle.config.settings import STAGES
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.folder import (
     BASELINE,
+    COMPRESS,
     EXPORT,
     EXTRACT,
     MARKER_FILE,
@@ -147,7 +148,7 @@ def _unknown(folder: Path, maker: str) -> Iterator[Path]:
     elif maker == SEARCH:
         yield from _others(folder, _SEARCH_FILES, {"best"})
         yield from _unknown_inside(folder / "best", "width")
-    elif maker in (*STAGES, BASELINE, EXTRACT, SAVE):
+    elif maker in (*STAGES, BASELINE, EXTRACT, COMPRESS, SAVE):
         yield from _unknown_of_model(folder)
     else:
         yield from folder.iterdir()

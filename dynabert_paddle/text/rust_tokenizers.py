@@ -71,8 +71,7 @@ def bert_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
         strip_accents=config.get("strip_accents"),
         lowercase=config.get("do_lower_case", True),
     )
-    symbols = pre_tokenizers.Split(Regex(SYMBOLS), "isolated")
-    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), symbols])
+    backend.pre_tokenizer = bert_pre_tokenizer()
     cls, sep = special["cls"], special["sep"]
     backend.post_processor = processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
@@ -82,6 +81,12 @@ def bert_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
     backend.decoder = decoders.WordPiece()
     backend.add_special_tokens([token for token in special.values() if token in vocab])
     return backend
+
+
+def bert_pre_tokenizer() -> pre_tokenizers.PreTokenizer:
+    """Return what splits a text into words as PaddleNLP's BertTokenizer does."""
+    symbols = pre_tokenizers.Split(Regex(SYMBOLS), "isolated")
+    return pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), symbols])
 
 
 def is_roberta(files: dict[str, bytes]) -> bool:

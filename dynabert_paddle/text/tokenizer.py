@@ -8,19 +8,21 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import models, normalizers, processors
+from tokenizers import decoders, models, normalizers, processors
 
 from dynabert_paddle.errors import ModelError
+from dynabert_paddle.text.coverage import PieceRules
 from dynabert_paddle.text.encode import Template, convert_errors, find_templates, safe_text
 from dynabert_paddle.text.leading import Tokens, encode_leading, find_rules
 from dynabert_paddle.text.longest_first import LongestFirst
 from dynabert_paddle.text.paddlenlp_tokenizer import PaddleNlpTokenizer, load_from_paddlenlp
+from dynabert_paddle.text.renumbering import new_ids, piece_rules, renumber, renumber_files
 from dynabert_paddle.text.rust_tokenizers import bert_backend, is_plain_bert, is_roberta, roberta_backend
 from dynabert_paddle.text.tokenizer_files import (
     CONFIG,
@@ -84,6 +86,9 @@ class Tokenizer(LongestFirst):
         if templates is None:
             raise ModelError("the vocabulary has no letter, digit or full stop: it is empty or damaged")
         self._templates = templates
+        # Of tokens that no text is cut into: special ones and added ones.
+        ends = {index for template in templates for ids in template.ids for index in ids}
+        self.special_ids = frozenset({*backend.get_added_tokens_decoder(), *ends})
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike) -> Tokenizer | PaddleNlpTokenizer:
@@ -186,6 +191,56 @@ class Tokenizer(LongestFirst):
     def special_tokens(self) -> dict[int, str]:
         """The special tokens by id, without that of unknown ones."""
         return self._special_tokens
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """The ids by piece, added tokens included."""
+        return self._backend.get_vocab()
+
+    def join_pieces(self, ids: Sequence[int]) -> str:
+        """Return a text that is cut into these pieces, if there is one.
+
+        Args:
+            ids: pieces of WordPiece or byte-level BPE, without special tokens.
+
+        Returns:
+            The text, as the tokenizer normalizes it.
+        """
+        pieces = [self._backend.id_to_token(index) for index in ids]
+        if not isinstance(self._backend.model, models.WordPiece):
+            return decoders.ByteLevel().decode(pieces)
+        prefix = self._backend.model.continuing_subword_prefix
+        return "".join(
+            piece.removeprefix(prefix) if piece.startswith(prefix) else f" {piece}" for piece in pieces
+        ).lstrip(" ")
+
+    def piece_rules(self, *, always: Iterable[int] = ()) -> PieceRules:
+        """Find which pieces a smaller vocabulary needs.
+
+        Args:
+            always: ids to keep in any case, beyond the special tokens.
+
+        Returns:
+            The rules.
+
+        Raises:
+            ModelError: a tokenizer whose vocabulary cannot be made smaller.
+        """
+        return piece_rules(self._backend, always={self.pad_token_id, *always})
+
+    def keep_pieces(self, kept: Iterable[int], *, max_length: int | None = None) -> tuple[Tokenizer, dict[int, int]]:
+        """Make a tokenizer of a part of the pieces; it cuts a text whose pieces are all kept into the same ones.
+
+        Args:
+            kept: ids, chosen by `piece_rules`.
+            max_length: the model's positions, if they have become fewer.
+
+        Returns:
+            The tokenizer, and its ids by the old ones, in ascending order of the new ones.
+        """
+        ids = new_ids(self._backend, kept, self.pad_token_id)
+        backend = renumber(self._backend, ids)
+        return Tokenizer(backend, renumber_files(self._files, backend, ids, max_length=max_length)), ids
 
     def num_special_tokens(self, texts: int) -> int:
         """Return the number of special tokens added to one text (`texts` is 1) or a pair (2)."""

@@ -176,6 +176,24 @@ def match_labels(supernet: Supernet, task: Task, source: str | Path) -> Task:
     return matched
 
 
+def check_same_pieces(supernet: Supernet, teacher: Supernet) -> None:
+    """Refuse a teacher that would take the ids of a model's pieces for those of others.
+
+    Args:
+        supernet: the model that learns.
+        teacher: the model to learn from.
+
+    Raises:
+        UsageError: their tokenizers number pieces differently.
+    """
+    ours, theirs = (getattr(model.tokenizer, "vocabulary", None) for model in (supernet, teacher))
+    if ours and theirs and ours != theirs:
+        raise UsageError(
+            f"the teacher has another vocabulary ({len(theirs)} pieces, the model has {len(ours)}): distil from a "
+            f"model with the same one, such as the model itself"
+        )
+
+
 def check_apart(source: str | Path, output_dir: str | Path) -> None:
     """Refuse an output folder that is, or holds, the model that a stage starts from.
 

@@ -42,6 +42,7 @@ class Stage:
         parent: name of the model that training began with; by default the provenance in the model's own metadata.
         parent_hash: hash of the weights of `parent`, if it has a folder.
         write_results: called in every process before the model is saved, to write further files beside it.
+        also_read: files and folders that the stage reads besides, and never removes.
     """
 
     name: str
@@ -56,12 +57,13 @@ class Stage:
     parent: str | Path | None = None
     parent_hash: str | None = None
     write_results: Callable[[TrainState], None] | None = None
+    also_read: tuple[str | Path, ...] = ()
 
     @property
     def inputs(self) -> list[str | Path]:
-        """The data files that the user named; the stage never removes them."""
+        """The files and folders that the user named; the stage never removes them."""
         augmented_file = getattr(self.config, "augmented_file", None)
-        return [*self.task.files.values(), *([augmented_file] if augmented_file else [])]
+        return [*self.task.files.values(), *([augmented_file] if augmented_file else []), *self.also_read]
 
     @property
     def metric(self) -> str:

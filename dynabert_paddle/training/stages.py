@@ -26,7 +26,7 @@ from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.training.inputs import hold_out, match_labels, tokenize_examples
+from dynabert_paddle.training.inputs import check_same_pieces, hold_out, match_labels, tokenize_examples
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.loop import train
 from dynabert_paddle.training.made_of import hash_data, hash_model, load_and_hash
@@ -162,6 +162,7 @@ def train_width(
     Raises:
         DynabertError: with the reason in one line.
     """
+    check_same_pieces(supernet, teacher)
     widths = {name: subnet for name, subnet in space.grid().items() if len(subnet.layers) == space.num_layers}
     config = config or WidthConfig()
     stage = Stage(

@@ -34,6 +34,7 @@ VERBS = {
     "baseline": ("task", "baseline"),
     "search": ("task",),
     "report": (),
+    "compress": ("task",),
     "extract": (),
     "export": ("task",),
     "predict": (),

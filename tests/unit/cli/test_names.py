@@ -23,7 +23,7 @@ VERBS = typer.main.get_command(app).commands
 NEEDED = {
     "run": ["quickstart"], "baseline": ["pruned", "m"], "extract": ["m", "w0.50d1.00"], "export": ["m"],
     "predict": ["m", "-i", "x.tsv"], "augment": ["--masked_lm", "m", "--output_file", "x.tsv"], "configs": [],
-    "env": [], "finetune": [], "quickstart": [],
+    "env": [], "finetune": [], "compress": ["vocabulary", "m"], "quickstart": [],
 }  # fmt: skip
 FILES = ["--task_name", "custom", "--train_file", "t.tsv", "--dev_file", "t.tsv"]
 # Settings whose name depends on a variable.

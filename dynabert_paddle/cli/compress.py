@@ -1,0 +1,86 @@
+"""The verb `compress`: make a model smaller with one method."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from dynabert_paddle.cli.options import with_sections
+from dynabert_paddle.cli.output import show_json, show_next
+from dynabert_paddle.cli.run import Device, Json, OverwriteOutputDir
+from dynabert_paddle.cli.stages import OutputDir, load_settings, read_model_metadata
+from dynabert_paddle.cli.table import show_table
+from dynabert_paddle.config.settings import CompressConfig, TaskConfig
+from dynabert_paddle.runtime.interruption import resumable
+
+
+@with_sections(("compress", CompressConfig), ("task", TaskConfig))
+@resumable("compress")
+def compress(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="vocabulary.")],
+    model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder of any stage, or an extracted one.")],
+    *,
+    output_dir: OutputDir,
+    text_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text_file",
+            metavar="FILE",
+            help="vocabulary: plain text, one a line, whose pieces count, too; may be given several times.",
+        ),
+    ] = None,
+    device: Device = None,
+    overwrite_output_dir: OverwriteOutputDir = False,
+    json: Json = False,
+    flags: dict[str, Any],
+) -> None:
+    """Make a model smaller with one method: a model folder in, a model folder out."""
+    from dynabert_paddle.config.loading import resolve_config
+
+    own = {key.partition(".")[2]: flags.pop(key) for key in list(flags) if key.startswith("compress.")}
+    given = {"method": method, "text_file": tuple(text_file or ()), **own}
+    config = resolve_config(CompressConfig, {key: value for key, value in given.items() if value is not None})
+    expected = read_model_metadata(model_dir)
+    settings = load_settings(model_dir, None, None, {**flags, "device": device})
+    from dynabert_paddle.runtime.device import set_device
+    from dynabert_paddle.runtime.environment import import_paddle
+
+    import_paddle()
+    set_device(settings.device)
+    from dynabert_paddle.compressing.compress import compress
+    from dynabert_paddle.data.described_tasks import load_task_config
+
+    small = compress(
+        model_dir,
+        load_task_config(settings.task),
+        output_dir=output_dir,
+        config=config,
+        overwrite=overwrite_output_dir,
+        expected=expected,
+    )
+    record = dict(small.metadata.compression[-1])
+    if json:
+        show_json(record)
+    else:
+        _show(record)
+    show_next("evaluate", output_dir, "--grid", wrote=[output_dir])
+
+
+def _show(record: dict[str, Any]) -> None:
+    """Print what changed, before and after."""
+    sides = [record.pop("before"), record.pop("after")]
+    method, _ = record.pop("method"), record.pop("finetune_steps")
+    pairs = {
+        **{metric: [f"{side['metrics'][metric]:.4f}" for side in sides] for metric in sides[0]["metrics"]},
+        "parameters": [f"{side['params'] / 1e6:.2f} M" for side in sides],
+        "weights": [f"{side['bytes'] / 1e6:.1f} MB" for side in sides],
+        "MACs": [f"{side['macs'] / 1e9:.3f} G" for side in sides],
+        **{name: list(map(str, value)) for name, value in record.items() if isinstance(value, list)},
+        **{name: ["", str(value)] for name, value in record.items() if not isinstance(value, list)},
+    }
+    lines = [[name.replace("_", " "), *values] for name, values in pairs.items()]
+    show_table(["", "before", "after"], lines, title=f"{method}: the model on dev (MACs of 128 tokens)")
+
+
+COMMANDS = (compress,)

@@ -1,0 +1,1 @@
+"""Compression methods: a model folder in, a smaller model folder out."""

@@ -1,0 +1,104 @@
+"""`compress`: one method, from a model folder to a model folder, with what it did and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dynabert_paddle.backbone.loading import to_arrays
+from dynabert_paddle.compressing.distil import distil
+from dynabert_paddle.compressing.vocabulary import compress_vocabulary
+from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.config.settings import CompressConfig
+from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.files.folder import COMPRESS
+from dynabert_paddle.files.metadata import Metadata, check_expected
+from dynabert_paddle.runtime.home import user_path
+from dynabert_paddle.runtime.seeds import set_seed
+from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.checkpoint import claim_output
+from dynabert_paddle.training.evaluate import evaluate_named
+from dynabert_paddle.training.inputs import check_apart, match_task
+from dynabert_paddle.training.logging import logger
+
+# Returns the smaller model, and what was done.
+Method = Callable[[Supernet, Task, CompressConfig], tuple[Supernet, dict[str, Any]]]
+
+METHODS: dict[str, Method] = {"vocabulary": compress_vocabulary}
+
+
+def compress(
+    model_name_or_path: str | Path,
+    task: Task,
+    *,
+    output_dir: str | Path,
+    config: CompressConfig | None = None,
+    overwrite: bool = False,
+    expected: Metadata | None = None,
+) -> Supernet:
+    """Make a model smaller with one method, and write it as an ordinary model folder.
+
+    Args:
+        model_name_or_path: a model folder of any stage, an extracted one, or one that another method has made.
+        task: its task; its training texts guide the method, and its dev set scores the model before and after.
+        output_dir: where the model goes; an interrupted training in it is resumed.
+        config: the method, its strength, and how many steps train the smaller model.
+        overwrite: replace what is in `output_dir`.
+        expected: the metadata of the model, if the settings were made from them.
+
+    Returns:
+        The smaller model; the last entry of its `metadata.compression` says what was done.
+
+    Raises:
+        DynabertError: with the reason in one line.
+    """
+    config = resolve_config(CompressConfig, asdict(config or CompressConfig()))
+    check_apart(model_name_or_path, output_dir)
+    set_seed(config.seed)
+    source = Supernet.from_pretrained(model_name_or_path)
+    check_expected(model_name_or_path, expected, source.metadata)
+    task = match_task(source, task, model_name_or_path)
+    inputs = [model_name_or_path, *task.files.values(), *config.text_file]
+
+    def make() -> tuple[Supernet, Callable[[], None]]:
+        small, done = METHODS[config.method](source, task, config)
+
+        def add_record() -> None:
+            logger.info("compress: scoring the model before and after on dev")
+            record = {
+                "method": config.method,
+                **done,
+                "finetune_steps": config.finetune_steps,
+                "before": _measure(source, task, config),
+                "after": _measure(small, task, config),
+            }
+            small.metadata = small.metadata.replace(
+                stage=source.metadata.stage, compression=(*source.metadata.compression, record)
+            )
+
+        return small, add_record
+
+    if config.finetune_steps:
+        small, add_record = make()
+        return distil(
+            source, small, task, config, output_dir=output_dir, overwrite=overwrite, inputs=inputs, finish=add_record
+        )
+    with claim_output(user_path(output_dir), COMPRESS, overwrite=overwrite, inputs=inputs) as claimed:
+        small, add_record = make()
+        small.metadata = small.metadata.replace(metrics={})
+        add_record()
+        small.save_claimed(claimed, replace=True)
+    return small
+
+
+def _measure(model: Supernet, task: Task, config: CompressConfig) -> dict[str, Any]:
+    """What a model costs, and its scores on dev."""
+    (row,) = evaluate_named(model, task, ["w1.00d1.00"], batch_size=config.per_device_eval_batch_size)
+    return {
+        "params": row["params"],
+        "bytes": sum(array.nbytes for array in to_arrays(model.model).values()),
+        "macs": row["macs"],
+        "metrics": {metric: row[metric] for metric in task.metrics},
+    }

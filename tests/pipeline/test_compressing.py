@@ -1,0 +1,176 @@
+"""`dynabert compress`: an ordinary model folder out, which does all that a model folder does."""
+
+import json
+import shutil
+
+import numpy as np
+import paddle
+import pytest
+
+import dynabert_paddle as db
+from dynabert_paddle.backbone.loading import to_arrays
+from dynabert_paddle.compressing.texts import task_rows
+from dynabert_paddle.training.evaluate import evaluate_named
+
+
+@pytest.fixture(scope="module")
+def task(tiny_data):
+    return db.load_task("snips", data_dir=tiny_data)
+
+
+@pytest.fixture(scope="module")
+def small_folder(chain, task, make_once):
+    """The supernet of the short run, with fewer pieces and positions."""
+    config = db.CompressConfig(method="vocabulary", vocab_size=2000, max_positions=16)
+    return make_once("few_pieces", lambda folder: db.compress(chain / "depth", task, output_dir=folder, config=config))
+
+
+def read(folder):
+    return json.loads((folder / "dynabert.json").read_text(encoding="utf-8"))
+
+
+def test_the_command_writes_what_the_function_does(dynabert, chain, small_folder, tmp_path):
+    words = ("--vocab_size", 2000, "--max_positions", 16, "--output_dir", tmp_path / "new", "--json")
+    done = dynabert("compress", "vocabulary", chain / "depth", *words)
+    assert done.code == 0, done.err
+    files = ("model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "tokenizer_config.json")
+    assert all((tmp_path / "new" / file).read_bytes() == (small_folder / file).read_bytes() for file in files)
+    assert json.loads(done.out) == read(small_folder)["compression"][-1]
+    assert f"wrote {tmp_path / 'new'}" in done.err
+
+
+def test_it_says_what_was_done_and_keeps_what_the_model_was_trained_for(chain, small_folder, task):
+    source, small = read(chain / "depth"), read(small_folder)
+    for key in ("stage", "task", "heads", "neurons", "space", "importance", "provenance"):
+        assert small[key] == source[key], key
+    (record,) = small["compression"]
+    assert record["method"] == "vocabulary"
+    assert record["vocab_size"] == [30522, 2000]
+    assert record["max_positions"] == [128, 16]
+    assert record["rows"] == 182
+    assert 0 < record["pieces_per_row"][0] <= record["pieces_per_row"][1]
+    assert record["rows_cut"][1] - record["rows_cut"][0] <= record["rows_newly_cut"]
+    model = db.load_model(small_folder)
+    assert record["after"]["params"] == sum(int(parameter.size) for parameter in model.parameters())
+    assert record["before"]["params"] - record["after"]["params"] == (30522 - 2000 + 128 - 16) * 32
+    assert abs((small_folder / "model.safetensors").stat().st_size - record["after"]["bytes"]) < 20_000
+    (row,) = evaluate_named(model, task, ["w1.00d1.00"])
+    assert record["after"]["metrics"] == {name: row[name] for name in task.metrics}
+
+
+def test_stock_paddlenlp_reads_the_folder_and_cuts_texts_alike(small_folder, task):
+    from paddlenlp.transformers import AutoTokenizer, BertForSequenceClassification
+
+    model = db.load_model(small_folder)
+    stock = BertForSequenceClassification.from_pretrained(str(small_folder))
+    stock.eval()
+    tokenizer = AutoTokenizer.from_pretrained(str(small_folder))
+    texts = [text for (text,) in task_rows(task.dev)]
+    ids, _ = model.tokenizer.encode(texts, max_seq_length=16)
+    for text, row in zip(texts, ids, strict=True):
+        assert tokenizer(text, max_length=16, truncation=True)["input_ids"] == row
+        inputs = {"input_ids": paddle.to_tensor([row])}
+        with paddle.no_grad():
+            np.testing.assert_array_equal(stock(**inputs).numpy(), model(**inputs).logits.numpy())
+
+
+def test_it_evaluates_extracts_exports_and_predicts(dynabert, small_folder, tmp_path):
+    rows = json.loads(dynabert("evaluate", small_folder, "--grid", "--json").out)["rows"]
+    assert len(rows) == 12
+    done = dynabert("extract", small_folder, "w0.50d0.50", "--output_dir", tmp_path / "small")
+    assert done.code == 0, done.err
+    done = dynabert("export", tmp_path / "small", "--output_dir", tmp_path / "bundle")
+    assert done.code == 0, done.err
+    (prediction,) = db.Predictor(tmp_path / "bundle")(["play some jazz"])
+    assert prediction.label in read(small_folder)["task"]["labels"]
+    assert read(tmp_path / "small")["compression"] == read(small_folder)["compression"]
+    assert json.loads((tmp_path / "bundle" / "bundle.json").read_text())["vocab_size"] == 2000
+
+
+def test_it_trains_on_and_teaches(small_folder, task, tmp_path):
+    steps = {"max_steps": 1, "holdout_size": 8}
+    supernet = db.Supernet.from_pretrained(small_folder)
+    space = supernet.search_space(width_mults=[1.0, 0.5], depth_mults=[1.0])
+    db.train_width(
+        supernet,
+        db.load_model(small_folder),
+        task,
+        space,
+        config=db.WidthConfig(**steps),
+        output_dir=tmp_path / "width",
+    )
+    assert read(tmp_path / "width")["compression"] == read(small_folder)["compression"]
+    config = db.FinetuneConfig(**steps)
+    again = db.finetune(small_folder, task, config=config, max_seq_length=16, output_dir=tmp_path / "again")
+    assert again.model.config.vocab_size == 2000
+
+
+def test_a_teacher_with_another_vocabulary_is_refused(dynabert, chain, small_folder, tmp_path):
+    words = ("--teacher_name_or_path", chain / "finetune", "--max_steps", 1, "--output_dir", tmp_path / "new")
+    done = dynabert("train_width", small_folder, *words)
+    assert done.code == 2
+    assert "the teacher has another vocabulary" in done.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_masked_lm_of_the_full_vocabulary_is_refused_for_it(dynabert, small_folder, masked_lm, tmp_path):
+    words = ("--model_name_or_path", small_folder, "--output_file", tmp_path / "more.tsv")
+    done = dynabert("augment", "--masked_lm", masked_lm, *words)
+    assert done.code == 2
+    assert "name a masked LM with the backbone's vocabulary" in done.err
+    assert not (tmp_path / "more.tsv").exists()
+
+
+def test_an_extracted_model_is_compressed(dynabert, finetuned, tmp_path):
+    assert dynabert("extract", finetuned, "w0.50d0.50", "--output_dir", tmp_path / "small").code == 0
+    done = dynabert(
+        "compress", "vocabulary", tmp_path / "small", "--vocab_size", 3000, "--output_dir", tmp_path / "new"
+    )
+    assert done.code == 0, done.err
+    assert "30522" in done.out
+    assert db.load_model(tmp_path / "new").full == db.Subnet((0, 1), (2, 2), (24, 24))
+
+
+def test_the_model_that_it_was_made_of_teaches_it(dynabert, chain, tmp_path):
+    words = ("--vocab_size", 1700, "--finetune_steps", 4, "--learning_rate", "1e-3", "--output_dir", tmp_path / "new")
+    done = dynabert("compress", "vocabulary", chain / "depth", *words)
+    assert done.code == 0, done.err
+    (record,) = read(tmp_path / "new")["compression"]
+    assert record["finetune_steps"] == 4
+    assert read(tmp_path / "new")["stage"] == "depth"
+    assert read(tmp_path / "new")["space"] == read(chain / "depth")["space"]
+    trained = to_arrays(db.load_model(tmp_path / "new").model)
+    words = ("--vocab_size", 1700, "--output_dir", tmp_path / "plain")
+    assert dynabert("compress", "vocabulary", chain / "depth", *words).code == 0
+    plain = to_arrays(db.load_model(tmp_path / "plain").model)
+    assert any(not np.array_equal(trained[name], plain[name]) for name in plain)
+    # What another verb has made is not replaced; its own folder is.
+    words = ("--vocab_size", 1800, "--output_dir", tmp_path / "new")
+    assert "exists: pass --overwrite_output_dir" in dynabert("compress", "vocabulary", chain / "depth", *words).err
+    assert dynabert("compress", "vocabulary", chain / "depth", *words, "--overwrite_output_dir").code == 0
+    assert read(tmp_path / "new")["compression"][0]["vocab_size"] == [30522, 1800]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["vocabulary"], "vocabulary needs --vocab_size"),
+        (["vocabulary", "--vocab_size", 1000], "pieces are needed"),
+        (["vocabulary", "--vocab_size", 2000, "--text_file", "dev.tsv.gz"], "dev.tsv.gz"),
+        (["vocabulry", "--vocab_size", 2000], "Did you mean 'vocabulary'?"),
+    ],
+)
+def test_bad_requests_are_told_in_one_line_and_leave_nothing(dynabert, finetuned, tmp_path, words, message):
+    done = dynabert("compress", words[0], finetuned, *words[1:], "--output_dir", tmp_path / "new")
+    assert done.code in (1, 2)
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error:")]
+    assert message in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_folder_that_is_read_is_not_replaced(dynabert, finetuned, tmp_path):
+    shutil.copytree(finetuned, tmp_path / "model")
+    words = ("--vocab_size", 2000, "--output_dir", tmp_path / "model", "--overwrite_output_dir")
+    done = dynabert("compress", "vocabulary", tmp_path / "model", *words)
+    assert done.code == 2
+    assert "holds the model to start from" in done.err
