@@ -21,6 +21,7 @@ from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.files.model_config import find_config, read_config
 from dynabert_paddle.files.weights import WEIGHT_FILES, read_pdparams, read_weights, stored_bytes
+from dynabert_paddle.runtime.memory import raise_memory_error
 from dynabert_paddle.runtime.packages import package_folder
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ def build_model(
     except ModelError as error:
         raise ModelError(f"{find_config(folder)}: {error}") from None
     except Exception as error:  # PaddleNLP checks a config only by failing somewhere inside
+        raise_memory_error(error)
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise ModelError(f"{find_config(folder)}: {model_class.__name__} cannot be built from it: {reason}") from None
     find_encoder(model)
@@ -214,6 +216,7 @@ def load_from_hub(
             model = getattr(transformers, f"AutoModel{head or HEADS[0]}").from_pretrained(name, **options)
             config = transformers.AutoConfig.from_pretrained(name).to_dict() if labels else {}
     except Exception as error:  # PaddleNLP's downloader raises many types
+        raise_memory_error(error)
         reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
         raise ModelError(
             f"'{name}' is neither built in ({', '.join(BUILT_IN)}) nor a folder, and PaddleNLP cannot get it: "

@@ -11,6 +11,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from dynabert_paddle.errors import ModelError
+from dynabert_paddle.runtime.memory import raise_memory_error
 
 SUPPORTED = (
     "BERT, RoBERTa, ERNIE, ERNIE-M, TinyBERT, PP-MiniLM, ELECTRA, DistilBERT and others on nn.TransformerEncoder"
@@ -178,6 +179,7 @@ def check_logits(model: nn.Layer) -> None:
         with paddle.no_grad():
             logits = join_logits(model(input_ids=tokens, attention_mask=paddle.ones_like(tokens)))
     except Exception as error:  # whatever the missing input causes inside
+        raise_memory_error(error)
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise ModelError(f"{type(model).__name__} needs more inputs than a text's tokens: {reason}") from None
     finally:

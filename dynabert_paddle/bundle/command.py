@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.bundle.rows import CutWords
 from dynabert_paddle.bundle.tables import format_row, read_texts
+from dynabert_paddle.runtime.memory import MEMORY_ADVICE, is_memory_error
 from dynabert_paddle.runtime.streams import print_message, run_process
 from dynabert_paddle.text.decode import AnyPrediction
 
@@ -84,6 +85,11 @@ def _print_predictions(open_bundle: Callable[[argparse.Namespace], Opened], opti
         return 1
     except BundleError as error:
         print_message(f"error: {error}")
+        return 1
+    except Exception as error:
+        if not is_memory_error(error):
+            raise
+        print_message(f"error: {MEMORY_ADVICE}")
         return 1
     return 0
 

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from dynabert_paddle.bundle.manifest import BundleError
-from dynabert_paddle.bundle.openvino import check_inputs, configure_openvino
+from dynabert_paddle.bundle.manifest import BundleError, check_inputs
+from dynabert_paddle.bundle.openvino import configure_openvino
 from dynabert_paddle.runtime.cores import num_cores
+from dynabert_paddle.runtime.memory import MEMORY_ADVICE, is_memory_error
 from dynabert_paddle.runtime.streams import keep_signal_handlers
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
@@ -242,6 +243,8 @@ def _one_line_errors(what: str) -> Iterator[None]:
     except BundleError:
         raise
     except Exception as error:
+        if is_memory_error(error):
+            raise BundleError(f"{what}: {MEMORY_ADVICE}") from None
         lines = [line for line in str(error).splitlines() if "Error" in line] or [f"{type(error).__name__}: {error}"]
         raise BundleError(f"{what}: {' '.join(lines[-1].split())[:200]}") from None
 

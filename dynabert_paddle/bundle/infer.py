@@ -24,7 +24,7 @@ import tokenizers
 from dynabert_paddle.bundle.command import Opened, add_arguments, run_script
 from dynabert_paddle.bundle.engines import Engine, collate
 from dynabert_paddle.bundle.gate import Gate
-from dynabert_paddle.bundle.manifest import BundleError, read_bundle
+from dynabert_paddle.bundle.manifest import BundleError, check_inputs, read_bundle
 from dynabert_paddle.bundle.members import choose_subnet, open_subnet
 from dynabert_paddle.bundle.rows import Encoded, RowEncoder, short_repr
 from dynabert_paddle.files.unchanged import folder_version, load_unchanged
@@ -271,6 +271,7 @@ class Bundle:
         batch = collate(windows, seq_length, self.description)
         with self._gate, self._lock:
             try:
+                check_inputs(batch, self.description)
                 logits = self._engines[subnet or self.subnet](batch)
             except BundleError as error:
                 raise BundleError(f"{self.folder}: {error}") from None

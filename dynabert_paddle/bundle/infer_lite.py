@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.bundle.command import Opened, add_arguments, run_script
-from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION, BundleError
+from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION, BundleError, check_description, check_inputs
 from dynabert_paddle.bundle.rows import Encoded, Row, RowEncoder
 from dynabert_paddle.files.hashing import hash_file, hash_json
 from dynabert_paddle.files.unchanged import load_unchanged
@@ -118,7 +118,7 @@ class Tokenizer:
                 settings = json.load(file)
             with open(os.path.join(folder, VOCABULARY_FILE), encoding="utf-8", newline="\n") as file:
                 return cls(settings, file.read().split("\n"))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise BundleError(f"{folder}: {TOKENIZER_FILE} or {VOCABULARY_FILE} is damaged: {_REMEDY}") from None
 
     def tokenize(self, text: str) -> Tokens:
@@ -278,17 +278,20 @@ def read_lite_bundle(folder: str, names: list[str]) -> dict:
             description = json.load(file)
         checksum = description.pop("checksum")
         expected = {name: description["files"][name] for name in names}
+        is_altered = checksum != hash_json(description)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BundleError(f"{path}: damaged, or not of a Paddle Lite bundle: {_REMEDY}") from None
     if description.get("format_version") != FORMAT_VERSION:
         raise BundleError(f"{path}: not format version {FORMAT_VERSION}: written by another version of dynabert_paddle")
-    if checksum != hash_json(description):
+    if is_altered:
         raise BundleError(f"{path}: altered since the export: {_REMEDY}")
+    check_description(path, description)
     for name in names:
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             raise BundleError(f"{path}: missing: {_REMEDY}")
-        if os.path.getsize(path) != expected[name]["bytes"] or hash_file(Path(path)) != expected[name]["sha256"]:
+        entry = expected[name]
+        if os.path.getsize(path) != entry.get("bytes") or hash_file(Path(path)) != entry.get("sha256"):
             raise BundleError(f"{path}: truncated or altered since the export: {_REMEDY}")
     return description
 
@@ -338,7 +341,9 @@ class Bundle:
         cut = []
         for start in range(0, len(windows), _BATCH_SIZE):
             part = windows[start : start + _BATCH_SIZE]
-            logits = self._run(collate(part, self._pad_token_id)).astype(np.float64)
+            inputs = collate(part, self._pad_token_id)
+            check_inputs(inputs, self.description)
+            logits = self._run(inputs).astype(np.float64)
             if not np.isfinite(logits).all():
                 raise BundleError("the model computes values that are not finite: export it again")
             cut += [cut_padding(values, len(ids), self._rows.kind) for values, (ids, _) in zip(logits, part)]  # noqa: B905

@@ -30,6 +30,8 @@ _TYPES = {
 }
 _ANSWER_TYPES = {"doc_stride": int, "max_answer_length": int, "may_be_empty": bool}
 _MAX_DIMENSIONS = 8
+# No encoder has more; without a limit a few bytes could order endless loops or terabytes.
+_MAX_POSITIONS, _MAX_VOCABULARY, _MAX_LABELS, _MAX_COUNT = 10**6, 2**22, 2**17, 2**31 - 1
 
 
 class BundleError(Exception):
@@ -55,14 +57,14 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_bytes())
         checksum = description.pop("checksum")
+        is_altered = checksum != hash_json(description)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise BundleError(f"{path}: damaged: {again}") from None
     if description.get("format_version") != FORMAT_VERSION:
         raise BundleError(f"{path}: not format version {FORMAT_VERSION}: written by another version of dynabert_paddle")
-    if checksum != hash_json(description):
+    if is_altered:
         raise BundleError(f"{path}: altered since the export: {again}")
-    if not _is_valid(description):
-        raise BundleError(f"{path}: damaged: {again}")
+    check_description(path, description)
     files = description["files"]
     for name, expected in files.items():
         if os.path.basename(name) != name:
@@ -79,8 +81,54 @@ def read_bundle(folder: Path) -> dict[str, Any]:
     return description
 
 
+def check_description(path: str | Path, description: dict[str, Any]) -> None:
+    """Check types and ranges: anybody can compute a valid checksum.
+
+    Args:
+        path: of `bundle.json`, for the message.
+        description: its content.
+
+    Raises:
+        BundleError: a value that no export writes.
+    """
+    if not _is_valid(description):
+        raise BundleError(f"{path}: damaged: copy the bundle again, or export it again")
+    positions = description.get("max_positions", _MAX_POSITIONS)
+    answers = description.get("answers") or {}
+    for name, value, least, most in (
+        ("max_positions", positions, 3, _MAX_POSITIONS),
+        ("max_seq_length", description["max_seq_length"], 3, positions),
+        ("vocab_size", description["vocab_size"], 1, _MAX_VOCABULARY),
+        ("pad_token_id", description["pad_token_id"], 0, description["vocab_size"] - 1),
+        ("the number of labels", len(description["labels"]), 0, _MAX_LABELS),
+        ("doc_stride", answers.get("doc_stride", 1), 1, _MAX_COUNT),
+        ("max_answer_length", answers.get("max_answer_length", 1), 1, _MAX_COUNT),
+    ):
+        if not least <= value <= most:
+            raise BundleError(f"{path}: {name} is {value}, allowed are {least} to {most}: export the model again")
+
+
+def check_inputs(batch: dict[str, Any], description: dict[str, Any]) -> None:
+    """Check a batch, because some runtimes return wrong results for invalid inputs, or read other memory.
+
+    Args:
+        batch: arrays `[b, s]` by input name.
+        description: the content of the bundle's `bundle.json`.
+
+    Raises:
+        BundleError: an id is not in the vocabulary, or a row is longer than the position embeddings.
+    """
+    ids, vocab_size = batch["input_ids"], description["vocab_size"]
+    longest = description.get("max_positions", _MAX_POSITIONS)
+    if ids.shape[1] > longest:
+        raise BundleError(f"a row has {ids.shape[1]} tokens, the model takes at most {longest}")
+    unknown = ids[(ids < 0) | (ids >= vocab_size)]
+    if unknown.size:
+        raise BundleError(f"a token has the id {unknown[0]}, the model has a vocabulary of {vocab_size}")
+
+
 def _is_valid(description: dict[str, Any]) -> bool:
-    """Whether a description has the types and ranges that an export writes; anybody can compute a valid checksum."""
+    """Whether a description has the types that an export writes."""
     if not _has_types(description, _TYPES):
         return False
     task, members = description["task"], description.get("members", [description])
@@ -92,8 +140,7 @@ def _is_valid(description: dict[str, Any]) -> bool:
         and task.get("word_split", "words") in WORD_SPLITS
         and all(isinstance(label, str) for label in description["labels"])
         and (kind != "question_answering" or (description["pair"] and _is_valid_answers(description.get("answers"))))
-        and 3 <= description["max_seq_length"] < 2**31
-        and 0 <= description["pad_token_id"] < description["vocab_size"] < 2**31
+        and _is_whole(description.get("max_positions", 0))
         and isinstance(members, list)
         and len(members) > 0
         and all(isinstance(member, dict) and isinstance(member.get("subnet"), str) for member in members)
@@ -102,16 +149,18 @@ def _is_valid(description: dict[str, Any]) -> bool:
 
 
 def _has_types(content: dict[str, Any], types: dict[str, type]) -> bool:
-    return all(isinstance(content.get(key), kind) for key, kind in types.items())
+    return all(
+        _is_whole(content.get(key)) if kind is int else isinstance(content.get(key), kind)
+        for key, kind in types.items()
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_valid_answers(settings: Any) -> bool:
-    return (
-        isinstance(settings, dict)
-        and set(settings) == set(_ANSWER_TYPES)
-        and _has_types(settings, _ANSWER_TYPES)
-        and min(settings["doc_stride"], settings["max_answer_length"]) > 0
-    )
+    return isinstance(settings, dict) and set(settings) == set(_ANSWER_TYPES) and _has_types(settings, _ANSWER_TYPES)
 
 
 def _is_valid_member(member: dict[str, Any], files: dict[str, Any]) -> bool:

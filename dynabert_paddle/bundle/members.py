@@ -20,8 +20,10 @@ import numpy as np
 
 from dynabert_paddle.bundle.engines import Engine, open_engine
 from dynabert_paddle.bundle.manifest import BundleError
+from dynabert_paddle.runtime.memory import MEMORY_ADVICE, is_memory_error
 
 WEIGHTS_FILE = "model.npz"
+_MAX_REPEATS = 16  # equal weights are stored once, but they are small, such as zeros of biases
 
 # In Paddle's parameter file each tensor has a header (three zeros: format versions and LoD level; then the size of the
 # protobuf message), a protobuf message with type and shape, and the values. The type is an index into PARAMETER_TYPES.
@@ -115,14 +117,20 @@ def unpack(folder: Path, description: dict[str, Any], subnet: str, target: Path)
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise zipfile.BadZipFile
         with np.load(source) as weights, open(target / "model.pdiparams", "wb") as file:
+            left = _MAX_REPEATS * source.stat().st_size
             for index, shape in member["parameters"]:
                 block = weights[f"arr_{index}"][tuple(map(slice, shape))]
+                left -= block.nbytes
+                if left < 0:
+                    raise zipfile.BadZipFile
                 file.write(_header(block) + block.tobytes())
     except OSError as error:
         raise BundleError(
             f"{target}: '{subnet}' cannot be unpacked there: {error.strerror}: make room, or set TMPDIR"
         ) from None
-    except Exception:  # numpy raises errors of many types
+    except Exception as error:  # numpy raises errors of many types
+        if is_memory_error(error):
+            raise BundleError(f"{folder}: '{subnet}' cannot be loaded: {MEMORY_ADVICE}") from None
         raise BundleError(f"{source}: damaged: copy the bundle again, or export it again") from None
 
 

@@ -14,8 +14,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dynabert_paddle.bundle.manifest import BundleError
 
 
@@ -60,24 +58,6 @@ def configure_openvino(folder: Path, description: dict[str, Any], scratch: Path,
     types = inference.PrecisionType  # of operators that are not int8
     config.enable_openvino_engine(types.Bfloat16 if description["precision"] == "bf16" else types.Float32)
     return config
-
-
-def check_inputs(batch: dict[str, np.ndarray], description: dict[str, Any]) -> None:
-    """Check inputs, because OpenVINO returns wrong results for invalid ones, where Paddle's operators raise errors.
-
-    Args:
-        batch: arrays `[b, s]` by input name.
-        description: the content of the bundle's `bundle.json`.
-
-    Raises:
-        BundleError: an id is not in the vocabulary, or a row is longer than the position embeddings.
-    """
-    ids, vocab_size, longest = batch["input_ids"], description["vocab_size"], description["max_positions"]
-    if ids.shape[1] > longest:
-        raise BundleError(f"a row has {ids.shape[1]} tokens, the model takes at most {longest}")
-    unknown = ids[(ids < 0) | (ids >= vocab_size)]
-    if unknown.size:
-        raise BundleError(f"a token has the id {unknown[0]}, the model has a vocabulary of {vocab_size}")
 
 
 def _make_unique(content: bytes) -> bytes:

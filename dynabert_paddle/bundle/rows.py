@@ -112,6 +112,12 @@ class RowEncoder:
         self._answers: dict[str, Any] = description.get("answers", {})
         self._max_seq_length: int = description["max_seq_length"]
         self._max_tokens = self._max_seq_length - template.num_special_tokens
+        least = 4 if self.kind == "question_answering" else 0  # of a window that is not all question
+        if self._max_tokens < least:
+            raise BundleError(
+                f"max_seq_length is {self._max_seq_length}, but a row needs at least "
+                f"{template.num_special_tokens + least} tokens: export the model again"
+            )
         self._template = template
         # Tokens that count of each text; all of a context, which is split into windows.
         is_question = self.kind == "question_answering"

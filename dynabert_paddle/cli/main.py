@@ -36,6 +36,7 @@ from dynabert_paddle.cli.output import one_line
 from dynabert_paddle.config.names import settings_named_by
 from dynabert_paddle.errors import DynabertError, Interrupted, UsageError, did_you_mean
 from dynabert_paddle.runtime.home import user_path
+from dynabert_paddle.runtime.memory import MEMORY_ADVICE, is_memory_error
 from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
 from dynabert_paddle.runtime.streams import is_of_stdout, print_message, run_process
 
@@ -146,6 +147,9 @@ def _run_command() -> int:
         except Exception as error:
             if is_of_stdout(error):
                 raise
+            if is_memory_error(error):
+                _report(MEMORY_ADVICE)
+                return 1
             message = " ".join(str(error).split())[:500]
             _report(f"{type(error).__name__}: {message} (--debug before the verb shows where)")
             return 1

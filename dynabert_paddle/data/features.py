@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from dynabert_paddle.data.metrics import compute_metrics
+from dynabert_paddle.files.npz import write_npz
 from dynabert_paddle.runtime.home import cache_home, user_path
 from dynabert_paddle.text.decode import cut_padding
 from dynabert_paddle.text.encode import Template
@@ -351,14 +352,14 @@ def _save(path: Path, features: Features) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
             temporary = Path(file.name)
-            np.savez(
-                file,
-                input_ids=features.input_ids,
-                token_type_ids=features.token_type_ids,
-                offsets=features.offsets,
-                is_cut=np.asarray(features.is_cut),
-                checksum=_checksum(features, path.stem),
-            )
+            arrays = {
+                "input_ids": features.input_ids,
+                "token_type_ids": features.token_type_ids,
+                "offsets": features.offsets,
+                "is_cut": np.asarray(features.is_cut),
+                "checksum": np.array(_checksum(features, path.stem)),
+            }
+            write_npz(file, arrays)
         temporary.replace(path)
     except OSError as error:
         logger.warning("tokenized data is not cached: %s", error)

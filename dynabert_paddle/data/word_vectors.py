@@ -11,6 +11,7 @@ from dynabert_paddle.data.augment import is_word
 from dynabert_paddle.data.records import read_lines
 from dynabert_paddle.errors import DataError, did_you_mean
 from dynabert_paddle.runtime.home import user_path
+from dynabert_paddle.runtime.memory import raise_memory_error
 from dynabert_paddle.runtime.packages import package_folder
 
 # Built-in vectors: name -> (importable package that ships them, folder inside it).
@@ -129,6 +130,7 @@ def _read_folder(folder: Path) -> tuple[list[str], np.ndarray]:
     try:
         vectors = np.load(arrays[0], mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged file can raise almost any type
+        raise_memory_error(error)
         raise DataError(f"{arrays[0]}: cannot be read ({error}); download or copy it again.") from None
     words = _read_words(lists[0], max_words=vectors.size)
     if vectors.ndim != 2 or len(vectors) != len(words) or vectors.dtype.kind != "f":

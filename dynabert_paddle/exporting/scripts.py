@@ -9,7 +9,7 @@ from types import ModuleType
 
 from dynabert_paddle.bundle import command, engines, gate, infer, infer_lite, manifest, members, openvino, rows, tables
 from dynabert_paddle.files import hashing, json_text, unchanged
-from dynabert_paddle.runtime import cores, machine, streams
+from dynabert_paddle.runtime import cores, machine, memory, streams
 from dynabert_paddle.text import conll, decode, encode, leading, quoting, squad, word_labels
 
 # In this order: a module imports only modules before it.
@@ -24,6 +24,7 @@ _SHARED_MODULES = (
     conll,
     quoting,
     squad,
+    memory,
     manifest,
     rows,
     tables,

@@ -16,6 +16,7 @@ import numpy as np
 
 from dynabert_paddle.bundle.members import PARAMETER_HEADER, PARAMETER_TYPES, WEIGHTS_FILE
 from dynabert_paddle.exporting.program import paddle_protobuf
+from dynabert_paddle.files.npz import write_npz
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def share_weights(graphs: Mapping[str, Path], folder: Path) -> list[SharedGraph]
         else:
             weight_index[i, j] = len(weights)
             weights.append(array)
-    np.savez(folder / WEIGHTS_FILE, *weights)
+    with open(folder / WEIGHTS_FILE, "wb") as file:
+        write_npz(file, {f"arr_{index}": weight for index, weight in enumerate(weights)})
     shared = []
     for i, (graph, parameters) in enumerate(zip(graphs.values(), members, strict=True)):
         source = next(path for path in graph.glob("model.*") if path.suffix != ".pdiparams")

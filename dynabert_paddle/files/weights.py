@@ -24,6 +24,7 @@ from dynabert_paddle.files.unpickling import (
     unpickle_paddle,
     unpickle_torch,
 )
+from dynabert_paddle.runtime.memory import raise_memory_error
 
 # fmt: off
 _SAFETENSORS_CODES = {
@@ -179,8 +180,10 @@ def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
     except ModelError:
         raise
     except OSError as error:
+        raise_memory_error(error)
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged pickle, zip or JSON file can raise almost any type
+        raise_memory_error(error)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{path} is truncated or corrupt ({reason[:200]}): download or copy it again") from error
 

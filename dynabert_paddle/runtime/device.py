@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from dynabert_paddle.errors import UsageError
+from dynabert_paddle.runtime.memory import raise_memory_error
 
 _OWN_GPU = "FLAGS_selected_gpus"  # set by paddle.distributed.launch for each process
 
@@ -39,5 +40,6 @@ def set_device(device: str) -> str:
     try:
         paddle.set_device(f"gpu:{index}" if name == "gpu" else device)
     except Exception as error:  # Paddle's own errors are C++ traces of many lines
+        raise_memory_error(error)
         raise UsageError(f"device '{device}' cannot be used: {type(error).__name__}; try cpu") from None
     return paddle.get_device()

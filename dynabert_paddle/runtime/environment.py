@@ -19,6 +19,7 @@ from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime.cores import num_cores
 from dynabert_paddle.runtime.home import PADDLENLP_FOLDERS, writable_home
 from dynabert_paddle.runtime.machine import find_instructions, is_amd, processor_name, slow_precision
+from dynabert_paddle.runtime.memory import raise_memory_error
 from dynabert_paddle.runtime.paddle_versions import check_version
 from dynabert_paddle.runtime.ranks import num_processes
 from dynabert_paddle.runtime.streams import keep_signal_handlers
@@ -77,6 +78,7 @@ def import_paddle() -> None:
         try:
             importlib.import_module("paddle")
         except ImportError as error:
+            raise_memory_error(error)
             raise DynabertError(f"Paddle does not load: {error}: {_remedy(error)}") from None
         with writable_home(*(() if "PPNLP_HOME" in os.environ else PADDLENLP_FOLDERS)):
             importlib.import_module("paddlenlp.transformers")

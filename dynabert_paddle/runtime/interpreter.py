@@ -19,6 +19,7 @@ from dynabert_paddle.config.names import name_later, name_marked, settings_named
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.runtime.device import set_device
 from dynabert_paddle.runtime.environment import import_paddle
+from dynabert_paddle.runtime.memory import MEMORY_ADVICE, is_memory_error
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ def run_apart(
         exit_code, last_line = _follow(command, variables, report)
         result_file = Path(scratch) / "result.json"
         if not result_file.exists():
+            if is_memory_error(last_line):
+                raise DynabertError(f"{name}: {MEMORY_ADVICE}")
             raise DynabertError(f"{name} failed with exit code {exit_code}: {last_line[:500]}")
         result = _from_json(result_file.read_text(encoding="utf-8"))
     if isinstance(result, _Failure):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from math import ceil, sqrt
 
 from dynabert_paddle.bundle.infer import power_of_two
@@ -49,7 +50,8 @@ def batch_shapes(max_seq_length: int) -> list[Shape]:
     Returns:
         All combinations of a length (a power of two, or `max_seq_length`) and a number of rows (a power of two).
     """
-    lengths = sorted({_padded_length(length, max_seq_length) for length in range(1, max_seq_length + 1)})
+    powers = takewhile(lambda length: length < max_seq_length, (_MIN_LENGTH << i for i in count()))
+    lengths = [*powers, max_seq_length]
     return [(2**i, length) for length in lengths for i in range(_max_rows(length).bit_length())]
 
 

@@ -15,6 +15,7 @@ import tokenizers
 
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.files.model_config import CONFIG_FILE, find_config, flatten_config
+from dynabert_paddle.runtime.memory import raise_memory_error
 from dynabert_paddle.text.encode import Template
 from dynabert_paddle.text.leading import Tokens
 from dynabert_paddle.text.longest_first import LongestFirst
@@ -143,6 +144,7 @@ def load_from_paddlenlp(
             original.save_pretrained(folder)
             files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
     except Exception as error:  # PaddleNLP and its hubs raise errors of any type
+        raise_memory_error(error)
         raise ModelError(f"PaddleNLP loads no tokenizer from {name} ({one_line(error)}): check the name") from error
     files[CONFIG] = dump_config(parse_settings(files))
     reference = PaddleNlpTokenizer(original, files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -194,6 +195,7 @@ def load_checkpoint(
         values = read_json(folder / _STATE_FILE)
         _check_settings(output_dir, values.get("settings", {}), settings)
         check_files(folder / _STATE_FILE, values.get("files", {}))
+        _check_progress(folder, values)
         has_best = values["best_score"] is not None
         state = TrainState(
             step=values["step"],
@@ -211,6 +213,20 @@ def load_checkpoint(
     except (KeyError, TypeError, ValueError, AttributeError, ModelError) as error:  # values of another type
         raise ModelError(f"{remedy} ({error})") from None
     return state
+
+
+def _check_progress(folder: Path, values: Mapping[str, Any]) -> None:
+    """Refuse counts that no training writes: a loop would begin at them."""
+    whole = {name: values[name] for name in ("step", "best_step", "examples")}
+    for name, value in whole.items():
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{name} is {value}")
+    if whole["step"] != _step_of(folder) or whole["best_step"] > whole["step"]:
+        raise ValueError(f"step is {whole['step']}, best_step is {whole['best_step']}")
+    for name in ("seconds", "best_score"):
+        value = values[name]
+        if not (math.isfinite(value) if isinstance(value, (int, float)) else value is None and name == "best_score"):
+            raise ValueError(f"{name} is {value}")
 
 
 def remove_checkpoints(output_dir: Path) -> None:
@@ -257,8 +273,11 @@ def check_output(output_dir: Path, maker: str, *, overwrite: bool, inputs: Itera
 
 def _find_checkpoints(output_dir: Path) -> list[Path]:
     """Whole checkpoints, oldest first; one that a killed process left half-written has a hidden name."""
-    found = [(int(match.group(1)), path) for path in output_dir.glob("*") if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    return sorted((path for path in output_dir.glob("*") if _NAME.fullmatch(path.name)), key=_step_of)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("checkpoint-"))
 
 
 def _check_settings(output_dir: Path, before: Mapping, now: Mapping) -> None:

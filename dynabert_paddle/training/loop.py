@@ -18,7 +18,7 @@ import paddle
 
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.config.loading import resolve_config
-from dynabert_paddle.errors import DynabertError, Interrupted, UsageError
+from dynabert_paddle.errors import DynabertError, Interrupted, ModelError, UsageError
 from dynabert_paddle.files.atomic import handle_write_errors
 from dynabert_paddle.runtime.environment import keep_freed_memory
 from dynabert_paddle.runtime.ranks import rank
@@ -129,6 +129,8 @@ def fit(
     optimizer = make_optimizer(model, config)
     scaler = paddle.amp.GradScaler(enable=config.amp == "fp16")
     state = load_checkpoint(output_dir, model.model, optimizer, scaler, settings=settings)
+    if state.step > total_steps:
+        raise ModelError(f"{output_dir}: holds a checkpoint of step {state.step} of {total_steps}: remove it")
     if state.step:
         logger.info("%s: going on from step %d of %d", stage.name, state.step, total_steps)
     elif (output_dir / LOG_FOLDER).exists():

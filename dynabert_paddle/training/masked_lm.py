@@ -19,6 +19,7 @@ from dynabert_paddle.backbone.structure import check_vocabulary, num_positions
 from dynabert_paddle.data.augment import Word, is_replaceable, is_word
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.weights import read_weights
+from dynabert_paddle.runtime.memory import raise_memory_error
 from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
 from dynabert_paddle.training.inputs import hash_arrays
 
@@ -292,6 +293,7 @@ def _load_from_hub(name: str) -> nn.Layer:
         with plain_pickles():
             return AutoModelForMaskedLM.from_pretrained(name)
     except Exception as error:  # PaddleNLP raises whatever its downloader met
+        raise_memory_error(error)
         reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
         raise ModelError(
             f"'{name}' is no folder, and PaddleNLP cannot get a masked LM of that name: {reason}: "

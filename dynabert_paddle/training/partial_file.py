@@ -103,6 +103,8 @@ class PartialFile:
         before, size, counts = state.get("settings"), state.get("bytes"), state.get("counts")
         if not isinstance(before, dict) or not isinstance(counts, dict) or type(size) is not int:
             raise DynabertError(f"{self._state} is damaged: remove it to begin anew")
+        if counts.keys() != self.counts.keys() or any(type(n) is not int or n < 0 for n in counts.values()):
+            raise DynabertError(f"{self._state} is damaged: remove it to begin anew")
         differing = next((key for key, value in self._settings.items() if before.get(key) != value), None)
         if differing and overwrite:
             return

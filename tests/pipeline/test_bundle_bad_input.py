@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import runpy
 import shutil
 import sys
@@ -301,11 +302,45 @@ def test_labels_that_the_model_does_not_have(spoilt):
     assert str(caught.value) == f"{folder}: the model's logits are (1, 7), not (1, 2): export it again"
 
 
+@pytest.mark.parametrize(
+    ("numbers", "seen"),
+    [
+        ({"max_seq_length": 2**31 - 1}, "max_seq_length is 2147483647, allowed are 3 to "),
+        ({"max_seq_length": 2**31 - 1, "max_positions": 2**31 - 1}, "max_positions is 2147483647, allowed are 3 to "),
+        ({"vocab_size": 2**31 - 1}, "vocab_size is 2147483647, allowed are 1 to "),
+        ({"pad_token_id": -1}, "pad_token_id is -1, allowed are 0 to "),
+        ({"max_seq_length": math.nan}, "damaged"),
+        ({"max_seq_length": True}, "damaged"),
+    ],
+)
+def test_numbers_that_order_endless_work_are_refused_at_once(spoilt, refused, numbers, seen):
+    folder = spoilt()
+    seal(folder, change(**numbers))
+    assert refused(folder).startswith(f"{folder / 'bundle.json'}: {seen}")
+    with pytest.raises(DynabertError, match=re.escape(seen)):
+        db.AdaptivePredictor(folder)
+
+
+def test_more_positions_than_the_graph_has_are_found_when_they_are_calibrated(spoilt):
+    folder = spoilt()
+    seal(folder, change(max_seq_length=10**6, max_positions=10**6))
+    with pytest.raises(DynabertError, match="cannot run it: ") as caught:
+        db.AdaptivePredictor(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_ids_that_the_vocabulary_lacks_reach_no_runtime(spoilt):
+    folder = spoilt()
+    seal(folder, change(vocab_size=1000))
+    with pytest.raises(DynabertError, match=r"bundle: a token has the id \d+, the model has a vocabulary of 1000"):
+        db.Predictor(folder)("play some jazz")
+
+
 @pytest.mark.parametrize("format", FILES)
 def test_what_a_runtime_cannot_run_is_one_line(spoilt, format):
     """Padding that the tokenizer has, and the graph's table of words does not."""
     folder = spoilt(format)
-    seal(folder, change(vocab_size=10**9, pad_token_id=10**8))
+    seal(folder, change(vocab_size=2**22, pad_token_id=2**21))
     with pytest.raises(DynabertError, match=r"bundle: (Paddle|ONNX Runtime) \S+ cannot run it: ") as caught:
         db.Predictor(folder)("play some jazz")
     assert "\n" not in str(caught.value)

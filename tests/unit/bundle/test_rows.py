@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.bundle.rows import CutWords, RowEncoder
 from dynabert_paddle.text.encode import Template
 from dynabert_paddle.text.leading import Tokens
@@ -104,3 +105,20 @@ def test_words_that_are_cut_are_counted():
 def test_entities_of_other_schemes():
     found = predict(make_encoder("words", labels=["O", "P-B", "P-I"]), "in New York", ["O", "P-B", "P-I"])
     assert [(entity.label, entity.text) for entity in found.entities] == [("P", "New York")]
+
+
+@pytest.mark.parametrize(("max_seq_length", "is_enough"), [(3, False), (6, False), (7, True)])
+def test_a_question_needs_room_for_its_context(max_seq_length, is_enough):
+    """Else its windows would not come forward, for ever."""
+    template = Template(([101], [102], [102]), ([0], [0], [1]), (0, 1))
+    answers = {"doc_stride": 1, "max_answer_length": 1, "may_be_empty": False}
+    description = {"task": {"kind": "question_answering"}, "labels": [], "pair": True, "answers": answers}
+    description["max_seq_length"] = max_seq_length
+    if not is_enough:
+        with pytest.raises(BundleError, match=f"max_seq_length is {max_seq_length}, but a row needs at least 7 tokens"):
+            RowEncoder(description, template)
+        return
+    encoder = RowEncoder(description, template)
+    row = encoder.read(["a b c", "d e f"], 1)
+    encoded = encoder.encode(row, [blank_tokens(text) for text in row.texts])
+    assert [ids for ids, _ in encoded.windows] == [[101, 1, 2, 102, 1, 2, 102], [101, 1, 2, 102, 2, 3, 102]]

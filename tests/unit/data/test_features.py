@@ -1,6 +1,9 @@
 """Features: flat arrays, the cache, batches and splits preserve the tokenizer's output."""
 
+import gc
 import logging
+import resource
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -206,13 +209,20 @@ def test_a_read_only_cache_folder_is_ignored(tmp_path, caplog):
     assert "tokenized data is not cached" in caplog.text
 
 
-def test_full_disk_leaves_no_temporary_file(tmp_path, monkeypatch):
-    def no_space(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez", no_space)
-    assert len(tokenize(make_examples(), WordPiece(), max_seq_length=16, cache_dir=tmp_path)) == len(TEXTS)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("num_bytes", [0, 100, 1000])  # the archive has some 1,600
+def test_full_disk_leaves_no_temporary_file(tmp_path, caplog, monkeypatch, num_bytes):
+    uncaught = []
+    monkeypatch.setattr(sys, "unraisablehook", uncaught.append)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))  # the same error, but for its number
+    try:
+        features = tokenize(make_examples(), WordPiece(), max_seq_length=16, cache_dir=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    gc.collect()
+    assert len(features) == len(TEXTS)
+    assert list(tmp_path.iterdir()) == uncaught == []
+    assert "tokenized data is not cached" in caplog.text
 
 
 def test_default_cache_dir(monkeypatch, tmp_path):

@@ -128,3 +128,9 @@ def test_three_times_the_capacity_is_answered_in_time_and_the_best_returns_after
     full = [np.mean([subnet == "full" for _, subnet in phase]) for phase in phases]
     assert min(np.mean([latency <= deadline for latency, _ in phase]) for phase in phases) >= 0.99
     assert full[0] > 0.95 and full[1] < 0.6 and full[2] > 0.9
+
+
+def test_shapes_are_listed_without_counting_up_to_the_maximum():
+    lengths = sorted({length for _, length in batch_shapes(2**60 + 1)})
+    assert lengths == [2**i for i in range(4, 61)] + [2**60 + 1]
+    assert batch_shapes(9) == [(1, 9), (2, 9), (4, 9), (8, 9), (16, 9)]

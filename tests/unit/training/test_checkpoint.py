@@ -12,6 +12,7 @@ from conftest import make_batch, make_bert
 
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
+from dynabert_paddle.files.atomic import write_json
 from dynabert_paddle.files.claim import claim
 from dynabert_paddle.training.checkpoint import (
     TrainState,
@@ -249,5 +250,24 @@ def test_a_checkpoint_from_before_hashes_were_kept_loads(tmp_path, training):
 def test_values_of_a_wrong_type_are_called_damaged(tmp_path, training, values):
     path = save(training, tmp_path, 4) / "state.json"
     path.write_text(json.dumps({**values, "step": 4}))
+    with pytest.raises(ModelError, match="checkpoint-4: damaged: remove it"):
+        load(training, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"step": value} for value in (-1, 5, 2**31 - 1, 4.0, True, None)),
+        *({"best_step": value} for value in (-1, 5, float("nan"))),
+        *({"examples": value} for value in (-1, 0.5, "1")),
+        *({"seconds": value} for value in (float("nan"), float("inf"), "1", None)),
+        {"best_score": float("nan")},
+    ],
+)
+def test_counts_that_no_training_writes_are_damage(tmp_path, training, changes):
+    path = save(training, tmp_path, 4) / "state.json"
+    values = json.loads(path.read_text()) | changes
+    del values["checksum"]
+    write_json(path, values)
     with pytest.raises(ModelError, match="checkpoint-4: damaged: remove it"):
         load(training, tmp_path)

@@ -111,3 +111,13 @@ def test_a_state_of_another_kind_is_called_damaged(interrupted, state):
     interrupted.with_name(".out.tsv.state").write_text(json.dumps(state))
     with pytest.raises(DynabertError, match=r"\.out\.tsv\.state is damaged: remove it to begin anew"):
         begin(interrupted)
+
+
+@pytest.mark.parametrize("count", [-1, 2**0.5, None, "1", True])
+def test_counts_that_are_none_are_called_damaged(interrupted, count):
+    path = interrupted.with_name(".out.tsv.state")
+    state = json.loads(path.read_text())
+    del state["checksum"]
+    path.write_text(json.dumps({**state, "counts": dict.fromkeys(state["counts"], count)}))
+    with pytest.raises(DynabertError, match=r"\.out\.tsv\.state is damaged: remove it to begin anew"):
+        begin(interrupted)
