@@ -10,13 +10,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
-from typing import Any
+from typing import Any, TypeVar
 
 from dynabert_paddle.errors import UsageError
 
 WIDTH_MULTS = (1.0, 0.75, 0.5, 0.25)
 DEPTH_MULTS = (1.0, 0.75, 0.5)
 MACS_LENGTH = 128  # tokens of the sequence that all MACs are of, as in the paper
+
+_NEAR = 0.99  # of the full model's score
+FULL_NAME = "w1.00d1.00"
+
+T = TypeVar("T")
 
 _LAYER_NAME = re.compile(r"l(\d{1,9})h(\d{1,9})f(\d{1,9})")
 _GRID_NAME = re.compile(r"w(\d*\.?\d+)d(\d*\.?\d+)")
@@ -243,6 +248,20 @@ class SearchSpace:
             h = heads * self.head_dim
             total += s * (4 * d * h + 2 * d * neurons) + 2 * s * s * h
         return total
+
+
+def cheapest_near(rows: Iterable[tuple[T, float, float]], full_score: float) -> T | None:
+    """Recommend the cheapest sub-network whose score is within 1 % of the full model's.
+
+    Args:
+        rows: any object, and the score and cost of its sub-network.
+        full_score: the full model's score.
+
+    Returns:
+        The object of the cheapest, of equal costs the best; None if the full model's score is not above 0.
+    """
+    near = [row for row in rows if row[1] >= _NEAR * full_score > 0]
+    return min(near, key=lambda row: (row[2], -row[1]))[0] if near else None
 
 
 def grid_mults(name: str) -> tuple[float, float] | None:

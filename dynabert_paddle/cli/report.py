@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,12 +23,21 @@ def report(
     ] = True,
 ) -> None:
     """Write the report of a run as one HTML page: charts, settings and provenance."""
-    from dynabert_paddle.files.folder import RECORDS_FOLDER
-    from dynabert_paddle.reporting.run import report
+    from dynabert_paddle.files.folder import CONFIG_FILE, RECORDS_FOLDER
+    from dynabert_paddle.reporting.collect import collect
+    from dynabert_paddle.reporting.run import recommend, write_page
 
-    page = report(folder, output_file=output_file, language=language, visualdl=visualdl)
-    wrote = [page, Path(folder) / RECORDS_FOLDER] if visualdl else [page]
-    show_next("export", "MODEL_DIR", "--subnet", "w0.50d0.75", "--output_dir", "NEW_DIR", wrote=wrote)
+    run = collect(folder)
+    page = write_page(run, output_file=output_file, language=language, visualdl=visualdl)
+    wrote = [page, run.folder / RECORDS_FOLDER] if visualdl else [page]
+    if run.model:
+        subnet = recommend(run)
+        chosen = ["--subnet", subnet] if subnet else []
+        show_next("export", run.model.folder, *chosen, "--output_dir", "NEW_DIR", wrote=wrote)
+    elif run.config:
+        show_next("run", run.folder / CONFIG_FILE, wrote=wrote)
+    else:
+        show_next("report", run.folder, wrote=wrote)
 
 
 COMMANDS = (report,)

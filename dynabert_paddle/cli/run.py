@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dynabert_paddle.cli.output import show_next
-from dynabert_paddle.cli.table import show_grid
+from dynabert_paddle.cli.table import recommended, show_grid
 from dynabert_paddle.runtime.interruption import resumable
 
 Overrides = Annotated[
@@ -76,7 +76,7 @@ def _run(
     show_grid(rows, split="dev", as_json=json, positive_label=positive_label)
     last = folder / config.stages[-1]
     wrote = [*(folder / stage for stage in config.stages), folder / GRID_FILE, folder / CONFIG_FILE]
-    show_next("evaluate", last, "--subnet", "w0.50d0.75", wrote=wrote)
+    show_next("evaluate", last, *recommended(rows), wrote=wrote)
 
 
 COMMANDS = (quickstart, run)

@@ -11,7 +11,7 @@ import typer
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_next
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
-from dynabert_paddle.cli.table import show_grid
+from dynabert_paddle.cli.table import recommended, show_grid
 from dynabert_paddle.config.settings import (
     Config,
     DepthConfig,
@@ -173,7 +173,7 @@ def evaluate(
         names = [subnet or "w1.00d1.00"]
         rows = evaluate_named(supernet, task, names, max_seq_length=length, batch_size=per_device_eval_batch_size)
     show_grid(rows, split="dev", as_json=json, positive_label=task.positive_label)
-    show_next("evaluate", model_dir, *(["--subnet", "w0.50d0.75"] if grid else ["--grid"]))
+    show_next("evaluate", model_dir, *(recommended(rows) if grid else ["--grid"]))
 
 
 def _dev_only(task: TaskConfig) -> TaskConfig:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from dynabert_paddle.cli.output import one_line, show_json
-from dynabert_paddle.subnet import MACS_LENGTH
+from dynabert_paddle.subnet import FULL_NAME, MACS_LENGTH, cheapest_near
 
 # Cells of a terminal that a shortened name or heading keeps.
 _MIN_NAME, _MIN_HEADING = 16, 8
@@ -81,6 +81,21 @@ def show_grid(rows: Sequence[dict[str, Any]], *, split: str, as_json: bool, posi
         for row in rows
     ]
     show_table(columns, lines, title=f"sub-networks on {split} (MACs of one sequence of {MACS_LENGTH} tokens)")
+
+
+def recommended(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the options that name the cheapest sub-network that is nearly as good as the full model.
+
+    Args:
+        rows: from `evaluate_grid`.
+
+    Returns:
+        For example `--subnet w0.50d0.75`; `--grid` if no row is the full model with a score above 0.
+    """
+    metric = next(key for key in rows[0] if key != "subnet")
+    full_score = next((row[metric] for row in rows if row["subnet"] == FULL_NAME), 0.0)
+    subnet = cheapest_near(((row["subnet"], row[metric], row["macs"]) for row in rows), full_score)
+    return ["--subnet", subnet] if subnet else ["--grid"]
 
 
 def shorten(text: str, width: int) -> str:

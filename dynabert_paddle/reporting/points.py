@@ -9,9 +9,7 @@ from statistics import mean, stdev
 
 from dynabert_paddle.reporting.content import Baseline, Grid, Run, Search, SearchRow
 from dynabert_paddle.reporting.labels import Text, say, split_name, verbatim
-from dynabert_paddle.subnet import MACS_LENGTH
-
-_FULL = "w1.00d1.00"
+from dynabert_paddle.subnet import FULL_NAME, MACS_LENGTH
 
 
 @dataclass(frozen=True)
@@ -138,4 +136,4 @@ def _measure(metric: Text, split: str) -> Text:
 
 
 def _kind(subnet: str) -> str:
-    return "full" if subnet == _FULL else "grid"
+    return "full" if subnet == FULL_NAME else "grid"

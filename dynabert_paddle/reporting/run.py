@@ -21,6 +21,7 @@ from dynabert_paddle.reporting.labels import Text, join, quantity, say
 from dynabert_paddle.reporting.page import LANGUAGES, Section, render
 from dynabert_paddle.reporting.records import write_records
 from dynabert_paddle.reporting.tradeoff import draw_tradeoffs
+from dynabert_paddle.subnet import FULL_NAME, cheapest_near
 
 # Searched sub-networks in a chart, beside the chosen one; more would not fit on a printed page.
 _MAX_SEARCHED = 12
@@ -45,9 +46,26 @@ def report(
         UsageError: an unknown language, or an output file in a missing folder.
         DynabertError: a file that cannot be written.
     """
+    return write_page(collect(folder), output_file=output_file, language=language, visualdl=visualdl)
+
+
+def write_page(run: Run, *, output_file: str | Path | None, language: str, visualdl: bool) -> Path:
+    """Write the report of a folder that was read.
+
+    Args:
+        run: the content of the folder.
+        output_file: as for `report`.
+        language: as for `report`.
+        visualdl: as for `report`.
+
+    Returns:
+        The page.
+
+    Raises:
+        DynabertError: as for `report`.
+    """
     if language not in LANGUAGES:
         raise UsageError(f"language is {', '.join(LANGUAGES)}, not {language!r}.{did_you_mean(language, LANGUAGES)}")
-    run = collect(folder)
     page = Path(output_file) if output_file else run.folder / REPORT_FILE
     if not page.parent.is_dir():
         raise UsageError(f"{page}: there is no folder {page.parent}: make it, or name another file")
@@ -61,6 +79,25 @@ def report(
         if visualdl:
             write_records(run.folder / RECORDS_FOLDER, run, [chart for part in sections for chart in part.charts])
     return page
+
+
+def recommend(run: Run) -> str | None:
+    """Return the sub-network that the report recommends: the search's best, else the cheapest that is nearly as good.
+
+    Args:
+        run: the content of the folder.
+
+    Returns:
+        Its name; None if nothing was searched, and the grid has no costs or no full model.
+    """
+    if run.search and run.search.best:
+        return run.search.best.subnet
+    if run.grid is None:
+        return None
+    metric = run.grid.metrics[0]
+    rows = {row.subnet: (row.metrics[metric], row.macs) for row in run.grid.rows}
+    full_score, _ = rows.get(FULL_NAME, (0.0, None))
+    return cheapest_near(((name, score, macs) for name, (score, macs) in rows.items() if macs), full_score)
 
 
 def _check_page(page: Path) -> None:

@@ -12,6 +12,7 @@ from dynabert_paddle.reporting.chart import BLACK, BLUE, GREEN, ORANGE, PINK, RE
 from dynabert_paddle.reporting.content import Run, Search
 from dynabert_paddle.reporting.labels import SCALES, Text, join, quantity, say, verbatim
 from dynabert_paddle.reporting.points import Cost, Point, collect_points, search_costs
+from dynabert_paddle.subnet import cheapest_near
 
 _BASELINE_STYLES = ((GREEN, "s"), (PINK, "^"), (ORANGE, "v"), (SKY, "P"))
 
@@ -147,8 +148,8 @@ def _finding(points: list[Point], measure: Text, cost: Cost) -> Text:
     own = [point for point in points if point.kind in ("full", "grid", "searched")]
     full = next((point for point in own if point.kind == "full"), None)
     sentences = []
-    if full and full.score > 0:
-        near = min((p for p in own if p.score >= 0.99 * full.score), key=lambda p: (p.costs[cost], -p.score))
+    near = cheapest_near(((p, p.score, p.costs[cost]) for p in own), full.score) if full else None
+    if full and near:
         sentences.append(
             say(
                 "{name} is the cheapest within 1 % of the full model: {score} against {full} at {share} of the cost.",

@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 
 from dynabert_paddle.cli import baseline, search
-from dynabert_paddle.cli.table import shorten, show_grid, show_table
+from dynabert_paddle.cli.table import recommended, shorten, show_grid, show_table
 from dynabert_paddle.files.search_result import SearchResult
 
 ROOT = Path(__file__).parents[3]
@@ -161,3 +161,10 @@ def test_tables_with_macs_name_their_length(capsys):
 def test_a_name_loses_its_middle(text, width, shown):
     assert shorten(text, width) == shown
     assert cell_len(shown) <= width
+
+
+def test_a_grid_recommends_a_sub_network_of_its_own():
+    rows = [{"subnet": name, "accuracy": score, "macs": macs} for name, score, macs in
+            (("w1.00d1.00", 0.9, 8), ("w0.60d1.00", 0.895, 5), ("w0.30d1.00", 0.7, 2))]  # fmt: skip
+    assert recommended(rows) == ["--subnet", "w0.60d1.00"]
+    assert recommended(rows[1:]) == recommended([{**rows[0], "accuracy": 0.0}]) == ["--grid"]

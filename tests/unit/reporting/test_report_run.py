@@ -14,6 +14,7 @@ from visualdl import LogReader
 
 import dynabert_paddle as db
 from dynabert_paddle.errors import UsageError
+from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.claim import claim
 from dynabert_paddle.reporting import collect
 
@@ -173,6 +174,35 @@ def test_the_chosen_one_is_among_the_few_of_a_long_search(folder):
     names = re.findall(r"<title[^>]*>(S\d+), layer", text)
     # Every fourth of 40, and the 31st.
     assert list(dict.fromkeys(names)) == ["S1", "S5", "S9", "S13", "S17", "S21", "S25", "S29", "S31", "S33", "S37"]
+
+
+def next_command(dynabert, folder):
+    done = dynabert("report", folder, "--no_visualdl")
+    assert done.code == 0, done.err
+    return done.err.splitlines()[-1]
+
+
+def test_the_next_command_is_of_this_folder_and_of_what_the_page_finds(dynabert, folder):
+    searched = read_json(folder / "depth" / "search" / "search.json")["best"]["subnet"]
+    model = folder / "depth"
+    expected = f"next: dynabert export {model} --subnet {{}} --output_dir NEW_DIR"
+    assert next_command(dynabert, folder) == next_command(dynabert, model) == expected.format(searched)
+    (model / "search" / "search.json").unlink()
+
+    def raise_score(values):
+        values["rows"][4]["accuracy"] = 0.899
+
+    edit_json(folder / "grid.json", raise_score)
+    name = read_json(folder / "grid.json")["rows"][4]["subnet"]
+    assert next_command(dynabert, folder) == expected.format(name)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert f"{name} is the cheapest within 1 % of the full model: 0.8990 against 0.9000" in text
+    # A stage alone has recorded scores, but no costs.
+    assert next_command(dynabert, model) == f"next: dynabert export {model} --output_dir NEW_DIR"
+
+
+def test_the_next_command_of_a_run_without_a_model_is_the_run(dynabert, little):
+    assert next_command(dynabert, little) == f"next: dynabert run {little / 'run.yaml'}"
 
 
 def test_the_title_is_in_the_pages_language(text, chinese):
