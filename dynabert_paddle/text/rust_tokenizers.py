@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import tokenizers
@@ -32,9 +33,10 @@ def is_plain_bert(files: dict[str, bytes], folder: Path) -> bool:
     name = config.get("tokenizer_class")
     if not name and (path := find_config(folder)).is_file():
         model = flatten_config(parse_json({path.name: path.read_bytes()}, path.name))
-        # Configs from 2019 do not name the model.
+        # Old configs name the model only by its class, such as BertForMaskedLM, and those from 2019 not at all.
         kinds = [model.get("model_type"), *(model.get("architectures") or [])]
-        name = "BertTokenizer" if kinds[0] in _BERT_LIKE or not any(kinds) else "its model's"
+        kind = re.split("Model|For", str(next(filter(None, kinds), "bert")))[0].lower()
+        name = "BertTokenizer" if kind in _BERT_LIKE else "its model's"
     return (
         (name or "BertTokenizer").removesuffix("Fast") == "BertTokenizer"
         and [file for file in (*VOCABULARIES, "added_tokens.json") if file in files] == ["vocab.txt"]

@@ -243,11 +243,20 @@ def test_damaged_roberta_files_are_named(roberta_folder, file, content):
         Tokenizer.from_pretrained(roberta_folder)
 
 
-@pytest.mark.parametrize("model_type", ["electra", "distilbert", None])
-def test_a_vocabulary_beside_a_bert_like_models_config_is_berts(rows, minilm, tmp_path, model_type):
-    """Hugging Face folders may not name the tokenizer's class."""
-    folder = vocab_folder(tmp_path / "source", config={"model_type": model_type} if model_type else {})
-    (folder / "tokenizer_config.json").rename(folder / "config.json")
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("config.json", {"model_type": "electra"}),
+        ("config.json", {"model_type": "distilbert"}),
+        ("config.json", {}),
+        ("config.json", {"architectures": ["BertForMaskedLM"]}),
+        ("model_config.json", {"init_class": "BertModel"}),
+    ],
+)
+def test_a_vocabulary_beside_a_bert_like_models_config_is_berts(rows, minilm, tmp_path, name, config):
+    """Folders of Hugging Face and old ones of PaddleNLP may not name the tokenizer's class."""
+    folder = vocab_folder(tmp_path / "source", config=config)
+    (folder / "tokenizer_config.json").rename(folder / name)
     tokenizer = Tokenizer.from_pretrained(folder)
     assert isinstance(tokenizer, Tokenizer)
     assert tokenizer.encode(rows, None, max_seq_length=64) == minilm.encode(rows, None, max_seq_length=64)
