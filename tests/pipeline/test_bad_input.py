@@ -91,14 +91,14 @@ def overwrite(name, content):
 ONE_CLASS = b"sentence\tlabel\n" + b"play some jazz\tPlayMusic\n" * 20
 
 DATA_FAULTS = {
-    "missing": (remove("train.tsv"), (), ["data: none of train.tsv", "--train_file"]),
-    "no dev": (remove("dev.tsv"), (), ["data: none of dev.tsv", "--dev_file"]),
+    "missing": (remove("train.tsv"), (), ["data: none of train.tsv", "train_file"]),
+    "no dev": (remove("dev.tsv"), (), ["data: none of dev.tsv", "dev_file"]),
     "empty": (overwrite("train.tsv", b""), (), ["train.tsv:1: the file is empty"]),
     "header only": (overwrite("dev.tsv", b"sentence\tlabel\n"), (), ["dev.tsv:1: the file has no rows"]),
     "column": (
         replace("train.tsv", b"sentence\tlabel", b"sentence\tlabels"),
         (),
-        ["train.tsv:1: no column 'label'", "Did you mean 'labels'?", "--label_column"],
+        ["train.tsv:1: no column 'label'", "Did you mean 'labels'?", "label_column"],
     ),
     "few fields": (append("train.tsv", b"play some jazz\n"), (), ["train.tsv:142: 1 fields, but the header has 2"]),
     "not UTF-8": (append("dev.tsv", b"caf\xe9\tPlayMusic\n"), (), ["dev.tsv:44: byte 4 of the line is not UTF-8"]),
