@@ -1,17 +1,17 @@
 """The names of classes: how values of data files become names, and which names mean the same class."""
 
-import logging
 import math
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from dynabert_paddle.config.names import setting
 
-logger = logging.getLogger(__name__)
-
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d{1,3})?", re.ASCII)  # JSON's; '007' and '1_0' are words
 
+_MAX_LISTED = 5
 _LONGEST_NUMBER = 25  # Decimal rounds numbers of more than 28 digits, and so would take different ones for equal
 
 
@@ -47,50 +47,37 @@ def is_number(name: str) -> bool:
 
 
 def label_key(name: str) -> str:
-    """Return what equal labels have in common: a number's value, else the name itself.
+    """Return what equal labels have in common: a number's value, else the name in Unicode's composed form.
 
     Args:
         name: a class's name, such as `1`, `1.0` or `pos`.
 
     Returns:
-        The key: the same for `1` and `1.0`.
+        The key: the same for `1` and `1.0`, and for `é` as one character and as two.
     """
     if len(name) > _LONGEST_NUMBER or not _NUMBER.fullmatch(name):
-        return name
+        return unicodedata.normalize("NFC", name)
     value = Decimal(name).normalize()
     return str(value + 0)  # -0 is 0
 
 
-def merge_labels(names: Iterable[str], *, source: object) -> set[str]:
-    """Keep one name of each class; that a number is written in several ways is logged.
+def merge_labels(names: Iterable[str]) -> set[str]:
+    """Keep one name of each class: the shortest.
 
     Args:
         names: the names in a file.
-        source: the file, for the log.
 
     Returns:
         The shortest name of each class.
     """
-    spellings: dict[str, list[str]] = {}
+    shortest: dict[str, str] = {}
     for name in sorted(names, key=lambda name: (len(name), name)):
-        spellings.setdefault(label_key(name), []).append(name)
-    for first, *others in spellings.values():
-        if others:
-            listed = ", ".join(map(repr, others[:5]))
-            logger.warning(
-                "%s: the labels %r and %s are one number, and so one class, %r; to keep them apart, list all labels "
-                "with %s",
-                source,
-                first,
-                listed,
-                first,
-                setting("task.labels"),
-            )
-    return {first for first, *_ in spellings.values()}
+        shortest.setdefault(label_key(name), name)
+    return set(shortest.values())
 
 
 class LabelIndex:
-    """Finds the classes of names: by the name, else by the number that it writes in another way.
+    """Finds the classes of names: by the name, else by the same number or characters that it writes in another way.
 
     Args:
         names: the classes in the order of the logits.
@@ -100,11 +87,30 @@ class LabelIndex:
         self.names = tuple(names)
         self._indices = {name: index for index, name in enumerate(self.names)}
         self._by_key: Mapping[str, int] = {label_key(name): index for index, name in enumerate(self.names)}
+        self._rewritten: Counter[tuple[str, str]] = Counter()
 
     def find(self, name: str) -> int | None:
         """Return the index of a class, or None if there is none of this name."""
         index = self._indices.get(name)
-        return self._by_key.get(label_key(name)) if index is None else index
+        if index is None:
+            index = self._by_key.get(label_key(name))
+            if index is not None:
+                self._rewritten[name, self.names[index]] += 1
+        return index
+
+    def describe_rewritten(self) -> str | None:
+        """Tell which names were found by another way to write them; None if there were none."""
+        if not self._rewritten:
+            return None
+        forms = [  # in ASCII, which shows the characters of a name that looks the same
+            f"{name!a} ({count} {'row' if count == 1 else 'rows'}) as {other!a}"
+            for (name, other), count in self._rewritten.most_common(_MAX_LISTED)
+        ]
+        more = ", ..." if len(self._rewritten) > _MAX_LISTED else ""
+        return (
+            f"labels that write a number or a character in another way are counted as one class: {', '.join(forms)}"
+            f"{more}; to keep them apart, list all labels with {setting('task.labels')}"
+        )
 
 
 def permutation(names: Iterable[str], order: Iterable[str]) -> list[int] | None:

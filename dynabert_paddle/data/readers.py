@@ -153,6 +153,8 @@ def read_examples(
             values.append(
                 _score(path, row.line, label) if kind == "regression" else _class_index(path, row.line, label, classes)
             )
+    if rewritten := classes.describe_rewritten():
+        logger.warning("%s: %s", path, rewritten)
     return Examples(
         texts=texts,
         pairs=pairs,
@@ -176,7 +178,7 @@ def find_labels(path: str | os.PathLike, columns: Columns, layout: Layout = PLAI
         DataError: the file cannot be read.
     """
     found = {row.label for row in read_rows(path, columns, layout) if row.label is not None}
-    labels = sorted(merge_labels(found, source=path))
+    labels = sorted(merge_labels(found))
     return tuple(sorted(labels, key=float) if all(map(is_number, labels)) else labels)
 
 

@@ -5,7 +5,9 @@ Shapes: n sentences, k selected ones.
 
 from __future__ import annotations
 
+import logging
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ from dynabert_paddle.errors import DataError, did_you_mean
 from dynabert_paddle.text.conll import CONLL_ENDINGS, ConllError, count_columns, is_conll, split_conll
 from dynabert_paddle.text.encode import cut_words, first_tokens, join_words
 from dynabert_paddle.text.word_labels import OUTSIDE, UnknownSchemeError, WordLabelScheme
+
+logger = logging.getLogger(__name__)
 
 SENTENCE_ENDINGS = (*CONLL_ENDINGS, ".txt", ".tsv", *JSON_ENDINGS)
 TEXT_COLUMN, LABEL_COLUMN = "tokens", "labels"  # in JSON lines
@@ -183,6 +187,15 @@ def find_word_labels(path: str | os.PathLike, *, text_column: str, label_column:
             )
     if len(found) < 2:
         raise DataError(f"{path}: every word has the label {quote(*found)}; a classifier needs at least two labels.")
+    forms: dict[str, str] = {}
+    for label in sorted(found):
+        other = forms.setdefault(unicodedata.normalize("NFC", label), label)
+        if other != label:
+            logger.warning(
+                "%s: the labels %s and %s are the same characters in two forms of Unicode, and two classes: write them "
+                "alike",
+                *(path, ascii(other), ascii(label)),
+            )
     return tuple(sorted(found, key=lambda label: (label != OUTSIDE, label)))
 
 

@@ -396,11 +396,41 @@ def test_equal_numbers_in_two_files(tmp_path):
     assert read_examples(dev, COLUMNS, labels=labels).labels.tolist() == [1, 0]
 
 
+REWRITTEN = "labels that write a number or a character in another way are counted as one class: "
+
+
 def test_labels_that_are_one_number_are_kept_apart_where_all_are_listed(tmp_path, caplog):
-    path = write(tmp_path / "x.tsv", "sentence\tlabel\ns\t1.1\ns\t1.10\ns\t1.2\n")
+    path = write(tmp_path / "x.tsv", "sentence\tlabel\ns\t1.1\ns\t1.10\ns\t1.2\ns\t1.10\n")
     assert find_labels(path, COLUMNS) == ("1.1", "1.2")
-    assert "the labels '1.1' and '1.10' are one number, and so one class, '1.1'" in caplog.text
-    assert read_examples(path, COLUMNS, labels=("1.1", "1.10", "1.2")).labels.tolist() == [0, 1, 2]
+    assert read_examples(path, COLUMNS, labels=("1.1", "1.10", "1.2")).labels.tolist() == [0, 1, 2, 1]
+    assert not caplog.records
+    assert read_examples(path, COLUMNS, labels=("1.1", "1.2")).labels.tolist() == [0, 0, 1, 0]
+    (record,) = caplog.records
+    remedy = "to keep them apart, list all labels with labels"
+    assert record.getMessage() == f"{path}: {REWRITTEN}'1.10' (2 rows) as '1.1'; {remedy}"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_label_in_two_forms_of_unicode_is_one_class(tmp_path, caplog, form):
+    """They look the same; macOS and some editors write the second one."""
+    one, two = "caf\u00e9", "cafe\u0301"
+    train, dev = (one, two) if form == "NFC" else (two, one)
+    path = write(tmp_path / "train.tsv", f"sentence\tlabel\ns\t{train}\ns\tthé\n")
+    other = write(tmp_path / "dev.tsv", f"sentence\tlabel\ns\t{dev}\n")
+    labels = find_labels(path, COLUMNS)
+    assert labels == (train, "thé")
+    assert read_examples(other, COLUMNS, labels=labels).labels.tolist() == [0]
+    (record,) = caplog.records
+    assert f"{REWRITTEN}{dev!a} (1 row) as {train!a}; " in record.getMessage()
+    both = write(tmp_path / "both.tsv", f"sentence\tlabel\ns\t{train}\ns\t{dev}\ns\tthé\n")
+    assert find_labels(both, COLUMNS) == (one, "thé")
+
+
+def test_many_labels_in_another_form_are_one_line(tmp_path, caplog):
+    path = write(tmp_path / "x.csv", "sentence,label\n" + "".join(f"s,{number}.0\n" for number in range(9)))
+    read_examples(path, COLUMNS, labels=map(str, range(9)))
+    (record,) = caplog.records
+    assert record.getMessage().count("(1 row) as") == 5 and "as '4', ...; to keep" in record.getMessage()
 
 
 def test_unknown_label(tmp_path):

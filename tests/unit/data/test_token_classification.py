@@ -248,6 +248,13 @@ def test_a_truncated_word_counts_as_o(tmp_path, tokenizer):
     assert scores == {"entity_recall": 0.5}  # Paris is lost
 
 
+def test_word_labels_in_two_forms_of_unicode_are_named(tmp_path, caplog):
+    path = write(tmp_path / "a.conll", "a B-caf\u00e9\nb B-cafe\u0301\nc O\n")
+    assert len(find_word_labels(path, **COLUMNS)) == 3
+    (record,) = caplog.records
+    assert r"'B-cafe\u0301' and 'B-caf\xe9' are the same characters in two forms of Unicode" in record.getMessage()
+
+
 def test_truncated_words_are_counted(tmp_path, tokenizer):
     sentences = read_sentences(write(tmp_path / "a.conll", CONLL), NAMES)
     assert sentences.tokenize(tokenizer, max_seq_length=32).num_cut.tolist() == [0, 0]
