@@ -40,7 +40,7 @@ def baseline(
     flags = {**flags, "baseline.method": method, "device": device}
     is_name = method == "finetuned" and not Path(model_dir).exists()  # of a backbone
     expected = None if is_name else read_model_metadata(model_dir)
-    settings = load_settings(None if is_name else model_dir, config, override, flags)
+    settings = load_settings(expected, config, override, flags)
     from dynabert_paddle.runtime.device import set_device
     from dynabert_paddle.runtime.environment import import_paddle
 

@@ -42,7 +42,7 @@ def compress(
     given = {"method": method, "text_file": tuple(text_file or ()), **own}
     config = resolve_config(CompressConfig, {key: value for key, value in given.items() if value is not None})
     expected = read_model_metadata(model_dir)
-    settings = load_settings(model_dir, None, None, {**flags, "device": device})
+    settings = load_settings(expected, None, None, {**flags, "device": device})
     from dynabert_paddle.runtime.device import set_device
     from dynabert_paddle.runtime.environment import import_paddle
 

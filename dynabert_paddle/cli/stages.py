@@ -154,7 +154,7 @@ def evaluate(
     if subnet and grid:
         raise UsageError("--subnet and --grid exclude each other: pass one of them")
     expected = read_model_metadata(model_dir)
-    config = load_settings(model_dir, None, None, {**flags, "device": device})
+    config = load_settings(expected, None, None, {**flags, "device": device})
     _start_paddle(config.device)
     from dynabert_paddle.data.described_tasks import load_task_config
     from dynabert_paddle.files.metadata import check_expected
@@ -193,7 +193,7 @@ def _run_stage(
     teacher: str | None = None,
 ) -> None:
     expected = read_model_metadata(model_dir) if model_dir else None
-    config = load_settings(model_dir, config_file, overrides, flags)
+    config = load_settings(expected, config_file, overrides, flags)
     with resumable(name):
         _start_paddle(config.device)
         from dynabert_paddle.data.described_tasks import load_task_config
@@ -214,12 +214,12 @@ def _run_stage(
 
 
 def load_settings(
-    model_dir: str | None, config_file: str | None, overrides: list[str] | None, flags: dict[str, Any]
+    model: Metadata | None, config_file: str | None, overrides: list[str] | None, flags: dict[str, Any]
 ) -> Config:
     """Resolve a verb's settings; task and grid default to those that the model was trained for.
 
     Args:
-        model_dir: the model folder; None for a verb that starts from a backbone.
+        model: the model's metadata; None for a verb that starts from a backbone.
         config_file: a YAML file, or the name of a built-in config.
         overrides: `section.key=value` strings.
         flags: values by dotted key; None for flags that were not passed.
@@ -228,12 +228,9 @@ def load_settings(
         The settings.
     """
     from dynabert_paddle.config.loading import find_config, load_config
-    from dynabert_paddle.files.metadata import check_model_folder
 
-    if model_dir:
-        check_model_folder(model_dir)
     path = find_config(config_file) if config_file else None
-    return load_config(path, overrides or (), flags, base=_trained_for(model_dir) if model_dir else None)
+    return load_config(path, overrides or (), flags, base=_trained_for(model) if model else None)
 
 
 def read_model_metadata(model_dir: str) -> Metadata:
@@ -244,16 +241,13 @@ def read_model_metadata(model_dir: str) -> Metadata:
     return read_metadata(model_dir)
 
 
-def _trained_for(model_dir: str) -> dict[str, dict[str, Any]]:
-    from dynabert_paddle.files.metadata import read_metadata
-
-    metadata = read_metadata(model_dir)
+def _trained_for(model: Metadata) -> dict[str, dict[str, Any]]:
     space = {}
-    if metadata.space:
-        space["width_mult_list"] = metadata.space["width_mults"]
-        if metadata.stage != "width":  # whose depths are trained by the stage after it
-            space["depth_mult_list"] = metadata.space["depth_mults"]
-    return {"task": dict(metadata.task), "space": space}
+    if model.space:
+        space["width_mult_list"] = model.space["width_mults"]
+        if model.stage != "width":  # whose depths are trained by the stage after it
+            space["depth_mult_list"] = model.space["depth_mults"]
+    return {"task": dict(model.task), "space": space}
 
 
 def _start_paddle(device: str) -> None:

@@ -93,18 +93,21 @@ def baseline(
     set_seed(config.seed)
     parent = parent_hash = None
     if config.method == "finetuned":
-        parent = _backbone_of(model_name_or_path)
+        metadata = read_metadata(model_name_or_path)
+        check_expected(model_name_or_path, expected, metadata)
+        parent = _backbone_of(model_name_or_path, metadata)
         load, before = functools.partial(_load_backbone, parent, model_name_or_path, task), Spent(0, 0.0)
         supernet, parent_hash = load_and_hash(parent, load)
     else:
         supernet = Supernet.from_pretrained(model_name_or_path)
-        check_expected(model_name_or_path, expected, supernet.metadata)
+        metadata = supernet.metadata
+        check_expected(model_name_or_path, expected, metadata)
         task = match_task(supernet, task, model_name_or_path)
-        _check_source(supernet.metadata.stage, config.method, model_name_or_path)
-        before = total_spent(supernet.metadata, model_name_or_path)
+        _check_source(metadata.stage, config.method, model_name_or_path)
+        before = total_spent(metadata, model_name_or_path)
     subnet = supernet.search_space().parse(config.subnet)
     student = extract(supernet, subnet)
-    length = max_seq_length or read_metadata(model_name_or_path).max_seq_length
+    length = max_seq_length or metadata.max_seq_length
     student.metadata = student.metadata.replace(task=describe_task(task, length))
     if config.num_examples:
         config = replace(
@@ -219,9 +222,9 @@ def _check_heads(subnet: Subnet, full: Subnet, name: str) -> None:
             )
 
 
-def _backbone_of(source: str | Path) -> str | Path:
+def _backbone_of(source: str | Path, metadata: Metadata) -> str | Path:
     """The backbone that a model was fine-tuned from; a backbone is its own."""
-    parent = read_metadata(source).provenance or source
+    parent = metadata.provenance or source
     while isinstance(parent, Mapping):
         parent = parent["parent"]
     return parent

@@ -11,7 +11,7 @@ from dynabert_paddle.cli.stages import load_settings
 from dynabert_paddle.config import settings
 from dynabert_paddle.config.loading import find_config, load_config
 from dynabert_paddle.data.question_answering import AnswerSettings
-from dynabert_paddle.files.metadata import Metadata, write_metadata
+from dynabert_paddle.files.metadata import Metadata, read_metadata, write_metadata
 
 # Verb -> the sections of its options; those of the task and the grid are taken from DIR, as far as it tells them.
 OF_DIR = {
@@ -54,7 +54,7 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("verb", OF_DIR)
 def test_a_verb_that_takes_a_folder_has_the_folders_task_and_grid(folder, verb):
-    of_folder, bare = load_settings(str(folder), None, None, {}), load_config()
+    of_folder, bare = load_settings(read_metadata(folder), None, None, {}), load_config()
     for section in OF_DIR[verb]:
         for field in dataclasses.fields(settings.SECTIONS[section]):
             text = shown(verb, section, field.name)
