@@ -78,6 +78,8 @@ class Bundle:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(self.folder / "tokenizer.json"))
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
+            if not self.description.get("special_tokens_in_text", True):
+                self._tokenizer.encode_special_tokens = True
             templates = find_templates(self._tokenizer)
             self._rules = find_rules(self._tokenizer)
         if templates is None:

@@ -127,6 +127,18 @@ def check_inputs(batch: dict[str, Any], description: dict[str, Any]) -> None:
         raise BundleError(f"a token has the id {unknown[0]}, the model has a vocabulary of {vocab_size}")
 
 
+def depends_on_batch(description: dict[str, Any]) -> bool:
+    """Whether a text's answer depends on the other texts of its batch, which share a scale of quantization with it.
+
+    Args:
+        description: the content of `bundle.json`; one that does not say it was exported before this was recorded.
+
+    Returns:
+        True for dynamic quantization.
+    """
+    return description.get("depends_on_batch", (description["format"], description["precision"]) == ("onnx", "int8"))
+
+
 def _is_valid(description: dict[str, Any]) -> bool:
     """Whether a description has the types that an export writes."""
     if not _has_types(description, _TYPES):
@@ -137,6 +149,7 @@ def _is_valid(description: dict[str, Any]) -> bool:
         all(isinstance(entry, dict) for entry in description["files"].values())
         and all(isinstance(task.get(key, ""), str) for key in ("name", "kind"))
         and kind in KINDS
+        and all(isinstance(description.get(key, True), bool) for key in ("depends_on_batch", "special_tokens_in_text"))
         and task.get("word_split", "words") in WORD_SPLITS
         and all(isinstance(label, str) for label in description["labels"])
         and (kind != "question_answering" or (description["pair"] and _is_valid_answers(description.get("answers"))))

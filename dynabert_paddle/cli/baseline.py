@@ -56,6 +56,7 @@ def baseline(
         output_dir=output_dir,
         config=settings.baseline,
         max_seq_length=settings.task.max_seq_length,
+        special_tokens_in_text=settings.task.special_tokens_in_text,
         overwrite=overwrite_output_dir,
         expected=expected,
     )

@@ -165,6 +165,7 @@ def evaluate(
     task = load_task_config(_dev_only(config.task))
     supernet = Supernet.from_pretrained(model_dir)
     check_expected(model_dir, expected, supernet.metadata)
+    supernet.read_special_tokens(config.task.special_tokens_in_text)
     task = match_task(supernet, task, model_dir)
     length = config.task.max_seq_length
     if grid:

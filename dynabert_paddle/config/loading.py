@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynabert_paddle.config.names import Place, find_place, setting
 from dynabert_paddle.config.run_file import is_run_file, locate
-from dynabert_paddle.config.settings import SECTIONS, STAGES, Config, plain_name
+from dynabert_paddle.config.settings import ENCODING_SETTINGS, SECTIONS, STAGES, Config, plain_name
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.subnet import parse_mults
 
@@ -223,8 +223,8 @@ def inherited_settings(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> d
         The defaults that apply.
     """
     names = {plain_name(str(task.get("name", defaults.get("name")))) for task in (own, defaults)}
-    if len(names) > 1:  # max_seq_length belongs to the model
-        return {key: value for key, value in defaults.items() if key == "max_seq_length"}
+    if len(names) > 1:
+        return {key: value for key, value in defaults.items() if key in ENCODING_SETTINGS}
     if "data_dir" in own:
         return {key: value for key, value in defaults.items() if key not in ("train_file", "dev_file")}
     return dict(defaults)

@@ -64,6 +64,9 @@ class TaskConfig(_Section):
         None, "labels of words: how a text is split to be predicted", otherwise="as the training file is"
     )
     max_seq_length: Annotated[int, Ge(3)] = _option(128, "longest input in tokens; longer ones are cut")
+    special_tokens_in_text: bool = _option(
+        True, "a special token's text in a text, such as [SEP], is that token; false: it is text like any other"
+    )
     doc_stride: PositiveInt | None = _option(
         None, "question answering: tokens between the starts of two windows of a context", otherwise="128"
     )
@@ -73,6 +76,10 @@ class TaskConfig(_Section):
     may_be_empty: bool | None = _option(
         None, "question answering: questions may have no answer", otherwise="as in the training file"
     )
+
+
+# Settings of `TaskConfig` that tell how a model reads texts, whatever its task is.
+ENCODING_SETTINGS = ("max_seq_length", "special_tokens_in_text")
 
 
 @dataclass(frozen=True)

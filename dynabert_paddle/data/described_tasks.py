@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from dynabert_paddle.config.settings import TaskConfig
+from dynabert_paddle.config.settings import ENCODING_SETTINGS, TaskConfig
 from dynabert_paddle.data.tasks import Task, load_task
 
 
 def load_task_config(config: TaskConfig) -> Task:
     """Load the task that a config's `task` section describes."""
     arguments = asdict(config)
-    arguments.pop("max_seq_length")
+    for name in ENCODING_SETTINGS:
+        arguments.pop(name)
     return load_task(**arguments)
 
 

@@ -142,7 +142,7 @@ def describe_tokens(
         names = ", ".join(sorted(tokenizer.special_tokens.values())[:5])
         yield (
             f"{source}: {_share(total.with_special, total.rows, rows)} contain the text of a special token ({names}), "
-            "which is read as that token"
+            f"which is read as that token; with {setting('task.special_tokens_in_text')} off it is read as text"
         )
 
 

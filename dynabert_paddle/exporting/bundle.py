@@ -41,8 +41,10 @@ pip install {packages}
 | sub-network | {subnet} |
 | format, precision | {format}, {precision} |
 | longest input | {max_seq_length} tokens; longer texts are cut |
+| special tokens in texts | {special_tokens} |
 | inputs | `input_ids`, `token_type_ids`, `attention_mask`, int64 [batch, length], pass them by name |
 | output | logits, float32 {output} |
+| depends on the batch | {depends_on_batch} |
 | checked against its source | {checked} |
 
 `bundle.json` is the machine-readable form, with the SHA-256 of every file: always copy the whole folder.
@@ -108,6 +110,7 @@ def describe(
         answers=asdict(AnswerSettings.of(task)) if answers else None,
         pair=answers or bool(task.get("text_pair_column")),
         max_seq_length=max_seq_length,
+        special_tokens_in_text=supernet.tokenizer.special_tokens_in_text,
         max_positions=num_positions(config),
         inputs=INPUTS,
         vocab_size=config.vocab_size,
@@ -115,6 +118,7 @@ def describe(
         subnet=metadata.subnet.get("name", supernet.search_space().name(supernet.full)),
         num_params=supernet.search_space().num_params(supernet.full),
         versions=package_versions(),
+        depends_on_batch=(format, precision) == ("onnx", "int8"),
     )
 
 
@@ -123,7 +127,7 @@ def write_tokenizer_and_script(supernet: Supernet, folder: Path, *, format: str)
     assert supernet.tokenizer is not None  # `describe` refuses a model without one
     supernet.tokenizer.save_pretrained(folder)
     if format == "lite":
-        write_lite_tokenizer(folder)
+        write_lite_tokenizer(folder, special_tokens_in_text=supernet.tokenizer.special_tokens_in_text)
         write_lite_script(folder)
     else:
         write_script(folder)
@@ -211,5 +215,16 @@ def _readme(manifest: BundleManifest) -> str:
         precision=manifest.precision,
         max_seq_length=manifest.max_seq_length,
         output=_OUTPUTS[kind].format(len(manifest.labels)),
+        special_tokens=(
+            "a text that contains one, such as `[SEP]`, has that token there"
+            if manifest.special_tokens_in_text
+            else "are text like any other"
+        ),
+        depends_on_batch=(
+            "yes: activations are quantized with one scale for a batch, so that the other texts of a batch, and its "
+            "padding, can change a text's logits, and its answer if two answers are close"
+            if manifest.depends_on_batch
+            else "no"
+        ),
         checked=manifest.verification,
     )

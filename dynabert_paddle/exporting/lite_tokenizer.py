@@ -20,25 +20,28 @@ _LETTER = "0"  # put around characters to see where the pre-tokenizer splits
 _BLOCK_SIZE = 64  # characters that are pre-tokenized together
 
 
-def write_lite_tokenizer(folder: Path) -> None:
+def write_lite_tokenizer(folder: Path, *, special_tokens_in_text: bool = True) -> None:
     """Write the tokenizer files of `infer_lite.py`: `vocab.txt` in the order of the ids, and `lite_tokenizer.json`.
 
     Args:
         folder: a bundle with `tokenizer.json`.
+        special_tokens_in_text: whether the text of a special token in a text is that token.
     """
-    settings, vocabulary = tokenizer_settings(folder)
+    settings, vocabulary = tokenizer_settings(folder, special_tokens_in_text=special_tokens_in_text)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8", newline="\n")
     text = json.dumps(settings, ensure_ascii=True, separators=(",", ":"))
     (folder / "lite_tokenizer.json").write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
-def tokenizer_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
+def tokenizer_settings(folder: Path, *, special_tokens_in_text: bool = True) -> tuple[dict[str, Any], list[str]]:
     """Derive all that a plain implementation needs to compute the same ids as a bundle's tokenizer.
 
     The Rust library is run on every Unicode character, because each language's own Unicode tables have another version.
 
     Args:
         folder: a bundle with `tokenizer.json`.
+        special_tokens_in_text: whether the text of a special token in a text is that token; else the added tokens lack
+            it.
 
     Returns:
         The content of `lite_tokenizer.json`, and the tokens by id; an id without a token has the empty string.
@@ -83,7 +86,11 @@ def tokenizer_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
         "max_input_chars_per_word": model["max_input_chars_per_word"],
         "characters": _normalization_table(backend, characters),
         "words": {"ranges": _splitting_table(backend, characters)},
-        "added_tokens": [_added_token(backend, token) for token in parts["added_tokens"]],
+        "added_tokens": [
+            _added_token(backend, token)
+            for token in parts["added_tokens"]
+            if special_tokens_in_text or not token["special"]
+        ],
         "templates": {name: template._asdict() for name, template in zip(("single", "pair"), templates, strict=True)},
     }
     return settings, vocabulary

@@ -90,6 +90,7 @@ class BundleManifest:
         answers: settings of the answer search in question answering.
         pair: whether an input is a pair of texts.
         max_seq_length: tokens to which texts are cut.
+        special_tokens_in_text: whether the text of a special token in a text is that token.
         max_positions: number of the model's position embeddings.
         inputs: names of the graph's inputs; for Paddle Lite in the order of their indices.
         vocab_size: upper bound of the token ids, exclusive.
@@ -97,6 +98,7 @@ class BundleManifest:
         subnet: name of the only sub-network.
         num_params: its number of parameters.
         versions: versions of the packages that wrote the bundle.
+        depends_on_batch: whether a text's logits depend on the other texts of its batch and on its padding.
         paddlelite: version of Paddle Lite's converter.
         members: the sub-networks of a bundle of several, best first.
         ranked_by: metric, split and size of the data behind the members' scores.
@@ -111,6 +113,7 @@ class BundleManifest:
     answers: Mapping[str, Any] | None
     pair: bool
     max_seq_length: int
+    special_tokens_in_text: bool
     max_positions: int
     inputs: Sequence[str]
     vocab_size: int
@@ -118,6 +121,7 @@ class BundleManifest:
     subnet: str | None
     num_params: int | None
     versions: Mapping[str, str]
+    depends_on_batch: bool
     paddlelite: str | None = None
     members: Sequence[BundleMember] | None = None
     ranked_by: Mapping[str, Any] | None = None

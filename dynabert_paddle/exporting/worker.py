@@ -69,6 +69,8 @@ def make_bundle(job: ExportJob) -> BundleManifest:
         raise ModelError(f"{job.model_dir} was replaced while this command read it: run the command again")
     if job.subnet:
         supernet = extract(supernet, supernet.search_space().parse(job.subnet))
+    if job.task.get("special_tokens_in_text") is not None:
+        supernet.read_special_tokens(job.task["special_tokens_in_text"])
     task = describe_task(supernet.metadata.task, job.task, kind=kind_of_model(supernet))
     supernet.metadata = supernet.metadata.replace(task=task)
     max_seq_length = _max_seq_length(supernet, job.max_seq_length)

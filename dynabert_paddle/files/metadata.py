@@ -25,7 +25,7 @@ class Metadata:
 
     Args:
         stage: the training stage that produced the model; empty for an external backbone.
-        task: the task that the model was trained on, from `Task.to_dict`, and `max_seq_length`.
+        task: the task that the model was trained on, from `Task.to_dict`, and `ENCODING_SETTINGS`.
         heads: attention heads of each layer.
         neurons: FFN neurons of each layer.
         space: the trained width and depth multipliers.
@@ -53,6 +53,11 @@ class Metadata:
     def max_seq_length(self) -> int:
         """The length in tokens that the model was trained at; the default if it is not recorded."""
         return self.task.get("max_seq_length", TaskConfig.max_seq_length)
+
+    @property
+    def special_tokens_in_text(self) -> bool:
+        """Whether the text of a special token in a text is that token; the default if it is not recorded."""
+        return self.task.get("special_tokens_in_text", TaskConfig.special_tokens_in_text)
 
     def replace(self, **changes: Any) -> Metadata:
         """Return a copy with some fields changed."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from dynabert_paddle.bundle.engines import open_engine, quiet
 from dynabert_paddle.bundle.errors import as_dynabert_error
-from dynabert_paddle.bundle.manifest import read_bundle
+from dynabert_paddle.bundle.manifest import depends_on_batch, read_bundle
 from dynabert_paddle.bundle.members import members_of, unpack
 from dynabert_paddle.bundle.timing import make_batch, time_alternately
 from dynabert_paddle.config.names import setting
@@ -54,7 +54,8 @@ def bench(
 
     Returns:
         The environment, and one row per shape and bundle: latencies in ms, sentences per second, the speedup (median
-        over rounds of the first bundle's latency over this one's), peak memory and file size in MB.
+        over rounds of the first bundle's latency over this one's), peak memory and file size in MB, and whether a
+        text's answer depends on the other texts of its batch.
 
     Raises:
         DynabertError: a bundle that cannot be run, or a length above its maximum.
@@ -90,6 +91,7 @@ def bench(
             if folder_version(bundle) != version:
                 raise DynabertError(f"{bundle} was replaced while it was loaded: run the command again")
         sizes = {name: _model_bytes(folder) / 1e6 for name, folder, _ in graphs}
+        dependent = {name: depends_on_batch(description) for name, _, description in graphs}
         rows = []
         for batch_size, seq_length in product(batch_sizes, seq_lengths):
             turns = time_alternately(engines, make_batch(batch_size, seq_length, vocab_size), rounds)
@@ -97,7 +99,8 @@ def bench(
             for name, measured in turns.items():
                 shape = {"name": name, "batch_size": batch_size, "seq_length": seq_length}
                 size = {"peak_memory_mb": memory[name], "size_mb": sizes[name]}
-                rows.append({**shape, **_summarize(measured, first, batch_size), **size})
+                speed = _summarize(measured, first, batch_size)
+                rows.append({**shape, **speed, **size, "depends_on_batch": dependent[name]})
     return {"environment": environment, "threads": threads, "rounds": rounds, "rows": rows}
 
 
@@ -141,7 +144,7 @@ def _convert(bundle: Path, description: dict[str, Any], scratch: Path) -> tuple[
     # The converter also prints from Python, and in a notebook Python's stdout is not the process's.
     with quiet(), redirect_stdout(StringIO()):
         to_onnx(bundle, scratch / "model.onnx")
-    return scratch, {**description, "format": "onnx", "precision": "fp32"}
+    return scratch, {**description, "format": "onnx", "precision": "fp32", "depends_on_batch": False}
 
 
 def _model_bytes(folder: Path) -> int:

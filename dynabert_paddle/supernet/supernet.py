@@ -278,6 +278,22 @@ class Supernet(nn.Layer):
         logger.debug("%s: new weights for %s", folder, fresh)
         return supernet
 
+    def read_special_tokens(self, in_text: bool) -> None:
+        """Choose how the tokenizer reads the text of a special token, such as `[SEP]`, in a text.
+
+        Args:
+            in_text: as that token; else as text like any other.
+
+        Raises:
+            ModelError: the tokenizer cannot read it as text.
+        """
+        if self.tokenizer is None or self.tokenizer.special_tokens_in_text == in_text:
+            return
+        logger.info(
+            "special tokens in texts: %s, as special_tokens_in_text says", "read as such" if in_text else "read as text"
+        )
+        self.tokenizer = self.tokenizer.with_special_tokens(in_text)
+
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the model folder: config, weights, tokenizer and `dynabert.json`.
 

@@ -189,7 +189,7 @@ def find_rules(backend: tokenizers.Tokenizer) -> CutRules | None:
     model, model_type = backend.model, type(backend.model).__name__
     if (
         not all(map(_is_local_normalizer, normalizers))
-        or not all(map(_is_local_pre_tokenizer, pre_tokenizers))
+        or not all(_is_local_pre_tokenizer(step, special_token_pattern(backend)) for step in pre_tokenizers)
         or not any(step["type"] in _SPLITTERS for step in pre_tokenizers)
         or not _splits_at_spaces(backend)
         or not are_plain([token.content for token in added])
@@ -251,6 +251,19 @@ def bert_rules(max_word: int, strips_accents: bool, splits_han: bool) -> CutRule
     return CutRules(re.compile(ends), shorter=shorter)
 
 
+def special_token_pattern(backend: tokenizers.Tokenizer) -> str:
+    """Return a pattern that splits the texts of special tokens: their first character, where the others follow.
+
+    Args:
+        backend: the tokenizer.
+
+    Returns:
+        The regular expression; empty if there is no special token of several characters.
+    """
+    tokens = sorted(token.content for token in backend.get_added_tokens_decoder().values() if token.special)
+    return "|".join(f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in tokens if token[1:])
+
+
 def are_plain(added_tokens: Iterable[str]) -> bool:
     """Whether no added token, such as [MASK], can match across the ends of words or within one.
 
@@ -287,8 +300,10 @@ def _is_local_normalizer(step: dict[str, Any]) -> bool:
     return step["type"] in (*_NORMALIZERS, "Strip", "Prepend")
 
 
-def _is_local_pre_tokenizer(step: dict[str, Any]) -> bool:
-    if step["type"] == "Split":  # a class of single characters, without letters of any script but a few
+def _is_local_pre_tokenizer(step: dict[str, Any], special_tokens: str) -> bool:
+    if step["type"] == "Split":  # at special tokens; or a class of single characters, without letters but a few
+        if step["pattern"].get("Regex") == special_tokens:  # which are plain, see `are_plain`
+            return True
         return step["pattern"].get("Regex") == SYMBOLS and step["behavior"] == "Isolated"
     splits = step.get("split", True) and step.get("use_regex", True)
     return step["type"] in _PRE_TOKENIZERS and bool(splits)

@@ -1,5 +1,8 @@
 """PaddleNLP's tokenizers: rebuilt in the Rust library if that gives the same ids, else wrapped."""
 
+from __future__ import annotations
+
+import copy
 import hashlib
 import json
 import os
@@ -20,7 +23,9 @@ from dynabert_paddle.text.encode import Template
 from dynabert_paddle.text.leading import Tokens
 from dynabert_paddle.text.longest_first import LongestFirst
 from dynabert_paddle.text.rust_tokenizers import bert_backend
+from dynabert_paddle.text.special_tokens import cannot_read_as_text
 from dynabert_paddle.text.tokenizer_files import (
+    AS_TEXT,
     CONFIG,
     dump_config,
     hash_content,
@@ -28,6 +33,8 @@ from dynabert_paddle.text.tokenizer_files import (
     one_line,
     parse_json,
     parse_settings,
+    set_special_tokens_in_text,
+    special_tokens_in_text,
     write_files,
 )
 
@@ -45,6 +52,8 @@ _PROBES = (
     "x" * 120 + " 1234567890",
 )
 
+_MAX_PROBE = 512  # tokens
+
 RustTokenizer = TypeVar("RustTokenizer", bound=LongestFirst)
 
 
@@ -61,7 +70,31 @@ class PaddleNlpTokenizer(LongestFirst):
         self._backend, self._files = backend, files
         self.pad_token_id = backend.pad_token_id
         self.vocab_size = len(backend)
+        self.special_tokens_in_text = special_tokens_in_text(files)
         self.fingerprint = hash_content({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
+
+    def with_special_tokens(self, in_text: bool) -> PaddleNlpTokenizer:
+        """Return the same tokenizer, which reads the text of a special token in a text in one way or the other.
+
+        Args:
+            in_text: as that token; else as text like any other.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            ModelError: it cannot read them as text.
+        """
+        if in_text == self.special_tokens_in_text:
+            return self
+        backend = copy.deepcopy(self._backend)
+        backend.split_special_tokens = not in_text
+        tokenizer = PaddleNlpTokenizer(backend, set_special_tokens_in_text(self._files, in_text))
+        for number, token in tokenizer.special_tokens.items() if not in_text else ():
+            probes = tokenizer._tokenize([token, f"a {token} a", f"a{token}a"], _MAX_PROBE)
+            if any(number in ids for ids in probes):
+                raise cannot_read_as_text(token)
+        return tokenizer
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write the tokenizer's files, which PaddleNLP's AutoTokenizer also loads, to a new or existing folder."""
@@ -166,7 +199,8 @@ def load_from_paddlenlp(
         except Exception:  # this way does not work for the tokenizer
             continue
         if all(
-            tokenizer.encode(_PROBES, pairs, max_seq_length=512) == reference.encode(_PROBES, pairs, max_seq_length=512)
+            tokenizer.encode(_PROBES, pairs, max_seq_length=_MAX_PROBE)
+            == reference.encode(_PROBES, pairs, max_seq_length=_MAX_PROBE)
             for pairs in (None, _PROBES[::-1])
         ):
             return tokenizer
@@ -184,7 +218,8 @@ def _copy_safe_files(folder: Path, target: str) -> str:
             files = {path.name: path.read_bytes()}
             config = parse_settings(files) if path.name == CONFIG else flatten_config(parse_json(files, path.name))
             # PaddleNLP would load a file named in a value instead of the folder's.
-            kept = {key: value for key, value in config.items() if key not in _UNSAFE_KEYS and not _names_file(value)}
+            left_out = (*_UNSAFE_KEYS, AS_TEXT)  # the caller sets the last one, once the tokenizer is rebuilt
+            kept = {key: value for key, value in config.items() if key not in left_out and not _names_file(value)}
             (Path(target) / path.name).unlink()
             write_files(target, {CONFIG if path.name == CONFIG else CONFIG_FILE: json.dumps(kept).encode()})
     return target

@@ -24,6 +24,7 @@ from dynabert_paddle.text.longest_first import LongestFirst
 from dynabert_paddle.text.paddlenlp_tokenizer import PaddleNlpTokenizer, load_from_paddlenlp
 from dynabert_paddle.text.renumbering import new_ids, piece_rules, renumber, renumber_files
 from dynabert_paddle.text.rust_tokenizers import bert_backend, is_plain_bert, is_roberta, roberta_backend
+from dynabert_paddle.text.special_tokens import read_as_text
 from dynabert_paddle.text.tokenizer_files import (
     CONFIG,
     VOCABULARIES,
@@ -33,6 +34,8 @@ from dynabert_paddle.text.tokenizer_files import (
     is_inside,
     one_line,
     parse_settings,
+    set_special_tokens_in_text,
+    special_tokens_in_text,
     token_text,
     write_files,
 )
@@ -76,10 +79,7 @@ class Tokenizer(LongestFirst):
         if self.vocab_size > MAX_TOKENS:  # the library allocates memory up to the largest id
             raise ModelError(f"a token has the id {self.vocab_size - 1:,}: ids must be below {MAX_TOKENS:,}")
         content = json.loads(backend.to_str())
-        self.fingerprint = hash_content({"tokenizer": content, "pad_token_id": self.pad_token_id})
         self._unk_token_id = _find_unknown(content["model"], backend)
-        added = {token["id"]: token for token in content["added_tokens"] if token["id"] != self._unk_token_id}
-        self._special_tokens = {number: token["content"] for number, token in added.items() if token["special"]}
         with convert_errors(_encoding_error):
             templates = find_templates(backend)
             self._rules = find_rules(backend)
@@ -89,6 +89,15 @@ class Tokenizer(LongestFirst):
         # Of tokens that no text is cut into: special ones and added ones.
         ends = {index for template in templates for ids in template.ids for index in ids}
         self.special_ids = frozenset({*backend.get_added_tokens_decoder(), *ends})
+        special = {token["id"] for token in content["added_tokens"] if token["special"]} | ends | {self.pad_token_id}
+        names = {number: backend.id_to_token(number) for number in special - {self._unk_token_id}}
+        self._special_tokens = {number: name for number, name in names.items() if name}
+        self.special_tokens_in_text = special_tokens_in_text(files)
+        identity = {"tokenizer": content, "pad_token_id": self.pad_token_id}
+        if not self.special_tokens_in_text:
+            read_as_text(backend, list(self._special_tokens.values()))
+            identity = {**identity, "tokenizer": json.loads(backend.to_str()), "special_tokens_in_text": False}
+        self.fingerprint = hash_content(identity)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike) -> Tokenizer | PaddleNlpTokenizer:
@@ -133,7 +142,23 @@ class Tokenizer(LongestFirst):
             raise ModelError(
                 f"{folder}: {CONFIG} has a setting of the wrong type ({one_line(error)}): correct it"
             ) from error
-        return load_from_paddlenlp(str(folder), cls)
+        return load_from_paddlenlp(str(folder), cls).with_special_tokens(special_tokens_in_text(files))
+
+    def with_special_tokens(self, in_text: bool) -> Tokenizer:
+        """Return the same tokenizer, which reads the text of a special token in a text in one way or the other.
+
+        Args:
+            in_text: as that token; else as text like any other.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            ModelError: it cannot read them as text.
+        """
+        if in_text == self.special_tokens_in_text:
+            return self
+        return Tokenizer(_load(self._backend.to_str().encode()), set_special_tokens_in_text(self._files, in_text))
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write the tokenizer to a new or existing folder, also in the form that PaddleNLP's AutoTokenizer loads."""

@@ -13,6 +13,7 @@ from dynabert_paddle.files import json_text
 
 CONFIG = "tokenizer_config.json"
 VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model")
+AS_TEXT = "split_special_tokens"  # Hugging Face's and PaddleNLP's name for the opposite of special_tokens_in_text
 # Settings that name the tokenizer's source, such as local paths; they are not saved.
 _SOURCE_KEYS = ("name_or_path", "from_slow", "tokenizer_file", "special_tokens_map_file", "vocab_file")
 
@@ -83,6 +84,17 @@ def dump_config(config: dict[str, Any]) -> bytes:
     """Return the content of tokenizer_config.json without settings that name the tokenizer's source."""
     config = {key: value for key, value in config.items() if key not in _SOURCE_KEYS}
     return (json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n").encode("utf-8")
+
+
+def special_tokens_in_text(files: dict[str, bytes]) -> bool:
+    """Whether a tokenizer's files say that the text of a special token is that token, as Hugging Face names it."""
+    return not parse_json(files, CONFIG).get(AS_TEXT)
+
+
+def set_special_tokens_in_text(files: dict[str, bytes], in_text: bool) -> dict[str, bytes]:
+    """Return a tokenizer's files with another answer of `special_tokens_in_text`."""
+    config = {key: value for key, value in parse_json(files, CONFIG).items() if key != AS_TEXT}
+    return {**files, CONFIG: dump_config(config if in_text else {**config, AS_TEXT: True})}
 
 
 def damaged_error(name: str, error: BaseException) -> ModelError:

@@ -57,6 +57,7 @@ def baseline(
     output_dir: str | Path,
     config: BaselineConfig | None = None,
     max_seq_length: int | None = None,
+    special_tokens_in_text: bool | None = None,
     overwrite: bool = False,
     expected: Metadata | None = None,
 ) -> Supernet:
@@ -79,6 +80,7 @@ def baseline(
         output_dir: where the model and `baseline.json` go; an interrupted run in it is resumed.
         config: the method, the shape, and how to train.
         max_seq_length: longer inputs are cut to this number of tokens; by default the model's own setting.
+        special_tokens_in_text: as for `finetune`; by default the model's own setting.
         overwrite: replace what is in `output_dir`.
         expected: the metadata of the model, if the settings were made from them.
 
@@ -107,8 +109,10 @@ def baseline(
         before = total_spent(metadata, model_name_or_path)
     subnet = supernet.search_space().parse(config.subnet)
     student = extract(supernet, subnet)
-    length = max_seq_length or metadata.max_seq_length
-    student.metadata = student.metadata.replace(task=describe_task(task, length))
+    in_text = metadata.special_tokens_in_text if special_tokens_in_text is None else special_tokens_in_text
+    student.read_special_tokens(in_text)
+    described = describe_task(task, max_seq_length or metadata.max_seq_length, special_tokens_in_text=in_text)
+    student.metadata = student.metadata.replace(task=described)
     if config.num_examples:
         config = replace(
             config, max_steps=_affordable_steps(config, before, len(split_task(task, student, config).train))

@@ -11,7 +11,7 @@ import numpy as np
 
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import RewireConfig, TrainConfig, WidthConfig
+from dynabert_paddle.config.settings import RewireConfig, TaskConfig, TrainConfig, WidthConfig
 from dynabert_paddle.data.fingerprint import hash_examples
 from dynabert_paddle.data.labels import describe_difference, permutation
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
@@ -98,7 +98,15 @@ def load_and_hash(name_or_path: str | Path, load: Callable[[], Supernet]) -> tup
     return load_unchanged(folder, lambda: (load(), hash_source(folder)), ModelError)
 
 
-def check_data(folder: Path, before: Metadata, task: Task, data: Mapping[str, str], *, max_seq_length: int) -> None:
+def check_data(
+    folder: Path,
+    before: Metadata,
+    task: Task,
+    data: Mapping[str, str],
+    *,
+    max_seq_length: int,
+    special_tokens_in_text: bool = TaskConfig.special_tokens_in_text,
+) -> None:
     """Refuse a finished stage that was made of other labels or rows than the task has now.
 
     Args:
@@ -107,6 +115,7 @@ def check_data(folder: Path, before: Metadata, task: Task, data: Mapping[str, st
         task: the task.
         data: from `hash_data`.
         max_seq_length: the task's.
+        special_tokens_in_text: the task's; a folder from before this setting has the default.
 
     Raises:
         UsageError: something differs; what the folder does not record is not compared.
@@ -122,13 +131,13 @@ def check_data(folder: Path, before: Metadata, task: Task, data: Mapping[str, st
         "positive_label": task.positive_label,
         "word_split": task.word_split,
         "max_seq_length": max_seq_length,
+        "special_tokens_in_text": special_tokens_in_text,
         **{key: value for key, value in task.to_dict().items() if key in ANSWER_SETTINGS},
     }
+    recorded = {"special_tokens_in_text": TaskConfig.special_tokens_in_text, **before.task}
     for key, value in now.items():
-        if before.task.get(key, value) != value:
-            raise UsageError(
-                f"{folder} was made with {key} = {before.task[key]}, this run has {value}: {_remedy(folder)}"
-            )
+        if (was := recorded.get(key, value)) != value:
+            raise UsageError(f"{folder} was made with {key} = {was}, this run has {value}: {_remedy(folder)}")
     check_hashes(folder, before, data)
 
 

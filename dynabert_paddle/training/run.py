@@ -14,7 +14,7 @@ from dynabert_paddle.backbone.loading import BUILT_IN
 from dynabert_paddle.config.loading import parse_yaml
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.run_file import HEADER, is_written, locate, relative_inside
-from dynabert_paddle.config.settings import STAGES, Config, RewireConfig, lasting_settings
+from dynabert_paddle.config.settings import ENCODING_SETTINGS, STAGES, Config, RewireConfig, lasting_settings
 from dynabert_paddle.data.described_tasks import load_task_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
@@ -136,6 +136,7 @@ def run_stage(
             task,
             config=settings,
             max_seq_length=config.task.max_seq_length,
+            special_tokens_in_text=config.task.special_tokens_in_text,
             output_dir=output_dir,
             overwrite=overwrite,
         )
@@ -143,7 +144,9 @@ def run_stage(
     supernet = Supernet.from_pretrained(source)
     check_expected(source, expected, supernet.metadata)
     task = match_task(supernet, task, source)
-    supernet.metadata = supernet.metadata.replace(task=describe_task(task, config.task.max_seq_length))
+    encoding = {name: getattr(config.task, name) for name in ENCODING_SETTINGS}
+    supernet.read_special_tokens(config.task.special_tokens_in_text)
+    supernet.metadata = supernet.metadata.replace(task=describe_task(task, **encoding))
     if name == "rewire":
         return _rewire(supernet, task, settings, user_path(output_dir), overwrite=overwrite)
     space = _grid_space(supernet, config)
@@ -252,7 +255,8 @@ def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None
                 f"{folder} was made with {key} = {before[key]}, this run has {value}: name another "
                 f"{setting('output_dir')}, or remove {folder} and the stages after it"
             )
-    check_data(folder, metadata, task, hash_data(task, settings), max_seq_length=config.task.max_seq_length)
+    encoding = {name: getattr(config.task, name) for name in ENCODING_SETTINGS}
+    check_data(folder, metadata, task, hash_data(task, settings), **encoding)
 
 
 def _check_start(name: str, folder: Path, source: str | Path) -> None:

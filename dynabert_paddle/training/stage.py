@@ -146,17 +146,22 @@ def finished_metadata(stage: Stage, split: Split, state: TrainState, hashes: Map
     )
 
 
-def describe_task(task: Task, max_seq_length: int) -> dict[str, Any]:
+def describe_task(task: Task, max_seq_length: int, *, special_tokens_in_text: bool) -> dict[str, Any]:
     """Return the description of a task that a model's metadata keep.
 
     Args:
         task: the task.
         max_seq_length: longer inputs are cut to this number of tokens.
+        special_tokens_in_text: whether the text of a special token in a text is that token.
 
     Returns:
         Values of a config's task section, in JSON types.
     """
-    return {**task.to_dict(), "max_seq_length": max_seq_length}
+    return {
+        **task.to_dict(),
+        "max_seq_length": max_seq_length,
+        "special_tokens_in_text": special_tokens_in_text,
+    }
 
 
 def provenance_of(

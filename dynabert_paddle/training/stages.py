@@ -41,6 +41,7 @@ def finetune(
     output_dir: str | Path,
     config: FinetuneConfig | None = None,
     max_seq_length: int = TaskConfig.max_seq_length,
+    special_tokens_in_text: bool = TaskConfig.special_tokens_in_text,
     overwrite: bool = False,
 ) -> Supernet:
     """Stage 0: fine-tune a backbone on a task's labels.
@@ -51,6 +52,8 @@ def finetune(
         output_dir: where the fine-tuned model goes; an interrupted run in it is resumed.
         config: how to train.
         max_seq_length: longer inputs are cut to this number of tokens.
+        special_tokens_in_text: the text of a special token in a text, such as `[SEP]`, is that token; False: it is text
+            like any other.
         overwrite: replace what is in `output_dir`.
 
     Returns:
@@ -70,7 +73,9 @@ def finetune(
         trust_order=task.labels_given,
     )
     supernet, parent_hash = load_and_hash(model_name_or_path, load)
-    supernet.metadata = supernet.metadata.replace(task=describe_task(task, max_seq_length))
+    supernet.read_special_tokens(special_tokens_in_text)
+    described = describe_task(task, max_seq_length, special_tokens_in_text=special_tokens_in_text)
+    supernet.metadata = supernet.metadata.replace(task=described)
     stage = Stage(
         name="finetune",
         model=supernet,

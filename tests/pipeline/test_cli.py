@@ -156,6 +156,8 @@ def test_run_writes_the_result_to_stdout_and_the_rest_to_stderr(tiny_folder, tin
         "next: ",
         f"{tiny_folder}: new weights",
         f"{tiny_folder} does not name",
+        f"{tiny_data}/train.tsv: 20 of 140 rows",  # are longer than 16 tokens
+        f"{tiny_data}/dev.tsv: 7 of 42 rows",
     )
     assert [line for line in lines if not line.startswith(stages)] == []
     assert "\r" not in done.stderr

@@ -1,9 +1,14 @@
-"""A run says once what is wrong with its data, and which stage ends below where it began."""
+"""What is said before a user finds out: defects of data, stages that end below their start, answers that vary."""
 
 import json
 import random
+import subprocess
+import sys
 
+import numpy as np
 import pytest
+
+import dynabert_paddle as db
 
 DEFECTS = (
     "have the same text as a training row",
@@ -73,4 +78,67 @@ def test_a_stage_that_ends_below_its_start_is_named(tmp_path, words_of_run, dyna
     (line,) = [line for line in done.err.splitlines() if "the model that the stage began with" in line]
     assert line.startswith("width: the full model has accuracy 0.")
     assert "on holdout, and the model that the stage began with 0.98" in line
-    assert "lower learning_rate than 0.5" in line
+    assert line.endswith("or with a lower -o width.learning_rate than 0.5")
+
+
+@pytest.mark.parametrize("precision, depends", [("fp32", False), ("int8", True)])
+def test_onnx_int8_says_that_an_answer_depends_on_the_batch(tmp_path, finetuned, dynabert, precision, depends):
+    bundle = db.export(finetuned, tmp_path / "bundle", format="onnx", precision=precision, tolerance=1.0)
+    assert json.loads((bundle / "bundle.json").read_text())["depends_on_batch"] is depends
+    (row,) = [line for line in (bundle / "README.md").read_text().splitlines() if "depends on the batch" in line]
+    assert ("| yes:" in row) is depends
+    words = ("bench", bundle, "--batch_size", 1, "--seq_length", 8, "--rounds", 1)
+    assert [row["depends_on_batch"] for row in json.loads(dynabert(*words, "--json").out)["rows"]] == [depends]
+    assert ("depends on the other texts of its batch" in dynabert(*words).out) is depends
+    # And so it is.
+    predictor, texts = db.Predictor(bundle), db.load_task("snips").dev.texts[:32]
+    alone = [list(predictor([text])[0].scores.values()) for text in texts]
+    together = [list(prediction.scores.values()) for prediction in predictor(texts, batch_size=32)]
+    assert bool(np.abs(np.subtract(alone, together)).max() > 1e-4) == depends
+
+
+SPECIAL = ("play [SEP] it", "[MASK]", "a[CLS]b")
+
+
+def with_blanks(text):
+    """The same characters, which no tokenizer takes for a special token."""
+    return text.replace("[", " [ ").replace("]", " ] ")
+
+
+def predictions(predict, texts):
+    return np.array([list(prediction.scores.values()) for prediction in predict(list(texts))])
+
+
+@pytest.mark.parametrize("in_text", [pytest.param(True, marks=pytest.mark.full), False])
+def test_special_tokens_in_texts_are_read_alike_everywhere(tmp_path, tiny_folder, tiny_data, dynabert, in_text):
+    words = ("--model_name_or_path", tiny_folder, "--task_name", "custom", "--data_dir", tiny_data)
+    words = (*words, "--max_steps", 1, "--learning_rate", 2e-3, "--max_seq_length", 32)
+    model, bundle = tmp_path / "model", tmp_path / "bundle"
+    flags = () if in_text else ("--no_special_tokens_in_text",)
+    done = dynabert("finetune", *words, *flags, "--output_dir", model)
+    assert done.code == 0, done.err
+    assert json.loads((model / "dynabert.json").read_text())["task"]["special_tokens_in_text"] is in_text
+    for verb in ("rewire", "train_width"):  # both read the setting from the folder
+        done = dynabert(verb, model, "--output_dir", tmp_path / verb, *(["--max_steps", 1] if verb != "rewire" else []))
+        assert done.code == 0, done.err
+        model = tmp_path / verb
+    supernet = db.Supernet.from_pretrained(model)
+    assert supernet.tokenizer.special_tokens_in_text is in_text
+    same = supernet.tokenizer.encode(SPECIAL, max_seq_length=32) == supernet.tokenizer.encode(
+        [with_blanks(text) for text in SPECIAL], max_seq_length=32
+    )
+    assert same is not in_text
+    done = dynabert("export", model, "--subnets", "w1.00d1.00 w0.50d1.00", "--output_dir", bundle)
+    assert done.code == 0, done.err
+    assert json.loads((bundle / "bundle.json").read_text())["special_tokens_in_text"] is in_text
+    blanks = [with_blanks(text) for text in SPECIAL]
+    for predict in (db.Predictor(bundle), db.AdaptivePredictor(bundle)):
+        difference = np.abs(predictions(predict, SPECIAL) - predictions(predict, blanks)).max(axis=1)
+        assert (difference < 1e-6).all() is np.bool_(not in_text), difference
+    expected = db.Predictor(bundle)(list(SPECIAL))
+    for text, prediction in zip(SPECIAL, expected, strict=True):
+        done = subprocess.run([sys.executable, bundle / "infer.py", text, "--json"], capture_output=True, text=True)
+        assert json.loads(done.stdout)["scores"] == pytest.approx(prediction.scores, abs=1e-6), done.stderr
+    refused = dynabert("search", model, "--special_tokens_in_text" if not in_text else "--no_special_tokens_in_text")
+    assert refused.code == 2
+    assert f"was trained with special_tokens_in_text = {in_text}" in refused.err

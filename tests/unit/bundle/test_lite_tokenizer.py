@@ -147,6 +147,15 @@ def test_real_texts(rust, plain, rows):
     assert encode_all(plain, rows, max_seq_length=64) == rust.encode(rows, max_seq_length=64)
 
 
+def test_special_tokens_that_are_text_equal_rust(folder, rust, tmp_path):
+    as_text = rust.with_special_tokens(False)
+    as_text.save_pretrained(tmp_path)
+    write_lite_tokenizer(tmp_path, special_tokens_in_text=False)
+    plain = infer_lite.Tokenizer.from_folder(str(tmp_path))
+    expected = as_text.encode(TEXTS, max_seq_length=10**6)
+    assert encode_all(plain, TEXTS, max_seq_length=10**6) == expected != rust.encode(TEXTS, max_seq_length=10**6)
+
+
 def test_offsets_equal_rust(rust, plain, rows):
     texts = [*rows[:200], "Hello,WORLD! a [SEP] b", "\u4eca\u5929 caf\u00e9 1,233", "a <Left> b <Right> c", "x" * 120]
     for text, (ids, offsets, _) in zip(texts, rust.encode_offsets(texts), strict=True):

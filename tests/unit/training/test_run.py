@@ -62,3 +62,14 @@ def test_how_answers_are_found_must_be_the_same():
         check_data(Path("finetune"), before, task, {}, max_seq_length=128)
     check_data(Path("finetune"), Metadata(task=answers), task, {}, max_seq_length=128)
     check_data(Path("finetune"), Metadata(), task, {}, max_seq_length=128)
+
+
+@pytest.mark.parametrize("recorded, now", [({}, False), ({"special_tokens_in_text": False}, True)])
+def test_special_tokens_must_be_read_in_the_same_way(recorded, now):
+    """A folder that does not say was made with the default."""
+    task = SimpleNamespace(labels=(), metrics=("f1",), positive_label=None, word_split=None, to_dict=dict)
+    before = Metadata(task=recorded)
+    assert before.special_tokens_in_text is not now
+    with pytest.raises(UsageError, match=f"was made with special_tokens_in_text = {not now}, this run has {now}"):
+        check_data(Path("width"), before, task, {}, max_seq_length=128, special_tokens_in_text=now)
+    check_data(Path("width"), before, task, {}, max_seq_length=128, special_tokens_in_text=not now)
