@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import ALONE, SNIPS_LABELS, make_model
+from bundles import ALONE, SNIPS_LABELS, make_bundle, make_model
 from commands import run_command
 from conftest import ROOT, SNIPS
 from test_bundle_bad_input import seal
@@ -332,14 +333,55 @@ def test_a_bundle_of_one_sub_network_leaves_no_choice(single, alone):
     assert_same(found, alone[NAMES[1]][:20])
 
 
+def load_test(bundle, *words):
+    command = [sys.executable, Path(ROOT, "scripts", "load_test.py"), bundle, "--seconds", "1", *words]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+
+
 def test_the_load_test_loses_nothing(bundle, tmp_path):
     lines = (SNIPS / "dev.tsv").read_text(encoding="utf-8").splitlines()[:60]
     data = tmp_path / "rows.tsv"
     data.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    script = Path(ROOT, "scripts", "load_test.py")
-    words = ("--data", data, "--seconds", "2", "--load", "2", "--deadline_ms", "200")
-    command = [sys.executable, script, bundle, *words]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    done = load_test(bundle, "--data", data, "--load", "2", "--deadline_ms", "200")
     assert done.returncode == 0, done.stderr
     assert ", lost 0\n" in done.stdout
     assert "answers that differ from the prediction of the same sub-network alone: 0" in done.stdout
+    assert re.search(r"^accuracy 0\.\d{4} of the answers, ", done.stdout, re.MULTILINE)
+
+
+PAIRS = "sentence\tanswer\tlabel\nDo you know it?\tNo.\t不\nIs it late?\tYes.\t是\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "content", "accuracy"),
+    [
+        ("plain", "texts.txt", "play some jazz\nstop it\n", False),
+        ("values", "rows.tsv", "sentence\tlabel\nplay some jazz\t0.5\n", False),
+        ("pairs", "rows.tsv", PAIRS, True),
+        ("odd", "rows.csv", 'body,label\nplay,"a\tttab"\nstop,"a\ttab"\n', True),
+    ],
+)
+def test_the_load_test_takes_texts_of_any_task(make_once, tmp_path, kind, name, content, accuracy):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    done = load_test(make_bundle(make_once, kind), "--data", tmp_path / name)
+    assert done.returncode == 0, done.stderr
+    assert ", lost 0\n" in done.stdout
+    assert ("accuracy" in done.stdout) == accuracy
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "seen"),
+    [
+        (
+            "pairs",
+            (),
+            "the bundle is of task 'custom', whose data is not built in: name a file of its texts with --data",
+        ),
+        ("odd", ("--data", SNIPS / "dev.tsv"), "its labels, such as 'BookRestaurant', are none of the bundle's"),
+        ("plain", ("--data", SNIPS / "dev.tsv", "--label_column", "intent"), "has no column 'intent'; its columns are"),
+    ],
+)
+def test_the_load_test_refuses_texts_of_another_task(make_once, kind, words, seen):
+    done = load_test(make_bundle(make_once, kind), *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert seen in done.stderr and done.stderr.count("\n") == 1
