@@ -11,9 +11,7 @@ import contextlib
 import json
 import os
 import re
-import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from dynabert_paddle.bundle.manifest import BundleError, check_inputs
 from dynabert_paddle.bundle.openvino import configure_openvino
 from dynabert_paddle.runtime.cores import num_cores
 from dynabert_paddle.runtime.memory import MEMORY_ADVICE, is_memory_error
-from dynabert_paddle.runtime.streams import keep_signal_handlers
+from dynabert_paddle.runtime.streams import keep_signal_handlers, quiet
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 
@@ -38,7 +36,6 @@ _UNSAFE_OPERATORS = re.compile(
     r"|(c_)?comm_init\w*|(c_)?gen_\w+_id|(heter_)?listen_and_serv|(p_|partial_)?(send|recv)(_\w+)?"
     r"|(distributed_)?(push|pull)_\w+|distributed_lookup_table"
 )
-_QUIET_LOCK = threading.RLock()  # file descriptors are shared by all threads
 
 
 def collate(
@@ -247,42 +244,3 @@ def _one_line_errors(what: str) -> Iterator[None]:
             raise BundleError(f"{what}: {MEMORY_ADVICE}") from None
         lines = [line for line in str(error).splitlines() if "Error" in line] or [f"{type(error).__name__}: {error}"]
         raise BundleError(f"{what}: {' '.join(lines[-1].split())[:200]}") from None
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress the output of C++ code, which bypasses sys.stdout, by redirecting file descriptors 1 and 2."""
-    with _QUIET_LOCK:
-        saved: dict[int, int | None] = {}
-        with open(os.devnull, "wb") as file:
-            null = _copy_descriptor(file.fileno())
-        assert null is not None
-        try:
-            for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
-                with contextlib.suppress(AttributeError, ValueError, OSError):  # None, as in a daemon, closed, or full
-                    stream.flush()
-                saved[descriptor] = _copy_descriptor(descriptor)
-                os.dup2(null, descriptor)
-            yield
-        finally:
-            for descriptor, copy in saved.items():
-                if copy is None:
-                    os.close(descriptor)
-                else:
-                    os.dup2(copy, descriptor)
-                    os.close(copy)
-            os.close(null)
-
-
-def _copy_descriptor(descriptor: int) -> int | None:
-    """Duplicate a file descriptor to a number above those of the standard streams; None if it is closed."""
-    copies: list[int] = []
-    try:
-        while not copies or copies[-1] <= 2:
-            copies.append(os.dup(descriptor))
-    except OSError:
-        return None
-    finally:
-        for copy in copies[:-1]:
-            os.close(copy)
-    return copies[-1]

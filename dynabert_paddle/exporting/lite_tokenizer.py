@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynabert_paddle.errors import ModelError
+from dynabert_paddle.text.tokenizer_files import serialize
 
 if TYPE_CHECKING:
     import tokenizers
@@ -61,7 +62,7 @@ def tokenizer_settings(folder: Path, *, special_tokens_in_text: bool = True) -> 
         raise ModelError(f"{path}: cannot be read ({reason}): export the model again") from None
     backend.no_padding()
     backend.no_truncation()
-    parts = json.loads(backend.to_str())
+    parts = json.loads(serialize(backend))
     _check_is_bert(path, parts)
     model, normalizer, pre_tokenizer = parts["model"], parts["normalizer"], parts["pre_tokenizer"]
     vocabulary = [""] * (max(model["vocab"].values()) + 1)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 TERMINATING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 # Of a write that fails: no reader, no room, no device, or not open.
 _WRITE_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EBADF, getattr(errno, "EDQUOT", errno.ENOSPC))
+_QUIET_LOCK = threading.RLock()  # file descriptors are shared by all threads
 
 
 class Terminated(BaseException):
@@ -170,3 +171,42 @@ def _discard(stream: object) -> None:
         finally:
             os.close(null)
         stream.flush()  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress the output of C++ code, which bypasses sys.stdout, by redirecting file descriptors 1 and 2."""
+    with _QUIET_LOCK:
+        saved: dict[int, int | None] = {}
+        with open(os.devnull, "wb") as file:
+            null = _copy_descriptor(file.fileno())
+        assert null is not None
+        try:
+            for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+                with contextlib.suppress(AttributeError, ValueError, OSError):  # None, as in a daemon, closed, or full
+                    stream.flush()
+                saved[descriptor] = _copy_descriptor(descriptor)
+                os.dup2(null, descriptor)
+            yield
+        finally:
+            for descriptor, copy in saved.items():
+                if copy is None:
+                    os.close(descriptor)
+                else:
+                    os.dup2(copy, descriptor)
+                    os.close(copy)
+            os.close(null)
+
+
+def _copy_descriptor(descriptor: int) -> int | None:
+    """Duplicate a file descriptor to a number above those of the standard streams; None if it is closed."""
+    copies: list[int] = []
+    try:
+        while not copies or copies[-1] <= 2:
+            copies.append(os.dup(descriptor))
+    except OSError:
+        return None
+    finally:
+        for copy in copies[:-1]:
+            os.close(copy)
+    return copies[-1]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dynabert_paddle.bundle.engines import open_engine, quiet
+from dynabert_paddle.bundle.engines import open_engine
 from dynabert_paddle.bundle.errors import as_dynabert_error
 from dynabert_paddle.bundle.manifest import depends_on_batch, read_bundle
 from dynabert_paddle.bundle.members import members_of, unpack
@@ -29,6 +29,7 @@ from dynabert_paddle.files.unchanged import folder_version
 from dynabert_paddle.runtime.environment import describe_environment, set_cpu_environment
 from dynabert_paddle.runtime.interpreter import python_command
 from dynabert_paddle.runtime.machine import slow_precision
+from dynabert_paddle.runtime.streams import quiet
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from tokenizers import normalizers, pre_tokenizers
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.text.coverage import Characters, PieceRules, bpe_rules, wordpiece_rules
 from dynabert_paddle.text.rust_tokenizers import bert_pre_tokenizer
-from dynabert_paddle.text.tokenizer_files import CONFIG, dump_config, parse_json
+from dynabert_paddle.text.tokenizer_files import CONFIG, dump_config, parse_json, serialize
 
 # No character beyond these is normalized to another one.
 _CODES = [code for code in range(0x30000) if not 0xD800 <= code < 0xE000]
@@ -32,7 +32,7 @@ def piece_rules(backend: tokenizers.Tokenizer, *, always: Iterable[int]) -> Piec
     Raises:
         ModelError: a tokenizer whose vocabulary cannot be made smaller.
     """
-    parts = json.loads(backend.to_str())
+    parts = json.loads(serialize(backend))
     model, vocab = parts["model"], backend.get_vocab(with_added_tokens=False)
     kept = {*always, *(token["id"] for token in parts["added_tokens"]), *_template_ids(parts["post_processor"])}
     if model.get("unk_token") in vocab:
@@ -107,7 +107,7 @@ def renumber(backend: tokenizers.Tokenizer, ids: Mapping[int, int]) -> tokenizer
     Raises:
         ModelError: a template of a kind that is not known.
     """
-    parts = json.loads(backend.to_str())
+    parts = json.loads(serialize(backend))
     model = parts["model"]
     model["vocab"] = {piece: ids[old] for piece, old in model["vocab"].items() if old in ids}
     if "merges" in model:
@@ -134,7 +134,7 @@ def renumber_files(
     Returns:
         Contents by name.
     """
-    parts = json.loads(backend.to_str())["model"]
+    parts = json.loads(serialize(backend))["model"]
     vocab = dict(sorted(parts["vocab"].items(), key=lambda item: item[1]))
     merges = ["#version: 0.2", *(" ".join(pair) for pair in parts.get("merges", ()))]
     written = {

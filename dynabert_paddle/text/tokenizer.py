@@ -34,6 +34,7 @@ from dynabert_paddle.text.tokenizer_files import (
     is_inside,
     one_line,
     parse_settings,
+    serialize,
     set_special_tokens_in_text,
     special_tokens_in_text,
     token_text,
@@ -78,7 +79,7 @@ class Tokenizer(LongestFirst):
         self.vocab_size = max(index for token, index in backend.get_vocab().items() if token) + 1
         if self.vocab_size > MAX_TOKENS:  # the library allocates memory up to the largest id
             raise ModelError(f"a token has the id {self.vocab_size - 1:,}: ids must be below {MAX_TOKENS:,}")
-        content = json.loads(backend.to_str())
+        content = json.loads(serialize(backend))
         self._unk_token_id = _find_unknown(content["model"], backend)
         with convert_errors(_encoding_error):
             templates = find_templates(backend)
@@ -162,7 +163,7 @@ class Tokenizer(LongestFirst):
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write the tokenizer to a new or existing folder, also in the form that PaddleNLP's AutoTokenizer loads."""
-        write_files(folder, {**self._files, "tokenizer.json": self._backend.to_str(pretty=True).encode("utf-8")})
+        write_files(folder, {**self._files, "tokenizer.json": serialize(self._backend, pretty=True).encode("utf-8")})
         if not any(file in self._files for file in VOCABULARIES):
             self._backend.model.save(str(folder))
         config = {**self._config, "tokenizer_class": self._class_name}

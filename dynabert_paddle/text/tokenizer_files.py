@@ -8,8 +8,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.files import json_text
+from dynabert_paddle.runtime.streams import quiet
 
 CONFIG = "tokenizer_config.json"
 VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model")
@@ -78,6 +81,12 @@ def parse_settings(files: dict[str, bytes]) -> dict[str, Any]:
     if isinstance(name, str) and name.isidentifier():
         settings = {"tokenizer_class": name, **settings}
     return settings
+
+
+def serialize(backend: tokenizers.Tokenizer, *, pretty: bool = False) -> str:
+    """Return the content of tokenizer.json; the library prints to stdout that some ids have no token."""
+    with quiet():
+        return backend.to_str(pretty=pretty)
 
 
 def dump_config(config: dict[str, Any]) -> bytes:

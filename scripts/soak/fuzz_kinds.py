@@ -204,4 +204,6 @@ KINDS: dict[str, Kind] = {
     "paddle": Kind((_PREDICT,), _printed, "paddle", weight=1.5),
     "several": Kind((_PREDICT, f"{_PREDICT} --subnet w0.50d1.00"), _printed, "several"),
     "onnx": Kind((_PREDICT,), _printed, "onnx"),
+    "words": Kind(("predict IN -i ORIGINALS/conll/dev.conll",), _printed, "words"),
+    "questions": Kind(("predict IN -i ORIGINALS/squad/dev.json",), _printed, "questions"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -138,6 +139,36 @@ def mutate_values(path: Path, rng: Random) -> str:
     return f"{sealed}values {', '.join(changes)}"
 
 
+def mutate_numbers(path: Path, rng: Random) -> str:
+    """Replace a number of a JSON file by one that may steer a loop or an allocation, or by deep nesting.
+
+    All checksums of the folder match the new content, as far as it can be hashed.
+
+    Returns:
+        The damage; it begins with `sealed`.
+    """
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    places = list(_places(tree))
+    numbers = [(parent, key) for parent, key in places if type(parent[key]) in (int, float)]
+    parent, key = rng.choice(numbers or places or [([tree], 0)])
+    value = rng.choice((0, 1, -1, 2**31 - 1, float("nan"), "deep", "deeper"))
+    parent[key] = value
+    depth = {"deep": 900, "deeper": 100_000}.get(str(value), 0)
+    nested = "[" * depth + "]" * depth
+    if depth == 900:
+        parent[key] = json.loads(nested)
+    with suppress(RecursionError):
+        if isinstance(tree, dict) and "checksum" in tree:
+            _seal(path.parent, tree)
+    path.write_text(json.dumps(tree).replace('"deeper"', nested), encoding="utf-8")
+    for other in path.parent.glob("*.json"):
+        content = json.loads(other.read_bytes()) if other != path and other.stat().st_size < 2**20 else None
+        if isinstance(content, dict) and "checksum" in content and path.name in content.get("files", ()):
+            _seal(path.parent, content)
+            other.write_text(json.dumps(content), encoding="utf-8")
+    return f"sealed values {str(key)[:30]} is {value}"
+
+
 def _places(tree: Any):
     """Yield all values of a tree, each as its parent (a dict or list) and its key."""
     for key in list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
@@ -168,7 +199,8 @@ def _seal(folder: Path, tree: dict[str, Any]) -> None:
     for name, entry in tree["files"].items() if isinstance(tree.get("files"), dict) else ():
         if (folder / name).is_file() and os.path.basename(name) == name:
             sha256 = hash_file(folder / name)
-            tree["files"][name] = {**entry, "sha256": sha256} if isinstance(entry, dict) else sha256
+            size = (folder / name).stat().st_size
+            tree["files"][name] = {**entry, "bytes": size, "sha256": sha256} if isinstance(entry, dict) else sha256
     del tree["checksum"]
     tree["checksum"] = hash_json(json.loads(json.dumps(tree)))
 
@@ -180,19 +212,25 @@ def _nested_aliases() -> str:
     return "\n".join([*lines, "task: {name: *a11}"])
 
 
-def mutate(files: list[Path], rng: Random, *, intact: bool) -> tuple[Path, str]:
+def mutate(files: list[Path], rng: Random, *, intact: bool, only_numbers: bool = False) -> tuple[Path, str]:
     """Damage one of the files.
 
     Args:
         files: the files to choose from.
         rng: chooses the file and the damage.
         intact: the files are undamaged, so that JSON and YAML can be parsed and their values changed.
+        only_numbers: change a number of a JSON file, if there is one.
 
     Returns:
         The file and the name of the damage.
     """
+    if only_numbers and intact and (documents := [file for file in files if file.suffix == ".json"]):
+        path = rng.choice(documents)
+        return path, mutate_numbers(path, rng)
     path = rng.choice(files)
     ways: list[Callable[[Path, Random], str]] = [mutate_bytes, mutate_bytes, mutate_bytes, mutate_files]
     if intact and path.suffix in (".json", ".yaml"):
         ways += [mutate_values] * 6
+    if intact and path.suffix == ".json":
+        ways += [mutate_numbers] * 3
     return path, rng.choice(ways)(path, rng)

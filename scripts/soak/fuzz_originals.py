@@ -76,8 +76,10 @@ def make(folder: Path) -> None:
 def export(folder: Path, names: Iterable[str]) -> None:
     """Export the model to the named bundles."""
     options = {"paddle": {}, "several": {"subnets": "w1.00d1.00 w0.50d1.00"}, "onnx": {"format": "onnx"}}
+    options |= {"words": {}, "questions": {}}
+    models = {"words": "conll-model", "questions": "squad-model"}
     for name in options.keys() & set(names):
-        db.export(folder / "model", folder / name, max_seq_length=LENGTH, **options[name])
+        db.export(folder / models.get(name, "model"), folder / name, max_seq_length=LENGTH, **options[name])
 
 
 def _write_data(folder: Path, rows: list[tuple[str, str]]) -> None:

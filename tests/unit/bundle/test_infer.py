@@ -19,6 +19,7 @@ from tokenizers import processors
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.bundle import engines, infer, infer_lite, manifest, rows
 from dynabert_paddle.files.hashing import hash_file, hash_json
+from dynabert_paddle.runtime import streams
 from dynabert_paddle.text import decode, encode, leading
 
 LENGTHS = st.integers(0, 12)
@@ -291,14 +292,14 @@ def test_quiet_in_two_threads_restores_the_output():
     before, (entered, both, left) = os.fstat(1), (threading.Event() for _ in range(3))
 
     def enter_first():
-        with engines.quiet():
+        with streams.quiet():
             entered.set()
             both.wait(0.2)
         left.set()
 
     def enter_later():
         entered.wait(60)
-        with engines.quiet():
+        with streams.quiet():
             both.set()
             left.wait(60)
 
@@ -311,7 +312,7 @@ def test_quiet_in_two_threads_restores_the_output():
 
 
 def test_quiet_without_stdout():
-    code = "import os, sys; from dynabert_paddle.bundle.engines import quiet; os.close(1); sys.stdout = None"
+    code = "import os, sys; from dynabert_paddle.runtime.streams import quiet; os.close(1); sys.stdout = None"
     command = [sys.executable, "-c", f"{code}\nwith quiet(): os.write(2, b'hidden')\nos.write(2, b'shown')"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "shown")

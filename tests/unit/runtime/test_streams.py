@@ -16,7 +16,7 @@ pytestmark = pytest.mark.reference
 
 COMMAND = """
 import os, sys
-from dynabert_paddle.bundle.engines import quiet
+from dynabert_paddle.runtime.streams import quiet
 from dynabert_paddle.runtime.streams import print_message, run_process
 
 def command():
@@ -64,14 +64,14 @@ def test_streams_that_are_closed_or_full(redirections, expected):
 @pytest.mark.parametrize("redirections", ["2>&-", "<&- 2>&-"])
 def test_a_program_that_calls_the_package_keeps_its_output(redirections):
     """The descriptor that quiet() saves must not get the number of a closed stream."""
-    code = "from dynabert_paddle.bundle.engines import quiet\nwith quiet(): pass\nprint('kept')"
+    code = "from dynabert_paddle.runtime.streams import quiet\nwith quiet(): pass\nprint('kept')"
     assert shell(redirections, code) == (0, "kept\n", "")
 
 
 def test_a_file_that_has_the_number_of_a_closed_stream_is_left_alone(tmp_path):
     """A daemon closes its streams, and the next file that it opens is number 2."""
     code = (
-        "import os, sys\nfrom dynabert_paddle.bundle.engines import quiet\n"
+        "import os, sys\nfrom dynabert_paddle.runtime.streams import quiet\n"
         "from dynabert_paddle.runtime.streams import print_message, run_process\n"
         "file = open(sys.argv[1], 'w')\nassert file.fileno() == 2\n"
         "with quiet():\n    os.write(2, b'noise')\n"

@@ -470,3 +470,14 @@ def test_a_cased_vocabulary_in_lower_case_is_said(tmp_path, caplog):
     (tmp_path / "vocab.txt").write_text("\n".join(words[:6]) + "\n")
     Tokenizer.from_pretrained(tmp_path)
     assert not caplog.records
+
+
+def test_ids_without_a_token_are_not_reported_on_stdout(tmp_path, capfd):
+    """The library prints it where a command prints its result."""
+    shutil.copy(MODEL_DIR / "tokenizer.json", tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    del content["model"]["vocab"]["[unused5]"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    Tokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "saved")
+    assert capfd.readouterr() == ("", "")
+    assert "[unused5]" not in json.loads((tmp_path / "saved/tokenizer.json").read_text())["model"]["vocab"]
