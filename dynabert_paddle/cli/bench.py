@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json as json_
 from contextlib import ExitStack
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from dynabert_paddle.cli.output import check_output_file, one_line, open_output, show_json, show_next
+from dynabert_paddle.cli.output import check_output_file, open_output, show_json, show_next
 from dynabert_paddle.cli.predict import NumThreads, OverwriteOutputFile
 from dynabert_paddle.cli.run import Json
 from dynabert_paddle.cli.table import show_table
@@ -49,24 +49,26 @@ def bench(
     if json:
         show_json(report)
     else:
-        columns = ["bundle", "shape", "p50 ms", "p95 ms", "sentences/s", "speed-up", "peak MB", "size MB"]
-        lines = [
-            [
-                row["name"],
-                f"{row['batch_size']}x{row['seq_length']}",
-                f"{row['p50_ms']:.2f}",
-                f"{row['p95_ms']:.2f}",
-                f"{row['sentences_per_second']:.0f}",
-                f"{row['speedup']:.2f}",
-                f"{row['peak_memory_mb']:.0f}",
-                f"{row['size_mb']:.1f}",
-            ]
-            for row in report["rows"]
-        ]
-        show_table(columns, lines, title=f"{report['threads']} threads; speed-up against the first line of each shape")
-        for name in dict.fromkeys(row["name"] for row in report["rows"] if row["depends_on_batch"]):
-            print(one_line(f"{name}: a text's answer depends on the other texts of its batch (one scale for all)"))
+        _show(report)
     show_next("predict", bundles[0], "-i", "texts.tsv", wrote=[output_file] if output_file else [])
+
+
+def _show(report: dict[str, Any]) -> None:
+    columns = ["bundle", "shape", "p50 ms", "p95 ms", "sentences/s", "speed-up", "peak MB", "size MB"]
+    lines = [
+        [
+            row["name"],
+            f"{row['batch_size']}x{row['seq_length']}",
+            f"{row['p50_ms']:.2f}",
+            f"{row['p95_ms']:.2f}",
+            f"{row['sentences_per_second']:.0f}",
+            f"{row['speedup']:.2f}",
+            f"{row['peak_memory_mb']:.0f}",
+            f"{row['size_mb']:.1f}",
+        ]
+        for row in report["rows"]
+    ]
+    show_table(columns, lines, title=f"{report['threads']} threads; speed-up against the first line of each shape")
 
 
 def _integers(words: str, flag: str) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from dynabert_paddle.cli import baseline, search
+from dynabert_paddle.cli import baseline, bench, search
 from dynabert_paddle.cli.table import recommended, shorten, show_grid, show_table
 from dynabert_paddle.files.search_result import SearchResult
 
@@ -67,10 +67,10 @@ def fixed_size():
 
 
 def measured():
-    columns = ["bundle", "shape", "p50 ms", "p95 ms", "sentences/s", "speed-up", "peak MB", "size MB"]
-    cells = ["32x128", "12.34", "123.45", "1234", "12.34", "1234", "437.9"]
+    shape = {"batch_size": 32, "seq_length": 128, "p50_ms": 12.34, "p95_ms": 123.45, "sentences_per_second": 1234}
+    sizes = {"speedup": 12.34, "peak_memory_mb": 1234, "size_mb": 437.9}
     paths = ["/home/user/runs/2024/out/bundle_fp32", "/home/user/runs/2024/out/bundle_int8", "部署/中文路径/量化部署包"]
-    show_table(columns, [[path, *cells] for path in paths], title="2 threads")
+    bench._show({"threads": 2, "rows": [{"name": path, **shape, **sizes} for path in paths]})
 
 
 def load(script, name):
