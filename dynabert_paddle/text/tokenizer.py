@@ -83,7 +83,6 @@ class Tokenizer(LongestFirst):
         self._unk_token_id = _find_unknown(content["model"], backend)
         with convert_errors(_encoding_error):
             templates = find_templates(backend)
-            self._rules = find_rules(backend)
         if templates is None:
             raise ModelError("the vocabulary has no letter, digit or full stop: it is empty or damaged")
         self._templates = templates
@@ -97,7 +96,8 @@ class Tokenizer(LongestFirst):
         identity = {"tokenizer": content, "pad_token_id": self.pad_token_id}
         if not self.special_tokens_in_text:
             read_as_text(backend, list(self._special_tokens.values()))
-            identity = {**identity, "tokenizer": json.loads(backend.to_str()), "special_tokens_in_text": False}
+            identity = {**identity, "tokenizer": json.loads(serialize(backend)), "special_tokens_in_text": False}
+        self._rules = find_rules(backend)
         self.fingerprint = hash_content(identity)
 
     @classmethod
@@ -159,7 +159,7 @@ class Tokenizer(LongestFirst):
         """
         if in_text == self.special_tokens_in_text:
             return self
-        return Tokenizer(_load(self._backend.to_str().encode()), set_special_tokens_in_text(self._files, in_text))
+        return Tokenizer(_load(serialize(self._backend).encode()), set_special_tokens_in_text(self._files, in_text))
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write the tokenizer to a new or existing folder, also in the form that PaddleNLP's AutoTokenizer loads."""

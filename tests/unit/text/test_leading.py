@@ -75,11 +75,18 @@ def word_level():
     return trained(models.WordLevel(unk_token="<unk>"), trainer, None, pre_tokenizers.Whitespace())
 
 
+def reading_special_tokens_as_text():
+    backend = bert()
+    backend.encode_special_tokens = True
+    return backend
+
+
 BACKENDS = {
     "BERT": lambda: OurTokenizer.from_pretrained(MODEL_DIR)._backend,
     "BERT of PaddleNLP": bert,
     "cased BERT": lambda: bert(do_lower_case=False),
     "BERT, Chinese words whole": lambda: bert(tokenize_chinese_chars=False),
+    "BERT, special tokens as text": reading_special_tokens_as_text,
     "byte-level BPE": byte_level,
     "BPE": bpe,
     "Unigram": unigram,
