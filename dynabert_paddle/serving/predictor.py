@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 class Predictor:
     """Predicts with a bundle from `dynabert export`.
 
+    While it loads, for a second or so, the standard streams of the process are silenced, because Paddle's C++ code
+    prints to them: what other threads print then is lost.
+
     Args:
         bundle: its folder.
         subnet: which sub-network of a bundle of several; by default the best.

@@ -43,7 +43,7 @@ from dynabert_paddle.training.inputs import Split, match_labels, split_task
 from dynabert_paddle.training.logging import LOG_FOLDER, RunLog, logger
 from dynabert_paddle.training.optimizer import MIN_LOSS_SCALE, apply_gradients, learning_rate_at, make_optimizer
 from dynabert_paddle.training.replicas import Replicas, count_replicas
-from dynabert_paddle.training.stage import Stage, finished_metadata, made_of, resume_settings
+from dynabert_paddle.training.stage import Stage, finished_metadata, hash_origins, resume_settings
 from dynabert_paddle.training.start_score import describe_decline, score_full_model
 from dynabert_paddle.training.steps import Losses
 
@@ -80,7 +80,7 @@ def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
     stage = replace(stage, config=config, task=task)
     model, split = stage.model, split_task(stage.task, stage.model, config)
     start = to_arrays(model.model)
-    settings, hashes = resume_settings(stage, split, start), made_of(stage, start)
+    settings, hashes = resume_settings(stage, split, start), hash_origins(stage, start)
     processes.check_equal(str(settings), f"{stage.name}: the processes have read different data or models: start again")
     with claim_output(stage.output_dir, stage.name, overwrite=overwrite, inputs=stage.inputs) as claimed:
         warn_about_training(stage.task, split, model, config)

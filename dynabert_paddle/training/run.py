@@ -13,7 +13,7 @@ from typing import Any
 from dynabert_paddle.backbone.loading import BUILT_IN
 from dynabert_paddle.config.loading import parse_yaml
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.run_file import HEADER, is_written, locate, relative_inside
+from dynabert_paddle.config.run_file import HEADER, PATH_SETTINGS, is_written, locate, relative_inside
 from dynabert_paddle.config.settings import ENCODING_SETTINGS, STAGES, Config, RewireConfig, lasting_settings
 from dynabert_paddle.data.described_tasks import load_task_config
 from dynabert_paddle.data.tasks import Task
@@ -46,9 +46,6 @@ from dynabert_paddle.training.inputs import check_apart, match_task
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.made_of import check_data, check_hashes, hash_data, hash_source
 from dynabert_paddle.training.stage import describe_task
-
-# Settings that name a file or a folder; a model's can also be a name.
-_PATHS = ("output_dir", "data_dir", "train_file", "dev_file", "augmented_file")
 
 
 def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
@@ -303,7 +300,7 @@ def _from_anywhere(values: dict[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, dict):
             changed[key] = _from_anywhere(value)
-        elif value and (key in _PATHS or (key == "model_name_or_path" and _is_folder(value))):
+        elif value and (key in ("output_dir", *PATH_SETTINGS) or (key == "model_name_or_path" and _is_folder(value))):
             changed[key] = str(user_path(value).absolute())
     return values | changed
 

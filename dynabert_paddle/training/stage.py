@@ -100,7 +100,7 @@ def resume_settings(stage: Stage, split: Split, start: Mapping[str, np.ndarray])
     }
 
 
-def made_of(stage: Stage, start: Mapping[str, np.ndarray]) -> dict[str, str]:
+def hash_origins(stage: Stage, start: Mapping[str, np.ndarray]) -> dict[str, str]:
     """Return the hashes of what a stage is made of.
 
     Args:
@@ -126,7 +126,7 @@ def finished_metadata(stage: Stage, split: Split, state: TrainState, hashes: Map
         stage: the stage.
         split: its examples.
         state: after the last step.
-        hashes: from `made_of`.
+        hashes: from `hash_origins`.
 
     Returns:
         The content of `dynabert.json`.
@@ -141,7 +141,7 @@ def finished_metadata(stage: Stage, split: Split, state: TrainState, hashes: Map
             parent=before.provenance if stage.parent is None else str(stage.parent),
             examples=state.examples,
             seconds=state.seconds,
-            made_of=hashes,
+            hashes=hashes,
         ),
     )
 
@@ -165,7 +165,7 @@ def describe_task(task: Task, max_seq_length: int, *, special_tokens_in_text: bo
 
 
 def provenance_of(
-    config: Any, *, parent: Any, examples: int, seconds: float, made_of: Mapping[str, str]
+    config: Any, *, parent: Any, examples: int, seconds: float, hashes: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return what is needed to repeat a stage, and its cost; a parent's provenance is nested in its child's.
 
@@ -174,7 +174,7 @@ def provenance_of(
         parent: provenance of the model that the stage started from, or that model's name.
         examples: that the stage has read, each as often as it was read.
         seconds: that it took.
-        made_of: hashes of its data and of the models that it started from.
+        hashes: of its data and of the models that it started from, from `hash_origins`.
 
     Returns:
         The content of `Metadata.provenance`.
@@ -184,7 +184,7 @@ def provenance_of(
         "num_processes": num_processes(),
         "environment": thread_settings(),
         "settings": lasting_settings(config),
-        "made_of": dict(made_of),
+        "made_of": dict(hashes),
         "spent": {"examples": examples, "seconds": round(seconds, 3)},
         "parent": parent,
     }

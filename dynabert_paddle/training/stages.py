@@ -134,7 +134,7 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
             parent=supernet.metadata.provenance,
             examples=len(features),
             seconds=time.perf_counter() - begin,
-            made_of=hashes,
+            hashes=hashes,
         ),
     )
     return supernet
