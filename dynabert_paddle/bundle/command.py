@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from dynabert_paddle.bundle.manifest import BundleError
-from dynabert_paddle.bundle.rows import CutWords
 from dynabert_paddle.bundle.tables import format_row, read_texts
 from dynabert_paddle.runtime.memory import MEMORY_ADVICE, is_memory_error
 from dynabert_paddle.runtime.streams import print_message, run_process
@@ -28,11 +27,13 @@ class Opened(NamedTuple):
     Args:
         description: the content of its `bundle.json`.
         predict: from rows of texts to one prediction each.
+        input_warnings: what its user should know about the texts that it has read.
         warning: what its user should know.
     """
 
     description: dict[str, Any]
     predict: Callable[[Iterable[Any]], Iterator[AnyPrediction]]
+    input_warnings: Callable[[], Iterable[str]]
     warning: str | None = None
 
 
@@ -75,11 +76,11 @@ def _print_predictions(open_bundle: Callable[[argparse.Namespace], Opened], opti
         bundle = open_bundle(options)
         _print_warning(bundle.warning)
         rows = read_texts(options.input_file, bundle.description) if options.input_file else [options.text]
-        cut = CutWords()
-        for prediction in cut.count(bundle.predict(rows)):
+        for prediction in bundle.predict(rows):
             as_json = options.json
             print(json.dumps(asdict(prediction), ensure_ascii=False) if as_json else format_row(prediction.cells))
-        _print_warning(cut.message(bundle.description["max_seq_length"]))
+        for message in bundle.input_warnings():
+            _print_warning(message)
     except UnicodeDecodeError as error:
         print_message(f"error: {options.input_file}: not UTF-8 ({error.reason}): convert it")
         return 1

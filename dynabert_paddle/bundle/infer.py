@@ -93,6 +93,10 @@ class Bundle:
         """One line if this machine cannot run the bundle's precision faster than fp32."""
         return slow_precision(self.description["precision"]) if self._device == "cpu" else None
 
+    def input_warnings(self) -> list[str]:
+        """Return warnings of one line about the texts read so far: too long, unknown tokens, special tokens."""
+        return self._rows.counts.messages()
+
     def load(self, subnet: str) -> None:
         """Load another sub-network into the runtime.
 
@@ -351,7 +355,7 @@ def _positive(text: str) -> int:
 def _open_own(options: argparse.Namespace) -> Opened:
     folder = Path(__file__).parent
     bundle = Bundle(folder, subnet=options.subnet, device=options.device, num_threads=options.num_threads)
-    return Opened(bundle.description, bundle.stream, bundle.warning)
+    return Opened(bundle.description, bundle.stream, bundle.input_warnings, bundle.warning)
 
 
 if __name__ == "__main__":

@@ -312,6 +312,10 @@ class Bundle:
         self._rows = RowEncoder(description, self._tokenizer.templates[self.takes_pairs])
         self._run = open_model(os.path.join(folder, model))
 
+    def input_warnings(self) -> list[str]:
+        """Return warnings of one line about the texts read so far: too long, unknown tokens, special tokens."""
+        return self._rows.counts.messages()
+
     def predict(self, rows: Iterable[list[str]]) -> Iterator[AnyPrediction]:
         """Predict for texts, pairs of texts, or questions and their contexts.
 
@@ -368,7 +372,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _open_own(options: argparse.Namespace) -> Opened:
     bundle = Bundle(os.path.dirname(os.path.abspath(__file__)))
-    return Opened(bundle.description, bundle.predict)
+    return Opened(bundle.description, bundle.predict, bundle.input_warnings)
 
 
 if __name__ == "__main__":

@@ -151,6 +151,9 @@ def _is_valid(description: dict[str, Any]) -> bool:
         and kind in KINDS
         and all(isinstance(description.get(key, True), bool) for key in ("depends_on_batch", "special_tokens_in_text"))
         and task.get("word_split", "words") in WORD_SPLITS
+        and isinstance(description.get("unk_token_id", 0), int)
+        and isinstance(description.get("special_token_ids", []), list)
+        and all(isinstance(token, int) for token in description.get("special_token_ids", []))
         and all(isinstance(label, str) for label in description["labels"])
         and (kind != "question_answering" or (description["pair"] and _is_valid_answers(description.get("answers"))))
         and _is_whole(description.get("max_positions", 0))

@@ -5,11 +5,12 @@ This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dynabert_paddle.bundle.input_counts import InputCounts
 from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.text.decode import (
     Answer,
@@ -65,33 +66,6 @@ class Encoded(NamedTuple):
     decode: Callable[[list[np.ndarray]], AnyPrediction]
 
 
-class CutWords:
-    """Counts the words that predictions leave out because a text is too long."""
-
-    def __init__(self) -> None:
-        """Begin at zero."""
-        self._num_words = self._num_texts = 0
-
-    def count(self, predictions: Iterable[AnyPrediction]) -> Iterator[AnyPrediction]:
-        """Pass predictions on, and count their words that were cut."""
-        for prediction in predictions:
-            num_cut = prediction.num_cut if isinstance(prediction, WordLabels) else 0
-            self._num_words += num_cut
-            self._num_texts += num_cut > 0
-            yield prediction
-
-    def message(self, max_seq_length: int) -> str | None:
-        """Return a warning of one line; None if no word was cut."""
-        if not self._num_words:
-            return None
-        words = "1 word" if self._num_words == 1 else f"{self._num_words} words"
-        texts = "1 text is" if self._num_texts == 1 else f"{self._num_texts} texts are"
-        return (
-            f"{texts} longer than {max_seq_length} tokens: {words} at the end were not read and are "
-            "labelled O: split the texts"
-        )
-
-
 class RowEncoder:
     """Encodes rows for a bundle's graph, and decodes its predictions.
 
@@ -119,9 +93,12 @@ class RowEncoder:
                 f"{template.num_special_tokens + least} tokens: export the model again"
             )
         self._template = template
+        self.counts = InputCounts(description)
         # Tokens that count of each text; all of a context, which is split into windows.
         is_question = self.kind == "question_answering"
-        self._limits = [self._max_tokens // 2, None] if is_question else [self._max_tokens] * (1 + self.takes_pairs)
+        # One more tells that a text is cut; a pair loses the same tokens however long it is.
+        limits = [self._max_tokens // 2 + 1, None] if is_question else [self._max_tokens + 1] * (1 + self.takes_pairs)
+        self._limits: list[int | None] = [*limits]
 
     def read(self, row: Sequence[str], number: int) -> Row:
         """Check a row.
@@ -197,6 +174,7 @@ class RowEncoder:
         if self.kind == "question_answering":
             return self._encode_question(row, *tokens)
         cut = truncate([text.ids for text in tokens], self._max_tokens)
+        self.counts.add(cut, is_cut=sum(len(text.ids) for text in tokens) > self._max_tokens)
         return Encoded([self._template.wrap(*cut)], lambda logits: self._classify(logits[0]))
 
     def _classify(self, logits: np.ndarray) -> Prediction:
@@ -210,15 +188,19 @@ class RowEncoder:
         before = len(self._template.ids[0])
         first = first_tokens(tokens.offsets, row.words, before=before, rest=tokens.rest)
         tokens_of_words, num_cut = cut_words(first, before + self._max_tokens)
+        ids = tokens.ids[: self._max_tokens]
+        self.counts.add([ids], is_cut=num_cut > 0, num_cut_words=num_cut)
 
         def decode(logits: list[np.ndarray]) -> WordLabels:
             labels, scores = label_words(logits[0], tokens_of_words, self.labels)
             entities = find_entities(row.shown, row.shown_words, labels, scores, self._scheme)
             return WordLabels([row.shown[start:end] for start, end in row.shown_words], labels, entities, num_cut)
 
-        return Encoded([self._template.wrap(tokens.ids[: self._max_tokens])], decode)
+        return Encoded([self._template.wrap(ids)], decode)
 
     def _encode_question(self, row: Row, question: Tokens, context: Tokens) -> Encoded:
+        longest = self._max_tokens // 2
+        self.counts.add([question.ids[:longest], context.ids], is_cut=len(question.ids) > longest)
         settings = dict(self._answers)
         lengths = {"max_seq_length": self._max_seq_length, "doc_stride": settings.pop("doc_stride")}
         windows = question_windows(self._template, question.ids, context.ids, **lengths)

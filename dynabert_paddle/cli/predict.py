@@ -181,19 +181,16 @@ def _predictions(
     predictor: Predictor, texts: Iterator[tuple[str, ...]], *, batch_size: int, as_json: bool, delimiter: str
 ) -> Iterator[str]:
     """Yield the lines to print."""
-    from dynabert_paddle.bundle.rows import CutWords
     from dynabert_paddle.bundle.tables import format_row
     from dynabert_paddle.text.decode import column_names
 
     if not as_json:
         yield format_row(column_names(predictor.kind), delimiter)
-    cut = CutWords()
-    for prediction in cut.count(predictor.stream(texts, batch_size=batch_size)):
+    for prediction in predictor.stream(texts, batch_size=batch_size):
         as_row = json_.dumps(asdict(prediction), ensure_ascii=False) if as_json else None
         yield as_row or format_row(prediction.cells, delimiter)
-    warning = cut.message(predictor.max_seq_length)
-    if warning:
-        logger.warning("%s", warning)
+    for message in predictor.input_warnings():
+        logger.warning("%s", message)
 
 
 def _submission(predictor: Predictor, form: SubmissionForm, rows: Iterator[Row], *, batch_size: int) -> Iterator[str]:

@@ -115,6 +115,8 @@ def describe(
         inputs=INPUTS,
         vocab_size=config.vocab_size,
         pad_token_id=supernet.tokenizer.pad_token_id,
+        unk_token_id=supernet.tokenizer.unk_token_id,
+        special_token_ids=sorted(supernet.tokenizer.special_tokens),
         subnet=metadata.subnet.get("name", supernet.search_space().name(supernet.full)),
         num_params=supernet.search_space().num_params(supernet.full),
         versions=package_versions(),

@@ -95,6 +95,8 @@ class BundleManifest:
         inputs: names of the graph's inputs; for Paddle Lite in the order of their indices.
         vocab_size: upper bound of the token ids, exclusive.
         pad_token_id: id of the padding token.
+        unk_token_id: id of the token for what is not in the vocabulary.
+        special_token_ids: ids of the special tokens that a text can contain.
         subnet: name of the only sub-network.
         num_params: its number of parameters.
         versions: versions of the packages that wrote the bundle.
@@ -118,6 +120,8 @@ class BundleManifest:
     inputs: Sequence[str]
     vocab_size: int
     pad_token_id: int
+    unk_token_id: int | None
+    special_token_ids: Sequence[int]
     subnet: str | None
     num_params: int | None
     versions: Mapping[str, str]

@@ -7,7 +7,19 @@ import inspect
 from pathlib import Path
 from types import ModuleType
 
-from dynabert_paddle.bundle import command, engines, gate, infer, infer_lite, manifest, members, openvino, rows, tables
+from dynabert_paddle.bundle import (
+    command,
+    engines,
+    gate,
+    infer,
+    infer_lite,
+    input_counts,
+    manifest,
+    members,
+    openvino,
+    rows,
+    tables,
+)
 from dynabert_paddle.files import hashing, json_text, unchanged
 from dynabert_paddle.runtime import cores, machine, memory, streams
 from dynabert_paddle.text import conll, decode, encode, leading, quoting, squad, word_labels
@@ -26,6 +38,7 @@ _SHARED_MODULES = (
     squad,
     memory,
     manifest,
+    input_counts,
     rows,
     tables,
     streams,

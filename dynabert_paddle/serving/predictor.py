@@ -75,6 +75,10 @@ class Predictor:
         """Whether the task has pairs of texts; a question and its context are a pair."""
         return self._bundle.takes_pairs
 
+    def input_warnings(self) -> list[str]:
+        """Return warnings of one line about the texts read so far: too long, unknown tokens, special tokens."""
+        return self._bundle.input_warnings()
+
     def __call__(
         self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, batch_size: int = 32
     ) -> list[AnyPrediction]:

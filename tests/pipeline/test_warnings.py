@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from commands import Done
 
 import dynabert_paddle as db
 
@@ -109,6 +110,12 @@ def predictions(predict, texts):
     return np.array([list(prediction.scores.values()) for prediction in predict(list(texts))])
 
 
+def run_script(bundle, *words):
+    words = [sys.executable, bundle / "infer.py", *words]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
 @pytest.mark.parametrize("in_text", [pytest.param(True, marks=pytest.mark.full), False])
 def test_special_tokens_in_texts_are_read_alike_everywhere(tmp_path, tiny_folder, tiny_data, dynabert, in_text):
     words = ("--model_name_or_path", tiny_folder, "--task_name", "custom", "--data_dir", tiny_data)
@@ -135,10 +142,19 @@ def test_special_tokens_in_texts_are_read_alike_everywhere(tmp_path, tiny_folder
     for predict in (db.Predictor(bundle), db.AdaptivePredictor(bundle)):
         difference = np.abs(predictions(predict, SPECIAL) - predictions(predict, blanks)).max(axis=1)
         assert (difference < 1e-6).all() is np.bool_(not in_text), difference
+    (tmp_path / "texts.txt").write_text("\n".join([*SPECIAL, "什么 什么 " * 20]), encoding="utf-8")
+    for done in (
+        dynabert("predict", bundle, "-i", tmp_path / "texts.txt"),
+        run_script(bundle, "-i", tmp_path / "texts.txt"),
+    ):
+        assert done.code == 0, done.err
+        assert ("3 texts contain the text of a special token" in done.err) is in_text
+        assert "of the tokens are not in the model's vocabulary" in done.err
+        assert "1 text is longer than 32 tokens" in done.err
     expected = db.Predictor(bundle)(list(SPECIAL))
     for text, prediction in zip(SPECIAL, expected, strict=True):
-        done = subprocess.run([sys.executable, bundle / "infer.py", text, "--json"], capture_output=True, text=True)
-        assert json.loads(done.stdout)["scores"] == pytest.approx(prediction.scores, abs=1e-6), done.stderr
+        done = run_script(bundle, text, "--json")
+        assert json.loads(done.out)["scores"] == pytest.approx(prediction.scores, abs=1e-6), done.err
     refused = dynabert("search", model, "--special_tokens_in_text" if not in_text else "--no_special_tokens_in_text")
     assert refused.code == 2
     assert f"was trained with special_tokens_in_text = {in_text}" in refused.err

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dynabert_paddle.bundle.manifest import BundleError
-from dynabert_paddle.bundle.rows import CutWords, RowEncoder
+from dynabert_paddle.bundle.rows import RowEncoder
 from dynabert_paddle.text.encode import Template
 from dynabert_paddle.text.leading import Tokens
 
@@ -94,12 +94,8 @@ def test_words_that_are_cut_are_counted():
     long, short = (predict(encoder, text, ["B-LOC"] * 9) for text in ("a b c d e", "a b c"))
     assert (long.num_cut, long.labels) == (2, ["B-LOC"] * 3 + ["O"] * 2)
     assert (short.num_cut, short.labels) == (0, ["B-LOC"] * 3)
-    cut = CutWords()
-    assert list(cut.count([short])) == [short] and cut.message(5) is None
-    assert list(cut.count([long, short])) == [long, short]
-    assert cut.message(5).startswith("1 text is longer than 5 tokens: 2 words at the end were not read")
-    list(cut.count([long]))
-    assert cut.message(5).startswith("2 texts are longer than 5 tokens: 4 words")
+    (message,) = encoder.counts.messages()
+    assert message.startswith("1 text is longer than 5 tokens: 2 words at the end were not read")
 
 
 def test_entities_of_other_schemes():

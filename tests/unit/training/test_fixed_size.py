@@ -240,6 +240,6 @@ def test_the_source_is_not_replaced(task, finetuned):
 def test_a_finished_one_is_not_replaced_unasked(train, tmp_path):
     train("distilbert")
     before = (tmp_path / "out" / "baseline.json").read_bytes()
-    with pytest.raises(UsageError, match="overwrite_output_dir"):
+    with pytest.raises(UsageError, match="overwrite=True"):
         train("finetuned")
     assert (tmp_path / "out" / "baseline.json").read_bytes() == before
