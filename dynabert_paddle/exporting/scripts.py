@@ -26,6 +26,7 @@ from dynabert_paddle.text import conll, decode, encode, leading, quoting, squad,
 
 # In this order: a module imports only modules before it.
 _SHARED_MODULES = (
+    memory,
     hashing,
     json_text,
     unchanged,
@@ -36,7 +37,6 @@ _SHARED_MODULES = (
     conll,
     quoting,
     squad,
-    memory,
     manifest,
     input_counts,
     rows,

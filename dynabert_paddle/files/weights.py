@@ -182,7 +182,9 @@ def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         raise_memory_error(error)
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # a damaged pickle, zip or JSON file can raise almost any type
+    except BaseException as error:  # a damaged pickle, zip or JSON file can raise almost any type
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of Rust's safetensors
+            raise
         raise_memory_error(error)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{path} is truncated or corrupt ({reason[:200]}): download or copy it again") from error

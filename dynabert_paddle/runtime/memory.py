@@ -12,10 +12,10 @@ MEMORY_ADVICE = (
     "out of memory: end other programs, raise the limit (ulimit -v, or the container's), or use a smaller batch, "
     "max_seq_length or model"
 )
-# Of Paddle, C++, NumPy, Arrow, ONNX Runtime, the dynamic linker and Python's threads.
+# Of Paddle, C++, NumPy, Arrow, ONNX Runtime, the dynamic linker, Python's threads, and Rust's panic without memory.
 _WORDS = re.compile(
     r"ResourceExhausted|bad.alloc|out of memory|cannot allocate memory|(failed|unable) to allocate|malloc of size"
-    r"|failed to map segment|can't start new thread",
+    r"|failed to map segment|can't start new thread|Python API call failed",
     re.IGNORECASE,
 )
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dynabert_paddle.runtime.memory import raise_memory_error
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -95,12 +97,14 @@ def convert_errors(make_error: Callable[[BaseException], Exception]) -> Iterator
 
     Raises:
         Exception: from `make_error`.
+        MemoryError: an allocation failed.
     """
     try:
         yield
     except BaseException as error:
         # A panic in Rust is a BaseException whose class cannot be imported.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise_memory_error(error)
             raise make_error(error) from None
         raise
 

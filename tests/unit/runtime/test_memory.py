@@ -13,6 +13,7 @@ from paddle import nn
 from dynabert_paddle.backbone.structure import check_logits
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.runtime.memory import MEMORY_ADVICE, is_memory_error
+from dynabert_paddle.text.encode import convert_errors
 
 TOO_MUCH = 2**50
 
@@ -66,3 +67,12 @@ def test_a_command_says_it_in_one_line(chain):
     )
     done = subprocess.run([sys.executable, "-c", code, chain / "finetune"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"error: {MEMORY_ADVICE}")
+
+
+def test_the_tokenizer_is_not_blamed_for_memory_that_is_missing():
+    def fail():
+        with convert_errors(lambda error: ModelError(f"the tokenizer cannot encode ({error})")):
+            bytearray(TOO_MUCH)
+
+    with pytest.raises(MemoryError, match=r"^out of memory: "):
+        fail()
