@@ -187,3 +187,39 @@ def check_logits(model: nn.Layer) -> None:
             layer.training = training
     if not paddle.is_floating_point(logits):
         raise ModelError(f"{type(model).__name__} returns {logits.dtype} and no logits; supported: {SUPPORTED}")
+
+
+def find_word_embedding(model: nn.Layer) -> str:
+    """Find the layer that embeds a model's tokens: under `embeddings`, with a table of a row for each token.
+
+    Args:
+        model: a PaddleNLP model.
+
+    Returns:
+        Its path, for example `bert.embeddings.word_embeddings`.
+
+    Raises:
+        ModelError: there is none, or no single one.
+    """
+    paths = [
+        path
+        for path, layer in model.named_sublayers()
+        if "embeddings." in path
+        and not isinstance(layer, nn.Linear)
+        and getattr(layer, "weight", None) is not None
+        and layer.weight.ndim == 2
+        and layer.weight.shape[0] == model.config.vocab_size
+    ]
+    if len(paths) > 1:  # a table of positions can have as many rows
+        paths = [path for path in paths if path.endswith(".word_embeddings")]
+    if len(paths) != 1:
+        raise ModelError(f"{type(model).__name__} has {len(paths)} word embeddings; only a single one can be elastic")
+    return paths[0]
+
+
+def owner_of(root: nn.Layer, path: str) -> tuple[nn.Layer, str]:
+    """Return the layer that has what a dotted path names, and its name there."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        root = getattr(root, parent)
+    return root, name

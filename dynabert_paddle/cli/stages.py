@@ -13,6 +13,7 @@ from dynabert_paddle.cli.output import show_next
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
 from dynabert_paddle.cli.table import recommended, show_grid
 from dynabert_paddle.config.settings import (
+    RANK_HELP,
     Config,
     DepthConfig,
     FinalConfig,
@@ -73,6 +74,10 @@ def rewire(
     model_dir: ModelDir,
     *,
     output_dir: OutputDir,
+    embedding_rank_mult_list: Annotated[
+        str | None,
+        typer.Option("--embedding_rank_mult_list", metavar="'A B'", help=RANK_HELP, show_default="1.0"),
+    ] = None,
     config: ConfigFile = None,
     override: Overrides = None,
     device: Device = None,
@@ -80,7 +85,8 @@ def rewire(
     flags: dict[str, Any],
 ) -> None:
     """Stage 1: sort heads and neurons by importance; the full model's logits stay the same."""
-    _run_stage("rewire", model_dir, output_dir, config, override, {**flags, "device": device}, overwrite_output_dir)
+    flags = {**flags, "device": device, "space.embedding_rank_mult_list": embedding_rank_mult_list}
+    _run_stage("rewire", model_dir, output_dir, config, override, flags, overwrite_output_dir)
     show_next("train_width", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
 
 
@@ -243,11 +249,10 @@ def read_model_metadata(model_dir: str) -> Metadata:
 
 
 def _trained_for(model: Metadata) -> dict[str, dict[str, Any]]:
-    space = {}
-    if model.space:
-        space["width_mult_list"] = model.space["width_mults"]
-        if model.stage != "width":  # whose depths are trained by the stage after it
-            space["depth_mult_list"] = model.space["depth_mults"]
+    names = {"width_mults": "width_mult_list", "rank_mults": "embedding_rank_mult_list"}
+    if model.stage != "width":  # whose depths are trained by the stage after it
+        names["depth_mults"] = "depth_mult_list"
+    space = {names[key]: mults for key, mults in model.space.items() if key in names}
     return {"task": dict(model.task), "space": space}
 
 

@@ -16,6 +16,7 @@ from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import CompressConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import ModelError, UsageError
+from dynabert_paddle.supernet.elastic_embedding import elastic_embedding
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.text.tokenizer import Tokenizer
 
@@ -85,9 +86,12 @@ def keep_rows(model: nn.Layer, kept: Sequence[int]) -> None:
     Raises:
         ModelError: a model without such a table.
     """
-    table = _find_table(model, "word_embeddings")
+    elastic = elastic_embedding(model)
+    table = _find_table(model, "word_embeddings") if elastic is None else elastic.stock
     ids = {old: new for new, old in enumerate(kept)}
     _set_rows(table, np.asarray(kept))
+    if elastic is not None:
+        elastic.weight = table.weight
     table._padding_idx = ids.get(table._padding_idx, table._padding_idx)  # None or -1 where there is none
     for name, old in _named_ids(model.config).items():
         setattr(model.config, name, ids.get(old))

@@ -13,7 +13,7 @@ from dynabert_paddle.config.names import Place, find_place, setting
 from dynabert_paddle.config.run_file import is_run_file, locate
 from dynabert_paddle.config.settings import ENCODING_SETTINGS, SECTIONS, STAGES, Config, plain_name
 from dynabert_paddle.errors import UsageError, did_you_mean
-from dynabert_paddle.subnet import parse_mults
+from dynabert_paddle.multipliers import parse_mults
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -141,7 +141,7 @@ def resolve_config(section: type, values: Mapping[str, Any]) -> Any:
 def _validate(values: dict[str, Any], place: _FindPlace) -> Config:
     # The command line and YAML files may have a list in one string or a single number.
     space = values.get("space")
-    for key in ("width_mult_list", "depth_mult_list"):
+    for key in ("width_mult_list", "depth_mult_list", "embedding_rank_mult_list"):
         if isinstance(space, dict) and key in space:
             try:
                 space[key] = parse_mults(space[key])

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Interval
 
-from dynabert_paddle.subnet import DEPTH_MULTS, MACS_LENGTH, WIDTH_MULTS
+from dynabert_paddle.multipliers import DEPTH_MULTS, WIDTH_MULTS
+from dynabert_paddle.subnet import MACS_LENGTH
 
 Stage = Literal["finetune", "rewire", "width", "depth", "final"]
 STAGES: tuple[str, ...] = get_args(Stage)
@@ -30,6 +31,9 @@ Seed = Annotated[int, Interval(ge=0, le=2**31 - 1)]
 def _option(default: Any, help: str, *, otherwise: str | None = None) -> Any:
     """Describe a field; `otherwise` says what is in force where the default is None."""
     return field(default=default, metadata={"help": help, "otherwise": otherwise})
+
+
+RANK_HELP = "rank multipliers: shares of the word embedding's components, which rewire makes where one is below 1"
 
 
 class _Section:
@@ -88,6 +92,7 @@ class SpaceConfig(_Section):
 
     width_mult_list: tuple[float, ...] = _option(WIDTH_MULTS, "width multipliers: shares of heads and FFN neurons")
     depth_mult_list: tuple[float, ...] = _option(DEPTH_MULTS, "depth multipliers: shares of layers")
+    embedding_rank_mult_list: tuple[float, ...] = _option((1.0,), RANK_HELP)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from paddle.static import InputSpec
 from dynabert_paddle.backbone.structure import join_logits
 from dynabert_paddle.bundle.engines import INPUTS
 from dynabert_paddle.exporting.program import add_xshape_outputs, rewrite, strip_call_stacks
-from dynabert_paddle.supernet.elastic import EncoderCall, encoder_call
+from dynabert_paddle.supernet.calls import EncoderCall, encoder_call
 from dynabert_paddle.supernet.supernet import Supernet
 
 

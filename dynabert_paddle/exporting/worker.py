@@ -93,8 +93,7 @@ def make_bundle(job: ExportJob) -> BundleManifest:
 
 def _load_with_hash(folder: Path) -> tuple[Supernet, str]:
     """Load a model, and hash its weights, by which a search's result knows them; no other weights' file has such."""
-    has_hash = (folder / "model.safetensors").is_file()
-    return Supernet.from_pretrained(folder), hash_weights(folder) if has_hash else ""
+    return Supernet.from_pretrained(folder), hash_weights(folder)
 
 
 def _max_seq_length(supernet: Supernet, requested: int | None) -> int:

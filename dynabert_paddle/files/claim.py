@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -84,13 +84,16 @@ class Claim:
                 elif path.name != MARKER_FILE:
                     path.unlink()
 
-    def write(self, write: Callable[[Path], None], *, last: str, replace: bool = False) -> None:
+    def write(
+        self, write: Callable[[Path], None], *, last: str, replace: bool = False, outdated: Iterable[str] = ()
+    ) -> None:
         """Write files so that all of them are there or none.
 
         Args:
             write: writes all files into the folder that it receives.
             last: name of the file whose presence marks the folder as complete.
             replace: remove what the folder's verb wrote there before, once the new files are written.
+            outdated: names of files to remove, once the new files are written, if these do not replace them.
 
         Raises:
             UsageError: `replace`, and the folder is one of the user's.
@@ -98,7 +101,7 @@ class Claim:
         """
         with self.partial() as partial:
             write(partial)
-            self.take(partial, last=last, replace=replace)
+            self.take(partial, last=last, replace=replace, outdated=outdated)
 
     @contextmanager
     def partial(self) -> Iterator[Path]:
@@ -107,11 +110,12 @@ class Claim:
         with handle_write_errors(self.folder), partial_folder(self.folder) as partial:
             yield partial
 
-    def take(self, partial: Path, *, last: str, replace: bool = False) -> None:
+    def take(self, partial: Path, *, last: str, replace: bool = False, outdated: Iterable[str] = ()) -> None:
         """Move the files of a hidden folder from `partial` into the claimed folder; arguments as for `write`."""
         self.check()
         if not replace:
-            move_content(partial, self.folder, last=last)
+            old = [self.folder / name for name in outdated if not (partial / name).exists()]
+            move_content(partial, self.folder, last=last, remove=old)
             return
         with _hold_inner(self.folder):
             check_ours(self.folder)  # whatever the caller has checked before

@@ -28,12 +28,14 @@ class Metadata:
         task: the task that the model was trained on, from `Task.to_dict`, and `ENCODING_SETTINGS`.
         heads: attention heads of each layer.
         neurons: FFN neurons of each layer.
-        space: the trained width and depth multipliers.
+        space: the trained width, depth and rank multipliers.
         subnet: for an extracted model, the name of its subnet.
         importance: per layer, the importance of each head and neuron in their sorted order.
         metrics: measured values by split.
         provenance: versions, seed, resolved settings, parent folder.
         compression: what each `compress` has done to the model, the first one first.
+        embedding_rank: components of an elastic word embedding: as many as it is wide in a supernet, fewer in a small
+            model; None for a stock one.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
@@ -48,6 +50,7 @@ class Metadata:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     compression: tuple[Mapping[str, Any], ...] = ()
+    embedding_rank: int | None = None
 
     @property
     def max_seq_length(self) -> int:
@@ -100,8 +103,9 @@ def read_metadata(folder: str | Path) -> Metadata:
 def write_metadata(folder: str | Path, metadata: Metadata) -> None:
     """Write `dynabert.json`, with the SHA-256 of every file beside it; so write the other files first."""
     values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(metadata), "files": hash_files(folder)}
-    if not metadata.compression:
-        del values["compression"]  # earlier versions know no such key
+    for name in ("compression", "embedding_rank"):  # earlier versions know no such keys
+        if values[name] in (None, ()):
+            del values[name]
     write_json(Path(folder) / METADATA_FILE, values)
 
 

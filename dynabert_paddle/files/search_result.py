@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.files.atomic import handle_write_errors, write_json, write_text
 from dynabert_paddle.files.hashing import hash_file
+from dynabert_paddle.files.weights import OWN_WEIGHTS_FILE, STOCK_WEIGHTS_FILE
 from dynabert_paddle.subnet import MACS_LENGTH
 
 FORMAT_VERSION = 2  # in version 1 MACs are of `setting["seq_length"]` tokens
@@ -90,5 +92,7 @@ class SearchResult:
 
 
 def hash_weights(model: Path) -> str:
-    """Return a short hash of the weights in a model folder, to tie a search result to them."""
-    return hash_file(model / "model.safetensors")[:16]
+    """Return a short hash of the weights in a model folder, to tie a search result to them; empty without such."""
+    files = [model / name for name in (STOCK_WEIGHTS_FILE, OWN_WEIGHTS_FILE) if (model / name).is_file()]
+    hashes = [hash_file(path) for path in files]
+    return (hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode()).hexdigest())[:16] if hashes else ""

@@ -3,6 +3,8 @@
 Imports neither paddle nor torch, and never executes code in a file.
 """
 
+from __future__ import annotations
+
 import json
 import mmap
 import os
@@ -34,12 +36,14 @@ _SAFETENSORS_CODES = {
 # fmt: on
 
 
-def read_weights(folder: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_weights(folder: str | os.PathLike, *, whole_model: bool = False) -> dict[str, np.ndarray]:
     """Read the weights of a model folder.
 
     Args:
         folder: a folder with `model.safetensors`, `model_state.pdparams` or `pytorch_model.bin`, or one of these in
-            shards beside an index, such as `model.safetensors.index.json`; the first that exists is read.
+            shards beside an index, such as `model.safetensors.index.json`, the first of these that exists; what lies
+            in `dynabert.safetensors` is read, too.
+        whole_model: leave out what a supernet has for its parts alone.
 
     Returns:
         Each tensor's array by its name in the file; bfloat16 and float16 tensors as float32.
@@ -51,9 +55,12 @@ def read_weights(folder: str | os.PathLike) -> dict[str, np.ndarray]:
     names = ", ".join(name for name in WEIGHT_FILES if not name.endswith("index.json")) + " or the index of its shards"
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder: name a model folder with one of {names}")
-    for name, read in WEIGHT_FILES.items():
-        if (folder / name).is_file():
-            return read(folder / name)
+    stock = next((read(folder / name) for name, read in WEIGHT_FILES.items() if (folder / name).is_file()), None)
+    own = folder / OWN_WEIGHTS_FILE
+    if own.is_file() and not (stock and whole_model):
+        return {**(stock or {}), **read_safetensors(own)}
+    if stock is not None:
+        return stock
     raise ModelError(f"{folder} holds no weights: looked for {names}; save the model there first")
 
 
@@ -190,9 +197,13 @@ def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
         raise ModelError(f"{path} is truncated or corrupt ({reason[:200]}): download or copy it again") from error
 
 
+STOCK_WEIGHTS_FILE = "model.safetensors"
+# Weights that stock PaddleNLP has no place for: it would initialize what they stand for, so it must not find them.
+OWN_WEIGHTS_FILE = "dynabert.safetensors"
+
 # Readers by file name, in order of preference.
 WEIGHT_FILES: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
-    "model.safetensors": read_safetensors,
+    STOCK_WEIGHTS_FILE: read_safetensors,
     "model.safetensors.index.json": partial(_read_shards, read=read_safetensors),
     "model_state.pdparams": read_pdparams,
     "model_state.pdparams.index.json": partial(_read_shards, read=read_pdparams),

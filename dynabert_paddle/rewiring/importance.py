@@ -13,7 +13,7 @@ import paddle
 from paddle import Tensor, nn
 
 from dynabert_paddle.errors import DynabertError
-from dynabert_paddle.supernet.elastic import NO_STATE
+from dynabert_paddle.supernet.calls import NO_STATE
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 
 

@@ -162,7 +162,7 @@ def measure_latency(supernet: Supernet, subnets: Mapping[str, Subnet], setting: 
     """
     check_length(supernet, setting)
     for subnet in subnets.values():
-        subnet.check_part_of(supernet.full)
+        supernet.check_subnet(subnet)
     if not subnets:
         return {}
     format = paddle_format()
@@ -215,7 +215,9 @@ def measure_job(job: MeasuringJob) -> dict[str, float]:
 def _shape_of(supernet: Supernet) -> dict[str, Any]:
     """The properties of a model that determine its latency."""
     space = dataclasses.asdict(supernet.search_space())
-    del space["width_mults"], space["depth_mults"]
+    unused = ["width_mults", "depth_mults", "rank_mults", "vocab_size"]
+    for name in unused if supernet.max_rank else [*unused, "embedding_size", "max_rank"]:
+        del space[name]
     space |= {"heads": list(space["heads"]), "neurons": list(space["neurons"])}  # JSON has no tuples
     activation = getattr(supernet.model.config, "hidden_act", "")
     return {"class": type(supernet.model).__name__, "hidden_act": activation, **space}

@@ -99,7 +99,8 @@ class GenomeSpace:
             for layer, gene in enumerate(genome)
             if gene.kept
         ]
-        return Subnet(*zip(*parts, strict=True))
+        layers, heads, neurons = zip(*parts, strict=True)
+        return Subnet(layers, heads, neurons)
 
     def random(self, random: np.random.Generator) -> Genome:
         """Draw a genome; numbers of layers, and widths of each layer, are uniformly distributed."""

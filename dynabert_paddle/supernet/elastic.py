@@ -5,10 +5,6 @@ Shapes: b batch, s sequence, d hidden size, h heads, e width of one head, f FFN 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -16,73 +12,12 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from dynabert_paddle.backbone.structure import check_logits, find_encoder, owner_of
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet import cpu_operations, operations
-from dynabert_paddle.supernet.slices import SliceCache, count_elastic, slice_parameter
-
-
-@dataclass(frozen=True)
-class PassState:
-    """What the passes of one training step, or of one evaluation, share; each replica of a model has its own.
-
-    Args:
-        slices: slices of parameters that earlier passes have cut.
-        dropout_bits: the source of dropout's random bits. If it is given, passes that record gradients use the fast
-            functions of `cpu_operations`, whose gradients `Tensor.backward` computes; `paddle.grad` would need every
-            tensor that has one.
-    """
-
-    slices: SliceCache | None = None
-    dropout_bits: np.random.Generator | None = None
-
-
-NO_STATE = PassState()
-
-
-@dataclass
-class EncoderCall:
-    """The arguments of one call of a supernet to its encoder, and the encoder's hidden states.
-
-    Args:
-        encoder: the encoder that the call is for.
-        subnet: the sub-network to run, or None to stop at the encoder's input.
-        embedding: `[b, s, d]`, replaces the embeddings' own output.
-        head_gates: one `[h]` tensor per layer that multiplies the heads' outputs.
-        first_token: of the last kept layer, compute the first token's output alone, `[b, 1, d]`.
-        state: what this call shares with others.
-        hidden_states: filled by the encoder: the input of each kept layer and the final output, `[b, s, d]` each.
-    """
-
-    encoder: ElasticEncoder
-    subnet: Subnet | None
-    embedding: Tensor | None = None
-    head_gates: Sequence[Tensor] | None = None
-    first_token: bool = False
-    state: PassState = NO_STATE
-    hidden_states: list[Tensor] = field(default_factory=list)
-
-
-# PaddleNLP's models call their encoder with arguments of their own, so ours travel in a context variable: this
-# thread alone sees it, and it is reset when the call returns.
-_CALL: ContextVar[EncoderCall | None] = ContextVar("dynabert_encoder_call", default=None)
-
-
-@contextmanager
-def encoder_call(call: EncoderCall) -> Iterator[EncoderCall]:
-    """Make `call` the current one within a `with` block.
-
-    Args:
-        call: the call.
-
-    Yields:
-        The same call.
-    """
-    token = _CALL.set(call)
-    try:
-        yield call
-    finally:
-        _CALL.reset(token)
+from dynabert_paddle.supernet.calls import NO_STATE, EncoderCall, PassState, current_call
+from dynabert_paddle.supernet.slices import count_elastic, slice_parameter
 
 
 class ElasticEncoder(nn.Layer):
@@ -136,7 +71,7 @@ class ElasticEncoder(nn.Layer):
         """
         if cache is not None or output_attentions:
             raise ModelError("the elastic encoder returns no attentions and takes no cache: call it without them")
-        call = _CALL.get()
+        call = current_call()
         if call is None or call.encoder is not self:
             call = EncoderCall(self, self.full)
         output = self._run(call, src, src_mask)
@@ -151,6 +86,7 @@ class ElasticEncoder(nn.Layer):
         hidden = src if call.embedding is None else call.embedding
         call.hidden_states.append(hidden)
         if call.subnet is None:
+            call.shared = None  # what follows is not an embedding
             return hidden
         mask = additive_mask(src_mask, hidden.dtype)
         for index, heads, neurons in call.subnet.parts:
@@ -172,6 +108,25 @@ class ElasticEncoder(nn.Layer):
         return hidden
 
 
+def make_encoder_elastic(model: nn.Layer) -> ElasticEncoder:
+    """Replace a model's encoder by an elastic one, unless it has one.
+
+    Args:
+        model: a PaddleNLP model.
+
+    Returns:
+        The elastic encoder.
+
+    Raises:
+        ModelError: a model without an encoder that can be made elastic, or without logits for a text.
+    """
+    owner, name = owner_of(model, find_encoder(model))
+    if not isinstance(getattr(owner, name), ElasticEncoder):
+        check_logits(model)
+        setattr(owner, name, ElasticEncoder(getattr(owner, name)))
+    return getattr(owner, name)
+
+
 class Dropout(nn.Dropout):
     """Replaces a dropout layer outside the encoder, so that it uses the random bits of the current call.
 
@@ -185,9 +140,15 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements in training; the shape stays."""
-        call = _CALL.get()
+        call = current_call()
         bits = None if call is None else call.state.dropout_bits
-        return _operations_for(x, bits).dropout(x, self.p if self.training else 0.0, bits)
+        operations, probability = _operations_for(x, bits), self.p if self.training else 0.0
+        if call is None or call.shared is None or not probability:
+            return operations.dropout(x, probability, bits)
+        masks = call.shared.dropout_masks
+        if id(self) not in masks:
+            masks[id(self)] = operations.dropout(paddle.ones_like(x), probability, bits).detach()
+        return x * masks[id(self)]
 
 
 def replace_dropouts(model: nn.Layer) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from copy import deepcopy
 
 from dynabert_paddle.subnet import Subnet
-from dynabert_paddle.supernet.supernet import Supernet, resize_layers
+from dynabert_paddle.supernet.elastic_embedding import resize_embedding
+from dynabert_paddle.supernet.resize import resize_layers
+from dynabert_paddle.supernet.supernet import Supernet
 
 
 def extract(supernet: Supernet, subnet: Subnet) -> Supernet:
@@ -21,13 +23,15 @@ def extract(supernet: Supernet, subnet: Subnet) -> Supernet:
     Raises:
         UsageError: a subnet that the supernet does not have.
     """
-    subnet.check_part_of(supernet.full)
+    supernet.check_subnet(subnet)
     small = Supernet(deepcopy(supernet.model), supernet.tokenizer)
     resize_layers(small.encoder, subnet)
+    resize_embedding(small.model, subnet.embedding_rank)
     small.model.config.num_hidden_layers = len(subnet.layers)
     small.metadata = supernet.metadata.replace(
         heads=subnet.heads,
         neurons=subnet.neurons,
+        embedding_rank=small.max_rank,
         subnet={"name": supernet.search_space().name(subnet)},
         space={},
         importance={},

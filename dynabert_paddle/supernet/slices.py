@@ -80,7 +80,21 @@ def slice_parameter(
     if name not in ELASTIC_AXES:
         return parameter
     counted, axis = ELASTIC_AXES[name]
-    size = heads * head_dim if counted == "heads" else neurons
+    return cut(parameter, axis, heads * head_dim if counted == "heads" else neurons, cache)
+
+
+def cut(parameter: Tensor, axis: int, size: int, cache: SliceCache | None = None) -> Tensor:
+    """Return the first rows or columns of a parameter.
+
+    Args:
+        parameter: the full parameter, or what else has this axis.
+        axis: the elastic one.
+        size: rows or columns to keep.
+        cache: slices to reuse.
+
+    Returns:
+        The slice; the parameter itself if all of it is kept.
+    """
     if parameter.shape[axis] == size:
         return parameter
     return _crop(parameter, axis, size) if cache is None else cache.cut(parameter, axis, size)

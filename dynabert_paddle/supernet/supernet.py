@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,27 +14,21 @@ import paddle
 from paddle import Tensor, nn
 
 from dynabert_paddle.backbone.labels import model_labels
-from dynabert_paddle.backbone.loading import build_model, find_backbone, load_from_hub, load_weights, to_arrays
-from dynabert_paddle.backbone.structure import check_logits, check_vocabulary, find_encoder, join_logits
-from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.files.atomic import check_complete, read_json
+from dynabert_paddle.backbone.loading import find_backbone, load_from_hub
+from dynabert_paddle.backbone.structure import check_vocabulary, find_encoder, join_logits, owner_of
+from dynabert_paddle.errors import ModelError
 from dynabert_paddle.files.claim import Claim, claim
 from dynabert_paddle.files.folder import maker_of_metadata
-from dynabert_paddle.files.integrity import check_files
-from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
+from dynabert_paddle.files.metadata import METADATA_FILE, Metadata
 from dynabert_paddle.files.unchanged import load_unchanged
-from dynabert_paddle.files.weights import write_safetensors
+from dynabert_paddle.files.weights import OWN_WEIGHTS_FILE, STOCK_WEIGHTS_FILE
+from dynabert_paddle.multipliers import DEPTH_MULTS, RANK_MULTS, WIDTH_MULTS
 from dynabert_paddle.runtime.home import user_path
-from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS, SearchSpace, Subnet
-from dynabert_paddle.supernet.elastic import (
-    NO_STATE,
-    ElasticEncoder,
-    EncoderCall,
-    PassState,
-    encoder_call,
-    replace_dropouts,
-)
-from dynabert_paddle.supernet.slices import count_elastic, slice_parameter
+from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.supernet.calls import NO_STATE, EncoderCall, PassState, SharedEmbedding, encoder_call
+from dynabert_paddle.supernet.elastic import ElasticEncoder, make_encoder_elastic, replace_dropouts
+from dynabert_paddle.supernet.elastic_embedding import elastic_embedding, table_shape
+from dynabert_paddle.supernet.folder import read_model, write_model
 from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -74,11 +68,8 @@ class Supernet(nn.Layer):
         super().__init__()
         if tokenizer is not None:
             check_vocabulary(model.config, tokenizer.vocab_size)
+        make_encoder_elastic(model)
         self._encoder_path = find_encoder(model)
-        owner, name = _owner(model, self._encoder_path)
-        if not isinstance(getattr(owner, name), ElasticEncoder):
-            check_logits(model)
-            setattr(owner, name, ElasticEncoder(getattr(owner, name)))
         replace_dropouts(model)
         self.model = model
         self.tokenizer = tokenizer
@@ -90,12 +81,29 @@ class Supernet(nn.Layer):
     @property
     def encoder(self) -> ElasticEncoder:
         """The model's elastic encoder."""
-        return getattr(*_owner(self.model, self._encoder_path))
+        return getattr(*owner_of(self.model, self._encoder_path))
 
     @property
     def full(self) -> Subnet:
         """The sub-network that is the whole model."""
         return self.encoder.full
+
+    @property
+    def max_rank(self) -> int | None:
+        """Components of the word embedding; None if it is not elastic."""
+        embedding = elastic_embedding(self.model)
+        return None if embedding is None else embedding.max_rank
+
+    def check_subnet(self, subnet: Subnet) -> None:
+        """Refuse a sub-network that this model does not have.
+
+        Args:
+            subnet: the sub-network.
+
+        Raises:
+            UsageError: it has more layers, heads, neurons or components than the model.
+        """
+        subnet.check_part_of(self.full, max_rank=self.max_rank if subnet.embedding_rank else None)
 
     @property
     def reads_first_token(self) -> bool:
@@ -127,8 +135,8 @@ class Supernet(nn.Layer):
 
         Args:
             subnet: which one; by default the full model.
-            embedding: `[b, s, d]` from `embed`, so that the sub-networks of a step share one embedding and its
-                gradient.
+            embedding: `[b, s, d]` from `embed`, so that the sub-networks of a step that have an embedding in common
+                compute it and its gradient once.
             head_gates: one `[h]` tensor per layer, multiplies each head's output.
             logits_only: compute only what the logits depend on, and return no hidden states.
             state: what the passes of a step or an evaluation share.
@@ -144,14 +152,15 @@ class Supernet(nn.Layer):
         if subnet is None:
             subnet = self.full
         else:
-            subnet.check_part_of(self.full)
+            self.check_subnet(subnet)
         first_token = logits_only and self.reads_first_token
-        call = EncoderCall(self.encoder, subnet, embedding, head_gates, first_token, state)
+        rank = subnet.embedding_rank if embedding is None else None  # the model's own is computed and then replaced
+        call = EncoderCall(self.encoder, subnet, embedding, head_gates, first_token, state, rank)
         logits = self._call_model(call, inputs)
         return SupernetOutput(logits, () if logits_only else tuple(call.hidden_states))
 
     def embed(self, *, state: PassState = NO_STATE, **inputs: Tensor) -> Tensor:
-        """Compute the encoder's input, which all sub-networks have in common.
+        """Compute the encoder's input, which all sub-networks with the whole embedding have in common.
 
         Args:
             state: as for `forward`.
@@ -160,9 +169,27 @@ class Supernet(nn.Layer):
         Returns:
             `[b, s, d]`, after the embeddings' norm and dropout.
         """
-        call = EncoderCall(self.encoder, None, state=state)
-        self._call_model(call, inputs)
-        return call.hidden_states[0]
+        return self.embed_ranks([self.full], state=state, **inputs)[None]
+
+    def embed_ranks(
+        self, subnets: Iterable[Subnet], *, state: PassState = NO_STATE, **inputs: Tensor
+    ) -> dict[int | None, Tensor]:
+        """Compute the encoder's input of sub-networks, once for each of their ranks, all with the same dropout.
+
+        Args:
+            subnets: the sub-networks.
+            state: as for `forward`.
+            inputs: as for `forward`.
+
+        Returns:
+            `[b, s, d]` for each `embedding_rank`.
+        """
+        ranks = dict.fromkeys(subnet.embedding_rank for subnet in subnets)
+        shared = SharedEmbedding() if len(ranks) > 1 else None
+        calls = {rank: EncoderCall(self.encoder, None, state=state, rank=rank, shared=shared) for rank in ranks}
+        for call in calls.values():
+            self._call_model(call, inputs)
+        return {rank: call.hidden_states[0] for rank, call in calls.items()}
 
     def _call_model(self, call: EncoderCall, inputs: dict[str, Tensor]) -> Tensor:
         with encoder_call(call):
@@ -171,7 +198,11 @@ class Supernet(nn.Layer):
             )
 
     def search_space(
-        self, *, width_mults: Sequence[float] | None = None, depth_mults: Sequence[float] = DEPTH_MULTS
+        self,
+        *,
+        width_mults: Sequence[float] | None = None,
+        depth_mults: Sequence[float] = DEPTH_MULTS,
+        rank_mults: Sequence[float] | None = None,
     ) -> SearchSpace:
         """Describe which sub-networks this model has.
 
@@ -179,15 +210,25 @@ class Supernet(nn.Layer):
             width_mults: shares of heads and neurons that make the grid; by default the paper's, as far as every layer
                 has the heads for them.
             depth_mults: shares of layers that make the grid.
+            rank_mults: shares of the word embedding's components that make the grid; by default those that were
+                trained, else a quarter, a half, three quarters and all, if the embedding is elastic.
 
         Returns:
             The search space, which also counts parameters and MACs.
         """
-        encoder, full = self.encoder, self.full
+        encoder, full, max_rank = self.encoder, self.full, self.max_rank
+        if rank_mults is None:
+            rank_mults = self.metadata.space.get("rank_mults")
+        if rank_mults is None:
+            rank_mults = [mult for mult in RANK_MULTS if mult * max_rank >= 0.5] if max_rank else [1.0]
         if width_mults is None:
             width_mults = [mult for mult in WIDTH_MULTS if mult * min(full.heads) >= 0.5]
+        vocab_size, embedding_size = table_shape(self.model)
+        embedding = elastic_embedding(self.model)
+        # The whole model does not need the matrices of a supernet's elastic embedding.
+        unused = {id(p) for p in embedding.matrices} if embedding and embedding.down is not None else set()
         in_layers = {id(parameter) for parameter in encoder.layers.parameters()}
-        outside = [(name, p) for name, p in self.model.named_parameters() if id(p) not in in_layers]
+        outside = [(name, p) for name, p in self.model.named_parameters() if id(p) not in in_layers | unused]
         embedding_params = sum(p.size for name, p in outside if ".embeddings" in f".{name}")
         return SearchSpace(
             heads=full.heads,
@@ -199,6 +240,10 @@ class Supernet(nn.Layer):
             bias=encoder.layers[0].linear1.bias is not None,
             width_mults=tuple(width_mults),
             depth_mults=tuple(depth_mults),
+            rank_mults=tuple(rank_mults),
+            vocab_size=vocab_size,
+            embedding_size=embedding_size,
+            max_rank=max_rank,
         )
 
     @classmethod
@@ -235,48 +280,8 @@ class Supernet(nn.Layer):
                 str(name_or_path), labels=labels, num_labels=num_labels, head=head, trust_order=trust_order
             )
             return cls(model, Tokenizer.from_pretrained(name_or_path))
-        load = partial(cls._load, folder, labels=labels, num_labels=num_labels, head=head, trust_order=trust_order)
-        return load_unchanged(folder, load, ModelError)
-
-    @classmethod
-    def _load(
-        cls,
-        folder: Path,
-        *,
-        labels: tuple[str, ...] | None,
-        num_labels: int | None,
-        head: str | None,
-        trust_order: bool,
-    ) -> Supernet:
-        """Read all files of a model's folder."""
-        check_complete(folder, METADATA_FILE)
-        metadata = read_metadata(folder)
-        path = folder / METADATA_FILE
-        if path.is_file():  # one from before hashes were kept has none, and is believed
-            check_files(path, read_json(path).get("files", {}))
-        model, tokenizer = (
-            build_model(folder, labels=labels, num_labels=num_labels, head=head),
-            Tokenizer.from_pretrained(folder),
-        )
-        try:
-            supernet = cls(model, tokenizer, metadata)
-        except ModelError as error:
-            raise ModelError(f"{folder}: {error}") from None
-        if metadata.heads:
-            try:
-                shape = Subnet(tuple(range(len(metadata.heads))), metadata.heads, metadata.neurons)
-                shape.check_part_of(supernet.full)
-            except UsageError:
-                raise ModelError(f"{folder}: config.json describes a smaller model than {METADATA_FILE}") from None
-            resize_layers(supernet.encoder, shape)
-        new_head = bool(labels or head) or num_labels is not None
-        fresh = load_weights(supernet.model, folder, labels=labels, trust_order=trust_order, new_head=new_head)
-        if fresh and metadata.stage and num_labels is None and head is None:
-            raise ModelError(
-                f"{folder}: '{fresh[0]}' is missing or of another shape: the folder is damaged, copy it again"
-            )
-        logger.debug("%s: new weights for %s", folder, fresh)
-        return supernet
+        load = partial(read_model, folder, labels=labels, num_labels=num_labels, head=head, trust_order=trust_order)
+        return cls(*load_unchanged(folder, load, ModelError))
 
     def read_special_tokens(self, in_text: bool) -> None:
         """Choose how the tokenizer reads the text of a special token, such as `[SEP]`, in a text.
@@ -322,19 +327,14 @@ class Supernet(nn.Layer):
             DynabertError: the folder cannot be written to; nothing is left half-written.
         """
         full = self.full
-        metadata = self.metadata.replace(heads=full.heads, neurons=full.neurons)
+        metadata = self.metadata.replace(heads=full.heads, neurons=full.neurons, embedding_rank=self.max_rank)
         self.model.config.architectures = [type(self.model).__name__]
-
-        def write(partial: Path) -> None:
-            self.model.config.to_json_file(str(partial / "config.json"))
-            # "np" tells PaddleNLP that the weights need no transposing.
-            arrays = to_arrays(self.model)
-            write_safetensors(partial / "model.safetensors", arrays, metadata={"format": "np"})
-            if self.tokenizer is not None:
-                self.tokenizer.save_pretrained(partial)
-            write_metadata(partial, metadata)
-
-        claimed.write(write, last=METADATA_FILE, replace=replace)
+        claimed.write(
+            lambda partial: write_model(partial, self.model, self.tokenizer, metadata),
+            last=METADATA_FILE,
+            replace=replace,
+            outdated=(STOCK_WEIGHTS_FILE, OWN_WEIGHTS_FILE),  # of a model that has weights in another of them
+        )
 
 
 def load_model(name_or_path: str | Path) -> Supernet:
@@ -352,35 +352,6 @@ def load_model(name_or_path: str | Path) -> Supernet:
     model = Supernet.from_pretrained(name_or_path)
     model.eval()
     return model
-
-
-def resize_layers(encoder: ElasticEncoder, subnet: Subnet) -> None:
-    """Reduce an encoder in place to the layers, heads and neurons of a sub-network.
-
-    Args:
-        encoder: the full-size encoder.
-        subnet: the layers, heads and neurons to keep; the same rows and columns as when it runs inside the supernet.
-    """
-    for index, heads, neurons in subnet.parts:
-        layer = encoder.layers[index]
-        if (heads, neurons) == count_elastic(layer, encoder.head_dim):
-            continue
-        for name, parameter in list(layer.named_parameters()):
-            part = slice_parameter(parameter, name, heads=heads, neurons=neurons, head_dim=encoder.head_dim)
-            if part is not parameter:
-                owner, attribute = _owner(layer, name)
-                # The usual initializer would draw random numbers, and so change what a run draws later.
-                value = nn.initializer.Assign(part.numpy())
-                setattr(owner, attribute, owner.create_parameter(part.shape, default_initializer=value))
-        layer.self_attn.num_heads = heads
-    encoder.layers = nn.LayerList([encoder.layers[index] for index in subnet.layers])
-
-
-def _owner(root: nn.Layer, path: str) -> tuple[nn.Layer, str]:
-    *parents, name = path.split(".")
-    for parent in parents:
-        root = getattr(root, parent)
-    return root, name
 
 
 def to_tensors(batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from dynabert_paddle.config.settings import BaselineConfig
 from dynabert_paddle.distill.attention import attention_loss, attention_scores, block_ends
 from dynabert_paddle.distill.losses import DistillationLoss, cosine_loss, token_rows
 from dynabert_paddle.subnet import Subnet
-from dynabert_paddle.supernet.elastic import NO_STATE, PassState
+from dynabert_paddle.supernet.calls import NO_STATE, PassState
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.batches import Shard
 from dynabert_paddle.training.steps import Losses, Step, logit_rows, logit_weight, shard_label_loss

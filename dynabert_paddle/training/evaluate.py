@@ -14,7 +14,7 @@ from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime.ranks import num_processes, rank
 from dynabert_paddle.subnet import SearchSpace, Subnet
-from dynabert_paddle.supernet.elastic import PassState
+from dynabert_paddle.supernet.calls import PassState
 from dynabert_paddle.supernet.slices import SliceCache
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training import processes
@@ -41,7 +41,7 @@ def predict_logits(
     Args:
         supernet: the model.
         features: tokenized examples.
-        subnets: which sub-networks; they share each batch's embedding.
+        subnets: which sub-networks; those with the same embedding rank share each batch's embedding.
         batch_size: examples at a time.
         shared: all processes of `paddle.distributed.launch` call this together; each runs its share of the batches.
         report: called with the number of examples done after each batch.
@@ -80,9 +80,12 @@ def _run_batch(
     """Return each sub-network's logits of some examples."""
     inputs = to_tensors(features.collate(rows, supernet.pad_token_id))
     inputs.pop("labels", None)
-    embedding = supernet.embed(state=state, **inputs)
+    for subnet in subnets:
+        supernet.check_subnet(subnet)
+    embeddings = supernet.embed_ranks(subnets, state=state, **inputs)
     logits = []
     for subnet in subnets:
+        embedding = embeddings[subnet.embedding_rank]
         output = supernet(subnet, embedding=embedding, logits_only=True, state=state, **inputs)
         values = output.logits.astype("float32").numpy()
         if not np.isfinite(values).all():  # a metric would count them as an answer
@@ -190,6 +193,7 @@ def trained_space(supernet: Supernet) -> SearchSpace:
     return supernet.search_space(
         width_mults=supernet.metadata.space.get("width_mults", (1.0,)),
         depth_mults=supernet.metadata.space.get("depth_mults", (1.0,)),
+        rank_mults=supernet.metadata.space.get("rank_mults", (1.0,)),
     )
 
 

@@ -24,8 +24,8 @@ from dynabert_paddle.runtime.environment import keep_freed_memory
 from dynabert_paddle.runtime.ranks import rank
 from dynabert_paddle.runtime.seeds import step_seed
 from dynabert_paddle.runtime.streams import TERMINATING, is_ignored
+from dynabert_paddle.supernet.calls import PassState
 from dynabert_paddle.supernet.cpu_operations import random_bits
-from dynabert_paddle.supernet.elastic import PassState
 from dynabert_paddle.supernet.slices import SliceCache
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes

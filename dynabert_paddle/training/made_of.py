@@ -62,18 +62,19 @@ def hash_model(arrays: Mapping[str, np.ndarray]) -> str:
     return hash_arrays(arrays[name] for name in sorted(arrays))
 
 
-def hash_source(name_or_path: str | Path) -> str | None:
+def hash_source(name_or_path: str | Path, *, whole_model: bool = False) -> str | None:
     """Hash the weights of a model that a stage starts from.
 
     Args:
         name_or_path: its folder or name.
+        whole_model: leave out what a supernet has for its parts alone, as its teacher does.
 
     Returns:
         The hash; None for a model that is gone, or that PaddleNLP downloads.
     """
     with suppress(ModelError):
         folder = find_backbone(name_or_path)
-        return hash_model(read_weights(folder)) if folder else None
+        return hash_model(read_weights(folder, whole_model=whole_model)) if folder else None
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -69,7 +70,7 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
     _check_users_files(output_dir)
     if overwrite or not (output_dir / config.stages[0] / METADATA_FILE).exists():
         # Now, rather than after hours of fine-tuning: a model that loads and has the heads for every width.
-        _grid_space(Supernet.from_pretrained(config.model_name_or_path), config).grid()
+        _check_grid(Supernet.from_pretrained(config.model_name_or_path), config)
     with claim(output_dir, RUN, unused=(CONFIG_FILE,)) as claimed:
         source: str | Path = config.model_name_or_path
         processes.on_rank_zero(partial(_prepare, claimed, config, task, overwrite=overwrite))
@@ -145,7 +146,8 @@ def run_stage(
     supernet.read_special_tokens(config.task.special_tokens_in_text)
     supernet.metadata = supernet.metadata.replace(task=describe_task(task, **encoding))
     if name == "rewire":
-        return _rewire(supernet, task, settings, user_path(output_dir), overwrite=overwrite)
+        ranks = config.space.embedding_rank_mult_list
+        return _rewire(supernet, task, settings, ranks, user_path(output_dir), overwrite=overwrite)
     space = _grid_space(supernet, config)
     if name == "width":
         teaching = Supernet.from_pretrained(teacher) if teacher else extract(supernet, supernet.full)
@@ -156,15 +158,38 @@ def run_stage(
     return train(supernet, task, space, config=settings, output_dir=output_dir, overwrite=overwrite)
 
 
-def _rewire(supernet: Supernet, task: Task, config: RewireConfig, output_dir: Path, *, overwrite: bool) -> Supernet:
+def _rewire(
+    supernet: Supernet,
+    task: Task,
+    config: RewireConfig,
+    rank_mults: Sequence[float],
+    output_dir: Path,
+    *,
+    overwrite: bool,
+) -> Supernet:
     with claim_output(output_dir, "rewire", overwrite=overwrite, inputs=task.files.values()) as claimed:
-        stages.rewire(supernet, task, config=config)
+        stages.rewire(supernet, task, config=config, rank_mults=rank_mults)
         processes.on_rank_zero(partial(supernet.save_claimed, claimed))
     return supernet
 
 
 def _grid_space(supernet: Supernet, config: Config) -> SearchSpace:
-    return supernet.search_space(width_mults=config.space.width_mult_list, depth_mults=config.space.depth_mult_list)
+    space = config.space
+    return supernet.search_space(
+        width_mults=space.width_mult_list,
+        depth_mults=space.depth_mult_list,
+        rank_mults=space.embedding_rank_mult_list,
+    )
+
+
+def _check_grid(supernet: Supernet, config: Config) -> None:
+    """Refuse a grid that a backbone does not have, nor will have once it is rewired."""
+    if "rewire" not in config.stages:
+        _grid_space(supernet, config)
+        return
+    grid = config.space
+    space = supernet.search_space(width_mults=grid.width_mult_list, depth_mults=grid.depth_mult_list, rank_mults=(1.0,))
+    space.with_ranks(grid.embedding_rank_mult_list)
 
 
 def _check_maker(output_dir: Path, *, overwrite: bool) -> None:
@@ -242,6 +267,9 @@ def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None
     metadata, settings = read_metadata(folder), getattr(config, name)
     before = {**metadata.provenance.get("settings", {}), **metadata.space}
     now = {**lasting_settings(settings), "width_mults": list(config.space.width_mult_list)}
+    if name != "finetune":
+        before.setdefault("rank_mults", [1.0])
+        now["rank_mults"] = list(config.space.embedding_rank_mult_list)
     if before.get("depth_mults") != [1.0]:  # a stage of full depth, whose grid may name others
         now["depth_mults"] = list(config.space.depth_mult_list)
     if now.get("augmented_file") and "augmented" in metadata.provenance.get("made_of", {}):
@@ -258,9 +286,9 @@ def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None
 
 def _check_start(name: str, folder: Path, source: str | Path) -> None:
     """Refuse a finished stage that was made of other weights than the stage before it, or the backbone, has now."""
-    model = hash_source(source)
-    # The teacher of a run's width stage is the model that the stage starts from.
-    check_hashes(folder, read_metadata(folder), {"model": model, **({"teacher": model} if name == "width" else {})})
+    # The teacher of a run's width stage is the whole model that the stage starts from.
+    teacher = {"teacher": hash_source(source, whole_model=True)} if name == "width" else {}
+    check_hashes(folder, read_metadata(folder), {"model": hash_source(source), **teacher})
 
 
 def _find_augmented(name: str, settings: Any) -> str | None:

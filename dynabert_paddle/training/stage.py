@@ -196,4 +196,5 @@ def _trained_space(space: SearchSpace, subnets: Mapping[str, Subnet]) -> dict[st
     return {
         "width_mults": list(space.width_mults),
         "depth_mults": [1.0] if full_depth_only else list(space.depth_mults),
+        **({"rank_mults": list(space.rank_mults)} if space.has_ranks else {}),
     }

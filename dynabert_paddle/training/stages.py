@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from dynabert_paddle.config.settings import (
 )
 from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.rewiring.components import sort_embedding
 from dynabert_paddle.rewiring.importance import compute_importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
 from dynabert_paddle.runtime.home import user_path
@@ -90,13 +92,17 @@ def finetune(
     return train(stage, overwrite=overwrite)
 
 
-def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None) -> Supernet:
+def rewire(
+    supernet: Supernet, task: Task, *, config: RewireConfig | None = None, rank_mults: Sequence[float] = (1.0,)
+) -> Supernet:
     """Stage 1: sort heads and neurons by importance, in place; the full model's logits stay the same.
 
     Args:
         supernet: a fine-tuned model.
         task: its task.
         config: which examples to compute the importance on, and how.
+        rank_mults: shares of the word embedding's components that later stages are to train; with one below 1 the
+            embedding becomes elastic, and its components are sorted.
 
     Returns:
         The same supernet, with the importance in its metadata.
@@ -105,6 +111,7 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
         DynabertError: the importance cannot be computed.
     """
     config = resolve_config(RewireConfig, asdict(config or RewireConfig()))
+    space = supernet.search_space(rank_mults=(1.0,)).with_ranks(rank_mults)  # refuses what leaves no component
     task = match_labels(supernet, task, "the model")
     per_batch = config.accumulation == "per_batch"
     examples = task.dev
@@ -121,6 +128,12 @@ def rewire(supernet: Supernet, task: Task, *, config: RewireConfig | None = None
     begin = time.perf_counter()
     importance = compute_importance(supernet, batches, label_loss, clear_gradients=per_batch)
     importance = sort_by_importance(supernet, importance)
+    if space.has_ranks:
+        text = tokenize_examples(task.train, supernet)
+        rows = sequential_batches(text.lengths, config.per_device_eval_batch_size)
+        sort_embedding(supernet, (text.collate(part, supernet.pad_token_id) for part in rows))
+        trained = {**supernet.metadata.space, "rank_mults": list(rank_mults)}
+        supernet.metadata = supernet.metadata.replace(space=trained)
     supernet.metadata = supernet.metadata.replace(
         stage="rewire",
         importance={

@@ -1,12 +1,13 @@
 """The step of each stage: a generator that yields the losses of one micro-batch, one sub-network after the other.
 
-The loop calls `backward` on each loss as it comes. A batch's path from here: `Supernet.embed` once, then for each
-sub-network `Supernet.forward` and the loss; after the last loss, one backward pass through the shared embedding.
+The loop calls `backward` on each loss as it comes. A batch's path from here: `Supernet.embed_ranks` once, then for each
+sub-network `Supernet.forward` and the loss; after the last loss, one backward pass through the shared embeddings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from dynabert_paddle.data.word_features import IGNORED
 from dynabert_paddle.distill.losses import DistillationLoss, token_rows
 from dynabert_paddle.runtime.seeds import step_seed
 from dynabert_paddle.subnet import Subnet
-from dynabert_paddle.supernet.elastic import NO_STATE, PassState
+from dynabert_paddle.supernet.calls import NO_STATE, PassState
 from dynabert_paddle.supernet.supernet import Supernet, SupernetOutput
 from dynabert_paddle.training.batches import Shard, ShardWeight
 
@@ -118,17 +119,20 @@ def _over_subnets(
     *,
     logits_only: bool,
 ) -> Step:
-    """Make a step with one pass per sub-network, the largest first, and one for the embedding that they share."""
+    """Make a step with one pass per sub-network, the largest first, and one for the embeddings that they share."""
 
     def step(model: Supernet, shard: Shard, *, index: int, state: PassState = NO_STATE) -> Iterator[Losses]:
         loss = make_loss(shard)
-        embedding = model.embed(state=state, **shard.inputs)
-        shared = embedding.detach()
-        shared.stop_gradient = False
-        for subnet in choose_subnets(subnets, config, index):
-            yield loss(subnet, model(subnet, embedding=shared, logits_only=logits_only, state=state, **shard.inputs))
+        chosen = choose_subnets(subnets, config, index)
+        embeddings = model.embed_ranks(chosen, state=state, **shard.inputs)
+        shared = {rank: embedding.detach() for rank, embedding in embeddings.items()}
+        for leaf in shared.values():
+            leaf.stop_gradient = False
+        for subnet in chosen:
+            embedding = shared[subnet.embedding_rank]
+            yield loss(subnet, model(subnet, embedding=embedding, logits_only=logits_only, state=state, **shard.inputs))
         # The vocabulary's gradient is dense: one backward pass for all sub-networks instead of one for each.
-        paddle.autograd.backward([embedding], [shared.grad])
+        paddle.autograd.backward(list(embeddings.values()), [leaf.grad for leaf in shared.values()])
 
     return step
 
@@ -167,19 +171,24 @@ def logit_weight(weight: ShardWeight, kind: str) -> float:
 
 
 def choose_subnets(subnets: Mapping[str, Subnet], config: WidthConfig | FinalConfig, step: int) -> list[Subnet]:
-    """Choose the sub-networks of one step.
+    """Choose the sub-networks of one step: cells of width and depth, each with one of its embedding ranks.
 
     Args:
         subnets: all sub-networks of the stage, the largest first and the smallest last.
-        config: all of them, or a sandwich of the largest, the smallest and random others (Yu and Huang, 2019).
+        config: all cells, or a sandwich of the largest, the smallest and random others (Yu and Huang, 2019).
         step: the optimizer step; with the seed it determines the random choice.
 
     Returns:
-        The sub-networks, in the order of `subnets`.
+        The sub-networks, in the order of `subnets`: the largest cell with the highest rank, the smallest with the
+        lowest, each other one with a random rank. A single cell comes with both.
     """
-    every = list(subnets.values())
-    if config.subnets_per_step == "all" or len(every) <= 2 + config.num_random_subnets:
-        return every
+    ranks: dict[Subnet, list[Subnet]] = {}  # of each cell, the highest first
+    for subnet in subnets.values():
+        ranks.setdefault(replace(subnet, embedding_rank=None), []).append(subnet)
+    first, *others, last = cells = list(ranks.values()) * (2 if len(ranks) == 1 else 1)
     random = np.random.default_rng(step_seed(config.seed, step))
-    chosen = random.choice(np.arange(1, len(every) - 1), size=config.num_random_subnets, replace=False)
-    return [every[index] for index in [0, *sorted(chosen), len(every) - 1]]
+    if config.subnets_per_step == "sandwich" and len(cells) > 2 + config.num_random_subnets:
+        chosen = random.choice(np.arange(len(others)), size=config.num_random_subnets, replace=False)
+        others = [others[index] for index in sorted(chosen)]
+    drawn = [cell[random.integers(len(cell))] for cell in others]
+    return list(dict.fromkeys([first[0], *drawn, last[-1]]))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import dynabert_paddle as db
     from dynabert_paddle.data.features import Features
-    from dynabert_paddle.supernet.elastic import PassState
+    from dynabert_paddle.supernet.calls import PassState
     from dynabert_paddle.training.batches import Shard
     from dynabert_paddle.training.replicas import Replicas
     from dynabert_paddle.training.steps import Step
@@ -80,8 +80,8 @@ def shared_passes(
         passes: called with a replica, its number, its shard of the batch and the state of its passes.
         batch: the whole batch, `[b, s]` each.
     """
+    from dynabert_paddle.supernet.calls import PassState
     from dynabert_paddle.supernet.cpu_operations import random_bits
-    from dynabert_paddle.supernet.elastic import PassState
     from dynabert_paddle.supernet.slices import SliceCache
     from dynabert_paddle.training.batches import cut_shard
     from dynabert_paddle.training.loop import MAX_CACHED_ELEMENTS

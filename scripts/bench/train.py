@@ -84,7 +84,7 @@ def make_parts(shape: str, batch_size: int, length: int) -> dict[str, Callable[[
 
     from dynabert_paddle.config.settings import WidthConfig
     from dynabert_paddle.distill.losses import DistillationLoss, token_rows
-    from dynabert_paddle.supernet.elastic import PassState
+    from dynabert_paddle.supernet.calls import PassState
     from dynabert_paddle.supernet.extract import extract
     from dynabert_paddle.supernet.supernet import Supernet
     from dynabert_paddle.training.batches import Shard

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import HEADS, build_model, load_weights
 from dynabert_paddle.backbone.structure import join_logits
 from dynabert_paddle.errors import ModelError, UsageError
+from dynabert_paddle.rewiring.components import sort_embedding
 from dynabert_paddle.rewiring.importance import Importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
+from dynabert_paddle.supernet.elastic_embedding import elastic_embedding
 
 SEQUENCE, TOKEN, QUESTION = HEADS
 FITTING = {
@@ -182,6 +185,30 @@ def test_an_extracted_model_is_the_slice_also_when_saved(stock, tmp_path):
     assert type(model) is type(stock)
     assert load_weights(model, tmp_path / "saved") == []
     np.testing.assert_array_equal(run(wrap(model)), run(supernet))
+
+
+def test_an_embedding_rank_is_the_slice_and_the_whole_embedding_stays(stock):
+    supernet = wrap(stock)
+    expected = run(supernet)
+    size = supernet.search_space().embedding_size
+    assert size == (16 if type(stock).__name__.startswith("Electra") else 32)
+    sort_embedding(supernet, [{name: value.numpy() for name, value in make_inputs(stock).items()}])
+    np.testing.assert_array_equal(run(supernet), expected)
+    table, up, down = (parameter.numpy() for parameter in embedding_parameters(stock))
+    np.testing.assert_allclose(table @ down @ up, table, **REWIRED)
+    for rank in (size - 1, 5):
+        subnet = replace(heterogeneous(supernet.full), embedding_rank=rank)
+        sliced = run(supernet, subnet)
+        assert np.abs(sliced - run(supernet, heterogeneous(supernet.full))).max() > 1e-5
+        small = db.extract(supernet, subnet)
+        np.testing.assert_allclose(run(small), sliced, **REWIRED)
+        count = sum(parameter.size for parameter in small.model.parameters())
+        assert supernet.search_space().num_params(subnet) == count
+
+
+def embedding_parameters(model):
+    embedding = elastic_embedding(model)
+    return [embedding.weight, *embedding.matrices]
 
 
 @pytest.mark.full_on_reference

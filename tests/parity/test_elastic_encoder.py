@@ -13,7 +13,8 @@ from scipy.special import erf
 
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.subnet import Subnet
-from dynabert_paddle.supernet.elastic import ElasticEncoder, EncoderCall, additive_mask, encoder_call, run_layer
+from dynabert_paddle.supernet.calls import EncoderCall, encoder_call
+from dynabert_paddle.supernet.elastic import ElasticEncoder, additive_mask, run_layer
 from dynabert_paddle.supernet.slices import ELASTIC_AXES, slice_parameter
 
 LAYERS, HIDDEN, HEADS, HEAD_DIM, NEURONS = 4, 12, 3, 4, 10

@@ -5,6 +5,7 @@ FLAGS_enable_pir_api=0 python zoo_export.py RESULT.json NAME...        # 1 for a
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +22,7 @@ from dynabert_paddle.bundle.openvino import has_openvino  # noqa: E402
 from dynabert_paddle.exporting.check import random_batches, source_logits  # noqa: E402
 from dynabert_paddle.exporting.formats import paddle_format  # noqa: E402
 from dynabert_paddle.exporting.inference import save_graph  # noqa: E402
+from dynabert_paddle.supernet.elastic_embedding import make_embedding_elastic  # noqa: E402
 
 BATCHES = random_batches(VOCAB, 24)
 DESCRIPTION = {"precision": "fp32", "vocab_size": VOCAB, "max_positions": 24}
@@ -30,7 +32,9 @@ differences = {}
 for name in sys.argv[2:]:
     with TemporaryDirectory() as folder:
         supernet = db.Supernet(build(name, folder))
-        small = db.extract(supernet, heterogeneous(supernet.full))
+        size = supernet.search_space().embedding_size
+        make_embedding_elastic(supernet.model, np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))[0])
+        small = db.extract(supernet, replace(heterogeneous(supernet.full), embedding_rank=9))
         expected = source_logits(small, BATCHES)
         save_graph(small, Path(folder))
         for format in FORMATS:

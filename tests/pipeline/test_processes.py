@@ -55,7 +55,7 @@ def config_file(tiny_data, tmp_path_factory):
         model_name_or_path: {folder / "model"}
         stages: [{", ".join(STAGES)}]
         task: {{data_dir: {tiny_data}, max_seq_length: 16}}
-        space: {{width_mult_list: [1.0, 0.5], depth_mult_list: [1.0, 0.5]}}
+        space: {{width_mult_list: [1.0, 0.5], depth_mult_list: [1.0, 0.5], embedding_rank_mult_list: [1.0, 0.25]}}
         train:
           {{max_steps: 20, save_steps: 7, eval_steps: 10, logging_steps: 1, learning_rate: 1e-4, adam_epsilon: 1e-6}}
         depth: {{subnets_per_step: sandwich, num_random_subnets: 1, gradient_accumulation_steps: 2}}

@@ -32,7 +32,7 @@ def config_file(tiny_folder, tiny_data, tmp_path_factory):
         model_name_or_path: {tiny_folder}
         stages: [{", ".join(STAGES)}]
         task: {{data_dir: {tiny_data}, max_seq_length: 16}}
-        space: {{width_mult_list: [1.0, 0.5], depth_mult_list: [1.0, 0.5]}}
+        space: {{width_mult_list: [1.0, 0.5], depth_mult_list: [1.0, 0.5], embedding_rank_mult_list: [1.0, 0.25]}}
         train:
           max_steps: 14
           save_steps: 2
@@ -81,7 +81,7 @@ def uninterrupted(config_file, tmp_path_factory):
 
 def results(output):
     """The bytes of what a run is for, by file: weights, scores, logs; provenance names folders of its own."""
-    files = ("model.safetensors", "config.json", "train.jsonl")
+    files = ("model.safetensors", "dynabert.safetensors", "config.json", "train.jsonl")
     found = {f"{stage}/{name}": output / stage / name for stage in STAGES for name in files}
     contents = {name: path.read_bytes() for name, path in found.items() if path.exists()}
     for stage in STAGES:

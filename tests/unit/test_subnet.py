@@ -11,7 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.subnet import SearchSpace, Subnet, cheapest_near, parse_mults
+from dynabert_paddle.multipliers import parse_mults
+from dynabert_paddle.subnet import SearchSpace, Subnet, cheapest_near
 
 HIDDEN, LAYERS, HEADS, NEURONS = 768, 12, 12, 3072
 BERT_BASE = SearchSpace(
@@ -282,9 +283,9 @@ def test_multipliers_that_leave_no_neuron_are_refused():
         space_of(2, neurons=1, width_mults=(1.0,)).subnet(width_mult=0.25)
 
 
-@pytest.mark.parametrize("options", [{"width_mults": ()}, {"depth_mults": ()}])
+@pytest.mark.parametrize("options", [{"width_mults": ()}, {"depth_mults": ()}, {"rank_mults": ()}])
 def test_an_empty_grid_is_refused(options):
-    with pytest.raises(UsageError, match="at least one width and one depth multiplier"):
+    with pytest.raises(UsageError, match="at least one width, one depth and one rank multiplier"):
         space_of(12, **options)
 
 

@@ -25,7 +25,7 @@ from dynabert_paddle.config.settings import (
 )
 from dynabert_paddle.data.catalog import CATALOG
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.subnet import DEPTH_MULTS, WIDTH_MULTS
+from dynabert_paddle.multipliers import DEPTH_MULTS, WIDTH_MULTS
 
 TRAINED = ("finetune", "width", "depth", "final")
 

@@ -13,7 +13,8 @@ from dynabert_paddle.errors import ModelError
 from dynabert_paddle.files import unchanged
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.files.unchanged import folder_version, load_unchanged
-from dynabert_paddle.supernet import supernet as supernet_module
+from dynabert_paddle.supernet import folder as folder_module
+from dynabert_paddle.supernet import supernet
 
 LABELS = {"old": ["a", "b"], "new": ["b", "a"]}
 
@@ -162,7 +163,7 @@ def models(tiny_folder, tmp_path):
 @pytest.mark.parametrize("step", ["build_model", "load_weights"])
 @pytest.mark.parametrize("way", ["move", "save"])
 def test_a_model_that_is_replaced_while_it_is_loaded_has_its_own_labels(models, monkeypatch, step, way):
-    folder, real, calls = models / "old", getattr(supernet_module, step), []
+    folder, real, calls = models / "old", getattr(folder_module, step), []
     new = db.Supernet.from_pretrained(models / "new")
 
     def replace_first(*args, **kwargs):
@@ -174,7 +175,7 @@ def test_a_model_that_is_replaced_while_it_is_loaded_has_its_own_labels(models, 
             new.save_pretrained(folder)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(supernet_module, step, replace_first)
+    monkeypatch.setattr(folder_module, step, replace_first)
     loaded = db.Supernet.from_pretrained(folder)
     assert len(calls) >= 2
     assert loaded.metadata.task["labels"] == LABELS["new"]
@@ -205,18 +206,17 @@ def test_a_model_that_is_replaced_before_it_is_loaded_is_refused(
     dynabert, finetuned, tmp_path, monkeypatch, verb, words
 ):
     """The data were read with the settings of the model before."""
-    folder, real = shutil.copytree(finetuned, tmp_path / "model"), supernet_module.Supernet._load
+    folder, real = shutil.copytree(finetuned, tmp_path / "model"), supernet.read_model
 
     def replace_first(path, **options):
-        model = real(path, **options)
+        parts = real(path, **options)
         if path == folder and not (tmp_path / "away").exists():
-            model.metadata = model.metadata.replace(metrics={})
             folder.rename(tmp_path / "away")
-            model.save_pretrained(folder)
-            model = real(path, **options)
-        return model
+            db.Supernet(*parts[:2], parts.metadata.replace(metrics={})).save_pretrained(folder)
+            parts = real(path, **options)
+        return parts
 
-    monkeypatch.setattr(supernet_module.Supernet, "_load", replace_first)
+    monkeypatch.setattr(supernet, "read_model", replace_first)
     done = dynabert(verb, folder, *(str(tmp_path / "out") if word == "OUT" else word for word in words))
     assert done.code == 1
     assert done.err.splitlines()[-1] == (

@@ -12,7 +12,7 @@ from paddle import nn
 import dynabert_paddle as db
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet import cpu_operations, operations
-from dynabert_paddle.supernet.elastic import NO_STATE, PassState
+from dynabert_paddle.supernet.calls import NO_STATE, PassState
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 B, S, H, E, D = 3, 5, 4, 8, 24  # batch, sequence, heads, width of a head, hidden size

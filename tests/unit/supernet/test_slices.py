@@ -6,7 +6,7 @@ import pytest
 from conftest import make_batch, make_bert
 
 from dynabert_paddle.subnet import Subnet
-from dynabert_paddle.supernet.elastic import NO_STATE, PassState
+from dynabert_paddle.supernet.calls import NO_STATE, PassState
 from dynabert_paddle.supernet.slices import SliceCache, add_gradients
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 

@@ -12,8 +12,8 @@ from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.config.settings import WidthConfig
 from dynabert_paddle.runtime import threads as threads_module
 from dynabert_paddle.runtime.threads import num_threads
+from dynabert_paddle.supernet.calls import PassState
 from dynabert_paddle.supernet.cpu_operations import random_bits
-from dynabert_paddle.supernet.elastic import PassState
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.slices import SliceCache
 from dynabert_paddle.supernet.supernet import Supernet

@@ -1,0 +1,136 @@
+"""A model's folder: its config, weights, tokenizer and `dynabert.json`, read and written."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from paddle import nn
+
+from dynabert_paddle.backbone.loading import build_model, load_weights, to_arrays
+from dynabert_paddle.backbone.structure import check_vocabulary
+from dynabert_paddle.errors import ModelError, UsageError
+from dynabert_paddle.files.atomic import check_complete, read_json
+from dynabert_paddle.files.integrity import check_files
+from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
+from dynabert_paddle.files.weights import OWN_WEIGHTS_FILE, STOCK_WEIGHTS_FILE, write_safetensors
+from dynabert_paddle.subnet import Subnet
+from dynabert_paddle.supernet.elastic import ElasticEncoder, make_encoder_elastic
+from dynabert_paddle.supernet.elastic_embedding import elastic_embedding, shape_embedding, table_shape
+from dynabert_paddle.supernet.resize import resize_layers
+from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+class ModelParts(NamedTuple):
+    """What a model's folder holds.
+
+    Args:
+        model: with an elastic encoder, in the folder's shape.
+        tokenizer: the model's.
+        metadata: its description.
+    """
+
+    model: nn.Layer
+    tokenizer: AnyTokenizer
+    metadata: Metadata
+
+
+def read_model(
+    folder: Path,
+    *,
+    labels: tuple[str, ...] | None = None,
+    num_labels: int | None = None,
+    head: str | None = None,
+    trust_order: bool = False,
+) -> ModelParts:
+    """Read all files of a model's folder.
+
+    Args:
+        folder: any model folder of this project's, PaddleNLP's or Hugging Face's.
+        labels: as for `Supernet.from_pretrained`.
+        num_labels: likewise.
+        head: likewise.
+        trust_order: likewise.
+
+    Returns:
+        The model and what belongs to it.
+
+    Raises:
+        ModelError: the folder cannot be loaded, or the model cannot be made elastic.
+        UsageError: there is no such head.
+    """
+    check_complete(folder, METADATA_FILE)
+    metadata = read_metadata(folder)
+    path = folder / METADATA_FILE
+    if path.is_file():  # one from before hashes were kept has none, and is believed
+        check_files(path, read_json(path).get("files", {}))
+    model = build_model(folder, labels=labels, num_labels=num_labels, head=head)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    try:
+        check_vocabulary(model.config, tokenizer.vocab_size)
+        encoder = make_encoder_elastic(model)
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from None
+    _take_shape(model, encoder, metadata, folder)
+    new_head = bool(labels or head) or num_labels is not None
+    fresh = load_weights(model, folder, labels=labels, trust_order=trust_order, new_head=new_head)
+    if fresh and metadata.stage and num_labels is None and head is None:
+        raise ModelError(f"{folder}: '{fresh[0]}' is missing or of another shape: the folder is damaged, copy it again")
+    logger.debug("%s: new weights for %s", folder, fresh)
+    return ModelParts(model, tokenizer, metadata)
+
+
+def _take_shape(model: nn.Layer, encoder: ElasticEncoder, metadata: Metadata, folder: Path) -> None:
+    """Give a model the heads, neurons and components that its folder has weights for."""
+    if metadata.heads:
+        shape = Subnet(tuple(range(len(metadata.heads))), metadata.heads, metadata.neurons)
+        try:
+            shape.check_part_of(encoder.full)
+        except UsageError:
+            raise ModelError(f"{folder}: config.json describes a smaller model than {METADATA_FILE}") from None
+        resize_layers(encoder, shape)
+    if metadata.embedding_rank is not None:
+        _, size = table_shape(model)
+        if not 1 <= metadata.embedding_rank <= size:
+            raise ModelError(
+                f"{folder / METADATA_FILE}: embedding_rank is {metadata.embedding_rank}, and config.json describes an "
+                f"embedding of {size}: copy the folder again from its source"
+            )
+        shape_embedding(model, metadata.embedding_rank)
+
+
+def write_model(folder: Path, model: nn.Layer, tokenizer: AnyTokenizer | None, metadata: Metadata) -> None:
+    """Write all files of a model's folder.
+
+    Args:
+        folder: an existing folder.
+        model: the model.
+        tokenizer: its tokenizer, if it has one.
+        metadata: its description.
+    """
+    model.config.to_json_file(str(folder / "config.json"))
+    for name, arrays in _weight_files(model).items():
+        # "np" tells PaddleNLP that the weights need no transposing.
+        write_safetensors(folder / name, arrays, metadata={"format": "np"})
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    write_metadata(folder, metadata)
+
+
+def _weight_files(model: nn.Layer) -> dict[str, dict[str, np.ndarray]]:
+    """Weights by file: stock PaddleNLP must find all of a model it can load, and nothing of one that it cannot."""
+    arrays, embedding = to_arrays(model), elastic_embedding(model)
+    if embedding is None:
+        return {STOCK_WEIGHTS_FILE: arrays}
+    if embedding.down is None:
+        return {OWN_WEIGHTS_FILE: arrays}
+    own = {id(parameter) for parameter in embedding.matrices}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in own}
+    return {
+        STOCK_WEIGHTS_FILE: {name: array for name, array in arrays.items() if name not in names},
+        OWN_WEIGHTS_FILE: {name: array for name, array in arrays.items() if name in names},
+    }
