@@ -15,6 +15,7 @@ import optuna
 import pytest
 
 import dynabert_paddle as db
+from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.metadata import read_metadata
@@ -47,7 +48,7 @@ def read_names(folder):
 def test_scores_are_of_the_rows_that_training_held_out(searched, chain):
     _, result = searched
     supernet = db.load_model(chain / "depth")
-    task = db.load_task(**{key: v for key, v in supernet.metadata.task.items() if key != "max_seq_length"})
+    task = load_described_task(supernet.metadata.task)
     _, held_out = hold_out(task.train, 500, seed=42)
     features = tokenize_examples(task.train.select(held_out), supernet)
     assert (result.split, result.num_examples) == ("holdout", len(held_out))
@@ -272,7 +273,7 @@ def test_the_supernets_own_folder_is_not_the_results(supernet, dynabert):
 
 def test_examples_that_a_stage_has_seen_are_not_scored_on(chain):
     metadata = read_metadata(chain / "depth")
-    task = db.load_task(**{key: value for key, value in metadata.task.items() if key != "max_seq_length"})
+    task = load_described_task(metadata.task)
     settings = metadata.provenance["settings"]
     on_dev = metadata.replace(provenance={**metadata.provenance, "settings": {**settings, "select_on": "dev"}})
     with pytest.raises(UsageError, match="training held out no examples .* score_on to dev"):
