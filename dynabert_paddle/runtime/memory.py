@@ -13,7 +13,7 @@ MEMORY_ADVICE = (
     "max_seq_length or model"
 )
 # Of Paddle, C++, NumPy, Arrow, ONNX Runtime, the dynamic linker, Python's threads, and Rust's panic without memory.
-_WORDS = re.compile(
+_ALLOCATION_WORDS = re.compile(
     r"ResourceExhausted|bad.alloc|out of memory|cannot allocate memory|(failed|unable) to allocate|malloc of size"
     r"|failed to map segment|can't start new thread|Python API call failed",
     re.IGNORECASE,
@@ -31,7 +31,7 @@ def is_memory_error(error: BaseException | str) -> bool:
     """
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return bool(_WORDS.search(str(error)))
+    return bool(_ALLOCATION_WORDS.search(str(error)))
 
 
 def raise_memory_error(error: BaseException) -> None:
