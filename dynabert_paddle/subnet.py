@@ -150,6 +150,8 @@ class SearchSpace:
         embedding_size: width of its output.
         max_rank: components that its table has; None if it is not elastic. With fewer than `embedding_size`, the whole
             model itself computes its embedding as a product.
+        layer_ranks: for each layer the ranks of its query, key, value and output projection and of the FFN's two linear
+            layers, None for one that is no product; empty without any product.
 
     Raises:
         UsageError: a multiplier that is not in (0, 1] or leaves no head, neuron or layer.
@@ -168,6 +170,7 @@ class SearchSpace:
     vocab_size: int = 0
     embedding_size: int = 0
     max_rank: int | None = None
+    layer_ranks: tuple[tuple[int | None, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.width_mults or not self.depth_mults or not self.rank_mults:
@@ -287,9 +290,9 @@ class SearchSpace:
         total = self.other_params
         if embeddings:
             total += self.embedding_params - self._table_params(None) + self._table_params(subnet.embedding_rank)
-        for _, heads, neurons in subnet.parts:
+        for layer, heads, neurons in subnet.parts:
             h = heads * self.head_dim
-            total += 4 * d * h + 2 * d * neurons + layer_norms
+            total += self._weights(layer, h, neurons) + layer_norms
             if self.bias:
                 total += (3 * h + d) + (neurons + d)
         return total
@@ -307,13 +310,23 @@ class SearchSpace:
             Multiply-accumulates of the projections, the FFN, the products QK^T and AV, and for a part of the embedding
             of the product that makes it as wide as the whole.
         """
-        d, s = self.hidden_size, seq_length
+        s = seq_length
         rank = self._product_rank(subnet.embedding_rank)
         total = 0 if rank is None else s * rank * self.embedding_size
-        for _, heads, neurons in subnet.parts:
+        for layer, heads, neurons in subnet.parts:
             h = heads * self.head_dim
-            total += s * (4 * d * h + 2 * d * neurons) + 2 * s * s * h
+            total += s * self._weights(layer, h, neurons) + 2 * s * s * h
         return total
+
+    def _weights(self, layer: int, h: int, neurons: int) -> int:
+        """The weights of a layer's linear layers, of which each token is multiplied by every one."""
+        d = self.hidden_size
+        shapes = (*[(d, h)] * 3, (h, d), (d, neurons), (neurons, d))
+        ranks = self.layer_ranks[layer] if self.layer_ranks else (None,) * len(shapes)
+        return sum(
+            inputs * outputs if rank is None else rank * (inputs + outputs)
+            for (inputs, outputs), rank in zip(shapes, ranks, strict=True)
+        )
 
     def _normalize(self, subnet: Subnet) -> Subnet:
         """All components are the whole embedding, which has no rank in its name."""

@@ -18,7 +18,7 @@ from dynabert_paddle.runtime.interruption import resumable
 @with_sections(("compress", CompressConfig), ("task", TaskConfig))
 @resumable("compress")
 def compress(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="vocabulary.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="vocabulary or low_rank.")],
     model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder of any stage, or an extracted one.")],
     *,
     output_dir: OutputDir,

@@ -9,6 +9,7 @@ from typing import Any
 
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.compressing.distil import distil
+from dynabert_paddle.compressing.low_rank import compress_low_rank
 from dynabert_paddle.compressing.vocabulary import compress_vocabulary
 from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.config.settings import CompressConfig
@@ -26,7 +27,7 @@ from dynabert_paddle.training.logging import logger
 # Returns the smaller model, and what was done.
 Method = Callable[[Supernet, Task, CompressConfig], tuple[Supernet, dict[str, Any]]]
 
-METHODS: dict[str, Method] = {"vocabulary": compress_vocabulary}
+METHODS: dict[str, Method] = {"vocabulary": compress_vocabulary, "low_rank": compress_low_rank}
 
 
 def compress(

@@ -209,7 +209,7 @@ class BaselineConfig(TrainConfig):
 class CompressConfig(_Section):
     """How `compress` makes a model smaller."""
 
-    method: Literal["vocabulary"] = _option("vocabulary", "how the model is made smaller")
+    method: Literal["vocabulary", "low_rank"] = _option("vocabulary", "how the model is made smaller")
     vocab_size: PositiveInt | None = _option(None, "vocabulary: pieces to keep, special tokens included")
     text_file: tuple[str, ...] = _option(
         (), "vocabulary: plain text, one a line, whose pieces count beside those of the training texts"
@@ -217,6 +217,13 @@ class CompressConfig(_Section):
     max_positions: PositiveInt | None = _option(
         None, "vocabulary: tokens of the longest input, at least max_seq_length (default: the model's)"
     )
+    rank_share: Annotated[float, Interval(gt=0, le=1)] | None = _option(
+        None, "low_rank: rank of each product, as a share of the smaller side of its matrix"
+    )
+    part: tuple[Literal["embedding", "attention", "ffn"], ...] = _option(
+        ("attention", "ffn"), "low_rank: what becomes a product: embedding, and of each layer attention and ffn"
+    )
+    num_calibration_examples: PositiveInt = _option(256, "low_rank: training texts that show what layers are given")
     finetune_steps: NonNegativeInt = _option(0, "steps to train the smaller model, distilled from DIR")
     learning_rate: NonNegativeFloat | None = _option(
         None, "peak learning rate of these steps (default: that of DIR's last stage)"

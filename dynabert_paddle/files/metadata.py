@@ -36,6 +36,7 @@ class Metadata:
         compression: what each `compress` has done to the model, the first one first.
         embedding_rank: components of an elastic word embedding: as many as it is wide in a supernet, fewer in a small
             model; None for a stock one.
+        layer_ranks: for each layer the ranks of its linear layers that are products, by name; empty without any.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
@@ -51,6 +52,7 @@ class Metadata:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     compression: tuple[Mapping[str, Any], ...] = ()
     embedding_rank: int | None = None
+    layer_ranks: tuple[Mapping[str, int], ...] = ()
 
     @property
     def max_seq_length(self) -> int:
@@ -103,7 +105,7 @@ def read_metadata(folder: str | Path) -> Metadata:
 def write_metadata(folder: str | Path, metadata: Metadata) -> None:
     """Write `dynabert.json`, with the SHA-256 of every file beside it; so write the other files first."""
     values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(metadata), "files": hash_files(folder)}
-    for name in ("compression", "embedding_rank"):  # earlier versions know no such keys
+    for name in ("compression", "embedding_rank", "layer_ranks"):  # earlier versions know no such keys
         if values[name] in (None, ()):
             del values[name]
     write_json(Path(folder) / METADATA_FILE, values)

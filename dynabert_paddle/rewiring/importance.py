@@ -14,6 +14,7 @@ from paddle import Tensor, nn
 
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.supernet.calls import NO_STATE
+from dynabert_paddle.supernet.low_rank_linear import input_matrix, output_matrix
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 
 
@@ -58,7 +59,7 @@ def compute_importance(
     for gate in gates:
         gate.stop_gradient = False
     head_sums = [paddle.zeros_like(gate) for gate in gates]
-    neuron_sums = [paddle.zeros([layer.linear1.weight.shape[1]], dtype="float32") for layer in layers]
+    neuron_sums = [paddle.zeros([output_matrix(layer.linear1).shape[1]], dtype="float32") for layer in layers]
 
     was_training = supernet.training
     supernet.eval()
@@ -94,7 +95,8 @@ def compute_importance(
 
 
 def _neuron_importance(layer: nn.TransformerEncoderLayer) -> Tensor:
-    w1, b1, w2 = layer.linear1.weight, layer.linear1.bias, layer.linear2.weight  # [d, f], [f], [f, d]
+    # [d, f], [f], [f, d]; of products of rank r [r, f] and [f, r], whose sums over a neuron are the same.
+    w1, b1, w2 = output_matrix(layer.linear1), layer.linear1.bias, input_matrix(layer.linear2)
     inward = (w1 * _gradient(w1)).sum(axis=0)
     if b1 is not None:
         inward = inward + b1 * _gradient(b1)

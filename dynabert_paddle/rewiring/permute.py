@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 
 from dynabert_paddle.rewiring.importance import Importance
-from dynabert_paddle.supernet.slices import ELASTIC_AXES
+from dynabert_paddle.supernet.slices import ALL_AXES
 from dynabert_paddle.supernet.supernet import Supernet
 
 
@@ -25,7 +25,7 @@ def sort_by_importance(supernet: Supernet, importance: Importance) -> Importance
     for layer, heads, neurons in zip(supernet.encoder.layers, head_orders, neuron_orders, strict=True):
         columns = np.arange(len(heads) * supernet.encoder.head_dim).reshape(len(heads), -1)[heads].reshape(-1)
         parameters = dict(layer.named_parameters())
-        for name, (what, axis) in ELASTIC_AXES.items():
+        for name, (what, axis) in ALL_AXES.items():
             if name in parameters:
                 order = paddle.to_tensor(columns if what == "heads" else neurons)
                 parameters[name].set_value(paddle.index_select(parameters[name].detach(), order, axis=axis))

@@ -5,14 +5,14 @@ Shapes: b batch, s sequence, d hidden size, e embedding size, h heads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from paddle import Tensor
+from paddle import Tensor, nn
 
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.slices import SliceCache
@@ -30,10 +30,12 @@ class PassState:
         dropout_bits: the source of dropout's random bits. If it is given, passes that record gradients use the fast
             functions of `cpu_operations`, whose gradients `Tensor.backward` computes; `paddle.grad` would need every
             tensor that has one.
+        observe: called with each linear layer of the encoder that runs, and its input.
     """
 
     slices: SliceCache | None = None
     dropout_bits: np.random.Generator | None = None
+    observe: Callable[[nn.Layer, Tensor], None] | None = None
 
 
 NO_STATE = PassState()

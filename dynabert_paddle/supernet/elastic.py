@@ -17,6 +17,7 @@ from dynabert_paddle.errors import ModelError
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet import cpu_operations, operations
 from dynabert_paddle.supernet.calls import NO_STATE, EncoderCall, PassState, current_call
+from dynabert_paddle.supernet.low_rank_linear import LowRankLinear
 from dynabert_paddle.supernet.slices import count_elastic, slice_parameter
 
 
@@ -190,21 +191,19 @@ def run_layer(
     ops = _operations_for(hidden, bits)
     attention = layer.self_attn
 
-    def linear(x: Tensor, owner: nn.Linear, name: str) -> Tensor:
-        weight, bias = (
-            None
-            if parameter is None
-            else slice_parameter(
-                parameter,
-                f"{name}.{kind}",
-                heads=heads,
-                neurons=neurons,
-                head_dim=attention.head_dim,
-                cache=state.slices,
-            )
-            for kind, parameter in (("weight", owner.weight), ("bias", owner.bias))
-        )
-        return ops.linear(x, weight, bias)
+    def linear(x: Tensor, owner: nn.Layer, name: str) -> Tensor:
+        def part(kind: str) -> Tensor | None:
+            parameter = getattr(owner, kind)
+            if parameter is None:
+                return None
+            sizes = {"heads": heads, "neurons": neurons, "head_dim": attention.head_dim}
+            return slice_parameter(parameter, f"{name}.{kind}", **sizes, cache=state.slices)
+
+        if state.observe is not None:
+            state.observe(owner, x)
+        if isinstance(owner, LowRankLinear):
+            return ops.linear(ops.linear(x, part("down"), None), part("up"), part("bias"))
+        return ops.linear(x, part("weight"), part("bias"))
 
     def add(x: Tensor, dropout: nn.Dropout, norm: nn.LayerNorm) -> Tensor:
         """Add the block's output to its input and, in a post-norm layer, normalize the sum."""

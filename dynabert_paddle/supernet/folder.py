@@ -19,6 +19,7 @@ from dynabert_paddle.files.weights import OWN_WEIGHTS_FILE, STOCK_WEIGHTS_FILE, 
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.elastic import ElasticEncoder, make_encoder_elastic
 from dynabert_paddle.supernet.elastic_embedding import elastic_embedding, shape_embedding, table_shape
+from dynabert_paddle.supernet.low_rank_linear import LowRankLinear, shape_products
 from dynabert_paddle.supernet.resize import resize_layers
 from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
 
@@ -93,6 +94,13 @@ def _take_shape(model: nn.Layer, encoder: ElasticEncoder, metadata: Metadata, fo
         except UsageError:
             raise ModelError(f"{folder}: config.json describes a smaller model than {METADATA_FILE}") from None
         resize_layers(encoder, shape)
+    if metadata.layer_ranks:
+        try:
+            shape_products(encoder.layers, metadata.layer_ranks)
+        except (AttributeError, ValueError):
+            raise ModelError(
+                f"{folder / METADATA_FILE}: layer_ranks are not of this model: copy the folder again from its source"
+            ) from None
     if metadata.embedding_rank is not None:
         _, size = table_shape(model)
         if not 1 <= metadata.embedding_rank <= size:
@@ -124,9 +132,10 @@ def write_model(folder: Path, model: nn.Layer, tokenizer: AnyTokenizer | None, m
 def _weight_files(model: nn.Layer) -> dict[str, dict[str, np.ndarray]]:
     """Weights by file: stock PaddleNLP must find all of a model it can load, and nothing of one that it cannot."""
     arrays, embedding = to_arrays(model), elastic_embedding(model)
-    if embedding is None:
+    has_products = any(isinstance(layer, LowRankLinear) for layer in model.sublayers())
+    if embedding is None and not has_products:
         return {STOCK_WEIGHTS_FILE: arrays}
-    if embedding.down is None:
+    if embedding is None or embedding.down is None or has_products:
         return {OWN_WEIGHTS_FILE: arrays}
     own = {id(parameter) for parameter in embedding.matrices}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in own}

@@ -12,6 +12,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from dynabert_paddle.supernet.low_rank_linear import output_matrix
+
 # Parameter of a layer -> (what its elastic axis counts, that axis). A Linear's weight is [inputs, outputs] in Paddle.
 # Parameters that are not listed have the hidden size, which is not elastic.
 ELASTIC_AXES = {
@@ -25,6 +27,15 @@ ELASTIC_AXES = {
     "linear1.weight": ("neurons", 1),
     "linear1.bias": ("neurons", 0),
     "linear2.weight": ("neurons", 0),
+}
+# And with the two matrices of each product of a low rank.
+ALL_AXES = ELASTIC_AXES | {
+    "self_attn.q_proj.up": ("heads", 1),
+    "self_attn.k_proj.up": ("heads", 1),
+    "self_attn.v_proj.up": ("heads", 1),
+    "self_attn.out_proj.down": ("heads", 0),
+    "linear1.up": ("neurons", 1),
+    "linear2.down": ("neurons", 0),
 }
 
 
@@ -77,9 +88,9 @@ def slice_parameter(
     Returns:
         The first rows or columns; the parameter itself if all of it is used.
     """
-    if name not in ELASTIC_AXES:
+    if name not in ALL_AXES:
         return parameter
-    counted, axis = ELASTIC_AXES[name]
+    counted, axis = ALL_AXES[name]
     return cut(parameter, axis, heads * head_dim if counted == "heads" else neurons, cache)
 
 
@@ -102,7 +113,7 @@ def cut(parameter: Tensor, axis: int, size: int, cache: SliceCache | None = None
 
 def count_elastic(layer: nn.TransformerEncoderLayer, head_dim: int) -> tuple[int, int]:
     """Return the numbers of heads and FFN neurons of a layer."""
-    return layer.self_attn.q_proj.weight.shape[1] // head_dim, layer.linear1.weight.shape[1]
+    return output_matrix(layer.self_attn.q_proj).shape[1] // head_dim, output_matrix(layer.linear1).shape[1]
 
 
 def add_gradients(nested: Sequence[Tensor]) -> None:

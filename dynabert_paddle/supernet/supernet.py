@@ -29,6 +29,7 @@ from dynabert_paddle.supernet.calls import NO_STATE, EncoderCall, PassState, Sha
 from dynabert_paddle.supernet.elastic import ElasticEncoder, make_encoder_elastic, replace_dropouts
 from dynabert_paddle.supernet.elastic_embedding import elastic_embedding, table_shape
 from dynabert_paddle.supernet.folder import read_model, write_model
+from dynabert_paddle.supernet.low_rank_linear import PROJECTIONS, find_ranks, input_matrix
 from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -233,7 +234,7 @@ class Supernet(nn.Layer):
         return SearchSpace(
             heads=full.heads,
             neurons=full.neurons,
-            hidden_size=encoder.layers[0].linear1.weight.shape[0],
+            hidden_size=input_matrix(encoder.layers[0].linear1).shape[0],
             head_dim=encoder.head_dim,
             embedding_params=int(embedding_params),
             other_params=int(sum(p.size for _, p in outside) - embedding_params),
@@ -244,6 +245,7 @@ class Supernet(nn.Layer):
             vocab_size=vocab_size,
             embedding_size=embedding_size,
             max_rank=max_rank,
+            layer_ranks=tuple(tuple(map(ranks.get, PROJECTIONS)) for ranks in find_ranks(encoder.layers)),
         )
 
     @classmethod
@@ -327,7 +329,12 @@ class Supernet(nn.Layer):
             DynabertError: the folder cannot be written to; nothing is left half-written.
         """
         full = self.full
-        metadata = self.metadata.replace(heads=full.heads, neurons=full.neurons, embedding_rank=self.max_rank)
+        metadata = self.metadata.replace(
+            heads=full.heads,
+            neurons=full.neurons,
+            embedding_rank=self.max_rank,
+            layer_ranks=find_ranks(self.encoder.layers),
+        )
         self.model.config.architectures = [type(self.model).__name__]
         claimed.write(
             lambda partial: write_model(partial, self.model, self.tokenizer, metadata),

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import paddle
 import pytest
+from conftest import FORMATS
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import to_arrays
@@ -16,6 +17,13 @@ from dynabert_paddle.training.evaluate import evaluate_named
 @pytest.fixture(scope="module")
 def task(tiny_data):
     return db.load_task("snips", data_dir=tiny_data)
+
+
+@pytest.fixture(scope="module")
+def products(chain, task, make_once):
+    """The supernet of the short run, with linear layers of a low rank."""
+    config = db.CompressConfig(method="low_rank", rank_share=0.25)
+    return make_once("products", lambda folder: db.compress(chain / "depth", task, output_dir=folder, config=config))
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +82,43 @@ def test_stock_paddlenlp_reads_the_folder_and_cuts_texts_alike(small_folder, tas
             np.testing.assert_array_equal(stock(**inputs).numpy(), model(**inputs).logits.numpy())
 
 
-def test_it_evaluates_extracts_exports_and_predicts(dynabert, small_folder, tmp_path):
-    rows = json.loads(dynabert("evaluate", small_folder, "--grid", "--json").out)["rows"]
+each_method = pytest.mark.parametrize("method", ["small_folder", "products"])
+
+
+@each_method
+def test_it_evaluates_extracts_exports_and_predicts(dynabert, request, method, tmp_path):
+    source = request.getfixturevalue(method)
+    rows = json.loads(dynabert("evaluate", source, "--grid", "--json").out)["rows"]
     assert len(rows) == 12
-    done = dynabert("extract", small_folder, "w0.50d0.50", "--output_dir", tmp_path / "small")
+    done = dynabert("extract", source, "w0.50d0.50", "--output_dir", tmp_path / "small")
     assert done.code == 0, done.err
     done = dynabert("export", tmp_path / "small", "--output_dir", tmp_path / "bundle")
     assert done.code == 0, done.err
     (prediction,) = db.Predictor(tmp_path / "bundle")(["play some jazz"])
-    assert prediction.label in read(small_folder)["task"]["labels"]
-    assert read(tmp_path / "small")["compression"] == read(small_folder)["compression"]
-    assert json.loads((tmp_path / "bundle" / "bundle.json").read_text())["vocab_size"] == 2000
+    assert prediction.label in read(source)["task"]["labels"]
+    assert read(tmp_path / "small")["compression"] == read(source)["compression"]
+    bundle = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
+    assert bundle["vocab_size"] == (2000 if method == "small_folder" else 30522)
+    small = db.load_model(tmp_path / "small")
+    assert bundle["num_params"] == sum(int(parameter.size) for parameter in small.parameters())
 
 
-def test_it_trains_on_and_teaches(small_folder, task, tmp_path):
+@pytest.mark.parametrize("form", [form for form in FORMATS if form not in ("paddle", "lite")])
+def test_products_are_exported_in_every_format(products, form, tmp_path):
+    """An export compares its logits with the model's."""
+    bundle = db.export(products, tmp_path / form, format=form, subnet="w0.50d0.75")
+    assert len(db.Predictor(bundle)(["play some jazz", "what is the weather"])) == 2
+
+
+def test_several_parts_with_products_are_in_one_bundle(products, tmp_path):
+    bundle = db.export(products, tmp_path / "bundle", subnets="w1.00d1.00 w0.50d0.50")
+    members = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))["members"]
+    assert {member["subnet"] for member in members} == {"w1.00d1.00", "w0.50d0.50"}
+
+
+@each_method
+def test_it_trains_on_and_teaches(request, method, task, tmp_path):
+    small_folder = request.getfixturevalue(method)
     steps = {"max_steps": 1, "holdout_size": 8}
     supernet = db.Supernet.from_pretrained(small_folder)
     space = supernet.search_space(width_mults=[1.0, 0.5], depth_mults=[1.0])
@@ -102,7 +133,33 @@ def test_it_trains_on_and_teaches(small_folder, task, tmp_path):
     assert read(tmp_path / "width")["compression"] == read(small_folder)["compression"]
     config = db.FinetuneConfig(**steps)
     again = db.finetune(small_folder, task, config=config, max_seq_length=16, output_dir=tmp_path / "again")
-    assert again.model.config.vocab_size == 2000
+    assert again.model.config.vocab_size == supernet.model.config.vocab_size
+    assert again.search_space().layer_ranks == supernet.search_space().layer_ranks
+    if method == "products":
+        assert again.search_space().layer_ranks[0] == (8,) * 6
+
+
+def test_products_learn_from_the_model_that_they_were_made_of(dynabert, chain, tmp_path):
+    words = ("--rank_share", 0.2, "--finetune_steps", 4, "--learning_rate", "1e-3", "--output_dir", tmp_path / "new")
+    done = dynabert("compress", "low_rank", chain / "depth", *words)
+    assert done.code == 0, done.err
+    (record,) = read(tmp_path / "new")["compression"]
+    assert (record["method"], record["rank_share"]) == ("low_rank", 0.2)
+    assert record["after"]["macs"] < record["before"]["macs"]
+    for part in ("attention", "ffn"):
+        assert record[f"{part}_output_error"] < record[f"{part}_output_error_of_svd"]
+    assert "ffn output error" in done.out
+    done = dynabert("compress", "low_rank", tmp_path / "new", "--rank_share", 0.1, "--output_dir", tmp_path / "twice")
+    assert "products of a low rank already" in done.err
+    assert not (tmp_path / "twice").exists()
+
+
+def test_methods_follow_each_other(dynabert, products, tmp_path):
+    done = dynabert("compress", "vocabulary", products, "--vocab_size", 2000, "--output_dir", tmp_path / "both")
+    assert done.code == 0, done.err
+    assert [record["method"] for record in read(tmp_path / "both")["compression"]] == ["low_rank", "vocabulary"]
+    assert not (tmp_path / "both" / "model.safetensors").exists()
+    assert db.load_model(tmp_path / "both").search_space().layer_ranks
 
 
 def test_a_teacher_with_another_vocabulary_is_refused(dynabert, chain, small_folder, tmp_path):
