@@ -12,8 +12,10 @@ from dynabert_paddle.compressing.distil import distil
 from dynabert_paddle.compressing.low_rank import compress_low_rank
 from dynabert_paddle.compressing.vocabulary import compress_vocabulary
 from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import CompressConfig
 from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.folder import COMPRESS
 from dynabert_paddle.files.metadata import Metadata, check_expected
 from dynabert_paddle.runtime.home import user_path
@@ -28,6 +30,12 @@ from dynabert_paddle.training.logging import logger
 Method = Callable[[Supernet, Task, CompressConfig], tuple[Supernet, dict[str, Any]]]
 
 METHODS: dict[str, Method] = {"vocabulary": compress_vocabulary, "low_rank": compress_low_rank}
+
+# The settings that one method has.
+_SETTINGS = {
+    "vocabulary": ("vocab_size", "text_file", "max_positions"),
+    "low_rank": ("rank_share", "part", "num_calibration_examples"),
+}
 
 
 def compress(
@@ -56,6 +64,7 @@ def compress(
         DynabertError: with the reason in one line.
     """
     config = resolve_config(CompressConfig, asdict(config or CompressConfig()))
+    _check_settings(config)
     check_apart(model_name_or_path, output_dir)
     set_seed(config.seed)
     source = Supernet.from_pretrained(model_name_or_path)
@@ -92,6 +101,16 @@ def compress(
         add_record()
         small.save_claimed(claimed, replace=True)
     return small
+
+
+def _check_settings(config: CompressConfig) -> None:
+    """Refuse a setting that the method would pass over."""
+    for method, names in _SETTINGS.items():
+        for name in names if method != config.method else ():
+            if getattr(config, name) != getattr(CompressConfig(), name):
+                raise UsageError(
+                    f"{setting(f'compress.{name}')} is for {method}, not for {config.method}: leave it out"
+                )
 
 
 def _measure(model: Supernet, task: Task, config: CompressConfig) -> dict[str, Any]:

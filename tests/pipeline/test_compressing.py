@@ -212,6 +212,11 @@ def test_the_model_that_it_was_made_of_teaches_it(dynabert, chain, tmp_path):
     ("words", "message"),
     [
         (["vocabulary"], "vocabulary needs --vocab_size"),
+        (["vocabulary", "--vocab_size", 2000, "--rank_share", 0.2], "--rank_share is for low_rank, not for vocabulary"),
+        (["low_rank", "--rank_share", 0.2, "--max_positions", 16], "--max_positions is for vocabulary"),
+        (["low_rank"], "low_rank needs --rank_share"),
+        (["low_rank", "--rank_share", 0], "--rank_share is more than 0, not 0.0"),
+        (["low_rank", "--rank_share", 0.2, "--part", "head"], "--part: 'head' is not allowed"),
         (["vocabulary", "--vocab_size", 1000], "pieces are needed"),
         (["vocabulary", "--vocab_size", 2000, "--text_file", "dev.tsv.gz"], "dev.tsv.gz"),
         (["vocabulry", "--vocab_size", 2000], "Did you mean 'vocabulary'?"),
