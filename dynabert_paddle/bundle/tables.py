@@ -77,13 +77,14 @@ def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
         BundleError: a column is missing, or the file is not what its ending says.
     """
     ending = Path(path).suffix.lower()
-    # csv needs the line ends inside of quoted cells; a plain text may hold a carriage return.
-    with open(path, encoding="utf-8-sig", newline="" if ending == ".csv" else "\n") as file:
-        if ending == ".csv":
-            first = file.readline()
-            yield from _read_table(path, split_rows(chain([first], file), find_delimiter(first)), description)
-            return
+    with open(path, encoding="utf-8-sig", newline="\n") as file:  # a text may hold a carriage return
         lines: Iterator[str] = (line.rstrip("\r\n") for line in file)
+        if ending == ".csv":
+            lines = split_at_returns(lines)
+            first = next(lines, "")
+            rows = split_rows((line + "\n" for line in chain([first], lines)), find_delimiter(first))
+            yield from _read_table(path, rows, description)
+            return
         if description["task"].get("kind") == "token_classification" and _is_conll(path, description):
             yield from _read_conll(path, lines)
             return
@@ -159,7 +160,7 @@ def _read_conll(path: str, lines: Iterator[str]) -> Iterator[list[Any]]:
 
 def _read_table(path: str, rows: Iterator[list[str]], description: dict[str, Any]) -> Iterator[list[str]]:
     try:
-        header = next(rows, [])
+        header = next(filter(None, rows), [])
         columns = _find_columns(header, description)
         if columns is None:
             raise _no_column(path, header, description)
@@ -195,15 +196,17 @@ def _read_squad(path: str, lines: Iterable[str]) -> Iterator[list[Any]]:
 
 def _read_values(path: str, lines: Iterator[str]) -> Iterator[tuple[int, Any]]:
     """Read JSON lines, or in a .json file an array; yields line numbers and values, None for what is not JSON."""
-    number, first = 0, next(lines, "")
+    number = 0
+    filled = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    begin, first = next(filled, (1, ""))
     try:
         if Path(path).suffix.lower() == ".json" and first.lstrip().startswith("["):
             for number, value in split_array("\n".join(chain([first], lines))):
+                number += begin - 1
                 yield number, value
             return
-        for number, line in enumerate(chain([first], lines), start=1):
-            if line.strip():
-                yield number, parse_json(line)
+        for number, line in chain([(begin, first)] if first else [], filled):
+            yield number, parse_json(line)
     except RepeatedKeyError as error:
         raise BundleError(f"{path}:{max(number, 1)}: {error}: keep one of them") from None
     except (ValueError, RecursionError):

@@ -9,7 +9,7 @@ import typer
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_json, show_next
 from dynabert_paddle.cli.run import Device, Json, OverwriteOutputDir
-from dynabert_paddle.cli.stages import OutputDir, load_settings, read_model_metadata
+from dynabert_paddle.cli.stages import OutputDir, check_encoding, load_settings, read_model_metadata
 from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.config.settings import CompressConfig, TaskConfig
 from dynabert_paddle.runtime.interruption import resumable
@@ -43,6 +43,7 @@ def compress(
     config = resolve_config(CompressConfig, {key: value for key, value in given.items() if value is not None})
     expected = read_model_metadata(model_dir)
     settings = load_settings(expected, None, None, {**flags, "device": device})
+    check_encoding(model_dir, expected, settings.task)
     from dynabert_paddle.runtime.device import set_device
     from dynabert_paddle.runtime.environment import import_paddle
 

@@ -11,10 +11,10 @@ import typer
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_json, show_next
 from dynabert_paddle.cli.run import Json, OverwriteOutputDir
-from dynabert_paddle.cli.stages import read_model_metadata
+from dynabert_paddle.cli.stages import check_encoding, read_model_metadata
 from dynabert_paddle.cli.table import show_table
-from dynabert_paddle.config.settings import ENCODING_SETTINGS, SearchConfig, TaskConfig
-from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.config.settings import SearchConfig, TaskConfig
+from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime.interruption import resumable
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ def search(
     expected = read_model_metadata(model_dir)
     data = {key: value for key, value in flags.items() if key.startswith("task.")}
     task_config = load_config(None, (), data, base={"task": expected.task}).task
-    for name in ENCODING_SETTINGS:
-        if getattr(task_config, name) != (trained := getattr(expected, name)):
-            raise UsageError(f"{model_dir} was trained with {name} = {trained}, and is searched so: leave out --{name}")
+    check_encoding(model_dir, expected, task_config)
     from dynabert_paddle.runtime.device import set_device
     from dynabert_paddle.runtime.environment import import_paddle
 

@@ -12,7 +12,9 @@ from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_next
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
 from dynabert_paddle.cli.table import recommended, show_grid
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import (
+    ENCODING_SETTINGS,
     RANK_HELP,
     Config,
     DepthConfig,
@@ -246,6 +248,25 @@ def read_model_metadata(model_dir: str) -> Metadata:
 
     check_model_folder(model_dir)
     return read_metadata(model_dir)
+
+
+def check_encoding(model_dir: str, model: Metadata, task: TaskConfig) -> None:
+    """Refuse flags that would let a verb read texts otherwise than the model was trained to, where it does not.
+
+    Args:
+        model_dir: the model's folder.
+        model: its metadata.
+        task: the user's settings.
+
+    Raises:
+        UsageError: a setting differs from the model's.
+    """
+    for name in ENCODING_SETTINGS:
+        if getattr(task, name) != (trained := getattr(model, name)):
+            raise UsageError(
+                f"{model_dir} was trained with {name} = {trained}, and is read so here: leave out "
+                f"{setting(f'task.{name}')}"
+            )
 
 
 def _trained_for(model: Metadata) -> dict[str, dict[str, Any]]:

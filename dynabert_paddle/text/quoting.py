@@ -15,19 +15,27 @@ _CLOSED = re.compile(r'([^"]*(?:""[^"]*)*)"(?!")')  # the rest of a quoted cell,
 _MIN_CELLS = 3  # quoted for their commas, of which a file needs so many to be taken for Excel's
 
 
+_EITHER_WAY = (
+    "a cell begins and ends with a double quote, which can be part of the text or quoting as in CSV, and the other "
+    "cells do not tell; save the file as .csv or .jsonl"
+)
+_NOT_AS_HEADER = (
+    "the names of the columns are in double quotes, as in CSV, and this line has quotes as CSV does not allow them; "
+    'write "" for a quote inside of a cell, or save the file as .csv or .jsonl'
+)
+
+
 class QuotingError(ValueError):
     """Double quotes that can be the text's own or those of CSV.
 
     Args:
         line: the number of the first line with such a cell.
+        reason: the message.
     """
 
-    def __init__(self, line: int) -> None:
+    def __init__(self, line: int, reason: str = _EITHER_WAY) -> None:
         """Remember the line's number."""
-        super().__init__(
-            "a cell begins and ends with a double quote, which can be part of the text or quoting as in CSV, and the "
-            "other cells do not tell; save the file as .csv or .jsonl"
-        )
+        super().__init__(reason)
         self.line = line
 
 
@@ -96,11 +104,13 @@ def has_quoted_cells(lines: Iterable[str]) -> bool:
         Whether cells are quoted; False if it makes no difference.
 
     Raises:
-        QuotingError: the file can be read either way.
+        QuotingError: the file can be read either way, or the names of its columns are quoted, and other cells are not.
     """
     cells = _Cells()
     for number, line in enumerate(lines, start=1):
         if not cells.add(number, line):
+            if cells.header_is_quoted:  # `split_header` removes the quotes there
+                raise QuotingError(number, _NOT_AS_HEADER)
             return False
     return cells.are_quoted()
 
@@ -117,7 +127,7 @@ class _Cells:
         self._doubled, self._several_lines, self._commas = 0, 0, 0  # quoted cells with these
         self._for_commas = 0  # quoted cells with a comma and nothing else that needs quotes
         self._without_need, self._first = 0, 0  # number, and line of the first quoted cell
-        self._header_is_quoted = False
+        self.header_is_quoted = False
 
     def add(self, number: int, line: str) -> bool:
         """Read the next line; returns False if it has quotes that no writer of quoted cells makes."""
@@ -174,15 +184,17 @@ class _Cells:
     def _end_row(self) -> None:
         if not self._width:
             self._width = self._cells
-            self._header_is_quoted = not self._unquoted
+            self.header_is_quoted = self._quoted > 0
         self._same_width &= self._cells == self._width
         self._cells = 0
 
     def are_quoted(self) -> bool:
         """Decide, after the last line."""
+        if self.header_is_quoted:
+            return True
         if not self._quoted or self._open or not self._same_width:
             return False
-        if not self._same_tabs or self._header_is_quoted:
+        if not self._same_tabs:
             return True
         if self._several_lines and (self._tabs or not self._doubled):
             raise QuotingError(self._first)

@@ -219,6 +219,7 @@ def test_the_model_that_it_was_made_of_teaches_it(dynabert, chain, tmp_path):
         (["low_rank", "--rank_share", 0.2, "--part", "head"], "--part: 'head' is not allowed"),
         (["vocabulary", "--vocab_size", 1000], "pieces are needed"),
         (["vocabulary", "--vocab_size", 2000, "--text_file", "dev.tsv.gz"], "dev.tsv.gz"),
+        (["vocabulary", "--vocab_size", 2000, "--max_seq_length", 24], "is read so here: leave out --max_seq_length"),
         (["vocabulry", "--vocab_size", 2000], "Did you mean 'vocabulary'?"),
     ],
 )

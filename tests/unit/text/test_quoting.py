@@ -60,6 +60,8 @@ def test_pandas_is_not_refused_for_usual_texts():
         ('a\tb\n"x\ty"\t1\n', True),
         ('a\tb\n"x\n\ny"\t1\n', True),
         ('"a"\t"b"\n"x"\t1\n', True),
+        ('"a"\tb\n"x"\t1\n', True),  # the header's quotes are none of its names
+        ('"a"\t"b"\n"x"\t1\t\n', True),  # the row is refused later, for its width
         ('a\tb\n"x, y"\t1\n"u, v"\t0\n"w,"\t0\nz\t1\n', True),  # Excel
         ('a\tb\n"x, y"\t1\n"u ""v"""\t0\nz\t1\n', True),
         ('a\n""\nx\n', True),  # the csv module writes an empty row of one cell so
@@ -81,6 +83,19 @@ def test_the_content_tells(content, quoted):
 )
 def test_a_file_that_can_be_read_in_two_ways_is_refused(content, line):
     with pytest.raises(QuotingError, match=r"save the file as \.csv or \.jsonl") as caught:
+        has_quoted_cells(content.split("\n")[:-1])
+    assert caught.value.line == line
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('"a"\t"b"\n"x"\t"1"\n"y \\"z\\""\t"0"\n', 3),  # R's write.table
+        ('"a"\tb\nx\t1\ny "z"\t0\n', 3),
+    ],
+)
+def test_quotes_of_the_header_hold_for_all_lines(content, line):
+    with pytest.raises(QuotingError, match=r'write "" for a quote inside of a cell') as caught:
         has_quoted_cells(content.split("\n")[:-1])
     assert caught.value.line == line
 
