@@ -195,7 +195,10 @@ def _validate(path: Path, kind: type[_T], values: Any) -> _T:
 def subnet_of(metadata: Metadata, name: str) -> Subnet:
     """Return the sub-network of a model by its name."""
     # The sizes that costs depend on are not needed: the costs stand in the files.
-    space = SearchSpace(metadata.heads, metadata.neurons, hidden_size=0, head_dim=0, width_mults=(1.0,))
+    max_rank = metadata.embedding_rank
+    space = SearchSpace(
+        metadata.heads, metadata.neurons, hidden_size=0, head_dim=0, width_mults=(1.0,), max_rank=max_rank
+    )
     return space.parse(name)
 
 

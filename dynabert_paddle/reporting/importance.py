@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
 from dynabert_paddle.files.metadata import Metadata
-from dynabert_paddle.reporting.chart import BLUE, MARKERS, ORANGE, Chart, Table
+from dynabert_paddle.reporting.chart import BLUE, GREEN, MARKERS, ORANGE, Chart, Table
 from dynabert_paddle.reporting.collect import subnet_of
 from dynabert_paddle.reporting.heat_map import shade_of
 from dynabert_paddle.reporting.labels import Text, say
@@ -119,14 +119,26 @@ def draw_kept(metadata: Metadata, subnets: Mapping[str, str]) -> Chart:
             for top, share, color in bars:
                 bar = Rectangle((layer + 0.05, y + top), 0.9 * share, 0.36, facecolor=color)
                 chart.tip(axes.add_patch(bar), tip)
-    axes.set(xlim=(0, len(metadata.heads)), ylim=(len(rows), 0))
-    axes.set_xticks([layer + 0.5 for layer in range(len(metadata.heads))], map(str, range(len(metadata.heads))))
+    ticks = list(map(str, range(len(metadata.heads))))
+    if max_rank := metadata.embedding_rank:
+        for y, (short, subnet) in enumerate(rows.items()):
+            rank = subnet.embedding_rank or max_rank
+            tip = say("{name}, embedding: rank {rank} of {all}", name=short, rank=rank, all=max_rank)
+            axes.add_patch(Rectangle((len(ticks) + 0.05, y + 0.12), 0.9, 0.76, facecolor="#eeeeee"))
+            bar = Rectangle((len(ticks) + 0.05, y + 0.12), 0.9 * rank / max_rank, 0.76, facecolor=GREEN)
+            chart.tip(axes.add_patch(bar), tip)
+        ticks.append("E")
+    axes.set(xlim=(0, len(ticks)), ylim=(len(rows), 0))
+    axes.set_xticks([column + 0.5 for column in range(len(ticks))], ticks)
     axes.set_yticks([y + 0.5 for y in range(len(rows))], list(rows))
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
     chart.write(axes.xaxis.label, say("layer"))
-    chart.legend([Patch(color=BLUE), Patch(color=ORANGE)], [say("heads"), say("neurons")], columns=2)
+    legend = {say("heads"): BLUE, say("neurons"): ORANGE}
+    if max_rank:
+        legend[say("E: rank of the embedding")] = GREEN
+    chart.legend([Patch(color=color) for color in legend.values()], list(legend), columns=len(legend))
     smallest = min(rows.values(), key=lambda s: sum(s.neurons))
     chart.finding = say(
         "Bars show the share of each layer's heads and neurons; the smallest keeps {layers} of {all_layers} layers, "
@@ -140,17 +152,19 @@ def draw_kept(metadata: Metadata, subnets: Mapping[str, str]) -> Chart:
     )
     if any(short != name for short, name in subnets.items()):
         chart.note = say("S1 and so on are searched sub-networks, the cheapest first; the table has their names.")
-    chart.table = _kept_table(rows, subnets, len(metadata.heads))
+    chart.table = _kept_table(rows, subnets, len(metadata.heads), max_rank)
     return chart
 
 
-def _kept_table(rows: Mapping[str, Subnet], names: Mapping[str, str], num_layers: int) -> Table:
+def _kept_table(rows: Mapping[str, Subnet], names: Mapping[str, str], num_layers: int, max_rank: int | None) -> Table:
     cells = []
     for short, subnet in rows.items():
         kept = {layer: f"{heads} / {neurons}" for layer, heads, neurons in subnet.parts}
-        cells.append((short, *(kept.get(layer, "-") for layer in range(num_layers)), names[short]))
+        rank = [str(subnet.embedding_rank or max_rank)] if max_rank else []
+        cells.append((short, *(kept.get(layer, "-") for layer in range(num_layers)), *rank, names[short]))
     layers = (say("layer {layer}", layer=layer) for layer in range(num_layers))
-    return Table((say("heads / neurons"), *layers, say("sub-network")), tuple(cells))
+    rank_title = [say("embedding rank")] if max_rank else []
+    return Table((say("heads / neurons"), *layers, *rank_title, say("sub-network")), tuple(cells))
 
 
 def _share(values: np.ndarray, kept: float) -> float:

@@ -66,11 +66,15 @@ def random_subnet(space: SearchSpace, rng: np.random.Generator, *, depth: int | 
     heads = (int(rng.integers(1, space.heads[layer] + 1)) for layer in layers)
     steps = (int(rng.integers(1, -(-space.neurons[layer] // _NEURON_STEP) + 1)) for layer in layers)
     neurons = (min(step * _NEURON_STEP, space.neurons[layer]) for layer, step in zip(layers, steps, strict=True))
-    return Subnet(tuple(layers), tuple(heads), tuple(neurons))
+    sizes = (tuple(layers), tuple(heads), tuple(neurons))
+    if not (space.has_ranks and space.max_rank):
+        return Subnet(*sizes)
+    rank = int(rng.integers(1, space.max_rank + 1))
+    return Subnet(*sizes, None if rank == space.max_rank else rank)
 
 
 def fit_layers(subnets: Sequence[Subnet], measured_ms: Sequence[float]) -> dict[str, Any]:
-    """Fit the latencies of the base and of a layer's attention and FFN, by least squares of the relative errors.
+    """Fit the latencies of the base, of a rank, and of a layer's attention and FFN: least squares of relative errors.
 
     The last layer has separate terms, because exported sequence classifiers compute only its first token. The unknowns
     are the increases from knot to knot and are not negative, so that a larger layer is never estimated to be faster.
@@ -88,14 +92,14 @@ def fit_layers(subnets: Sequence[Subnet], measured_ms: Sequence[float]) -> dict[
     neuron_knots = np.array(_NEURON_KNOTS) * max(max(subnet.neurons) for subnet in subnets)
     rows = [
         [
-            *(1, subnet.heads[-1], subnet.neurons[-1], len(subnet.layers) - 1),
+            *(1, subnet.heads[-1], subnet.neurons[-1], subnet.embedding_rank or 0, len(subnet.layers) - 1),
             *_segments_covered(subnet.heads[:-1], head_knots),
             *_segments_covered(subnet.neurons[:-1], neuron_knots),
         ]
         for subnet in subnets
     ]
     relative = np.array(rows) / np.array(measured_ms)[:, None]
-    (base, last_head, last_neuron, *increases), _ = nnls(relative, np.ones(len(subnets)))
+    (base, last_head, last_neuron, rank, *increases), _ = nnls(relative, np.ones(len(subnets)))
     # A layer's constant term is part of its attention.
     attention = np.cumsum(increases[: len(head_knots)])
     ffn = np.cumsum([0, *increases[len(head_knots) :]])
@@ -103,6 +107,7 @@ def fit_layers(subnets: Sequence[Subnet], measured_ms: Sequence[float]) -> dict[
         "base_ms": float(base),
         "last_head_ms": float(last_head),
         "last_neuron_ms": float(last_neuron),
+        "rank_ms": float(rank),
         "attention_ms": tuple(zip(head_knots.tolist(), attention.tolist(), strict=True)),
         "ffn_ms": tuple(zip(neuron_knots.tolist(), ffn.tolist(), strict=True)),
     }

@@ -22,7 +22,7 @@ def initial_genomes(space: GenomeSpace, importance: Mapping[str, Sequence[Sequen
 
     Returns:
         Different genomes: the cells of the grid, the smallest genome, cells of 1/2, 1/4, ... of the grid's smallest
-        width, then those guided by importance.
+        width, then those guided by importance; the last two with the lowest rank of the grid.
     """
     cells = map(space.encode, space.space.grid().values())
     guided = guided_genomes(space, importance) if importance else ()
@@ -54,14 +54,15 @@ def _narrow_cells(space: GenomeSpace) -> Iterator[Genome]:
     while max(space.space.heads) * width > 1:
         width /= 2
         for layers in dict.fromkeys(cell.layers for cell in space.space.grid().values()):
-            yield tuple(
+            genes = (
                 Gene(
                     int(layer in layers),
                     max(1, round(width * gene.heads)),
                     space.step * max(1, round(width * gene.neurons / space.step)),
                 )
-                for layer, gene in enumerate(space.full)
+                for layer, gene in enumerate(space.full.layers)
             )
+            yield Genome(tuple(genes), _lowest_rank(space))
 
 
 def _layer_sets(space: GenomeSpace, importance: Mapping[str, Sequence[Sequence[float]]]) -> list[tuple[int, ...]]:
@@ -109,7 +110,13 @@ def _keep_most_valuable(
     spent = np.cumsum(np.concatenate(costs)[order])
     threshold = ranked[order][np.searchsorted(spent, level * spent[-1])]
     genome = []
-    for layer, gene in enumerate(space.full):
+    for layer, gene in enumerate(space.full.layers):
         num_heads, num_steps = (max(1, int((part >= threshold).sum())) for part in values[layer])
         genome.append(Gene(int(layer in layers), min(num_heads, gene.heads), min(num_steps * space.step, gene.neurons)))
-    return tuple(genome)
+    return Genome(tuple(genome), _lowest_rank(space))
+
+
+def _lowest_rank(space: GenomeSpace) -> int | None:
+    """The lowest rank of the grid, in the space's steps."""
+    cells = (space.encode(cell).rank for cell in space.space.grid().values())
+    return min(cells, key=lambda rank: rank or 0)

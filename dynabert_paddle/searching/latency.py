@@ -56,6 +56,7 @@ class LatencyTable:
             the pairs.
         ffn_ms: the same for FFN neurons.
         checks_ms: measured latencies of the validation sub-networks, by name; the table was not fitted to them.
+        rank_ms: each component of a part of the word embedding, for the product that makes it as wide as the whole.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
@@ -70,6 +71,7 @@ class LatencyTable:
     attention_ms: tuple[tuple[float, float], ...]
     ffn_ms: tuple[tuple[float, float], ...]
     checks_ms: Mapping[str, float]
+    rank_ms: float = 0.0
 
     @property
     def errors(self) -> dict[str, float]:
@@ -92,7 +94,8 @@ class LatencyTable:
         """
         layers = _interpolate(subnet.heads[:-1], self.attention_ms) + _interpolate(subnet.neurons[:-1], self.ffn_ms)
         last = subnet.heads[-1] * self.last_head_ms + subnet.neurons[-1] * self.last_neuron_ms
-        return float(self.base_ms + layers.sum() + last)
+        embedding = (subnet.embedding_rank or 0) * self.rank_ms
+        return float(self.base_ms + embedding + layers.sum() + last)
 
 
 def _interpolate(counts: Sequence[int], knots: Sequence[tuple[float, float]]) -> np.ndarray:
@@ -216,9 +219,10 @@ def _shape_of(supernet: Supernet) -> dict[str, Any]:
     """The properties of a model that determine its latency."""
     space = dataclasses.asdict(supernet.search_space())
     unused = ["width_mults", "depth_mults", "rank_mults", "vocab_size"]
-    for name in unused if supernet.max_rank else [*unused, "embedding_size", "max_rank"]:
-        del space[name]
-    space |= {"heads": list(space["heads"]), "neurons": list(space["neurons"])}  # JSON has no tuples
+    unused += [] if space["max_rank"] else ["embedding_size", "max_rank"]
+    unused += [] if space["layer_ranks"] else ["layer_ranks"]
+    space = {name: value for name, value in space.items() if name not in unused}
+    space = json.loads(json.dumps(space))  # which has no tuples
     activation = getattr(supernet.model.config, "hidden_act", "")
     return {"class": type(supernet.model).__name__, "hidden_act": activation, **space}
 

@@ -1,4 +1,4 @@
-"""Variation operators: crossover of whole layers, and four mutations."""
+"""Variation operators: crossover of whole layers, four mutations of them, and one of the embedding's rank."""
 
 from __future__ import annotations
 
@@ -26,15 +26,28 @@ def make_child(first: Genome, second: Genome, space: GenomeSpace, random: np.ran
     Returns:
         A genome that keeps at least one layer.
     """
-    child = list(first)
+    child, rank = list(first.layers), first.rank
     if random.random() < _CROSSOVER_PROBABILITY:
-        child = [pair[random.integers(2)] for pair in zip(first, second, strict=True)]
+        child = [pair[random.integers(2)] for pair in zip(first.layers, second.layers, strict=True)]
+        if rank is not None:
+            rank = (first.rank, second.rank)[random.integers(2)]
     mutations: tuple[_Mutation, ...] = (_resize_all, _resize_some, _toggle_layer, _move_layer)
-    child = mutations[random.integers(len(mutations))](child, space, random)
+    mutation = random.integers(len(mutations) + (rank is not None))
+    if mutation < len(mutations):
+        child = mutations[mutation](child, space, random)
+    else:
+        rank = _resize_rank(rank, space, random)
     if not any(gene.kept for gene in child):
         layer = random.integers(len(child))
         child[layer] = child[layer]._replace(kept=1)
-    return tuple(child)
+    return Genome(tuple(child), rank)
+
+
+def _resize_rank(rank: int | None, space: GenomeSpace, random: np.random.Generator) -> int | None:
+    """Add or remove some steps of the embedding's components."""
+    assert rank is not None and space.rank_step is not None  # of a space with ranks
+    steps = rank // space.rank_step + int(random.choice(_RESIZE_AMOUNTS) * random.choice((-1, 1)))
+    return space.rank_of(_clip(steps, space.rank_steps))
 
 
 def _resize_all(child: list[Gene], space: GenomeSpace, random: np.random.Generator) -> list[Gene]:
@@ -42,7 +55,7 @@ def _resize_all(child: list[Gene], space: GenomeSpace, random: np.random.Generat
     factor = 2.0 ** random.uniform(-1, 0.5)
     scale_heads, scale_neurons = ((True, True), (True, False), (False, True))[random.integers(3)]
     scaled = []
-    for gene, full in zip(child, space.full, strict=True):
+    for gene, full in zip(child, space.full.layers, strict=True):
         heads, neurons = gene.heads, gene.neurons
         if scale_heads:
             heads = _clip(round(heads * factor), full.heads)
@@ -58,7 +71,7 @@ def _resize_some(child: list[Gene], space: GenomeSpace, random: np.random.Genera
     changed[random.integers(len(child))] = True
     return [
         _resize(gene, full, space.step, random) if change else gene
-        for gene, full, change in zip(child, space.full, changed, strict=True)
+        for gene, full, change in zip(child, space.full.layers, changed, strict=True)
     ]
 
 

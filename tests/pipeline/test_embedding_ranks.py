@@ -15,6 +15,8 @@ from dynabert_paddle.bundle.members import open_subnet
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.exporting.lite_converter import run_x86
 from dynabert_paddle.files.metadata import read_metadata
+from dynabert_paddle.searching.latency import latency_table
+from dynabert_paddle.searching.latency_setting import LatencySetting
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import to_tensors
 
@@ -226,3 +228,28 @@ def test_members_of_a_bundle_share_the_components(run_folder, supernet, batch, t
     assert size < 4 * (space.num_params(space.full) + 30522 * 16 + 16 * 32) + 20_000
     answer = db.AdaptivePredictor(bundle, num_threads=1)(["play some jazz"], deadline_ms=60_000)
     assert len(answer) == 1
+
+
+def test_a_search_varies_the_rank_and_the_report_shows_it(dynabert, run_folder, tmp_path):
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    words = ("--num_evaluations", 50, "--max_params", 3e5, "--score_on", "dev")
+    done = dynabert("search", folder / "depth", *words)
+    assert done.code == 0, done.err
+    result = json.loads((folder / "depth" / "search" / "search.json").read_text())
+    space = db.load_model(folder / "depth").search_space()
+    for row in (*result["pareto"], result["best"]):
+        assert row["params"] == space.num_params(space.parse(row["subnet"]))
+    assert space.parse(result["best"]["subnet"]).embedding_rank is not None  # the whole embedding has 976,704
+    done = dynabert("report", folder)
+    assert done.code == 0, done.err
+    page = (folder / "report.html").read_text()
+    assert all(name in page for name in ("w0.50d0.50r0.25", "E: rank of the embedding", "embedding: rank 8 of 32"))
+
+
+@pytest.mark.full
+@pytest.mark.alone
+def test_latency_of_a_rank_is_measured_and_estimated(run_folder, supernet, tmp_path):
+    table = latency_table(supernet, LatencySetting(seq_length=16), cache_dir=tmp_path)
+    assert any(Subnet.parse(name).embedding_rank for name in table.checks_ms)
+    assert table.rank_ms >= 0
+    assert latency_table(supernet, LatencySetting(seq_length=16), cache_dir=tmp_path) == table

@@ -16,7 +16,7 @@ from conftest import make_bert
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.files.metadata import read_metadata
-from dynabert_paddle.files.weights import read_safetensors
+from dynabert_paddle.files.weights import read_weights
 
 pytestmark = pytest.mark.full
 
@@ -106,12 +106,11 @@ def together(config_file, tmp_path_factory):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_train_what_one_trains(alone, together, stage):
-    one = read_safetensors(alone[0] / stage / "model.safetensors")
-    two = read_safetensors(together / "out" / stage / "model.safetensors")
+    one, two = read_weights(alone[0] / stage), read_weights(together / "out" / stage)
     assert {name: values.shape for name, values in two.items()} == {name: values.shape for name, values in one.items()}
     assert max(np.abs(two[name] - one[name]).max() for name in one) < 1e-5
     if stage != "rewire":
-        before = read_safetensors(alone[0] / STAGES[STAGES.index(stage) - 1] / "model.safetensors")
+        before = read_weights(alone[0] / STAGES[STAGES.index(stage) - 1])
         changed = [name for name in one if stage != "finetune" and np.abs(one[name] - before[name]).max() > 1e-4]
         assert stage == "finetune" or changed, "both would be equal if nothing were trained"
 

@@ -1,5 +1,7 @@
 """The additive fit to measured sub-networks, against latencies that are additive by construction."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from dynabert_paddle.searching.fit import calibration_subnets, fit_layers, rando
 from dynabert_paddle.subnet import SearchSpace
 
 SPACE = SearchSpace(heads=(12,) * 6, neurons=(1536,) * 6, hidden_size=384, head_dim=32)
+RANKED = replace(SPACE, vocab_size=30522, embedding_size=384, max_rank=384, rank_mults=(1.0, 0.25))
 
 
 def additive_ms(subnet):
@@ -16,22 +19,25 @@ def additive_ms(subnet):
     """
     heads = sum(0.02 * (h + max(0, h - 8)) for h in subnet.heads[:-1]) + 0.01 * subnet.heads[-1]
     neurons = sum(0.0005 * (n + max(0, n - 768)) for n in subnet.neurons[:-1]) + 0.0001 * subnet.neurons[-1]
-    return 0.3 + 0.1 * (len(subnet.layers) - 1) + heads + neurons
+    return 0.3 + 0.1 * (len(subnet.layers) - 1) + heads + neurons + 0.001 * (subnet.embedding_rank or 0)
 
 
 def estimate(fitted, subnet):
     attention, ffn = (list(zip(*fitted[name], strict=True)) for name in ("attention_ms", "ffn_ms"))
     last = subnet.heads[-1] * fitted["last_head_ms"] + subnet.neurons[-1] * fitted["last_neuron_ms"]
     others = np.interp(subnet.heads[:-1], *attention).sum() + np.interp(subnet.neurons[:-1], *ffn).sum()
-    return fitted["base_ms"] + last + others
+    return fitted["base_ms"] + last + others + (subnet.embedding_rank or 0) * fitted["rank_ms"]
 
 
-def test_an_additive_latency_is_fitted_exactly():
-    subnets = calibration_subnets(SPACE)
+@pytest.mark.parametrize("space", [SPACE, RANKED])
+def test_an_additive_latency_is_fitted_exactly(space):
+    subnets = calibration_subnets(space)
     fitted = fit_layers(subnets, [additive_ms(subnet) for subnet in subnets])
     assert fitted["base_ms"] == pytest.approx(0.3)
-    assert len(validation_subnets(SPACE)) == 20
-    for subnet in (*subnets, *validation_subnets(SPACE)):
+    assert fitted["rank_ms"] == pytest.approx(0.001 if space is RANKED else 0)
+    assert len(validation_subnets(space)) == 20
+    assert any(subnet.embedding_rank for subnet in subnets) == (space is RANKED)
+    for subnet in (*subnets, *validation_subnets(space)):
         assert estimate(fitted, subnet) == pytest.approx(additive_ms(subnet))
 
 

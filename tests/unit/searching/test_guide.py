@@ -1,5 +1,6 @@
 """The initial population: the grid, narrow cells, and genomes guided by importance per cost."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -72,3 +73,15 @@ def test_a_short_last_step_of_neurons_is_kept_last():
     genomes = GenomeSpace(space, 32)
     for genome in initial_genomes(genomes, make_importance(space)):
         genomes.decode(genome).check_part_of(space.full)
+
+
+def test_narrow_and_guided_genomes_have_the_lowest_rank_of_the_grid():
+    space = replace(SPACE, vocab_size=9, embedding_size=384, max_rank=384, rank_mults=(1.0, 0.5, 0.25))
+    genomes = GenomeSpace.of(space)
+    subnets = [genomes.decode(genome) for genome in initial_genomes(genomes, make_importance(space))]
+    assert subnets[:36] == list(space.grid().values())
+    assert subnets[36] == genomes.decode(genomes.smallest)
+    assert subnets[36].embedding_rank == 16
+    assert {subnet.embedding_rank for subnet in subnets[37:]} == {96}
+    plain = [GENOMES.decode(genome) for genome in initial_genomes(GENOMES, make_importance(SPACE))]
+    assert [replace(subnet, embedding_rank=None) for subnet in subnets[37:]] == plain[13:]

@@ -1,5 +1,6 @@
 """Genomes: conversion to and from sub-networks, their number, and variation operators."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynabert_paddle.searching.space import Gene, GenomeSpace
+from dynabert_paddle.searching.space import Gene, Genome, GenomeSpace
 from dynabert_paddle.searching.variation import make_child
 from dynabert_paddle.subnet import SearchSpace, Subnet
 
@@ -15,7 +16,20 @@ MINILM = GenomeSpace.of(SearchSpace(heads=(12,) * 6, neurons=(1536,) * 6, hidden
 UNEVEN = GenomeSpace.of(
     SearchSpace(heads=(4, 2, 3), neurons=(70, 33, 100), hidden_size=32, head_dim=8, width_mults=(1.0, 0.5))
 )
-SPACES = (MINILM, UNEVEN)
+RANKED = GenomeSpace.of(
+    SearchSpace(
+        heads=(4, 2, 3),
+        neurons=(70, 33, 100),
+        hidden_size=32,
+        head_dim=8,
+        width_mults=(1.0, 0.5),
+        vocab_size=100,
+        embedding_size=50,
+        max_rank=50,
+        rank_mults=(1.0, 0.5),
+    )
+)
+SPACES = (MINILM, UNEVEN, RANKED)
 
 
 @st.composite
@@ -26,7 +40,11 @@ def genomes(draw, space):
     ]
     layer = draw(st.integers(0, len(genes) - 1))
     genes[layer] = genes[layer]._replace(kept=1)
-    return tuple(genes)
+    return Genome(tuple(genes), space.rank_of(draw(st.integers(1, space.rank_steps))))
+
+
+def check(space, subnet):
+    subnet.check_part_of(space.space.full, max_rank=space.space.max_rank)
 
 
 def test_six_layers_have_more_than_a_million_sub_networks():
@@ -40,8 +58,13 @@ def test_the_count_is_the_number_of_different_sub_networks():
         [Gene(kept, head + 1, (step + 1) * 32) for kept in (0, 1) for head in range(heads) for step in range(2)]
         for heads in (2, 1)
     ]
-    subnets = {space.decode(genome) for genome in product(*genes) if any(gene.kept for gene in genome)}
-    assert len(subnets) == space.count() == (1 + 2 * 2) * (1 + 1 * 2) - 1
+    kept = [genome for genome in product(*genes) if any(gene.kept for gene in genome)]
+    assert len({space.decode(Genome(genome)) for genome in kept}) == space.count() == (1 + 2 * 2) * (1 + 1 * 2) - 1
+    ranked = replace(space.space, vocab_size=9, embedding_size=40, max_rank=40, rank_mults=(1.0, 0.4))
+    space = GenomeSpace(ranked, 32, 16)  # ranks 16, 32 and all 40
+    subnets = {space.decode(Genome(genome, space.rank_of(steps))) for genome in kept for steps in (1, 2, 3)}
+    assert len(subnets) == space.count() == 3 * ((1 + 2 * 2) * (1 + 1 * 2) - 1)
+    assert {subnet.embedding_rank for subnet in subnets} == {16, 32, None}
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -49,10 +72,11 @@ def test_the_count_is_the_number_of_different_sub_networks():
 def test_genomes_round_trip_through_sub_networks_and_parameters(space, data):
     genome = data.draw(genomes(space))
     subnet = space.decode(genome)
-    subnet.check_part_of(space.space.full)
+    check(space, subnet)
     encoded = space.encode(subnet)
     assert space.decode(encoded) == subnet
-    assert [gene for gene in encoded if gene.kept] == [gene for gene in genome if gene.kept]
+    assert encoded.rank == genome.rank
+    assert [gene for gene in encoded.layers if gene.kept] == [gene for gene in genome.layers if gene.kept]
     params = space.to_params(genome)
     assert space.from_params(params) == genome
     assert all(space.distributions()[name]._contains(value) for name, value in params.items())
@@ -62,7 +86,7 @@ def test_genomes_round_trip_through_sub_networks_and_parameters(space, data):
 @pytest.mark.parametrize("space", SPACES)
 def test_full_and_smallest_genomes(space):
     assert space.decode(space.full) == space.space.full
-    assert space.decode(space.smallest) == Subnet((0,), (1,), (space.step,))
+    assert space.decode(space.smallest) == Subnet((0,), (1,), (space.step,), space.rank_step)
 
 
 def test_steps_are_never_coarser_than_the_grid():
@@ -85,6 +109,18 @@ def test_random_genomes_reach_every_number_of_layers_and_every_width():
     assert {len(subnet.layers) for subnet in subnets} == {1, 2, 3}
     assert {heads for subnet in subnets for layer, heads, _ in subnet.parts if layer == 0} == {1, 2, 3, 4}
     assert {neurons for subnet in subnets for layer, _, neurons in subnet.parts if layer == 1} == {17, 33}
+    assert {subnet.embedding_rank for subnet in subnets} == {None}
+    ranked = [RANKED.decode(RANKED.random(random)) for _ in range(100)]
+    assert {subnet.embedding_rank for subnet in ranked} == {16, 32, 48, None}
+
+
+def test_ranks_are_searched_only_where_they_were_trained():
+    untrained = GenomeSpace.of(replace(RANKED.space, rank_mults=(1.0,)))
+    assert (untrained.rank_step, untrained.full.rank, untrained.rank_steps) == (None, None, 1)
+    assert "embedding_rank" not in untrained.distributions()
+    assert RANKED.rank_step == 16
+    assert GenomeSpace.of(replace(RANKED.space, rank_mults=(1.0, 0.1))).rank_step == 5
+    assert RANKED.decode(RANKED.encode(RANKED.space.parse("l0h1f5-e17"))).embedding_rank == 32
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -93,7 +129,7 @@ def test_random_genomes_reach_every_number_of_layers_and_every_width():
 def test_children_are_valid_and_determined_by_the_seed(space, data, seed):
     first, second = data.draw(genomes(space)), data.draw(genomes(space))
     child = make_child(first, second, space, np.random.default_rng(seed))
-    space.decode(child).check_part_of(space.space.full)
+    check(space, space.decode(child))
     distributions = space.distributions()
     assert all(distributions[name]._contains(value) for name, value in space.to_params(child).items())
     assert make_child(first, second, space, np.random.default_rng(seed)) == child
@@ -104,7 +140,11 @@ def test_children_are_near_their_parents_and_reach_every_gene():
     children = [make_child(parent, parent, MINILM, np.random.default_rng(seed)) for seed in range(300)]
     for layer in range(6):
         for name in Gene._fields:
-            values = {getattr(child[layer], name) for child in children}
+            values = {getattr(child.layers[layer], name) for child in children}
             assert len(values) > 1, (layer, name)
-    kept = [sum(gene.kept for gene in child) for child in children]
+    kept = [sum(gene.kept for gene in child.layers) for child in children]
     assert set(kept) == {2, 3, 4}
+    parent = RANKED.encode(RANKED.space.parse("w0.50d1.00r0.50"))
+    ranks = [make_child(parent, parent, RANKED, np.random.default_rng(seed)).rank for seed in range(300)]
+    assert set(ranks) == {16, 32, 48, 64}  # 64 stands for all 50
+    assert 0.5 < ranks.count(32) / len(ranks) < 0.9
