@@ -2,6 +2,7 @@
 
 import json
 import logging
+from copy import deepcopy
 from dataclasses import replace
 
 import paddle
@@ -15,6 +16,7 @@ from dynabert_paddle.searching.cost import CostModel
 from dynabert_paddle.searching.latency import latency_table, measure_latency
 from dynabert_paddle.searching.latency_setting import LatencySetting
 from dynabert_paddle.subnet import Subnet
+from dynabert_paddle.supernet.low_rank_linear import shape_products
 
 SETTING = LatencySetting(batch_size=1, seq_length=8)
 
@@ -70,6 +72,15 @@ def remeasured(built, monkeypatch):
     """Replace another measurement, which takes long, by the table that was measured."""
     monkeypatch.setattr(latency, "_build", lambda *_: built[0])
     return built[0]
+
+
+def test_a_model_of_products_has_another_table(supernet):
+    products = deepcopy(supernet)
+    shape_products(products.encoder.layers, [{"linear1": 4}])
+    shape = latency._shape_of(products)
+    assert shape["layer_ranks"] == [[None] * 4 + [4, None]]
+    assert shape == json.loads(json.dumps(shape))  # else a cached table never fits
+    assert "layer_ranks" not in latency._shape_of(supernet)  # tables of earlier versions fit
 
 
 def test_a_table_of_another_machine_is_rebuilt(supernet, built, remeasured, tmp_path, caplog):
