@@ -75,9 +75,11 @@ def _factorize_layers(
     if not parts:
         return errors
     rng = np.random.default_rng(config.seed)
-    rows = np.sort(rng.permutation(len(task.train))[: config.num_calibration_examples])
-    moments = collect_moments(supernet, tokenize_examples(task.train.select(rows), supernet))
-    held_out = collect_moments(supernet, tokenize_examples(task.dev, supernet))
+    samples = (
+        examples.select(np.sort(rng.permutation(len(examples))[: config.num_calibration_examples]))
+        for examples in (task.train, task.dev)
+    )
+    moments, held_out = (collect_moments(supernet, tokenize_examples(sample, supernet)) for sample in samples)
     for layer, source in zip(small.encoder.layers, supernet.encoder.layers, strict=True):
         for part in parts:
             for name in PARTS[part]:
