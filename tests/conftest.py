@@ -44,7 +44,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure():
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has a background job ignore
+    # What starts the tests may ignore these, and the processes that they start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has a background job ignore it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup
 
 
 def pytest_collection_modifyitems(config, items):
