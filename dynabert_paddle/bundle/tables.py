@@ -164,6 +164,9 @@ def _read_table(path: str, rows: Iterator[list[str]], description: dict[str, Any
         columns = _find_columns(header, description)
         if columns is None:
             raise _no_column(path, header, description)
+        repeated = [header[column] for column in columns if header.count(header[column]) > 1]
+        if repeated:
+            raise BundleError(f"{path}: {header.count(repeated[0])} columns are called {repeated[0]!r}: rename them")
         for number, row in enumerate(rows, start=2):
             if not row or (row == [""] and len(header) > 1):  # an empty line
                 continue

@@ -69,10 +69,11 @@ def compress_vocabulary(supernet: Supernet, task: Task, config: CompressConfig) 
         keep_positions(model, max_positions)
     small = Supernet(model, small_tokenizer, supernet.metadata)
     rows = [*train, *task_rows(task.dev)]
+    is_cut = task.kind != "question_answering"  # whose contexts are split into windows
     return small, {
         "vocab_size": [tokenizer.vocab_size, small_tokenizer.vocab_size],
         "max_positions": [num_positions(part.config) for part in (supernet.model, model)],
-        **_compare_rows(tokenizer, small_tokenizer, rows, supernet.metadata.max_seq_length),
+        **_compare_rows(tokenizer, small_tokenizer, rows, supernet.metadata.max_seq_length if is_cut else None),
     }
 
 
@@ -150,14 +151,16 @@ def _check_positions(supernet: Supernet, max_positions: int | None) -> int | Non
 
 
 def _compare_rows(
-    tokenizer: Tokenizer, small: Tokenizer, rows: Sequence[tuple[str, ...]], max_seq_length: int
+    tokenizer: Tokenizer, small: Tokenizer, rows: Sequence[tuple[str, ...]], max_seq_length: int | None
 ) -> dict[str, Any]:
-    """How a task's rows are cut before and after."""
+    """How many pieces a task's rows have before and after, and how many rows are longer than `max_seq_length`."""
     lengths = [row_lengths(each, rows) for each in (tokenizer, small)]
+    found = {"rows": len(rows), "pieces_per_row": [round(float(values.mean()), 2) for values in lengths]}
+    if max_seq_length is None:
+        return found
     before, after = (values > max_seq_length for values in lengths)
     return {
-        "rows": len(rows),
-        "pieces_per_row": [round(float(values.mean()), 2) for values in lengths],
+        **found,
         "rows_cut": [int(before.sum()), int(after.sum())],
         "rows_newly_cut": int((after & ~before).sum()),
     }

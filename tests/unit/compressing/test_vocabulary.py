@@ -1,5 +1,7 @@
 """Fewer pieces and positions: what they do to texts, and what is refused."""
 
+import json
+
 import numpy as np
 import paddle
 import pytest
@@ -110,6 +112,17 @@ def test_rows_are_counted_with_their_special_tokens(supernet):
     assert lengths.tolist() == expected
     counts = count_pieces(supernet.tokenizer, ["play play music"])
     assert counts[supernet.tokenizer.vocabulary["play"]] == 2
+
+
+def test_contexts_of_questions_are_not_said_to_be_cut(supernet, tmp_path):
+    """They are split into windows."""
+    row = {"id": "1", "question": "where", "context": "here " * 99, "answers": [{"text": "here", "answer_start": 0}]}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    files = {"train_file": tmp_path / "x.jsonl", "dev_file": tmp_path / "x.jsonl"}
+    _, done = compress(supernet, db.load_task("custom", kind="question_answering", **files), vocab_size=4000)
+    assert done["rows"] == 2
+    assert done["pieces_per_row"][0] > 100
+    assert not {"rows_cut", "rows_newly_cut"} & done.keys()
 
 
 @pytest.mark.parametrize(
