@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.files.partial import partial_path
+from dynabert_paddle.files.partial import partial_file
 from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.runtime.streams import print_message
 
@@ -86,17 +86,14 @@ def open_output(name: str) -> Iterator[TextIO]:
     for parent in (path.parent, (file or path).parent):
         if not parent.is_dir():
             raise UsageError(f"{path}: there is no folder {parent}: make it, or name another {setting('output_file')}")
-    target = path if file is None else partial_path(file)
     try:
-        with target.open("w", encoding="utf-8") as stream:
+        with path.open("w", encoding="utf-8") if file is None else partial_file(file) as stream:
             yield stream
-        if file is not None:
-            target.replace(file)
+            if file is not None:
+                stream.flush()
+                Path(stream.name).replace(file)
     except OSError as error:
         raise DynabertError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        if file is not None:
-            target.unlink(missing_ok=True)
 
 
 def _find_file(path: Path) -> Path | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dynabert_paddle.data.features import FeatureSet, TextEncoder, encode_examples
+from dynabert_paddle.data.features import Features, FeatureSet, TextEncoder, encode_examples
 from dynabert_paddle.data.stored_texts import StoredTexts
 
 if TYPE_CHECKING:
@@ -75,6 +75,10 @@ class StreamedFeatures(FeatureSet):
             return StreamedFeatures(examples, self.tokenizer, self.max_seq_length)
         return encode_examples(examples, self.tokenizer, self.max_seq_length)
 
+    def tokenize(self, indices: np.ndarray) -> Features:
+        """Tokenize some of the examples, `[k]` integers in any order, in memory."""
+        return encode_examples(self.examples.select(indices), self.tokenizer, self.max_seq_length)
+
     def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
         """Make one batch, padded at the end to its longest example.
 
@@ -85,7 +89,7 @@ class StreamedFeatures(FeatureSet):
         Returns:
             `input_ids`, `token_type_ids`, `attention_mask`, each `[b, s]` int64; `labels`, if there are any.
         """
-        batch = encode_examples(self.examples.select(indices), self.tokenizer, self.max_seq_length)
+        batch = self.tokenize(indices)
         return batch.collate(np.arange(len(batch)), pad_token_id)
 
     def with_labels(self, labels: np.ndarray) -> StreamedFeatures:

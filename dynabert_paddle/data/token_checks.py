@@ -70,8 +70,8 @@ def count_tokens(features: FeatureSet, tokenizer: KnownTokens, *, takes_pairs: b
         chosen = _choose(features.lengths)
         if not len(chosen):
             return TokenCounts(unread=num_rows)
-        features = features.select(chosen)
-    assert isinstance(features, Features)  # a small selection is in memory
+        features = features.tokenize(chosen)
+    assert isinstance(features, Features)
     around = tokenizer.count_special_tokens(1 + takes_pairs)
     special = np.flatnonzero(np.isin(features.input_ids, list(tokenizer.special_tokens)))
     num_special = np.bincount(

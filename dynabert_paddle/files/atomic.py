@@ -15,7 +15,7 @@ from dynabert_paddle.errors import DynabertError, ModelError
 from dynabert_paddle.files.hashing import hash_json
 from dynabert_paddle.files.integrity import accept_change_hint
 from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json
-from dynabert_paddle.files.partial import MOVING_FILE, partial_folder, partial_path
+from dynabert_paddle.files.partial import MOVING_FILE, partial_file, partial_folder
 from dynabert_paddle.runtime.interruption import postpone_signals
 
 
@@ -62,16 +62,12 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically: after a failure the file is as it was before."""
-    partial = partial_path(path)
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+    with partial_file(path) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+        Path(file.name).replace(path)
         _sync(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str) -> Path:

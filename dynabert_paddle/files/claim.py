@@ -17,7 +17,7 @@ from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import handle_write_errors, move_content
 from dynabert_paddle.files.folder import MARKER_FILE, check_ours, is_free, is_output_folder
 from dynabert_paddle.files.ownership import find_unknown
-from dynabert_paddle.files.partial import is_at, lock, partial_folder, partial_path, remove_stale
+from dynabert_paddle.files.partial import is_at, lock, partial_file, partial_folder, remove_stale
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.ranks import is_rank_zero
 
@@ -58,14 +58,12 @@ class Claim:
             DynabertError: the folder cannot be written to.
         """
         # os.access is wrong for root and on network file systems: only a write shows whether writing is possible.
-        probe = partial_path(self.folder / MARKER_FILE)
-        with handle_write_errors(self.folder):
-            try:
-                probe.write_text(f"{self.maker}\n", encoding="utf-8")
-                if self.maker and is_free(self.folder):
-                    probe.replace(self.folder / MARKER_FILE)
-            finally:
-                probe.unlink(missing_ok=True)
+        marker = self.folder / MARKER_FILE
+        with handle_write_errors(self.folder), partial_file(marker) as probe:
+            probe.write(f"{self.maker}\n")
+            probe.flush()
+            if self.maker and is_free(self.folder):
+                Path(probe.name).replace(marker)
 
     def clear(self) -> None:
         """Remove what the folder's verb wrote there, but for its mark; see `ownership.check_removable`.

@@ -1,6 +1,6 @@
 """Partly written folders and files: each has a hidden name of its own, and nothing of a killed process stays for long.
 
-A folder is locked while its writer lives. The next writer removes those that nobody holds.
+Each is locked while its writer lives. The next writer removes those that nobody holds.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from os.path import samestat
 from pathlib import Path
+from typing import TextIO
 
 SUFFIX = ".partial"
 # In a folder whose files are being replaced one by one; it stays if the writer is killed then.
 MOVING_FILE = f".moving{SUFFIX}"
 
-# The names that `partial_path` and `partial_folder` give; a user may have other hidden files that end like this.
+# The names that `partial_file` and `partial_folder` give; a user may have other hidden files that end like this.
 _NAME = re.compile(r"\.(.+\.)?[0-9a-f]{8}\.partial", re.DOTALL)
 
 
@@ -69,9 +70,31 @@ def is_at(handle: int, path: Path) -> bool:
         raise
 
 
-def partial_path(path: Path) -> Path:
-    """Return an unused hidden name beside a file, for writing it before it gets its name."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{SUFFIX}")
+@contextmanager
+def partial_file(path: Path) -> Iterator[TextIO]:
+    """Make a hidden file beside a file, for its new content.
+
+    Args:
+        path: the file, which need not exist.
+
+    Yields:
+        The hidden file, open for UTF-8 text, which the caller renames; else it is removed at the end of the `with`
+        block.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{SUFFIX}")
+        file = partial.open("w", encoding="utf-8")
+        if lock(file.fileno()) and is_at(file.fileno(), partial):
+            break
+        file.close()  # another process has removed it before it was locked
+    try:
+        with file:
+            yield file
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -106,24 +129,28 @@ def partial_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_stale(parent: Path, prefix: str = ".") -> None:
-    """Remove the partly written folders in a folder that no living process holds.
+    """Remove the partly written files and folders in a folder that no living process holds.
 
     Args:
         parent: the folder.
         prefix: how their names begin.
     """
     for path in parent.iterdir() if parent.is_dir() else ():
-        if path.name.startswith(prefix) and is_partial(path.name):
+        if path.name.startswith(prefix) and is_partial(path.name) and path.name != MOVING_FILE:
             _remove_unheld(path)
 
 
 def _remove_unheld(path: Path) -> None:
-    if path.is_symlink() or not path.is_dir():
+    if path.is_symlink() or not (path.is_dir() or path.is_file()):
         return
     with suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
         try:
-            if lock(handle, unsupported=False):  # without locks, it may be of a living process
+            if not lock(handle, unsupported=False):  # without locks, it may be of a living process
+                return
+            if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
         finally:
             os.close(handle)

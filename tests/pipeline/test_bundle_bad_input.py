@@ -478,7 +478,7 @@ def test_a_model_that_is_not_there(no_export, source, tmp_path):
 )
 def test_lengths_that_the_model_does_not_take(no_export, source, length):
     message = no_export(source("plain"), "--max_seq_length", length, code=2)
-    assert message == f"max_seq_length is {length}: allowed are 3 to 128, the model's positions"
+    assert message == f"--max_seq_length is {length}: allowed are 3 to 128, the model's positions"
 
 
 def test_a_sub_network_that_the_model_does_not_have(no_export, source):

@@ -58,7 +58,7 @@ def test_the_same_seed_twice_gives_the_same_weights_and_grid(place, made, monkey
 
 def test_a_finished_run_says_so_and_prints_its_grid_from_anywhere(made, tmp_path, monkeypatch, capsys):
     out, rows = made
-    left = [out / "finetune" / name for name in ("checkpoint-2", ".checkpoint-3.partial", ".partial")]
+    left = [out / "finetune" / name for name in ("checkpoint-2", ".checkpoint-3.0123abcd.partial", ".0123abcd.partial")]
     for folder in left:  # by a process that was killed when the model had just been saved
         folder.mkdir()
     monkeypatch.chdir(tmp_path)

@@ -288,11 +288,14 @@ def write_bundle(folder, models, *, labels, pair):
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     description = {
         "format_version": 1,
+        "format": "lite",
+        "precision": "fp32",
         "task": {},
         "labels": labels,
         "pair": pair,
         "max_seq_length": 16,
         "pad_token_id": 0,
+        "vocab_size": 30522,
         "files": {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in files.items()},
     }
     checksum = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

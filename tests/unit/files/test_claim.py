@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from dynabert_paddle.files.atomic import write_folder
 from dynabert_paddle.files.claim import claim
 from dynabert_paddle.files.folder import maker_of
 from dynabert_paddle.files.ownership import check_replaceable
-from dynabert_paddle.files.partial import lock, partial_folder
+from dynabert_paddle.files.partial import lock, partial_file, partial_folder
 
 pytestmark = pytest.mark.reference
 
@@ -175,6 +176,26 @@ def test_a_search_that_runs_inside_keeps_its_folder(tmp_path):
         with pytest.raises(UsageError, match="search is in use by another run"):
             outer.clear()
         assert (tmp_path / "model" / "search").is_dir()
+
+
+def test_partial_files_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in (
+        ".dynabert",
+        "run.yaml",
+        "..dynabert.0123abcd.partial",
+        ".moving.partial",
+    ):  # the last one has a meaning
+        (folder / name).touch()
+    with partial_file(folder / "grid.json") as living:
+        with claim(folder, "width"):
+            names = [".dynabert", "run.yaml", ".moving.partial", Path(living.name).name]
+            assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+        living.write("{}")
+        living.flush()
+        os.replace(living.name, folder / "grid.json")
+    assert (folder / "grid.json").read_text() == "{}"
 
 
 def test_partial_folders_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_path):
