@@ -184,7 +184,7 @@ def _grid_space(supernet: Supernet, config: Config) -> SearchSpace:
 
 def _check_grid(supernet: Supernet, config: Config) -> None:
     """Refuse a grid that a backbone does not have, nor will have once it is rewired."""
-    if "rewire" not in config.stages:
+    if "rewire" not in config.stages and config.stages != ("finetune",):
         _grid_space(supernet, config)
         return
     grid = config.space

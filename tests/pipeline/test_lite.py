@@ -290,6 +290,7 @@ def write_bundle(folder, models, *, labels, pair):
         "format_version": 1,
         "format": "lite",
         "precision": "fp32",
+        "subnet": "w1.00d1.00",
         "task": {},
         "labels": labels,
         "pair": pair,
