@@ -74,17 +74,7 @@ class PaddleNlpTokenizer(LongestFirst):
         self.fingerprint = hash_content({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
 
     def with_special_tokens(self, in_text: bool) -> PaddleNlpTokenizer:
-        """Return the same tokenizer, which reads the text of a special token in a text in one way or the other.
-
-        Args:
-            in_text: as that token; else as text like any other.
-
-        Returns:
-            The tokenizer.
-
-        Raises:
-            ModelError: it cannot read them as text.
-        """
+        """As `Tokenizer.with_special_tokens`."""
         if in_text == self.special_tokens_in_text:
             return self
         backend = copy.deepcopy(self._backend)
