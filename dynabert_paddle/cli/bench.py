@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dynabert_paddle.cli.output import check_output_file, open_output, show_json, show_next
+from dynabert_paddle.cli.output import check_output_file, one_line, open_output, show_json, show_next
 from dynabert_paddle.cli.predict import NumThreads, OverwriteOutputFile
 from dynabert_paddle.cli.run import Json
 from dynabert_paddle.cli.table import show_table
@@ -69,6 +69,8 @@ def _show(report: dict[str, Any]) -> None:
         for row in report["rows"]
     ]
     show_table(columns, lines, title=f"{report['threads']} threads; speed-up against the first line of each shape")
+    for name in dict.fromkeys(row["name"] for row in report["rows"] if row["depends_on_batch"]):
+        print(one_line(f"{name}: a text's answer depends on the other texts of its batch (one scale for all)"))
 
 
 def _integers(words: str, flag: str) -> list[int]:

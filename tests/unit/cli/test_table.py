@@ -70,7 +70,7 @@ def measured():
     shape = {"batch_size": 32, "seq_length": 128, "p50_ms": 12.34, "p95_ms": 123.45, "sentences_per_second": 1234}
     sizes = {"speedup": 12.34, "peak_memory_mb": 1234, "size_mb": 437.9}
     paths = ["/home/user/runs/2024/out/bundle_fp32", "/home/user/runs/2024/out/bundle_int8", "部署/中文路径/量化部署包"]
-    bench._show({"threads": 2, "rows": [{"name": path, **shape, **sizes} for path in paths]})
+    bench._show({"threads": 2, "rows": [{"name": path, "depends_on_batch": False, **shape, **sizes} for path in paths]})
 
 
 def load(script, name):
