@@ -20,6 +20,9 @@ class Stub:
     def predict(self, rows):
         return (Prediction("好评", 1.0, {"好评": 1.0}) for _ in rows)
 
+    def input_warnings(self):
+        return []
+
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_the_output_is_utf_8_whatever_the_locale(monkeypatch, flags):

@@ -166,7 +166,8 @@ def test_costs_include_the_estimate(supernet, built):
     assert costs["latency_ms"] == table.estimate(supernet.full)
 
 
-def test_subnets_are_measured(supernet, caplog):
+def test_subnets_are_measured(supernet, caplog, monkeypatch):
+    monkeypatch.setattr(latency, "_SECONDS_BETWEEN_LINES", 0)
     subnets = {"full": supernet.full, "small": Subnet.parse("l0h1f16")}
     setting = LatencySetting(batch_size=2, seq_length=8, num_threads=1, precision="bf16")
     with caplog.at_level(logging.INFO, "dynabert_paddle"):
