@@ -319,7 +319,7 @@ class SearchSpace:
         return total
 
     def _weights(self, layer: int, h: int, neurons: int) -> int:
-        """The weights of a layer's linear layers, of which each token is multiplied by every one."""
+        """The weights of a layer's linear layers; every token is multiplied by each of them."""
         d = self.hidden_size
         shapes = (*[(d, h)] * 3, (h, d), (d, neurons), (neurons, d))
         ranks = self.layer_ranks[layer] if self.layer_ranks else (None,) * len(shapes)

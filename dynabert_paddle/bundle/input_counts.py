@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-_MAX_UNKNOWN = 0.05  # share of the tokens, as in training
+MAX_UNKNOWN = 0.05  # share of the tokens, also in training; symbols and foreign names are below it
 
 
 class InputCounts:
@@ -52,7 +52,7 @@ class InputCounts:
                 words = _plural(self._cut_words, "word", "words") + " at the end were not read and are labelled O"
             verb = _plural(self._cut_rows, "text is", "texts are")
             messages.append(f"{verb} longer than {self._max_seq_length} tokens: {words}: split the texts")
-        if self._unknown_tokens > _MAX_UNKNOWN * self._tokens:
+        if self._unknown_tokens > MAX_UNKNOWN * self._tokens:
             share = f"{self._unknown_tokens / self._tokens:.0%} of the tokens are not in the model's vocabulary"
             messages.append(f"{share}: the answers may mean little")
         if self._rows_with_special:

@@ -27,7 +27,7 @@ def compress(
         typer.Option(
             "--text_file",
             metavar="FILE",
-            help="vocabulary: plain text, one a line, whose pieces count, too; may be given several times.",
+            help="vocabulary: plain text to count pieces in, too, one text per line; repeat for more files.",
         ),
     ] = None,
     device: Device = None,

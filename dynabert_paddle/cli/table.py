@@ -103,7 +103,7 @@ def shorten(text: str, width: int) -> str:
 
     Args:
         text: a name.
-        width: cells of a terminal, of which a Chinese character takes two.
+        width: terminal cells; a Chinese character takes two.
 
     Returns:
         The text, at most this wide: names of sub-networks and paths often differ only at one of their ends.

@@ -7,13 +7,13 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from dynabert_paddle.bundle.input_counts import MAX_UNKNOWN
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.features import Features, FeatureSet
 from dynabert_paddle.data.question_answering import WindowFeatures
 from dynabert_paddle.data.streaming import StreamedFeatures
 from dynabert_paddle.data.word_features import WordFeatures
 
-MAX_UNKNOWN = 0.05  # share of a text's tokens; symbols and foreign names are below it
 # Rows of a file that is too large for memory, and the bytes of their texts.
 _SAMPLE, _SAMPLE_BYTES = 1000, 2**24
 

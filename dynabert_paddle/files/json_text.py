@@ -1,4 +1,4 @@
-"""Parses JSON, and refuses an object with a key twice, of which Python's parser takes the last value unsaid.
+"""Parses JSON and refuses duplicate keys, whose last value Python's parser would take silently.
 
 This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays Python 3.7 syntax.
 """

@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 
 _CPU_FILE = Path("/proc/cpuinfo")
-# Precision -> instructions that compute in it, of which one is enough. Without them a runtime converts to float32, or
+# Precision -> instructions that compute in it; any one is enough. Without them a runtime converts to float32, or
 # needs several instructions for one.
 _INSTRUCTIONS = {
     "bf16": ("avx512_bf16", "amx_bf16"),

@@ -115,7 +115,7 @@ def bpe_rules(vocab: Mapping[str, int], merges: Sequence[Sequence[str]], *, alwa
 
     Args:
         vocab: ids by piece.
-        merges: pairs of pieces, each of which makes one of `vocab`.
+        merges: pairs of pieces; each pair joins to a piece of `vocab`.
         always: ids to keep in any case, such as special tokens.
 
     Returns:
