@@ -63,7 +63,7 @@ def test_every_export_is_checked_and_predicts_or_is_refused(chain, tmp_path, req
             return
         needs, instead = NEEDS[format]
         what, instead = ("int8 in ", "onnx") if precision == "int8" else ("", instead)
-        remedy = f"use --format {instead}, or install requirements/paddle-3.1.txt"
+        remedy = f"use format {instead}, or install requirements/paddle-3.1.txt"
         assert str(caught.value) == f"{what}{needs}, this is {paddle.__version__}: {remedy}"
         assert not list(tmp_path.iterdir())
         return
