@@ -9,12 +9,11 @@ import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 from bundles import ALONE, SNIPS_LABELS, make_bundle, make_model
-from commands import run_command
+from commands import run_command, run_script
 from conftest import ROOT, SNIPS
 from test_bundle_bad_input import seal
 
@@ -333,16 +332,13 @@ def test_a_bundle_of_one_sub_network_leaves_no_choice(single, alone):
     assert_same(found, alone[NAMES[1]][:20])
 
 
-def load_test(bundle, *words):
-    command = [sys.executable, Path(ROOT, "scripts", "load_test.py"), bundle, "--seconds", "1", *words]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-
-
 def test_the_load_test_loses_nothing(bundle, tmp_path):
     lines = (SNIPS / "dev.tsv").read_text(encoding="utf-8").splitlines()[:60]
     data = tmp_path / "rows.tsv"
     data.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    done = load_test(bundle, "--data", data, "--load", "2", "--deadline_ms", "200")
+    words = (bundle, "--data", data, "--seconds", "1", "--load", "2", "--deadline_ms", "200")
+    command = [sys.executable, ROOT / "scripts/load_test.py", *words]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert ", lost 0\n" in done.stdout
     assert "answers that differ from the prediction of the same sub-network alone: 0" in done.stdout
@@ -361,12 +357,13 @@ PAIRS = "sentence\tanswer\tlabel\nDo you know it?\tNo.\t不\nIs it late?\tYes.\t
         ("odd", "rows.csv", 'body,label\nplay,"a\tttab"\nstop,"a\ttab"\n', True),
     ],
 )
-def test_the_load_test_takes_texts_of_any_task(make_once, tmp_path, kind, name, content, accuracy):
+def test_the_load_test_takes_texts_of_any_task(make_once, tmp_path, capsys, kind, name, content, accuracy):
     (tmp_path / name).write_text(content, encoding="utf-8")
-    done = load_test(make_bundle(make_once, kind), "--data", tmp_path / name)
-    assert done.returncode == 0, done.stderr
-    assert ", lost 0\n" in done.stdout
-    assert ("accuracy" in done.stdout) == accuracy
+    words = (make_bundle(make_once, kind), "--data", tmp_path / name, "--seconds", 1)
+    done = run_script(capsys, "load_test.py", *words)
+    assert done.code == 0, done.err
+    assert ", lost 0\n" in done.out
+    assert ("accuracy" in done.out) == accuracy
 
 
 @pytest.mark.parametrize(
@@ -381,7 +378,7 @@ def test_the_load_test_takes_texts_of_any_task(make_once, tmp_path, kind, name, 
         ("plain", ("--data", SNIPS / "dev.tsv", "--label_column", "intent"), "has no column 'intent'; its columns are"),
     ],
 )
-def test_the_load_test_refuses_texts_of_another_task(make_once, kind, words, seen):
-    done = load_test(make_bundle(make_once, kind), *words)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert seen in done.stderr and done.stderr.count("\n") == 1
+def test_the_load_test_refuses_texts_of_another_task(make_once, capsys, kind, words, seen):
+    done = run_script(capsys, "load_test.py", make_bundle(make_once, kind), *words)
+    assert (done.code, done.out) == (2, "")
+    assert seen in done.err and done.err.count("\n") == 1

@@ -177,8 +177,10 @@ def test_a_small_model_evaluates_trains_on_teaches_and_extracts_again(
     assert done.code == 0, done.err
 
 
-@pytest.mark.parametrize("format", [format for format in FORMATS if format != "lite"])
-@pytest.mark.parametrize("name", ["w0.50d0.50r0.25", UNEVEN])
+@pytest.mark.parametrize(
+    ("format", "name"),
+    [(FORMATS[0], "w0.50d0.50r0.25"), *((format, UNEVEN) for format in FORMATS if format != "lite")],
+)
 def test_an_exported_rank_is_the_slice(run_folder, supernet, batch, tmp_path, format, name):
     bundle = db.export(run_folder / "depth", tmp_path / "bundle", format=format, subnet=name)
     expected = logits(supernet, batch, supernet.search_space().parse(name))

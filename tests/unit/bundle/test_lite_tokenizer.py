@@ -73,7 +73,7 @@ VARIANTS = {
 }
 
 
-SHORT = ("tokenizer.json", "cased", "raw")
+SHORT = ("tokenizer.json", "raw")
 PARAMETERS = [
     pytest.param(name, marks=[] if name in SHORT else pytest.mark.full) for name in (*VARIANTS, "added tokens", "raw")
 ]
