@@ -1,35 +1,11 @@
-"""Splits examples into batches, and into training and held-out examples. Shapes: n examples, b batch."""
+"""Divides examples: batches for evaluation, and examples held out of training. Shapes: n examples, b batch."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DataError
-
-_BATCHES_PER_BUCKET = 50
-
-
-def length_bucketed_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """Shuffle examples into batches of similar length, which need little padding.
-
-    Args:
-        lengths: `[n]`, tokens of each example.
-        batch_size: examples per batch; the rest forms one smaller batch.
-        seed: random seed of the order.
-        epoch: counted from 0; each has a different order.
-
-    Yields:
-        Indices of each batch's examples; every example is in exactly one batch.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(np.arange(len(lengths), dtype=np.int32 if len(lengths) < 2**31 else np.int64))
-    for bucket in _cut(order, _BATCHES_PER_BUCKET * batch_size):
-        bucket[:] = bucket[np.argsort(lengths[bucket], kind="stable")]
-    for batch in rng.permutation(-(-len(order) // batch_size)):
-        yield order[batch * batch_size : (batch + 1) * batch_size]
 
 
 def sequential_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -43,11 +19,8 @@ def sequential_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]
         Indices of each batch's examples. `ordered[np.concatenate(batches)] = results` restores the examples' order.
     """
     # Longest first, so that a batch size that needs too much memory fails at once.
-    return list(_cut(np.argsort(-lengths, kind="stable"), batch_size))
-
-
-def _cut(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (indices[start : start + size] for start in range(0, len(indices), size))
+    order = np.argsort(-lengths, kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def split_holdout(

@@ -1,7 +1,8 @@
 """The micro-batches of each optimizer step, and the shard of each that a replica gets.
 
-A step reads `gradient_accumulation_steps` micro-batches. Each is divided into shards, one for every replica of every
-process, whose gradients add up to the whole micro-batch's.
+An epoch is shuffled into batches of similar length. A step reads `gradient_accumulation_steps` of them: its
+micro-batches. Each is divided into shards, one for every replica of every process, whose gradients add up to the whole
+micro-batch's.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import numpy as np
 from paddle import Tensor
 
 from dynabert_paddle.config.settings import TrainConfig
-from dynabert_paddle.data.batches import length_bucketed_batches
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.word_features import IGNORED
 from dynabert_paddle.runtime.ranks import num_processes, rank
 from dynabert_paddle.supernet.supernet import to_tensors
+
+_BATCHES_PER_BUCKET = 50
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,27 @@ def step_batches(
                 ]
                 yield StepBatches(sum(map(len, indices)), shards)
             step += 1
+
+
+def length_bucketed_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> Iterator[np.ndarray]:
+    """Shuffle examples into batches of similar length, which need little padding.
+
+    Args:
+        lengths: `[n]`, tokens of each example.
+        batch_size: examples per batch; the rest forms one smaller batch.
+        seed: random seed of the order.
+        epoch: counted from 0; each has a different order.
+
+    Yields:
+        Indices of each batch's examples; every example is in exactly one batch.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(np.arange(len(lengths), dtype=np.int32 if len(lengths) < 2**31 else np.int64))
+    for start in range(0, len(order), _BATCHES_PER_BUCKET * batch_size):
+        bucket = order[start : start + _BATCHES_PER_BUCKET * batch_size]
+        bucket[:] = bucket[np.argsort(lengths[bucket], kind="stable")]
+    for batch in rng.permutation(-(-len(order) // batch_size)):
+        yield order[batch * batch_size : (batch + 1) * batch_size]
 
 
 def cut_shard(micro_batch: Mapping[str, np.ndarray], index: int, num_shards: int) -> Shard:

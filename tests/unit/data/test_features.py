@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tokenizers import BertWordPieceTokenizer
 
-from dynabert_paddle.data.batches import length_bucketed_batches, sequential_batches, split_holdout
+from dynabert_paddle.data.batches import sequential_batches, split_holdout
 from dynabert_paddle.data.features import Features, default_cache_dir, tokenize
 from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.errors import DataError
@@ -278,38 +278,6 @@ def test_collate_pads_with_the_tokenizers_id_and_masks_it():
 def test_collate_without_labels():
     features = replace(make_features([[1], [2]]), labels=None)
     assert set(features.collate(np.array([1]), 0)) == {"input_ids", "token_type_ids", "attention_mask"}
-
-
-@settings(deadline=None)
-@given(lengths=length_arrays, batch_size=st.integers(1, 9), seed=st.integers(0, 99), epoch=st.integers(0, 9))
-def test_an_epoch_has_every_row_once_and_at_most_one_short_batch(lengths, batch_size, seed, epoch):
-    batches = list(length_bucketed_batches(lengths, batch_size, seed=seed, epoch=epoch))
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    full, rest = divmod(len(lengths), batch_size)
-    assert Counter(map(len, batches)) == Counter([batch_size] * full + [rest] * (rest > 0))
-
-
-def test_seed_and_epoch_determine_the_order():
-    lengths = np.arange(1, 101)
-
-    def order(seed, epoch):
-        return np.concatenate(list(length_bucketed_batches(lengths, 8, seed=seed, epoch=epoch))).tolist()
-
-    assert order(1, 0) == order(1, 0)
-    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
-
-
-def test_bucketing_reduces_padding():
-    lengths = np.random.default_rng(0).integers(1, 129, size=4000)
-
-    def padded(batches):
-        return sum(len(batch) * lengths[batch].max() for batch in batches)
-
-    shuffled = np.array_split(np.random.default_rng(1).permutation(4000), 4000 // 16)
-    bucketed = list(length_bucketed_batches(lengths, 16, seed=0, epoch=0))
-    # Rows within a bucket of 800 differ from their batch's longest by 128 / 50 tokens at most, plus random variation.
-    assert padded(bucketed) < 1.05 * lengths.sum() < padded(shuffled)
-    assert np.any(np.diff([lengths[batch].max() for batch in bucketed]) < 0), "the order of the batches is not shuffled"
 
 
 @settings(deadline=None)

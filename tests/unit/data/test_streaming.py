@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.data import stored_texts
 from dynabert_paddle.data.augment import read_augmented
-from dynabert_paddle.data.batches import length_bucketed_batches
 from dynabert_paddle.data.features import Features
 from dynabert_paddle.data.readers import Columns, read_examples
 from dynabert_paddle.data.stored_texts import StoredTexts
 from dynabert_paddle.data.streaming import StreamedFeatures
 from dynabert_paddle.errors import DataError
 from dynabert_paddle.text.tokenizer import Tokenizer
+from dynabert_paddle.training.batches import length_bucketed_batches
 
 TEXTS = ["play some jazz", "", "größer als 東京", "a\u2028b", "book a table for two " * 30, "🎷"] * 40
 PAIRS = [text[::-1] for text in TEXTS]

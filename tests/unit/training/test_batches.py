@@ -1,15 +1,28 @@
-"""The shards of a micro-batch, and what each step reads."""
+"""The order of an epoch, the shards of a micro-batch, and what each step reads."""
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
 from conftest import make_batch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from dynabert_paddle.config.settings import TrainConfig
 from dynabert_paddle.data.features import Features
 from dynabert_paddle.data.word_features import IGNORED
-from dynabert_paddle.training.batches import WHOLE, ShardWeight, cut_shard, step_batches, steps_per_epoch
+from dynabert_paddle.training.batches import (
+    WHOLE,
+    ShardWeight,
+    cut_shard,
+    length_bucketed_batches,
+    step_batches,
+    steps_per_epoch,
+)
+
+length_arrays = arrays(np.int64, st.integers(0, 400), elements=st.integers(1, 128))
 
 
 def batch_of(num_rows, **labels):
@@ -95,3 +108,35 @@ def test_in_an_epoch_processes_and_replicas_read_every_example_once(monkeypatch,
     assert sorted(seen) == list(range(num_rows))
     assert sum(counts[0]) == num_rows
     assert counts == counts[:1] * processes
+
+
+@settings(deadline=None)
+@given(lengths=length_arrays, batch_size=st.integers(1, 9), seed=st.integers(0, 99), epoch=st.integers(0, 9))
+def test_an_epoch_has_every_row_once_and_at_most_one_short_batch(lengths, batch_size, seed, epoch):
+    batches = list(length_bucketed_batches(lengths, batch_size, seed=seed, epoch=epoch))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    full, rest = divmod(len(lengths), batch_size)
+    assert Counter(map(len, batches)) == Counter([batch_size] * full + [rest] * (rest > 0))
+
+
+def test_seed_and_epoch_determine_the_order():
+    lengths = np.arange(1, 101)
+
+    def order(seed, epoch):
+        return np.concatenate(list(length_bucketed_batches(lengths, 8, seed=seed, epoch=epoch))).tolist()
+
+    assert order(1, 0) == order(1, 0)
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_bucketing_reduces_padding():
+    lengths = np.random.default_rng(0).integers(1, 129, size=4000)
+
+    def padded(batches):
+        return sum(len(batch) * lengths[batch].max() for batch in batches)
+
+    shuffled = np.array_split(np.random.default_rng(1).permutation(4000), 4000 // 16)
+    bucketed = list(length_bucketed_batches(lengths, 16, seed=0, epoch=0))
+    # Rows within a bucket of 800 differ from their batch's longest by 128 / 50 tokens at most, plus random variation.
+    assert padded(bucketed) < 1.05 * lengths.sum() < padded(shuffled)
+    assert np.any(np.diff([lengths[batch].max() for batch in bucketed]) < 0), "the order of the batches is not shuffled"
