@@ -50,7 +50,7 @@ class Answer(NamedTuple):
 
 
 def main(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE")],
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder of a bundle with several sub-networks.")],
     data: Annotated[
         Path | None,
         typer.Option(
@@ -76,7 +76,7 @@ def main(
         ),
     ] = None,
     num_threads: Annotated[int | None, typer.Option("--num_threads", min=1, show_default="all cores but one")] = None,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the arrivals and texts.")] = 0,
 ) -> None:
     """Measure the capacity, run the three phases, and print latencies, lost requests and accuracy."""
     description = read_bundle(Path(bundle))

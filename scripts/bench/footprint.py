@@ -33,10 +33,12 @@ READY = "import sys, dynabert_paddle as db; db.Predictor(sys.argv[1])"
 
 
 def main(
-    model_name_or_path: Annotated[str, typer.Option("--model_name_or_path")] = "minilm-l6",
-    max_seq_length: Annotated[int, typer.Option("--max_seq_length")] = 64,
-    batch_size: Annotated[int, typer.Option("--batch_size")] = 32,
-    repeats: Annotated[int, typer.Option("--repeats", min=1)] = 5,
+    model_name_or_path: Annotated[str, typer.Option("--model_name_or_path", help="Backbone to train.")] = "minilm-l6",
+    max_seq_length: Annotated[
+        int, typer.Option("--max_seq_length", help="Texts are cut to this number of tokens.")
+    ] = 64,
+    batch_size: Annotated[int, typer.Option("--batch_size", help="Texts in a batch.")] = 32,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Starts to take the median of.")] = 5,
     large_gb: Annotated[float, typer.Option("--large_gb", help="Size of the large file in GB; 0 to skip it.")] = 5,
 ) -> None:
     """Print start-up times in seconds and peak memory in MB."""

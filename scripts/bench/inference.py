@@ -36,9 +36,9 @@ def main(
         "12x384",
     ],
     subnet: Annotated[str, typer.Option("--subnet", help="The smallest sub-network.")] = "w0.25d0.50",
-    batch_size: Annotated[list[int], typer.Option("--batch_size")] = [1, 32],  # noqa: B006 - typer copies it
-    seq_length: Annotated[list[int], typer.Option("--seq_length")] = [32, 128],  # noqa: B006
-    rounds: Annotated[int, typer.Option("--rounds", min=1)] = 5,
+    batch_size: Annotated[list[int], typer.Option("--batch_size", help="Texts in a batch.")] = [1, 32],  # noqa: B006 - typer copies it
+    seq_length: Annotated[list[int], typer.Option("--seq_length", help="Tokens of each text.")] = [32, 128],  # noqa: B006
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds to take the median of.")] = 5,
 ) -> None:
     """Export, measure, and print a table for each shape, batch size and length."""
     import_paddle()

@@ -26,11 +26,11 @@ from dynabert_paddle.runtime.environment import describe_environment, import_pad
 def main(
     model: Annotated[str | None, typer.Option("--model", help="A model folder, instead of --shape.")] = None,
     shape: Annotated[str, typer.Option("--shape", help=SHAPE_HELP)] = "6x384",
-    batch_size: Annotated[int, typer.Option("--batch_size")] = 1,
-    seq_length: Annotated[int, typer.Option("--seq_length")] = 64,
-    device: Annotated[str, typer.Option("--device")] = "cpu",
-    num_threads: Annotated[int | None, typer.Option("--num_threads")] = None,
-    precision: Annotated[str, typer.Option("--precision")] = "fp32",
+    batch_size: Annotated[int, typer.Option("--batch_size", help="Texts in a batch.")] = 1,
+    seq_length: Annotated[int, typer.Option("--seq_length", help="Tokens of each text.")] = 64,
+    device: Annotated[str, typer.Option("--device", help="cpu, or gpu:0.")] = "cpu",
+    num_threads: Annotated[int | None, typer.Option("--num_threads", help="CPU threads of the measurement.")] = None,
+    precision: Annotated[str, typer.Option("--precision", help="Precision of the exported models.")] = "fp32",
 ) -> None:
     """Build the latency table, and print the error of each checked sub-network."""
     import_paddle()

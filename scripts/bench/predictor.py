@@ -40,9 +40,9 @@ def main(
         ),
     ],
     shape: Annotated[str, typer.Option("--shape", help=SHAPE_HELP)] = "6x384",
-    num_sentences: Annotated[int, typer.Option("--num_sentences", min=1)] = 20_000,
+    num_sentences: Annotated[int, typer.Option("--num_sentences", min=1, help="Sentences to read.")] = 20_000,
     num_naive: Annotated[int, typer.Option("--num_naive", min=1, help="Sentences for the naive baseline.")] = 1_000,
-    rounds: Annotated[int, typer.Option("--rounds", min=1)] = 5,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds to take the median of.")] = 5,
 ) -> None:
     """Print sentences per second, and their ratios to PaddleNLP's and to ONNX Runtime's."""
     import_paddle()

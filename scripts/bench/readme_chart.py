@@ -7,8 +7,10 @@ python scripts/bench/readme_chart.py out/quickstart docs/tradeoff.svg
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import matplotlib
+import typer
 
 from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.reporting.chart import STYLE
@@ -16,7 +18,10 @@ from dynabert_paddle.reporting.collect import collect
 from dynabert_paddle.reporting.tradeoff import draw_tradeoffs
 
 
-def main(folder: Path, output_file: Path) -> None:
+def main(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    output_file: Annotated[Path, typer.Argument(help="Image to write, such as an .svg.")],
+) -> None:
     """Write the chart of the grid and the fixed-size models against MACs."""
     with matplotlib.rc_context(STYLE):
         charts = [chart for chart in draw_tradeoffs(collect(folder)) if "MACs of 128" in chart.title.en]

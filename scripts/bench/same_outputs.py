@@ -39,10 +39,10 @@ FORMATS = [("paddle", "fp32"), ("paddle", "bf16"), ("paddle", "int8"), ("pir", "
 
 
 def main(
-    before: Path,
-    after: Path,
+    before: Annotated[Path, typer.Argument(help="Checkout of the code before a change.")],
+    after: Annotated[Path, typer.Argument(help="Checkout of the code after it.")],
     *,
-    work_dir: Annotated[Path, typer.Option("--work_dir", help="Gets the outputs of both.")] = Path("out/same"),
+    work_dir: Annotated[Path, typer.Option("--work_dir", help="Folder for the outputs of both.")] = Path("out/same"),
 ) -> None:
     """Make the outputs of both checkouts, unless they are there already, and compare them."""
     work_dir = work_dir.absolute()

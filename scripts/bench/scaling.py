@@ -76,15 +76,17 @@ def main(
     shape: Annotated[
         str, typer.Option("--shape", help="Base point: layers x hidden size; heads are 32 wide.")
     ] = "4x256",
-    seq_length: Annotated[int, typer.Option("--seq_length")] = 32,
-    batch_size: Annotated[int, typer.Option("--batch_size")] = 16,
-    rounds: Annotated[int, typer.Option("--rounds", min=1)] = 5,
+    seq_length: Annotated[int, typer.Option("--seq_length", help="Base point: tokens of each text.")] = 32,
+    batch_size: Annotated[int, typer.Option("--batch_size", help="Base point: texts in a batch.")] = 16,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds to take the median of.")] = 5,
     gpus: Annotated[int, typer.Option("--gpus", min=2, help="Number of GPUs of the estimate.")] = 8,
     gpu_tflops: Annotated[float, typer.Option("--gpu_tflops", help="Assumed speed of each GPU, in TFLOP/s.")] = 60.0,
     gpu_gbs: Annotated[
         float, typer.Option("--gpu_gbs", help="Assumed bandwidth of each GPU, in GB/s each way.")
     ] = 50.0,
-    output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("docs"),
+    output_dir: Annotated[Path, typer.Option("--output_dir", help="Folder for scaling.json and scaling.svg.")] = Path(
+        "docs"
+    ),
 ) -> None:
     """Measure, fit and print; write scaling.json and scaling.svg."""
     import_paddle()

@@ -44,29 +44,33 @@ TURN_RATIOS = {"all": 3, "sandwich": 1}
 
 def main(
     data_dir: Annotated[str, typer.Argument(help="Folder that contains the folders of the tasks.")],
-    task: Annotated[list[str], typer.Option("--task")] = ["sst-2", "mrpc"],  # noqa: B006 - typer copies it
-    seed: Annotated[list[int], typer.Option("--seed")] = [1, 2, 3],  # noqa: B006
+    task: Annotated[list[str], typer.Option("--task", help="Task of GLUE; may be repeated.")] = ["sst-2", "mrpc"],  # noqa: B006 - typer copies it
+    seed: Annotated[list[int], typer.Option("--seed", help="Random seed; may be repeated.")] = [1, 2, 3],  # noqa: B006
     num_examples: Annotated[int, typer.Option("--num_examples", help="Rows of the training file to use.")] = 10_000,
     epochs: Annotated[
         tuple[float, float],
-        typer.Option("--epochs", help="Of the stages width and depth."),
+        typer.Option("--epochs", help="Epochs of the stages width and depth with all sub-networks in each step."),
     ] = (3, 3),
     sandwich_epochs: Annotated[
         tuple[float, float],
-        typer.Option("--sandwich_epochs", help="With the sandwich schedule; 0 skips a stage."),
+        typer.Option("--sandwich_epochs", help="The same with the sandwich schedule; 0 skips a stage."),
     ] = (0, 3.4),
-    num_random_subnets: Annotated[int, typer.Option("--num_random_subnets", min=0)] = 2,
-    learning_rate: Annotated[float, typer.Option("--learning_rate", help="Of all other stages.")] = 1e-4,
+    num_random_subnets: Annotated[
+        int, typer.Option("--num_random_subnets", min=0, help="Random sub-networks in each sandwich step.")
+    ] = 2,
+    learning_rate: Annotated[float, typer.Option("--learning_rate", help="Learning rate of all other stages.")] = 1e-4,
     sandwich_learning_rate: Annotated[
-        float, typer.Option("--sandwich_learning_rate", help="Of the sandwich schedule.")
+        float, typer.Option("--sandwich_learning_rate", help="Learning rate of the sandwich schedule.")
     ] = 2e-4,
-    max_seq_length: Annotated[int, typer.Option("--max_seq_length")] = 128,
-    model: Annotated[str, typer.Option("--model")] = "minilm-l6",
+    max_seq_length: Annotated[
+        int, typer.Option("--max_seq_length", help="Texts are cut to this number of tokens.")
+    ] = 128,
+    model: Annotated[str, typer.Option("--model", help="Backbone to train.")] = "minilm-l6",
     turn: Annotated[
         float,
         typer.Option("--turn", min=1, help="Seconds until the sandwich training pauses; 3 times that for the other."),
     ] = 60,
-    output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("out/schedule"),
+    output_dir: Annotated[Path, typer.Option("--output_dir", help="Folder for the models.")] = Path("out/schedule"),
     result_file: Annotated[
         Path | None, typer.Option("--result_file", help="Default: OUTPUT_DIR/schedule.json.")
     ] = None,

@@ -27,8 +27,10 @@ def main(
     model_dir: Annotated[str, typer.Argument(metavar="[DIR]", help="Folder of a trained supernet.")] = (
         "out/quickstart/depth"
     ),
-    seeds: Annotated[int, typer.Option("--seeds", min=2)] = 5,
-    evaluations: Annotated[int, typer.Option("--evaluations", min=1)] = 200,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, help="Number of seeds.")] = 5,
+    evaluations: Annotated[
+        int, typer.Option("--evaluations", min=1, help="Sub-networks that each method may evaluate.")
+    ] = 200,
     num_examples: Annotated[int | None, typer.Option("--num_examples", help="Held-out examples to score on.")] = None,
 ) -> None:
     """Print the mean and the standard deviation of each method's hypervolume over seeds."""

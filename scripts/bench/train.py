@@ -29,9 +29,11 @@ EVALUATION_BATCHES = 8
 
 def main(
     shape: Annotated[str, typer.Option("--shape", help=SHAPE_HELP)] = "6x384",
-    batch_size: Annotated[int, typer.Option("--batch_size")] = 32,
-    seq_length: Annotated[list[int], typer.Option("--seq_length")] = [24, 64],  # noqa: B006 - typer copies it
-    processes: Annotated[int, typer.Option("--processes", min=1)] = 7,
+    batch_size: Annotated[int, typer.Option("--batch_size", help="Texts in a batch.")] = 32,
+    seq_length: Annotated[list[int], typer.Option("--seq_length", help="Tokens of each text.")] = [24, 64],  # noqa: B006 - typer copies it
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Processes that measure one after the other.")
+    ] = 7,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds of each process.")] = 3,
 ) -> None:
     """Print the time of each part in ms, and the ratio of the supernet's step to the separate models' steps."""

@@ -30,9 +30,9 @@ def main(
         "6x384",
         "12x384",
     ],
-    batch_size: Annotated[int, typer.Option("--batch_size")] = 32,
-    seq_length: Annotated[list[int], typer.Option("--seq_length")] = [24, 64, 128],  # noqa: B006
-    repeats: Annotated[int, typer.Option("--repeats", min=1)] = 5,
+    batch_size: Annotated[int, typer.Option("--batch_size", help="Texts in a batch.")] = 32,
+    seq_length: Annotated[list[int], typer.Option("--seq_length", help="Tokens of each text.")] = [24, 64, 128],  # noqa: B006
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds to take the median of.")] = 5,
 ) -> None:
     """Print the time of a step in Paddle and in PyTorch in ms, and the median of their ratios."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("paddlepaddle", "torch"))

@@ -81,10 +81,12 @@ class Fault(Exception):
 
 
 def main(
-    rounds: Annotated[int, typer.Option("--rounds", min=1)] = 200,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Number of rounds.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Seed of pairs, folders and times.")] = 0,
     minutes: Annotated[float, typer.Option("--minutes", help="Stop after this time.")] = 60,
-    output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("out/concurrency"),
+    output_dir: Annotated[
+        Path, typer.Option("--output_dir", help="Folder for the models and the rounds' results.")
+    ] = Path("out/concurrency"),
     pair: Annotated[str | None, typer.Option("--pair", help="Two verbs only, such as 'export predict'.")] = None,
 ) -> None:
     """Run the rounds; the exit code is 1 if one of them had a fault."""

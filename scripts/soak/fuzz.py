@@ -51,7 +51,7 @@ class Verdict(NamedTuple):
 def main(
     *,
     count: Annotated[int, typer.Option("--count", min=1, help="Number of cases.")] = 2000,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the damage.")] = 0,
     only: Annotated[list[int] | None, typer.Option("--only", help="Run only this case, and keep its folder.")] = None,
     kinds: Annotated[str, typer.Option("--kinds", metavar="'A B'", help=f"Run only some of {', '.join(KINDS)}.")] = "",
     numbers: Annotated[bool, typer.Option("--numbers", help="Change numbers of JSON files only.")] = False,

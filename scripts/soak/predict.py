@@ -105,7 +105,7 @@ class Outcome(NamedTuple):
 
 
 def main(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE")],
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder of an exported bundle.")],
     minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="Minutes for each row of the table.")] = 5,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads that share one predictor.")] = 8,
     processes: Annotated[int, typer.Option("--processes", min=1, help="Processes with one predictor each.")] = 4,
@@ -113,9 +113,13 @@ def main(
         bool | None,
         typer.Option("--adaptive/--plain", help="Test only AdaptivePredictor or only Predictor.", show_default="both"),
     ] = None,
-    tolerance: Annotated[float, typer.Option("--tolerance", help="For probabilities and scores.")] = 1e-5,
-    max_growth: Annotated[float, typer.Option("--max_growth", help="Of memory after the first minute, in %.")] = 5,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Allowed difference of probabilities and scores.")
+    ] = 1e-5,
+    max_growth: Annotated[
+        float, typer.Option("--max_growth", help="Allowed growth of memory after the first minute, in %.")
+    ] = 5,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the texts and calls.")] = 0,
 ) -> None:
     """Run the trials and print their results; exit with 1 if an answer, the memory or an exit is wrong."""
     rows = make_rows(read_bundle(Path(bundle))["pair"], seed=seed)

@@ -79,9 +79,9 @@ class Kill(NamedTuple):
 
 
 def main(
-    kills: Annotated[int, typer.Option("--kills", min=1)] = 30,
+    kills: Annotated[int, typer.Option("--kills", min=1, help="Number of kills.")] = 30,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random times.")] = 0,
-    output_dir: Annotated[Path, typer.Option("--output_dir")] = Path("out/soak"),
+    output_dir: Annotated[Path, typer.Option("--output_dir", help="Folder for the runs.")] = Path("out/soak"),
     run_only: Annotated[bool, typer.Option("--run_only", help="Leave out the search and the export.")] = False,
 ) -> None:
     """Kill, resume, compare; the exit code is 1 if a result differs."""
