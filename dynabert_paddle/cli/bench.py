@@ -54,7 +54,7 @@ def bench(
 
 
 def _show(report: dict[str, Any]) -> None:
-    columns = ["bundle", "shape", "p50 ms", "p95 ms", "sentences/s", "speed-up", "peak MB", "size MB"]
+    columns = ["bundle", "shape", "p50 ms", "p95 ms", "sentences/s", "speed-up", "peak MB", "graph MB", "bundle MB"]
     lines = [
         [
             row["name"],
@@ -65,6 +65,7 @@ def _show(report: dict[str, Any]) -> None:
             f"{row['speedup']:.2f}",
             f"{row['peak_memory_mb']:.0f}",
             f"{row['size_mb']:.1f}",
+            f"{row['bundle_mb']:.1f}",
         ]
         for row in report["rows"]
     ]

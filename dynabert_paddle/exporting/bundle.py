@@ -46,7 +46,7 @@ pip install {packages}
 | output | logits, float32 {output} |
 | depends on the batch | {depends_on_batch} |
 | checked against its source | {checked} |
-
+{footprint}
 `bundle.json` is the machine-readable form, with the SHA-256 of every file: always copy the whole folder.
 """
 
@@ -229,4 +229,5 @@ def _readme(manifest: BundleManifest) -> str:
             else "no"
         ),
         checked=manifest.verification,
+        footprint="" if manifest.footprint is None else f"| footprint | {manifest.footprint} |\n",
     )

@@ -5,6 +5,7 @@ Paddle Lite's wheels need an older Python than Paddle's, so both run in another 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -148,6 +149,29 @@ def run_x86(model: Path, batches: list[dict[str, np.ndarray]], *, python: Path) 
             raise DynabertError(f"{model}: Paddle Lite's x86 runtime wrote no output: {_last_line(log)}")
         with np.load(outputs) as arrays:
             return [arrays[str(i)] for i in range(len(batches))]
+
+
+def measure_x86(model: Path, *, seq_length: int, python: Path) -> dict[str, float]:
+    """Measure what a model costs on Lite's x86 runtime, in a process of its own with one thread.
+
+    Args:
+        model: a `.nb` file for x86.
+        seq_length: tokens of the one text that is run.
+        python: the interpreter that has paddlelite.
+
+    Returns:
+        `load_ms`, the time to load the file, and `memory_mb`, the process's peak in MB (10^6 bytes) while it loads the
+        model and runs it, above the memory of a process that has only imported paddlelite.
+
+    Raises:
+        DynabertError: the runtime failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="dynabert-lite-") as folder:
+        script = write_lite_script(Path(folder))
+        measured: dict[str, float] = json.loads(
+            _last_line(_run_in(python, "measure", model.absolute(), str(seq_length), script))
+        )
+    return measured
 
 
 def _why_unusable(python: Path) -> str:

@@ -3,6 +3,7 @@
     python lite_runner.py version
     python lite_runner.py inputs MODEL.nb
     python lite_runner.py convert GRAPH_FOLDER OUTPUT_WITHOUT_NB TARGET PRECISION
+    python lite_runner.py measure MODEL.nb SEQ_LENGTH INFER_LITE.py
     python lite_runner.py run MODEL.nb BATCHES.npz OUTPUTS.npz INFER_LITE.py
 
 Python 3.7 must be able to run it.
@@ -46,6 +47,30 @@ def _convert(graph: str, output: str, target: str, precision: str) -> None:
     opt.run()
 
 
+def _measure(model: str, seq_length: str, script: str) -> None:
+    import json
+    import time
+
+    import numpy as np
+    from paddlelite import lite  # noqa: F401 - an empty process has imported it
+
+    sys.path.insert(0, os.path.dirname(script))
+    open_model = importlib.import_module("infer_lite").open_model
+    ones = np.ones((1, int(seq_length)), np.int64)
+    empty, begin = _megabytes("VmRSS"), time.perf_counter()
+    execute = open_model(model)
+    load_ms = (time.perf_counter() - begin) * 1000
+    execute({"input_ids": ones, "token_type_ids": ones * 0, "attention_mask": ones})
+    print(json.dumps({"load_ms": load_ms, "memory_mb": _megabytes("VmHWM") - empty}))
+
+
+def _megabytes(name: str) -> float:
+    """A figure of this process's memory: VmRSS is what it has now, VmHWM the most that it had."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        kilobytes = next(line.split()[1] for line in file if line.startswith(name + ":"))
+    return int(kilobytes) * 1024 / 1e6
+
+
 def _run(model: str, batches: str, outputs: str, script: str) -> None:
     import numpy as np
 
@@ -64,6 +89,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "version": _version,
     "inputs": _inputs,
     "convert": _convert,
+    "measure": _measure,
     "run": _run,
 }
 

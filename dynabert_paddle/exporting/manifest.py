@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+APP_FILES = ("model_arm.nb", "vocab.txt", "lite_tokenizer.json", "bundle.json")  # of a Paddle Lite bundle
+
 
 @dataclass(frozen=True)
 class LogitCheck:
@@ -52,6 +54,29 @@ class MetricCheck:
     def __str__(self) -> str:
         """For example `accuracy 0.9500 on 700 dev examples, the model has 0.9514`."""
         return f"{self.metric} {self.exported:.4f} on {self.examples} dev examples, the model has {self.source:.4f}"
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a Paddle Lite model costs on Lite's x86 runtime.
+
+    Args:
+        load_ms: milliseconds to load the file.
+        memory_mb: the process's peak in MB, above that of a process that has only imported Paddle Lite.
+        seq_length: tokens of the one text that was run.
+        processor: the machine's, and its instructions.
+    """
+
+    load_ms: float
+    memory_mb: float
+    seq_length: int
+    processor: str
+
+    def __str__(self) -> str:
+        """For example `9.1 MB of memory, loads in 11 ms (x86 runtime, 64 tokens)`."""
+        return (
+            f"{self.memory_mb:.1f} MB of memory, loads in {self.load_ms:.0f} ms (x86 runtime, {self.seq_length} tokens)"
+        )
 
 
 @dataclass(frozen=True)
@@ -102,6 +127,7 @@ class BundleManifest:
         versions: versions of the packages that wrote the bundle.
         depends_on_batch: whether a text's logits depend on the other texts of its batch and on its padding.
         paddlelite: version of Paddle Lite's converter.
+        footprint: memory and load time of a Paddle Lite model.
         members: the sub-networks of a bundle of several, best first.
         ranked_by: metric, split and size of the data behind the members' scores.
         verification: the check against the model; for several sub-networks, the one with the largest difference.
@@ -127,6 +153,7 @@ class BundleManifest:
     versions: Mapping[str, str]
     depends_on_batch: bool
     paddlelite: str | None = None
+    footprint: Footprint | None = None
     members: Sequence[BundleMember] | None = None
     ranked_by: Mapping[str, Any] | None = None
     verification: LogitCheck | MetricCheck | None = None

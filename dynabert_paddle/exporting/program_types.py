@@ -33,6 +33,7 @@ class Attribute(Protocol):
     name: str
     type: int
     i: int
+    l: int  # noqa: E741 - the protocol buffer names it so
     f: float
     b: bool
     s: str

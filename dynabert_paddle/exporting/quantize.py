@@ -15,6 +15,7 @@ import paddle
 
 from dynabert_paddle.errors import DataError
 from dynabert_paddle.exporting.int8 import quantize_embeddings
+from dynabert_paddle.exporting.parameters import write_parameters
 from dynabert_paddle.exporting.program import matmul_to_mul, read_program, rewrite, strip_call_stacks, write_program
 from dynabert_paddle.exporting.program_types import ProgramDesc
 
@@ -74,7 +75,7 @@ def quantize(
         parameters = {n: np.array(scope.find_var(n).get_tensor()) for n in names if n not in ("feed", "fetch")}
         write_matmuls(program, parameters)
         quantize_embeddings(program, parameters)
-        _write_parameters(executor, folder, parameters)
+        write_parameters(folder / "model.pdiparams", parameters)
     strip_call_stacks(program)
     write_program(folder / "model.pdmodel", program)
 
@@ -83,17 +84,6 @@ def _copy_with_mul(graph: Path, folder: Path) -> None:
     for name in ("model.pdmodel", "model.pdiparams"):
         shutil.copyfile(graph / name, folder / name)
     rewrite(folder / "model.pdmodel", matmul_to_mul)
-
-
-def _write_parameters(executor: paddle.static.Executor, folder: Path, parameters: dict[str, np.ndarray]) -> None:
-    program, scope = paddle.static.Program(), paddle.static.global_scope()
-    block = program.global_block()
-    for name, value in parameters.items():
-        block.create_var(name=name, shape=value.shape, dtype=str(value.dtype), persistable=True)
-        scope.var(name).get_tensor().set(value, paddle.CPUPlace())
-    paddle.static.io.save_vars(  # type: ignore[has-type] # mypy cannot resolve its decorated overloads
-        executor, str(folder), program, vars=list(block.vars.values()), filename="model.pdiparams"
-    )
 
 
 @contextlib.contextmanager

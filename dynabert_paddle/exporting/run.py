@@ -15,9 +15,9 @@ from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS, check_request, needs_legacy, paddle_format
 from dynabert_paddle.exporting.job import ExportJob
-from dynabert_paddle.exporting.manifest import BundleManifest
+from dynabert_paddle.exporting.manifest import APP_FILES, BundleManifest
 from dynabert_paddle.files.claim import claim
-from dynabert_paddle.files.folder import EXPORT
+from dynabert_paddle.files.folder import EXPORT, folder_bytes
 from dynabert_paddle.files.metadata import check_model_folder, read_metadata
 from dynabert_paddle.files.ownership import check_replaceable
 from dynabert_paddle.runtime.home import user_path
@@ -117,6 +117,10 @@ def export(
         manifest = run_apart(export_job, job, legacy=needs_legacy(format), name=f"the export to {format}")
         claimed.take(partial, last=BUNDLE_FILE, replace=True)
     logger.info("checked against the model: %s", manifest.verification)
+    logger.info("the bundle has %.2f MB in all", folder_bytes(output_dir) / 1e6)
+    if manifest.footprint is not None:
+        app = sum((output_dir / name).stat().st_size for name in APP_FILES) / 1e6
+        logger.info("an app needs %.2f MB of it; %s", app, manifest.footprint)
     if format != "lite" and (warning := slow_precision(precision)):  # Lite is for other machines
         logger.warning("%s: compare the bundle with the model on the machine that will run it", warning)
     if manifest.members is not None and manifest.ranked_by is not None:

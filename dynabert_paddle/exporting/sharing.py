@@ -7,15 +7,14 @@ larger one's. They are matched by value, because parameter files hold no names.
 from __future__ import annotations
 
 import shutil
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dynabert_paddle.bundle.members import PARAMETER_HEADER, PARAMETER_TYPES, WEIGHTS_FILE
-from dynabert_paddle.exporting.program import paddle_protobuf
+from dynabert_paddle.bundle.members import WEIGHTS_FILE
+from dynabert_paddle.exporting.parameters import read_parameters
 from dynabert_paddle.files.npz import write_npz
 
 
@@ -66,20 +65,6 @@ def share_weights(graphs: Mapping[str, Path], folder: Path) -> list[SharedGraph]
         blocks = [(weight_index[i, j], list(array.shape)) for j, array in enumerate(parameters)]
         shared.append(SharedGraph(graph=name, parameters=blocks))
     return shared
-
-
-def read_parameters(path: Path) -> list[np.ndarray]:
-    """Read the parameters in a `model.pdiparams` file; they are sorted by their names, which the file does not hold."""
-    content, start, arrays = path.read_bytes(), 0, []
-    while start < len(content):
-        *_, size = struct.unpack_from(PARAMETER_HEADER, content, start)
-        start += struct.calcsize(PARAMETER_HEADER)
-        tensor = paddle_protobuf().VarType.TensorDesc.FromString(content[start : start + size])
-        start += size
-        shape, dtype = tuple(tensor.dims), np.dtype(PARAMETER_TYPES[tensor.data_type])
-        arrays.append(np.frombuffer(content, dtype, int(np.prod(shape)), start).reshape(shape))
-        start += arrays[-1].nbytes
-    return arrays
 
 
 def _is_leading_block(array: np.ndarray, weight: np.ndarray) -> bool:

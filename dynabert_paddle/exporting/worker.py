@@ -19,13 +19,14 @@ from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.exporting import lite_converter
 from dynabert_paddle.exporting.bundle import describe, kind_of_model, seal, write_tokenizer_and_script
+from dynabert_paddle.exporting.byte_tables import store_tables_as_bytes
 from dynabert_paddle.exporting.check import Run, collate_inputs, compare_logits, compare_metric
 from dynabert_paddle.exporting.described_task import describe_task
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS, TOLERANCES
 from dynabert_paddle.exporting.inference import save_graph
 from dynabert_paddle.exporting.int8 import fuse_int8_matmuls
 from dynabert_paddle.exporting.job import ExportJob
-from dynabert_paddle.exporting.manifest import BundleManifest, BundleMember, LogitCheck
+from dynabert_paddle.exporting.manifest import BundleManifest, BundleMember, Footprint, LogitCheck
 from dynabert_paddle.exporting.onnx import quantize_dynamic, to_onnx
 from dynabert_paddle.exporting.openvino import quantize_matmul_inputs
 from dynabert_paddle.exporting.program import matmul_to_mul, rewrite
@@ -35,6 +36,7 @@ from dynabert_paddle.exporting.sharing import share_weights
 from dynabert_paddle.files.atomic import handle_write_errors
 from dynabert_paddle.files.search_result import hash_weights
 from dynabert_paddle.files.unchanged import load_unchanged
+from dynabert_paddle.runtime.machine import describe_processor
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.inputs import match_task, tokenize_examples
@@ -221,11 +223,20 @@ def _write_onnx(supernet: Supernet, job: ExportJob, folder: Path, scratch: Path)
 def _write_lite(
     manifest: BundleManifest, supernet: Supernet, folder: Path, scratch: Path, python: Path
 ) -> BundleManifest:
-    """Write a `.nb` file for each target, and return the manifest with Lite's order of inputs and its version."""
+    """Write a `.nb` file for each target; the manifest gets Lite's order of inputs and version, and the footprint."""
     save_graph(supernet, scratch)
     rewrite(scratch / "model.pdmodel", matmul_to_mul)
+    if manifest.precision == "int8":
+        store_tables_as_bytes(scratch)
     for target in lite_converter.TARGETS:
         model = folder / f"model_{target}.nb"
         lite_converter.convert(scratch, model, target=target, precision=manifest.precision, python=python)
     inputs = lite_converter.input_names(folder / "model_arm.nb", python=python)
-    return replace(manifest, inputs=inputs, paddlelite=lite_converter.converter_version(python))
+    length = manifest.max_seq_length
+    measured = lite_converter.measure_x86(folder / "model_x86.nb", seq_length=length, python=python)
+    return replace(
+        manifest,
+        inputs=inputs,
+        paddlelite=lite_converter.converter_version(python),
+        footprint=Footprint(**measured, seq_length=length, processor=describe_processor()),
+    )

@@ -112,3 +112,8 @@ def read_object(path: Path, *keys: str) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) and all(key in values for key in keys) else None
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the size of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())

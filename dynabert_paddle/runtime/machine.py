@@ -15,6 +15,7 @@ _INSTRUCTIONS = {
     "bf16": ("avx512_bf16", "amx_bf16"),
     "int8": ("avx512_vnni", "avx_vnni", "amx_int8"),
 }
+_SPEED = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
 
 def is_amd() -> bool:
@@ -28,6 +29,12 @@ def processor_name() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
+def describe_processor() -> str:
+    """The processor's name and, of the instructions that decide how fast models run, those that it has."""
+    flags = _flags() or []
+    return ", ".join([processor_name(), *(name for name in _SPEED if name in flags)])
+
+
 def find_instructions(precision: str) -> list[str] | None:
     """List the processor's instructions that compute in a precision.
 
@@ -37,8 +44,8 @@ def find_instructions(precision: str) -> list[str] | None:
     Returns:
         Their names; None if Linux does not tell them.
     """
-    flags = [line.partition(":")[2].split() for line in _cpuinfo().splitlines() if line.startswith("flags")]
-    return [name for name in _INSTRUCTIONS[precision] if name in flags[0]] if flags else None
+    flags = _flags()
+    return None if flags is None else [name for name in _INSTRUCTIONS[precision] if name in flags]
 
 
 def slow_precision(precision: str) -> str | None:
@@ -54,6 +61,11 @@ def slow_precision(precision: str) -> str | None:
         return None
     names = ", ".join(_INSTRUCTIONS[precision])
     return f"{precision} is little or no faster than fp32 on this machine: its processor has none of {names}"
+
+
+def _flags() -> list[str] | None:
+    flags = (line.partition(":")[2].split() for line in _cpuinfo().splitlines() if line.startswith("flags"))
+    return next(flags, None)
 
 
 def _cpuinfo() -> str:

@@ -25,6 +25,7 @@ from dynabert_paddle.bundle.timing import make_batch, time_alternately
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.exporting.formats import PADDLE_FORMATS
+from dynabert_paddle.files.folder import folder_bytes
 from dynabert_paddle.files.unchanged import folder_version
 from dynabert_paddle.runtime.environment import describe_environment, set_cpu_environment
 from dynabert_paddle.runtime.interpreter import python_command
@@ -55,8 +56,8 @@ def bench(
 
     Returns:
         The environment, and one row per shape and bundle: latencies in ms, sentences per second, the speedup (median
-        over rounds of the first bundle's latency over this one's), peak memory and file size in MB, and whether a
-        text's answer depends on the other texts of its batch.
+        over rounds of the first bundle's latency over this one's), peak memory, size of the graph with its weights and
+        size of the whole bundle in MB, and whether a text's answer depends on the other texts of its batch.
 
     Raises:
         DynabertError: a bundle that cannot be run, or a length above its maximum.
@@ -69,6 +70,7 @@ def bench(
     with ExitStack() as stack:
         versions: dict[Path, Any] = {}
         graphs: list[tuple[str, Path, dict[str, Any]]] = []  # name, folder, description
+        totals: dict[str, float] = {}
         for bundle in map(Path, bundles):
             versions[bundle] = folder_version(bundle)
             with as_dynabert_error():
@@ -77,9 +79,11 @@ def bench(
                 logger.warning("%s: %s", bundle, warning)
             for name, folder in _find_graphs(bundle, description, stack):
                 graphs.append((name, folder, description))
+                totals[name] = folder_bytes(bundle) / 1e6
                 if vs and description["format"] in PADDLE_FORMATS and description["precision"] != "int8":
                     scratch = Path(stack.enter_context(TemporaryDirectory()))
                     graphs.append((f"{name} (onnxruntime)", *_convert(folder, description, scratch)))
+                    totals[graphs[-1][0]] = totals[name]
         _check_lengths(graphs, seq_lengths)
         vocab_size = min(description["vocab_size"] for _, _, description in graphs)
         largest = (max(batch_sizes), max(seq_lengths), threads)
@@ -99,7 +103,7 @@ def bench(
             first = turns[graphs[0][0]]
             for name, measured in turns.items():
                 shape = {"name": name, "batch_size": batch_size, "seq_length": seq_length}
-                size = {"peak_memory_mb": memory[name], "size_mb": sizes[name]}
+                size = {"peak_memory_mb": memory[name], "size_mb": sizes[name], "bundle_mb": totals[name]}
                 speed = _summarize(measured, first, batch_size)
                 rows.append({**shape, **speed, **size, "depends_on_batch": dependent[name]})
     return {"environment": environment, "threads": threads, "rounds": rounds, "rows": rows}

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import dynabert_paddle as db
 from dynabert_paddle.bundle import infer_lite
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.exporting import lite_converter
+from dynabert_paddle.exporting.byte_tables import quantize_columns, store_tables_as_bytes
 from dynabert_paddle.exporting.lite_tokenizer import write_lite_tokenizer
 from dynabert_paddle.exporting.scripts import write_lite_script
 from dynabert_paddle.text.encode import truncate
@@ -69,18 +72,18 @@ def graph(tmp_path_factory):
     return folder
 
 
+def run_bag(weights, batch):
+    """The model in NumPy."""
+    mask = batch["attention_mask"][..., None]
+    x = weights["words.weight"][batch["input_ids"]] + 3 * weights["types.weight"][batch["token_type_ids"]]
+    x = (x * mask).sum(1) / mask.sum(1)
+    return np.tanh(x) @ weights["classify.weight"] + weights["classify.bias"]
+
+
 @pytest.fixture(scope="module")
 def reference(graph):
-    """The model in NumPy."""
-    weights = np.load(graph / "weights.npz")
-
-    def run(batch):
-        mask = batch["attention_mask"][..., None]
-        x = weights["words.weight"][batch["input_ids"]] + 3 * weights["types.weight"][batch["token_type_ids"]]
-        x = (x * mask).sum(1) / mask.sum(1)
-        return np.tanh(x) @ weights["classify.weight"] + weights["classify.bias"]
-
-    return run
+    """The model in NumPy, with its own weights."""
+    return partial(run_bag, np.load(graph / "weights.npz"))
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +242,26 @@ def test_the_x86_model_gives_the_same_as_the_source(models, converter, reference
         assert worst > 0, "the weights were not quantized"
 
 
+def test_tables_as_bytes_are_the_columns_quantized_and_short_ones_stay(converter, graph, reference, tmp_path):
+    bytes_graph, model = tmp_path / "graph", tmp_path / "x86.nb"
+    shutil.copytree(graph, bytes_graph)
+    store_tables_as_bytes(bytes_graph)
+    # A byte for each value of the words, and their scales and offsets; the two types stay as they were.
+    saved = (graph / "model.pdiparams").stat().st_size - (bytes_graph / "model.pdiparams").stat().st_size
+    assert saved == pytest.approx(3 * 30522 * 32 - 2 * 4 * 32, abs=100)
+    lite_converter.convert(bytes_graph, model, target="x86", precision="fp32", python=converter)
+    batches = make_batches()
+    batches[0]["input_ids"][0, :3] = [0, 1, 30521]  # the ends of the table: no row is taken for padding
+    outputs = lite_converter.run_x86(model, batches, python=converter)
+    weights = dict(np.load(graph / "weights.npz"))
+    integers, scale, offset = quantize_columns(weights["words.weight"])
+    weights["words.weight"] = integers * scale + offset
+    for batch, output in zip(batches, outputs, strict=True):
+        np.testing.assert_allclose(output, run_bag(weights, batch), atol=1e-5)
+        difference = np.abs(output - reference(batch)).max()
+        assert 0 < difference < 0.02
+
+
 def test_one_arm_model_takes_the_inputs_in_the_same_order(models, converter):
     names = ["input_ids", "token_type_ids", "attention_mask"]
     assert lite_converter.input_names(models / "arm_fp32.nb", python=converter) == names
@@ -370,9 +393,19 @@ def test_wrong_use_of_a_bundle(converter, models, tmp_path):
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "pip install paddlelite==2.13rc0" in done.stderr
 
 
-def test_an_exported_bundle_predicts_under_the_converters_interpreter(converter, tiny_folder, tmp_path):
+def test_an_exported_bundle_predicts_under_the_converters_interpreter(converter, tiny_folder, tmp_path, caplog):
     """What Paddle Inference predicts with PaddleNLP's weights, Paddle Lite predicts with its own tokenizer."""
+    caplog.set_level(logging.INFO)
     lite_bundle = db.export(tiny_folder, tmp_path / "lite", format="lite")
+    sizes = {path.name: path.stat().st_size for path in lite_bundle.iterdir()}
+    app = sum(sizes[name] for name in ("model_arm.nb", "vocab.txt", "lite_tokenizer.json", "bundle.json"))
+    assert f"the bundle has {sum(sizes.values()) / 1e6:.2f} MB in all" in caplog.text
+    assert f"an app needs {app / 1e6:.2f} MB of it" in caplog.text
+    footprint = json.loads((lite_bundle / "bundle.json").read_text())["footprint"]
+    table = 4 * 30522 * 32 / 1e6  # the word embedding, which is in memory at least once
+    assert table < footprint["memory_mb"] < 20 * table
+    assert 0 < footprint["load_ms"] < 60_000
+    assert footprint["seq_length"] == 128
     paddle_bundle = db.export(tiny_folder, tmp_path / "paddle")
     texts = [
         "play some jazz",

@@ -753,6 +753,8 @@ def test_bench_measures_bundles_side_by_side(dynabert, bundle, tmp_path):
     assert [row["speedup"] for row in report["rows"] if row["name"] == names[0]] == [1, 1]
     weights = sum((bundle("snips") / name).stat().st_size for name in ("model.pdmodel", "model.pdiparams"))
     assert report["rows"][0]["size_mb"] == pytest.approx(weights / 1e6)
+    for row, name in zip(report["rows"], ("snips", "snips", "plain", "plain"), strict=False):
+        assert row["bundle_mb"] == pytest.approx(sum(path.stat().st_size for path in bundle(name).iterdir()) / 1e6)
 
 
 def test_bench_shows_a_table(dynabert, bundle):
