@@ -10,6 +10,8 @@ from dynabert_paddle.exporting.parameters import read_parameters, write_paramete
 from dynabert_paddle.exporting.program import (
     argument,
     declare_copy,
+    dims_of,
+    find_variable,
     make_operator,
     paddle_protobuf,
     prune,
@@ -77,8 +79,9 @@ def _gather_bytes(block: BlockDesc, op: OpDesc, parameters: dict[str, np.ndarray
     set_dims(block, scales, scale.shape)
     set_dims(block, offsets, offset.shape)
     index, shape = declare_copy(block, ids, ".index"), declare_copy(block, ids, ".xshape")
-    set_dims(block, index, [-1, -1, 1])
-    set_dims(block, shape, [0, -1, -1])
+    dims = dims_of(find_variable(block, ids))
+    set_dims(block, index, [*dims, 1])
+    set_dims(block, shape, [0, *dims])
     rows, floats, scaled = (declare_copy(block, output, ending) for ending in (".bytes", ".cast", ".scaled"))
     types = paddle_protobuf().VarType
     for variable in (stored, rows):
@@ -87,7 +90,7 @@ def _gather_bytes(block: BlockDesc, op: OpDesc, parameters: dict[str, np.ndarray
     # x86. From uint8 it is right on both.
     conversion = {"in_dtype": types.UINT8, "out_dtype": types.FP32}
     return [
-        make_operator("unsqueeze2", {"X": [ids]}, {"Out": [index], "XShape": [shape]}, {"axes": [2]}),
+        make_operator("unsqueeze2", {"X": [ids]}, {"Out": [index], "XShape": [shape]}, {"axes": [len(dims)]}),
         make_operator("gather_nd", {"X": [stored], "Index": [index]}, {"Out": [rows]}, {}),
         make_operator("cast", {"X": [rows]}, {"Out": [floats]}, conversion),
         make_operator("elementwise_mul", {"X": [floats], "Y": [scales]}, {"Out": [scaled]}, {"axis": -1}),

@@ -100,6 +100,13 @@ def test_a_comparison_trains_every_method_beside_every_seeds_run(tmp_path):
         (("export_lite.sh",), "give the model folder"),
         (("export_lite.sh", "nowhere"), "nowhere: no such model folder"),
         (("export_lite.sh", "--precison", "int8"), "unknown argument '--precison'"),
+        (("phone.sh", "model"), "usage: phone.sh MODEL_DIR OUTPUT_DIR"),
+        (("phone.sh", "nowhere", "out"), "nowhere: no model folder; 'dynabert finetune' makes one"),
+        (("phone.sh", "nowhere", "out", "--vocab"), "unknown argument '--vocab'"),
+        (("bench/smallest.sh", "--tasks", "rte"), "--tasks are snips and sst-2, not 'rte'"),
+        (("bench/smallest.sh", "--seeds", "a"), "--seeds are numbers such as \"1 2 3\", not 'a'"),
+        (("bench/run_arm.sh",), "give a model folder"),
+        (("bench/run_arm.sh", "nowhere"), "nowhere: no model folder"),
     ],
 )
 def test_bad_words_are_refused_at_once(tmp_path, words, message):

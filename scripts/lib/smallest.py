@@ -1,0 +1,121 @@
+#!/usr/bin/env python
+"""Used by phone.sh and bench/smallest.sh: the length of a model's inputs; data, parts and results of the benchmark."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+import typer
+
+from dynabert_paddle.cli.table import show_table
+from dynabert_paddle.files.atomic import read_json, write_text
+from dynabert_paddle.files.metadata import read_metadata
+from dynabert_paddle.runtime.machine import describe_processor
+
+MEANS = ("nb_bytes", "onnx_graph_bytes", "score_full", "score", "points_lost", "memory_mb", "load_ms")
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+@app.command()
+def length(model_dir: Path) -> None:
+    """Print the longest input, in tokens, that a model was trained for."""
+    print(read_metadata(model_dir).task["max_seq_length"])
+
+
+@app.command()
+def data(
+    source: Path,
+    folder: Path,
+    rows: Annotated[int, typer.Option("--rows", help="Training rows to use, from the first on.")],
+    held_out: Annotated[bool, typer.Option("--held_out", help="The last tenth of them is the dev set.")] = False,
+) -> None:
+    """Write the first training rows of a task, and its dev set, into a folder."""
+    header, *lines = (source / "train.tsv").read_text(encoding="utf-8").splitlines()
+    lines = lines[:rows]
+    dev = (source / "dev.tsv").read_text(encoding="utf-8")
+    if held_out:
+        count = len(lines) // 10
+        dev = "\n".join([header, *lines[-count:]]) + "\n"
+        lines = lines[:-count]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "dev.tsv", dev)
+    write_text(folder / "train.tsv", "\n".join([header, *lines]) + "\n")  # last: the script looks for it
+
+
+@app.command()
+def state(result_file: Path, task: str, seed: int) -> None:
+    """Print whether the result file has a part: `present` or `missing`."""
+    found = any(
+        part["seed"] == seed for record in read(result_file) if record["task"] == task for part in record["parts"]
+    )
+    print("present" if found else "missing")
+
+
+@app.command()
+def record(result_file: Path, task: str, seed: int, folder: Path) -> None:
+    """Add a finished part to the result file, and compute the task's means again."""
+    lite, onnx = (read_json(folder / format / "bundle.json") for format in ("lite", "onnx"))
+    (done,) = read_metadata(folder / "pieces").compression  # it scored the fine-tuned model on dev
+    full = done["before"]["metrics"][lite["verification"]["metric"]]
+    part = {
+        "seed": seed,
+        "nb_bytes": lite["files"]["model_arm.nb"]["bytes"],
+        "onnx_graph_bytes": onnx["files"]["model.onnx"]["bytes"],
+        "score_full": full,
+        "score": lite["verification"]["exported"],
+        "score_onnx": onnx["verification"]["exported"],
+        "points_lost": 100 * (full - lite["verification"]["exported"]),
+        "memory_mb": lite["footprint"]["memory_mb"],
+        "load_ms": lite["footprint"]["load_ms"],
+        "subnet": lite["subnet"],
+        "num_params": lite["num_params"],
+        "processor": describe_processor(),
+    }
+    records = {record["task"]: record for record in read(result_file)}
+    parts = [other for other in records.get(task, {}).get("parts", []) if other["seed"] != seed]
+    records[task] = summarize(task, sorted([*parts, part], key=lambda part: part["seed"]))
+    result_file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(result_file, json.dumps([records[name] for name in sorted(records)], indent=2) + "\n")
+
+
+@app.command()
+def show(result_file: Path) -> None:
+    """Print the table of the result file."""
+    columns = ["task", "seeds", ".nb MB", "ONNX MB", "full", "small", "points lost", "memory MB", "load ms"]
+    lines = [
+        [
+            record["task"],
+            str(len(record["seeds"])),
+            f"{record['nb_bytes'] / 1e6:.2f}",
+            f"{record['onnx_graph_bytes'] / 1e6:.2f}",
+            f"{record['score_full']:.4f}",
+            f"{record['score']:.4f}",
+            f"{record['points_lost']:.2f}",
+            f"{record['memory_mb']:.1f}",
+            f"{record['load_ms']:.0f}",
+        ]
+        for record in read(result_file)
+    ]
+    show_table(columns, lines, title="means over the seeds; accuracy on dev, of the small model on Lite's x86 runtime")
+    print(f"wrote {result_file}")
+
+
+def read(result_file: Path) -> list[dict[str, Any]]:
+    """Read the records of a result file; none if there is no such file."""
+    return json.loads(result_file.read_text(encoding="utf-8")) if result_file.is_file() else []
+
+
+def summarize(task: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Make a task's record: the means of its parts, and the parts."""
+    means = {name: mean(part[name] for part in parts) for name in MEANS}
+    processors = dict.fromkeys(part["processor"] for part in parts)
+    seeds = [part["seed"] for part in parts]
+    return {"task": task, **means, "seeds": seeds, "processor": "; ".join(processors), "parts": parts}
+
+
+if __name__ == "__main__":
+    app()
