@@ -22,6 +22,7 @@ from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import claim_output
+from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.evaluate import evaluate_named
 from dynabert_paddle.training.inputs import check_apart, match_task
 from dynabert_paddle.training.logging import logger
@@ -70,6 +71,7 @@ def compress(
     source = Supernet.from_pretrained(model_name_or_path)
     check_expected(model_name_or_path, expected, source.metadata)
     task = match_task(source, task, model_name_or_path)
+    warn_about_task(task, source)
     inputs = [model_name_or_path, *task.files.values(), *config.text_file]
 
     def make() -> tuple[Supernet, Callable[[], None]]:

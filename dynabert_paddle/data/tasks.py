@@ -44,7 +44,8 @@ class Task:
         positive_label: the class whose F1 the metric `f1` is; None without that metric.
         word_split: how a text is split into the words that are labelled; None for other kinds of tasks.
         labels_given: the user gave the labels, so that their order is known to be that of an unnamed classifier.
-        warned: the warnings about its data that were given, so that the stages of a run give each of them once.
+        looked_at: its files, and how they were read, about which warnings were given, so that the stages of a run
+            give each of them once.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Task:
     positive_label: str | None = None
     word_split: str | None = None
     labels_given: bool = False
-    warned: set[str] = field(default_factory=set, compare=False, repr=False)
+    looked_at: set[Any] = field(default_factory=set, compare=False, repr=False)
 
     @property
     def head(self) -> str:

@@ -39,6 +39,7 @@ from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.runtime.machine import describe_processor
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.inputs import match_task, tokenize_examples
 
 _CALIBRATION_BATCH_SIZE = 8
@@ -189,6 +190,7 @@ def _load_int8_data(supernet: Supernet, job: ExportJob, max_seq_length: int) -> 
             "int8 needs data of the task, but this model was not fine-tuned: run 'dynabert finetune' first"
         )
     task = match_task(supernet, load_described_task(job.task), job.model_dir)
+    warn_about_task(task, supernet, max_seq_length=max_seq_length)
     batches = []
     if job.format in PADDLE_FORMATS:  # the others quantize activations at run time without calibration, or not at all
         chosen = np.random.default_rng(0).permutation(len(task.train))[: job.num_calibration_examples]

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_PROGRESS_PREFIX = "dynabert progress: "
+_PROGRESS_PREFIX, _WARNING_PREFIX = "dynabert progress: ", "dynabert warning: "
 
 
 def run_apart(
@@ -40,7 +40,8 @@ def run_apart(
 ) -> Result:
     """Run a function in a fresh process, in which Paddle has not been imported yet.
 
-    The job and the result travel as JSON files: each is a dataclass, or made of JSON's own types.
+    The job and the result travel as JSON files: each is a dataclass, or made of JSON's own types. What the process logs
+    as a warning, or worse, is logged in this one.
 
     Args:
         work: a module-level function of one argument, the job.
@@ -144,6 +145,8 @@ def _follow(command: list[str], environment: dict[str, str], report: Callable[[s
             for line in filter(None, map(str.strip, process.stdout or ())):
                 if line.startswith(_PROGRESS_PREFIX):
                     report(name_marked(line.removeprefix(_PROGRESS_PREFIX)))
+                elif line.startswith(_WARNING_PREFIX):
+                    logger.warning("%s", name_marked(line.removeprefix(_WARNING_PREFIX)))
                 else:
                     logger.debug("%s", line)
                     last_line = line
@@ -151,6 +154,13 @@ def _follow(command: list[str], environment: dict[str, str], report: Callable[[s
             process.kill()
             raise
     return process.returncode, last_line
+
+
+class _ToParent(logging.Handler):
+    """Sends warnings to the process that called `run_apart`, each as one line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(_WARNING_PREFIX + " ".join(record.getMessage().splitlines()), flush=True)
 
 
 def _end_with_parent() -> None:
@@ -166,6 +176,7 @@ def run_job() -> None:
     try:
         import_paddle()
         set_device("cpu")
+        logging.getLogger("dynabert_paddle").addHandler(_ToParent(logging.WARNING))
         with settings_named_by(name_later):
             result = _resolve(work)(_from_json(path.read_text(encoding="utf-8")))
     except DynabertError as error:

@@ -42,6 +42,7 @@ from dynabert_paddle.searching.study import METRIC_SETTINGS, STUDY_FILE, check_g
 from dynabert_paddle.subnet import SearchSpace, Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model
 from dynabert_paddle.training import processes
+from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.evaluate import trained_space
 from dynabert_paddle.training.inputs import hash_arrays, match_task, tokenize_examples
 from dynabert_paddle.training.progress import show_progress
@@ -89,6 +90,7 @@ def search(
         check_length(supernet, objectives.setting)
     task = task or load_described_task(supernet.metadata.task)
     task = match_task(supernet, task, source)
+    warn_about_task(task, supernet)
     examples = choose_examples(task, supernet.metadata, score_on=config.score_on, size=config.holdout_size)
     scorer = make_scorer(supernet, tokenize_examples(examples, supernet), task.metrics[0], config)
     distributed = DistributedScorer(scorer)

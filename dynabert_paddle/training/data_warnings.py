@@ -13,11 +13,34 @@ from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.data.token_checks import count_tokens, describe_tokens
 from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.training.inputs import Split
+from dynabert_paddle.training.inputs import Split, tokenize_examples
 
 logger = logging.getLogger(__name__)
 
-_ROWS = "rows"  # in `Task.warned`: its rows were looked at
+_ROWS = "rows"  # in `Task.looked_at`
+
+
+def warn_about_task(task: Task, supernet: Supernet, *, max_seq_length: int | None = None) -> None:
+    """Log what a user should know about the data of a task; in the first process alone.
+
+    Args:
+        task: the task.
+        supernet: the model that reads it.
+        max_seq_length: to which inputs are cut; by default the model's own setting.
+    """
+    warn_about_rows(task)
+    for examples in (task.train, task.dev):
+        features = (tokenize_examples(part, supernet, max_seq_length=max_seq_length) for part in [examples])
+        warn_about_tokens(task, features, supernet, source=examples.source, max_seq_length=max_seq_length)
+
+
+def warn_about_rows(task: Task) -> None:
+    """Log what a user should know about the rows of a task's files; in the first process alone."""
+    if not is_rank_zero() or _ROWS in task.looked_at:
+        return
+    task.looked_at.add(_ROWS)
+    for message in describe_rows(task):
+        logger.warning("%s", message)
 
 
 def warn_about_training(task: Task, split: Split, supernet: Supernet, config: TrainConfig) -> None:
@@ -29,12 +52,7 @@ def warn_about_training(task: Task, split: Split, supernet: Supernet, config: Tr
         supernet: has the tokenizer and the maximum sequence length.
         config: the stage's settings.
     """
-    if not is_rank_zero():
-        return
-    if _ROWS not in task.warned:
-        task.warned.add(_ROWS)
-        for message in describe_rows(task):
-            logger.warning("%s", message)
+    warn_about_rows(task)
     augmented_file = config.augmented_file if isinstance(config, WidthConfig) else None
     training = [split.train]
     if split.select_name == "dev":
@@ -56,7 +74,7 @@ def warn_about_tokens(
 
     Args:
         task: the task.
-        features: the file's tokenized examples, in parts.
+        features: the file's tokenized examples, in parts; not read if the file was looked at before.
         supernet: has the tokenizer.
         source: the file.
         max_seq_length: to which they were cut; by default the model's own setting.
@@ -64,10 +82,12 @@ def warn_about_tokens(
     tokenizer = supernet.tokenizer
     if tokenizer is None or not is_rank_zero():
         return
+    length = max_seq_length or supernet.metadata.max_seq_length
+    reading = (str(source), length, tokenizer.vocab_size, tokenizer.special_tokens_in_text)
+    if reading in task.looked_at:
+        return
+    task.looked_at.add(reading)
     takes_pairs = task.kind == "question_answering" or task.columns.pair is not None
     counts = [count_tokens(part, tokenizer, takes_pairs=takes_pairs) for part in features]
-    length = max_seq_length or supernet.metadata.max_seq_length
     for message in describe_tokens(counts, tokenizer, source, max_seq_length=length):
-        if message not in task.warned:
-            task.warned.add(message)
-            logger.warning("%s", message)
+        logger.warning("%s", message)

@@ -28,6 +28,7 @@ from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.subnet import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.inputs import check_same_pieces, hold_out, match_labels, tokenize_examples
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.loop import train
@@ -113,6 +114,7 @@ def rewire(
     config = resolve_config(RewireConfig, asdict(config or RewireConfig()))
     space = supernet.search_space(rank_mults=(1.0,)).with_ranks(rank_mults)  # refuses what leaves no component
     task = match_labels(supernet, task, "the model")
+    warn_about_task(task, supernet)
     per_batch = config.accumulation == "per_batch"
     examples = task.dev
     if per_batch:

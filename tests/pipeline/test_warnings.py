@@ -72,6 +72,48 @@ def test_a_run_says_each_defect_of_its_data_once(tmp_path, words_of_run, dynaber
     assert not [defect for defect in DEFECTS if defect in again.err]  # its dev rows have none of these
 
 
+@pytest.fixture(scope="module")
+def defective(tmp_path_factory, tiny_data):
+    """The tests' data with a row of dev in train, a text with two labels, and rows of more than 16 tokens."""
+    folder = tmp_path_factory.mktemp("defective")
+    train, dev = ((tiny_data / name).read_text(encoding="utf-8") for name in ("train.tsv", "dev.tsv"))
+    text, label = dev.splitlines()[1].split("\t")
+    long = f"{text} {text} {text} {text}"
+    (folder / "train.tsv").write_text(f"{train}{text}\t{label}\n{long}\tPlayMusic\n{long}\tGetWeather\n")
+    (folder / "dev.tsv").write_text(f"{dev}a {long}\t{label}\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "stage, words",
+    [
+        ("finetune", ("rewire", "{}")),
+        ("depth", ("compress", "low_rank", "{}", "--rank_share", 0.25)),
+        ("finetune", ("export", "{}", "--format", "onnx", "--precision", "int8", "--tolerance", 1)),
+        pytest.param(
+            *("depth", ("compress", "vocabulary", "{}", "--vocab_size", 2000, "--finetune_steps", 1)),
+            marks=pytest.mark.full,
+        ),
+        pytest.param("depth", ("search", "{}", "--max_macs", 1e12, "--num_evaluations", 12), marks=pytest.mark.full),
+        pytest.param(
+            *("finetune", ("export", "{}", "--precision", "int8", "--tolerance", 1)),
+            marks=[pytest.mark.full, pytest.mark.reference],
+        ),
+    ],
+)
+def test_verbs_that_read_data_alone_say_its_defects_once(chain, defective, tmp_path, dynabert, stage, words):
+    words = [str(word).format(chain / stage) for word in words]
+    done = dynabert(*words, "--data_dir", defective, "--output_dir", tmp_path / "out")
+    assert done.code == 0, done.err
+    for said in (
+        f"{defective}/dev.tsv: 1 of 43 rows (2.3%) have the same text as a training row",
+        f"{defective}/train.tsv: 1 text with different labels in 2 of 143 rows",
+        f"{defective}/train.tsv: 23 of 143 rows (16.1%) are longer than max_seq_length 16",
+        f"{defective}/dev.tsv: 8 of 43 rows (18.6%) are longer than max_seq_length 16",
+    ):
+        assert done.err.count(said) == 1, done.err
+
+
 def test_a_stage_that_ends_below_its_start_is_named(tmp_path, words_of_run, dynabert):
     write(tmp_path / "data" / "train.tsv", sentences(600, 0))
     write(tmp_path / "data" / "dev.tsv", sentences(40, 1))
