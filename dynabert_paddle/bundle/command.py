@@ -81,9 +81,6 @@ def _print_predictions(open_bundle: Callable[[argparse.Namespace], Opened], opti
             print(json.dumps(asdict(prediction), ensure_ascii=False) if as_json else format_row(prediction.cells))
         for message in bundle.input_warnings():
             _print_warning(message)
-    except UnicodeDecodeError as error:
-        print_message(f"error: {options.input_file}: not UTF-8 ({error.reason}): convert it")
-        return 1
     except BundleError as error:
         print_message(f"error: {error}")
         return 1

@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.bundle.command import Opened, add_arguments, run_script
-from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION, BundleError, check_description, check_inputs
+from dynabert_paddle.bundle.manifest import BundleError, check_inputs, read_bundle
 from dynabert_paddle.bundle.rows import Encoded, Row, RowEncoder
-from dynabert_paddle.files.hashing import hash_file, hash_json
 from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
 from dynabert_paddle.text.encode import Template, safe_text
@@ -38,7 +37,6 @@ X86_MODEL, ARM_MODEL = "model_x86.nb", "model_arm.nb"
 
 _BATCH_SIZE = 16
 _SPACES = "\t\n\x0b\x0c\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
-_REMEDY = "copy the bundle again, or export it again"
 
 
 class Characters(dict):
@@ -119,7 +117,9 @@ class Tokenizer:
             with open(os.path.join(folder, VOCABULARY_FILE), encoding="utf-8", newline="\n") as file:
                 return cls(settings, file.read().split("\n"))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise BundleError(f"{folder}: {TOKENIZER_FILE} or {VOCABULARY_FILE} is damaged: {_REMEDY}") from None
+            raise BundleError(
+                f"{folder}: {TOKENIZER_FILE} or {VOCABULARY_FILE} is damaged: export the model again"
+            ) from None
 
     def tokenize(self, text: str) -> Tokens:
         """Encode a text without special tokens around it.
@@ -257,45 +257,6 @@ def open_model(path: str) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     return run
 
 
-def read_lite_bundle(folder: str, names: list[str]) -> dict:
-    """Read `bundle.json` and verify the files that are used.
-
-    Args:
-        folder: the bundle.
-        names: names of the files.
-
-    Returns:
-        The content of `bundle.json`.
-
-    Raises:
-        BundleError: the folder is no bundle, or a file is missing, truncated or altered.
-    """
-    path = os.path.join(folder, BUNDLE_FILE)
-    if not os.path.isfile(path):
-        raise BundleError(f"{folder}: no {BUNDLE_FILE} in it: run the copy of this file in a bundle")
-    try:
-        with open(path, encoding="utf-8") as file:
-            description = json.load(file)
-        checksum = description.pop("checksum")
-        expected = {name: description["files"][name] for name in names}
-        is_altered = checksum != hash_json(description)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise BundleError(f"{path}: damaged, or not of a Paddle Lite bundle: {_REMEDY}") from None
-    if description.get("format_version") != FORMAT_VERSION:
-        raise BundleError(f"{path}: not format version {FORMAT_VERSION}: written by another version of dynabert_paddle")
-    if is_altered:
-        raise BundleError(f"{path}: altered since the export: {_REMEDY}")
-    check_description(path, description)
-    for name in names:
-        path = os.path.join(folder, name)
-        if not os.path.isfile(path):
-            raise BundleError(f"{path}: missing: {_REMEDY}")
-        entry = expected[name]
-        if os.path.getsize(path) != entry.get("bytes") or hash_file(Path(path)) != entry.get("sha256"):
-            raise BundleError(f"{path}: truncated or altered since the export: {_REMEDY}")
-    return description
-
-
 class Bundle:
     """A bundle, ready to run: its files are verified, its tokenizer and model loaded."""
 
@@ -306,7 +267,7 @@ class Bundle:
     def _open(self, folder: str) -> None:
         """Read all files that a prediction needs."""
         model = X86_MODEL if platform.machine().lower() in ("x86_64", "amd64", "i386", "i686") else ARM_MODEL
-        self.description = description = read_lite_bundle(folder, [model, VOCABULARY_FILE, TOKENIZER_FILE])
+        self.description = description = read_bundle(Path(folder), [model, VOCABULARY_FILE, TOKENIZER_FILE])
         self.takes_pairs, self._pad_token_id = description["pair"], description["pad_token_id"]
         self._tokenizer = Tokenizer.from_folder(folder)
         self._rows = RowEncoder(description, self._tokenizer.templates[self.takes_pairs])

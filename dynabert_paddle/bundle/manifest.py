@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _TYPES = {
     "pad_token_id": int,
 }
 _ANSWER_TYPES = {"doc_stride": int, "max_answer_length": int, "may_be_empty": bool}
+_REMEDY = "copy the bundle again, or export it again"
 _MAX_DIMENSIONS = 8
 # No encoder has more; without a limit a few bytes could order endless loops or terabytes.
 _MAX_POSITIONS, _MAX_VOCABULARY, _MAX_LABELS, _MAX_COUNT = 10**6, 2**22, 2**17, 2**31 - 1
@@ -38,11 +40,12 @@ class BundleError(Exception):
     """A bundle that cannot be run, or unsuitable texts; the message is one line."""
 
 
-def read_bundle(folder: Path) -> dict[str, Any]:
-    """Read `bundle.json` and check every file of the bundle against it.
+def read_bundle(folder: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Read `bundle.json` and check the bundle's files against it.
 
     Args:
         folder: the bundle.
+        names: the files that are used; by default all.
 
     Returns:
         The content of `bundle.json`.
@@ -51,7 +54,27 @@ def read_bundle(folder: Path) -> dict[str, Any]:
         BundleError: the folder is no bundle, or a file is missing, truncated or altered.
     """
     path = folder / BUNDLE_FILE
-    again = "copy the bundle again, or export it again"
+    description = _read_description(folder, path)
+    files = description["files"]
+    for name in files if names is None else names:
+        if os.path.basename(name) != name:
+            raise BundleError(f"{path}: names '{name}', which is outside the bundle: {_REMEDY}")
+        if name not in files:
+            raise BundleError(f"{path}: lists no {name}, which this script needs: export the model again")
+        try:
+            if not (folder / name).is_file():
+                raise BundleError(f"{folder / name}: missing: {_REMEDY}")
+            if (folder / name).stat().st_size != files[name].get("bytes"):
+                raise BundleError(f"{folder / name}: truncated or altered since the export: {_REMEDY}")
+            if hash_file(folder / name) != files[name].get("sha256"):
+                raise BundleError(f"{folder / name}: altered since the export: {_REMEDY}")
+        except OSError as error:
+            raise BundleError(f"{folder / name}: cannot be read: {error.strerror}") from None
+    return description
+
+
+def _read_description(folder: Path, path: Path) -> dict[str, Any]:
+    """Read `bundle.json`, and check that an export has written it."""
     if not path.is_file():
         raise BundleError(f"{folder}: no {BUNDLE_FILE} in it: name a folder that 'dynabert export' created")
     try:
@@ -59,25 +82,12 @@ def read_bundle(folder: Path) -> dict[str, Any]:
         checksum = description.pop("checksum")
         is_altered = checksum != hash_json(description)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise BundleError(f"{path}: damaged: {again}") from None
+        raise BundleError(f"{path}: damaged: {_REMEDY}") from None
     if description.get("format_version") != FORMAT_VERSION:
         raise BundleError(f"{path}: not format version {FORMAT_VERSION}: written by another version of dynabert_paddle")
     if is_altered:
-        raise BundleError(f"{path}: altered since the export: {again}")
+        raise BundleError(f"{path}: altered since the export: {_REMEDY}")
     check_description(path, description)
-    files = description["files"]
-    for name, expected in files.items():
-        if os.path.basename(name) != name:
-            raise BundleError(f"{path}: names '{name}', which is outside the bundle: {again}")
-        try:
-            if not (folder / name).is_file():
-                raise BundleError(f"{folder / name}: missing: {again}")
-            if (folder / name).stat().st_size != expected.get("bytes"):
-                raise BundleError(f"{folder / name}: truncated or altered since the export: {again}")
-            if hash_file(folder / name) != expected.get("sha256"):
-                raise BundleError(f"{folder / name}: altered since the export: {again}")
-        except OSError as error:
-            raise BundleError(f"{folder / name}: cannot be read: {error.strerror}") from None
     return description
 
 
@@ -92,7 +102,7 @@ def check_description(path: str | Path, description: dict[str, Any]) -> None:
         BundleError: a value that no export writes.
     """
     if not _is_valid(description):
-        raise BundleError(f"{path}: damaged: copy the bundle again, or export it again")
+        raise BundleError(f"{path}: damaged: {_REMEDY}")
     positions = description.get("max_positions", _MAX_POSITIONS)
     answers = description.get("answers") or {}
     for name, value, least, most in (

@@ -9,7 +9,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, tee
 from math import isfinite
 from pathlib import Path
@@ -17,15 +18,9 @@ from typing import Any
 
 from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json, split_array
-from dynabert_paddle.text.conll import CONLL_ENDINGS, ConllError, count_columns, is_conll, split_conll
-from dynabert_paddle.text.quoting import (
-    QuotingError,
-    find_delimiter,
-    has_quoted_cells,
-    split_at_returns,
-    split_header,
-    split_rows,
-)
+from dynabert_paddle.text.conll import CONLL_ENDINGS, count_columns, is_conll, split_conll
+from dynabert_paddle.text.lines import LineError, read_lines
+from dynabert_paddle.text.quoting import split_header, split_table
 from dynabert_paddle.text.squad import SquadError, split_squad
 
 
@@ -74,42 +69,50 @@ def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
         A list of one text, which can be a list of words, or of two for a task of pairs.
 
     Raises:
-        BundleError: a column is missing, or the file is not what its ending says.
+        BundleError: a column is missing, or the file is not what its ending says, or not text in UTF-8.
     """
-    ending = Path(path).suffix.lower()
-    with open(path, encoding="utf-8-sig", newline="\n") as file:  # a text may hold a carriage return
-        lines: Iterator[str] = (line.rstrip("\r\n") for line in file)
-        if ending == ".csv":
-            lines = split_at_returns(lines)
-            first = next(lines, "")
-            rows = split_rows((line + "\n" for line in chain([first], lines)), find_delimiter(first))
-            yield from _read_table(path, rows, description)
-            return
-        if description["task"].get("kind") == "token_classification" and _is_conll(path, description):
-            yield from _read_conll(path, lines)
-            return
-        if ending == ".json" and description["task"].get("kind") == "question_answering":
-            first = next(lines, "")
-            if not _is_row(first):
-                yield from _read_squad(path, chain([first], lines))
-                return
-            lines = chain([first], lines)
-        if ending in (".jsonl", ".json"):
+    try:
+        yield from _read_file(path, description)
+    except LineError as error:
+        raise BundleError(f"{path}:{error.line}: {error}") from None
+
+
+def _read_file(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
+    ending, kind, takes_pairs = Path(path).suffix.lower(), description["task"].get("kind"), description["pair"]
+    open_lines = _opener(path, is_read_twice=ending == ".tsv")
+    if ending == ".csv":
+        yield from _read_table(path, split_table(open_lines, is_tsv=False), description)
+    elif kind == "token_classification" and _is_conll(path, description):
+        first, lines = tee(open_lines())
+        for sentence in split_conll(lines, count_columns(first)):
+            yield [[fields[0] for _, fields in sentence]]
+    elif ending in (".jsonl", ".json"):
+        lines = iter(open_lines())
+        first_line = next(lines, "")
+        lines = chain([first_line], lines)
+        if ending == ".json" and kind == "question_answering" and not _is_row(first_line):
+            yield from _read_squad(path, lines)
+        else:
             yield from _read_json(path, lines, description)
-            return
-        takes_pairs = description["pair"]
-        if ending == ".tsv":
-            lines = split_at_returns(lines)
-            header = next(lines, None)
-            if header is None:
-                return
-            # Without the columns' names, a tab separates the texts of a pair.
-            if _find_columns(split_header(header), description) or ("\t" in header and not takes_pairs):
-                yield from _read_table(path, _split_tsv(path, header, lines), description)
-                return
-            lines = chain([header], lines)
-        for line in lines:
+    elif ending == ".tsv" and _has_header(next(iter(open_lines()), None), description):
+        yield from _read_table(path, split_table(open_lines, is_tsv=True), description)
+    else:
+        for line in open_lines():
             yield line.split("\t") if takes_pairs else [line]
+
+
+def _opener(path: str, *, is_read_twice: bool) -> Callable[[], Iterable[str]]:
+    """Return a function that reads a file's lines from the first one; a pipe's, if they are read twice, from memory."""
+    if not is_read_twice or os.path.isfile(path):
+        return partial(read_lines, path)
+    return partial(iter, list(read_lines(path)))
+
+
+def _has_header(line: str | None, description: dict[str, Any]) -> bool:
+    """Whether the first line of a .tsv file names its columns; in one of pairs without names a tab separates them."""
+    if line is None:
+        return False
+    return _find_columns(split_header(line), description) is not None or ("\t" in line and not description["pair"])
 
 
 def _is_conll(path: str, description: dict[str, Any]) -> bool:
@@ -118,63 +121,25 @@ def _is_conll(path: str, description: dict[str, Any]) -> bool:
         return True
     if ending in (".jsonl", ".json") or not os.path.isfile(path):  # a pipe cannot be read twice
         return False
-    if ending == ".tsv" and _find_columns(split_header(next(_table_lines(path), "")), description):
+    if ending == ".tsv" and _find_columns(split_header(next(read_lines(path), "")), description):
         return False
-    try:
-        return is_conll(_read_lines(path), count_columns(_read_lines(path)), description["labels"])
-    except ConllError as error:
-        raise BundleError(f"{path}:{error.line}: {error}") from None
+    return is_conll(read_lines(path), count_columns(read_lines(path)), description["labels"])
 
 
-def _read_lines(path: str) -> Iterator[str]:
-    with open(path, encoding="utf-8-sig", newline="\n") as file:
-        yield from file
-
-
-def _table_lines(path: str) -> Iterator[str]:
-    return split_at_returns(line.rstrip("\r\n") for line in _read_lines(path))
-
-
-def _split_tsv(path: str, header: str, lines: Iterator[str]) -> Iterator[list[str]]:
-    yield split_header(header)
-    if os.path.isfile(path):
-        content: Iterable[str] = _table_lines(path)
-    else:  # a pipe cannot be read twice
-        lines, rest = tee(lines)
-        content = chain([header], rest)
-    try:
-        is_quoted = has_quoted_cells(content)
-    except QuotingError as error:
-        raise BundleError(f"{path}:{error.line}: {error}") from None
-    yield from split_rows((line + "\n" for line in lines), "\t") if is_quoted else (line.split("\t") for line in lines)
-
-
-def _read_conll(path: str, lines: Iterator[str]) -> Iterator[list[Any]]:
-    first, lines = tee(lines)
-    try:
-        for sentence in split_conll(lines, count_columns(first)):
-            yield [[fields[0] for _, fields in sentence]]
-    except ConllError as error:
-        raise BundleError(f"{path}:{error.line}: {error}") from None
-
-
-def _read_table(path: str, rows: Iterator[list[str]], description: dict[str, Any]) -> Iterator[list[str]]:
-    try:
-        header = next(filter(None, rows), [])
-        columns = _find_columns(header, description)
-        if columns is None:
-            raise _no_column(path, header, description)
-        repeated = [header[column] for column in columns if header.count(header[column]) > 1]
-        if repeated:
-            raise BundleError(f"{path}: {header.count(repeated[0])} columns are called {repeated[0]!r}: rename them")
-        for number, row in enumerate(rows, start=2):
-            if not row or (row == [""] and len(header) > 1):  # an empty line
-                continue
-            if len(row) != len(header):  # such as a delimiter in a text that has no quotes
-                raise BundleError(f"{path}: row {number} has {len(row)} cells, the first row has {len(header)}")
-            yield [row[column] for column in columns]
-    except csv.Error as error:
-        raise BundleError(f"{path}: not valid CSV: {error}") from None
+def _read_table(path: str, rows: Iterator[tuple[int, list[str]]], description: dict[str, Any]) -> Iterator[list[str]]:
+    _, header = next(rows, (1, []))
+    columns = _find_columns(header, description)
+    if columns is None:
+        raise _no_column(path, header, description)
+    repeated = [header[column] for column in columns if header.count(header[column]) > 1]
+    if repeated:
+        raise BundleError(f"{path}: {header.count(repeated[0])} columns are called {repeated[0]!r}: rename them")
+    for number, row in rows:
+        if row == [""] and len(header) > 1:  # an empty line
+            continue
+        if len(row) != len(header):  # such as a delimiter in a text that has no quotes
+            raise BundleError(f"{path}:{number}: {len(row)} cells, the first row has {len(header)}")
+        yield [row[column] for column in columns]
 
 
 def _is_row(line: str) -> bool:

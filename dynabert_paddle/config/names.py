@@ -61,6 +61,25 @@ def settings_named_by(name: Callable[[str], str]) -> Iterator[None]:
         _form.reset(token)
 
 
+@contextmanager
+def argument_named(key: str, name: str) -> Iterator[None]:
+    """Let `setting` name one setting by another argument of Python, within a `with` block.
+
+    Args:
+        key: its dotted key.
+        name: the argument of the function that its user has called.
+
+    Yields:
+        Nothing.
+    """
+    form = _form.get()
+    if form is not argument_name:  # the user has called a command
+        yield
+        return
+    with settings_named_by(lambda other: name if other == key else argument_name(other)):
+        yield
+
+
 def name_later(key: str) -> str:
     """Return a mark in place of a setting's name, for a process that does not know its user's entry point."""
     return f"\x02{key}\x03"

@@ -1,22 +1,14 @@
 """Reads TSV, CSV and JSON lines as records, line by line."""
 
-import csv
-import shlex
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 from dynabert_paddle.errors import DataError, did_you_mean
 from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json, split_array
-from dynabert_paddle.text.quoting import (
-    QuotingError,
-    find_delimiter,
-    has_quoted_cells,
-    split_at_returns,
-    split_header,
-    split_rows,
-)
+from dynabert_paddle.text.lines import LineError
+from dynabert_paddle.text.lines import read_lines as read_text_lines
+from dynabert_paddle.text.quoting import split_table
 
 
 def open_records(path: Path, *, bare_quotes: bool = False) -> Iterator:
@@ -68,48 +60,11 @@ def quote(value: object) -> str:
     return quoted if len(quoted) <= 60 else quoted[:57] + "..."
 
 
-def _tsv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    lines = _table_lines(path)
-    header = next(lines, None)
-    if header is None:
-        return
-    yield header[0], split_header(header[1])  # before the whole file is read
+def _table_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
-        is_quoted = has_quoted_cells(text for _, text in _table_lines(path))
-    except QuotingError as error:
+        yield from split_table(lambda: (text for _, text in read_lines(path)), is_tsv=path.suffix.lower() == ".tsv")
+    except LineError as error:
         raise DataError(f"{path}:{error.line}: {error}.") from None
-    if is_quoted:
-        yield from _quoted_records(path, lines, "\t", first=header[0] + 1)
-    else:
-        yield from ((line, text.split("\t")) for line, text in lines)
-
-
-def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    _, header = next(_table_lines(path), (1, ""))
-    yield from _quoted_records(path, _table_lines(path), find_delimiter(header))
-
-
-def _table_lines(path: Path) -> Iterator[tuple[int, str]]:
-    return enumerate(split_at_returns(text for _, text in read_lines(path)), start=1)
-
-
-def _quoted_records(
-    path: Path, lines: Iterator[tuple[int, str]], delimiter: str, *, first: int = 1
-) -> Iterator[tuple[int, list[str]]]:
-    reader: Any = split_rows((text + "\n" for _, text in lines), delimiter)
-    while True:
-        line = reader.line_num + first
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            raise DataError(
-                f"{path}:{line}: the row that begins here is not valid CSV ({error}); "
-                'write a double quote inside a quoted field as "", or save the file as TSV.'
-            ) from None
-        if fields is None:
-            return
-        if fields:
-            yield line, fields
 
 
 def _json_records(path: Path) -> Iterator[tuple[int, dict]]:
@@ -144,33 +99,23 @@ def _array_records(path: Path) -> Iterator[tuple[int, dict]]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Read a UTF-8 file line by line, without line ends and byte order mark.
+    """Read a file of text line by line, without line ends and byte order mark.
 
     Args:
-        path: the file.
+        path: the file, in UTF-8.
 
     Yields:
         Line number, from 1, and line.
 
     Raises:
-        DataError: the file cannot be read, or a line is not UTF-8.
+        DataError: the file cannot be read, or it is not text in UTF-8.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise DataError(f"{path}: is not a file; pipes and devices are not supported, because the data is read twice.")
     try:
-        with open(path, "rb") as file:
-            for line, raw in enumerate(file, start=1):
-                try:
-                    text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    encoding = "UTF-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "ENCODING"
-                    note = "" if encoding == "UTF-16" else " (ENCODING: GB18030, WINDOWS-1252, ...)"
-                    old, new = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(".utf8" + path.suffix)))
-                    raise DataError(
-                        f"{path}:{line}: byte {error.start + 1} of the line is not UTF-8; convert the file with: "
-                        f"iconv -f {encoding} -t UTF-8 {old} > {new}{note}"
-                    ) from None
-                yield line, text.rstrip("\r\n")
+        yield from enumerate(read_text_lines(path), start=1)
+    except LineError as error:
+        raise DataError(f"{path}:{error.line}: {error}") from None
     except FileNotFoundError:
         hint = did_you_mean(path.name, (sibling.name for sibling in path.parent.glob("*")))
         raise DataError(f"{path}: no such file.{hint} Give the path of an existing file.") from None
@@ -178,7 +123,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give a readable file.") from None
 
 
-_RECORDS = {".tsv": _tsv_records, ".csv": _csv_records, ".jsonl": _json_records, ".json": _json_records}
+_RECORDS = {".tsv": _table_records, ".csv": _table_records, ".jsonl": _json_records, ".json": _json_records}
 JSON_ENDINGS = (".jsonl", ".json")
 DATA_FILE_ENDINGS = tuple(_RECORDS)
 TEXT_COLUMNS = ("sentence", "text")  # usual names of the column of the text

@@ -5,6 +5,7 @@ Shapes: n rows, c columns of texts.
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -21,6 +22,8 @@ _MANY_REPEATED = 0.05  # share of the training rows that repeat another one's te
 _NEARLY_ALL = 0.95  # share of the training rows that have one label
 _ROWS_PER_READ = 4096
 _MAX_NAMES = 10
+# As libraries and databases write a value that is not there.
+_MISSING = ("nan", "NaN", "None", "null", "NULL", "<NA>", "NaT")
 
 
 def describe_rows(task: Task) -> Iterator[str]:
@@ -60,6 +63,12 @@ def _describe_texts(
     num_empty = int((hashes == hash("")).any(axis=0).sum())
     if num_empty:
         yield f"{source}: {_share(num_empty, num_rows)} have an empty text"
+    missing = np.flatnonzero(np.isin(hashes, list(map(hash, _MISSING))).any(axis=0))
+    if len(missing):
+        shown = _show(examples, missing[0])
+        yield (
+            f"{source}: {_share(len(missing), num_rows)} have a text that may stand for a missing one, such as {shown}"
+        )
     if isinstance(examples, Examples) and num_rows > 1:
         for index in np.flatnonzero((hashes == hashes[:, :1]).all(axis=1)):
             column = [examples.texts, examples.pairs or []][index]
@@ -97,12 +106,33 @@ def _describe_classes(task: Task) -> Iterator[str]:
     single = [name for name in task.labels if train[name] == 1]
     if single:
         yield f"{task.train.source}: only one {unit} has {_names(single, task.labels)}: too few to learn from"
+    yield from _describe_look_alikes(task)
+    absent = [name for name in task.labels if name in _MISSING]
+    if absent:
+        yield (
+            f"{task.train.source}: {_names(absent, task.labels)} may stand for a missing one, and is a class: delete "
+            "its rows if it does"
+        )
     name, count = train.most_common(1)[0]
     if unit == "row" and count >= _NEARLY_ALL * train.total():
         yield (
             f"{task.train.source}: {_share(count, train.total())} have the label {name!r}: accuracy is as high for a "
             "model that always predicts it; choose the metric macro_f1"
         )
+
+
+def _describe_look_alikes(task: Task) -> Iterator[str]:
+    """Classes whose names differ in nothing that means another class, such as a typing mistake leaves."""
+    seen: dict[str, str] = {}
+    for name in task.labels:
+        compatible = unicodedata.normalize("NFKC", name).casefold()
+        visible = "".join(character for character in compatible if unicodedata.category(character) != "Cf")
+        other = seen.setdefault(" ".join(visible.split()), name)
+        if other != name:
+            yield (
+                f"{task.train.source}: the labels {other!a} and {name!a} differ in capitals, blanks or the form of "
+                "their characters alone, and are two classes: write them alike if they are one"
+            )
 
 
 def _hash_columns(examples: TaskExamples) -> np.ndarray:

@@ -228,6 +228,7 @@ def load_task(
         "context" if declared.kind == "question_answering" else declared.text_pair_column,
         declared.label_column or defaults.label_column,
     )
+    _check_columns_differ(columns)
     labels_given = labels is not None
     labels = task_labels(declared, train_path, columns)
     metrics = tuple(declared.metrics or defaults.metrics)
@@ -311,6 +312,15 @@ def _read_questions(train_path: Path, dev_path: Path, given: dict[str, int | boo
         given = {**given, "may_be_empty": any(not row.answers for row in train.rows)}
     settings = AnswerSettings.of(given)
     return replace(train, settings=settings), read_questions(dev_path, settings=settings)
+
+
+def _check_columns_differ(columns: Columns) -> None:
+    """Refuse one column for two purposes: a model would read the answer in the text."""
+    chosen = {"text_column": columns.text, "text_pair_column": columns.pair, "label_column": columns.label}
+    for name, value in chosen.items():
+        others = [setting(f"task.{other}") for other in chosen if other != name and chosen[other] == value]
+        if value is not None and others:
+            raise UsageError(f"{setting(f'task.{name}')} and {others[0]} are both {value!r}: name another column.")
 
 
 def _check_kind(declared: Declaration) -> None:

@@ -21,8 +21,9 @@ from dynabert_paddle.data.features import OffsetEncoder, flatten
 from dynabert_paddle.data.records import JSON_ENDINGS, TEXT_COLUMNS, first_record, open_records, quote, read_lines
 from dynabert_paddle.data.word_features import IGNORED, WordFeatures
 from dynabert_paddle.errors import DataError, did_you_mean
-from dynabert_paddle.text.conll import CONLL_ENDINGS, ConllError, count_columns, is_conll, split_conll
+from dynabert_paddle.text.conll import CONLL_ENDINGS, count_columns, is_conll, split_conll
 from dynabert_paddle.text.encode import cut_words, first_tokens, join_words
+from dynabert_paddle.text.lines import LineError
 from dynabert_paddle.text.word_labels import OUTSIDE, UnknownSchemeError, WordLabelScheme
 
 logger = logging.getLogger(__name__)
@@ -280,7 +281,7 @@ def has_sentences(path: Path, text_column: str | None, labels: Sequence[str]) ->
     num_columns = count_columns(text for _, text in read_lines(path))
     try:
         return is_conll((text for _, text in read_lines(path)), num_columns, labels)
-    except ConllError as error:
+    except LineError as error:
         raise DataError(f"{path}:{error.line}: {error}.") from None
 
 
@@ -292,7 +293,7 @@ def _conll_sentences(path: Path, *, labelled: bool) -> Iterator[Sentence]:
         for rows in split_conll((text for _, text in read_lines(path)), num_columns):
             words = [fields[0] for _, fields in rows]
             yield Sentence(rows[0][0], words, [fields[-1] for _, fields in rows] if labelled else None)
-    except ConllError as error:
+    except LineError as error:
         raise DataError(f"{path}:{error.line}: {error}.") from None
 
 

@@ -22,7 +22,7 @@ from dynabert_paddle.bundle import (
 )
 from dynabert_paddle.files import hashing, json_text, unchanged
 from dynabert_paddle.runtime import cores, machine, memory, streams
-from dynabert_paddle.text import conll, decode, encode, leading, quoting, squad, word_labels
+from dynabert_paddle.text import conll, decode, encode, leading, lines, quoting, squad, word_labels
 
 # In this order: a module imports only modules before it.
 _SHARED_MODULES = (
@@ -34,6 +34,7 @@ _SHARED_MODULES = (
     decode,
     encode,
     leading,
+    lines,
     conll,
     quoting,
     squad,
@@ -85,11 +86,11 @@ def _join(*modules: ModuleType) -> str:
     parts = []
     for module in modules:
         source = inspect.getsource(module)
-        lines, tree = source.splitlines(), ast.parse(source)
+        kept, tree = source.splitlines(), ast.parse(source)
         imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
         removed = [node for node in imports if (node.module or "").startswith(_REMOVED_IMPORTS)]
         for node in reversed([tree.body[0], *removed]):
-            del lines[node.lineno - 1 : node.end_lineno]
-        parts.append("\n".join(lines).strip())
+            del kept[node.lineno - 1 : node.end_lineno]
+        parts.append("\n".join(kept).strip())
     head = f'"""{ast.get_docstring(tree, clean=False)}"""\n\nfrom __future__ import annotations'
     return "\n\n\n".join([head, *parts]) + "\n"

@@ -70,35 +70,24 @@ def write_text(path: Path, text: str) -> None:
         _sync(path.parent)
 
 
-def write_folder(folder: str | Path, write: Callable[[Path], None], *, last: str) -> Path:
-    """Write a folder's files so that the folder is complete or absent.
+def write_new_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder that is complete or absent: as a hidden sibling, which is then renamed.
 
-    A new folder is written as a hidden sibling, which is then renamed. An existing folder, which may hold logs and
-    checkpoints, gets its files through a hidden subfolder: they are moved one by one, `last` at the end. All files are
-    synced to disk when this returns, so the caller may delete what they replace. Only one process may write a folder at
-    a time: see `claim`.
+    All files are synced to disk when this returns, so the caller may delete what they replace. For a folder that
+    exists, or that several processes may write, see `claim`.
 
     Args:
-        folder: the target folder.
+        folder: the folder, which does not exist.
         write: writes all files into the folder that it receives.
-        last: name of the file whose presence marks the folder as complete.
-
-    Returns:
-        The folder.
 
     Raises:
         DynabertError: the disk is full or the folder is not writable.
     """
-    folder = Path(folder)
     with handle_write_errors(folder), partial_folder(folder) as partial:
         write(partial)
-        if partial.parent == folder:
-            move_content(partial, folder, last=last)
-        else:
-            _sync_tree(partial)
-            partial.rename(folder)
-            _sync(folder.parent)
-    return folder
+        _sync_tree(partial)
+        partial.rename(folder)
+        _sync(folder.parent)
 
 
 def move_content(partial: Path, folder: Path, *, last: str, remove: Iterable[Path] = ()) -> None:

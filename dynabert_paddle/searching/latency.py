@@ -113,7 +113,8 @@ def latency_table(
     """Load a model's table from the cache, or measure it, which takes a minute or two for a small BERT.
 
     Some 25 uniform and random sub-networks are exported and timed, and the table is fitted to them. Another 20 random
-    ones are timed alternately with them and validate the table.
+    ones are timed alternately with them and validate the table. A measurement that is interrupted begins anew: its
+    latencies are compared with each other, so they must be of one period, in which the machine is equally busy for all.
 
     Args:
         supernet: the model; only its shape matters.

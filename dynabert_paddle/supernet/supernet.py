@@ -16,6 +16,7 @@ from paddle import Tensor, nn
 from dynabert_paddle.backbone.labels import model_labels
 from dynabert_paddle.backbone.loading import find_backbone, load_from_hub
 from dynabert_paddle.backbone.structure import check_vocabulary, find_encoder, join_logits, owner_of
+from dynabert_paddle.config.names import argument_named
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.files.claim import Claim, claim
 from dynabert_paddle.files.folder import maker_of_metadata
@@ -314,7 +315,7 @@ class Supernet(nn.Layer):
             UsageError: another run writes to the folder.
             DynabertError: the folder cannot be written to; nothing is left half-written.
         """
-        with claim(folder, maker_of_metadata(self.metadata)) as claimed:
+        with argument_named("output_dir", "folder"), claim(folder, maker_of_metadata(self.metadata)) as claimed:
             self.save_claimed(claimed)
         return user_path(folder)
 

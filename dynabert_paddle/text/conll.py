@@ -5,25 +5,15 @@ This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
+from dynabert_paddle.text.lines import LineError
+
 CONLL_ENDINGS = (".conll", ".bio")
 _DOCUMENT = "-DOCSTART-"
-
-
-class ConllError(ValueError):
-    """A line that is not in CoNLL's format.
-
-    Args:
-        line: its number.
-        message: what is wrong with it.
-    """
-
-    def __init__(self, line: int, message: str) -> None:
-        """Remember the line's number."""
-        super().__init__(message)
-        self.line = line
+_COLUMN_GAP = re.compile("[ \t]+")  # other white space can be a word, such as the ideographic space
 
 
 def count_columns(lines: Iterable[str]) -> int:
@@ -37,7 +27,7 @@ def count_columns(lines: Iterable[str]) -> int:
     """
     unclear = 0
     for line in lines:
-        fields = line.split()
+        fields = _split_columns(line)
         if fields and fields[0].startswith("#"):
             unclear = unclear or len(fields)
         elif fields and fields[0] != _DOCUMENT:
@@ -53,22 +43,24 @@ def split_conll(lines: Iterable[str], num_columns: int) -> Iterator[list[tuple[i
         num_columns: from `count_columns`; a line that begins with `#` and has another number is a comment.
 
     Yields:
-        Each sentence's lines: their numbers and columns; the first column is the word, the last one the label.
+        Each sentence's lines: their numbers and columns; the first column is the word, the last one the label. Words of
+        white space are left out, as where a text is split into words.
 
     Raises:
-        ConllError: a line has another number of columns.
+        LineError: a line has another number of columns.
     """
     sentence: list[tuple[int, list[str]]] = []
     for number, line in enumerate(chain(lines, [""]), start=1):
-        fields = line.split()
+        fields = _split_columns(line)
         if not fields or fields[0] == _DOCUMENT:
             if sentence:
                 yield sentence
             sentence = []
         elif len(fields) == num_columns:
-            sentence.append((number, fields))
+            if not fields[0].isspace():
+                sentence.append((number, fields))
         elif not fields[0].startswith("#"):
-            raise ConllError(
+            raise LineError(
                 number,
                 f"{len(fields)} columns, expected {num_columns}; a line has a word, optional further columns, and the "
                 "label, and an empty line ends a sentence",
@@ -87,12 +79,12 @@ def is_conll(lines: Iterable[str], num_columns: int, labels: Collection[str]) ->
         Whether there are several lines, and each ends with a label.
 
     Raises:
-        ConllError: most lines end with a label, but not this one.
+        LineError: most lines end with a label, but not this one.
     """
     num_labelled, others = 0, 0
     first_other = (0, "")
     for number, line in enumerate(lines, start=1):
-        fields = line.split()
+        fields = _split_columns(line)
         is_comment = bool(fields) and fields[0].startswith("#") and len(fields) != num_columns
         if not fields or fields[0] == _DOCUMENT or is_comment:
             continue
@@ -103,9 +95,14 @@ def is_conll(lines: Iterable[str], num_columns: int, labels: Collection[str]) ->
             others += 1
     if num_labelled > others > 0:
         number, last = first_other
-        raise ConllError(
+        raise LineError(
             number,
             f"{last[:60]!r} is not one of the bundle's labels, with which most lines end; correct it, or name the file "
             ".conll to read no labels",
         )
     return num_labelled > 1 and not others
+
+
+def _split_columns(line: str) -> list[str]:
+    """Split a line into columns; one of white space alone has none."""
+    return _COLUMN_GAP.split(line.strip(" \t\r\n")) if line.strip() else []

@@ -129,6 +129,8 @@ class PaddleNlpTokenizer(LongestFirst):
         raise _no_offsets()
 
     def _tokenize(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+        # Whole texts: nothing tells where such a tokenizer could cut one and still give the same first tokens. It is
+        # for training and evaluation alone, as bundles need the Rust library.
         return [self._backend.convert_tokens_to_ids(self._backend.tokenize(text)) for text in texts]
 
     def _wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:

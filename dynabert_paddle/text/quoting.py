@@ -1,4 +1,4 @@
-"""How the cells of a CSV or TSV file are separated and quoted.
+"""Splits CSV and TSV files into cells: how they are separated and quoted.
 
 This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays Python 3.7 syntax.
 """
@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from typing import Any
+
+from dynabert_paddle.text.lines import LineError
 
 _MAX_CELL = 2**31 - 1  # characters; the csv module's own limit is 131,072
 _CLOSED = re.compile(r'([^"]*(?:""[^"]*)*)"(?!")')  # the rest of a quoted cell, with the quote that ends it
+_DELIMITER = re.compile("sep=.")  # names the delimiter, before the columns' names
 _MIN_CELLS = 3  # quoted for their commas, of which a file needs so many to be taken for Excel's
-
 
 _EITHER_WAY = (
     "a cell begins and ends with a double quote, which can be part of the text or quoting as in CSV, and the other "
     "cells do not tell; save the file as .csv or .jsonl"
+)
+_SEVERAL_LINES = (  # a table of as many columns either way, whose labels only the user knows
+    "a cell begins with a double quote, and a cell of a later line ends with one: two texts with a quote each, or a "
+    "text of several lines, quoted as in CSV; save the file as .csv or .jsonl"
 )
 _NOT_AS_HEADER = (
     "the names of the columns are in double quotes, as in CSV, and this line has quotes as CSV does not allow them; "
@@ -25,33 +32,57 @@ _NOT_AS_HEADER = (
 )
 
 
-class QuotingError(ValueError):
-    """Double quotes that can be the text's own or those of CSV.
+def split_table(open_lines: Callable[[], Iterable[str]], *, is_tsv: bool) -> Iterator[tuple[int, list[str]]]:
+    """Split a CSV or TSV file into rows.
 
     Args:
-        line: the number of the first line with such a cell.
-        reason: the message.
-    """
-
-    def __init__(self, line: int, reason: str = _EITHER_WAY) -> None:
-        """Remember the line's number."""
-        super().__init__(reason)
-        self.line = line
-
-
-def split_at_returns(lines: Iterable[str]) -> Iterator[str]:
-    """Split a table whose lines end with carriage returns alone, as Excel for Mac writes it.
-
-    Args:
-        lines: the lines of any table, without line ends; such a table is a single one.
+        open_lines: returns the file's lines, without line ends, from the first one; it is called more than once.
+        is_tsv: cells are separated by tabs, and not all writers quote them.
 
     Yields:
-        The lines.
+        For each row, the one with the columns' names included, the number of its first line, and its cells; empty lines
+        of a file with quoted cells are left out.
+
+    Raises:
+        LineError: double quotes at wrong places, or such that can be the text's own or those of CSV.
     """
-    lines = iter(lines)
-    start = list(islice(lines, 2))
-    yield from start[0].split("\r") if len(start) == 1 else start
-    yield from lines
+    lines = iter(open_lines())
+    header = next(lines, None)
+    if header is None:
+        return
+    if not is_tsv:
+        lines = chain([header], lines)
+        if "\r" in header:  # Excel for Mac, with line feeds inside of cells
+            lines = (part for line in lines for part in line.split("\r"))
+            header = header.partition("\r")[0]
+        if _DELIMITER.fullmatch(header):  # written by Excel, and for it
+            yield from _split_quoted(islice(lines, 1, None), header[-1], first=2)
+            return
+        yield from _split_quoted(lines, find_delimiter(header))
+        return
+    yield 1, split_header(header)  # before the whole file is read
+    if has_quoted_cells(open_lines()):
+        yield from _split_quoted(lines, "\t", first=2)
+    else:
+        yield from ((number, line.split("\t")) for number, line in enumerate(lines, start=2))
+
+
+def _split_quoted(lines: Iterable[str], delimiter: str, *, first: int = 1) -> Iterator[tuple[int, list[str]]]:
+    reader: Any = split_rows((line + "\n" for line in lines), delimiter)
+    while True:
+        number = reader.line_num + first
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise LineError(
+                number,
+                f"the row that begins here is not valid CSV ({error}); write a double quote inside a quoted field as "
+                '"", or save the file as TSV',
+            ) from None
+        if cells is None:
+            return
+        if cells:
+            yield number, cells
 
 
 def find_delimiter(header: str) -> str:
@@ -104,13 +135,13 @@ def has_quoted_cells(lines: Iterable[str]) -> bool:
         Whether cells are quoted; False if it makes no difference.
 
     Raises:
-        QuotingError: the file can be read either way, or the names of its columns are quoted, and other cells are not.
+        LineError: the file can be read either way, or the names of its columns are quoted, and other cells are not.
     """
     cells = _Cells()
     for number, line in enumerate(lines, start=1):
         if not cells.add(number, line):
             if cells.header_is_quoted:  # `split_header` removes the quotes there
-                raise QuotingError(number, _NOT_AS_HEADER)
+                raise LineError(number, _NOT_AS_HEADER)
             return False
     return cells.are_quoted()
 
@@ -197,13 +228,13 @@ class _Cells:
         if not self._same_tabs:
             return True
         if self._several_lines and (self._tabs or not self._doubled):
-            raise QuotingError(self._first)
+            raise LineError(self._first, _SEVERAL_LINES)
         if not self._without_need:
             return True
         if self._for_commas == self._without_need and not self._unquoted_commas:
             if self._for_commas >= _MIN_CELLS or self._doubled:
                 return True
-            raise QuotingError(self._first)
+            raise LineError(self._first, _EITHER_WAY)
         if self._doubled:
-            raise QuotingError(self._first)
+            raise LineError(self._first, _EITHER_WAY)
         return False

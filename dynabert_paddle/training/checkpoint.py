@@ -20,8 +20,8 @@ from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.labels import describe_difference
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
-from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.files.atomic import read_json, write_folder, write_json
+from dynabert_paddle.errors import DynabertError, ModelError, UsageError
+from dynabert_paddle.files.atomic import read_json, write_json, write_new_folder
 from dynabert_paddle.files.claim import Claim, claim
 from dynabert_paddle.files.folder import CONFIG_FILE, GRID_FILE, is_free, is_output_folder, maker_of
 from dynabert_paddle.files.integrity import check_files, hash_files
@@ -31,6 +31,7 @@ from dynabert_paddle.files.partial import is_partial, remove_stale
 from dynabert_paddle.files.weights import read_safetensors, write_safetensors
 from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.training import processes
+from dynabert_paddle.training.logging import logger
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE_FILE = "state.json"
@@ -155,7 +156,7 @@ def save_checkpoint(
 
     folder = output_dir / f"checkpoint-{state.step}"
     shutil.rmtree(folder, ignore_errors=True)
-    write_folder(folder, write, last=_STATE_FILE)
+    write_new_folder(folder, write)
     for older in _find_checkpoints(output_dir):
         if older != folder:
             shutil.rmtree(older, ignore_errors=True)
@@ -244,15 +245,21 @@ def tidy_finished(output_dir: Path, maker: str) -> None:
     """Remove what a killed process has left in the folder of a stage that has finished, if there is anything.
 
     Args:
-        output_dir: the stage's output folder.
+        output_dir: the stage's output folder; in one that cannot be written to it stays.
         maker: the stage.
 
     Raises:
         UsageError: another run writes to it.
     """
-    if _find_checkpoints(output_dir) or any(is_partial(path.name) for path in output_dir.iterdir()):
+    if not _find_checkpoints(output_dir) and not any(is_partial(path.name) for path in output_dir.iterdir()):
+        return
+    try:
         with claim(output_dir, maker):
             remove_checkpoints(output_dir)
+    except UsageError:
+        raise
+    except DynabertError as error:  # such as a read-only copy: the model is whole, and is all that is read
+        logger.info("%s: what a killed run has left there stays (%s)", output_dir, error)
 
 
 def check_output(output_dir: Path, maker: str, *, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:

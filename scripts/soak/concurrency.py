@@ -52,7 +52,7 @@ SPENT = {"settings": {}, "spent": {"examples": 40, "seconds": 1.0}, "parent": "t
 SHARE_OF_NO = 0.75  # of the dev rows: the accuracy of both models
 
 READERS = ("evaluate", "predict")
-WRITERS = ("export", "extract", "finetune", "rewire", "baseline", "search", "run")
+WRITERS = ("export", "extract", "finetune", "rewire", "compress", "baseline", "search", "run")
 VERBS = (*WRITERS, "report", "mv", *READERS)
 # What can be in the shared folder -> the verbs that have something to do there.
 KINDS = {"absent": WRITERS, "model": VERBS, "bundle": VERBS}
@@ -255,6 +255,7 @@ def words_of(verb: str, kind: str, work: Path, shared: Path, own: Path, model: s
         "extract": ["extract", str(source), "w0.50d0.50", *to],
         "finetune": ["finetune", "--model_name_or_path", str(source), "--task_name", "custom", *train],
         "rewire": ["rewire", str(source), *to],
+        "compress": ["compress", "low_rank", str(source), "--rank_share", "0.25", *to],
         "baseline": ["baseline", "distilbert", str(source), *to, *steps],
         "search": ["search", str(source), *search],
         "report": ["report", str(shared)],

@@ -702,7 +702,7 @@ def test_a_runtime_that_is_not_installed_is_named(bundle, tmp_path, format, modu
         (("text", "-i", "file"), 2, "give a text, or a file with -i"),
         (("-i", "missing.txt"), 1, "error: missing.txt: No such file or directory"),
         (("-i", "."), 1, "error: .: Is a directory"),
-        (("-i", "latin.txt"), 1, "error: latin.txt: not UTF-8"),
+        (("-i", "latin.txt"), 1, "error: latin.txt:1: byte 4 of the line is not UTF-8"),
         (("one", "two"), 1, "error: row 1 is ['one', 'two']: this bundle takes tuples of one text"),
         (("text", "--device", "gpu"), 1, "error: device 'gpu': the installed Paddle is a CPU build: use cpu"),
         (("text", "--num_threads", "0"), 2, "argument --num_threads: a whole number of at least 1, not 0"),

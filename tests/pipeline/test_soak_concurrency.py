@@ -10,7 +10,7 @@ from conftest import ROOT
 pytestmark = pytest.mark.full
 
 
-@pytest.mark.parametrize("pair", ["evaluate mv", "extract extract"])
+@pytest.mark.parametrize("pair", ["evaluate mv", "extract extract", "compress compress"])
 def test_two_commands_at_once_disturb_nothing(tmp_path, pair):
     words = ["--rounds", "2", "--seed", "1", "--pair", pair, "--output_dir", tmp_path / "soak"]
     command = [sys.executable, ROOT / "scripts/soak/concurrency.py", *map(str, words)]

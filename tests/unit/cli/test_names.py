@@ -150,6 +150,14 @@ def test_python_and_a_script_have_forms_of_their_own(tmp_path, monkeypatch, caps
     assert capsys.readouterr().err.endswith(" Choose one with --label_column.\n")
 
 
+def test_save_pretrained_names_its_own_argument(tmp_path, bert):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"file is a file: name another folder$"):
+        db.Supernet(bert).save_pretrained(tmp_path / "file")
+    with parse("extract"), settings_named_by(option_name), pytest.raises(UsageError, match=r" --output_dir$"):
+        db.Supernet(bert).save_pretrained(tmp_path / "file")
+
+
 def load_job(files):
     """A job that fails: it runs in a process of its own."""
     load_task("custom", **files)

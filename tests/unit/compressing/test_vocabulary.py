@@ -128,7 +128,7 @@ def test_contexts_of_questions_are_not_said_to_be_cut(supernet, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"text\nwith a \0 byte\n", ":2: holds a NUL byte"),
+        (b"text\nwith a \0 byte\n", ":2: byte 8 of the line is 0"),
         (b"\xff\xfe\x00a", "UTF-8"),
         (b"\n \n", "has no text"),
     ],

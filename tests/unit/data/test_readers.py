@@ -17,8 +17,9 @@ from dynabert_paddle.errors import DataError
 
 COLUMNS = Columns("sentence", label="label")
 
-any_text = st.text(st.characters(codec="utf-8"))
-one_line_text = st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n"))
+# Text has no zero bytes; a byte order mark at the start of a line is of a file that was joined.
+any_text = st.text(st.characters(codec="utf-8", exclude_characters="\0\ufeff"))
+one_line_text = st.text(st.characters(codec="utf-8", exclude_characters="\0\ufeff\t\r\n"))
 
 
 def refusal(path, columns=COLUMNS, **options) -> str:
@@ -57,7 +58,7 @@ def test_tsv_of_one_column_keeps_empty_texts(tmp_path_factory, texts):
 @given(rows=st.lists(st.tuples(any_text, any_text), min_size=1))
 def test_csv_returns_the_texts_that_were_written(tmp_path_factory, rows):
     # A carriage return inside a field is a line break like any other.
-    rows = [tuple(re.sub("\r+\n?", "\n", field).replace("\0", "") for field in row) for row in rows]
+    rows = [tuple(re.sub("\r+\n?", "\n", field) for field in row) for row in rows]
     path = tmp_path_factory.mktemp("csv") / "pairs.csv"
     with open(path, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("first", "second"), *rows])

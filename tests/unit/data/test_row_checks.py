@@ -1,5 +1,6 @@
 """What a user should know about a task's rows: texts in both files or with several labels, labels without rows."""
 
+import ast
 import json
 
 import pytest
@@ -153,3 +154,28 @@ def test_texts_that_stay_on_disk_are_compared_alike(tmp_path, monkeypatch, pairs
     monkeypatch.setattr("dynabert_paddle.data.row_checks._ROWS_PER_READ", 2)
     assert describe(tmp_path, *data) == in_memory
     assert len(in_memory) == 3
+
+
+@pytest.mark.parametrize("other", ["X", "x\u200b", "\uff58", "\ufeffx"])
+def test_labels_that_look_alike_are_named(tmp_path, other):
+    train = [*TRAIN, ("g", other), ("h", other)]
+    messages = [message for message in describe(tmp_path, train, [*DEV, ("i", other)]) if "differ in" in message]
+    names = " and ".join(sorted((ascii("x"), ascii(other)), key=lambda name: ast.literal_eval(name)))
+    assert messages == [
+        f"train.tsv: the labels {names} differ in capitals, blanks or the form of their characters alone, and are two "
+        "classes: write them alike if they are one"
+    ]
+
+
+def test_labels_with_blanks_that_look_alike_are_named(tmp_path):
+    train = [("a", "New York"), ("b", "New\u00a0York"), ("c", "New York"), ("d", "New\u00a0York")]
+    messages = describe(tmp_path, train, [("e", "New York"), ("f", "New\u00a0York")])
+    assert ["differ in capitals, blanks" in message for message in messages] == [True]
+
+
+def test_names_of_missing_values_are_named(tmp_path):
+    train = [*TRAIN, ("NaN", "x"), ("g", "nan"), ("h", "nan")]
+    assert describe(tmp_path, train, [*DEV, ("i", "nan")]) == [
+        "train.tsv: 1 of 7 rows (14.3%) have a text that may stand for a missing one, such as 'NaN'",
+        "train.tsv: the label 'nan' may stand for a missing one, and is a class: delete its rows if it does",
+    ]

@@ -286,3 +286,19 @@ def test_labels_that_look_like_scores_are_said_to_be_classes(tmp_path, caplog, l
     caplog.clear()
     load_task("custom", data_dir=tmp_path, labels=labels)  # the user says so
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"text_column": "label"}, "text_column and label_column are both 'label'"),
+        ({"label_column": "sentence"}, "text_column and label_column are both 'sentence'"),
+        ({"text_pair_column": "label"}, "text_pair_column and label_column are both 'label'"),
+        ({"text_pair_column": "sentence"}, "text_column and text_pair_column are both 'sentence'"),
+    ],
+)
+def test_one_column_for_two_purposes_is_refused(tmp_path, columns, words):
+    (tmp_path / "train.tsv").write_text("sentence\tlabel\na\tx\nb\ty\n")
+    (tmp_path / "dev.tsv").write_text("sentence\tlabel\na\tx\nb\ty\n")
+    with pytest.raises(UsageError, match=f"^{words}: name another column"):
+        load_task("custom", data_dir=tmp_path, **columns)

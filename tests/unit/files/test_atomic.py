@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dynabert_paddle.errors import DynabertError, ModelError
-from dynabert_paddle.files.atomic import read_json, write_folder, write_json
+from dynabert_paddle.files.atomic import read_json, write_json, write_new_folder
 from dynabert_paddle.files.claim import claim
 
 pytestmark = pytest.mark.reference
@@ -71,8 +71,13 @@ def test_a_new_folder_appears_only_when_complete(tmp_path):
         assert not folder.exists()
         assert partial.parent == folder.parent  # renaming within one file system needs no copy
 
-    assert write_folder(folder, write, last="z.json") == folder
+    write_new_folder(folder, write)
     assert files(tmp_path) == {"deep/model/a.txt": b"new", "deep/model/z.json": b"new"}
+
+
+def claim_and_write(folder, write, *, last):
+    with claim(folder, "width") as claimed:
+        claimed.write(write, last=last)
 
 
 def test_an_existing_folder_gets_its_marker_file_last(tmp_path):
@@ -88,11 +93,11 @@ def test_an_existing_folder_gets_its_marker_file_last(tmp_path):
             (partial / name).write_text("new")
 
     with pytest.raises(DynabertError, match="model: cannot be written"):
-        write_folder(folder, write, last="0.json")
+        claim_and_write(folder, write, last="0.json")
     assert not (folder / "0.json").exists()
     assert (folder / "train.jsonl").read_text() == "log"
     shutil.rmtree(folder / "b.txt")
-    write_folder(folder, write, last="0.json")
+    claim_and_write(folder, write, last="0.json")
     assert set(files(tmp_path)) == {"model/0.json", "model/a.txt", "model/b.txt", "model/train.jsonl"}
 
 
@@ -101,7 +106,7 @@ def test_an_existing_folder_gets_its_marker_file_last(tmp_path):
 def test_a_failed_write_changes_nothing(tmp_path, error, exists):
     folder = tmp_path / "model"
     if exists:
-        write_folder(folder, write_two, last="z.json")
+        write_new_folder(folder, write_two)
 
     def fail(partial):
         write_two(partial, text="other")
@@ -109,7 +114,7 @@ def test_a_failed_write_changes_nothing(tmp_path, error, exists):
 
     before = files(tmp_path)
     with pytest.raises((DynabertError, type(error))) as caught:
-        write_folder(folder, fail, last="z.json")
+        claim_and_write(folder, fail, last="z.json") if exists else write_new_folder(folder, fail)
     assert files(tmp_path) == before
     assert folder.exists() is exists
     assert sorted(path.name for path in tmp_path.iterdir()) == (["model"] if exists else [])
@@ -144,12 +149,13 @@ def disk_calls(monkeypatch):
 
 
 def test_a_folder_is_synced_before_and_after_it_is_renamed(tmp_path, disk_calls):
-    write_folder(tmp_path / "model", write_two, last="z.json")
+    write_new_folder(tmp_path / "model", write_two)
     renamed = disk_calls.index(("rename", "model"))
     assert set(disk_calls[:renamed]) == {("sync", "a.txt"), ("sync", "z.json"), ("sync", ".model.partial")}
     assert disk_calls[renamed + 1 :] == [("sync", tmp_path.name)]
-    disk_calls.clear()
-    write_folder(tmp_path / "model", write_two, last="z.json")
+    with claim(tmp_path / "model", None) as claimed:
+        disk_calls.clear()
+        claimed.write(write_two, last="z.json")
     renamed = disk_calls.index(("rename", "a.txt"))
     assert set(disk_calls[:renamed]) == {("sync", "a.txt"), ("sync", "z.json"), ("sync", ".partial")}
     assert disk_calls[renamed + 1 :] == [("sync", "model"), ("rename", "z.json"), ("sync", "model")]
@@ -163,7 +169,7 @@ def test_a_file_is_synced_before_and_after_it_is_renamed(tmp_path, disk_calls):
 def test_remains_of_a_killed_process_are_replaced(tmp_path):
     (tmp_path / ".model.0123abcd.partial").mkdir()
     (tmp_path / ".model.0123abcd.partial" / "rest.bin").write_text("old")
-    write_folder(tmp_path / "model", write_two, last="z.json")
+    write_new_folder(tmp_path / "model", write_two)
     assert set(files(tmp_path)) == {"model/a.txt", "model/z.json"}
 
 
@@ -174,7 +180,7 @@ def claim_nothing(folder):
 
 def test_an_output_folder_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
-    for call in (claim_nothing, lambda folder: write_folder(folder, write_two, last="z.json")):
+    for call in (claim_nothing, lambda folder: write_new_folder(folder, write_two)):
         with pytest.raises(DynabertError, match="file/model: cannot be written: Not a directory: .*another folder"):
             call(tmp_path / "file" / "model")
     assert files(tmp_path) == {"file": b"mine"}

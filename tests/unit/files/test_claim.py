@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.files.atomic import write_folder
 from dynabert_paddle.files.claim import claim
 from dynabert_paddle.files.folder import maker_of
 from dynabert_paddle.files.ownership import check_replaceable
@@ -327,7 +326,7 @@ def test_signals_wait_until_all_files_are_moved(tmp_path, monkeypatch):
             (partial / name).touch()
 
     monkeypatch.setattr(type(tmp_path), "replace", replace)
-    with pytest.raises(KeyboardInterrupt):
-        write_folder(folder, write, last="z")
+    with pytest.raises(KeyboardInterrupt), claim(folder, None) as claimed:
+        claimed.write(write, last="z")
     assert sorted(moved) == ["a", "b", "z"] and moved[-1] == "z"
     assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "z"]

@@ -115,11 +115,12 @@ def test_a_full_disk_keeps_the_old_model(tmp_path):
         import sys
         from pathlib import Path
         from dynabert_paddle.errors import DynabertError
-        from dynabert_paddle.files.atomic import write_folder
+        from dynabert_paddle.files.claim import claim
         folder = Path(sys.argv[1]) / "model"
         for text in ("old", "x" * 2**21):
             try:
-                write_folder(folder, lambda partial: (partial / "a.json").write_text(text), last="a.json")
+                with claim(folder, None) as claimed:
+                    claimed.write(lambda partial: (partial / "a.json").write_text(text), last="a.json")
             except DynabertError as error:
                 print(error)
         print(sorted(str(path.relative_to(sys.argv[1])) for path in Path(sys.argv[1]).rglob("*")))

@@ -2,13 +2,14 @@
 
 import pytest
 
-from dynabert_paddle.text.conll import ConllError, count_columns, is_conll, split_conll
+from dynabert_paddle.text.conll import count_columns, is_conll, split_conll
+from dynabert_paddle.text.lines import LineError
 
 LABELS = ["O", "B-PER", "I-PER"]
 
 
 def sentences(text):
-    lines = text.splitlines()
+    lines = text.split("\n")
     return [[fields for _, fields in sentence] for sentence in split_conll(lines, count_columns(lines))]
 
 
@@ -24,6 +25,10 @@ def sentences(text):
         ("# O\n#news B-PER\na O", [[["#", "O"], ["#news", "B-PER"], ["a", "O"]]]),
         ("#\n#news\na\n# sent 3", [[["#"], ["#news"], ["a"]]]),
         ("# # #\n£ # X", [[["#", "#", "#"], ["£", "#", "X"]]]),
+        # White space that separates no columns: a word of it, and one with it.
+        ("\u4e2d B-LOC\n\u3000 O\n\u56fd I-LOC", [[["\u4e2d", "B-LOC"], ["\u56fd", "I-LOC"]]]),
+        ("\u3000 O\n\na O", [[["a", "O"]]]),
+        ("a\u00a0b X O\n\u3000\nc  X\tO ", [[["a\u00a0b", "X", "O"]], [["c", "X", "O"]]]),
         ("", []),
     ],
 )
@@ -32,7 +37,7 @@ def test_sentences(text, expected):
 
 
 def test_another_number_of_columns_is_refused():
-    with pytest.raises(ConllError, match="3 columns, expected 2") as caught:
+    with pytest.raises(LineError, match="3 columns, expected 2") as caught:
         sentences("# id\na O\nb X O")
     assert caught.value.line == 3
 
@@ -58,8 +63,6 @@ def test_which_texts_are_conll(text, expected):
 
 def test_a_label_that_is_not_the_bundles_is_told():
     lines = ["a O", "b O", "", "c PER"]
-    with pytest.raises(
-        ConllError, match="'PER' is not one of the bundle's labels, with which most lines end"
-    ) as caught:
+    with pytest.raises(LineError, match="'PER' is not one of the bundle's labels, with which most lines end") as caught:
         is_conll(lines, count_columns(lines), LABELS)
     assert caught.value.line == 4

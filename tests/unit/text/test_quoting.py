@@ -8,18 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynabert_paddle.text.quoting import QuotingError, find_delimiter, has_quoted_cells, split_header, split_rows
+from dynabert_paddle.text.lines import LineError
+from dynabert_paddle.text.quoting import find_delimiter, has_quoted_cells, split_header, split_rows, split_table
 
 
 def read(content):
     """Read a TSV file's content as the package does."""
     lines = content.split("\n")[:-1]
-    if has_quoted_cells(lines):
-        return list(split_rows((line + "\n" for line in lines), "\t"))
-    return [split_header(lines[0]), *(line.split("\t") for line in lines[1:] if line)]
+    return [cells for _, cells in split_table(lambda: lines, is_tsv=True) if cells != [""]]
 
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r") | st.sampled_from('"\t\n, a'))
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0\ufeff") | st.sampled_from('"\t\n, a'))
 TABLES = st.lists(st.tuples(TEXTS.filter(bool), st.sampled_from(["0", "1"])), min_size=1)
 
 
@@ -30,7 +29,7 @@ def test_what_pandas_writes_is_read_back_or_refused(quoting, rows):
     content = frame.to_csv(sep="\t", index=False, quoting=quoting)
     try:
         found = read(content)
-    except QuotingError:
+    except LineError:
         return
     assert found == [["sentence", "label"], *map(list, rows)]
 
@@ -82,7 +81,7 @@ def test_the_content_tells(content, quoted):
     ],
 )
 def test_a_file_that_can_be_read_in_two_ways_is_refused(content, line):
-    with pytest.raises(QuotingError, match=r"save the file as \.csv or \.jsonl") as caught:
+    with pytest.raises(LineError, match=r"save the file as \.csv or \.jsonl") as caught:
         has_quoted_cells(content.split("\n")[:-1])
     assert caught.value.line == line
 
@@ -95,7 +94,7 @@ def test_a_file_that_can_be_read_in_two_ways_is_refused(content, line):
     ],
 )
 def test_quotes_of_the_header_hold_for_all_lines(content, line):
-    with pytest.raises(QuotingError, match=r'write "" for a quote inside of a cell') as caught:
+    with pytest.raises(LineError, match=r'write "" for a quote inside of a cell') as caught:
         has_quoted_cells(content.split("\n")[:-1])
     assert caught.value.line == line
 
@@ -123,3 +122,16 @@ def test_a_header_may_be_quoted(line, cells):
 def test_cells_may_be_long():
     text = "x" * 200_000
     assert list(split_rows(io.StringIO(f"a,b\n{text},1\n"), ",")) == [["a", "b"], [text, "1"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ("sep=;\na, b;c\n1;2", [(2, ["a, b", "c"]), (3, ["1", "2"])]),  # as Excel writes it for itself
+        ("sep=,\na,b", [(2, ["a", "b"])]),
+        ('a,b\r"x\ny",1\rz,0', [(1, ["a", "b"]), (2, ["x\ny", "1"]), (4, ["z", "0"])]),  # Excel for Mac
+        ('a,b\n"x\ry",1', [(1, ["a", "b"]), (2, ["x\ry", "1"])]),
+    ],
+)
+def test_csv_files_of_excel(content, rows):
+    assert list(split_table(lambda: content.split("\n"), is_tsv=False)) == rows

@@ -167,6 +167,14 @@ def test_a_finished_stage_is_tidied_only_while_nobody_writes_there(tmp_path, tra
         tidy_finished(tmp_path, "width")  # there is nothing to do
 
 
+def test_leftovers_stay_in_a_finished_folder_that_cannot_be_written_to(tmp_path, training):
+    save(training, tmp_path, 4)
+    (tmp_path / "dynabert.json").write_text("{}")
+    with small_disk(0):
+        tidy_finished(tmp_path, "width")
+    assert names(tmp_path) == ["checkpoint-4", "dynabert.json"]
+
+
 def test_an_older_checkpoint_stays_where_the_new_one_finds_no_room(tmp_path, training):
     save(training, tmp_path, 4)
     size = (tmp_path / "checkpoint-4" / "model.safetensors").stat().st_size
