@@ -320,5 +320,7 @@ def _json_sentences(path: Path, text_column: str, label_column: str | None) -> I
             labels = [label.strip() for label in labels]
             if "" in labels:
                 raise DataError(f"{path}:{line}: a label is empty; give each token one label.")
+            labels = [label for word, label in zip(words, labels, strict=True) if not word.isspace()]
+        words = [word for word in words if not word.isspace()]  # blanks of a text whose characters are words
         if words:
             yield Sentence(line, words, labels)

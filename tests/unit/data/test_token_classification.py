@@ -350,3 +350,15 @@ def test_labels_in_json_are_their_text(tmp_path):
     path.write_text('{"tokens": ["a", "b"], "labels": ["O", " "]}\n')
     with pytest.raises(DataError, match=r"x\.jsonl:1: a label is empty; give each token one label"):
         find_word_labels(path, text_column="tokens", label_column="labels")
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.conll", "\u5317 B-LOC\n\u3000 I-LOC\n\u4eac I-LOC\n\n\u3000 O\n"),
+        ("a.jsonl", json.dumps({"tokens": list("\u5317 \u4eac"), "labels": ["B-LOC", "O", "I-LOC"]})),
+    ],
+)
+def test_blanks_of_a_text_whose_characters_are_words_are_left_out(tmp_path, name, content):
+    (sentence,) = iterate_sentences(write(tmp_path / name, content))
+    assert (sentence.words, sentence.labels) == (["\u5317", "\u4eac"], ["B-LOC", "I-LOC"])
