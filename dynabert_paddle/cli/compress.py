@@ -18,7 +18,7 @@ from dynabert_paddle.runtime.interruption import resumable
 @with_sections(("compress", CompressConfig), ("task", TaskConfig))
 @resumable("compress")
 def compress(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="vocabulary or low_rank.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="vocabulary, low_rank or sparse.")],
     model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder of any stage, or an extracted one.")],
     *,
     output_dir: OutputDir,
@@ -71,17 +71,22 @@ def compress(
 def _show(record: dict[str, Any]) -> None:
     """Print what changed, before and after."""
     sides = [record.pop("before"), record.pop("after")]
+    zeros = [side.get("zeros", {}) for side in sides]
     method, _ = record.pop("method"), record.pop("finetune_steps")
     pairs = {
         **{metric: [f"{side['metrics'][metric]:.4f}" for side in sides] for metric in sides[0]["metrics"]},
         "parameters": [f"{side['params'] / 1e6:.2f} M" for side in sides],
         "weights": [f"{side['bytes'] / 1e6:.1f} MB" for side in sides],
+        **({"weights as gzip -6": [f"{side['gzip_bytes'] / 1e6:.1f} MB" for side in sides]} if zeros[1] else {}),
         "MACs": [f"{side['macs'] / 1e9:.3f} G" for side in sides],
+        **{f"zeros in {part}": [f"{100 * side[part]:.1f} %" for side in zeros] for part in zeros[1]},
         **{name: list(map(str, value)) for name, value in record.items() if isinstance(value, list)},
         **{name: ["", str(value)] for name, value in record.items() if not isinstance(value, list)},
     }
     lines = [[name.replace("_", " "), *values] for name, values in pairs.items()]
     show_table(["", "before", "after"], lines, title=f"{method}: the model on dev (MACs of 128 tokens)")
+    if method == "sparse":
+        print("A sparse model is smaller in an archive alone: its own file is as large, and it is not faster.")
 
 
 COMMANDS = (compress,)

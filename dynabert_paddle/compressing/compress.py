@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.compressing.distil import distil
 from dynabert_paddle.compressing.low_rank import compress_low_rank
+from dynabert_paddle.compressing.sparse import compress_sparse
 from dynabert_paddle.compressing.vocabulary import compress_vocabulary
 from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.config.names import setting
@@ -20,6 +24,7 @@ from dynabert_paddle.files.folder import COMPRESS
 from dynabert_paddle.files.metadata import Metadata, check_expected
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.seeds import set_seed
+from dynabert_paddle.supernet.sparsity import measure_sparsity
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import claim_output
 from dynabert_paddle.training.data_warnings import warn_about_task
@@ -30,12 +35,17 @@ from dynabert_paddle.training.logging import logger
 # Returns the smaller model, and what was done.
 Method = Callable[[Supernet, Task, CompressConfig], tuple[Supernet, dict[str, Any]]]
 
-METHODS: dict[str, Method] = {"vocabulary": compress_vocabulary, "low_rank": compress_low_rank}
+METHODS: dict[str, Method] = {
+    "vocabulary": compress_vocabulary,
+    "low_rank": compress_low_rank,
+    "sparse": compress_sparse,
+}
 
-# The settings that one method has.
+# The settings that not all methods have.
 _SETTINGS = {
     "vocabulary": ("vocab_size", "text_file", "max_positions"),
     "low_rank": ("rank_share", "part", "num_calibration_examples"),
+    "sparse": ("sparsity", "criterion", "part", "num_calibration_examples"),
 }
 
 
@@ -83,8 +93,8 @@ def compress(
                 "method": config.method,
                 **done,
                 "finetune_steps": config.finetune_steps,
-                "before": _measure(source, task, config),
-                "after": _measure(small, task, config),
+                "before": _measure(source, task, config, small.metadata.sparse_parts),
+                "after": _measure(small, task, config, small.metadata.sparse_parts),
             }
             small.metadata = small.metadata.replace(
                 stage=source.metadata.stage, compression=(*source.metadata.compression, record)
@@ -107,20 +117,28 @@ def compress(
 
 def _check_settings(config: CompressConfig) -> None:
     """Refuse a setting that the method would pass over."""
-    for method, names in _SETTINGS.items():
-        for name in names if method != config.method else ():
-            if getattr(config, name) != getattr(CompressConfig(), name):
-                raise UsageError(
-                    f"{setting(f'compress.{name}')} is for {method}, not for {config.method}: leave it out"
-                )
+    for name in sorted({name for names in _SETTINGS.values() for name in names} - set(_SETTINGS[config.method])):
+        if getattr(config, name) != getattr(CompressConfig(), name):
+            methods = " and ".join(method for method, names in _SETTINGS.items() if name in names)
+            raise UsageError(f"{setting(f'compress.{name}')} is for {methods}, not for {config.method}: leave it out")
 
 
-def _measure(model: Supernet, task: Task, config: CompressConfig) -> dict[str, Any]:
-    """What a model costs, and its scores on dev."""
+def _measure(model: Supernet, task: Task, config: CompressConfig, sparse_parts: Sequence[str]) -> dict[str, Any]:
+    """What a model costs, its scores on dev, and for a sparse one its zeros and what they save in an archive."""
     (row,) = evaluate_named(model, task, ["w1.00d1.00"], batch_size=config.per_device_eval_batch_size)
+    arrays = to_arrays(model.model)
+    zeros = {"zeros": measure_sparsity(model, sparse_parts), "gzip_bytes": _gzip_bytes(arrays)} if sparse_parts else {}
     return {
         "params": row["params"],
-        "bytes": sum(array.nbytes for array in to_arrays(model.model).values()),
+        "bytes": sum(array.nbytes for array in arrays.values()),
         "macs": row["macs"],
         "metrics": {metric: row[metric] for metric in task.metrics},
+        **zeros,
     }
+
+
+def _gzip_bytes(arrays: Mapping[str, np.ndarray]) -> int:
+    """The bytes of weights as gzip compresses them at its default level, 6, without its few bytes of header."""
+    compressor = zlib.compressobj(level=6)
+    size = sum(len(compressor.compress(np.ascontiguousarray(array).data)) for array in arrays.values())
+    return size + len(compressor.flush())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from dynabert_paddle.compressing.alignment import AlignedTeacher
+from dynabert_paddle.compressing.sparse import plan_pruning
 from dynabert_paddle.config.settings import CompressConfig, WidthConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.files.folder import COMPRESS
@@ -67,6 +68,7 @@ def distil(
         teacher=source,
         also_read=tuple(inputs),
         write_results=lambda state: finish(),
+        pruning=plan_pruning(source, config) if config.method == "sparse" else None,
     )
     return train(stage, overwrite=overwrite)
 

@@ -27,12 +27,11 @@ from dynabert_paddle.supernet.elastic_embedding import (
     resize_embedding,
     word_table,
 )
-from dynabert_paddle.supernet.low_rank_linear import PROJECTIONS, find_ranks
+from dynabert_paddle.supernet.low_rank_linear import PARTS, find_ranks
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training.inputs import tokenize_examples
 
 _BATCH_SIZE = 32
-PARTS = {"attention": PROJECTIONS[:4], "ffn": PROJECTIONS[4:]}
 
 
 def compress_low_rank(supernet: Supernet, task: Task, config: CompressConfig) -> tuple[Supernet, dict[str, Any]]:
@@ -158,6 +157,12 @@ def _check_settings(supernet: Supernet, config: CompressConfig) -> tuple[float, 
         raise UsageError(f"low_rank needs {setting('compress.rank_share')}: a share of the full rank, for example 0.3")
     if find_ranks(supernet.encoder.layers) and not PARTS.keys().isdisjoint(config.part):
         raise UsageError("the model's linear layers are products of a low rank already: start from the model before")
+    lost = [part for part in config.part if part in supernet.metadata.sparse_parts]
+    if lost:
+        raise UsageError(
+            f"products would lose the zeros of the sparse {' and '.join(lost)}: start from the model before, first "
+            f"low_rank, then sparse"
+        )
     if elastic_embedding(supernet.model) is not None and "embedding" in config.part:
         raise UsageError(
             "the model's embedding is elastic, or has a low rank already: extract a sub-network with the rank that you "

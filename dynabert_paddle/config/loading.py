@@ -36,6 +36,7 @@ _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),
     "greater_than": ("gt", "more than"),
     "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "less than"),
 }
 _FindPlace = Callable[[str], Place | None]
 

@@ -209,7 +209,7 @@ class BaselineConfig(TrainConfig):
 class CompressConfig(_Section):
     """How `compress` makes a model smaller."""
 
-    method: Literal["vocabulary", "low_rank"] = _option("vocabulary", "how the model is made smaller")
+    method: Literal["vocabulary", "low_rank", "sparse"] = _option("vocabulary", "how the model is made smaller")
     vocab_size: PositiveInt | None = _option(None, "vocabulary: pieces to keep, special tokens included")
     text_file: tuple[str, ...] = _option(
         (), "vocabulary: plain text, one a line, whose pieces count beside those of the training texts"
@@ -221,9 +221,18 @@ class CompressConfig(_Section):
         None, "low_rank: rank of each product, as a share of the smaller side of its matrix"
     )
     part: tuple[Literal["embedding", "attention", "ffn"], ...] = _option(
-        ("attention", "ffn"), "low_rank: what becomes a product: embedding, and of each layer attention and ffn"
+        ("attention", "ffn"),
+        "low_rank, sparse: what becomes a product or sparse: embedding, and of each layer attention and ffn",
     )
-    num_calibration_examples: PositiveInt = _option(256, "low_rank: training texts that show what layers are given")
+    sparsity: Annotated[float, Interval(gt=0, lt=1)] | None = _option(
+        None, "sparse: share of the weights that become zero"
+    )
+    criterion: Literal["magnitude", "gradient"] = _option(
+        "magnitude", "sparse: weights become zero by their size, or by their size times their gradient"
+    )
+    num_calibration_examples: PositiveInt = _option(
+        256, "low_rank, and sparse by gradient without finetune_steps: training texts to measure on"
+    )
     finetune_steps: NonNegativeInt = _option(0, "steps to train the smaller model, distilled from DIR")
     learning_rate: NonNegativeFloat | None = _option(
         None, "peak learning rate of these steps (default: that of DIR's last stage)"

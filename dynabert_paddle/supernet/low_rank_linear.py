@@ -18,6 +18,7 @@ PROJECTIONS = (
     *(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")),
     *("linear1", "linear2"),
 )
+PARTS = {"attention": PROJECTIONS[:4], "ffn": PROJECTIONS[4:]}
 
 
 class LowRankLinear(nn.Layer):

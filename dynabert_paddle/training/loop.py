@@ -27,6 +27,7 @@ from dynabert_paddle.runtime.streams import TERMINATING, is_ignored
 from dynabert_paddle.supernet.calls import PassState
 from dynabert_paddle.supernet.cpu_operations import random_bits
 from dynabert_paddle.supernet.slices import SliceCache
+from dynabert_paddle.supernet.sparsity import keep_zeros
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes
 from dynabert_paddle.training.batches import StepBatches, count_steps, step_batches, steps_per_epoch
@@ -158,6 +159,8 @@ def fit(
             state.examples += batch.num_examples
             losses = _optimizer_step(stage, replicas, optimizer, scaler, batch, index=state.step)
             state.step += 1
+            if stage.pruning:
+                stage.pruning.prune(model, optimizer, state.step)
             log.advance()
             check_output()
             last = state.step == total_steps
@@ -214,7 +217,8 @@ def _optimizer_step(
         raise _diverged(stage, f"the loss is {totals['loss']} at step {index + 1}")
     replicas.sum_gradients([state.slices for state in states])
     processes.sum_gradients(stage.model.model.parameters())
-    next_scale = apply_gradients(optimizer, scaler)
+    with keep_zeros(stage.model):
+        next_scale = apply_gradients(optimizer, scaler)
     if next_scale is not None:
         overflow = f"gradients overflow float16 at step {index + 1}"
         if next_scale < MIN_LOSS_SCALE:
@@ -257,6 +261,8 @@ def _evaluate(stage: Stage, split: Split, state: TrainState, log: RunLog) -> Non
         batch_size=stage.config.per_device_eval_batch_size,
     )
     log.evaluation(state.step, scores, split.select_name)
+    if stage.pruning and state.step < stage.pruning.last_step:
+        return
     score = float(np.mean([row[stage.metric] for row in scores.values()]))
     if score > state.best_score or not state.best_arrays:
         state.best_score, state.best_step = score, state.step

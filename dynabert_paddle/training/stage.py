@@ -22,6 +22,7 @@ from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import TrainState
 from dynabert_paddle.training.inputs import Split, hash_arrays
 from dynabert_paddle.training.made_of import hash_data, hash_model
+from dynabert_paddle.training.pruning import Pruning
 from dynabert_paddle.training.steps import Step
 
 
@@ -43,6 +44,7 @@ class Stage:
         parent_hash: hash of the weights of `parent`, if it has a folder.
         write_results: called in every process before the model is saved, to write further files beside it.
         also_read: files and folders that the stage reads besides, and never removes.
+        pruning: makes the model sparse while it trains; until it has, no checkpoint is the best.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Stage:
     parent_hash: str | None = None
     write_results: Callable[[TrainState], None] | None = None
     also_read: tuple[str | Path, ...] = ()
+    pruning: Pruning | None = None
 
     @property
     def inputs(self) -> list[str | Path]:
@@ -96,6 +99,7 @@ def resume_settings(stage: Stage, split: Split, start: Mapping[str, np.ndarray])
         "model": hash_arrays(start.values()),
         "teacher": hash_arrays(to_arrays(stage.teacher.model).values()) if stage.teacher else "none",
         # A stage that writes results of its own scores them on the dev rows.
+        **({"pruning": str(stage.pruning)} if stage.pruning else {}),
         **({"dev data": hash_examples(stage.task.dev, stage.task.labels)} if stage.write_results else {}),
     }
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from conftest import make_bert
@@ -218,6 +219,24 @@ def test_a_stopped_stage_goes_on(stopped, tmp_path, request):
     assert resumed.metadata.metrics == whole.metadata.metrics
     assert (tmp_path / "stopped" / "train.jsonl").read_text() == (tmp_path / "whole" / "train.jsonl").read_text()
     assert not list((tmp_path / "stopped").glob("checkpoint-*"))
+
+
+def test_pruning_goes_on_where_it_was_stopped(finetuned, tiny_data, tmp_path, signal_on):
+    """Between two of its updates, with the optimizer's memory of the gradients as the criterion."""
+    task = db.load_task("snips", data_dir=tiny_data)
+    config = db.CompressConfig(method="sparse", sparsity=0.5, criterion="gradient", finetune_steps=10)
+    signal_on("compress 5/10 accuracy", signal.SIGTERM)
+    with pytest.raises(Interrupted, match="stopped after step 5 of 10"):
+        db.compress(finetuned, task, output_dir=tmp_path / "stopped", config=config)
+    logging.getLogger("dynabert_paddle").handlers.pop()
+    other = replace(config, sparsity=0.6)
+    with pytest.raises(UsageError, match="unfinished run with pruning"):
+        db.compress(finetuned, task, output_dir=tmp_path / "stopped", config=other)
+    resumed = db.compress(finetuned, task, output_dir=tmp_path / "stopped", config=config)
+    whole = db.compress(finetuned, task, output_dir=tmp_path / "whole", config=config)
+    for name, tensor in whole.model.state_dict().items():
+        assert (resumed.model.state_dict()[name].numpy() == tensor.numpy()).all(), name
+    assert resumed.metadata.compression == whole.metadata.compression
 
 
 def test_another_backbone_is_not_mistaken_for_the_one_that_was_stopped(stopped, tmp_path):

@@ -1,0 +1,99 @@
+"""The method `sparse`: the weights that matter least become zero."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+from paddle import Tensor
+
+from dynabert_paddle.config.names import setting
+from dynabert_paddle.config.settings import CompressConfig
+from dynabert_paddle.data.batches import sequential_batches
+from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.errors import UsageError
+from dynabert_paddle.supernet.sparsity import EMBEDDING, find_matrices, measure_sparsity
+from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+from dynabert_paddle.training.inputs import tokenize_examples
+from dynabert_paddle.training.pruning import Pruning, prune_weights
+from dynabert_paddle.training.steps import label_loss
+
+_BATCH_SIZE = 32
+_ROUNDING = 1e-3  # of the shares that a pruned model has
+
+
+def compress_sparse(supernet: Supernet, task: Task, config: CompressConfig) -> tuple[Supernet, dict[str, Any]]:
+    """Make a model that training is to make sparse; without training set its weights to zero at once.
+
+    Args:
+        supernet: the model; it is not changed.
+        task: its training texts give the gradients, where these count and nothing is trained.
+        config: `sparsity`, `part`, `criterion` and `finetune_steps`.
+
+    Returns:
+        The model, and what was done. Training keeps zeros in the parts that its metadata name.
+
+    Raises:
+        UsageError: no sparsity is given, the model has as much already, or gradients are to choose rows of words.
+    """
+    pruning = plan_pruning(supernet, config)
+    parts = tuple(dict.fromkeys((*supernet.metadata.sparse_parts, *pruning.parts)))
+    small = Supernet(deepcopy(supernet.model), supernet.tokenizer, supernet.metadata.replace(sparse_parts=parts))
+    if not config.finetune_steps:
+        squares = None
+        if config.criterion == "gradient":
+            squares = _mean_squared_gradients(small, task, config)
+        prune_weights(small, pruning.parts, pruning.sparsity, squares)
+    return small, {"sparsity": pruning.sparsity, "criterion": config.criterion, "part": ", ".join(pruning.parts)}
+
+
+def plan_pruning(supernet: Supernet, config: CompressConfig) -> Pruning:
+    """Return how training makes a model sparse.
+
+    Args:
+        supernet: the model before.
+        config: as for `compress_sparse`.
+
+    Returns:
+        The plan, from the sparsity that the model has to the one that it is to have.
+
+    Raises:
+        UsageError: as for `compress_sparse`.
+    """
+    name, sparsity = setting("compress.sparsity"), config.sparsity
+    if sparsity is None:
+        raise UsageError(f"sparse needs {name}: the share of weights that become zero, for example 0.4")
+    if EMBEDDING in config.part and config.criterion == "gradient":
+        raise UsageError(
+            f"{setting('compress.criterion')} gradient would remove all words that the training texts lack: leave out "
+            f"{EMBEDDING} of {setting('compress.part')}, or pass magnitude"
+        )
+    before = measure_sparsity(supernet, config.part)
+    for part, share in before.items():
+        if share > sparsity - _ROUNDING:
+            raise UsageError(
+                f"{name} is {sparsity}, and {share:.3g} of the weights of {part} are zero already: pass a larger one"
+            )
+    return Pruning(config.part, sparsity, min(before.values()), config.criterion, config.finetune_steps)
+
+
+def _mean_squared_gradients(supernet: Supernet, task: Task, config: CompressConfig) -> dict[str, Tensor]:
+    """The mean over batches of the squared gradients of the hard-label loss, by a parameter's name in Paddle."""
+    rng = np.random.default_rng(config.seed)
+    sample = task.train.select(np.sort(rng.permutation(len(task.train))[: config.num_calibration_examples]))
+    features = tokenize_examples(sample, supernet)
+    matrices = [m for part in find_matrices(supernet, config.part).values() for m in part]
+    sums = {matrix.name: matrix.detach() * 0 for matrix in matrices}
+    supernet.eval()
+    batches = sequential_batches(features.lengths, _BATCH_SIZE)
+    for rows in batches:
+        inputs = to_tensors(features.collate(rows, supernet.pad_token_id))
+        labels = inputs.pop("labels")
+        label_loss(supernet(logits_only=True, **inputs).logits, labels).backward()
+        for matrix in matrices:
+            assert matrix.grad is not None  # after backward
+            sums[matrix.name] += matrix.grad.detach() ** 2
+        supernet.clear_gradients()
+    supernet.train()
+    return {name: total / len(batches) for name, total in sums.items()}
