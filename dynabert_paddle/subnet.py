@@ -152,6 +152,7 @@ class SearchSpace:
             model itself computes its embedding as a product.
         layer_ranks: for each layer the ranks of its query, key, value and output projection and of the FFN's two linear
             layers, None for one that is no product; empty without any product.
+        layer_groups: for each layer the number of the group that it shares its weights with; empty without any.
 
     Raises:
         UsageError: a multiplier that is not in (0, 1] or leaves no head, neuron or layer.
@@ -171,6 +172,7 @@ class SearchSpace:
     embedding_size: int = 0
     max_rank: int | None = None
     layer_ranks: tuple[tuple[int | None, ...], ...] = ()
+    layer_groups: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.width_mults or not self.depth_mults or not self.rank_mults:
@@ -278,6 +280,8 @@ class SearchSpace:
     def num_params(self, subnet: Subnet, *, embeddings: bool = True) -> int:
         """Count the parameters of a subnet once it is extracted.
 
+        Layers of a group count once, unless the subnet keeps different heads or neurons of them.
+
         Args:
             subnet: the subnet.
             embeddings: whether to count those of the embeddings too.
@@ -290,7 +294,9 @@ class SearchSpace:
         total = self.other_params
         if embeddings:
             total += self.embedding_params - self._table_params(None) + self._table_params(subnet.embedding_rank)
-        for layer, heads, neurons in subnet.parts:
+        group_of = self.layer_groups or range(self.num_layers)
+        stored = {(group_of[layer], heads, neurons): layer for layer, heads, neurons in subnet.parts}
+        for (_, heads, neurons), layer in stored.items():
             h = heads * self.head_dim
             total += self._weights(layer, h, neurons) + layer_norms
             if self.bias:

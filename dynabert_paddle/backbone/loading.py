@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from dynabert_paddle.backbone.huggingface import to_paddle_config, to_paddle_names
 from dynabert_paddle.backbone.labels import class_names, classifier_parameters, classifier_rows, model_labels
@@ -106,7 +106,8 @@ def build_model(
         check_numbers(values)
         check_activation(values)
         config = model_class.config_class.from_dict(values)
-        check_elements(config, stored_bytes(folder))
+        groups = set(read_metadata(folder).layer_groups)
+        check_elements(config, stored_bytes(folder), num_shared=len(groups))
         model = model_class(config)
     except ModelError as error:
         raise ModelError(f"{find_config(folder)}: {error}") from None
@@ -143,6 +144,11 @@ def load_weights(
     """
     weights = to_paddle_names(read_weights(folder), model)
     state = model.state_dict()
+    first: dict[int, str] = {}  # a parameter that several layers share is stored once
+    for name, parameter in state.items():
+        stored = first.setdefault(id(parameter), name)
+        if name not in weights and stored in weights:
+            weights[name] = weights[stored]
     config_file = find_config(folder).name
     trained = _head_of(read_config(folder))
     if trained and not type(model).__name__.endswith(trained):
@@ -338,9 +344,9 @@ def to_arrays(model: nn.Layer) -> dict[str, np.ndarray]:
         model: any model.
 
     Returns:
-        One array per parameter and buffer.
+        One array per parameter and buffer; for one that several layers share, under the first of its names.
     """
-    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    return {name: tensor.numpy() for name, tensor in _tensors(model).items()}
 
 
 def set_arrays(model: nn.Layer, arrays: dict[str, np.ndarray]) -> None:
@@ -353,9 +359,16 @@ def set_arrays(model: nn.Layer, arrays: dict[str, np.ndarray]) -> None:
     Raises:
         ModelError: they are another model's.
     """
-    state = model.state_dict()
+    state = _tensors(model)
     for name, tensor in state.items():
         if name not in arrays or list(arrays[name].shape) != tensor.shape:
             raise ModelError(f"the weights are of another model: '{name}' is missing or not of shape {tensor.shape}")
     for name, tensor in state.items():
         tensor.set_value(paddle.to_tensor(arrays[name], place=tensor.place))
+
+
+def _tensors(model: nn.Layer) -> dict[str, Tensor]:
+    """A model's parameters and buffers, each once."""
+    first: dict[int, str] = {}
+    state = model.state_dict()
+    return {name: tensor for name, tensor in state.items() if first.setdefault(id(tensor), name) == name}

@@ -56,12 +56,13 @@ def check_activation(values: Mapping[str, Any]) -> None:
         raise ModelError(f"hidden_act is '{name}', which Paddle does not have: allowed are gelu, relu, tanh, silu, ...")
 
 
-def check_elements(config: Any, stored: int) -> None:
+def check_elements(config: Any, stored: int, *, num_shared: int = 0) -> None:
     """Refuse a model that is far larger than its weights, which would take all memory.
 
     Args:
         config: a PaddleNLP model's.
         stored: bytes of its weights.
+        num_shared: the layers that its layers share; 0 if each has its own weights.
 
     Raises:
         ModelError: it is.
@@ -73,7 +74,7 @@ def check_elements(config: Any, stored: int) -> None:
     layers, hidden, neurons = map(size, ("num_hidden_layers", "hidden_size", "intermediate_size"))
     tables = ("vocab_size", "max_position_embeddings", "type_vocab_size", "task_type_vocab_size")
     elements = sum(map(size, tables)) * max(hidden, size("embedding_size"))
-    elements += layers * (4 * hidden + 2 * neurons) * hidden
+    elements += (num_shared or layers) * (4 * hidden + 2 * neurons) * hidden
     if elements > stored + _MAX_NEW_ELEMENTS:
         raise ModelError(
             f"describes a model of {elements / 1e6:,.0f} M parameters, but the folder's weights have "

@@ -18,7 +18,7 @@ from dynabert_paddle.runtime.interruption import resumable
 @with_sections(("compress", CompressConfig), ("task", TaskConfig))
 @resumable("compress")
 def compress(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="vocabulary, low_rank or sparse.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="vocabulary, low_rank, sparse or share_layers.")],
     model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder of any stage, or an extracted one.")],
     *,
     output_dir: OutputDir,

@@ -13,6 +13,7 @@ import numpy as np
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.compressing.distil import distil
 from dynabert_paddle.compressing.low_rank import compress_low_rank
+from dynabert_paddle.compressing.share_layers import compress_share_layers
 from dynabert_paddle.compressing.sparse import compress_sparse
 from dynabert_paddle.compressing.vocabulary import compress_vocabulary
 from dynabert_paddle.config.loading import resolve_config
@@ -39,12 +40,14 @@ METHODS: dict[str, Method] = {
     "vocabulary": compress_vocabulary,
     "low_rank": compress_low_rank,
     "sparse": compress_sparse,
+    "share_layers": compress_share_layers,
 }
 
 # The settings that not all methods have.
 _SETTINGS = {
     "vocabulary": ("vocab_size", "text_file", "max_positions"),
     "low_rank": ("rank_share", "part", "num_calibration_examples"),
+    "share_layers": ("groups", "start"),
     "sparse": ("sparsity", "criterion", "part", "num_calibration_examples"),
 }
 

@@ -209,7 +209,9 @@ class BaselineConfig(TrainConfig):
 class CompressConfig(_Section):
     """How `compress` makes a model smaller."""
 
-    method: Literal["vocabulary", "low_rank", "sparse"] = _option("vocabulary", "how the model is made smaller")
+    method: Literal["vocabulary", "low_rank", "sparse", "share_layers"] = _option(
+        "vocabulary", "how the model is made smaller"
+    )
     vocab_size: PositiveInt | None = _option(None, "vocabulary: pieces to keep, special tokens included")
     text_file: tuple[str, ...] = _option(
         (), "vocabulary: plain text, one a line, whose pieces count beside those of the training texts"
@@ -229,6 +231,10 @@ class CompressConfig(_Section):
     )
     criterion: Literal["magnitude", "gradient"] = _option(
         "magnitude", "sparse: weights become zero by their size, or by their size times their gradient"
+    )
+    groups: int | None = _option(None, "share_layers: groups of neighbouring layers, each of which becomes one layer")
+    start: Literal["mean", "first", "last"] = _option(
+        "first", "share_layers: the layer that a group begins with, or the mean of its layers"
     )
     num_calibration_examples: PositiveInt = _option(
         256, "low_rank, and sparse by gradient without finetune_steps: training texts to measure on"

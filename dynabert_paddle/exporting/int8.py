@@ -70,17 +70,22 @@ def fuse_int8_matmuls(program: ProgramDesc, parameters: dict[str, np.ndarray]) -
     for matmul in matmuls:
         groups.setdefault(argument(matmul.inputs, "X"), []).append(matmul)
     constants: list[OpDesc] = []
+    joined: dict[tuple[str, ...], tuple[str, str]] = {}  # weights and biases -> the joined ones; layers may share them
     replacements: dict[int, list[OpDesc]] = {}  # id of an operator -> the operators in its place
     producers: dict[str, OpDesc] = {}  # output of a matmul that was not joined -> its `fc`
     for x, group in groups.items():
         linears = [_read_linear(matmul, parameters, scale_names, bias_additions) for matmul in group]
         replacements |= {id(op): [] for linear in linears for op in linear.ops}
-        weight, bias = declare_copy(block, x, ".weight"), declare_copy(block, x, ".bias", persistable=True)
-        parameters[bias] = np.concatenate([linear.bias for linear in linears])
-        set_dims(block, bias, parameters[bias].shape)
-        integers = np.concatenate([linear.weight for linear in linears], axis=1)
-        abs_max = np.concatenate([linear.abs_max for linear in linears])
-        constants += _dequantize_constant(block, parameters, weight, integers, abs_max[None])
+        sources = tuple(argument(op.inputs, "Y") for linear in linears for op in linear.ops)
+        if sources not in joined:
+            weight, bias = declare_copy(block, x, ".weight"), declare_copy(block, x, ".bias", persistable=True)
+            joined[sources] = weight, bias
+            parameters[bias] = np.concatenate([linear.bias for linear in linears])
+            set_dims(block, bias, parameters[bias].shape)
+            integers = np.concatenate([linear.weight for linear in linears], axis=1)
+            abs_max = np.concatenate([linear.abs_max for linear in linears])
+            constants += _dequantize_constant(block, parameters, weight, integers, abs_max[None])
+        weight, bias = joined[sources]
         x_abs_max = max(parameters[scale_names[x]].item(), _MIN_ABS_MAX)
         quantize, fc, *split = _int8_fc(block, x, x_abs_max, weight, bias, linears)
         gelu = gelus.get(x)

@@ -37,6 +37,7 @@ class Metadata:
         embedding_rank: components of an elastic word embedding: as many as it is wide in a supernet, fewer in a small
             model; None for a stock one.
         layer_ranks: for each layer the ranks of its linear layers that are products, by name; empty without any.
+        layer_groups: for each layer the number of the group that it shares its weights with; empty without any.
         sparse_parts: the parts of the model whose weights that are zero stay zero: attention, ffn, embedding.
     """
 
@@ -54,6 +55,7 @@ class Metadata:
     compression: tuple[Mapping[str, Any], ...] = ()
     embedding_rank: int | None = None
     layer_ranks: tuple[Mapping[str, int], ...] = ()
+    layer_groups: tuple[int, ...] = ()
     sparse_parts: tuple[str, ...] = ()
 
     @property
@@ -107,7 +109,13 @@ def read_metadata(folder: str | Path) -> Metadata:
 def write_metadata(folder: str | Path, metadata: Metadata) -> None:
     """Write `dynabert.json`, with the SHA-256 of every file beside it; so write the other files first."""
     values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(metadata), "files": hash_files(folder)}
-    for name in ("compression", "embedding_rank", "layer_ranks", "sparse_parts"):  # earlier versions know no such keys
+    for name in (
+        "compression",
+        "embedding_rank",
+        "layer_ranks",
+        "layer_groups",
+        "sparse_parts",
+    ):  # earlier versions know no such keys
         if values[name] in (None, ()):
             del values[name]
     write_json(Path(folder) / METADATA_FILE, values)

@@ -55,8 +55,10 @@ def compute_importance(
         DynabertError: there is no batch, a gradient is not finite, or all are 0.
     """
     layers = list(supernet.encoder.layers)
-    gates = [paddle.ones([heads], dtype="float32") for heads in supernet.full.heads]
-    for gate in gates:
+    heads = dict(zip(map(id, layers), supernet.full.heads, strict=True))
+    own_gates = {layer: paddle.ones([count], dtype="float32") for layer, count in heads.items()}
+    gates = [own_gates[id(layer)] for layer in layers]  # layers that share their weights lose a head together
+    for gate in own_gates.values():
         gate.stop_gradient = False
     head_sums = [paddle.zeros_like(gate) for gate in gates]
     neuron_sums = [paddle.zeros([output_matrix(layer.linear1).shape[1]], dtype="float32") for layer in layers]

@@ -22,7 +22,9 @@ def sort_by_importance(supernet: Supernet, importance: Importance) -> Importance
     """
     head_orders = [_descending(values) for values in importance.heads]
     neuron_orders = [_descending(values) for values in importance.neurons]
-    for layer, heads, neurons in zip(supernet.encoder.layers, head_orders, neuron_orders, strict=True):
+    orders = zip(map(id, supernet.encoder.layers), supernet.encoder.layers, head_orders, neuron_orders, strict=True)
+    # Layers that share their weights have the same importance, and are sorted once.
+    for layer, heads, neurons in {key: order for key, *order in orders}.values():
         columns = np.arange(len(heads) * supernet.encoder.head_dim).reshape(len(heads), -1)[heads].reshape(-1)
         parameters = dict(layer.named_parameters())
         for name, (what, axis) in ALL_AXES.items():

@@ -221,7 +221,7 @@ def _shape_of(supernet: Supernet) -> dict[str, Any]:
     space = dataclasses.asdict(supernet.search_space())
     unused = ["width_mults", "depth_mults", "rank_mults", "vocab_size"]
     unused += [] if space["max_rank"] else ["embedding_size", "max_rank"]
-    unused += [] if space["layer_ranks"] else ["layer_ranks"]
+    unused += [name for name in ("layer_ranks", "layer_groups") if not space[name]]
     space = {name: value for name, value in space.items() if name not in unused}
     space = json.loads(json.dumps(space))  # which has no tuples
     activation = getattr(supernet.model.config, "hidden_act", "")

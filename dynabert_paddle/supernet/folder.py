@@ -21,6 +21,7 @@ from dynabert_paddle.supernet.elastic import ElasticEncoder, make_encoder_elasti
 from dynabert_paddle.supernet.elastic_embedding import elastic_embedding, shape_embedding, table_shape
 from dynabert_paddle.supernet.low_rank_linear import LowRankLinear, shape_products
 from dynabert_paddle.supernet.resize import resize_layers
+from dynabert_paddle.supernet.shared_layers import find_groups, share_layers
 from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,13 @@ def _take_shape(model: nn.Layer, encoder: ElasticEncoder, metadata: Metadata, fo
             raise ModelError(
                 f"{folder / METADATA_FILE}: layer_ranks are not of this model: copy the folder again from its source"
             ) from None
+    if metadata.layer_groups:
+        try:
+            share_layers(encoder, metadata.layer_groups)
+        except ValueError:
+            raise ModelError(
+                f"{folder / METADATA_FILE}: layer_groups are not of this model: copy the folder again from its source"
+            ) from None
     if metadata.embedding_rank is not None:
         _, size = table_shape(model)
         if not 1 <= metadata.embedding_rank <= size:
@@ -133,9 +141,10 @@ def _weight_files(model: nn.Layer) -> dict[str, dict[str, np.ndarray]]:
     """Weights by file: stock PaddleNLP must find all of a model it can load, and nothing of one that it cannot."""
     arrays, embedding = to_arrays(model), elastic_embedding(model)
     has_products = any(isinstance(layer, LowRankLinear) for layer in model.sublayers())
-    if embedding is None and not has_products:
+    own_layers = has_products or bool(find_groups(make_encoder_elastic(model).layers))
+    if embedding is None and not own_layers:
         return {STOCK_WEIGHTS_FILE: arrays}
-    if embedding is None or embedding.down is None or has_products:
+    if embedding is None or embedding.down is None or own_layers:
         return {OWN_WEIGHTS_FILE: arrays}
     own = {id(parameter) for parameter in embedding.matrices}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in own}

@@ -31,6 +31,7 @@ from dynabert_paddle.supernet.elastic import ElasticEncoder, make_encoder_elasti
 from dynabert_paddle.supernet.elastic_embedding import elastic_embedding, table_shape
 from dynabert_paddle.supernet.folder import read_model, write_model
 from dynabert_paddle.supernet.low_rank_linear import PROJECTIONS, find_ranks, input_matrix
+from dynabert_paddle.supernet.shared_layers import find_groups
 from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -247,6 +248,7 @@ class Supernet(nn.Layer):
             embedding_size=embedding_size,
             max_rank=max_rank,
             layer_ranks=tuple(tuple(map(ranks.get, PROJECTIONS)) for ranks in find_ranks(encoder.layers)),
+            layer_groups=find_groups(encoder.layers),
         )
 
     @classmethod
@@ -335,6 +337,7 @@ class Supernet(nn.Layer):
             neurons=full.neurons,
             embedding_rank=self.max_rank,
             layer_ranks=find_ranks(self.encoder.layers),
+            layer_groups=find_groups(self.encoder.layers),
         )
         self.model.config.architectures = [type(self.model).__name__]
         claimed.write(

@@ -98,3 +98,22 @@ def test_what_elasticity_costs_is_measured_in_several_processes():
     # The median of two rounds is their mean, so that the parts' medians add up but for rounding.
     parts = [figures["teacher forward"], *(figures[f"extracted {width}"] for width in widths)]
     assert figures["teacher forward + extracted steps"] == pytest.approx(sum(parts), abs=0.05 * (len(parts) + 1))
+
+
+def test_sparse_weights_and_shared_layers_are_compared_with_the_dense_model(tmp_path, tiny_folder):
+    out = tmp_path / "out"
+    words = ["bench/sparse_and_shared.py", ROOT / "tests/samples/glue", "--task", "mrpc", "--num_examples", "20"]
+    words += ["--model", tiny_folder, "--max_seq_length", "32", "--finetune_steps", "2", "--output_dir", out]
+    words += ["--variant", "sparse 0.4 gradient", "--variant", "shared 1 first"]
+    text = script(*words)
+    rows = read_json(out / "results.json")["rows"]
+    assert [row["variant"] for row in rows] == ["sparse 0.4 gradient", "shared 1 first"]
+    for row in rows:
+        record = read_metadata(out / "mrpc/seed-1" / row["variant"].replace(" ", "-")).compression[-1]
+        assert (row["before"], row["after"]) == (record["before"], record["after"])
+    assert rows[0]["after"]["gzip_bytes"] < rows[0]["before"]["gzip_bytes"]
+    assert rows[1]["after"]["params"] < rows[1]["before"]["params"]
+    assert "shared 1 first" in text
+    before = (out / "results.json").read_bytes()
+    script(*words)
+    assert (out / "results.json").read_bytes() == before

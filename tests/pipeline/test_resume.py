@@ -221,17 +221,23 @@ def test_a_stopped_stage_goes_on(stopped, tmp_path, request):
     assert not list((tmp_path / "stopped").glob("checkpoint-*"))
 
 
-def test_pruning_goes_on_where_it_was_stopped(finetuned, tiny_data, tmp_path, signal_on):
-    """Between two of its updates, with the optimizer's memory of the gradients as the criterion."""
+@pytest.mark.parametrize(
+    ("settings", "others"),
+    [
+        # Between two updates of its zeros, with the optimizer's memory of the gradients as the criterion.
+        ({"method": "sparse", "sparsity": 0.5, "criterion": "gradient"}, {"sparsity": 0.6}),
+        ({"method": "share_layers", "groups": 2}, {"groups": 1}),
+    ],
+)
+def test_a_compressed_model_goes_on_where_it_was_stopped(finetuned, tiny_data, tmp_path, signal_on, settings, others):
     task = db.load_task("snips", data_dir=tiny_data)
-    config = db.CompressConfig(method="sparse", sparsity=0.5, criterion="gradient", finetune_steps=10)
+    config = db.CompressConfig(**settings, finetune_steps=10)
     signal_on("compress 5/10 accuracy", signal.SIGTERM)
     with pytest.raises(Interrupted, match="stopped after step 5 of 10"):
         db.compress(finetuned, task, output_dir=tmp_path / "stopped", config=config)
     logging.getLogger("dynabert_paddle").handlers.pop()
-    other = replace(config, sparsity=0.6)
-    with pytest.raises(UsageError, match="unfinished run with pruning"):
-        db.compress(finetuned, task, output_dir=tmp_path / "stopped", config=other)
+    with pytest.raises(UsageError, match="unfinished run with"):
+        db.compress(finetuned, task, output_dir=tmp_path / "stopped", config=replace(config, **others))
     resumed = db.compress(finetuned, task, output_dir=tmp_path / "stopped", config=config)
     whole = db.compress(finetuned, task, output_dir=tmp_path / "whole", config=config)
     for name, tensor in whole.model.state_dict().items():
