@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import mean
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from parts import Record, add_records, find_records, read_records, split_rows
 
 from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.files.atomic import read_json, write_text
@@ -34,25 +34,16 @@ def data(
     held_out: Annotated[bool, typer.Option("--held_out", help="The last tenth of them is the dev set.")] = False,
 ) -> None:
     """Write the first training rows of a task, and its dev set, into a folder."""
-    header, *lines = (source / "train.tsv").read_text(encoding="utf-8").splitlines()
-    lines = lines[:rows]
-    dev = (source / "dev.tsv").read_text(encoding="utf-8")
-    if held_out:
-        count = len(lines) // 10
-        dev = "\n".join([header, *lines[-count:]]) + "\n"
-        lines = lines[:-count]
+    train, dev = split_rows(source / "train.tsv", rows, rows // 10 if held_out else 0)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "dev.tsv", dev)
-    write_text(folder / "train.tsv", "\n".join([header, *lines]) + "\n")  # last: the script looks for it
+    write_text(folder / "dev.tsv", dev if held_out else (source / "dev.tsv").read_text(encoding="utf-8"))
+    write_text(folder / "train.tsv", train)  # last: the script looks for it
 
 
 @app.command()
 def state(result_file: Path, task: str, seed: int) -> None:
     """Print whether the result file has a part: `present` or `missing`."""
-    found = any(
-        part["seed"] == seed for record in read(result_file) if record["task"] == task for part in record["parts"]
-    )
-    print("present" if found else "missing")
+    print("present" if find_records(parts_of(result_file, task), {"seed": seed}) else "missing")
 
 
 @app.command()
@@ -75,11 +66,8 @@ def record(result_file: Path, task: str, seed: int, folder: Path) -> None:
         "num_params": lite["num_params"],
         "processor": describe_processor(),
     }
-    records = {record["task"]: record for record in read(result_file)}
-    parts = [other for other in records.get(task, {}).get("parts", []) if other["seed"] != seed]
-    records[task] = summarize(task, sorted([*parts, part], key=lambda part: part["seed"]))
-    result_file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(result_file, json.dumps([records[name] for name in sorted(records)], indent=2) + "\n")
+    parts = {part["seed"]: part for part in (*parts_of(result_file, task), part)}
+    add_records(result_file, [summarize(task, [parts[seed] for seed in sorted(parts)])], ["task"])
 
 
 @app.command()
@@ -98,18 +86,18 @@ def show(result_file: Path) -> None:
             f"{record['memory_mb']:.1f}",
             f"{record['load_ms']:.0f}",
         ]
-        for record in read(result_file)
+        for record in read_records(result_file)
     ]
     show_table(columns, lines, title="means over the seeds; accuracy on dev, of the small model on Lite's x86 runtime")
     print(f"wrote {result_file}")
 
 
-def read(result_file: Path) -> list[dict[str, Any]]:
-    """Read the records of a result file; none if there is no such file."""
-    return json.loads(result_file.read_text(encoding="utf-8")) if result_file.is_file() else []
+def parts_of(result_file: Path, task: str) -> list[Record]:
+    """Read the parts of a task."""
+    return [part for record in find_records(read_records(result_file), {"task": task}) for part in record["parts"]]
 
 
-def summarize(task: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
+def summarize(task: str, parts: list[Record]) -> Record:
     """Make a task's record: the means of its parts, and the parts."""
     means = {name: mean(part[name] for part in parts) for name in MEANS}
     processors = dict.fromkeys(part["processor"] for part in parts)
