@@ -3,7 +3,8 @@
 
 Every row starts from the same fine-tuned model and goes through some steps, each a command of `dynabert`. Rows with the
 same first steps share their folders. Training sees the task's training rows alone: a part of them, held out, stands in
-for the dev set, which is read after all other parts that were asked for. The time of a training is the CPU time of its commands, which other processes on the machine change little.
+for the dev set, which is read after all other parts that were asked for. The time of a training is the CPU time of its
+commands, which other processes on the machine change little.
 """
 
 from __future__ import annotations
