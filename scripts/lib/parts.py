@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -40,11 +41,14 @@ def add_records(result_file: Path, records: Iterable[Record], key_names: Iterabl
     """
     names = tuple(key_names)
     result_file.parent.mkdir(parents=True, exist_ok=True)
-    with result_file.with_name(f".{result_file.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = os.open(result_file.parent, os.O_RDONLY)  # the file itself is replaced
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         found = {tuple(record[name] for name in names): record for record in (*read_records(result_file), *records)}
         lines = ",\n".join(json.dumps(found[key]) for key in sorted(found))  # a record a line, so that Git merges them
         write_text(result_file, f"[\n{lines}\n]\n")
+    finally:
+        os.close(folder)
 
 
 def split_rows(source: Path, num_rows: int, num_held_out: int) -> tuple[str, str]:
