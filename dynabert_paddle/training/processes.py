@@ -11,6 +11,7 @@ import contextlib
 import io
 import itertools
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from paddle import Tensor, distributed
 
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes, rank
+from dynabert_paddle.runtime.streams import TERMINATING
 
 _POLL_SECONDS = 0.02
 _LEAVE_SECONDS = 10.0  # at most, in case the others have ended long ago
@@ -168,7 +170,12 @@ def broadcast(value: Any) -> Any:
 
 
 def _leave() -> None:
-    """Let the first process end last: it has the store, which the others may still read."""
+    """Let the first process end last: it has the store, which the others may still read.
+
+    The launcher asks all processes to end as soon as one has; that must not change the exit code of a finished one.
+    """
+    for number in TERMINATING:
+        signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(RuntimeError, ValueError):
         store, until = paddle.base.core.create_or_get_global_tcp_store(), time.monotonic() + _LEAVE_SECONDS
         store.add("dynabert/left", 1)
