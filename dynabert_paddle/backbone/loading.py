@@ -144,10 +144,10 @@ def load_weights(
     """
     weights = to_paddle_names(read_weights(folder), model)
     state = model.state_dict()
-    first: dict[int, str] = {}  # a parameter that several layers share is stored once
+    first: dict[int, str] = {}  # a parameter that several layers share is stored once; a masked LM's tied head is new
     for name, parameter in state.items():
         stored = first.setdefault(id(parameter), name)
-        if name not in weights and stored in weights:
+        if name not in weights and stored in weights and not _is_head(name, model):
             weights[name] = weights[stored]
     config_file = find_config(folder).name
     trained = _head_of(read_config(folder))
