@@ -85,7 +85,8 @@ def test_a_text_without_words_is_copied():
     assert copies(("",), ((),), num_copies=2) == ([("",)] * 3, 0)
 
 
-@given(text=st.text(st.characters(codec="utf-8")), as_json=st.booleans())
+# No reader lets a zero byte through, or a byte order mark at the start of a line.
+@given(text=st.text(st.characters(codec="utf-8", exclude_characters="\0\ufeff")), as_json=st.booleans())
 def test_augmented_file_round_trip(tmp_path_factory, text, as_json):
     path = tmp_path_factory.mktemp("files") / ("aug.jsonl" if as_json else "aug.tsv")
     header = "" if as_json else to_line({"text": "text", SOURCE_ROW: SOURCE_ROW}, as_json=False)

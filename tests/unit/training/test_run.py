@@ -53,7 +53,13 @@ def test_how_answers_are_found_must_be_the_same():
     )
     features = SimpleNamespace(content=())
     stage = SimpleNamespace(
-        name="finetune", config=FinetuneConfig(), task=task, subnets={}, teacher=None, write_results=None
+        name="finetune",
+        config=FinetuneConfig(),
+        task=task,
+        subnets={},
+        teacher=None,
+        pruning=None,
+        write_results=None,
     )
     settings = resume_settings(stage, SimpleNamespace(train=features, select=features), {})
     assert answers.items() <= settings.items()
