@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 # Public name -> the module that has it.
 _PUBLIC = {
     "Subnet": "subnet",
-    "SearchSpace": "subnet",
+    "SearchSpace": "search_space",
     "Config": "config.settings",
     "FinetuneConfig": "config.settings",
     "RewireConfig": "config.settings",
@@ -56,7 +56,7 @@ _PUBLIC = {
     "TimedPredictions": "serving.adaptive",
 }
 _WITHOUT_PADDLE = {
-    *("subnet", "config.settings", "config.loading", "errors", "data.tasks", "text.tokenizer"),
+    *("subnet", "search_space", "config.settings", "config.loading", "errors", "data.tasks", "text.tokenizer"),
     *("exporting.run", "text.decode", "serving.predictor", "serving.adaptive"),
 }
 

@@ -17,6 +17,8 @@ WIDTH_MULTS = (1.0, 0.75, 0.5, 0.25)
 DEPTH_MULTS = (1.0, 0.75, 0.5)
 RANK_MULTS = (1.0, 0.75, 0.5, 0.25)
 
+FULL_NAME = "w1.00d1.00"  # of the cell that is the whole model
+
 _GRID_NAME = re.compile(r"w(\d*\.?\d+)d(\d*\.?\d+)(?:r(\d*\.?\d+))?")
 
 

@@ -13,8 +13,8 @@ from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
 from dynabert_paddle.cli.stages import ConfigFile, OutputDir, load_settings, read_model_metadata
 from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.config.settings import BaselineConfig, TaskConfig
+from dynabert_paddle.model_shape import MACS_LENGTH
 from dynabert_paddle.runtime.interruption import resumable
-from dynabert_paddle.subnet import MACS_LENGTH
 
 
 @with_sections(("task", TaskConfig), ("baseline", BaselineConfig), from_dir=["task"])

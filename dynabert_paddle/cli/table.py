@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from dynabert_paddle.cli.output import one_line, show_json
-from dynabert_paddle.subnet import FULL_NAME, MACS_LENGTH, cheapest_near
+from dynabert_paddle.model_shape import MACS_LENGTH
+from dynabert_paddle.multipliers import FULL_NAME
+from dynabert_paddle.searching.recommendation import cheapest_near
 
 # Cells of a terminal that a shortened name or heading keeps.
 _MIN_NAME, _MIN_HEADING = 16, 8

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Interval
 
+from dynabert_paddle.model_shape import MACS_LENGTH
 from dynabert_paddle.multipliers import DEPTH_MULTS, WIDTH_MULTS
-from dynabert_paddle.subnet import MACS_LENGTH
 
 Stage = Literal["finetune", "rewire", "width", "depth", "final"]
 STAGES: tuple[str, ...] = get_args(Stage)

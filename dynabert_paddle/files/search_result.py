@@ -13,7 +13,7 @@ from typing import Any
 from dynabert_paddle.files.atomic import handle_write_errors, write_json, write_text
 from dynabert_paddle.files.hashing import hash_file
 from dynabert_paddle.files.weights import OWN_WEIGHTS_FILE, STOCK_WEIGHTS_FILE
-from dynabert_paddle.subnet import MACS_LENGTH
+from dynabert_paddle.model_shape import MACS_LENGTH
 
 FORMAT_VERSION = 2  # in version 1 MACs are of `setting["seq_length"]` tokens
 # Default: inside the supernet's folder.

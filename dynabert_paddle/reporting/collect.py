@@ -29,7 +29,8 @@ from dynabert_paddle.reporting.content import (
     last_finished,
 )
 from dynabert_paddle.runtime.home import user_path
-from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.search_space import SearchSpace
+from dynabert_paddle.subnet import Subnet
 
 _LOG_FILE = "train.jsonl"
 

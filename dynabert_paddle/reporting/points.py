@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from statistics import mean, stdev
 
+from dynabert_paddle.model_shape import MACS_LENGTH
+from dynabert_paddle.multipliers import FULL_NAME
 from dynabert_paddle.reporting.content import Baseline, Grid, Run, Search, SearchRow
 from dynabert_paddle.reporting.labels import Text, say, split_name, verbatim
-from dynabert_paddle.subnet import FULL_NAME, MACS_LENGTH
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.files.atomic import handle_write_errors, write_text
 from dynabert_paddle.files.folder import BASELINES_FOLDER, RECORDS_FOLDER, REPORT_FILE
 from dynabert_paddle.files.metadata import Metadata
+from dynabert_paddle.multipliers import FULL_NAME
 from dynabert_paddle.reporting.chart import STYLE
 from dynabert_paddle.reporting.collect import collect
 from dynabert_paddle.reporting.content import Run
@@ -21,7 +22,7 @@ from dynabert_paddle.reporting.labels import Text, join, quantity, say
 from dynabert_paddle.reporting.page import LANGUAGES, Section, render
 from dynabert_paddle.reporting.records import write_records
 from dynabert_paddle.reporting.tradeoff import draw_tradeoffs
-from dynabert_paddle.subnet import FULL_NAME, cheapest_near
+from dynabert_paddle.searching.recommendation import cheapest_near
 
 # Searched sub-networks in a chart, beside the chosen one; more would not fit on a printed page.
 _MAX_SEARCHED = 12

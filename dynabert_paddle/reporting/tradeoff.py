@@ -12,7 +12,7 @@ from dynabert_paddle.reporting.chart import BLACK, BLUE, GREEN, ORANGE, PINK, RE
 from dynabert_paddle.reporting.content import Run, Search
 from dynabert_paddle.reporting.labels import SCALES, Text, join, quantity, say, verbatim
 from dynabert_paddle.reporting.points import Cost, Point, collect_points, search_costs
-from dynabert_paddle.subnet import cheapest_near
+from dynabert_paddle.searching.recommendation import cheapest_near
 
 _BASELINE_STYLES = ((GREEN, "s"), (PINK, "^"), (ORANGE, "v"), (SKY, "P"))
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dynabert_paddle.errors import UsageError, did_you_mean
+from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.searching.latency import LatencyTable
-from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.subnet import Subnet
 
 COSTS = ("latency_ms", "params", "macs", "size_mb")
 

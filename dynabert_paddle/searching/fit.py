@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.search_space import SearchSpace
+from dynabert_paddle.subnet import Subnet
 
 _NUM_RANDOM = 15
 _NUM_VALIDATION = 20

@@ -9,9 +9,9 @@ from typing import Any
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.errors import UsageError, did_you_mean
+from dynabert_paddle.model_shape import MACS_LENGTH
 from dynabert_paddle.searching.cost import COSTS, Budget
 from dynabert_paddle.searching.latency_setting import LatencySetting
-from dynabert_paddle.subnet import MACS_LENGTH
 
 
 @dataclass(frozen=True)

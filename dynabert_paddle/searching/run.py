@@ -24,6 +24,7 @@ from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.interruption import resumable
 from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
+from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.searching.check import check_searchable
 from dynabert_paddle.searching.choose import choose_best
 from dynabert_paddle.searching.cost import CostModel
@@ -39,7 +40,7 @@ from dynabert_paddle.searching.ranks import DistributedScorer
 from dynabert_paddle.searching.scoring import Scorer, make_scorer
 from dynabert_paddle.searching.space import GenomeSpace
 from dynabert_paddle.searching.study import METRIC_SETTINGS, STUDY_FILE, check_genomes, database_errors, open_study
-from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model
 from dynabert_paddle.training import processes
 from dynabert_paddle.training.data_warnings import warn_about_task

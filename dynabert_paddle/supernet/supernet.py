@@ -25,12 +25,14 @@ from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.files.weights import OWN_WEIGHTS_FILE, STOCK_WEIGHTS_FILE
 from dynabert_paddle.multipliers import DEPTH_MULTS, RANK_MULTS, WIDTH_MULTS
 from dynabert_paddle.runtime.home import user_path
-from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.search_space import SearchSpace
+from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.calls import NO_STATE, EncoderCall, PassState, SharedEmbedding, encoder_call
 from dynabert_paddle.supernet.elastic import ElasticEncoder, make_encoder_elastic, replace_dropouts
-from dynabert_paddle.supernet.elastic_embedding import elastic_embedding, table_shape
+from dynabert_paddle.supernet.elastic_embedding import elastic_embedding
 from dynabert_paddle.supernet.folder import read_model, write_model
-from dynabert_paddle.supernet.low_rank_linear import PROJECTIONS, find_ranks, input_matrix
+from dynabert_paddle.supernet.low_rank_linear import find_ranks
+from dynabert_paddle.supernet.shape import shape_of
 from dynabert_paddle.supernet.shared_layers import find_groups
 from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
 
@@ -219,36 +221,18 @@ class Supernet(nn.Layer):
         Returns:
             The search space, which also counts parameters and MACs.
         """
-        encoder, full, max_rank = self.encoder, self.full, self.max_rank
+        shape = shape_of(self.model, self.encoder)
         if rank_mults is None:
             rank_mults = self.metadata.space.get("rank_mults")
         if rank_mults is None:
-            rank_mults = [mult for mult in RANK_MULTS if mult * max_rank >= 0.5] if max_rank else [1.0]
+            rank_mults = [mult for mult in RANK_MULTS if mult * shape.max_rank >= 0.5] if shape.max_rank else [1.0]
         if width_mults is None:
-            width_mults = [mult for mult in WIDTH_MULTS if mult * min(full.heads) >= 0.5]
-        vocab_size, embedding_size = table_shape(self.model)
-        embedding = elastic_embedding(self.model)
-        # The whole model does not need the matrices of a supernet's elastic embedding.
-        unused = {id(p) for p in embedding.matrices} if embedding and embedding.down is not None else set()
-        in_layers = {id(parameter) for parameter in encoder.layers.parameters()}
-        outside = [(name, p) for name, p in self.model.named_parameters() if id(p) not in in_layers | unused]
-        embedding_params = sum(p.size for name, p in outside if ".embeddings" in f".{name}")
+            width_mults = [mult for mult in WIDTH_MULTS if mult * min(shape.heads) >= 0.5]
         return SearchSpace(
-            heads=full.heads,
-            neurons=full.neurons,
-            hidden_size=input_matrix(encoder.layers[0].linear1).shape[0],
-            head_dim=encoder.head_dim,
-            embedding_params=int(embedding_params),
-            other_params=int(sum(p.size for _, p in outside) - embedding_params),
-            bias=encoder.layers[0].linear1.bias is not None,
+            **vars(shape),
             width_mults=tuple(width_mults),
             depth_mults=tuple(depth_mults),
             rank_mults=tuple(rank_mults),
-            vocab_size=vocab_size,
-            embedding_size=embedding_size,
-            max_rank=max_rank,
-            layer_ranks=tuple(tuple(map(ranks.get, PROJECTIONS)) for ranks in find_ranks(encoder.layers)),
-            layer_groups=find_groups(encoder.layers),
         )
 
     @classmethod

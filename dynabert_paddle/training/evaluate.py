@@ -13,7 +13,8 @@ from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime.ranks import num_processes, rank
-from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.search_space import SearchSpace
+from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.calls import PassState
 from dynabert_paddle.supernet.slices import SliceCache
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors

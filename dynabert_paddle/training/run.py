@@ -37,7 +37,7 @@ from dynabert_paddle.files.folder import (
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, check_expected, read_metadata
 from dynabert_paddle.files.ownership import check_maker, check_removable
 from dynabert_paddle.runtime.home import user_path
-from dynabert_paddle.subnet import SearchSpace
+from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes, stages

@@ -17,7 +17,8 @@ from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.runtime.environment import package_versions, thread_settings
 from dynabert_paddle.runtime.ranks import num_processes
-from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.search_space import SearchSpace
+from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import TrainState
 from dynabert_paddle.training.inputs import Split, hash_arrays

@@ -25,7 +25,7 @@ from dynabert_paddle.rewiring.importance import compute_importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.seeds import set_seed
-from dynabert_paddle.subnet import SearchSpace
+from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.data_warnings import warn_about_task

@@ -29,7 +29,8 @@ from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.files.atomic import write_json
 from dynabert_paddle.runtime.environment import describe_environment, import_paddle, keep_freed_memory
-from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.search_space import SearchSpace
+from dynabert_paddle.subnet import Subnet
 
 if TYPE_CHECKING:
     import dynabert_paddle as db

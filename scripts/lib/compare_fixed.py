@@ -14,8 +14,8 @@ import typer
 from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.files.atomic import read_json, write_json
 from dynabert_paddle.files.metadata import read_metadata
+from dynabert_paddle.model_shape import MACS_LENGTH
 from dynabert_paddle.runtime.environment import import_paddle
-from dynabert_paddle.subnet import MACS_LENGTH
 
 NOTE = (
     "DynaBERT's examples and seconds are those of one run, which trains all sub-networks; every other row's are those "

@@ -18,7 +18,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 # Rooms that import no Paddle at the top of a file, so that cheap commands start fast.
 WITHOUT_PADDLE = {"__main__", "errors", "subnet", "config", "runtime", "files", "text", "bundle", "data", "serving"}
-WITHOUT_PADDLE |= {"reporting", "cli", ""}
+WITHOUT_PADDLE |= {"model_shape", "search_space", "reporting", "cli", ""}
 SCRIPTS = {"infer.py": scripts.INFER_MODULES, "infer_lite.py": scripts.INFER_LITE_MODULES}
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.multipliers import parse_mults
-from dynabert_paddle.subnet import SearchSpace, Subnet, cheapest_near
+from dynabert_paddle.search_space import SearchSpace
+from dynabert_paddle.subnet import Subnet
 
 HIDDEN, LAYERS, HEADS, NEURONS = 768, 12, 12, 3072
 BERT_BASE = SearchSpace(
@@ -329,10 +330,3 @@ def test_any_name_is_a_sub_network_or_refused(name):
 def test_numbers_of_any_length_are_refused(name):
     with pytest.raises(UsageError):
         BERT_BASE.parse(name)
-
-
-def test_the_recommended_one_is_the_cheapest_within_1_percent_of_the_full_model():
-    rows = [("full", 0.9, 10), ("near", 0.8911, 5), ("better", 0.895, 5), ("below", 0.8909, 1), ("best", 0.95, 8)]
-    assert cheapest_near(rows, 0.9) == "better"
-    assert cheapest_near(rows[:1], 0.9) == "full"
-    assert cheapest_near(rows, 0.0) is cheapest_near([("full", -0.1, 1)], -0.1) is None

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.multipliers import Mults, grid_mults
-from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.search_space import SearchSpace
+from dynabert_paddle.subnet import Subnet
 
 VOCAB, SIZE = 30522, 384
 # MiniLM-L6: words, 512 positions and 2 segments of 384 each, and LayerNorm's weight and bias.

@@ -7,7 +7,8 @@ from conftest import make_batch, make_bert
 from paddle import nn
 
 from dynabert_paddle.distill.attention import attention_loss, attention_scores, block_ends
-from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.search_space import SearchSpace
+from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 

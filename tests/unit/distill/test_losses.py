@@ -8,7 +8,8 @@ from conftest import make_batch, make_bert
 import dynabert_paddle as db
 from dynabert_paddle.distill.losses import DistillationLoss, pick_rows, token_rows
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.search_space import SearchSpace
+from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import SupernetOutput
 
 BATCH, LENGTH, HIDDEN, CLASSES, LAYERS = 4, 5, 6, 3, 12

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.searching.fit import calibration_subnets, fit_layers, random_subnet, validation_subnets
-from dynabert_paddle.subnet import SearchSpace
 
 SPACE = SearchSpace(heads=(12,) * 6, neurons=(1536,) * 6, hidden_size=384, head_dim=32)
 RANKED = replace(SPACE, vocab_size=30522, embedding_size=384, max_rank=384, rank_mults=(1.0, 0.25))

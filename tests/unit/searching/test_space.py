@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.searching.space import Gene, Genome, GenomeSpace
 from dynabert_paddle.searching.variation import make_child
-from dynabert_paddle.subnet import SearchSpace, Subnet
+from dynabert_paddle.subnet import Subnet
 
 MINILM = GenomeSpace.of(SearchSpace(heads=(12,) * 6, neurons=(1536,) * 6, hidden_size=384, head_dim=32))
 UNEVEN = GenomeSpace.of(
