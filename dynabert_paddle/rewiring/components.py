@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from dynabert_paddle.errors import UsageError
+from dynabert_paddle.backbone.structure import find_word_embedding
+from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.supernet.elastic_embedding import elastic_embedding, make_embedding_elastic, word_table
 from dynabert_paddle.supernet.supernet import Supernet
 
@@ -22,6 +23,7 @@ def sort_embedding(supernet: Supernet, batches: Iterable[dict[str, np.ndarray]])
 
     Raises:
         UsageError: a small model, which has lost components.
+        ModelError: a model that predicts words with the table of its word embedding.
     """
     embedding = elastic_embedding(supernet.model)
     if embedding is not None and embedding.down is None:
@@ -29,9 +31,23 @@ def sort_embedding(supernet: Supernet, batches: Iterable[dict[str, np.ndarray]])
             f"this model has {embedding.max_rank} components of its word embedding left, already in their order: "
             f"rewire it without ranks, or rewire the model that it was extracted from"
         )
+    _check_untied(supernet)
     table = word_table(supernet.model)
     counts = count_tokens(batches, len(table))
     make_embedding_elastic(supernet.model, principal_components(table, counts + 1))
+
+
+def _check_untied(supernet: Supernet) -> None:
+    """Refuse a masked LM: its head would need the whole table, which a part of the embedding does not have."""
+    state = supernet.model.state_dict()
+    path = find_word_embedding(supernet.model)
+    table = state[f"{path}.weight"]
+    tied = [name for name, tensor in state.items() if tensor is table and name != f"{path}.weight"]
+    if tied:
+        raise ModelError(
+            f"{type(supernet.model).__name__} predicts words with the table of its word embedding ('{tied[0]}'), which "
+            f"has to stay whole: ranks are for models with a classifier"
+        )
 
 
 def principal_components(table: np.ndarray, weights: np.ndarray) -> np.ndarray:

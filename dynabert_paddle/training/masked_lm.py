@@ -18,6 +18,7 @@ from dynabert_paddle.backbone.loading import build_model, find_backbone, load_we
 from dynabert_paddle.backbone.structure import check_vocabulary, num_positions
 from dynabert_paddle.data.augment import Word, is_replaceable, is_word
 from dynabert_paddle.errors import ModelError, UsageError
+from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.files.weights import read_weights
 from dynabert_paddle.runtime.memory import raise_memory_error
 from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
@@ -258,6 +259,11 @@ def _find_spans(text: str, encoding: tokenizers.Encoding) -> Iterator[_Span]:
 def _load_from_folder(folder: Path) -> nn.Layer:
     import paddlenlp.transformers as transformers
 
+    if stage := read_metadata(folder).stage:
+        raise ModelError(
+            f"{folder}: a model that the stage '{stage}' has written has a classifier in place of the head that "
+            f"predicts words: it is no masked LM; name one that is"
+        )
     classifier = build_model(folder)
     name = type(classifier).__name__.partition("For")[0] + "ForMaskedLM"
     if not hasattr(transformers, name):

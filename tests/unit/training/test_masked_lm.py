@@ -1,6 +1,7 @@
 """Candidates are what a brute-force reading of the masked LM gives, whatever the batch, the layout and the language."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import paddle
@@ -21,6 +22,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 import dynabert_paddle as db
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.weights import read_weights, write_safetensors
+from dynabert_paddle.rewiring.components import sort_embedding
 from dynabert_paddle.training.masked_lm import MaskedLM
 
 SIZES = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "num_hidden_layers": 2}
@@ -227,6 +229,23 @@ def test_a_model_without_the_head_is_refused(tiny_folder):
     for name in (tiny_folder, "minilm-l6"):
         with pytest.raises(ModelError, match="lack 'cls.predictions.*it is no masked LM"):
             MaskedLM.from_pretrained(name)
+
+
+@pytest.mark.parametrize("rank", [None, 8])
+def test_a_supernets_stage_is_no_masked_lm_with_or_without_ranks(masked_lm, tmp_path, rank):
+    supernet = db.Supernet.from_pretrained(masked_lm)
+    sort_embedding(supernet, [{"input_ids": np.arange(12).reshape(2, 6), "attention_mask": np.ones((2, 6), np.int64)}])
+    supernet.metadata = supernet.metadata.replace(stage="width")
+    folder = db.extract(supernet, replace(supernet.full, embedding_rank=rank)).save_pretrained(tmp_path / "model")
+    with pytest.raises(ModelError, match=r"the stage 'width' has written .* it is no masked LM"):
+        MaskedLM.from_pretrained(folder)
+
+
+def test_a_head_that_shares_the_table_of_words_keeps_the_embedding_whole(masked_lm):
+    supernet = db.Supernet(BertForMaskedLM(BertConfig(**json.loads((masked_lm / "config.json").read_text()))))
+    with pytest.raises(ModelError, match="BertForMaskedLM predicts words with the table .*cls.predictions"):
+        sort_embedding(supernet, [])
+    assert supernet.max_rank is None
 
 
 def test_a_vocabulary_of_another_backbone_is_refused(lm, tmp_path):
