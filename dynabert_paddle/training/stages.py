@@ -183,6 +183,7 @@ def train_width(
         DynabertError: with the reason in one line.
     """
     check_same_pieces(supernet, teacher)
+    _warn_about_ranks(supernet, space)
     widths = {name: subnet for name, subnet in space.grid().items() if len(subnet.layers) == space.num_layers}
     config = config or WidthConfig()
     stage = Stage(
@@ -226,6 +227,7 @@ def train_depth(
     Raises:
         DynabertError: with the reason in one line.
     """
+    _warn_about_ranks(supernet, space)
     teacher = extract(supernet, supernet.full)
     config = config or DepthConfig()
     stage = Stage(
@@ -266,6 +268,7 @@ def train_final(
     Raises:
         DynabertError: with the reason in one line.
     """
+    _warn_about_ranks(supernet, space)
     config = config or FinalConfig()
     stage = Stage(
         name="final",
@@ -278,3 +281,14 @@ def train_final(
         space=space,
     )
     return train(stage, overwrite=overwrite)
+
+
+def _warn_about_ranks(supernet: Supernet, space: SearchSpace) -> None:
+    """Tell of ranks that the stages before have prepared or trained, and that this one leaves out."""
+    left_out = [mult for mult in supernet.metadata.space.get("rank_mults", ()) if mult not in space.rank_mults]
+    if left_out:
+        logger.warning(
+            "embedding ranks %s of the stages before are not trained here: sub-networks that have them are left out of "
+            "the model's grid, and may score lower than before",
+            ", ".join(map(str, left_out)),
+        )

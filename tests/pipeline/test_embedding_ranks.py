@@ -124,6 +124,15 @@ def test_single_stages_take_the_ranks_from_the_model_before(dynabert, run_folder
     metadata = read_metadata(tmp_path / "width")
     assert metadata.space["rank_mults"] == [1.0, 0.25]
     assert {"w0.25d1.00", "w0.25d1.00r0.25"} < set(metadata.metrics["holdout"])
+    assert "of the stages before are not trained here" not in done.err
+
+
+def test_a_stage_that_leaves_out_ranks_of_the_stages_before_says_so(dynabert, run_folder, tmp_path):
+    words = ("--output_dir", tmp_path / "width", "--embedding_rank_mult_list", "1.0 0.5", "--max_steps", 1)
+    done = dynabert("train_width", run_folder / "rewire", *words)
+    assert done.code == 0, done.err
+    assert "embedding ranks 0.25 of the stages before are not trained here" in done.err
+    assert read_metadata(tmp_path / "width").space["rank_mults"] == [1.0, 0.5]
 
 
 @pytest.mark.parametrize(
