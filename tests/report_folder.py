@@ -8,7 +8,9 @@ import yaml
 from dynabert_paddle.files.atomic import write_json
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, write_metadata
 from dynabert_paddle.files.search_result import hash_weights
+from dynabert_paddle.files.weights import write_safetensors
 from dynabert_paddle.search_space import SearchSpace
+from dynabert_paddle.training.made_of import hash_model
 
 SPACE = SearchSpace((4,) * 4, (48,) * 4, hidden_size=32, head_dim=8, embedding_params=1_000_000, other_params=1000)
 SEARCHED = ("l0h2f16-l2h1f16", "l0h3f32-l1h2f16-l3h3f32", "l0h4f48-l1h3f48-l2h4f32-l3h4f48")
@@ -119,6 +121,20 @@ def write_baselines(folder):
             path = folder / "baselines" / f"{method}-{seed}"
             path.mkdir(parents=True)
             write_json(path / "baseline.json", result)
+
+
+def write_compressed(folder, **changes):
+    """Write a model that was compressed with two methods and scored on dev."""
+    folder.mkdir(parents=True)
+    weights = {"weight": np.full((2, 3), 0.5, np.float32)}
+    write_safetensors(folder / "model.safetensors", weights)
+    after = {"params": 500_000, "macs": SPACE.num_macs(SPACE.full), "bytes": 2_000_000}
+    after |= {"metrics": {"accuracy": 0.85, "macro_f1": 0.84}, "weights": hash_model(weights)}
+    records = [{"method": "vocabulary", "after": {}}, {"method": "low_rank", "after": after}]
+    task = {"name": "snips", "labels": ["b", "a"], "metrics": ["accuracy", "macro_f1"]}
+    metadata = Metadata(stage="depth", task=task, heads=SPACE.heads, neurons=SPACE.neurons, compression=tuple(records))
+    write_metadata(folder, metadata.replace(**changes))
+    return folder
 
 
 def edit_json(path, change):

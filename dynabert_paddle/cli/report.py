@@ -12,6 +12,14 @@ from dynabert_paddle.cli.output import show_next
 def report(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run, or of one of its stages.")],
     *,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compare",
+            metavar="DIR",
+            help="A model that 'dynabert compress' has made, as a point of the charts; repeat for more.",
+        ),
+    ] = None,
     output_file: Annotated[
         str | None, typer.Option("--output_file", help="The page.", show_default="DIR/report.html")
     ] = None,
@@ -27,7 +35,7 @@ def report(
     from dynabert_paddle.reporting.collect import collect
     from dynabert_paddle.reporting.run import recommend, write_page
 
-    run = collect(folder)
+    run = collect(folder, compare or ())
     page = write_page(run, output_file=output_file, language=language, visualdl=visualdl)
     wrote = [page, run.folder / RECORDS_FOLDER] if visualdl else [page]
     if run.model:

@@ -32,6 +32,7 @@ from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.evaluate import evaluate_named
 from dynabert_paddle.training.inputs import check_apart, match_task
 from dynabert_paddle.training.logging import logger
+from dynabert_paddle.training.made_of import hash_model
 
 # Returns the smaller model, and what was done.
 Method = Callable[[Supernet, Task, CompressConfig], tuple[Supernet, dict[str, Any]]]
@@ -137,6 +138,7 @@ def _measure(model: Supernet, task: Task, config: CompressConfig, sparse_parts: 
         "macs": row["macs"],
         "metrics": {metric: row[metric] for metric in task.metrics},
         **zeros,
+        "weights": hash_model(arrays),
     }
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dynabert_paddle.config.loading import load_config
 from dynabert_paddle.config.settings import STAGES
@@ -17,6 +18,7 @@ from dynabert_paddle.files.folder import BASELINES_FOLDER, CONFIG_FILE, GRID_FIL
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, check_model_folder, read_metadata
 from dynabert_paddle.files.search_result import RESULT_FILE, SEARCH_FOLDER, hash_weights
 from dynabert_paddle.files.unchanged import load_unchanged
+from dynabert_paddle.reporting.compressed import read_compressed
 from dynabert_paddle.reporting.content import (
     Baseline,
     Grid,
@@ -26,7 +28,9 @@ from dynabert_paddle.reporting.content import (
     Search,
     SearchRow,
     Stage,
+    T,
     last_finished,
+    validate,
 )
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.search_space import SearchSpace
@@ -34,24 +38,25 @@ from dynabert_paddle.subnet import Subnet
 
 _LOG_FILE = "train.jsonl"
 
-_T = TypeVar("_T")
 
-
-def collect(folder: str | Path) -> Run:
+def collect(folder: str | Path, compare: Iterable[str | Path] = ()) -> Run:
     """Read a run's folder, or a stage's.
 
     Args:
         folder: the folder.
+        compare: folders of models that `dynabert compress` has made, to show beside the run's.
 
     Returns:
         Its content.
 
     Raises:
-        ModelError: the folder holds no run and no stage, or one of its files is damaged.
+        ModelError: the folder holds no run and no stage, or one of its files is damaged; a folder to compare with is
+            no compressed model, or of another task.
     """
     folder = user_path(folder)
     check_model_folder(folder)
-    return load_unchanged(folder, partial(_collect, folder), ModelError, _version)
+    run = load_unchanged(folder, partial(_collect, folder), ModelError, _version)
+    return replace(run, compressed=tuple(read_compressed(path, run) for path in compare))
 
 
 def _version(folder: Path) -> list[tuple[Any, ...]]:
@@ -100,7 +105,7 @@ def _read_stage(folder: Path) -> Stage:
     log = folder / _LOG_FILE
     metadata = read_metadata(folder)
     if metadata.importance:
-        _validate(folder / METADATA_FILE, Importance, metadata.importance)
+        validate(folder / METADATA_FILE, Importance, metadata.importance)
     return Stage(folder.resolve().name, folder, metadata, tuple(_read_log(log)) if log.is_file() else ())
 
 
@@ -129,7 +134,7 @@ def _read_grid(path: Path, stages: tuple[Stage, ...]) -> Grid:
         rows = [_grid_row(row) for row in values["rows"]]
     except (KeyError, TypeError, AttributeError):
         raise ModelError(f"{path}: damaged at 'rows': 'dynabert run' makes it again once it is removed") from None
-    grid = _check_grid(_validate(path, Grid, {"split": values.get("split"), "rows": rows}), path)
+    grid = _check_grid(validate(path, Grid, {"split": values.get("split"), "rows": rows}), path)
     model = last_finished(stages)
     _check_names(path, grid.rows, model.metadata if model else Metadata())
     return grid
@@ -149,7 +154,7 @@ def _trained_grid(stages: tuple[Stage, ...]) -> Grid | None:
         if isinstance(scores, dict):  # other entries are numbers, such as the steps
             path = model.folder / METADATA_FILE
             rows = [{"subnet": name, "metrics": metrics} for name, metrics in scores.items()]
-            return _check_grid(_validate(path, Grid, {"split": split, "rows": rows}), path)
+            return _check_grid(validate(path, Grid, {"split": split, "rows": rows}), path)
     return None
 
 
@@ -179,18 +184,8 @@ def _has_weights(folder: Path, weights: str) -> bool:
         return False
 
 
-def _read(path: Path, kind: type[_T]) -> _T:
-    return _validate(path, kind, read_json(path))
-
-
-def _validate(path: Path, kind: type[_T], values: Any) -> _T:
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        key = ".".join(map(str, error.errors()[0]["loc"]))
-        raise ModelError(f"{path}: damaged at '{key}': make it again, or remove it to report the rest") from None
+def _read(path: Path, kind: type[T]) -> T:
+    return validate(path, kind, read_json(path))
 
 
 def subnet_of(metadata: Metadata, name: str) -> Subnet:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Len
 
 from dynabert_paddle.config.settings import Config
+from dynabert_paddle.errors import ModelError
 from dynabert_paddle.files.metadata import Metadata
+
+T = TypeVar("T")
 
 _Layers = Annotated[tuple[Annotated[tuple[float, ...], Len(1)], ...], Len(1)]
 
@@ -138,6 +141,27 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Compressed:
+    """A model that `dynabert compress` has made.
+
+    Args:
+        folder: its folder.
+        methods: what it went through, the first method first.
+        metrics: the scores of the whole model on dev.
+        params: its parameters.
+        macs: multiply-accumulates of one sequence of 128 tokens.
+        weights: hash of the weights that were scored.
+    """
+
+    folder: Path
+    methods: tuple[str, ...]
+    metrics: dict[str, float]
+    params: int
+    macs: int
+    weights: str
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage's folder.
 
@@ -180,6 +204,7 @@ class Run:
         search: of the last stage that has one.
         outdated_search: the file of that search, if it belongs to other weights than the stage has now.
         baselines: one for each method, size and seed.
+        compressed: models of the same task from other folders.
     """
 
     folder: Path
@@ -190,6 +215,7 @@ class Run:
     search: Search | None
     outdated_search: Path | None
     baselines: tuple[Baseline, ...]
+    compressed: tuple[Compressed, ...] = ()
 
     @property
     def model(self) -> Stage | None:
@@ -200,3 +226,26 @@ class Run:
 def last_finished(stages: tuple[Stage, ...]) -> Stage | None:
     """Return the last stage that has finished, if any."""
     return next((stage for stage in reversed(stages) if stage.metadata.stage), None)
+
+
+def validate(path: Path, kind: type[T], values: Any) -> T:
+    """Check values that were read from a file.
+
+    Args:
+        path: the file, for the error.
+        kind: one of the classes here.
+        values: its fields.
+
+    Returns:
+        The object.
+
+    Raises:
+        ModelError: a field is missing or of another type.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ModelError(f"{path}: damaged at '{key}': make it again, or remove it to report the rest") from None

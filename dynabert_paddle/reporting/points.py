@@ -9,7 +9,7 @@ from statistics import mean, stdev
 
 from dynabert_paddle.model_shape import MACS_LENGTH
 from dynabert_paddle.multipliers import FULL_NAME
-from dynabert_paddle.reporting.content import Baseline, Grid, Run, Search, SearchRow
+from dynabert_paddle.reporting.content import Baseline, Compressed, Grid, Run, Search, SearchRow
 from dynabert_paddle.reporting.labels import Text, say, split_name, verbatim
 
 
@@ -33,7 +33,7 @@ class Point:
     """One model on a chart.
 
     Args:
-        kind: full, grid, searched, or a baseline's method.
+        kind: full, grid, searched, compressed, or a baseline's method.
         name: its name on the page.
         subnet: the sub-network, or the one of the same size.
         score: its score.
@@ -58,11 +58,14 @@ class Point:
 def collect_points(run: Run) -> list[Point]:
     """Return the points of all scored models of a run, those of a search first."""
     metric = run.grid.metrics[0] if run.grid else run.search.metric if run.search else ""
+    for model in run.compressed[:1]:
+        metric = metric or next(iter(model.metrics), "")
     return _merge(
         [
             *(_search_points(run.search) if run.search else ()),
             *(_grid_points(run.grid) if run.grid else ()),
             *_baseline_points(run.baselines, metric),
+            *_compressed_points(run.compressed, metric),
         ]
     )
 
@@ -130,6 +133,15 @@ def _baseline_points(baselines: Iterable[Baseline], metric: str) -> Iterable[Poi
             stdev(scores) if len(scores) > 1 else 0.0,
             len(runs),
         )
+
+
+def _compressed_points(models: Iterable[Compressed], metric: str) -> Iterable[Point]:
+    what = verbatim(metric)
+    for model in models:
+        if metric in model.metrics:
+            name = f"{model.folder} ({', '.join(model.methods)})"
+            costs: dict[Cost, float] = {_PARAMS: model.params, macs_cost(): model.macs}
+            yield Point("compressed", name, FULL_NAME, model.metrics[metric], what, _measure(what, "dev"), costs)
 
 
 def _measure(metric: Text, split: str) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -29,12 +30,18 @@ _MAX_SEARCHED = 12
 
 
 def report(
-    folder: str | Path, *, output_file: str | Path | None = None, language: str = "auto", visualdl: bool = True
+    folder: str | Path,
+    *,
+    compare: Iterable[str | Path] = (),
+    output_file: str | Path | None = None,
+    language: str = "auto",
+    visualdl: bool = True,
 ) -> Path:
     """Write the report of a run as one HTML page that needs no other file and no network.
 
     Args:
         folder: the folder of a run, or of one of its stages.
+        compare: folders that `compress` has written, to show beside the run's sub-networks.
         output_file: the page; by default `report.html` in the folder.
         language: the language shown first, `en`, `zh`, or `auto` for the browser's; the page has both.
         visualdl: also write the charts, histograms of importance and scores for VisualDL, to the folder's `vdl_report`.
@@ -43,11 +50,12 @@ def report(
         The page.
 
     Raises:
-        ModelError: the folder holds no run and no stage, or one of its files is damaged.
-        UsageError: an unknown language, or an output file in a missing folder.
+        ModelError: the folder holds no run and no stage, or one of its files is damaged; a folder of `compare` is no
+            compressed model.
+        UsageError: a compressed model of another task, an unknown language, or an output file in a missing folder.
         DynabertError: a file that cannot be written.
     """
-    return write_page(collect(folder), output_file=output_file, language=language, visualdl=visualdl)
+    return write_page(collect(folder, compare), output_file=output_file, language=language, visualdl=visualdl)
 
 
 def write_page(run: Run, *, output_file: str | Path | None, language: str, visualdl: bool) -> Path:
@@ -176,6 +184,8 @@ def _tradeoff(run: Run) -> Section:
             folder=str(run.folder / BASELINES_FOLDER),
         )
     )
+    if run.compressed:
+        notes.append(say("Compressed models: the scores that 'dynabert compress' has recorded on the dev set."))
     return Section(say("The trade-off"), tuple(charts), join(*notes))
 
 

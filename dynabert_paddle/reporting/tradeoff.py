@@ -14,6 +14,7 @@ from dynabert_paddle.reporting.labels import SCALES, Text, join, quantity, say, 
 from dynabert_paddle.reporting.points import Cost, Point, collect_points, search_costs
 from dynabert_paddle.searching.recommendation import cheapest_near
 
+_OWN_STYLES = {"full": (BLACK, "*"), "grid": (BLUE, "o"), "searched": (RED, "D"), "compressed": (BLACK, "X")}
 _BASELINE_STYLES = ((GREEN, "s"), (PINK, "^"), (ORANGE, "v"), (SKY, "P"))
 
 
@@ -43,7 +44,7 @@ def _draw(name: str, points: list[Point], measure: Text, cost: Cost, search: Sea
     shown = _worth_showing(points, chosen)
     kinds = {kind: [p for p in shown if p.kind == kind] for kind in dict.fromkeys(p.kind for p in shown)}
     handles = {}
-    methods = [kind for kind in kinds if kind not in ("full", "grid", "searched")]
+    methods = [kind for kind in kinds if kind not in _OWN_STYLES]
     for kind, group in kinds.items():
         color, marker = _style(kind, methods)
         for point in group:
@@ -110,8 +111,7 @@ def _front(points: Iterable[Point], cost: Cost) -> list[Point]:
 
 
 def _style(kind: str, methods: list[str]) -> tuple[str, str]:
-    own = {"full": (BLACK, "*"), "grid": (BLUE, "o"), "searched": (RED, "D")}
-    return own[kind] if kind in own else _BASELINE_STYLES[methods.index(kind) % len(_BASELINE_STYLES)]
+    return _OWN_STYLES[kind] if kind in _OWN_STYLES else _BASELINE_STYLES[methods.index(kind) % len(_BASELINE_STYLES)]
 
 
 def _kind_name(kind: str) -> Text:
@@ -119,6 +119,7 @@ def _kind_name(kind: str) -> Text:
         "full": say("full model"),
         "grid": say("grid"),
         "searched": say("searched"),
+        "compressed": say("compressed"),
         "chosen": say("chosen"),
         "budget": say("budget"),
     }
@@ -144,7 +145,7 @@ def _describe(point: Point, measure: Text) -> Text:
 
 
 def _finding(points: list[Point], measure: Text, cost: Cost) -> Text:
-    """The cheapest sub-network that is nearly as good as the full model, and how each fixed-size model compares."""
+    """The cheapest sub-network that is nearly as good as the full model, and how each other model compares."""
     own = [point for point in points if point.kind in ("full", "grid", "searched")]
     full = next((point for point in own if point.kind == "full"), None)
     sentences = []

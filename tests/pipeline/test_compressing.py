@@ -237,3 +237,17 @@ def test_the_folder_that_is_read_is_not_replaced(dynabert, finetuned, tmp_path):
     done = dynabert("compress", "vocabulary", tmp_path / "model", *words)
     assert done.code == 2
     assert "holds the model to start from" in done.err
+
+
+def test_a_report_shows_it_beside_the_run_that_it_was_made_of(dynabert, chain, small_folder, products, tmp_path):
+    page = tmp_path / "report.html"
+    words = ("report", chain, "--no_visualdl", "--output_file", page)
+    compare = [word for folder in (small_folder, products) for word in ("--compare", folder)]
+    done = dynabert(*words, *compare)
+    assert done.code == 0, done.err
+    text = page.read_text(encoding="utf-8")
+    assert f"{small_folder} (vocabulary)" in text and f"{products} (low_rank)" in text
+    db.extract(db.load_model(small_folder), db.Subnet.parse("l0h1f8")).save_pretrained(tmp_path / "part")
+    done = dynabert(*words, "--compare", tmp_path / "part")
+    assert done.code == 1 and "weights are not those that were scored" in done.err.splitlines()[-1]
+    assert page.read_text(encoding="utf-8") == text

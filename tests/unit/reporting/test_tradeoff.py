@@ -3,9 +3,12 @@
 import re
 
 import matplotlib
+import numpy as np
 import pytest
-from report_folder import METHODS, SEARCHED, edit_json, write_run, write_search
+from report_folder import METHODS, SEARCHED, edit_json, write_compressed, write_run, write_search
 
+from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.files.weights import write_safetensors
 from dynabert_paddle.reporting.chart import STYLE
 from dynabert_paddle.reporting.collect import collect
 from dynabert_paddle.reporting.tradeoff import draw_tradeoffs
@@ -24,9 +27,9 @@ def folder(tmp_path):
     return write_run(tmp_path / "run")
 
 
-def charts(folder):
+def charts(folder, compare=()):
     """Charts by their titles."""
-    return {chart.title.en: chart for chart in draw_tradeoffs(collect(folder))}
+    return {chart.title.en: chart for chart in draw_tradeoffs(collect(folder, compare))}
 
 
 def names(chart):
@@ -135,3 +138,41 @@ def test_a_budget_that_nothing_meets_is_shown(folder):
     by_title = charts(folder)
     assert ">budget<" in by_title["accuracy on held-out training data against latency (ms)"].svg()
     assert ">chosen<" not in by_title["accuracy on held-out training data against latency (ms)"].svg()
+
+
+def test_compressed_models_are_points_among_those_of_the_dev_set(folder, tmp_path):
+    paths = [write_compressed(tmp_path / name) for name in ("a", "b")]
+    for title, chart in charts(folder, [*paths, paths[0]]).items():
+        found = [row for row in chart.table.rows if str(tmp_path) in row[1]]
+        if "dev set" not in title:
+            assert not found
+            continue
+        names_found = [f"{path} (vocabulary, low_rank)" for path in paths]
+        assert [row[1] for row in found] == names_found  # the same folder twice is one point
+        assert found[0][0].en == "compressed" and found[0][2:4] == ("0.8500", "0.50 M")
+        assert ">compressed<" in chart.svg()
+        assert f"{names_found[0]}: 0.8500" in chart.finding.en or "MACs" not in title
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path / "missing", "no such model folder"),
+        (lambda path: path.parent / "run" / "depth", "no compressed model: name a folder as 'dynabert compress' has"),
+        (lambda path: write_compressed(path.with_name("c"), task={"name": "mrpc"}), "the name of its task is 'mrpc'"),
+        (
+            lambda path: write_safetensors(path / "model.safetensors", {"weight": np.zeros((2, 3), np.float32)})
+            or path,
+            "its weights are not those that were scored when it was compressed",
+        ),
+        (
+            lambda path: edit_json(path / "dynabert.json", lambda v: v["compression"][1]["after"].pop("macs")) or path,
+            "dynabert.json: damaged at 'macs'",
+        ),
+    ],
+)
+def test_what_is_no_comparable_compressed_model_is_refused(folder, tmp_path, spoil, said):
+    path = spoil(write_compressed(tmp_path / "small"))
+    with pytest.raises(DynabertError, match=said) as error:
+        collect(folder, [path])
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
