@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,12 @@ def tiny_data(make_once):
 
 
 @pytest.fixture(scope="session")
+def task(tiny_data):
+    """The task snips with these rows."""
+    return db.load_task("snips", data_dir=tiny_data)
+
+
+@pytest.fixture(scope="session")
 def chain(make_once, tiny_folder, tiny_data):
     """The folder of a short run of all stages. Tests only read it; one that changes it takes a copy."""
 
@@ -218,6 +225,20 @@ def chain(make_once, tiny_folder, tiny_data):
 def finetuned(chain):
     """The fine-tuned model of the short run."""
     return chain / "finetune"
+
+
+@pytest.fixture(scope="session")
+def quickstart(make_once):
+    """The folder of a quick start, which takes minutes: its run in `out`, and `printed.json`. Tests only read it."""
+
+    def make(folder):
+        folder.mkdir()
+        command = [sys.executable, "-m", "dynabert_paddle", "quickstart", "--output_dir", folder / "out", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        (folder / "printed.json").write_text(done.stdout, encoding="utf-8")
+
+    return make_once("quickstart", make)
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,17 @@ class FeatureSet(ABC):
     def select(self, indices: np.ndarray) -> FeatureSet: ...
 
     @abstractmethod
-    def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]: ...
+    def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
+        """Make one batch, padded at the end to its longest example.
+
+        Args:
+            indices: `[b]`, the examples of the batch.
+            pad_token_id: id of the padding token.
+
+        Returns:
+            `input_ids`, `token_type_ids`, `attention_mask`, each `[b, s]` int64; `labels`, if there are any.
+        """
+        ...
 
     @abstractmethod
     def with_labels(self, labels: np.ndarray) -> FeatureSet: ...
@@ -184,15 +194,7 @@ class Features(FeatureSet):
         return np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], lengths), offsets
 
     def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
-        """Make one batch, padded at the end to its longest example.
-
-        Args:
-            indices: `[b]`, the examples of the batch.
-            pad_token_id: id of the padding token.
-
-        Returns:
-            `input_ids`, `token_type_ids`, `attention_mask`, each `[b, s]` int64; `labels`, if there are any.
-        """
+        """As `FeatureSet.collate`."""
         batch = self.select(indices)
         mask = np.arange(batch.lengths.max()) < batch.lengths[:, None]  # [b, s]
         input_ids = np.full(mask.shape, pad_token_id, dtype=np.int64)

@@ -80,15 +80,7 @@ class StreamedFeatures(FeatureSet):
         return encode_examples(self.examples.select(indices), self.tokenizer, self.max_seq_length)
 
     def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
-        """Make one batch, padded at the end to its longest example.
-
-        Args:
-            indices: `[b]`, the examples of the batch.
-            pad_token_id: id of the padding token.
-
-        Returns:
-            `input_ids`, `token_type_ids`, `attention_mask`, each `[b, s]` int64; `labels`, if there are any.
-        """
+        """As `FeatureSet.collate`."""
         batch = self.tokenize(indices)
         return batch.collate(np.arange(len(batch)), pad_token_id)
 

@@ -15,11 +15,6 @@ from dynabert_paddle.training.evaluate import evaluate_named
 
 
 @pytest.fixture(scope="module")
-def task(tiny_data):
-    return db.load_task("snips", data_dir=tiny_data)
-
-
-@pytest.fixture(scope="module")
 def products(chain, task, make_once):
     """The supernet of the short run, with linear layers of a low rank."""
     config = db.CompressConfig(method="low_rank", rank_share=0.25)

@@ -15,11 +15,6 @@ from dynabert_paddle.training.evaluate import evaluate_named
 UNEVEN = "l0h3f40-l2h1f16-l3h4f48"
 
 
-@pytest.fixture(scope="module")
-def task(tiny_data):
-    return db.load_task("snips", data_dir=tiny_data)
-
-
 @pytest.fixture(scope="module", params=["w0.50d0.50", UNEVEN])
 def extracted(request, tmp_path_factory, finetuned):
     folder = tmp_path_factory.mktemp("small") / "model"

@@ -15,15 +15,8 @@ SST2 = Path(__file__).parents[3] / "shared" / "data" / "glue" / "SST-2"
 
 
 @pytest.fixture(scope="module")
-def snips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("snips") / "model"
-    db.finetune(
-        "minilm-l6",
-        db.load_task("snips"),
-        config=db.FinetuneConfig(max_steps=70, learning_rate=1e-4),
-        output_dir=folder,
-    )
-    return folder
+def snips(quickstart):
+    return quickstart / "out" / "finetune"
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,6 @@ from dynabert_paddle.errors import DataError, ModelError, UsageError
 
 
 @pytest.fixture(scope="module")
-def task(tiny_data):
-    return db.load_task("snips", data_dir=tiny_data)
-
-
-@pytest.fixture(scope="module")
 def supernet():
     model = db.Supernet(make_bert(), db.Tokenizer.from_pretrained(find_backbone("minilm-l6")))
     model.metadata = model.metadata.replace(task={"max_seq_length": 16})

@@ -27,11 +27,6 @@ def supernet():
 
 
 @pytest.fixture(scope="module")
-def task(tiny_data):
-    return db.load_task("snips", data_dir=tiny_data)
-
-
-@pytest.fixture(scope="module")
 def features(task, supernet):
     return tokenize_examples(task.dev, supernet, max_seq_length=32)
 

@@ -21,11 +21,6 @@ BATCH = 8
 
 
 @pytest.fixture(scope="module")
-def task(tiny_data):
-    return db.load_task("snips", data_dir=tiny_data)
-
-
-@pytest.fixture(scope="module")
 def finetuned(tiny_folder, task, tmp_path_factory):
     folder = tmp_path_factory.mktemp("baseline") / "finetuned"
     config = db.FinetuneConfig(max_steps=3, per_device_train_batch_size=BATCH, learning_rate=1e-3)

@@ -15,11 +15,6 @@ SETTINGS = {"max_steps": 4, "per_device_train_batch_size": 16, "logging_steps": 
 
 
 @pytest.fixture
-def task(tiny_data):
-    return db.load_task("snips", data_dir=tiny_data)
-
-
-@pytest.fixture
 def stop_after(monkeypatch):
     """Send a signal to this process when a line is logged."""
 
