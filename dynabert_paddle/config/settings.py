@@ -232,7 +232,7 @@ class CompressConfig(_Section):
     criterion: Literal["magnitude", "gradient"] = _option(
         "magnitude", "sparse: weights become zero by their size, or by their size times their gradient"
     )
-    groups: int | None = _option(None, "share_layers: groups of neighbouring layers, each of which becomes one layer")
+    groups: int | None = _option(None, "share_layers: number of groups of neighbouring layers that share their weights")
     start: Literal["mean", "first", "last"] = _option(
         "first", "share_layers: the layer that a group begins with, or the mean of its layers"
     )

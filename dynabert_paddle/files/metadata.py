@@ -17,6 +17,8 @@ from dynabert_paddle.runtime.home import user_path
 
 METADATA_FILE = "dynabert.json"
 FORMAT_VERSION = 1
+# Written only where they are set, as earlier versions know no such keys.
+_NEW_KEYS = ("compression", "embedding_rank", "layer_ranks", "layer_groups", "sparse_parts")
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,7 @@ def read_metadata(folder: str | Path) -> Metadata:
 def write_metadata(folder: str | Path, metadata: Metadata) -> None:
     """Write `dynabert.json`, with the SHA-256 of every file beside it; so write the other files first."""
     values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(metadata), "files": hash_files(folder)}
-    for name in (
-        "compression",
-        "embedding_rank",
-        "layer_ranks",
-        "layer_groups",
-        "sparse_parts",
-    ):  # earlier versions know no such keys
+    for name in _NEW_KEYS:
         if values[name] in (None, ()):
             del values[name]
     write_json(Path(folder) / METADATA_FILE, values)

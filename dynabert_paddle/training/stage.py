@@ -99,8 +99,8 @@ def resume_settings(stage: Stage, split: Split, start: Mapping[str, np.ndarray])
         "selection data": hash_arrays(split.select.content),
         "model": hash_arrays(start.values()),
         "teacher": hash_arrays(to_arrays(stage.teacher.model).values()) if stage.teacher else "none",
-        # A stage that writes results of its own scores them on the dev rows.
         **({"pruning": str(stage.pruning)} if stage.pruning else {}),
+        # A stage that writes results of its own scores them on the dev rows.
         **({"dev data": hash_examples(stage.task.dev, stage.task.labels)} if stage.write_results else {}),
     }
 

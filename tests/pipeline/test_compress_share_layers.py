@@ -15,11 +15,6 @@ pytestmark = pytest.mark.reference
 
 
 @pytest.fixture(scope="module")
-def task(tiny_data):
-    return db.load_task("snips", data_dir=tiny_data)
-
-
-@pytest.fixture(scope="module")
 def shared(chain, task, make_once):
     """The supernet of the short run, whose four layers share the weights of two."""
     config = db.CompressConfig(method="share_layers", groups=2, finetune_steps=4, learning_rate=1e-3)

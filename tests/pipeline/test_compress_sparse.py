@@ -16,11 +16,6 @@ PARTS = ("attention", "ffn")
 
 
 @pytest.fixture(scope="module")
-def task(tiny_data):
-    return db.load_task("snips", data_dir=tiny_data)
-
-
-@pytest.fixture(scope="module")
 def sparse(chain, task, make_once):
     """The supernet of the short run, made sparse while it learned."""
     config = db.CompressConfig(method="sparse", sparsity=0.5, finetune_steps=6, learning_rate=1e-3)

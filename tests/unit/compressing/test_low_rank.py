@@ -5,12 +5,12 @@ from copy import deepcopy
 import numpy as np
 import paddle
 import pytest
-from conftest import make_batch, make_bert
+from conftest import make_batch
 from paddle import nn
 from paddlenlp.transformers import BertForSequenceClassification
+from small_model import logits, make_supernet
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.backbone.structure import owner_of
 from dynabert_paddle.compressing.low_rank import collect_moments, compress_low_rank
 from dynabert_paddle.compressing.products import Moments, best_product, output_error, saving_rank
@@ -22,8 +22,7 @@ from dynabert_paddle.training.inputs import tokenize_examples
 
 @pytest.fixture(scope="module")
 def supernet():
-    model = db.Supernet(make_bert(), db.Tokenizer.from_pretrained(find_backbone("minilm-l6")))
-    model.metadata = model.metadata.replace(task={"max_seq_length": 16})
+    model = make_supernet()
     model.eval()
     return model
 
@@ -35,16 +34,6 @@ def small(supernet, task):
 
 def compress(supernet, task, **settings):
     return compress_low_rank(supernet, task, db.CompressConfig(method="low_rank", **settings))
-
-
-def inputs():
-    return to_tensors({name: value for name, value in make_batch().items() if name != "labels"})
-
-
-def logits(model, subnet=None):
-    model.eval()
-    with paddle.no_grad():
-        return model(subnet, **inputs()).logits.numpy()
 
 
 def make_linear(rng, *, bias):

@@ -6,9 +6,10 @@ import pytest
 from conftest import make_batch, make_bert
 from paddlenlp.transformers import BertForSequenceClassification
 from safetensors.numpy import load_file
+from small_model import inputs, logits, make_supernet
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone.loading import find_backbone, to_arrays
+from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.compressing.low_rank import compress_low_rank
 from dynabert_paddle.compressing.share_layers import compress_share_layers
 from dynabert_paddle.compressing.sparse import compress_sparse
@@ -27,15 +28,8 @@ pytestmark = pytest.mark.reference
 
 
 @pytest.fixture(scope="module")
-def task(tiny_data):
-    return db.load_task("snips", data_dir=tiny_data)
-
-
-@pytest.fixture(scope="module")
 def supernet():
-    model = db.Supernet(make_bert(), db.Tokenizer.from_pretrained(find_backbone("minilm-l6")))
-    model.metadata = model.metadata.replace(task={"max_seq_length": 16})
-    return model
+    return make_supernet()
 
 
 def compress(supernet, task, **settings):
@@ -45,16 +39,6 @@ def compress(supernet, task, **settings):
 @pytest.fixture(scope="module")
 def small(supernet, task):
     return compress(supernet, task, groups=2)
-
-
-def inputs():
-    return to_tensors({name: value for name, value in make_batch().items() if name != "labels"})
-
-
-def logits(model, subnet=None):
-    model.eval()
-    with paddle.no_grad():
-        return model(subnet, **inputs()).logits.numpy()
 
 
 def unshared(small):

@@ -3,10 +3,10 @@
 import numpy as np
 import paddle
 import pytest
-from conftest import make_batch, make_bert
+from small_model import inputs, logits, make_supernet
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone.loading import find_backbone, to_arrays
+from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.compressing.low_rank import compress_low_rank
 from dynabert_paddle.compressing.sparse import compress_sparse
 from dynabert_paddle.errors import UsageError
@@ -18,15 +18,8 @@ pytestmark = pytest.mark.reference
 
 
 @pytest.fixture(scope="module")
-def task(tiny_data):
-    return db.load_task("snips", data_dir=tiny_data)
-
-
-@pytest.fixture(scope="module")
 def supernet():
-    model = db.Supernet(make_bert(), db.Tokenizer.from_pretrained(find_backbone("minilm-l6")))
-    model.metadata = model.metadata.replace(task={"max_seq_length": 16})
-    return model
+    return make_supernet()
 
 
 def compress(supernet, task, **settings):
@@ -36,13 +29,6 @@ def compress(supernet, task, **settings):
 @pytest.fixture(scope="module")
 def small(supernet, task):
     return compress(supernet, task, sparsity=0.4)
-
-
-def logits(model, subnet=None):
-    model.eval()
-    with paddle.no_grad():
-        inputs = to_tensors({name: value for name, value in make_batch().items() if name != "labels"})
-        return model(subnet, **inputs).logits.numpy()
 
 
 def zeros_of(supernet):
@@ -129,10 +115,10 @@ def test_a_step_keeps_zeros_whatever_the_optimizer_remembers(supernet, task):
     """Its moments are from before the weights became zero; only the gradients of the others are clipped."""
     model = db.Supernet(db.extract(supernet, supernet.full).model, supernet.tokenizer, supernet.metadata)
     optimizer = paddle.optimizer.AdamW(0.1, parameters=model.parameters(), weight_decay=0.1)
-    inputs = to_tensors({name: value for name, value in make_batch().items() if name != "labels"})
+    batch = inputs()
 
     def step():
-        model(**inputs).logits.square().sum().backward()
+        model(**batch).logits.square().sum().backward()
         with keep_zeros(model):
             optimizer.step()
         optimizer.clear_grad()

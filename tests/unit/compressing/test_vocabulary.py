@@ -6,9 +6,9 @@ import numpy as np
 import paddle
 import pytest
 from conftest import make_bert
+from small_model import make_supernet
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.compressing.texts import count_pieces, read_text_file, row_lengths, task_rows
 from dynabert_paddle.compressing.vocabulary import compress_vocabulary
 from dynabert_paddle.errors import DataError, ModelError, UsageError
@@ -16,8 +16,7 @@ from dynabert_paddle.errors import DataError, ModelError, UsageError
 
 @pytest.fixture(scope="module")
 def supernet():
-    model = db.Supernet(make_bert(), db.Tokenizer.from_pretrained(find_backbone("minilm-l6")))
-    model.metadata = model.metadata.replace(task={"max_seq_length": 16})
+    model = make_supernet()
     model.eval()
     return model
 
