@@ -5,12 +5,12 @@ import json
 import numpy as np
 import yaml
 
+from dynabert_paddle.files.array_hash import hash_model
 from dynabert_paddle.files.atomic import write_json
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, write_metadata
 from dynabert_paddle.files.search_result import hash_weights
 from dynabert_paddle.files.weights import write_safetensors
 from dynabert_paddle.search_space import SearchSpace
-from dynabert_paddle.training.made_of import hash_model
 
 SPACE = SearchSpace((4,) * 4, (48,) * 4, hidden_size=32, head_dim=8, embedding_params=1_000_000, other_params=1000)
 SEARCHED = ("l0h2f16-l2h1f16", "l0h3f32-l1h2f16-l3h3f32", "l0h4f48-l1h3f48-l2h4f32-l3h4f48")

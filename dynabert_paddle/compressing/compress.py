@@ -21,6 +21,7 @@ from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import CompressConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import UsageError
+from dynabert_paddle.files.array_hash import hash_model
 from dynabert_paddle.files.folder import COMPRESS
 from dynabert_paddle.files.metadata import Metadata, check_expected
 from dynabert_paddle.runtime.home import user_path
@@ -32,7 +33,6 @@ from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.evaluate import evaluate_named
 from dynabert_paddle.training.inputs import check_apart, match_task
 from dynabert_paddle.training.logging import logger
-from dynabert_paddle.training.made_of import hash_model
 
 # Returns the smaller model, and what was done.
 Method = Callable[[Supernet, Task, CompressConfig], tuple[Supernet, dict[str, Any]]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dynabert_paddle.errors import ModelError, UsageError
+from dynabert_paddle.files.array_hash import hash_model
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, check_model_folder, read_metadata
 from dynabert_paddle.files.weights import read_weights
 from dynabert_paddle.reporting.content import Compressed, Run, validate
@@ -40,7 +41,7 @@ def read_compressed(folder: str | Path, run: Run) -> Compressed:
         **(after if isinstance(after, dict) else {}),
     }
     compressed = validate(path / METADATA_FILE, Compressed, values)
-    if compressed.weights != _hash_weights(path):
+    if compressed.weights != hash_model(read_weights(path)):
         raise ModelError(
             f"{folder}: its weights are not those that were scored when it was compressed: {_REMEDY}, or compress it "
             f"again"
@@ -57,10 +58,3 @@ def _check_task(folder: str | Path, metadata: Metadata, run: Run) -> None:
         )
         if seen != wanted:
             raise UsageError(f"{folder}: the {key} of its task is {seen!r}, and in {run.folder} {wanted!r}: {_REMEDY}")
-
-
-def _hash_weights(folder: Path) -> str:
-    # Imported late: it imports Paddle, which a report needs for nothing else.
-    from dynabert_paddle.training.made_of import hash_model
-
-    return hash_model(read_weights(folder))

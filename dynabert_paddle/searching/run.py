@@ -15,6 +15,7 @@ from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import ModelError, UsageError
+from dynabert_paddle.files.array_hash import hash_arrays
 from dynabert_paddle.files.claim import Claim, claim
 from dynabert_paddle.files.folder import SEARCH
 from dynabert_paddle.files.metadata import Metadata, check_expected, check_model_folder
@@ -45,7 +46,7 @@ from dynabert_paddle.supernet.supernet import Supernet, load_model
 from dynabert_paddle.training import processes
 from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.evaluate import trained_space
-from dynabert_paddle.training.inputs import hash_arrays, match_task, tokenize_examples
+from dynabert_paddle.training.inputs import match_task, tokenize_examples
 from dynabert_paddle.training.progress import show_progress
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,11 +205,3 @@ def check_apart(source: str | Path, output_dir: str | Path) -> None:
     source, output_dir = user_path(source).resolve(), user_path(output_dir).resolve()
     if output_dir in (source, *source.parents):
         raise UsageError(f"{output_dir} exists and holds the model to start from: name another {setting('output_dir')}")
-
-
-def hash_arrays(arrays: Iterable[np.ndarray]) -> str:
-    """Return a hash by which a resumed run recognizes the data and models that it began with."""
-    hashed = hashlib.blake2b(digest_size=8)
-    for array in arrays:
-        hashed.update(np.ascontiguousarray(array).data)
-    return hashed.hexdigest()

@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import RewireConfig, TaskConfig, TrainConfig, WidthConfig
@@ -17,12 +15,12 @@ from dynabert_paddle.data.labels import describe_difference, permutation
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import ModelError, UsageError
+from dynabert_paddle.files.array_hash import hash_model
 from dynabert_paddle.files.hashing import hash_file
 from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.files.weights import read_weights
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.training.inputs import hash_arrays
 
 _NAMES = {
     "train": "training rows",
@@ -55,11 +53,6 @@ def hash_data(task: Task, config: TrainConfig | RewireConfig, *, reads_dev: bool
         with suppress(OSError):  # a stage that needs it says so
             data["augmented"] = hash_file(Path(config.augmented_file))
     return data
-
-
-def hash_model(arrays: Mapping[str, np.ndarray]) -> str:
-    """Hash a model's weights, the same for a model in memory and its folder."""
-    return hash_arrays(arrays[name] for name in sorted(arrays))
 
 
 def hash_source(name_or_path: str | Path, *, whole_model: bool = False) -> str | None:

@@ -18,11 +18,11 @@ from dynabert_paddle.backbone.loading import build_model, find_backbone, load_we
 from dynabert_paddle.backbone.structure import check_vocabulary, num_positions
 from dynabert_paddle.data.augment import Word, is_replaceable, is_word
 from dynabert_paddle.errors import ModelError, UsageError
+from dynabert_paddle.files.array_hash import hash_arrays
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.files.weights import read_weights
 from dynabert_paddle.runtime.memory import raise_memory_error
 from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
-from dynabert_paddle.training.inputs import hash_arrays
 
 # The shape of a call decides the last bits of its result. So every call has the same number of sequences, of a rounded
 # length that follows from each text alone: neither the batch size nor an interruption changes a candidate.

@@ -14,6 +14,7 @@ from dynabert_paddle.config.settings import TrainConfig, lasting_settings
 from dynabert_paddle.data.fingerprint import hash_examples
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.files.array_hash import hash_arrays, hash_model
 from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.runtime.environment import package_versions, thread_settings
 from dynabert_paddle.runtime.ranks import num_processes
@@ -21,8 +22,8 @@ from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import TrainState
-from dynabert_paddle.training.inputs import Split, hash_arrays
-from dynabert_paddle.training.made_of import hash_data, hash_model
+from dynabert_paddle.training.inputs import Split
+from dynabert_paddle.training.made_of import hash_data
 from dynabert_paddle.training.pruning import Pruning
 from dynabert_paddle.training.steps import Step
 

@@ -20,6 +20,7 @@ from dynabert_paddle.config.settings import (
 )
 from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.files.array_hash import hash_model
 from dynabert_paddle.rewiring.components import sort_embedding
 from dynabert_paddle.rewiring.importance import compute_importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
@@ -32,7 +33,7 @@ from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.inputs import check_same_pieces, hold_out, match_labels, tokenize_examples
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.loop import train
-from dynabert_paddle.training.made_of import hash_data, hash_model, load_and_hash
+from dynabert_paddle.training.made_of import hash_data, load_and_hash
 from dynabert_paddle.training.stage import Stage, describe_task, provenance_of
 from dynabert_paddle.training.steps import distillation_step, full_model_step, label_loss, label_step
 

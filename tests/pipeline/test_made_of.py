@@ -14,12 +14,13 @@ from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.config.settings import FinetuneConfig
 from dynabert_paddle.data.fingerprint import hash_examples
 from dynabert_paddle.errors import UsageError
+from dynabert_paddle.files.array_hash import hash_model
 from dynabert_paddle.files.atomic import write_json
 from dynabert_paddle.files.hashing import hash_file
 from dynabert_paddle.files.metadata import read_metadata, write_metadata
 from dynabert_paddle.files.weights import read_safetensors, write_safetensors
 from dynabert_paddle.training import loop, stages
-from dynabert_paddle.training.made_of import check_hashes, hash_data, hash_model, hash_source
+from dynabert_paddle.training.made_of import check_hashes, hash_data, hash_source
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from visualdl import LogReader
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone, to_arrays
 from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.files.array_hash import hash_arrays
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.training.evaluate import evaluate_subnets, predict_logits
-from dynabert_paddle.training.inputs import hash_arrays, split_task, tokenize_examples
+from dynabert_paddle.training.inputs import split_task, tokenize_examples
 
 pytestmark = pytest.mark.full
 

@@ -1,6 +1,8 @@
 """What is drawn against what, and what a chart finds."""
 
 import re
+import subprocess
+import sys
 
 import matplotlib
 import numpy as np
@@ -152,6 +154,14 @@ def test_compressed_models_are_points_among_those_of_the_dev_set(folder, tmp_pat
         assert found[0][0].en == "compressed" and found[0][2:4] == ("0.8500", "0.50 M")
         assert ">compressed<" in chart.svg()
         assert f"{names_found[0]}: 0.8500" in chart.finding.en or "MACs" not in title
+
+
+def test_compressed_models_are_read_without_paddle(folder, tmp_path):
+    """It would take seconds, and print about its threads."""
+    code = "import sys; from dynabert_paddle.reporting.collect import collect; collect(sys.argv[1], sys.argv[2:])"
+    words = [sys.executable, "-c", f"{code}; print('paddle' in sys.modules)", folder, write_compressed(tmp_path / "a")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
 
 
 @pytest.mark.parametrize(
