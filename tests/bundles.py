@@ -20,7 +20,7 @@ TASKS = {
         "max_seq_length": 32,
     },
     "values": {"name": "custom", "kind": "regression", "max_seq_length": 32},
-    "odd": {
+    "tabs": {
         "name": "custom",
         "kind": "classification",
         "labels": ["a\ttab", 'a\nbreak, "quoted"'],
@@ -35,9 +35,19 @@ GLUE = {
     "sts-b": {"kind": "regression", "text_pair_column": "sentence2"},
 }
 TASKS |= {name: {"name": name, "kind": "classification", "max_seq_length": 64} | task for name, task in GLUE.items()}
-OUTPUTS = {"plain": 2, "snips": 7, "pairs": 3, "values": 1, "odd": 2, "cola": 2, "rte": 2, "mnli": 3, "sts-b": 1}
+OUTPUTS = {
+    "plain": 2,
+    "snips": 7,
+    "pairs": 3,
+    "values": 1,
+    "tabs": 2,
+    "cola": 2,
+    "rte": 2,
+    "mnli": 3,
+    "sts-b": 1,
+}
 # Python, but a package that a bundle's user does not have cannot be imported, wherever it is installed.
-ALONE = """
+WITHOUT_PACKAGE = """
 import runpy, sys
 
 class Absent:

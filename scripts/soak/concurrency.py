@@ -47,9 +47,9 @@ TINY_MODEL = Path(__file__).parents[1] / "lib" / "tiny_model.py"
 WORKER = Path(__file__).with_name("fuzz_worker.py")
 LABELS = {"A": ["no", "yes"], "B": ["yes", "no"]}
 CONFIDENCE = {"A": 4.0, "B": 2.0}  # difference of the logits
-BETWEEN = 0.94  # the probabilities are 0.98 and 0.88
+THRESHOLD = 0.94  # the probabilities are 0.98 and 0.88
 SPENT = {"settings": {}, "spent": {"examples": 40, "seconds": 1.0}, "parent": "tiny"}
-SHARE_OF_NO = 0.75  # of the dev rows: the accuracy of both models
+MAJORITY_SHARE = 0.75  # of the dev rows: the accuracy of both models
 
 READERS = ("evaluate", "predict")
 WRITERS = ("export", "extract", "finetune", "rewire", "compress", "baseline", "search", "run")
@@ -133,7 +133,7 @@ def plan(pairs: list[tuple[str, ...]], rng: random.Random) -> Iterator[tuple[tup
 def make_models(work: Path) -> None:
     """Write data, the models A and B, and their bundles."""
     for name, count in (("train", 40), ("dev", 20)):
-        rows = [f"text {i}\t{'no' if i % 20 < 20 * SHARE_OF_NO else 'yes'}" for i in range(count)]
+        rows = [f"text {i}\t{'no' if i % 20 < 20 * MAJORITY_SHARE else 'yes'}" for i in range(count)]
         (work / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n", encoding="utf-8")
     subprocess.run([sys.executable, TINY_MODEL, work / "tiny"], check=True)
     for name, labels in LABELS.items():
@@ -144,7 +144,7 @@ def make_models(work: Path) -> None:
         files = {f"{part}_file": str(work / f"{part}.tsv") for part in ("train", "dev")}
         task |= {"text_column": "sentence", "label_column": "label", "max_seq_length": 8, **files}
         space = {"width_mults": [1.0, 0.5], "depth_mults": [1.0, 0.5]}
-        scores = {"holdout": {"w1.00d1.00": {"accuracy": SHARE_OF_NO}}}
+        scores = {"holdout": {"w1.00d1.00": {"accuracy": MAJORITY_SHARE}}}
         model.metadata = model.metadata.replace(
             stage="rewire", task=task, space=space, metrics=scores, provenance=SPENT
         )
@@ -274,11 +274,11 @@ def check_command(done: Done) -> None:
         return
     if done.verb == "evaluate":
         (row,) = json.loads(done.out)["rows"]
-        if row["accuracy"] != SHARE_OF_NO:
+        if row["accuracy"] != MAJORITY_SHARE:
             raise Fault(f"evaluate says {row}")
     if done.verb == "predict":
         rows = [tuple(line.split("\t")[:2]) for line in done.out.splitlines()[1:]]
-        models = {float(probability) > BETWEEN for _, probability in rows}  # those of A are higher than those of B
+        models = {float(probability) > THRESHOLD for _, probability in rows}  # those of A are higher than those of B
         if len(rows) != 20 or len(models) != 1 or {label for label, _ in rows} != {"no"}:
             raise Fault(f"predict says {Counter(rows)}")
 
@@ -298,13 +298,13 @@ def check_folder(folder: Path, work: Path) -> None:
         model = db.load_model(folder)
         task = db.load_task("custom", train_file=work / "train.tsv", dev_file=work / "dev.tsv")
         (row,) = score(model, task)
-        if row["accuracy"] != SHARE_OF_NO:
+        if row["accuracy"] != MAJORITY_SHARE:
             raise Fault(f"the model {folder} has accuracy {row['accuracy']}")
     for result in (folder / "search.json", folder / "search" / "search.json"):
         if result.exists():
             known = {hash_weights(work / "models" / name) for name in LABELS}
             values = read_json(result)
-            if values["weights"] not in known or values["full"]["score"] != SHARE_OF_NO:
+            if values["weights"] not in known or values["full"]["score"] != MAJORITY_SHARE:
                 raise Fault(f"{result} is of other weights, or has another score: {values['full']}")
     for stage in ("finetune", "rewire"):
         check_folder(folder / stage, work)

@@ -88,7 +88,7 @@ def test_without_a_format_the_line_decides_and_nothing_of_ours_warns(chain, tmp_
     assert (len(answer), answer.subnet, answer.on_time) == (3, description["members"][0]["subnet"], True)
 
 
-def test_abilities_are_told():
+def test_supported_formats_are_listed():
     abilities = {name.removeprefix("export to "): said for name, said in list_format_support().items()}
     for format in ("paddle", "pir", "openvino", "onnx"):
         assert abilities[format].startswith("yes: " if format in FORMATS else "no: "), abilities

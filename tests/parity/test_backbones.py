@@ -101,7 +101,7 @@ def test_all_of_paddlenlps_models_are_known_here():
 
 @pytest.mark.filterwarnings("ignore:The `use_cache` argument:FutureWarning")  # PaddleNLP's own, of XLNet
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in FITTING_NAMES])
-def test_what_does_not_fit_is_refused_in_one_line(tmp_path, name):
+def test_an_incompatible_model_is_refused_in_one_line(tmp_path, name):
     with pytest.raises(ModelError) as error:
         db.Supernet(build(name, tmp_path))
     assert REFUSED.get(name, REFUSED.get(architecture(name))) in str(error.value)

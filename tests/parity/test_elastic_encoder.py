@@ -139,7 +139,7 @@ def run(encoder, subnet, x, mask, **settings):
         ("float32", 1e-5),  # the same of 6e-8; pre-norm states reach 14, where one rounding alone is 1e-6
     ],
 )
-def test_any_subnet_computes_what_numpy_does(dtype, tolerance, before, activation, seed):
+def test_any_subnet_equals_the_numpy_reference(dtype, tolerance, before, activation, seed):
     rng = np.random.default_rng(seed)
     encoder = ElasticEncoder(make_encoder(dtype, before=before, activation=activation, seed=seed))
     x, keep = random_input(rng), keep_mask()
@@ -224,7 +224,7 @@ def test_a_float_mask_is_added_to_the_scores_and_no_mask_adds_nothing():
     np.testing.assert_allclose(state, expected, rtol=0, atol=1e-13)
 
 
-def test_padding_changes_nothing_that_a_token_says():
+def test_padding_does_not_change_the_outputs_of_tokens():
     encoder, x = ElasticEncoder(make_encoder("float64")), random_input(np.random.default_rng(3))
     mask = paddle.to_tensor(keep_mask())
     subnet = Subnet((0, 1, 3), (1, 2, 3), (2, 4, 6))
@@ -274,7 +274,7 @@ def test_gradients_are_those_of_finite_differences(before, activation):
             np.testing.assert_allclose(gradient, differences(weights[name]), **tolerance, err_msg=name)
 
 
-def test_what_a_subnet_leaves_out_has_no_gradient():
+def test_removed_parts_have_no_gradient():
     encoder = ElasticEncoder(make_encoder("float64"))
     x = paddle.to_tensor(random_input(np.random.default_rng(5)))
     run(encoder, Subnet((1,), (2,), (6,)), x, None)[-1].square().sum().backward()
@@ -349,7 +349,7 @@ def test_each_dropout_of_a_layer_is_active_in_training_alone(site):
 
 
 @pytest.mark.parametrize("request_", [{"output_attentions": True}, {"cache": []}])
-def test_what_the_encoder_cannot_give_is_refused(request_):
+def test_unsupported_outputs_of_the_encoder_are_refused(request_):
     encoder = ElasticEncoder(make_encoder("float32"))
     with pytest.raises(ModelError, match="returns no attentions and takes no cache"):
         encoder(paddle.zeros([1, 2, HIDDEN]), **request_)

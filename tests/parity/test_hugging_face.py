@@ -215,20 +215,20 @@ def load(folder):
 
 
 # Single precision through three layers, against double; RoBERTa's epsilon alone is worth more than 1e-4.
-NEAR = {"rtol": 0, "atol": 2e-5}
+TOLERANCE = {"rtol": 0, "atol": 2e-5}
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_a_sequence_classifier_computes_what_its_definition_says(tmp_path, kind, file):
+def test_a_sequence_classifier_equals_its_definition(tmp_path, kind, file):
     weights = make_weights(kind)
     config = full_config(kind, "ForSequenceClassification")
     supernet = load(write_folder(tmp_path / kind, kind, weights, config=config, file=file))
     hidden, logits = run_numpy(weights, kind, make_batch(kind))
     output = supernet(**to_tensors(make_batch(kind)))
-    np.testing.assert_allclose(output.logits.numpy(), logits, **NEAR)
+    np.testing.assert_allclose(output.logits.numpy(), logits, **TOLERANCE)
     keep = make_batch(kind)["attention_mask"].astype(bool)  # what stands at padding is nobody's business
-    np.testing.assert_allclose(output.hidden_states[-1].numpy()[keep], hidden[keep], **NEAR)
+    np.testing.assert_allclose(output.hidden_states[-1].numpy()[keep], hidden[keep], **TOLERANCE)
     assert type(supernet.model).__name__ == f"{CLASSES[kind]}ForSequenceClassification"
 
 
@@ -251,7 +251,7 @@ def test_the_rows_of_a_classifier_follow_the_names_of_its_labels(tmp_path, kind)
 
 @pytest.mark.parametrize("prefix", ["", "with"])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_a_base_model_gives_its_encoder_and_a_new_head(tmp_path, kind, prefix, caplog):
+def test_of_a_base_model_the_encoder_is_used_and_the_head_is_new(tmp_path, kind, prefix, caplog):
     weights = make_weights(kind)
     heads = tuple(name for name in weights if not name.startswith(f"{kind}."))
     base = {name if prefix else name.removeprefix(f"{kind}."): weights[name] for name in weights if name not in heads}
@@ -261,7 +261,7 @@ def test_a_base_model_gives_its_encoder_and_a_new_head(tmp_path, kind, prefix, c
         supernet = load(write_folder(tmp_path / kind, kind, base, config=full_config(kind, architecture)))
     states = supernet(**to_tensors(make_batch(kind))).hidden_states[-1].numpy()
     keep = make_batch(kind)["attention_mask"].astype(bool)
-    np.testing.assert_allclose(states[keep], run_numpy(weights, kind, make_batch(kind))[0][keep], **NEAR)
+    np.testing.assert_allclose(states[keep], run_numpy(weights, kind, make_batch(kind))[0][keep], **TOLERANCE)
     fresh = next(record.getMessage() for record in caplog.records if "new weights for" in record.getMessage())
     assert all(name in fresh for name in heads)
     assert ".encoder." not in fresh
@@ -281,7 +281,7 @@ def test_an_answering_head_has_its_place(tmp_path, kind):
     logits = hidden @ weights["qa_outputs.weight"].T + weights["qa_outputs.bias"]  # [b, s, 2]
     keep = make_batch(kind)["attention_mask"].astype(bool)
     found = supernet(**to_tensors(make_batch(kind))).logits.numpy()
-    np.testing.assert_allclose(found.transpose(0, 2, 1)[keep], logits[keep], **NEAR)
+    np.testing.assert_allclose(found.transpose(0, 2, 1)[keep], logits[keep], **TOLERANCE)
 
 
 def test_distilberts_dropout_has_its_rates(tmp_path):
@@ -332,7 +332,9 @@ def test_a_folder_of_dynaberts_authors_is_a_supernet(tmp_path, kind, old_norms):
     config = CONFIG_OF_2019 | SIZES_OF_2019[kind]
     folder = write_folder(tmp_path / "authors", kind, old, config=config, file="pytorch_model.bin")
     supernet, batch = load(folder), to_tensors(make_batch(kind))
-    np.testing.assert_allclose(supernet(**batch).logits.numpy(), run_numpy(weights, kind, make_batch(kind))[1], **NEAR)
+    np.testing.assert_allclose(
+        supernet(**batch).logits.numpy(), run_numpy(weights, kind, make_batch(kind))[1], **TOLERANCE
+    )
     grid = supernet.search_space().grid()
     assert len(grid) == 12
     for subnet in grid.values():

@@ -76,7 +76,7 @@ def test_the_full_subnet_equals_the_stock_model_bit_for_bit(options, leave_out):
     assert_same_outputs(db.Supernet(model), inputs, logits, hidden_states)
 
 
-def test_the_wrapped_model_answers_as_the_stock_one(batch):
+def test_the_wrapped_model_has_the_stock_models_outputs(batch):
     model = make_bert()
     logits, hidden_states = stock_outputs(model, batch)
     db.Supernet(model)

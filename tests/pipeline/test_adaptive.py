@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from bundles import ALONE, SNIPS_LABELS, make_bundle, make_model
+from bundles import SNIPS_LABELS, WITHOUT_PACKAGE, make_bundle, make_model
 from commands import run_command, run_script
 from conftest import ROOT, SNIPS
 from test_bundle_bad_input import seal
@@ -76,13 +76,13 @@ def test_members_are_ranked_and_checked(bundle):
     assert {"model.npz", "model.1.pdmodel", "model.2.pdmodel", "model.3.pdmodel"} < set(description["files"])
 
 
-def test_a_member_is_to_the_byte_what_a_bundle_of_its_own_has(bundle, single, tmp_path):
+def test_a_member_has_the_same_bytes_as_its_own_bundle(bundle, single, tmp_path):
     unpack(bundle, read_bundle(bundle), NAMES[1], tmp_path)
     assert (tmp_path / "model.pdiparams").read_bytes() == (single / "model.pdiparams").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pdiparams", "model.pdmodel"]
 
 
-def test_weights_in_common_are_stored_once(bundle, tmp_path):
+def test_shared_weights_are_stored_once(bundle, tmp_path):
     unpack(bundle, read_bundle(bundle), NAMES[0], tmp_path)
     of_all = (tmp_path / "model.pdiparams").stat().st_size
     assert (bundle / "model.npz").stat().st_size < 1.02 * of_all
@@ -119,7 +119,7 @@ def test_other_verbs_run_such_a_bundle(capsys, bundle, tmp_path, alone):
 
 
 def test_its_script_needs_nothing_else(bundle, alone):
-    command = [sys.executable, "-c", ALONE, bundle / "infer.py", "--subnet", NAMES[1], "--json", TEXTS[0]]
+    command = [sys.executable, "-c", WITHOUT_PACKAGE, bundle / "infer.py", "--subnet", NAMES[1], "--json", TEXTS[0]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["label"] == alone[NAMES[1]][0].label
@@ -144,13 +144,13 @@ def test_other_formats_share_weights_too(model, alone, tmp_path, format, precisi
         ({"subnet": "w0.50d0.50"}, "give one of them"),
     ],
 )
-def test_an_export_that_cannot_be_is_refused(model, tmp_path, settings, said):
+def test_an_impossible_export_is_refused(model, tmp_path, settings, said):
     with pytest.raises(UsageError, match=said):
         db.export(model, tmp_path / "bundle", **{"subnets": NAMES, **settings})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_search_is_asked_for(capsys, model, tmp_path):
+def test_without_a_search_pareto_names_the_search_command(capsys, model, tmp_path):
     done = run_command(capsys, "export", model, "--subnets", "pareto:2", "--output_dir", tmp_path / "bundle")
     assert done.code == 1
     assert f"run 'dynabert search {model}' first" in done.err
@@ -159,10 +159,10 @@ def test_a_search_is_asked_for(capsys, model, tmp_path):
 
 
 def test_a_damaged_file_of_weights_is_named(bundle, tmp_path):
-    spoilt = shutil.copytree(bundle, tmp_path / "bundle")
-    (spoilt / "model.npz").write_bytes((spoilt / "model.npz").read_bytes()[:-9])
+    damaged = shutil.copytree(bundle, tmp_path / "bundle")
+    (damaged / "model.npz").write_bytes((damaged / "model.npz").read_bytes()[:-9])
     with pytest.raises(DynabertError, match=r"model.npz: truncated or altered since the export"):
-        db.AdaptivePredictor(spoilt)
+        db.AdaptivePredictor(damaged)
 
 
 def compress(path):
@@ -171,7 +171,7 @@ def compress(path):
         np.savez_compressed(path, *weights.values())
 
 
-def lose_one(path):
+def drop_one_weight(path):
     with np.load(path) as weights:
         np.savez(path, *list(weights.values())[:-1])
 
@@ -180,31 +180,31 @@ def write_nonsense(path):
     path.write_bytes(b"PK\x03\x04" * 20)
 
 
-@pytest.mark.parametrize("damage", [compress, lose_one, write_nonsense])
+@pytest.mark.parametrize("damage", [compress, drop_one_weight, write_nonsense])
 def test_a_forged_file_of_weights_is_refused(bundle, tmp_path, damage):
-    spoilt = shutil.copytree(bundle, tmp_path / "bundle")
-    damage(spoilt / "model.npz")
-    seal(spoilt)
+    damaged = shutil.copytree(bundle, tmp_path / "bundle")
+    damage(damaged / "model.npz")
+    seal(damaged)
     with pytest.raises(DynabertError) as caught:
-        db.Predictor(spoilt)
-    assert str(caught.value) == f"{spoilt / 'model.npz'}: damaged: copy the bundle again, or export it again"
+        db.Predictor(damaged)
+    assert str(caught.value) == f"{damaged / 'model.npz'}: damaged: copy the bundle again, or export it again"
 
 
-def test_a_weight_that_does_not_fit_is_told_in_one_line(bundle, tmp_path):
-    spoilt = shutil.copytree(bundle, tmp_path / "bundle")
+def test_a_weight_of_a_wrong_shape_is_one_line(bundle, tmp_path):
+    damaged = shutil.copytree(bundle, tmp_path / "bundle")
 
     def cut(content):
         for member in content["members"]:
             member["parameters"] = [[index, [1 for _ in shape]] for index, shape in member["parameters"]]
         return content
 
-    seal(spoilt, cut)
+    seal(damaged, cut)
     with pytest.raises(DynabertError, match=r"bundle: Paddle .* cannot (run|load) it: ") as caught:
-        db.Predictor(spoilt)(TEXTS[:1])
+        db.Predictor(damaged)(TEXTS[:1])
     assert "\n" not in str(caught.value)
 
 
-def test_calls_from_many_threads_are_answered_by_the_sub_network_that_they_name(adaptive, alone):
+def test_calls_from_many_threads_use_the_sub_network_that_they_name(adaptive, alone):
     """Some call for one text and some for many, half of them in no hurry."""
     rng = np.random.default_rng(0)
     calls = [rng.integers(len(TEXTS), size=rng.choice([1, 1, 1, 5, 40])).tolist() for _ in range(200)]
@@ -219,7 +219,7 @@ def test_calls_from_many_threads_are_answered_by_the_sub_network_that_they_name(
     assert len(used) > 1, "0.1 ms is for the cheapest, and all the time in the world for the best"
 
 
-def test_without_a_deadline_the_best_answers_and_with_a_hopeless_one_the_cheapest(adaptive):
+def test_without_a_deadline_the_best_is_used_and_with_an_impossible_one_the_cheapest(adaptive):
     names = list(adaptive.latencies_ms)
     assert adaptive(TEXTS[0]).subnet == names[0]
     late = adaptive("play music", deadline_ms=1e-6)  # as short as the texts of latencies_ms
@@ -234,12 +234,12 @@ def test_no_texts_have_no_predictions(adaptive):
 
 
 @pytest.mark.parametrize("deadline_ms", [0, -1, math.nan, -math.inf, "15", None, True])
-def test_a_deadline_is_a_time_to_come(adaptive, deadline_ms):
+def test_a_deadline_must_be_a_positive_number(adaptive, deadline_ms):
     with pytest.raises(UsageError, match="deadline_ms must be a number of milliseconds above 0, not"):
         adaptive(TEXTS[0], deadline_ms=deadline_ms)
 
 
-def test_what_is_no_text_is_refused_and_the_next_call_is_answered(adaptive):
+def test_an_input_that_is_not_a_text_is_refused_and_the_next_call_succeeds(adaptive):
     for texts, pairs, said in (([1], None, "row 1 is"), (7, None, "texts are a list"), (["a"], ["b"], "single texts")):
         with pytest.raises(DynabertError, match=said):
             adaptive(texts, pairs, deadline_ms=50)
@@ -257,7 +257,7 @@ def test_a_failure_in_the_model_reaches_every_caller(adaptive, monkeypatch):
         assert {str(call.exception(timeout=60)) for call in calls} == {"not finite"}
 
 
-def test_a_failure_of_the_choice_reaches_the_caller_and_the_next_call_is_answered(adaptive, monkeypatch):
+def test_a_failure_in_the_schedule_reaches_the_caller_and_the_next_call_succeeds(adaptive, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("dynabert_paddle.serving.adaptive.choose", lambda *_, **__: 1 / 0)
         with ThreadPoolExecutor(4) as pool:
@@ -266,7 +266,7 @@ def test_a_failure_of_the_choice_reaches_the_caller_and_the_next_call_is_answere
     assert len(adaptive(TEXTS[:2])) == 2
 
 
-def test_a_call_that_is_interrupted_keeps_no_other_waiting(adaptive, monkeypatch):
+def test_an_interrupted_call_does_not_block_others(adaptive, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -302,7 +302,7 @@ threading.Thread(target=lambda: [threading.main_thread().join(), call()]).start(
 """
 
 
-def test_a_fork_and_the_end_of_python_are_told_in_one_line(bundle):
+def test_calls_after_a_fork_or_at_exit_are_refused_in_one_line(bundle):
     command = [sys.executable, "-c", AFTER_MAIN, bundle]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -312,7 +312,7 @@ def test_a_fork_and_the_end_of_python_are_told_in_one_line(bundle):
     ]
 
 
-def test_a_busy_moment_at_load_is_not_one_sub_networks_alone(bundle, monkeypatch):
+def test_calibration_at_load_alternates_between_the_sub_networks(bundle, monkeypatch):
     order, run = [], db.AdaptivePredictor._run
 
     def note(self, subnet, windows):
@@ -325,7 +325,7 @@ def test_a_busy_moment_at_load_is_not_one_sub_networks_alone(bundle, monkeypatch
     assert Counter(order[:half]) == Counter(order[half:])
 
 
-def test_a_bundle_of_one_sub_network_leaves_no_choice(single, alone):
+def test_a_bundle_of_one_sub_network_always_uses_it(single, alone):
     predictor = db.AdaptivePredictor(single)
     found = predictor(TEXTS[:20], deadline_ms=1e-6)
     assert list(predictor.latencies_ms) == [found.subnet] == [NAMES[1]]
@@ -354,7 +354,7 @@ PAIRS = "sentence\tanswer\tlabel\nDo you know it?\tNo.\t不\nIs it late?\tYes.\t
         ("plain", "texts.txt", "play some jazz\nstop it\n", False),
         ("values", "rows.tsv", "sentence\tlabel\nplay some jazz\t0.5\n", False),
         ("pairs", "rows.tsv", PAIRS, True),
-        ("odd", "rows.csv", 'body,label\nplay,"a\tttab"\nstop,"a\ttab"\n', True),
+        ("tabs", "rows.csv", 'body,label\nplay,"a\tttab"\nstop,"a\ttab"\n', True),
     ],
 )
 def test_the_load_test_takes_texts_of_any_task(make_once, tmp_path, capsys, kind, name, content, accuracy):
@@ -374,7 +374,11 @@ def test_the_load_test_takes_texts_of_any_task(make_once, tmp_path, capsys, kind
             (),
             "the bundle is of task 'custom', whose data is not built in: name a file of its texts with --data",
         ),
-        ("odd", ("--data", SNIPS / "dev.tsv"), "its labels, such as 'BookRestaurant', are none of the bundle's"),
+        (
+            "tabs",
+            ("--data", SNIPS / "dev.tsv"),
+            "its labels, such as 'BookRestaurant', are none of the bundle's",
+        ),
         ("plain", ("--data", SNIPS / "dev.tsv", "--label_column", "intent"), "has no column 'intent'; its columns are"),
     ],
 )

@@ -114,7 +114,7 @@ def test_the_batch_size_changes_nothing(augmented, masked_lm, train_file, glove,
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"probability": 0.5}, {"num_candidates": 4}, {"num_copies": 4}])
-def test_every_setting_counts(augmented, masked_lm, train_file, glove, tmp_path, change):
+def test_every_setting_changes_the_result(augmented, masked_lm, train_file, glove, tmp_path, change):
     augment(masked_lm, train_file, tmp_path / "aug.tsv", word_vectors=glove, **change)
     assert (tmp_path / "aug.tsv").read_bytes() != augmented[0].read_bytes()
 
@@ -205,7 +205,7 @@ def test_ctrl_c_says_how_to_go_on(augmented, masked_lm, train_file, glove, tmp_p
     assert (tmp_path / "aug.tsv").read_bytes() == augmented[0].read_bytes()
 
 
-def test_an_output_that_exists_is_replaced_only_when_asked_for(augmented, masked_lm, train_file, glove, tmp_path):
+def test_an_existing_output_is_replaced_only_with_overwrite(augmented, masked_lm, train_file, glove, tmp_path):
     output = tmp_path / "aug.tsv"
     output.write_text("mine")
     with pytest.raises(UsageError, match="overwrite=True"):
@@ -229,7 +229,7 @@ def test_an_output_that_exists_is_replaced_only_when_asked_for(augmented, masked
         ({"word_vectors": "missing.txt"}, "no such file of word vectors"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line_and_leaves_nothing(masked_lm, train_file, tmp_path, change, said):
+def test_impossible_settings_are_one_line_and_leave_no_files(masked_lm, train_file, tmp_path, change, said):
     with pytest.raises(DynabertError) as caught:
         augment(masked_lm, train_file, tmp_path / "aug.tsv", **change)
     assert said in str(caught.value) and "\n" not in str(caught.value)
@@ -240,7 +240,7 @@ def test_what_cannot_be_is_refused_in_one_line_and_leaves_nothing(masked_lm, tra
     ("name", "said"),
     [("aug.csv", "ends in .tsv or .jsonl"), ("no/aug.tsv", "there is no folder"), ("", "ends in .tsv or .jsonl")],
 )
-def test_an_output_that_cannot_be_is_refused(masked_lm, train_file, tmp_path, name, said):
+def test_an_impossible_output_path_is_refused(masked_lm, train_file, tmp_path, name, said):
     with pytest.raises(UsageError, match=said):
         augment(masked_lm, train_file, tmp_path / name)
 

@@ -50,13 +50,13 @@ def fails(capsys, tmp_path):
 
 @pytest.fixture
 def data(tiny_data, tmp_path):
-    """A copy of the data that a test may spoil."""
+    """A copy of the data for a test to damage."""
     return shutil.copytree(tiny_data, tmp_path / "data")
 
 
 @pytest.fixture
 def model(tiny_folder, tmp_path):
-    """A copy of the model that a test may spoil; it has no hashes, so that damage is met where it does harm."""
+    """A copy of the model for a test to damage; it has no hashes, so that damage is met where it does harm."""
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     values = read_json(folder / "dynabert.json")
     del values["files"]
@@ -73,11 +73,11 @@ def remove(name):
 
 
 def replace(name, old, new):
-    def spoil(folder):
+    def damage(folder):
         assert old in (folder / name).read_bytes()
         edit(folder / name, lambda content: content.replace(old, new))
 
-    return spoil
+    return damage
 
 
 def append(name, line):
@@ -124,8 +124,8 @@ DATA_FAULTS = {
 @pytest.mark.parametrize("verb", ["finetune", "run"])
 @pytest.mark.parametrize("fault", DATA_FAULTS)
 def test_bad_data(fails, data, tiny_folder, tmp_path, fault, verb):
-    spoil, flags, seen = DATA_FAULTS[fault]
-    spoil(data)
+    damage, flags, seen = DATA_FAULTS[fault]
+    damage(data)
     words = [*flags, "--data_dir", data, "--model_name_or_path", tiny_folder]
     if verb == "run":
         keys = {"--task_name": "task.name", "--kind": "task.kind", "--data_dir": "task.data_dir"}
@@ -235,11 +235,11 @@ def flip(name):
 
 
 def set_key(name, **values):
-    def spoil(folder):
+    def damage(folder):
         path = folder / name
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
-    return spoil
+    return damage
 
 
 MODEL_FAULTS = {
@@ -251,7 +251,7 @@ MODEL_FAULTS = {
     "cut config": (cut("config.json"), "model/config.json: not JSON: the file is damaged or cut off"),
     "config of zeros": (overwrite("config.json", bytes(99)), "model/config.json: not JSON"),
     "list config": (overwrite("config.json", b"[]"), "model/config.json: holds no JSON object"),
-    "odd config": (set_key("config.json", hidden_size="wide"), "model/config.json"),
+    "hidden_size is a word": (set_key("config.json", hidden_size="wide"), "model/config.json"),
     "other size": (set_key("config.json", intermediate_size=40), "model"),
     "unsupported": (
         set_key("config.json", architectures=["LlamaForCausalLM"], model_type="llama"),
@@ -261,24 +261,24 @@ MODEL_FAULTS = {
         set_key("config.json", architectures=["FooForBar"], model_type="foo"),
         "model/config.json: names architecture 'FooForBar', which is not supported",
     ),
-    "odd architectures": (set_key("config.json", architectures="BertModel", model_type=""), "model"),
+    "architectures is a word": (set_key("config.json", architectures="BertModel", model_type=""), "model"),
     "cut metadata": (cut("dynabert.json"), "model/dynabert.json: not JSON: the file is damaged or cut off"),
-    "odd metadata": (set_key("dynabert.json", heads=[9]), "dynabert.json"),
+    "metadata of a wrong type": (set_key("dynabert.json", heads=[9]), "dynabert.json"),
     "cut tokenizer": (cut("tokenizer.json"), "model: tokenizer.json is truncated or corrupt"),
 }
 
 
 @pytest.mark.parametrize("fault", MODEL_FAULTS)
 def test_bad_model(fails, model, tiny_data, tmp_path, fault):
-    spoil, seen = MODEL_FAULTS[fault]
-    spoil(model)
+    damage, seen = MODEL_FAULTS[fault]
+    damage(model)
     before = snapshot(model)
     words = ("--model_name_or_path", model, "--data_dir", tiny_data, "--output_dir", tmp_path / "out")
     assert seen in fails("finetune", *words, code=1)
     assert snapshot(model) == before
 
 
-def test_an_architecture_of_null_counts_as_none(capsys, model, tiny_data, tmp_path):
+def test_an_architecture_of_null_is_ignored(capsys, model, tiny_data, tmp_path):
     """As some converters write it; the model type says enough."""
     set_key("config.json", architectures=None, model_type="bert")(model)
     words = ("--model_name_or_path", model, "--data_dir", tiny_data, "--max_steps", "1", "--max_seq_length", "8")
@@ -300,7 +300,7 @@ def test_evaluating_a_model_that_was_never_fine_tuned(fails, tiny_folder, tiny_d
 
 
 @pytest.mark.parametrize("verb", ["rewire", "train_width", "evaluate"])
-def test_a_model_folder_that_is_not_there(fails, tmp_path, verb):
+def test_a_missing_model_folder(fails, tmp_path, verb):
     words = () if verb == "evaluate" else ("--output_dir", tmp_path / "out")
     assert "no such model folder" in fails(verb, tmp_path / "missing", *words, code=1)
 
@@ -473,7 +473,9 @@ def test_below_a_file_nothing_is_written(fails, finetuned, tiny_folder, tiny_dat
 
 
 @pytest.mark.parametrize("save_steps", [0, 1])
-def test_a_loss_that_becomes_nan_names_the_step_and_the_way_out(capsys, tiny_folder, tiny_data, tmp_path, save_steps):
+def test_a_nan_loss_names_the_step_and_the_remedy_on_the_command_line(
+    capsys, tiny_folder, tiny_data, tmp_path, save_steps
+):
     words = ["finetune", "--model_name_or_path", tiny_folder, "--data_dir", tiny_data, "--max_seq_length", "8"]
     words += ["--output_dir", tmp_path / "out", "--max_steps", "6", "--save_steps", save_steps]
     done = run_command(capsys, *words, "--learning_rate", "1e38")

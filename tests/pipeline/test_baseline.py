@@ -85,7 +85,7 @@ def test_every_method_takes_every_kind_of_task(trained, capsys, tmp_path, method
     assert f"{value:.4f}" in done.out
 
 
-def test_the_table_has_what_the_file_has(capsys, finetuned, tiny_data, tmp_path):
+def test_the_table_equals_the_file(capsys, finetuned, tiny_data, tmp_path):
     words = ["--data_dir", tiny_data, "--output_dir", tmp_path / "out", "--max_steps", 1]
     done = run_command(capsys, "baseline", "distilbert", finetuned, *words, "--subnet", "w0.50d0.50")
     assert done.code == 0, done.err
@@ -98,7 +98,7 @@ def test_the_table_has_what_the_file_has(capsys, finetuned, tiny_data, tmp_path)
     assert str(result["examples_seen"]) in line
 
 
-def test_a_backbone_stands_for_itself(capsys, tiny_folder, tiny_data, tmp_path):
+def test_a_backbone_is_its_own_starting_point(capsys, tiny_folder, tiny_data, tmp_path):
     words = ["--data_dir", tiny_data, "--output_dir", tmp_path / "out", "--max_steps", 1, "--max_seq_length", 16]
     done = run_command(capsys, "baseline", "finetuned", tiny_folder, *words)
     assert done.code == 0, done.err
@@ -121,7 +121,7 @@ def test_a_backbone_stands_for_itself(capsys, tiny_folder, tiny_data, tmp_path):
         (("distilbert", "DIR", "--output_dir", "DIR", "--overwrite_output_dir"), 2, "holds the model to start from"),
     ],
 )
-def test_bad_words(capsys, finetuned, tiny_folder, tiny_data, tmp_path, words, code, message):
+def test_invalid_options_are_refused(capsys, finetuned, tiny_folder, tiny_data, tmp_path, words, code, message):
     words = [word.replace("DIR", str(finetuned)).replace("BACKBONE", str(tiny_folder)) for word in words]
     words = ["--output_dir", tmp_path / "out", "--data_dir", tiny_data, *words]
     done = run_command(capsys, "baseline", *words)
@@ -133,7 +133,7 @@ def test_bad_words(capsys, finetuned, tiny_folder, tiny_data, tmp_path, words, c
     assert (finetuned / "dynabert.json").exists()
 
 
-def test_an_output_folder_in_the_way_stays(capsys, finetuned, tiny_data, tmp_path):
+def test_an_existing_output_folder_is_kept(capsys, finetuned, tiny_data, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     words = ["--output_dir", tmp_path / "out", "--data_dir", tiny_data, "--max_steps", 1]

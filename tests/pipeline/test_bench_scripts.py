@@ -86,7 +86,7 @@ def test_growth_is_measured_fitted_and_drawn(tmp_path):
     assert "assumed: 60 TFLOP/s, 50 GB/s" in text
 
 
-def test_what_elasticity_costs_is_measured_in_several_processes():
+def test_the_cost_of_elasticity_is_measured_in_several_processes():
     words = ("--shape", "2x128", "--batch_size", "4", "--seq_length", "8", "--processes", "2", "--repeats", "1")
     text = script("bench/train.py", *words)
     lines = (line.strip().removesuffix(" ms").rsplit(maxsplit=1) for line in text.splitlines() if line[0] == " ")

@@ -35,14 +35,14 @@ for names in FILES.values():
 
 
 @pytest.fixture(scope="module")
-def whole(make_once):
+def get_bundle(make_once):
     return lambda format: make_bundle(make_once, "snips", format)
 
 
 @pytest.fixture
-def spoilt(whole, tmp_path):
-    """A copy of a bundle that a test may spoil."""
-    return lambda format="paddle": shutil.copytree(whole(format), tmp_path / "bundle")
+def copy_bundle(get_bundle, tmp_path):
+    """Copies a bundle, for a test to damage."""
+    return lambda format="paddle": shutil.copytree(get_bundle(format), tmp_path / "bundle")
 
 
 @pytest.fixture
@@ -104,17 +104,17 @@ def flip(path):
 
 
 @pytest.mark.parametrize("format", FILES)
-def test_every_file_of_a_bundle_is_under_its_checksum(whole, format):
-    files = json.loads((whole(format) / "bundle.json").read_text())["files"]
+def test_every_file_of_a_bundle_is_under_its_checksum(get_bundle, format):
+    files = json.loads((get_bundle(format) / "bundle.json").read_text())["files"]
     assert sorted(files) == sorted(FILES[format])
-    there = {path.name for path in whole(format).iterdir()}
+    there = {path.name for path in get_bundle(format).iterdir()}
     assert there - set(files) == {"bundle.json", ".dynabert"}  # an empty mark that says who made the folder
 
 
 @pytest.mark.parametrize("damage", [remove, cut, empty, lengthen, flip])
 @pytest.mark.parametrize(("format", "name"), [*(("paddle", name) for name in FILES["paddle"]), ("onnx", "model.onnx")])
-def test_a_damaged_file_is_named(spoilt, refused, format, name, damage):
-    folder = spoilt(format)
+def test_a_damaged_file_is_named(copy_bundle, refused, format, name, damage):
+    folder = copy_bundle(format)
     damage(folder / name)
     seen = {remove: "missing", flip: "altered since the export"}.get(damage, "truncated or altered since the export")
     # What is left of the script itself cannot check anything.
@@ -152,29 +152,29 @@ DESCRIPTIONS = {
 
 
 @pytest.mark.parametrize("fault", DESCRIPTIONS)
-def test_an_edited_description_is_refused(spoilt, refused, fault):
+def test_an_edited_description_is_refused(copy_bundle, refused, fault):
     edit, seen = DESCRIPTIONS[fault]
-    path = spoilt() / "bundle.json"
+    path = copy_bundle() / "bundle.json"
     path.write_text(json.dumps(edit(json.loads(path.read_text()))))
     assert refused(path.parent).startswith(f"{path}: {seen}")
 
 
 @pytest.mark.parametrize("damage", [cut, empty])
-def test_a_description_cut_off_is_refused(spoilt, refused, damage):
-    path = spoilt() / "bundle.json"
+def test_a_description_cut_off_is_refused(copy_bundle, refused, damage):
+    path = copy_bundle() / "bundle.json"
     damage(path)
     assert refused(path.parent) == f"{path}: damaged: copy the bundle again, or export it again"
 
 
 @pytest.mark.parametrize("content", [b"[]", b"3", b"not JSON", b"\xff\xfe{}"])
-def test_a_description_that_is_something_else_is_refused(spoilt, refused, content):
-    path = spoilt() / "bundle.json"
+def test_a_description_that_is_something_else_is_refused(copy_bundle, refused, content):
+    path = copy_bundle() / "bundle.json"
     path.write_bytes(content)
     assert refused(path.parent) == f"{path}: damaged: copy the bundle again, or export it again"
 
 
-def test_a_bundle_without_its_description_is_none(spoilt, refused):
-    folder = spoilt()
+def test_a_bundle_without_its_description_is_none(copy_bundle, refused):
+    folder = copy_bundle()
     (folder / "bundle.json").unlink()
     assert refused(folder) == f"{folder}: no bundle.json in it: name a folder that 'dynabert export' created"
 
@@ -190,8 +190,8 @@ def seal(folder, edit=lambda content: content):
     path.write_text(json.dumps({**content, "checksum": hash_json(content)}))
 
 
-def test_sealing_again_is_what_the_exporter_did(spoilt):
-    folder = spoilt()
+def test_sealing_again_reproduces_the_exporters_file(copy_bundle):
+    folder = copy_bundle()
     before = json.loads((folder / "bundle.json").read_text())
     seal(folder)
     assert json.loads((folder / "bundle.json").read_text()) == before
@@ -207,8 +207,8 @@ def test_sealing_again_is_what_the_exporter_did(spoilt):
         (drop("files"), "damaged"),
     ],
 )
-def test_a_forged_description_is_refused(spoilt, refused, edit, seen):
-    folder = spoilt()
+def test_a_forged_description_is_refused(copy_bundle, refused, edit, seen):
+    folder = copy_bundle()
     (folder.parent / "x").write_text("abc")
     seal(folder, edit)
     assert refused(folder).startswith(f"{folder / 'bundle.json'}: {seen}")
@@ -224,9 +224,9 @@ def test_a_forged_description_is_refused(spoilt, refused, edit, seen):
         ("paddle", "tokenizer.json", "tokenizer.json: tokenizers"),
     ],
 )
-def test_what_a_runtime_cannot_load_is_one_line(spoilt, format, name, seen, damage):
+def test_a_file_that_a_runtime_cannot_load_is_one_line(copy_bundle, format, name, seen, damage):
     """As a bundle of a later runtime in front of an earlier one."""
-    folder = spoilt(format)
+    folder = copy_bundle(format)
     damage(folder / name)
     seal(folder)
     with pytest.raises(DynabertError) as caught:
@@ -238,8 +238,8 @@ def test_what_a_runtime_cannot_load_is_one_line(spoilt, format, name, seen, dama
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd"])
-def test_onnx_weights_outside_of_the_bundle_are_not_read(spoilt, path):
-    folder = spoilt("onnx")
+def test_onnx_weights_outside_of_the_bundle_are_not_read(copy_bundle, path):
+    folder = copy_bundle("onnx")
     (folder.parent / "secret").write_bytes(bytes(1 << 20))
     graph = onnx.load(folder / "model.onnx")
     weight = min(graph.graph.initializer, key=lambda tensor: len(tensor.raw_data) or math.inf)
@@ -271,8 +271,8 @@ def write_pir(folder, operator):
 
 @pytest.mark.parametrize("operator", ["save_combine", "load", "py_func", "run_program", "send_v2", "read_file"])
 @pytest.mark.parametrize(("format", "forge"), [("paddle", add_to_program), ("pir", write_pir)])
-def test_operators_that_reach_outside_of_a_bundle_are_not_loaded(spoilt, format, forge, operator):
-    folder = spoilt()
+def test_operators_that_reach_outside_of_a_bundle_are_not_loaded(copy_bundle, format, forge, operator):
+    folder = copy_bundle()
     forge(folder, operator)
     seal(folder, change(format=format))
     with pytest.raises(DynabertError, match=f"operator '{operator}' reaches outside of the bundle: export it again"):
@@ -294,8 +294,8 @@ def test_all_such_operators_are_known():
     }
 
 
-def test_labels_that_the_model_does_not_have(spoilt):
-    folder = spoilt()
+def test_labels_that_the_model_does_not_have(copy_bundle):
+    folder = copy_bundle()
     seal(folder, change(labels=["a", "b"]))
     with pytest.raises(DynabertError) as caught:
         db.Predictor(folder)("play some jazz")
@@ -313,33 +313,33 @@ def test_labels_that_the_model_does_not_have(spoilt):
         ({"max_seq_length": True}, "damaged"),
     ],
 )
-def test_numbers_that_order_endless_work_are_refused_at_once(spoilt, refused, numbers, seen):
-    folder = spoilt()
+def test_numbers_that_would_cause_endless_work_are_refused_at_once(copy_bundle, refused, numbers, seen):
+    folder = copy_bundle()
     seal(folder, change(**numbers))
     assert refused(folder).startswith(f"{folder / 'bundle.json'}: {seen}")
     with pytest.raises(DynabertError, match=re.escape(seen)):
         db.AdaptivePredictor(folder)
 
 
-def test_more_positions_than_the_graph_has_are_found_when_they_are_calibrated(spoilt):
-    folder = spoilt()
+def test_more_positions_than_the_graph_has_are_found_when_they_are_calibrated(copy_bundle):
+    folder = copy_bundle()
     seal(folder, change(max_seq_length=10**6, max_positions=10**6))
     with pytest.raises(DynabertError, match="cannot run it: ") as caught:
         db.AdaptivePredictor(folder)
     assert "\n" not in str(caught.value)
 
 
-def test_ids_that_the_vocabulary_lacks_reach_no_runtime(spoilt):
-    folder = spoilt()
+def test_ids_that_the_vocabulary_lacks_reach_no_runtime(copy_bundle):
+    folder = copy_bundle()
     seal(folder, change(vocab_size=1000))
     with pytest.raises(DynabertError, match=r"bundle: a token has the id \d+, the model has a vocabulary of 1000"):
         db.Predictor(folder)("play some jazz")
 
 
 @pytest.mark.parametrize("format", FILES)
-def test_what_a_runtime_cannot_run_is_one_line(spoilt, format):
+def test_a_graph_that_a_runtime_cannot_run_is_one_line(copy_bundle, format):
     """Padding that the tokenizer has, and the graph's table of words does not."""
-    folder = spoilt(format)
+    folder = copy_bundle(format)
     seal(folder, change(vocab_size=2**22, pad_token_id=2**21))
     with pytest.raises(DynabertError, match=r"bundle: (Paddle|ONNX Runtime) \S+ cannot run it: ") as caught:
         db.Predictor(folder)("play some jazz")
@@ -429,8 +429,8 @@ def test_pir_before_paddle_3(no_export, source, monkeypatch):
     assert message == f"format pir (model.json) needs Paddle 3.0 or later, this is 2.6.2: {remedy}"
 
 
-def test_a_bundle_is_not_replaced_unasked(no_export, source, whole, tmp_path):
-    output = shutil.copytree(whole("paddle"), tmp_path / "out")
+def test_a_bundle_is_replaced_only_with_overwrite(no_export, source, get_bundle, tmp_path):
+    output = shutil.copytree(get_bundle("paddle"), tmp_path / "out")
     message = no_export(source("snips"), code=2)
     assert message == f"{output} exists: pass --overwrite_output_dir to replace it, or name another --output_dir"
 
@@ -466,7 +466,7 @@ def test_an_output_without_a_name_is_not_the_working_folder(no_export, source, t
     assert "--output_dir" in no_export(source("plain"), code=2, output="")
 
 
-def test_a_model_that_is_not_there(no_export, source, tmp_path):
+def test_a_missing_model(no_export, source, tmp_path):
     shutil.copytree(source("plain"), tmp_path / "plain")
     message = no_export(tmp_path / "plian", code=1)
     assert message == f"{tmp_path / 'plian'}: no such model folder. Did you mean '{tmp_path / 'plain'}'?"
@@ -491,8 +491,8 @@ def test_no_tolerance_leaves_nothing_behind(no_export, source):
     assert "more than 0.0e+00: nothing was written; --tolerance allows more" in message
 
 
-def test_a_failed_export_keeps_what_it_was_to_replace(no_export, source, whole, tmp_path):
-    output = shutil.copytree(whole("paddle"), tmp_path / "out")
+def test_a_failed_export_keeps_the_old_bundle(no_export, source, get_bundle, tmp_path):
+    output = shutil.copytree(get_bundle("paddle"), tmp_path / "out")
     no_export(source("plain"), "--tolerance", "0", "--overwrite_output_dir", code=1)
     assert db.Predictor(output)("play")[0].label
 

@@ -53,7 +53,7 @@ def test_the_winner_of_a_search_is_exported_and_predicts(dynabert, chain, tmp_pa
     assert [json.loads(line)["label"] for line in done.out.splitlines()] == expected
 
 
-def test_the_bundles_own_script_answers_as_the_predictor_does(bundle, tmp_path):
+def test_the_bundles_own_script_predicts_the_same_as_the_predictor(bundle, tmp_path):
     (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS), encoding="utf-8")
     words = [sys.executable, bundle / "infer.py", "-i", tmp_path / "texts.txt", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -65,7 +65,7 @@ def test_the_bundles_own_script_answers_as_the_predictor_does(bundle, tmp_path):
     np.testing.assert_allclose([row["score"] for row in rows], [row.score for row in expected], atol=1e-5)
 
 
-def test_a_bundle_of_two_sub_networks_answers_as_each_of_them(bundle):
+def test_a_bundle_of_two_sub_networks_predicts_the_same_as_each_alone(bundle):
     adaptive = db.AdaptivePredictor(bundle)(TEXTS, deadline_ms=60_000)
     alone = db.Predictor(bundle, subnet=adaptive.subnet)(TEXTS)
     assert [row.label for row in adaptive] == [row.label for row in alone]

@@ -33,7 +33,7 @@ def test_snake_case_and_hyphens_are_one(dynabert, finetuned, tmp_path, spelling)
     assert read_metadata(tmp_path / "w").space["width_mults"] == [1.0, 0.5]
 
 
-def test_flag_goes_before_o_before_file_before_default(dynabert, tiny_folder, tiny_data, tmp_path):
+def test_priority_is_flag_o_file_default(dynabert, tiny_folder, tiny_data, tmp_path):
     file = tmp_path / "my.yaml"
     file.write_text(
         f"""
@@ -96,7 +96,7 @@ def test_verbs_go_from_folder_to_folder(dynabert, tiny_folder, tiny_data, tmp_pa
     )
 
 
-def test_another_length_or_other_data_is_used_and_kept(dynabert, finetuned, tiny_data, tmp_path):
+def test_max_seq_length_and_data_dir_of_a_stage_are_used_and_recorded(dynabert, finetuned, tiny_data, tmp_path):
     """A flag that a verb offers has an effect, and an evaluation later reads what the stage has read."""
     other = tmp_path / "other"
     other.mkdir()

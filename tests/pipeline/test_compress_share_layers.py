@@ -25,7 +25,7 @@ def groups_of(folder):
     return find_groups(db.load_model(folder).encoder.layers)
 
 
-def test_the_record_counts_what_is_stored(chain, shared):
+def test_the_record_counts_stored_parameters(chain, shared):
     (record,) = read_metadata(shared).compression
     assert (record["method"], record["groups"], record["start"]) == ("share_layers", 2, "first")
     model = db.load_model(shared)
@@ -53,7 +53,7 @@ def test_it_evaluates_extracts_and_searches(dynabert, shared, tmp_path):
     assert done.code == 0, done.err
 
 
-def test_it_is_rewired_and_trains_on_as_one_that_shares(dynabert, shared, task, tmp_path):
+def test_it_still_shares_after_rewiring_and_training(dynabert, shared, task, tmp_path):
     assert dynabert("rewire", shared, "--output_dir", tmp_path / "rewired").code == 0
     words = ("--teacher_name_or_path", shared, "--max_steps", 2, "--output_dir", tmp_path / "width")
     done = dynabert("train_width", tmp_path / "rewired", *words)
@@ -128,7 +128,7 @@ def test_a_bundle_holds_a_group_once(folders, tmp_path, request, form, precision
         (["--groups", 2, "--sparsity", 0.5], "--sparsity is for sparse, not for share_layers"),
     ],
 )
-def test_bad_requests_are_told_in_one_line_and_leave_nothing(dynabert, finetuned, tmp_path, words, message):
+def test_invalid_requests_are_one_line_and_leave_no_files(dynabert, finetuned, tmp_path, words, message):
     done = dynabert("compress", "share_layers", finetuned, *words, "--output_dir", tmp_path / "new")
     assert done.code == 2
     (line,) = [line for line in done.err.splitlines() if line.startswith("error:")]

@@ -27,7 +27,7 @@ def zeros_of(folder):
     return [matrix.numpy() == 0 for part in PARTS for matrix in matrices[part]]
 
 
-def test_it_has_the_zeros_that_were_asked_for_and_says_what_they_save(chain, sparse, task):
+def test_it_has_the_requested_sparsity_and_records_the_savings(chain, sparse, task):
     (record,) = read_metadata(sparse).compression
     assert (record["method"], record["sparsity"], record["criterion"]) == ("sparse", 0.5, "magnitude")
     assert record["before"]["zeros"] == {"attention": 0, "ffn": 0}
@@ -61,7 +61,7 @@ def test_a_finetuning_keeps_its_zeros(sparse, task, tmp_path):
         np.testing.assert_array_equal(now, before)
 
 
-def test_rewired_and_trained_on_it_keeps_as_many(dynabert, sparse, tmp_path):
+def test_it_keeps_its_sparsity_after_rewiring_and_training(dynabert, sparse, tmp_path):
     """Rewiring moves them with their rows and columns; the sub-networks' gradients leave them alone."""
     assert dynabert("rewire", sparse, "--output_dir", tmp_path / "rewired").code == 0
     words = ("--teacher_name_or_path", sparse, "--max_steps", 3, "--learning_rate", "1e-2")
@@ -94,7 +94,7 @@ def test_a_part_of_it_keeps_its_zeros_when_pieces_go_and_it_is_exported(dynabert
         (["--sparsity", 0.5, "--part", "embedding", "--criterion", "gradient"], "words that the training texts lack"),
     ],
 )
-def test_bad_requests_are_told_in_one_line_and_leave_nothing(dynabert, finetuned, tmp_path, words, message):
+def test_invalid_requests_are_one_line_and_leave_no_files(dynabert, finetuned, tmp_path, words, message):
     done = dynabert("compress", "sparse", finetuned, *words, "--output_dir", tmp_path / "new")
     assert done.code == 2
     (line,) = [line for line in done.err.splitlines() if line.startswith("error:")]
@@ -102,7 +102,7 @@ def test_bad_requests_are_told_in_one_line_and_leave_nothing(dynabert, finetuned
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_is_as_sparse_is_refused(dynabert, sparse, tmp_path):
+def test_a_folder_that_is_already_as_sparse_is_refused(dynabert, sparse, tmp_path):
     done = dynabert("compress", "sparse", sparse, "--sparsity", 0.4, "--output_dir", tmp_path / "new")
     assert "0.5 of the weights of attention are zero already: pass a larger one" in done.err
     done = dynabert("compress", "low_rank", sparse, "--rank_share", 0.2, "--output_dir", tmp_path / "new")

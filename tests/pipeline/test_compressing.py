@@ -32,7 +32,7 @@ def read(folder):
     return json.loads((folder / "dynabert.json").read_text(encoding="utf-8"))
 
 
-def test_the_command_writes_what_the_function_does(dynabert, chain, small_folder, tmp_path):
+def test_command_and_function_write_the_same_files(dynabert, chain, small_folder, tmp_path):
     words = ("--vocab_size", 2000, "--max_positions", 16, "--output_dir", tmp_path / "new", "--json")
     done = dynabert("compress", "vocabulary", chain / "depth", *words)
     assert done.code == 0, done.err
@@ -42,7 +42,7 @@ def test_the_command_writes_what_the_function_does(dynabert, chain, small_folder
     assert f"wrote {tmp_path / 'new'}" in done.err
 
 
-def test_it_says_what_was_done_and_keeps_what_the_model_was_trained_for(chain, small_folder, task):
+def test_the_record_describes_the_compression_and_keeps_the_task(chain, small_folder, task):
     source, small = read(chain / "depth"), read(small_folder)
     for key in ("stage", "task", "heads", "neurons", "space", "importance", "provenance"):
         assert small[key] == source[key], key
@@ -112,7 +112,7 @@ def test_several_parts_with_products_are_in_one_bundle(products, tmp_path):
 
 
 @each_method
-def test_it_trains_on_and_teaches(request, method, task, tmp_path):
+def test_it_is_trained_further_and_used_as_teacher(request, method, task, tmp_path):
     small_folder = request.getfixturevalue(method)
     steps = {"max_steps": 1, "holdout_size": 8}
     supernet = db.Supernet.from_pretrained(small_folder)
@@ -134,7 +134,7 @@ def test_it_trains_on_and_teaches(request, method, task, tmp_path):
         assert again.search_space().layer_ranks[0] == (8,) * 6
 
 
-def test_products_learn_from_the_model_that_they_were_made_of(dynabert, chain, tmp_path):
+def test_the_source_model_is_the_teacher_of_its_low_rank_products(dynabert, chain, tmp_path):
     words = ("--rank_share", 0.2, "--finetune_steps", 4, "--learning_rate", "1e-3", "--output_dir", tmp_path / "new")
     done = dynabert("compress", "low_rank", chain / "depth", *words)
     assert done.code == 0, done.err
@@ -183,7 +183,7 @@ def test_an_extracted_model_is_compressed(dynabert, finetuned, tmp_path):
     assert db.load_model(tmp_path / "new").full == db.Subnet((0, 1), (2, 2), (24, 24))
 
 
-def test_the_model_that_it_was_made_of_teaches_it(dynabert, chain, tmp_path):
+def test_the_source_model_is_the_default_teacher(dynabert, chain, tmp_path):
     words = ("--vocab_size", 1700, "--finetune_steps", 4, "--learning_rate", "1e-3", "--output_dir", tmp_path / "new")
     done = dynabert("compress", "vocabulary", chain / "depth", *words)
     assert done.code == 0, done.err
@@ -218,7 +218,7 @@ def test_the_model_that_it_was_made_of_teaches_it(dynabert, chain, tmp_path):
         (["vocabulry", "--vocab_size", 2000], "Did you mean 'vocabulary'?"),
     ],
 )
-def test_bad_requests_are_told_in_one_line_and_leave_nothing(dynabert, finetuned, tmp_path, words, message):
+def test_invalid_requests_are_one_line_and_leave_no_files(dynabert, finetuned, tmp_path, words, message):
     done = dynabert("compress", words[0], finetuned, *words[1:], "--output_dir", tmp_path / "new")
     assert done.code in (1, 2)
     (line,) = [line for line in done.err.splitlines() if line.startswith("error:")]

@@ -70,7 +70,7 @@ def test_a_finished_run_says_so_and_prints_its_grid_from_anywhere(made, tmp_path
     assert not [folder for folder in left if folder.exists()]
 
 
-def test_what_a_run_leaves_repeats_it_elsewhere(made, tmp_path, monkeypatch, capsys):
+def test_a_run_yaml_reproduces_its_run_elsewhere(made, tmp_path, monkeypatch, capsys):
     out, _ = made
     monkeypatch.chdir(tmp_path)
     done = run_command(capsys, "run", out / "run.yaml", "--output_dir", "repeated")

@@ -29,7 +29,7 @@ def logits(model, **batch):
         return model(**batch).logits.numpy()
 
 
-def test_it_computes_what_the_slice_computes_and_is_small(finetuned, extracted):
+def test_it_equals_the_slice_and_is_smaller(finetuned, extracted):
     name, folder = extracted
     supernet, small = db.load_model(finetuned), db.load_model(folder)
     batch = make_batch()
@@ -45,7 +45,7 @@ def test_it_computes_what_the_slice_computes_and_is_small(finetuned, extracted):
     assert json.loads((folder / "dynabert.json").read_text())["subnet"] == {"name": name}
 
 
-def test_the_command_writes_what_the_function_does(dynabert, finetuned, extracted, tmp_path):
+def test_command_and_function_write_the_same_files(dynabert, finetuned, extracted, tmp_path):
     name, folder = extracted
     done = dynabert("extract", finetuned, name, "--output_dir", tmp_path / "new")
     assert done.code == 0, done.err
@@ -71,7 +71,7 @@ def test_it_extracts_again(extracted):
     assert np.abs(logits(again, **inputs) - expected).max() <= 1e-6
 
 
-def test_it_trains_on_teaches_and_is_a_backbone(dynabert, extracted, task, tiny_data, tmp_path):
+def test_it_is_trained_further_and_used_as_teacher_and_backbone(dynabert, extracted, task, tiny_data, tmp_path):
     _, folder = extracted
     steps = {"max_steps": 1, "holdout_size": 8}
     further = db.finetune(folder, task, config=db.FinetuneConfig(**steps), output_dir=tmp_path / "further")
@@ -106,7 +106,7 @@ def test_plain_paddlenlp_loads_the_full_subnet(tmp_path):
         (["half"], 2, "is no subnet"),
     ],
 )
-def test_bad_requests_are_told_in_one_line(dynabert, finetuned, tmp_path, words, code, message):
+def test_invalid_requests_are_one_line(dynabert, finetuned, tmp_path, words, code, message):
     output = finetuned if message == "exists" else tmp_path / "new"
     done = dynabert("extract", finetuned, *words, "--output_dir", output)
     assert done.code == code

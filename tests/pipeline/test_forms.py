@@ -17,7 +17,7 @@ NUM_LITE = 12 + 4  # each is converted and run by another interpreter, which tak
 
 
 @pytest.mark.parametrize("static", FORMS)
-def test_every_form_of_the_grid_and_of_random_subnets_computes_what_the_slice_computes(static, tmp_path, request):
+def test_every_form_of_a_subnet_equals_the_slice(static, tmp_path, request):
     if static == "legacy":
         request.getfixturevalue("converter")
     result = tmp_path / "differences.json"

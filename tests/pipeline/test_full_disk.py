@@ -27,8 +27,8 @@ def disk(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def attempts(disk, tiny_folder, tiny_data, masked_lm, tmp_path_factory):
-    """What came of each command, by its name and how the disk was spoilt; '' for the one that ended well."""
+def outcomes(disk, tiny_folder, tiny_data, masked_lm, tmp_path_factory):
+    """The outcome of each command, by its name and how the disk failed ('' for no failure)."""
     work = tmp_path_factory.mktemp("work")
     (work / "run.yaml").write_text(
         f"""
@@ -78,7 +78,7 @@ def attempts(disk, tiny_folder, tiny_data, masked_lm, tmp_path_factory):
         ("cache", "full"): [["evaluate", disk / "out/width", "--grid", "--max_seq_length", 15, "--json"], "full"],
     }
     (work / "attempts.json").write_text(json.dumps(list(planned.values()), default=str))
-    script = Path(__file__).with_name("spoiled_disk.py")
+    script = Path(__file__).with_name("faulty_disk.py")
     command = ["unshare", "-m", sys.executable, script, disk, work / "attempts.json", work / "results.json"]
     environment = {**os.environ, "DYNABERT_CACHE_DIR": str(disk / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -87,7 +87,7 @@ def attempts(disk, tiny_folder, tiny_data, masked_lm, tmp_path_factory):
     return dict(zip(planned, json.loads((work / "results.json").read_text()), strict=True))
 
 
-SPOILT = [
+FAULTS = [
     ("checkpoint", "full"),
     ("checkpoint", "read-only"),
     ("model", "full"),
@@ -106,45 +106,45 @@ SPOILT = [
 ]
 
 
-@pytest.mark.parametrize(("what", "how"), SPOILT)
-def test_one_line_names_the_cause_and_the_remedy(attempts, disk, what, how):
-    done = attempts[what, how]
+@pytest.mark.parametrize(("what", "how"), FAULTS)
+def test_a_full_disk_is_one_line_with_cause_and_remedy(outcomes, disk, what, how):
+    done = outcomes[what, how]
     assert (done["code"], done["out"]) == (1, ""), done["err"]
     last = done["err"].splitlines()[-1]
     assert re.fullmatch(rf"error: {disk}/.*: cannot be written: .*({REASONS[how]}).*: make room .*", last), last
     assert "Traceback" not in done["err"]
 
 
-@pytest.mark.parametrize(("what", "how"), SPOILT)
-def test_nothing_half_written_stays(attempts, what, how):
-    left = [name for name in attempts[what, how]["files"] if "partial" in name or name.endswith(".tmp")]
+@pytest.mark.parametrize(("what", "how"), FAULTS)
+def test_nothing_half_written_stays(outcomes, what, how):
+    left = [name for name in outcomes[what, how]["files"] if "partial" in name or name.endswith(".tmp")]
     if what == "augment":  # is what the next run goes on from
         left = [name for name in left if not name.startswith(".augmented.tsv")]
     assert left == []
 
 
 @pytest.mark.parametrize("how", ["full", "read-only"])
-def test_the_last_good_checkpoint_stays_whole(attempts, how):
-    files = attempts["checkpoint", how]["files"]
+def test_the_last_good_checkpoint_stays_whole(outcomes, how):
+    files = outcomes["checkpoint", how]["files"]
     kept = {name: size for name, size in files.items() if name.startswith("out/finetune/checkpoint-")}
     names = ("model.safetensors", "optimizer.safetensors", "state.json")
     assert set(kept) == {f"out/finetune/checkpoint-2/{name}" for name in names}
-    again = attempts["checkpoint", "read-only"] if how == "full" else attempts["model", "full"]
+    again = outcomes["checkpoint", "read-only"] if how == "full" else outcomes["model", "full"]
     assert "finetune: going on from step 2 of 6" in again["err"]
 
 
-def test_with_room_again_everything_ends_as_if_there_had_been_room(attempts):
+def test_with_room_again_everything_ends_as_if_there_had_been_room(outcomes):
     for name in ("run", "search", "export", "report", "augment", "cache"):
-        done = attempts[name, "full" if name == "cache" else ""]
+        done = outcomes[name, "full" if name == "cache" else ""]
         assert done["code"] == 0, done["err"]
-    assert attempts["run", ""]["out"] == attempts["run", "whole"]["out"]
-    found, whole = (json.loads(attempts["search", key]["out"]) for key in ("", "whole"))
+    assert outcomes["run", ""]["out"] == outcomes["run", "whole"]["out"]
+    found, whole = (json.loads(outcomes["search", key]["out"]) for key in ("", "whole"))
     assert found == whole
-    files = attempts["cache", "full"]["files"]
+    files = outcomes["cache", "full"]["files"]
     assert files["augmented.tsv"] == files["whole.tsv"]
     assert not [name for name in files if "partial" in name or "checkpoint-" in name]
 
 
-def test_without_room_for_the_cache_texts_are_tokenized_all_the_same(attempts):
-    assert "tokenized data is not cached" in attempts["cache", "full"]["err"]
-    assert len(json.loads(attempts["cache", "full"]["out"])["rows"]) == 2
+def test_without_room_for_the_cache_texts_are_tokenized_all_the_same(outcomes):
+    assert "tokenized data is not cached" in outcomes["cache", "full"]["err"]
+    assert len(json.loads(outcomes["cache", "full"]["out"])["rows"]) == 2

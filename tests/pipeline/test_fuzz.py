@@ -21,7 +21,7 @@ ONE_PROCESS = [name for name in KINDS if name not in ("paddle", "several", "onnx
 
 
 @pytest.mark.full
-def test_damaged_files_end_in_what_they_hold_or_in_one_line(tmp_path):
+def test_damaged_files_are_read_correctly_or_refused_in_one_line(tmp_path):
     words = ["--count", "60", "--seed", "1", "--kinds", " ".join(ONE_PROCESS), "--work_dir", tmp_path]
     done = subprocess.run(
         [sys.executable, ROOT / "scripts/soak/fuzz.py", *words], capture_output=True, text=True, check=False
@@ -65,7 +65,7 @@ def test_verdicts(case, ended, verdict):
     assert judge(case, ended, {"rows": [1]}, sealed=False).name == verdict
 
 
-def test_what_is_left_behind_is_seen(case):
+def test_leftover_files_are_found(case):
     for name in ("out", ".out.partial", "hacked"):
         (case.folder / name).mkdir()
         assert judge(case, Done(1, "", ERROR), {}, sealed=False).name == "FAILURE"

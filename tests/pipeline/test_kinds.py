@@ -9,7 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import paddle
 import pytest
-from bundles import ALONE
+from bundles import WITHOUT_PACKAGE
 from commands import run_command
 from conftest import make_bert
 
@@ -131,7 +131,7 @@ def bundle(trained, tmp_path_factory):
     return db.export(folder / "out" / "depth", out, subnet="w0.50d1.00")
 
 
-def test_a_bundle_predicts_what_the_model_does(trained, bundle):
+def test_a_bundle_predicts_the_same_as_the_model(trained, bundle):
     task, folder, _ = trained
     model = db.extract(
         supernet := db.Supernet.from_pretrained(folder / "out" / "depth"), supernet.search_space().parse("w0.50d1.00")
@@ -226,12 +226,12 @@ def test_command_line(capsys, trained, bundle, tmp_path):
         assert json.loads(done.out)["answer"] == "Paris", done
         alone = ["which city", row["context"]]
     # The bundle's own script, where this package is not installed.
-    command = [sys.executable, "-c", ALONE, str(bundle / "infer.py"), *alone]
+    command = [sys.executable, "-c", WITHOUT_PACKAGE, str(bundle / "infer.py"), *alone]
     alone = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""})
     assert "Paris" in alone.stdout, alone.stderr
 
 
-def test_a_bundle_reads_what_the_task_trains_on(capsys, trained, bundle):
+def test_a_bundle_reads_the_tasks_own_files(capsys, trained, bundle):
     task, folder, _ = trained
     file = folder / ("dev.conll" if task.kind == "token_classification" else "dev.json")
     done = run_command(capsys, "predict", bundle, "-i", file, "--json")
@@ -246,7 +246,7 @@ def test_a_bundle_reads_what_the_task_trains_on(capsys, trained, bundle):
 
 def run_alone(bundle, folder, *words):
     """The bundle's own script, where this package is not installed."""
-    command = [sys.executable, "-c", ALONE, str(bundle / "infer.py"), *map(str, words)]
+    command = [sys.executable, "-c", WITHOUT_PACKAGE, str(bundle / "infer.py"), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env={**os.environ, "PYTHONPATH": ""})
 
 
@@ -271,7 +271,7 @@ def test_conll_is_read_by_sentences_under_any_ending(capsys, trained, bundle, tm
     assert "'B-GPE' is not one of the bundle's labels" in alone.stderr
 
 
-def test_words_that_are_cut_are_told(capsys, trained, bundle, tmp_path):
+def test_truncated_words_are_counted_in_a_warning(capsys, trained, bundle, tmp_path):
     task, _, _ = trained
     if task.kind != "token_classification":
         pytest.skip("long contexts have windows")
@@ -355,7 +355,7 @@ def test_an_export_takes_other_settings_and_other_data(trained, start, tmp_path)
 
 
 @pytest.mark.parametrize("head", ["ForTokenClassification", "ForQuestionAnswering"])
-def test_a_model_from_elsewhere_exports_as_what_it_is(start, tmp_path, head):
+def test_a_model_of_another_library_is_exported_with_its_own_task(start, tmp_path, head):
     supernet = db.Supernet.from_pretrained(start, head=head, num_labels=2)
     found = db.Predictor(db.export(supernet, tmp_path / "b"))
     if head == "ForTokenClassification":

@@ -98,7 +98,7 @@ def models(converter, graph, tmp_path_factory):
 
 
 @pytest.fixture
-def alone(monkeypatch, tmp_path):
+def no_converter(monkeypatch, tmp_path):
     """No converter is near: neither named, nor in the checkout."""
     monkeypatch.delenv("DYNABERT_LITE_PYTHON", raising=False)
     monkeypatch.setattr(lite_converter, "_CHECKOUT", tmp_path)
@@ -129,7 +129,7 @@ def error_line(error):
     return message
 
 
-def test_a_missing_converter_says_how_to_make_it(alone):
+def test_a_missing_converter_says_how_to_make_it(no_converter):
     with pytest.raises(DynabertError) as error:
         lite_converter.find_converter()
     message = error_line(error)
@@ -156,8 +156,8 @@ def test_a_missing_converter_says_how_to_make_it(alone):
         (lambda path: path.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n'), "No module named 'paddlelite'"),
     ],
 )
-def test_a_wrongly_named_converter_says_what_is_wrong(alone, monkeypatch, make, reason):
-    python = alone / "python"
+def test_a_wrong_converter_path_is_refused_with_the_reason(no_converter, monkeypatch, make, reason):
+    python = no_converter / "python"
     make(python)
     if python.is_file() and not python.is_symlink():
         python.chmod(0o755)
@@ -169,30 +169,30 @@ def test_a_wrongly_named_converter_says_what_is_wrong(alone, monkeypatch, make, 
     assert "bash scripts/setup_lite.sh" in message
 
 
-def test_a_broken_environment_says_to_make_it_again(alone):
-    (alone / ".venv-lite" / "bin").mkdir(parents=True)
-    (alone / ".venv-lite" / "bin" / "python").symlink_to(alone / "gone")
+def test_a_broken_environment_says_to_make_it_again(no_converter):
+    (no_converter / ".venv-lite" / "bin").mkdir(parents=True)
+    (no_converter / ".venv-lite" / "bin" / "python").symlink_to(no_converter / "gone")
     with pytest.raises(DynabertError, match="[.]venv-lite/bin/python: .*run 'bash scripts/setup_lite.sh'"):
         lite_converter.find_converter()
 
 
-def test_the_converter_is_found_by_name_and_in_the_checkout(converter, alone, monkeypatch):
-    (alone / ".venv-lite").symlink_to(converter.parents[1])
-    assert lite_converter.find_converter() == alone / ".venv-lite" / "bin" / "python"
+def test_the_converter_is_found_by_name_and_in_the_checkout(converter, no_converter, monkeypatch):
+    (no_converter / ".venv-lite").symlink_to(converter.parents[1])
+    assert lite_converter.find_converter() == no_converter / ".venv-lite" / "bin" / "python"
     monkeypatch.setenv("DYNABERT_LITE_PYTHON", str(converter))
     assert lite_converter.find_converter() == converter
 
 
-def test_what_lies_in_the_working_folder_is_not_run(converter, alone, monkeypatch):
-    (alone / "model").mkdir()
-    (alone / "model" / ".venv-lite").symlink_to(converter.parents[1])
-    monkeypatch.chdir(alone / "model")
+def test_files_in_the_working_folder_are_not_run(converter, no_converter, monkeypatch):
+    (no_converter / "model").mkdir()
+    (no_converter / "model" / ".venv-lite").symlink_to(converter.parents[1])
+    monkeypatch.chdir(no_converter / "model")
     with pytest.raises(DynabertError, match="not set up"):
         lite_converter.find_converter()
 
 
 @pytest.mark.alone
-def test_the_set_up_does_nothing_twice_and_mends_what_was_interrupted(converter):
+def test_the_set_up_is_idempotent_and_repairs_an_interrupted_one(converter):
     script = ["bash", ROOT / "scripts" / "setup_lite.sh"]
     if converter != ROOT / ".venv-lite" / "bin" / "python":
         pytest.skip("DYNABERT_LITE_PYTHON names another converter")
@@ -205,7 +205,7 @@ def test_the_set_up_does_nothing_twice_and_mends_what_was_interrupted(converter)
     assert (ROOT / ".venv-lite" / "bin" / "pip").is_file()
 
 
-def test_the_set_up_says_what_to_install(tmp_path):
+def test_the_set_up_names_the_package_to_install(tmp_path):
     """On a machine with no Python but what a shim on PATH pretends to be."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "setup_lite.sh", tmp_path / "scripts")

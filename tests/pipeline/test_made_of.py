@@ -177,7 +177,7 @@ def test_another_teacher_is_refused(folder, tiny_folder):
     assert f"{path} was made with other teacher" in refusal(settings_of(folder, tiny_folder))
 
 
-def test_folders_of_before_are_compared_by_what_they_record(folder, tiny_folder, caplog):
+def test_older_folders_are_compared_by_the_fields_they_have(folder, tiny_folder, caplog):
     for name in STAGES:
         metadata = read_metadata(folder / "out" / name)
         provenance = {key: value for key, value in metadata.provenance.items() if key != "made_of"}

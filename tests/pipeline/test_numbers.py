@@ -186,7 +186,9 @@ def test_lengths_above_the_positions_of_a_model_that_counts_from_its_padding(cap
     config = RobertaConfig(vocab_size=30522, max_position_embeddings=20, type_vocab_size=2, pad_token_id=0, **sizes)
     start = db.Supernet(RobertaForSequenceClassification(config), tokenizer).save_pretrained(tmp_path / "roberta")
     few = replace(
-        few, train=replace(few.train, texts=["jazz " * 40] * 3), dev=replace(few.dev, texts=["jazz " * 40] * 3)
+        few,
+        train=replace(few.train, texts=["jazz " * 40] * 3),
+        dev=replace(few.dev, texts=["jazz " * 40] * 3),
     )
     config = db.FinetuneConfig(max_steps=1, select_on="dev")
     with pytest.raises(UsageError, match="max_seq_length is 20, more than the model's 19 positions: pass"):
@@ -217,11 +219,11 @@ def trained(start, tmp_path_factory):
     return folder
 
 
-def spoil(trained, tmp_path, stage, change):
+def damage(trained, tmp_path, stage, change):
     """A copy of a model whose weights are changed."""
     model = db.Supernet.from_pretrained(trained / "out" / stage)
     change(model)
-    return model.save_pretrained(tmp_path / "spoilt")
+    return model.save_pretrained(tmp_path / "damaged")
 
 
 def test_weights_that_are_not_finite_are_named_when_they_are_loaded(capsys, trained, tmp_path):
@@ -229,7 +231,7 @@ def test_weights_that_are_not_finite_are_named_when_they_are_loaded(capsys, trai
         weight = model.encoder.layers[1].linear1.weight
         weight.set_value(np.where(np.arange(48) == 5, np.inf, weight.numpy()).astype("float32"))
 
-    source = spoil(trained, tmp_path, "depth", change)
+    source = damage(trained, tmp_path, "depth", change)
     message = f"{source}: 'bert.encoder.layers.1.linear1.weight' has values that are not finite: train or copy"
     for words in (
         ("finetune", "--model_name_or_path", source, "--task_name", "custom", "--data_dir", trained),
@@ -254,7 +256,7 @@ def test_logits_that_overflow_are_no_score(trained):
 
 
 def test_an_importance_of_zero_is_an_error_and_that_of_one_layer_keeps_its_order(capsys, trained, tmp_path):
-    source = spoil(
+    source = damage(
         trained,
         tmp_path,
         "finetune",
@@ -270,7 +272,7 @@ def test_an_importance_of_zero_is_an_error_and_that_of_one_layer_keeps_its_order
         for part in (model.encoder.layers[0].self_attn.out_proj, model.encoder.layers[0].linear2):
             part.weight.set_value(np.zeros(part.weight.shape, "float32"))
 
-    source = spoil(trained, tmp_path, "finetune", silence)
+    source = damage(trained, tmp_path, "finetune", silence)
     assert run_command(capsys, "rewire", source, "--output_dir", tmp_path / "out").code == 0
     importance = read_metadata(tmp_path / "out").importance
     assert not np.any(importance["heads"][0]) and not np.any(importance["neurons"][0])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from bundles import ALONE, GLUE, SNIPS_LABELS, TASKS, make_bundle, make_model
+from bundles import GLUE, SNIPS_LABELS, TASKS, WITHOUT_PACKAGE, make_bundle, make_model
 from conftest import SNIPS, make_batch, make_bert
 
 import dynabert_paddle as db
@@ -133,11 +133,11 @@ def test_predictions_for_pairs_are_the_source_models(predictor, source, texts, a
     assert any(abs(one.score - row.max()) > 1e-3 for one, row in zip(swapped, expected, strict=True))
 
 
-def test_onnx_runtime_gives_the_same(predictor, source, texts):
+def test_onnx_runtime_predicts_the_same(predictor, source, texts):
     agree(predictor("snips", "onnx")(texts), source("snips", texts), "snips", tolerance=1e-4)
 
 
-def test_the_random_models_tell_texts_apart(source, texts):
+def test_the_random_models_predict_different_scores_for_different_texts(source, texts):
     """Otherwise the order of the predictions would not matter."""
     scores = source("snips", texts[:70])
     assert len({int(row.argmax()) for row in scores}) > 1
@@ -234,7 +234,7 @@ def test_a_row_that_is_no_text_ends_a_stream_after_the_chunks_before_it(predicto
         next(predictions)
 
 
-ODD = {
+UNUSUAL_TEXTS = {
     "empty": "",
     "blank": " \t\u00a0\u3000\n ",
     "long": "word " * 20_000,
@@ -255,13 +255,13 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
-def test_odd_texts(predictor, source, text):
+@pytest.mark.parametrize("text", UNUSUAL_TEXTS.values(), ids=UNUSUAL_TEXTS)
+def test_unusual_texts_are_predicted_as_by_the_source_model(predictor, source, text):
     agree(predictor("snips")(["before", text, "after"]), source("snips", ["before", text, "after"]), "snips")
 
 
-def test_odd_pairs(predictor, source):
-    texts, pairs = list(ODD.values()), list(ODD.values())[::-1]
+def test_unusual_pairs_are_predicted_as_by_the_source_model(predictor, source):
+    texts, pairs = list(UNUSUAL_TEXTS.values()), list(UNUSUAL_TEXTS.values())[::-1]
     agree(predictor("pairs")(texts, pairs), source("pairs", texts, pairs), "pairs")
 
 
@@ -295,7 +295,7 @@ def one_line(caught):
 
 
 @pytest.mark.parametrize("call", BAD_CALLS)
-def test_what_is_no_text_is_named(predictor, call):
+def test_an_input_that_is_not_a_text_is_named(predictor, call):
     kind, arguments, seen = BAD_CALLS[call]
     with pytest.raises(DynabertError) as caught:
         predictor(kind)(*arguments)
@@ -331,7 +331,7 @@ def test_a_device_that_is_not_there_is_not_replaced_by_the_cpu(bundle, format, d
         db.Predictor(bundle("snips", format), device=device)
 
 
-def test_two_bundles_take_turns(predictor, texts):
+def test_calls_of_another_bundle_change_no_predictions(predictor, texts):
     first = predictor("snips")(texts[:3])
     predictor("values")(texts[:5])
     assert predictor("snips")(texts[:3]) == first
@@ -407,7 +407,7 @@ def test_predict_to_a_file(dynabert, bundle, texts, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.tsv", "texts.txt"]
 
 
-def test_windows_files_give_the_same(dynabert, bundle, texts, tmp_path):
+def test_windows_line_ends_and_bom_change_no_predictions(dynabert, bundle, texts, tmp_path):
     plain = write_rows(tmp_path / "plain.txt", [], [(text,) for text in texts[:9]])
     windows = tmp_path / "windows.txt"
     windows.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\n", b"\r\n"))
@@ -445,7 +445,7 @@ def failed(done, code):
 
 
 @pytest.mark.parametrize("fault", BAD_FILES)
-def test_bad_files_write_nothing(dynabert, bundle, tmp_path, fault):
+def test_invalid_files_write_no_output(dynabert, bundle, tmp_path, fault):
     name, content, flags, code, seen = BAD_FILES[fault]
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -497,16 +497,16 @@ def test_labels_with_tabs_and_line_breaks_read_back(dynabert, bundle, predictor,
     source = tmp_path / "texts.csv"
     with source.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("id", "body"), *enumerate(texts)])
-    expected = [(row.label, f"{row.score:.4f}") for row in predictor("odd")(texts)]
-    assert {label for label, _ in expected} == set(TASKS["odd"]["labels"])
+    expected = [(row.label, f"{row.score:.4f}") for row in predictor("tabs")(texts)]
+    assert {label for label, _ in expected} == set(TASKS["tabs"]["labels"])
     for name, delimiter in (("out.tsv", "\t"), ("out.csv", ","), ("out", "\t")):
-        done = dynabert("predict", bundle("odd"), "-i", source, "-o", tmp_path / name)
+        done = dynabert("predict", bundle("tabs"), "-i", source, "-o", tmp_path / name)
         assert done.code == 0, done.err
         assert read_back(tmp_path / name, delimiter) == [["label", "score"], *map(list, expected)]
-    done = dynabert("predict", bundle("odd"), "-i", source, "-o", tmp_path / "out.jsonl")
+    done = dynabert("predict", bundle("tabs"), "-i", source, "-o", tmp_path / "out.jsonl")
     lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["label"] for line in lines] == [label for label, _ in expected]
-    done = shell(sys.executable, bundle("odd") / "infer.py", "-i", source)
+    done = shell(sys.executable, bundle("tabs") / "infer.py", "-i", source)
     (tmp_path / "infer.tsv").write_text(done.stdout, encoding="utf-8")
     assert read_back(tmp_path / "infer.tsv") == list(map(list, expected)), done.stderr
 
@@ -629,7 +629,7 @@ def test_a_long_file_takes_no_more_memory(bundle, tmp_path):
 
 def run_script(folder, *words, cwd):
     """Run `infer.py` from elsewhere, isolated, without what only this package needs."""
-    return shell(sys.executable, "-I", "-c", ALONE, folder / "infer.py", *words, cwd=cwd)
+    return shell(sys.executable, "-I", "-c", WITHOUT_PACKAGE, folder / "infer.py", *words, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -678,7 +678,7 @@ def test_labels_of_any_language_on_a_terminal_of_none(bundle, predictor, tmp_pat
 
 
 def test_the_script_runs_an_onnx_bundle_without_paddle(bundle, predictor, tmp_path):
-    alone = ALONE.replace('"dynabert_paddle", ', '"dynabert_paddle", "paddle", "onnx", "paddle2onnx", ')
+    alone = WITHOUT_PACKAGE.replace('"dynabert_paddle", ', '"dynabert_paddle", "paddle", "onnx", "paddle2onnx", ')
     done = shell(sys.executable, "-I", "-c", alone, bundle("snips", "onnx") / "infer.py", "play", cwd=tmp_path)
     expected = predictor("snips", "onnx")("play")[0]
     assert (done.returncode, done.stdout) == (0, f"{expected.label}\t{expected.score:.4f}\n"), done.stderr
@@ -688,7 +688,7 @@ def test_the_script_runs_an_onnx_bundle_without_paddle(bundle, predictor, tmp_pa
     ("format", "module", "package"), [("paddle", "paddle", "paddlepaddle"), ("onnx", "onnxruntime", "onnxruntime")]
 )
 def test_a_runtime_that_is_not_installed_is_named(bundle, tmp_path, format, module, package):
-    alone = ALONE.replace('"dynabert_paddle", ', f'"dynabert_paddle", "{module}", ')
+    alone = WITHOUT_PACKAGE.replace('"dynabert_paddle", ', f'"dynabert_paddle", "{module}", ')
     done = shell(sys.executable, "-I", "-c", alone, bundle("snips", format) / "infer.py", "play", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.endswith(f"format {format} needs {module}: run 'pip install {package}'\n")
@@ -718,7 +718,7 @@ def test_wrong_use_of_the_script(moved, tmp_path, words, code, seen):
         assert done.stderr.count("\n") == 1
 
 
-def test_a_reader_that_has_enough_is_no_error(bundle, tmp_path):
+def test_a_closed_output_pipe_is_no_error(bundle, tmp_path):
     (tmp_path / "texts.txt").write_text("play\n" * 9000)
     command = f'"{sys.executable}" "{bundle("plain") / "infer.py"}" -i texts.txt | head -1'
     done = shell("bash", "-c", command, cwd=tmp_path)

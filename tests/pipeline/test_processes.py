@@ -25,7 +25,7 @@ STAGES = ("finetune", "rewire", "width", "depth", "final")
 DYNABERT = Path(sys.executable).with_name("dynabert")
 
 # Tells, in a file of its own, what a process other than the first opens to write, makes, renames or removes.
-WATCH = """
+AUDIT_HOOK = """
 import os, sys
 
 def audit(event, args):
@@ -96,7 +96,7 @@ def alone(config_file, tmp_path_factory):
 def together(config_file, tmp_path_factory):
     """The run in two processes, with batches of 13 each."""
     folder = tmp_path_factory.mktemp("together")
-    (folder / "watch.py").write_text(WATCH)
+    (folder / "watch.py").write_text(AUDIT_HOOK)
     words = ["run", config_file, "--output_dir", folder / "out", "--json", "-o", "train.per_device_train_batch_size=13"]
     process = launch(folder / "watch.py", *words, log_dir=folder / "log", CHANGES=str(folder / "changes."))
     shown, _ = process.communicate(timeout=300)
@@ -105,7 +105,7 @@ def together(config_file, tmp_path_factory):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_two_processes_train_what_one_trains(alone, together, stage):
+def test_two_processes_train_the_same_weights_as_one(alone, together, stage):
     one, two = read_weights(alone[0] / stage), read_weights(together / "out" / stage)
     assert {name: values.shape for name, values in two.items()} == {name: values.shape for name, values in one.items()}
     assert max(np.abs(two[name] - one[name]).max() for name in one) < 1e-5
@@ -115,7 +115,7 @@ def test_two_processes_train_what_one_trains(alone, together, stage):
         assert stage == "finetune" or changed, "both would be equal if nothing were trained"
 
 
-def test_two_processes_score_what_one_scores(alone, together):
+def test_two_processes_score_the_same_as_one(alone, together):
     output, rows = alone
     assert json.loads((together / "out" / "grid.json").read_text())["rows"] == rows
     for stage in STAGES:
@@ -173,7 +173,7 @@ def test_a_process_that_is_killed_ends_the_others_in_a_minute(config_file, tmp_p
     assert re.search(r"rank=\[(0, )?1\]", shown), "the launcher may see the other one stop, too"
 
 
-def test_a_request_to_stop_saves_once_and_the_run_goes_on_as_one_that_was_not_stopped(config_file, together, tmp_path):
+def test_a_stopped_run_saves_once_and_resumes_to_the_same_result(config_file, together, tmp_path):
     words = ["run", config_file, "--output_dir", tmp_path / "out", "-o", "train.per_device_train_batch_size=13"]
     process = launch(DYNABERT, *words, log_dir=tmp_path / "log")
     wait_for_steps(tmp_path / "out" / "width" / "train.jsonl", process)
@@ -212,7 +212,7 @@ def test_a_request_to_stop_while_a_process_waits_for_the_others_is_no_failure(co
     assert "finetune: stopped after step 8 of 20" in logs(tmp_path / "log")["workerlog.0"], "it is saved after step 7"
 
 
-def test_a_verb_that_would_do_everything_twice_is_refused(together, tmp_path):
+def test_a_verb_that_does_not_support_several_processes_is_refused(together, tmp_path):
     process = launch(DYNABERT, "export", together / "out" / "depth", log_dir=tmp_path / "log")
     shown, _ = process.communicate(timeout=60)
     assert process.returncode != 0

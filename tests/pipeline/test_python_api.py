@@ -11,7 +11,7 @@ import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import to_arrays
 
 
-def test_the_example_of_the_design(tiny_folder, tiny_data, tmp_path):
+def test_a_whole_chain_in_python(tiny_folder, tiny_data, tmp_path):
     quick = {"max_steps": 3, "per_device_train_batch_size": 16, "learning_rate": 1e-3}
     task = db.load_task("custom", data_dir=tiny_data)
     teacher = db.finetune(tiny_folder, task, output_dir=tmp_path / "teacher", config=db.FinetuneConfig(**quick))
@@ -66,7 +66,7 @@ def test_importing_the_package_loads_no_paddle():
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_a_stage_refuses_a_finished_folder_and_replaces_it_when_told(tiny_folder, tiny_data, tmp_path):
+def test_a_stage_replaces_a_finished_folder_only_with_overwrite(tiny_folder, tiny_data, tmp_path):
     task = db.load_task("snips", data_dir=tiny_data)
     config = db.FinetuneConfig(max_steps=1)
     options = {"output_dir": tmp_path / "m", "max_seq_length": 8}
@@ -86,7 +86,7 @@ def test_load_config_takes_multipliers_as_people_write_them(text, mults):
     assert config.space.width_mult_list == mults
 
 
-def test_a_run_begun_anew_keeps_nothing_that_was_made_of_the_run_before(tiny_folder, tiny_data, tmp_path):
+def test_overwriting_a_run_removes_all_results_of_the_old_run(tiny_folder, tiny_data, tmp_path):
     output = tmp_path / "out"
     words = (f"model_name_or_path={tiny_folder}", "stages=[finetune]", "task.max_seq_length=16", "train.max_steps=1")
     config = db.load_config(None, words, {"output_dir": str(output), "task.data_dir": str(tiny_data)})

@@ -24,7 +24,7 @@ def blocks_of(text, language):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_the_verbs_of_the_readme_are_the_verbs_there_are():
+def test_the_readme_lists_exactly_the_existing_verbs():
     from dynabert_paddle.cli.main import app
 
     verbs = {command.name for command in app.registered_commands}
@@ -38,7 +38,7 @@ def test_every_file_that_the_readme_names_is_there():
     assert not missing
 
 
-def test_the_readme_shows_a_grid_that_meets_its_promise():
+def test_the_grid_in_the_readme_meets_the_stated_accuracy():
     (grid,) = (block for block in blocks("text") if "w1.00d1.00" in block)
     rows = {row.split()[0]: row.split() for row in grid.splitlines() if row.strip().startswith("w")}
     assert len(rows) == 12

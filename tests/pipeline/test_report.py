@@ -19,7 +19,7 @@ pytestmark = pytest.mark.full
 PHONE = 390
 
 # Looks at the page from inside, as a user's eye and finger would, and tells the page around it.
-LOOK = """
+MEASURE_PAGE = """
 const seen = {};
 const shown = (node) => node.getBoundingClientRect();
 const scale = (text) => shown(text.ownerSVGElement).width / text.ownerSVGElement.viewBox.baseVal.width;
@@ -51,7 +51,7 @@ document.body.click();
 seen.closed = document.getElementById("tip").hidden;
 parent.postMessage(JSON.stringify(seen), "*");
 """
-AROUND = """<!DOCTYPE html><body style="margin:0">
+FRAME = """<!DOCTYPE html><body style="margin:0">
 <iframe src="{page}" style="display:block;width:{width}px;height:{height}px;border:0"></iframe>
 <pre id="seen"></pre><script>
 addEventListener("message", (event) => {{ document.getElementById("seen").textContent = event.data; }});
@@ -90,7 +90,7 @@ def chromium(browser, tmp_path):
     return run
 
 
-def test_the_command_names_what_it_wrote(folder, capsys):
+def test_the_command_names_the_files_it_wrote(folder, capsys):
     done = run_command(capsys, "report", folder, "--language", "zh")
     assert done.code == 0 and done.out == ""
     assert done.err.splitlines()[:2] == [f"wrote {folder / 'report.html'}", f"wrote {folder / 'vdl_report'}"]
@@ -102,11 +102,11 @@ def test_the_command_names_what_it_wrote(folder, capsys):
 
 
 @pytest.mark.parametrize("width", [PHONE, 1200])
-def test_all_of_the_page_is_seen_in_both_languages(page, chromium, tmp_path, width):
+def test_the_whole_page_is_visible_in_both_languages(page, chromium, tmp_path, width):
     text = page.read_text(encoding="utf-8")
     inside, around = tmp_path / "page.html", tmp_path / "around.html"
-    inside.write_text(text.replace("</body>", f"<script>{LOOK}</script></body>"), encoding="utf-8")
-    around.write_text(AROUND.format(page=inside.as_uri(), width=width, height=2000), encoding="utf-8")
+    inside.write_text(text.replace("</body>", f"<script>{MEASURE_PAGE}</script></body>"), encoding="utf-8")
+    around.write_text(FRAME.format(page=inside.as_uri(), width=width, height=2000), encoding="utf-8")
     dom = chromium("--window-size=1300,2000", "--dump-dom", around.as_uri())
     seen = json.loads(re.search(r'<pre id="seen">(.+?)</pre>', dom)[1].replace("&amp;", "&").replace("&lt;", "<"))
     assert seen["en"]["heading"] == "DynaBERT report: run"
@@ -138,7 +138,7 @@ def colors(image):
 def test_a_screenshot_shows_every_colour_of_the_charts(page, chromium, tmp_path, width):
     around, shot = tmp_path / "around.html", tmp_path / "shot.png"
     height = 9000 if width == PHONE else 5000
-    around.write_text(AROUND.format(page=page.as_uri(), width=width, height=height), encoding="utf-8")
+    around.write_text(FRAME.format(page=page.as_uri(), width=width, height=height), encoding="utf-8")
     chromium(f"--window-size=1300,{height}", f"--screenshot={shot}", around.as_uri())
     image = np.asarray(Image.open(shot).convert("RGB"))[:, :width]
     wanted = {tuple(bytes.fromhex(color[1:])) for color in (BLUE, RED, GREEN, PINK, ORANGE, SKY)}

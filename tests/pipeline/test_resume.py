@@ -294,7 +294,7 @@ def test_other_settings_or_data_are_refused_by_name(stopped, tiny_data, tmp_path
         db.finetune(model, db.load_task("snips", data_dir=data), **options)
 
 
-def test_how_often_something_is_said_or_saved_may_change(stopped):
+def test_intervals_of_logging_and_saving_may_change(stopped):
     model, task, options = stopped
     config = db.FinetuneConfig(
         max_steps=4, per_device_train_batch_size=16, logging_steps=2, save_steps=1, learning_rate=1e-3
@@ -302,14 +302,14 @@ def test_how_often_something_is_said_or_saved_may_change(stopped):
     assert db.finetune(model, task, **{**options, "config": config}).metadata.metrics["steps"] == 4
 
 
-def test_starting_anew_takes_the_flag(stopped):
+def test_starting_anew_needs_the_flag(stopped):
     model, task, options = stopped
     config = db.FinetuneConfig(max_steps=3, per_device_train_batch_size=16, learning_rate=2e-3)
     supernet = db.finetune(model, task, **{**options, "config": config, "overwrite": True})
     assert supernet.metadata.metrics["steps"] == 3
 
 
-def test_a_stage_that_was_killed_while_it_put_its_files_in_place_is_done_again(config_file, uninterrupted, tmp_path):
+def test_a_stage_that_was_killed_while_it_moved_its_files_into_place_is_repeated(config_file, uninterrupted, tmp_path):
     """The marker, dynabert.json, comes last; before it is there, a stage has logs or only some of its files."""
     output = shutil.copytree(uninterrupted[0], tmp_path / "out")
     for stage in STAGES[1:]:

@@ -109,7 +109,7 @@ def test_a_comparison_trains_every_method_beside_every_seeds_run(tmp_path):
         (("bench/run_arm.sh", "nowhere"), "nowhere: no model folder"),
     ],
 )
-def test_bad_words_are_refused_at_once(tmp_path, words, message):
+def test_invalid_options_are_refused_at_once(tmp_path, words, message):
     done = script(tmp_path, *words)
     assert done.returncode == 2
     assert message in done.stderr
@@ -117,7 +117,7 @@ def test_bad_words_are_refused_at_once(tmp_path, words, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_line_of_paddle_that_there_is_not_is_refused(tmp_path):
+def test_an_unknown_line_of_paddle_is_refused(tmp_path):
     done = script(tmp_path, "setup_env.sh", "dev", "--paddle", "2.5")
     assert (done.returncode, done.stderr) == (1, "error: --paddle '2.5': there are 2.6, 3.1 and 3.3\n")
 

@@ -67,7 +67,7 @@ def test_scores_are_of_the_rows_that_training_held_out(searched, chain):
     assert result.full == result.grid[0]
 
 
-def test_the_best_is_the_highest_score_that_fits_and_of_equal_ones_the_cheapest(searched):
+def test_the_best_has_the_highest_score_within_budget_and_ties_go_to_the_cheapest(searched):
     _, result = searched
     fitting = [row for row in result.pareto if row["macs"] <= 6e6]
     assert result.best == max(fitting, key=lambda row: row["score"])
@@ -75,7 +75,7 @@ def test_the_best_is_the_highest_score_that_fits_and_of_equal_ones_the_cheapest(
     assert (result.goals, result.budget, result.num_evaluated) == (("macs",), {"macs": 6e6}, 18)
 
 
-def test_the_files_hold_what_python_returns(searched):
+def test_the_files_equal_the_returned_result(searched):
     folder, result = searched
     assert read_json(folder / "search.json") == json.loads(json.dumps(result.to_dict()))
     with (folder / "pareto.csv").open(newline="") as file:
@@ -86,7 +86,7 @@ def test_the_files_hold_what_python_returns(searched):
     assert len(set(read_names(folder))) == 18
 
 
-def test_the_command_prints_a_table_and_what_comes_next(dynabert, supernet):
+def test_the_command_prints_a_table_and_the_next_command(dynabert, supernet):
     done = dynabert("search", supernet, *SMALL, "--max_params", "990000", "--score_on", "dev")
     assert done.code == 0, done.err
     result = read_json(supernet / "search" / "search.json")
@@ -101,7 +101,7 @@ def test_the_command_prints_a_table_and_what_comes_next(dynabert, supernet):
     assert dynabert(*lines[-1].split()[2:-1], supernet.parent / "small").code == 0
 
 
-def test_where_nothing_fits_the_nearest_is_told(dynabert, supernet):
+def test_if_nothing_fits_the_nearest_is_printed(dynabert, supernet):
     done = dynabert("search", supernet, *SMALL, "--max_macs", "450000", "--json")
     assert done.code == 1
     result = json.loads(done.out)
@@ -111,7 +111,7 @@ def test_where_nothing_fits_the_nearest_is_told(dynabert, supernet):
     assert (result["best"], result["nearest"]["subnet"], result["nearest"]["macs"]) == (None, "l0h1f12", 491520)
 
 
-def test_an_agreement_with_itself_is_perfect(dynabert, supernet):
+def test_agreement_of_the_full_model_with_itself_is_1(dynabert, supernet):
     done = dynabert("search", supernet, *SMALL, "--score", "agreement", "--holdout_size", "10", "--json")
     result = json.loads(done.out)
     assert (result["score"], result["full"]["score"], result["num_examples"]) == ("agreement", 1.0, 10)
@@ -156,7 +156,7 @@ def test_a_killed_search_goes_on_with_the_same_command(supernet, searched, dynab
 
 
 @pytest.mark.full
-def test_several_processes_find_what_one_does(supernet, searched):
+def test_several_processes_find_the_same_as_one(supernet, searched):
     launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir"]
     script = supernet.parent / "search.py"
     script.write_text("from dynabert_paddle.cli.main import main\nmain()\n")
@@ -183,7 +183,7 @@ def test_a_stage_that_is_missing_is_named(dynabert, chain, stage, command):
     assert not (chain / stage / "search").exists()
 
 
-def test_force_searches_all_the_same(chain, tmp_path):
+def test_force_searches_a_stage_before_depth(chain, tmp_path):
     config = db.SearchConfig(num_evaluations=6, population_size=3)
     result = db.search(chain / "finetune", output_dir=tmp_path / "out", config=config, force=True)
     assert result.num_evaluated == 6
@@ -205,7 +205,7 @@ def test_force_searches_all_the_same(chain, tmp_path):
         (["--score", "f1"], "'f1'"),
     ],
 )
-def test_bad_words_are_refused_in_one_line(dynabert, supernet, words, message):
+def test_invalid_options_are_one_line(dynabert, supernet, words, message):
     done = dynabert("search", supernet, *words)
     assert done.code == 2
     assert message in done.err
@@ -238,7 +238,7 @@ def test_other_weights_are_another_search(supernet, dynabert):
     assert dynabert("search", supernet, "--num_evaluations", "3", "--overwrite_output_dir").code == 0
 
 
-def test_what_was_found_is_only_replaced_by_a_search_that_can_begin(supernet, dynabert):
+def test_results_are_kept_if_the_new_search_is_refused(supernet, dynabert):
     assert dynabert("search", supernet, "--num_evaluations", "3").code == 0
     before = {path.name: path.read_bytes() for path in (supernet / "search").iterdir()}
     done = dynabert("search", supernet, "--num_evaluations", "3", "--max_params", "1", "--overwrite_output_dir")

@@ -87,7 +87,7 @@ def test_a_machine_without_libgomp_takes_the_one_of_scikit_learn(checkout):
     assert done.stderr.index(said) < done.stderr.index("setup: installing")
 
 
-def test_without_any_libgomp_it_says_what_to_install_before_it_downloads(checkout):
+def test_without_any_libgomp_it_names_the_package_before_it_downloads(checkout):
     lock = checkout / "requirements" / "paddle-3.1.txt"
     lock.write_text(lock.read_text().replace("scikit-learn==", "another-package=="))
     done = set_up(checkout)

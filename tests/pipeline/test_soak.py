@@ -15,7 +15,7 @@ def soak(folder, *words):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_run_that_is_killed_over_and_over_ends_as_if_nothing_had_happened(tmp_path):
+def test_a_run_that_is_killed_repeatedly_ends_with_the_same_result(tmp_path):
     done = soak(tmp_path, "--kills", "4", "--seed", "5")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("4 kills")

@@ -208,7 +208,7 @@ def test_the_saved_model_scores_as_its_metadata_says(chain, separable, stage):
     assert line[0]["eval/accuracy/w1.00d1.00"] == metrics["holdout"]["w1.00d1.00"]["accuracy"]
 
 
-def test_provenance_tells_how_to_repeat_every_stage(chain, start):
+def test_provenance_suffices_to_repeat_every_stage(chain, start):
     provenance = read_metadata(chain[0] / "final").provenance
     sections = [db.FinalConfig, db.DepthConfig, db.WidthConfig, db.RewireConfig, db.FinetuneConfig]
     for section in sections:
@@ -252,7 +252,7 @@ def test_select_on_dev_trains_on_all_examples(start, separable, tmp_path):
     assert supernet.metadata.metrics["dev"]["w1.00d1.00"]["accuracy"] == row["accuracy"]
 
 
-def test_a_digest_tells_data_apart():
+def test_hashes_of_different_arrays_differ():
     ids, offsets, labels = np.arange(6, dtype="int32"), np.array([0, 2, 6]), np.array([0, 1])
     changed = [[ids[::-1], offsets, labels], [ids, np.array([0, 3, 6]), labels], [ids, offsets, labels[::-1]]]
     assert len({hash_arrays([ids, offsets, labels]), *map(hash_arrays, changed)}) == 4

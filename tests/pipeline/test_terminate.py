@@ -53,7 +53,7 @@ def run(tiny_folder, tiny_data, tmp_path_factory):
         ("evaluating", 0),
     ],
 )
-def test_a_run_that_is_told_to_end_ends_well(run, line, seconds):
+def test_a_run_ends_cleanly_on_a_signal(run, line, seconds):
     words, output = run
     code, out, lines = terminate(words, line, seconds=seconds)
     assert (code, out) == (143, ""), lines
@@ -81,7 +81,7 @@ def test_a_search_goes_on_and_an_export_is_made_anew(run, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("seconds", [2.0, 6.0])
-def test_predictions_that_are_told_to_end_leave_no_half_file(chain, make_once, tmp_path, number, seconds):
+def test_predict_leaves_no_partial_file_after_a_signal(chain, make_once, tmp_path, number, seconds):
     """At either moment: while Paddle is imported, and while it predicts."""
     bundle = make_once("terminated_bundle", lambda folder: db.export(chain / "depth", folder))
     texts = tmp_path / "texts.txt"
@@ -104,7 +104,7 @@ def test_predictions_that_are_told_to_end_leave_no_half_file(chain, make_once, t
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 @pytest.mark.parametrize("exists", [True, False])
-def test_an_export_that_is_stopped_leaves_nothing_that_stays(finetuned, tmp_path, number, exists):
+def test_a_stopped_export_leaves_no_lasting_files(finetuned, tmp_path, number, exists):
     """Partial folders of the size of a model gathered beside the bundles."""
     bundle = tmp_path / "out" / "bundle"
     words = [sys.executable, "-m", "dynabert_paddle", "export", finetuned, "--output_dir", bundle]

@@ -52,7 +52,7 @@ def words_of_run(tmp_path, tiny_folder):
     return ["run", tmp_path / "run.yaml", "--output_dir", tmp_path / "out"]
 
 
-def test_a_run_says_each_defect_of_its_data_once(tmp_path, words_of_run, dynabert):
+def test_a_run_warns_of_each_data_defect_once(tmp_path, words_of_run, dynabert):
     good = [(f"{text} {number}", label) for number, (text, label) in enumerate(sentences(200, 0))]
     bad = [
         ("play [SEP] it", "a"),
@@ -101,7 +101,7 @@ def defective(tmp_path_factory, tiny_data):
         ),
     ],
 )
-def test_verbs_that_read_data_alone_say_its_defects_once(chain, defective, tmp_path, dynabert, stage, words):
+def test_verbs_that_only_read_data_warn_of_each_defect_once(chain, defective, tmp_path, dynabert, stage, words):
     words = [str(word).format(chain / stage) for word in words]
     done = dynabert(*words, "--data_dir", defective, "--output_dir", tmp_path / "out")
     assert done.code == 0, done.err
@@ -114,7 +114,7 @@ def test_verbs_that_read_data_alone_say_its_defects_once(chain, defective, tmp_p
         assert done.err.count(said) == 1, done.err
 
 
-def test_a_stage_that_ends_below_its_start_is_named(tmp_path, words_of_run, dynabert):
+def test_a_stage_that_ends_below_its_start_is_warned_about(tmp_path, words_of_run, dynabert):
     write(tmp_path / "data" / "train.tsv", sentences(600, 0))
     write(tmp_path / "data" / "dev.tsv", sentences(40, 1))
     done = dynabert(*words_of_run, "-o", "width.learning_rate=0.5")
@@ -126,7 +126,7 @@ def test_a_stage_that_ends_below_its_start_is_named(tmp_path, words_of_run, dyna
 
 
 @pytest.mark.parametrize("precision, depends", [pytest.param("fp32", False, marks=pytest.mark.full), ("int8", True)])
-def test_onnx_int8_says_that_an_answer_depends_on_the_batch(tmp_path, finetuned, dynabert, precision, depends):
+def test_onnx_int8_states_that_predictions_depend_on_the_batch(tmp_path, finetuned, dynabert, precision, depends):
     bundle = db.export(finetuned, tmp_path / "bundle", format="onnx", precision=precision, tolerance=1.0)
     assert json.loads((bundle / "bundle.json").read_text())["depends_on_batch"] is depends
     (row,) = [line for line in (bundle / "README.md").read_text().splitlines() if "depends on the batch" in line]

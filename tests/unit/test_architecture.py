@@ -67,12 +67,12 @@ def test_no_name_of_a_joined_module_replaces_that_of_another(script):
 
 
 @pytest.mark.parametrize("module", [module.__name__ for module in scripts.INFER_LITE_MODULES])
-def test_what_infer_lite_is_made_of_is_python_3_7(module):
+def test_the_modules_of_infer_lite_are_python_3_7(module):
     ast.parse(MODULES[module].read_text(encoding="utf-8"), feature_version=(3, 7))
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) in WITHOUT_PADDLE])
-def test_what_needs_no_paddle_does_not_import_it(module):
+def test_modules_without_paddle_do_not_import_it(module):
     """Not at the top of a file, that is: a command may import what it runs."""
     heavy = {"paddle", "paddlenlp", "paddleslim"}
     assert not heavy & {name.split(".")[0] for name in imports(TREES[module], top_level_only=True)}
@@ -156,7 +156,7 @@ def test_args_are_those_that_exist_in_their_order(module):
 
 
 @pytest.mark.parametrize("module", EXPLAINED)
-def test_returns_and_raises_are_told(module):
+def test_returns_and_raises_are_documented(module):
     for name, node in public_names(module).items():
         if not isinstance(node, ast.FunctionDef):
             continue

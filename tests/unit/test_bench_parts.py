@@ -30,7 +30,7 @@ def scored(model, seed, accuracy, machine=LARGE):
     return record("dev", model, seed, machine, accuracy=accuracy, int8_accuracy=accuracy - 0.01, **sizes)
 
 
-def test_a_part_runs_once_and_other_machines_add_what_is_missing(tmp_path, scripts):
+def test_a_part_runs_once_and_other_machines_add_missing_parts(tmp_path, scripts):
     parts, compose = scripts("parts"), scripts("compose")
     file, other = tmp_path / "deep/result.json", tmp_path / "other.json"
     files = {"train": Path("train.tsv"), "held_out": Path("held_out.tsv")}
@@ -83,7 +83,7 @@ def test_a_row_has_the_mean_over_seeds_and_a_processor_its_own_columns(scripts):
     assert module.table(records, "mrpc", ROWS, words) == "mrpc: no results\n"
 
 
-def test_the_guides_hold_what_their_results_say(tmp_path, scripts):
+def test_the_tables_of_the_guides_equal_their_results(tmp_path, scripts):
     compose, parts, table = scripts("compose"), scripts("parts"), scripts("compose_table")
     guides = [ROOT / "docs" / name for name in table.GUIDES]
     for guide in guides:

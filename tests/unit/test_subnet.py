@@ -215,7 +215,7 @@ def test_grid_names_may_be_written_shorter(name):
 
 
 @pytest.mark.parametrize("name", ["", "w0.5", "w0.5d", "d0.5", "l0h6", "l0h6f768-", "l0h6f768 ", "l0h6f7.5", "full"])
-def test_what_is_no_name_is_refused(name):
+def test_an_invalid_name_is_refused(name):
     with pytest.raises(UsageError, match=r"is no subnet: write a grid cell such as 'w0\.50d0\.75'"):
         BERT_BASE.parse(name)
 

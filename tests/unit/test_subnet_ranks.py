@@ -90,7 +90,7 @@ def test_params_and_macs_are_those_of_the_two_matrices():
 @pytest.mark.parametrize(
     "name", ["w0.50d0.75r", "w0.50r0.25", "e96", "l0h1f1-e", "l0h1f1-96", "e9-l0h1f1", "l0h1f1-e1-e1"]
 )
-def test_what_is_no_name_of_a_rank_is_refused(name):
+def test_an_invalid_name_of_a_rank_is_refused(name):
     with pytest.raises(UsageError, match="is no subnet: .* an embedding rank comes last, as in 'w0.50d0.75r0.25'"):
         ELASTIC.parse(name)
 

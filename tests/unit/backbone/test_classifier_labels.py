@@ -119,7 +119,7 @@ def test_rows_follow_the_names(tmp_path, name, head, caplog):
         ({"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}, ("a", "b", "c"), "does not name the labels"),
     ],
 )
-def test_a_classifier_of_other_labels_is_replaced_and_said(tmp_path, caplog, id2label, labels, seen):
+def test_a_classifier_of_other_labels_is_replaced_with_a_warning(tmp_path, caplog, id2label, labels, seen):
     model = make_bert(num_labels=3, num_layers=1, vocab_size=30)
     folder = write_folder(tmp_path / "model", model, id2label=id2label)
     with caplog.at_level(logging.INFO, logger="dynabert_paddle"):
@@ -129,7 +129,7 @@ def test_a_classifier_of_other_labels_is_replaced_and_said(tmp_path, caplog, id2
     assert not bias.any()
 
 
-def test_labels_without_names_are_kept_where_their_order_is_given(tmp_path, caplog):
+def test_unnamed_labels_are_kept_if_the_labels_option_orders_them(tmp_path, caplog):
     model = make_bert(num_labels=3, num_layers=1, vocab_size=30)
     folder = write_folder(tmp_path / "model", model)
     with caplog.at_level(logging.INFO, logger="dynabert_paddle"):
@@ -138,7 +138,7 @@ def test_labels_without_names_are_kept_where_their_order_is_given(tmp_path, capl
     assert not caplog.records
 
 
-def test_a_backbone_without_classifier_is_no_news(tmp_path, caplog):
+def test_a_backbone_without_classifier_causes_no_warning(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="dynabert_paddle"):
         db.Supernet.from_pretrained(find_backbone("minilm-l6"), labels=("a", "b"), num_labels=2)
     assert "label" not in caplog.text

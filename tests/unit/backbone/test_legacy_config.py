@@ -71,7 +71,7 @@ def test_a_finetuned_folder_equals_its_model(tmp_path, tokenizer, make, position
     assert not (tmp_path / "saved" / "model_config.json").exists()
 
 
-def test_the_classifier_is_kept_if_the_user_gives_its_labels(tmp_path, tokenizer, caplog):
+def test_the_classifier_is_kept_if_the_labels_option_names_its_labels(tmp_path, tokenizer, caplog):
     model = make_bert(num_labels=3)
     folder = write_legacy(tmp_path / "model", model, tokenizer)
     labels = ("b", "a", "c")

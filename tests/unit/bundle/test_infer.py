@@ -349,7 +349,7 @@ def test_the_script_outside_of_a_bundle(capsys):
 
 
 @pytest.mark.parametrize(("given", "threads"), [(None, 3), ("", 3), ("0", 3), ("2", 2), ("4,1", 4)])
-def test_the_number_of_threads_of_the_process_is_the_users_if_it_is_one(monkeypatch, given, threads):
+def test_a_valid_omp_num_threads_of_the_user_is_kept(monkeypatch, given, threads):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if given is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", given)

@@ -17,7 +17,7 @@ def messages(*rows, description=DESCRIPTION, **given):
     return counts.messages()
 
 
-def test_usual_texts_need_no_words():
+def test_usual_texts_cause_no_warning():
     assert messages() == []
     assert messages([[5, 6, 7]], [[], [8]], [[*[9] * 19, 1]]) == []
 
@@ -39,7 +39,7 @@ def test_unknown_and_special_tokens():
     ]
 
 
-def test_bundles_of_before_name_no_tokens():
+def test_older_bundles_have_no_counts_of_tokens():
     assert messages([[0, 1, 2, 3]], description={"max_seq_length": 6}) == []
 
 

@@ -254,7 +254,7 @@ json.dump([tokenizer.tokenize(text) for text in json.load(open(texts))], open(ou
 
 
 @pytest.mark.parametrize("interpreter", ["this", pytest.param("the converter's", marks=pytest.mark.full)])
-def test_every_python_version_gives_the_same_ids(interpreter, folder, rust, request, tmp_path):
+def test_ids_are_the_same_in_every_python_version(interpreter, folder, rust, request, tmp_path):
     """Python 3.7 and 3.10 have fewer Unicode characters than 3.11; the script does not use their tables."""
     python = sys.executable if interpreter == "this" else str(request.getfixturevalue("converter"))
     texts = [text[:2000] for text in TEXTS] + [chr(code) + "a" for code in range(0x20, 0x20000, 37)]

@@ -75,7 +75,7 @@ def test_json_lines_may_end_in_json(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", '{"data": 3}', '{"data": [{"paragraphs": [{"qas": []}]}]}'])
-def test_what_is_no_squad_is_refused(tmp_path, content):
+def test_a_file_that_is_not_squad_is_refused(tmp_path, content):
     file = tmp_path / "x.json"
     file.write_text(content, encoding="utf-8")
     with pytest.raises(BundleError, match=r"x\.json: not in SQuAD's format"):
@@ -195,7 +195,7 @@ def test_a_file_without_the_columns_is_refused(tmp_path, name, content, descript
     assert str(path) in str(caught.value)
 
 
-def test_columns_of_older_bundles_and_of_odd_ones():
+def test_columns_of_older_and_of_invalid_bundles():
     assert task_columns(UNNAMED) == (None, None)
     assert task_columns({"task": {"text_column": 3, "text_pair_column": ["x"]}, "pair": True}) == (None, None)
     assert task_columns(ANSWERS) == ("question", "context")

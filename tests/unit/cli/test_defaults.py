@@ -14,7 +14,7 @@ from dynabert_paddle.data.question_answering import AnswerSettings
 from dynabert_paddle.files.metadata import Metadata, read_metadata, write_metadata
 
 # Verb -> the sections of its options; those of the task and the grid are taken from DIR, as far as it tells them.
-OF_DIR = {
+SECTIONS_OF = {
     "rewire": ("task", "rewire"),
     "train_width": ("task", "space", "width"),
     "train_depth": ("task", "space", "depth"),
@@ -52,10 +52,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("verb", OF_DIR)
+@pytest.mark.parametrize("verb", SECTIONS_OF)
 def test_a_verb_that_takes_a_folder_has_the_folders_task_and_grid(folder, verb):
     of_folder, bare = load_settings(read_metadata(folder), None, None, {}), load_config()
-    for section in OF_DIR[verb]:
+    for section in SECTIONS_OF[verb]:
         for field in dataclasses.fields(settings.SECTIONS[section]):
             text = shown(verb, section, field.name)
             if field.name == "method":  # an argument, without a default
@@ -103,12 +103,14 @@ def test_a_config_goes_before_the_defaults_of_run(tmp_path):
     assert load_config(find_config("quickstart")).output_dir == "out"
 
 
-@pytest.mark.parametrize("verb", [*OF_DIR, "quickstart", "run", "finetune", "augment", "extract", "predict", "bench"])
+@pytest.mark.parametrize(
+    "verb", [*SECTIONS_OF, "quickstart", "run", "finetune", "augment", "extract", "predict", "bench"]
+)
 def test_no_default_is_shown_where_there_is_none(dynabert, verb):
     assert "default: None" not in dynabert(verb, "--help").out
 
 
 def test_the_help_does_not_show_a_default_twice():
     """Once in the words, once in brackets."""
-    for verb in (*OF_DIR, "finetune", "augment", "run", "predict", "bench", "report"):
+    for verb in (*SECTIONS_OF, "finetune", "augment", "run", "predict", "bench", "report"):
         assert not [option for option in options(verb).values() if "(default" in (option.help or "")], verb

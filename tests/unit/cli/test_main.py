@@ -99,7 +99,7 @@ def test_help_of_a_verb_has_every_flag_with_its_default(dynabert, verb):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_no_flag_of_a_verb_is_without_words(dynabert, verb):
+def test_every_flag_of_a_verb_has_a_help_text(dynabert, verb):
     """Every line of the help that begins with a flag, or the one below it, says something besides type and default."""
     done = dynabert(verb, "--help")
     for line in done.out.splitlines():
@@ -136,7 +136,7 @@ def test_without_a_verb_the_help_is_shown(dynabert):
         (["configs", "quickstrat"], "Did you mean 'quickstart'"),
     ],
 )
-def test_wrong_usage_exits_2_and_names_what_is_near(dynabert, tmp_path, monkeypatch, words, seen):
+def test_wrong_usage_exits_2_and_names_the_nearest_option(dynabert, tmp_path, monkeypatch, words, seen):
     monkeypatch.chdir(tmp_path)
     done = dynabert(*words)
     assert (done.code, done.out) == (2, "")
@@ -187,7 +187,7 @@ def test_every_built_in_config_is_valid_and_holds_differences_only(name):
                 assert getattr(here, key) != getattr(there, key), f"{section}.{key} is the default"
 
 
-def test_a_stage_that_sets_a_value_is_the_one_that_has_it():
+def test_values_of_a_stage_override_those_of_train():
     config = load_config(None, ["train.max_steps=5", "width.max_steps=7", "train.lambda_hidden=0.5"])
     assert (config.finetune.max_steps, config.width.max_steps, config.depth.max_steps) == (5, 7, 5)
     assert (config.width.lambda_hidden, config.depth.lambda_hidden) == (0.5, 0.5)
@@ -201,13 +201,13 @@ def test_learning_rate_as_yaml_writes_it(tmp_path):
     assert load_config(None, ["train.learning_rate=1e-4"]).finetune.learning_rate == 1e-4
 
 
-EVIL = "\x1b[31mred\x07\n[bold]x[/nothing]\u202e"
+CONTROL_CHARACTERS = "\x1b[31mred\x07\n[bold]x[/nothing]\u202e"
 
 
 def test_an_error_that_quotes_a_file_is_one_line_of_plain_characters(dynabert, tmp_path):
     """Colours, titles and cursor movements are characters of a text."""
     file = tmp_path / "my.yaml"
-    file.write_text(json.dumps({"task": {"name": EVIL}, "finetune": {EVIL: 1}}))
+    file.write_text(json.dumps({"task": {"name": CONTROL_CHARACTERS}, "finetune": {CONTROL_CHARACTERS: 1}}))
     done = dynabert("run", file)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "\\x1b[31mred\\x07\\n[bold]x" in done.err
@@ -215,13 +215,13 @@ def test_an_error_that_quotes_a_file_is_one_line_of_plain_characters(dynabert, t
 
 
 def test_names_in_a_table_are_no_markup(capsys):
-    show_table(["name", EVIL], [["x", EVIL]], title="")
+    show_table(["name", CONTROL_CHARACTERS], [["x", CONTROL_CHARACTERS]], title="")
     out = capsys.readouterr().out
     assert "\\x1b[31mred\\x07\\n[bold]x[/nothing]\\u202e" in out
     assert not set("\x1b\x07\u202e") & set(out)
 
 
-def test_an_input_that_is_a_pipe_is_told_what_to_do(dynabert, tmp_path):
+def test_an_input_that_is_a_pipe_is_refused_with_the_remedy(dynabert, tmp_path):
     os.mkfifo(tmp_path / "texts.txt")
     for name in ("-", tmp_path / "texts.txt", "/dev/null"):
         done = dynabert("predict", tmp_path, "-i", name)
@@ -322,7 +322,7 @@ def test_of_the_devices_only_streams_are_written_without_a_flag(dynabert, tmp_pa
         (["--overwrite-output-dir"], ", but leave out --overwrite_output_dir, which would begin anew"),
     ],
 )
-def test_what_was_stopped_does_not_begin_anew_by_its_own_advice(dynabert, monkeypatch, flags, hint):
+def test_the_command_to_resume_leaves_out_overwrite(dynabert, monkeypatch, flags, hint):
     message = "width: stopped after step 3 of 9; the same command goes on from there"
 
     def stop(*_):

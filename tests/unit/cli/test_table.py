@@ -108,7 +108,7 @@ def test_a_narrow_terminal_shows_every_number(name, width):
     assert max(map(cell_len, text.splitlines())) <= width, text
 
 
-def test_names_of_which_only_the_middles_differ_take_several_lines():
+def test_names_that_differ_only_in_the_middle_take_several_lines():
     text = read_screen(80, SHOW["grid"][0])
     first_table = re.split(r"\n\s*\n", text)[1]
     rows = re.split(r"\n(?=.*0\.9857)", first_table)[1:]
@@ -163,7 +163,7 @@ def test_a_name_loses_its_middle(text, width, shown):
     assert cell_len(shown) <= width
 
 
-def test_a_grid_recommends_a_sub_network_of_its_own():
+def test_a_grid_recommends_one_of_its_sub_networks():
     rows = [{"subnet": name, "accuracy": score, "macs": macs} for name, score, macs in
             (("w1.00d1.00", 0.9, 8), ("w0.60d1.00", 0.895, 5), ("w0.30d1.00", 0.7, 2))]  # fmt: skip
     assert recommended(rows) == ["--subnet", "w0.60d1.00"]

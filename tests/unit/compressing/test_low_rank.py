@@ -76,7 +76,7 @@ def test_with_inputs_alike_in_all_directions_it_is_the_truncated_svd():
     np.testing.assert_array_equal(product.bias.numpy(), linear.bias.numpy())
 
 
-def test_the_moments_are_those_of_what_the_layers_are_given(supernet, task):
+def test_the_moments_are_those_of_the_layers_inputs(supernet, task):
     """The first layer's queries read the embedding's output; padding does not count."""
     features = tokenize_examples(task.dev, supernet)
     found = collect_moments(supernet, features, batch_size=7)
@@ -107,7 +107,7 @@ def test_the_output_error_on_held_out_texts_is_below_that_of_plain_svd(task):
                 assert output_error(linear, product, dev[linear]) < output_error(linear, plain, dev[linear])
 
 
-def test_products_stand_only_where_they_save_multiply_accumulates(supernet, task):
+def test_products_are_used_only_where_they_save_multiply_accumulates(supernet, task):
     assert [saving_rank([384, 384], share) for share in (0.001, 0.25, 0.499, 0.5)] == [1, 96, None, None]
     assert [saving_rank([384, 1536], share) for share in (0.75, 0.8, 0.81)] == [288, 307, None]
     half, _ = compress(supernet, task, rank_share=0.55)
@@ -129,7 +129,7 @@ def test_parameters_and_multiply_accumulates_are_counted_exactly(supernet, small
 
 
 @pytest.mark.parametrize("name", ["w0.50d0.50", "w0.25d1.00", "l1h3f7-l2h1f40"])
-def test_a_part_is_what_is_extracted_saved_and_loaded_again(small, tmp_path, name):
+def test_a_slice_equals_the_extracted_saved_and_reloaded_model(small, tmp_path, name):
     part = small.search_space().parse(name)
     expected = logits(small, part)
     extracted = db.extract(small, part)
@@ -148,7 +148,7 @@ def test_a_folder_is_read_back_and_not_by_stock_paddlenlp(small, tmp_path):
         BertForSequenceClassification.from_pretrained(str(tmp_path / "small"))
 
 
-def test_sorted_by_importance_it_computes_what_it_did(small, task):
+def test_sorting_by_importance_keeps_the_outputs(small, task):
     model = db.Supernet(deepcopy(small.model), small.tokenizer, small.metadata)
     before = logits(model)
     db.rewire(model, task, config=db.RewireConfig(holdout_size=14))

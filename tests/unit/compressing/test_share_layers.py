@@ -70,7 +70,7 @@ def test_a_group_begins_with_one_of_its_layers_or_their_mean(supernet, task, sta
     assert find_groups(supernet.encoder.layers) == ()
 
 
-def test_it_computes_what_layers_of_equal_weights_compute(small):
+def test_it_equals_a_model_whose_layers_have_equal_weights(small):
     other = unshared(small)
     np.testing.assert_array_equal(logits(small), logits(other))
     for name in ("w0.50d0.50", "w0.25d0.75", "l1h3f7-l2h1f40"):
@@ -95,7 +95,7 @@ def test_the_gradient_of_a_group_is_the_sum_of_its_layers_gradients(small):
     small.clear_gradients()
 
 
-def test_a_head_counts_with_all_layers_that_lose_it(small):
+def test_the_importance_of_a_head_is_summed_over_the_layers_that_share_it(small):
     """To first order: the sum of the derivatives by the gates of each layer, which have equal weights elsewhere."""
     other = unshared(small)
     found = compute_importance(small, [make_batch()], label_loss)
@@ -113,7 +113,7 @@ def test_a_head_counts_with_all_layers_that_lose_it(small):
     np.testing.assert_array_equal(found.neurons[0], found.neurons[1])
 
 
-def test_sorted_by_importance_it_computes_what_it_did_and_shares_on(small, task):
+def test_sorting_by_importance_keeps_outputs_and_sharing(small, task):
     model = db.extract(small, small.full)
     before = logits(model)
     db.rewire(model, task, config=db.RewireConfig(holdout_size=14))
@@ -133,7 +133,7 @@ def test_sorted_by_importance_it_computes_what_it_did_and_shares_on(small, task)
         ("l0h4f48-l1h2f20", ()),
     ],
 )
-def test_a_part_is_what_is_extracted_saved_and_loaded_again(small, tmp_path, name, groups):
+def test_a_slice_equals_the_extracted_saved_and_reloaded_model(small, tmp_path, name, groups):
     """Layers of a group that keep different heads or neurons are separate afterwards."""
     part = small.search_space().parse(name)
     expected = logits(small, part)

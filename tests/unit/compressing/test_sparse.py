@@ -52,7 +52,7 @@ def test_by_magnitude_the_smallest_weights_of_each_matrix_become_zero(supernet, 
     assert changed == 6 * 4
 
 
-def test_by_gradient_those_become_zero_that_the_loss_depends_on_least(supernet, task):
+def test_by_gradient_the_weights_with_the_least_effect_on_the_loss_become_zero(supernet, task):
     """With the gradients of the whole of a batch: E[(w g)^2] is (w g)^2."""
     from dynabert_paddle.training.inputs import tokenize_examples
     from dynabert_paddle.training.steps import label_loss
@@ -88,7 +88,7 @@ def test_the_share_of_zeros_grows_as_in_zhu_and_gupta():
     assert short.sparsity_at(1) == 0.5
 
 
-def test_what_is_zero_stays_so_when_more_becomes_zero(small):
+def test_zeros_stay_zero_as_sparsity_grows(small):
     zeros = zeros_of(small)
     more = db.extract(small, small.full)
     prune_weights(more, ("attention", "ffn"), 0.6)
@@ -98,7 +98,7 @@ def test_what_is_zero_stays_so_when_more_becomes_zero(small):
 
 
 @pytest.mark.parametrize("name", ["w0.50d0.50", "w0.25d1.00", "l1h3f7-l2h1f40"])
-def test_a_part_is_what_is_extracted_saved_and_loaded_again(small, tmp_path, name):
+def test_a_slice_equals_the_extracted_saved_and_reloaded_model(small, tmp_path, name):
     part = small.search_space().parse(name)
     extracted = db.extract(small, part)
     np.testing.assert_allclose(logits(extracted), logits(small, part), atol=1e-6)
@@ -111,7 +111,7 @@ def test_a_part_is_what_is_extracted_saved_and_loaded_again(small, tmp_path, nam
         assert zeros.any()
 
 
-def test_a_step_keeps_zeros_whatever_the_optimizer_remembers(supernet, task):
+def test_a_step_keeps_zeros_despite_the_optimizers_moments(supernet, task):
     """Its moments are from before the weights became zero; only the gradients of the others are clipped."""
     model = db.Supernet(db.extract(supernet, supernet.full).model, supernet.tokenizer, supernet.metadata)
     optimizer = paddle.optimizer.AdamW(0.1, parameters=model.parameters(), weight_decay=0.1)
@@ -136,7 +136,7 @@ def test_a_step_keeps_zeros_whatever_the_optimizer_remembers(supernet, task):
     assert not any(np.signbit(array[array == 0]).any() for name, array in now.items() if "linear" in name)
 
 
-def test_sorted_by_importance_it_computes_what_it_did(small, task):
+def test_sorting_by_importance_keeps_the_outputs(small, task):
     model = db.extract(small, small.full)
     before = logits(model)
     db.rewire(model, task, config=db.RewireConfig(holdout_size=14))
@@ -181,7 +181,7 @@ def test_settings_that_do_not_fit_are_refused(supernet, task, settings, message)
         compress(supernet, task, **settings)
 
 
-def test_a_model_that_is_as_sparse_is_refused_and_one_that_is_less_goes_on(small, task):
+def test_an_equally_sparse_model_is_refused_and_a_less_sparse_one_is_pruned_further(small, task):
     with pytest.raises(UsageError, match=r"0\.4 of the weights of attention are zero already"):
         compress(small, task, sparsity=0.3)
     assert measure_sparsity(compress(small, task, sparsity=0.6), ("ffn",))["ffn"] == pytest.approx(0.6, abs=1e-3)

@@ -60,7 +60,7 @@ def test_the_pieces_of_the_training_texts_and_of_text_files_are_kept(supernet, t
     assert "music" in plain.tokenizer.vocabulary
 
 
-def test_a_size_below_what_coverage_needs_is_refused_with_the_number(supernet, task):
+def test_a_size_too_small_for_coverage_is_refused_with_the_minimum(supernet, task):
     needed = len(supernet.tokenizer.piece_rules().required)
     with pytest.raises(UsageError, match=f"{needed} pieces are needed .*: pass at least {needed}"):
         compress(supernet, task, vocab_size=needed - 1)
@@ -108,7 +108,7 @@ def test_rows_are_counted_with_their_special_tokens(supernet):
     assert counts[supernet.tokenizer.vocabulary["play"]] == 2
 
 
-def test_contexts_of_questions_are_not_said_to_be_cut(supernet, tmp_path):
+def test_contexts_of_questions_are_not_counted_as_cut(supernet, tmp_path):
     """They are split into windows."""
     row = {"id": "1", "question": "where", "context": "here " * 99, "answers": [{"text": "here", "answer_start": 0}]}
     (tmp_path / "x.jsonl").write_text(json.dumps(row), encoding="utf-8")

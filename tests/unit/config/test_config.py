@@ -456,7 +456,7 @@ def test_an_alias_of_a_few_values_is_accepted(write):
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.one_of(st.text(max_size=200), st.text("[]{}&*:-!|>?#'%@, \n\tab019.~<", max_size=60)))
-def test_any_yaml_gives_values_or_a_one_line_error(text):
+def test_any_yaml_is_read_as_values_or_refused_in_one_line(text):
     try:
         parse_yaml(text, "my.yaml")
     except UsageError as error:
@@ -475,11 +475,11 @@ def test_any_yaml_gives_values_or_a_one_line_error(text):
         ("device: cpu\n'device': auto\n", "line 2: the key 'device' is given twice, first in line 1"),
     ],
 )
-def test_a_section_or_a_key_given_twice_is_refused(write, text, seen):
+def test_a_duplicate_section_or_key_is_refused(write, text, seen):
     with pytest.raises(UsageError, match=seen):
         load_config(write(text))
 
 
-def test_a_key_of_a_merged_mapping_may_be_given_again(write):
+def test_a_key_of_a_merged_mapping_may_be_overridden(write):
     config = load_config(write("width: &w {seed: 1, max_steps: 5}\ndepth:\n  <<: *w\n  seed: 2\nfinal: {<<: *w}\n"))
     assert (config.width.seed, config.depth.seed, config.depth.max_steps, config.final.seed) == (1, 2, 5, 1)

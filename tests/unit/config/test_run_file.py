@@ -39,7 +39,7 @@ def test_a_moved_run_is_the_one_in_its_folder(moved, tmp_path):
     assert config.width.augmented_file == str(moved.parent / "copies.tsv")
 
 
-def test_flags_count(moved):
+def test_flags_and_overrides_have_priority(moved):
     assert load_config(moved, ["task.data_dir=elsewhere"], {"output_dir": "c"}).output_dir == "c"
     assert load_config(moved, ["output_dir=c", "task.data_dir=elsewhere"]).output_dir == "c"
     assert load_config(moved, ["task.data_dir=elsewhere"]).task.data_dir == "elsewhere"

@@ -72,7 +72,7 @@ def test_the_place_of_a_setting(tmp_path, key, overrides, name):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"- a list", b"task: [", b"\xff", b"task"])
-def test_a_file_without_keys_gives_no_setting(tmp_path, content):
+def test_a_file_without_keys_has_no_setting(tmp_path, content):
     file = tmp_path / "my.yaml"
     if content is not None:
         file.write_bytes(content)

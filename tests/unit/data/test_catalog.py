@@ -22,7 +22,7 @@ SAMPLES = Path(__file__).parents[2] / "samples"
 CODES = ("100", "101", "102", "103", "104", "106", "107", "108", "109", "110", "112", "113", "114", "115", "116")
 BINARY, ENTAILMENT = ("0", "1"), ("entailment", "not_entailment")
 INFERENCE = ("entailment", "neutral", "contradiction")
-BOUGHT = "李四昨天在西安买了一个手机"
+SENTENCE = "李四昨天在西安买了一个手机"
 ABSTRACT = "为研究广州的雨伞市场，建立了统计模型，分析了价格与需求的关系。结果表明，模型与阿明等人的调查一致。"  # noqa: RUF001
 
 # Task -> its folder among the samples, its labels, its metrics, how many classes the samples have, and the last row of
@@ -80,7 +80,7 @@ TASKS = {
         *("clue/ocnli", INFERENCE, "accuracy", 3),
         ("阿明昨天在广州买了一个雨伞", "阿明很喜欢广州的天气", "neutral"),
     ),
-    "cmnli": ("clue/cmnli", INFERENCE, "accuracy", 3, (BOUGHT, "李四昨天去过西安", "entailment")),
+    "cmnli": ("clue/cmnli", INFERENCE, "accuracy", 3, (SENTENCE, "李四昨天去过西安", "entailment")),
     "csl": ("clue/csl", BINARY, "accuracy", 2, (ABSTRACT, "雨伞市场、深海鱼类、古代诗歌", "0")),
     "cluewsc2020": (
         *("clue/cluewsc2020", ("false", "true"), "accuracy", 2),

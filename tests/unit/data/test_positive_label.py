@@ -67,7 +67,7 @@ def test_a_number_can_be_written_in_another_way(tmp_path):
     assert load_task("custom", data_dir=tmp_path, metrics=["f1"], positive_label="0.0").positive_label == "0"
 
 
-def test_without_f1_it_changes_nothing_and_says_so(folder, caplog):
+def test_without_f1_it_has_no_effect_and_a_warning(folder, caplog):
     with caplog.at_level(logging.INFO, logger="dynabert_paddle"):
         task = load_task("custom", data_dir=folder, positive_label="duplicate")
     assert task.positive_label is None and "positive_label" not in task.to_dict()
@@ -94,7 +94,7 @@ def test_glue_keeps_its_own():
         assert (task.labels, task.positive_label) == (("0", "1"), "1")
 
 
-def test_the_table_names_it(capsys):
+def test_the_table_names_the_positive_label(capsys):
     row = {"subnet": "w1.00d1.00", "accuracy": 0.5, "f1": 0.25, "params": 1, "params_without_embeddings": 1, "macs": 1}
     show_grid([row], split="dev", as_json=False, positive_label="duplicate")
     assert "f1 (duplicate)" in capsys.readouterr().out

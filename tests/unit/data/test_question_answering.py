@@ -196,7 +196,9 @@ MIXED = "公司用Python和TensorFlow 写服务。总部在上海市浦东新区
         ("서울 시청 앞 광장", "서울 시청", "서울", 2 / 3),
     ],
 )
-def test_the_script_tells_whether_words_or_characters_are_compared(tmp_path, context, gold, answer, f1):
+def test_the_script_of_the_text_determines_whether_words_or_characters_are_compared(
+    tmp_path, context, gold, answer, f1
+):
     class Characters:  # a token each, so that every answer can be pointed at
         def encode_offsets(self, texts, max_tokens=None):
             return [Tokens([1] * len(text), [(i, i + 1) for i in range(len(text))]) for text in texts]

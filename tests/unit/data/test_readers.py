@@ -469,7 +469,7 @@ def test_long_values_are_truncated_in_messages(tmp_path):
     head=st.sampled_from([b"", b"sentence\tlabel\n", b"sentence,label\n", b'{"sentence": "x", "label": "a"}\n']),
     tail=st.one_of(st.binary(max_size=80), st.text('\t,"{}[]:ab\r\n \\\\u', max_size=60).map(str.encode)),
 )
-def test_any_bytes_give_rows_or_a_one_line_error(tmp_path_factory, ending, head, tail):
+def test_any_bytes_are_read_as_rows_or_refused_in_one_line(tmp_path_factory, ending, head, tail):
     path = write(tmp_path_factory.mktemp("any") / f"data{ending}", head + tail)
     try:
         rows = list(read_rows(path, COLUMNS))

@@ -27,7 +27,7 @@ def describe(folder, train=TRAIN, dev=DEV, **settings):
     return [m.replace(f"{folder}/", "") for m in describe_rows(load_task("custom", **files, **settings))]
 
 
-def test_good_rows_need_no_words(tmp_path):
+def test_good_rows_cause_no_warning(tmp_path):
     assert describe(tmp_path) == []
     assert describe(tmp_path, [("a", "1"), ("b", "2.5")], [("c", "1"), ("d", "3")], kind="regression") == []
 

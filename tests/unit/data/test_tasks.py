@@ -98,20 +98,20 @@ def test_regression(tmp_path):
     assert task.dev.labels.tolist() == [0.5, 5.0]
 
 
-def test_given_labels_fix_the_order(folder):
+def test_the_labels_option_determines_the_order(folder):
     task = load_task("custom", data_dir=folder, labels=["pos", "neg", "neutral"])
     assert task.labels == ("pos", "neg", "neutral")
     assert task.train.labels.tolist() == [0, 1, 0]
 
 
-def test_given_file_replaces_the_one_in_the_folder(folder):
+def test_a_file_option_replaces_the_file_in_the_folder(folder):
     other = folder / "augmented.tsv"
     other.write_text("text\tlabel\nnew\tpos\nold\tneg\n")
     task = load_task("custom", data_dir=folder, train_file=other)
     assert (task.train.texts, task.dev.texts) == (["new", "old"], ["good, fine"])
 
 
-def test_given_file_replaces_a_built_in_one(tmp_path):
+def test_a_file_option_replaces_a_built_in_file(tmp_path):
     train = tmp_path / "few.tsv"
     train.write_text("sentence\tlabel\nplay jazz\tPlayMusic\nrate it 5\tRateBook\n")
     task = load_task("snips", train_file=train)
@@ -202,7 +202,7 @@ def test_single_class_in_train(folder, labels):
 
 
 @pytest.mark.parametrize("labels", [[True, False], ["true", "false"]])
-def test_labels_given_in_python_are_those_of_json(tmp_path, labels):
+def test_labels_in_python_have_the_same_text_as_in_json(tmp_path, labels):
     for name in ("train.jsonl", "dev.jsonl"):
         (tmp_path / name).write_text('{"text": "s", "label": true}\n{"text": "s", "label": "false"}\n')
     task = load_task("custom", data_dir=tmp_path, labels=labels)
@@ -252,7 +252,7 @@ def test_unknown_kind(folder):
         ("regression", ["accuracy"], "metric 'accuracy' is not for regression; choose from pearson, spearman with "),
     ],
 )
-def test_unsuitable_metrics_are_refused(folder, kind, metrics, expected):
+def test_metrics_of_another_kind_are_refused(folder, kind, metrics, expected):
     assert refusal(UsageError, "custom", data_dir=folder, kind=kind, metrics=metrics).startswith(expected)
 
 
@@ -278,7 +278,7 @@ def test_f1_of_more_than_two_classes():
         (("1.5", "good"), None),
     ],
 )
-def test_labels_that_look_like_scores_are_said_to_be_classes(tmp_path, caplog, labels, said):
+def test_labels_that_look_like_scores_are_warned_about(tmp_path, caplog, labels, said):
     for name in ("train", "dev"):
         (tmp_path / f"{name}.tsv").write_text("sentence\tlabel\n" + "".join(f"a\t{label}\n" for label in labels))
     load_task("custom", data_dir=tmp_path)

@@ -61,7 +61,7 @@ def test_a_row_that_fits_exactly_is_not_cut(tokenizer):
         assert count(pair, tokenizer, max_seq_length=length + 1, takes_pairs=True).cut == cut
 
 
-def test_the_cache_keeps_what_was_cut(tokenizer):
+def test_the_cache_keeps_the_counts_of_truncated_rows(tokenizer):
     first, second = (count(make_examples(TEXTS), tokenizer) for _ in range(2))
     assert first == second
     assert first.cut
@@ -98,7 +98,7 @@ def test_words_that_are_cut(tokenizer):
     assert message.startswith("train.tsv: 3 of 12 words, in 1 of 2 rows, are past max_seq_length 8")
 
 
-def test_questions_count_once_however_many_windows_they_have(tokenizer, tmp_path):
+def test_a_question_with_several_windows_is_counted_once(tokenizer, tmp_path):
     answers = [{"text": "Ada", "answer_start": 0}]
     rows = [
         {"question": "who [SEP] was it that met him", "context": "Ada met Bob and " * 9, "answers": answers},
@@ -125,7 +125,7 @@ def test_of_a_file_on_disk_some_rows_are_counted(tokenizer, tmp_path, monkeypatc
     assert 1 < count(examples, tokenizer).rows < 25
 
 
-def test_a_file_whose_rows_are_too_long_to_look_at_says_nothing(tokenizer, tmp_path, monkeypatch):
+def test_a_file_with_rows_too_long_to_check_causes_no_warning(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(stored_texts, "_LARGE_FILE", 10)
     monkeypatch.setattr("dynabert_paddle.data.token_checks._SAMPLE_BYTES", 10)
     path = tmp_path / "train.tsv"

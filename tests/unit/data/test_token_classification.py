@@ -54,13 +54,13 @@ def test_conll_reads_the_first_and_last_column(tmp_path, ending, separator):
     assert second.words == ["Unbelievably", "quiet"]  # the end of the file ends a sentence too
 
 
-def test_comments_are_no_words(tmp_path):
+def test_comments_are_not_read_as_words(tmp_path):
     path = write(tmp_path / "a.conll", f"# id 7 domain=en x\n{CONLL}\n# the end\n")
     assert [sentence.line for sentence in iterate_sentences(path, **COLUMNS)] == [4, 10]
     assert find_word_labels(path, **COLUMNS) == NAMES
 
 
-def test_a_comment_with_as_many_columns_as_words_is_told(tmp_path):
+def test_a_comment_with_the_columns_of_a_word_is_warned_about(tmp_path):
     path = write(tmp_path / "a.conll", "# id 7 domain=en\na _ _ O\nb _ _ B-PER\n\n# id 8 domain=en\nc _ _ O\n")
     with pytest.raises(DataError, match=r":1: begins with #, has as many columns .* 'domain=en', which no other line"):
         find_word_labels(path, **COLUMNS)
@@ -88,7 +88,7 @@ def test_which_files_have_sentences_of_words(tmp_path, name, content, column, ex
     assert has_sentences(write(tmp_path / name, content), column, NAMES) is expected
 
 
-def test_a_label_that_is_not_the_bundles_is_told(tmp_path):
+def test_a_label_unknown_to_the_bundle_is_named(tmp_path):
     path = write(tmp_path / "a.txt", "a O\nb B-PER\n\nc PER\n")
     with pytest.raises(DataError, match=r"a\.txt:4: 'PER' is not one of the bundle's labels"):
         has_sentences(path, None, NAMES)
@@ -294,7 +294,7 @@ def test_the_split_of_the_training_words_is_found(tmp_path, caplog, name):
     assert not caplog.records
 
 
-def test_a_given_split_counts(tmp_path):
+def test_the_word_split_option_has_priority(tmp_path):
     assert load(tmp_path, [outside("去北京")], word_split="words").word_split == "words"
     with pytest.raises(UsageError, match="word_split is 'lines'; it must be one of words, characters"):
         load(tmp_path, [outside("去北京")], word_split="lines")
@@ -303,7 +303,7 @@ def test_a_given_split_counts(tmp_path):
 
 
 @pytest.mark.parametrize("words", [["我", "喜欢", "北京", "大学"], ["Paris.", "London,", "(Rome)", "house"]])
-def test_words_that_no_text_is_split_into_are_told(tmp_path, caplog, words):
+def test_words_that_no_text_is_split_into_are_warned_about(tmp_path, caplog, words):
     assert load(tmp_path, [outside(words)]).word_split == "words"
     assert f"3 of 6 words, such as {words[0 if words[0] != '我' else 1]!r}, are not those that a text" in caplog.text
 

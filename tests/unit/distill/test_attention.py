@@ -44,7 +44,7 @@ def test_an_extracted_layer_has_the_scores_of_its_heads():
     np.testing.assert_allclose(half, full[:, :2], atol=1e-5)
 
 
-def test_only_pairs_of_tokens_count():
+def test_only_pairs_of_tokens_are_compared():
     rng = np.random.default_rng(0)
     mask = (np.arange(5) < np.array([[5], [2]])).astype("int64")
     student, teacher = (
@@ -57,7 +57,7 @@ def test_only_pairs_of_tokens_count():
     assert float(attention_loss(student, teacher, paddle.to_tensor(mask))) == pytest.approx(expected, rel=1e-5)
 
 
-def test_each_layer_counts_its_own_heads():
+def test_each_layer_is_averaged_over_its_own_heads():
     """The mean squared errors are 1 and 4, whatever the number of heads."""
     teacher = [paddle.zeros([2, heads, 3, 3]) for heads in (4, 1)]
     student = [paddle.ones([2, 4, 3, 3]), paddle.full([2, 1, 3, 3], 2.0)]

@@ -16,7 +16,7 @@ BATCH, LENGTH, HIDDEN, CLASSES, LAYERS = 4, 5, 6, 3, 12
 SPACE = SearchSpace((4,) * LAYERS, (8,) * LAYERS, HIDDEN, 2)
 MASK = (np.arange(LENGTH) < np.array([[5], [3], [1], [4]])).astype("int64")
 # Single-precision means of some hundred values.
-CLOSE = 2e-6
+TOLERANCE = 2e-6
 
 
 def random_output(rng, num_layers, *, shape=(CLASSES,), hidden=HIDDEN):
@@ -61,10 +61,10 @@ def test_the_loss_is_the_papers(lambda_logit, lambda_hidden, depth_mult, kept, m
     parts = {name: float(value) for name, value in loss(student, teacher, subnet, rows=rows).items()}
     logit = lambda_logit * soft_cross_entropy(student.logits.numpy(), teacher.logits.numpy(), temperature)
     hidden = lambda_hidden * mean_squared_errors(student, teacher, kept, MASK if masked else np.ones_like(MASK))
-    assert parts["logit"] == pytest.approx(logit, rel=CLOSE)
+    assert parts["logit"] == pytest.approx(logit, rel=TOLERANCE)
     # Left over where the logits' part is taken off the sum, so its rounding is the sum's.
-    assert parts["hidden"] == pytest.approx(hidden, rel=CLOSE, abs=CLOSE * (logit + hidden))
-    assert parts["loss"] == pytest.approx(logit + hidden, rel=CLOSE)
+    assert parts["hidden"] == pytest.approx(hidden, rel=TOLERANCE, abs=TOLERANCE * (logit + hidden))
+    assert parts["loss"] == pytest.approx(logit + hidden, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -76,7 +76,7 @@ def test_the_labels_of_padding_do_not_count(masked):
     rows = token_rows(paddle.to_tensor(MASK)) if masked else None
     counted = MASK.astype(bool) if masked else np.ones_like(MASK, dtype=bool)
     expected = 0.7 * soft_cross_entropy(student.logits.numpy()[counted], teacher.logits.numpy()[counted], 1.0)
-    assert float(loss(student, teacher, subnet, logit_rows=rows)["loss"]) == pytest.approx(expected, rel=CLOSE)
+    assert float(loss(student, teacher, subnet, logit_rows=rows)["loss"]) == pytest.approx(expected, rel=TOLERANCE)
 
 
 def test_an_answers_ends_are_distributions_over_the_tokens():
@@ -86,7 +86,7 @@ def test_an_answers_ends_are_distributions_over_the_tokens():
     loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=0.0)
     expected = 0.7 * soft_cross_entropy(student.logits.numpy(), teacher.logits.numpy(), 1.0)
     rows = token_rows(paddle.to_tensor(MASK))
-    assert float(loss(student, teacher, subnet, rows=rows)["loss"]) == pytest.approx(expected, rel=CLOSE)
+    assert float(loss(student, teacher, subnet, rows=rows)["loss"]) == pytest.approx(expected, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -100,8 +100,8 @@ def test_regression_compares_values(masked):
     parts = loss(student, teacher, subnet, rows=rows)
     logit = 0.7 * ((student.logits.numpy().astype("float64") - teacher.logits.numpy()) ** 2).mean()
     hidden = 0.2 * mean_squared_errors(student, teacher, kept, MASK if masked else np.ones_like(MASK))
-    assert float(parts["logit"]) == pytest.approx(logit, rel=CLOSE)
-    assert float(parts["loss"]) == pytest.approx(logit + hidden, rel=CLOSE)
+    assert float(parts["logit"]) == pytest.approx(logit, rel=TOLERANCE)
+    assert float(parts["loss"]) == pytest.approx(logit + hidden, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_real_subnets_states_are_paired_with_its_own_layers(batch):
     # Layers 0 to 2 run on what the teacher's do; layer 4 runs on the output of layer 2, the teacher's input to 3.
     pairs = [(teacher.hidden_states[3], 4), (student.hidden_states[4], 5), (student.hidden_states[5], 6)]
     expected = sum(float(((s - teacher.hidden_states[i]) ** 2).mean()) for s, i in pairs)
-    assert float(parts["hidden"]) == pytest.approx(expected, rel=CLOSE)
+    assert float(parts["hidden"]) == pytest.approx(expected, rel=TOLERANCE)
     assert expected > 0.1
 
 
@@ -143,7 +143,7 @@ def test_a_model_that_distils_itself_has_the_entropy_of_its_answers_as_its_loss(
     parts = DistillationLoss(lambda_logit=1.0, lambda_hidden=1.0)(output, output, supernet.full)
     logits = output.logits.numpy()
     assert float(parts["hidden"]) == 0
-    assert float(parts["loss"]) == pytest.approx(soft_cross_entropy(logits, logits, 1.0), rel=CLOSE)
+    assert float(parts["loss"]) == pytest.approx(soft_cross_entropy(logits, logits, 1.0), rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
@@ -169,7 +169,7 @@ def test_gradients_reach_the_students_logits_and_every_hidden_state(temperature)
         np.testing.assert_allclose(state.grad.numpy(), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_padding_has_no_say_where_it_is_masked():
+def test_masked_padding_does_not_change_the_loss():
     rng = np.random.default_rng(3)
     student, teacher = random_output(rng, LAYERS), random_output(rng, LAYERS)
     padding = paddle.to_tensor((1 - MASK)[..., None].astype("float32"))

@@ -34,7 +34,7 @@ TEXTS = {**PAIRS, "text_pair_column": None}
         ({"kind": "regression"}, {"kind": "regression"}, "classification", {"kind": "regression"}),
     ],
 )
-def test_the_users_settings_count(trained, given, kind, task):
+def test_the_users_settings_have_priority(trained, given, kind, task):
     assert describe_task(trained, given, kind=kind) == task
 
 

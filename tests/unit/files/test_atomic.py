@@ -101,7 +101,7 @@ def test_an_existing_folder_gets_its_marker_file_last(tmp_path):
     assert set(files(tmp_path)) == {"model/0.json", "model/a.txt", "model/b.txt", "model/train.jsonl"}
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("odd"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("wrong"), KeyboardInterrupt()])
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_failed_write_changes_nothing(tmp_path, error, exists):
     folder = tmp_path / "model"

@@ -35,7 +35,7 @@ def in_process(script, *words, **options):
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
 
 
-HOLD = """
+HOLD_FOLDER = """
     import sys
     from dynabert_paddle.files.claim import claim
     with claim(sys.argv[1], "export") as claimed, claimed.partial() as partial:
@@ -51,7 +51,7 @@ def test_a_folder_has_one_writer_also_before_it_is_there(tmp_path, exists):
     folder = tmp_path / "model"
     if exists:
         folder.mkdir()
-    other = in_process(HOLD, folder)
+    other = in_process(HOLD_FOLDER, folder)
     assert other.stdout.readline() == "claimed\n"
     with pytest.raises(UsageError, match=IN_USE), claim(folder, "extract"):
         pass
@@ -63,7 +63,7 @@ def test_a_folder_has_one_writer_also_before_it_is_there(tmp_path, exists):
     assert maker_of(folder) == "export"
 
 
-def test_who_waits_gets_the_folder_when_it_is_free(tmp_path):
+def test_a_waiting_writer_gets_the_folder_when_it_is_released(tmp_path):
     got = []
 
     def write():
@@ -98,7 +98,7 @@ def test_threads_of_one_process_are_two_writers(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["removed", "moved", "anew"])
-def test_who_has_lost_the_folder_writes_nothing_more(tmp_path, change):
+def test_a_writer_that_lost_its_folder_writes_nothing_more(tmp_path, change):
     folder = tmp_path / "model"
     with claim(folder, "width") as first:
         (folder / "train.jsonl").write_text("first")
@@ -126,7 +126,7 @@ def test_a_folder_that_goes_in_mid_write_is_not_called_a_full_disk(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_written_replaces_all_or_joins(tmp_path):
+def test_a_write_replaces_the_folder_or_adds_to_it(tmp_path):
     with claim(tmp_path / "model", "extract") as claimed:
         (tmp_path / "model" / "vocab.txt").touch()
         claimed.write(write_text("new"), last="a.json")
@@ -215,7 +215,7 @@ def test_partial_folders_of_the_dead_are_removed_and_those_of_the_living_are_not
 
 
 @pytest.mark.parametrize("name", [".partial", ".backup.partial", ".model.partial", ".notes.0123ABCD.partial"])
-def test_a_hidden_folder_of_the_users_stays_whatever_it_is_called(tmp_path, name):
+def test_a_hidden_folder_of_the_users_is_kept_under_any_name(tmp_path, name):
     folder, mine = tmp_path / "model", [tmp_path / "model" / name, tmp_path / name]
     for path in mine:
         path.mkdir(parents=True)
@@ -263,7 +263,7 @@ def test_a_folder_that_the_user_has_made_stays(tmp_path, content):
 
 
 @pytest.mark.parametrize(("number", "is_lost"), [(errno.ENOENT, True), (errno.ESTALE, True), (errno.EIO, False)])
-def test_only_a_folder_that_is_gone_is_called_so(tmp_path, monkeypatch, number, is_lost):
+def test_only_a_missing_folder_is_reported_as_missing(tmp_path, monkeypatch, number, is_lost):
     """A network file system that does not answer for a moment says nothing about the folder."""
     with claim(tmp_path / "model", "width") as claimed:
         (tmp_path / "model" / "train.jsonl").touch()
@@ -300,7 +300,7 @@ def test_two_partial_folders_have_names_of_their_own(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_remains_of_a_killed_writer_do_not_block_the_next_one(tmp_path, number):
     folder = tmp_path / "model"
-    other = in_process(HOLD, folder)
+    other = in_process(HOLD_FOLDER, folder)
     assert other.stdout.readline() == "claimed\n"
     other.send_signal(number)
     other.communicate()

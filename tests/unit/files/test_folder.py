@@ -259,7 +259,7 @@ def test_names_that_resemble_those_of_a_bundle_are_the_users(tmp_path, mine):
 @pytest.mark.parametrize(
     "mine", [None, "notes.txt", "mydata/train.tsv", "vdl/mine", "search/notes.txt", "checkpoint-3/a"]
 )
-def test_what_a_verb_did_not_write_is_listed_and_nothing_is_removed(tmp_path, maker, known, mine):
+def test_unknown_files_are_listed_and_nothing_is_removed(tmp_path, maker, known, mine):
     folder = mark(tmp_path / "out", maker)
     for name in (*known, *([mine] if mine else ())):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,7 @@ def away_and_back(folder, name):
 
 @pytest.mark.parametrize("replace", [by_move, file_by_file, by_removal])
 @pytest.mark.parametrize("times", [1, 2, 99])
-def test_what_is_loaded_is_of_one_version_or_refused(tmp_path, replace, times):
+def test_a_loaded_folder_is_one_version_or_refused(tmp_path, replace, times):
     folder, left = tmp_path / "model", iter(range(times))
     make(folder, "old")
 

@@ -330,7 +330,7 @@ def write_legacy_torch(path, content, storages, *, little=True, keys=None):
             file.write(storage.array.size.to_bytes(8, "little" if little else "big") + storage.array.tobytes())
 
 
-def test_the_legacy_torch_format_gives_the_same_arrays(tmp_path, monkeypatch):
+def test_the_legacy_torch_format_has_the_same_arrays(tmp_path, monkeypatch):
     fake_torch(monkeypatch)
     expected = write_sample_torch(tmp_path / "pytorch_model.bin", write=write_legacy_torch)
     storage = Storage("FloatStorage", "0", np.arange(3, dtype=">f4"))

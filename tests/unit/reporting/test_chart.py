@@ -39,7 +39,7 @@ def texts(root, **attributes):
     ]
 
 
-def test_words_are_there_once_in_each_language(chart):
+def test_texts_are_present_once_in_each_language(chart):
     root = ET.fromstring(chart.svg())
     assert texts(root, lang="en") == ["loss <b> $x$", "mark"]
     assert texts(root, lang="zh") == ["损失", "标记"]
@@ -54,14 +54,14 @@ def test_a_mark_shows_its_values(chart):
     assert mark.find(f".//{SVG}use") is not None or mark.find(f".//{SVG}path") is not None
 
 
-def test_the_picture_names_its_words(chart):
+def test_the_picture_is_labelled_by_its_text_alternative(chart):
     root = ET.fromstring(chart.svg())
     assert root.get("role") == "img"
     assert root.get("aria-labelledby") == "test-title test-finding"
     assert root.get("viewBox") and not root.get("width")
 
 
-def test_it_says_nothing_of_time_and_fonts_and_has_no_id_without_use(chart):
+def test_the_svg_has_no_metadata_fonts_or_unused_ids(chart):
     svg = chart.svg()
     assert not re.search("metadata|dc:|font-family|<style", svg)
     ids = re.findall(r' id="([^"]+)"', svg)

@@ -24,7 +24,7 @@ def test_all_of_a_run_is_found(folder):
     assert len(run.baselines) == 12
 
 
-def test_a_stage_shows_what_it_scored_itself(folder):
+def test_a_stage_shows_its_own_scores(folder):
     run = collect(folder / "depth")
     assert [stage.name for stage in run.stages] == ["depth"]
     assert run.grid.split == "holdout" and len(run.grid.rows) == 12
@@ -115,18 +115,18 @@ def test_a_damaged_file_is_named_in_one_line(folder, name, damage):
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_that_is_not_there_is_told_with_the_nearest(folder):
+def test_a_missing_folder_is_refused_with_the_nearest_name(folder):
     with pytest.raises(ModelError, match=rf"no such model folder. Did you mean '{folder}'"):
         collect(folder.with_name("runn"))
 
 
-def test_a_folder_of_something_else_is_told_with_what_is_allowed(folder):
+def test_an_unrelated_folder_is_refused_with_the_allowed_kinds(folder):
     with pytest.raises(ModelError, match=rf"neither a run's folder .* nor a model's .* Did you mean '{folder}'"):
         collect(folder.parent)
     with pytest.raises(ModelError, match="name a folder that 'dynabert run' or one of its stages has written.$"):
         collect(folder / "baselines")
 
 
-def test_a_log_of_nothing_is_no_damage(folder):
+def test_an_empty_log_is_not_called_damaged(folder):
     (folder / "width" / "train.jsonl").write_text("", encoding="utf-8")
     assert collect(folder).stages[2].log == ()

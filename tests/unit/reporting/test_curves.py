@@ -25,7 +25,7 @@ def test_several_evaluations_are_curves():
     assert labels(draw((1, 0.5, 0.6), (2, 0.7, 0.9))) == ["loss", "accuracy"]
 
 
-def test_one_evaluation_is_no_curve_and_stands_in_words_and_in_the_table():
+def test_a_single_evaluation_is_stated_in_text_and_table_without_a_curve():
     chart = draw((2, 0.7, 0.9))
     assert labels(chart) == ["loss"]
     assert chart.finding.en == (
@@ -36,7 +36,7 @@ def test_one_evaluation_is_no_curve_and_stands_in_words_and_in_the_table():
 
 
 @pytest.mark.parametrize("losses", [(), (2.0,)])
-def test_where_all_has_one_point_it_is_shown_nevertheless(losses):
+def test_curves_of_one_point_are_drawn_if_there_are_no_others(losses):
     assert labels(draw((1, 0.7, 0.9), losses=losses)) == ["loss", "accuracy"][1 - len(losses) :]
 
 
@@ -49,5 +49,5 @@ def test_the_axis_of_steps_has_whole_numbers():
     assert all(tick.is_integer() for tick in axes.get_xticks())
 
 
-def test_nothing_logged_is_no_chart():
+def test_an_empty_log_has_no_chart():
     assert draw(losses=()) is None

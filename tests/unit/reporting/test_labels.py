@@ -27,7 +27,7 @@ def names(sentence):
     return sorted(name for _, name, _, _ in string.Formatter().parse(sentence) if name)
 
 
-def test_what_is_said_is_what_is_translated():
+def test_exactly_the_used_sentences_are_translated():
     assert {text for text in sentences() if isinstance(text, str)} == set(CHINESE)
 
 
@@ -37,7 +37,7 @@ def test_a_translation_is_chinese_and_has_the_same_values(sentence):
     assert set(names(CHINESE[sentence])) == set(names(sentence))
 
 
-def test_a_value_is_said_in_the_language_around_it():
+def test_a_value_is_in_the_language_of_its_sentence():
     text = say("{metric} on {split}", metric="accuracy", split=say("the dev set"))
     assert text == Text("accuracy on the dev set", "验证集上的 accuracy")
 

@@ -21,7 +21,7 @@ from dynabert_paddle.reporting import collect
 pytestmark = pytest.mark.reference
 
 CHARTS = ["grid", "tradeoff0", "tradeoff4", "heads", "neurons", "kept", "training-finetune", "training-depth"]
-VOID = {"meta", "input", "link", "br"}
+VOID_ELEMENTS = {"meta", "input", "link", "br"}
 
 
 class Page(HTMLParser):
@@ -35,7 +35,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
+        if tag not in VOID_ELEMENTS:
             self._open.append((tag, dict(attrs).get("id")))
 
     def handle_startendtag(self, tag, attrs):
@@ -75,7 +75,7 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def little(tmp_path):
+def settings_only(tmp_path):
     """A run with nothing but its settings."""
     (tmp_path / "run.yaml").write_text("task: {name: snips}\n", encoding="utf-8")
     return tmp_path
@@ -85,7 +85,7 @@ def render(folder, **options):
     return db.report(folder, visualdl=False, **options).read_text(encoding="utf-8")
 
 
-def test_every_chart_is_a_picture_with_a_text_that_says_what_it_shows(text):
+def test_every_chart_has_a_text_alternative(text):
     page = Page(text)
     pictures = [attrs["aria-labelledby"].split() for tag, attrs in page.elements if tag == "svg"]
     named = {title.removesuffix("-title") for title, _ in pictures}
@@ -117,14 +117,14 @@ def test_the_page_needs_nothing_from_elsewhere(text):
 
 
 @pytest.mark.parametrize(("language", "checked"), [("auto", "en"), ("en", "en"), ("zh", "zh")])
-def test_the_language_is_chosen(little, language, checked):
-    elements = Page(render(little, language=language)).elements
+def test_the_language_is_chosen(settings_only, language, checked):
+    elements = Page(render(settings_only, language=language)).elements
     choices = {attrs["id"]: "checked" in attrs for tag, attrs in elements if tag == "input"}
     assert choices == {"en": checked == "en", "zh": checked == "zh"}
     assert dict(elements[0][1])["lang"] == checked
 
 
-def test_what_users_name_is_text_and_values_need_not_be_numbers(folder):
+def test_names_of_users_are_escaped_and_values_need_not_be_numbers(folder):
     evil = '<script>alert("x")</script>$\\frac$\x01'
     edit_metadata(folder / "depth", task={"name": evil, "labels": [evil]})
     path = folder / "run.yaml"
@@ -141,7 +141,7 @@ def test_what_users_name_is_text_and_values_need_not_be_numbers(folder):
     Page(text)
 
 
-def test_a_page_of_little_says_which_command_makes_the_rest(folder):
+def test_a_page_with_missing_parts_names_the_commands_for_them(folder):
     for path in ("depth", "width", "rewire", "baselines"):
         (folder / path).rename(folder.parent / path)
     (folder / "grid.json").unlink()
@@ -151,13 +151,13 @@ def test_a_page_of_little_says_which_command_makes_the_rest(folder):
     assert 'id="training-finetune-title"' in text
 
 
-def test_what_a_search_chose_is_told(text, folder):
+def test_the_chosen_subnet_of_a_search_is_stated(text, folder):
     assert f"The chosen sub-network {SEARCHED[1]} was measured: 1.00 ms." in text
     edit_json(folder / "depth" / "search" / "search.json", lambda values: values.update(best=None))
     assert "No sub-network that was found fits the budget." in render(folder / "depth")
 
 
-def test_a_search_of_other_weights_is_told_and_not_shown(folder):
+def test_a_search_of_other_weights_is_named_and_not_drawn(folder):
     (folder / "depth" / "model.safetensors").write_bytes(b"trained again")
     text = render(folder)
     assert f"{folder}/depth/search/search.json is not shown: it belongs to other weights" in text
@@ -182,7 +182,7 @@ def next_command(dynabert, folder):
     return done.err.splitlines()[-1]
 
 
-def test_the_next_command_is_of_this_folder_and_of_what_the_page_finds(dynabert, folder):
+def test_the_next_command_uses_this_folder_and_the_recommended_subnet(dynabert, folder):
     searched = read_json(folder / "depth" / "search" / "search.json")["best"]["subnet"]
     model = folder / "depth"
     expected = f"next: dynabert export {model} --subnet {{}} --output_dir NEW_DIR"
@@ -201,8 +201,8 @@ def test_the_next_command_is_of_this_folder_and_of_what_the_page_finds(dynabert,
     assert next_command(dynabert, model) == f"next: dynabert export {model} --output_dir NEW_DIR"
 
 
-def test_the_next_command_of_a_run_without_a_model_is_the_run(dynabert, little):
-    assert next_command(dynabert, little) == f"next: dynabert run {little / 'run.yaml'}"
+def test_the_next_command_of_a_run_without_a_model_is_the_run(dynabert, settings_only):
+    assert next_command(dynabert, settings_only) == f"next: dynabert run {settings_only / 'run.yaml'}"
 
 
 def test_the_title_is_in_the_pages_language(text, chinese):
@@ -210,8 +210,8 @@ def test_the_title_is_in_the_pages_language(text, chinese):
     assert re.search("<title>DynaBERT 报告.run</title>", chinese)
 
 
-def test_settings_only_is_a_page_too(little):
-    text = render(little)
+def test_a_folder_with_settings_only_has_a_page(settings_only):
+    text = render(settings_only)
     assert "&#39;dynabert run&#39;" in text and "svg" not in {tag for tag, _ in Page(text).elements}
 
 
@@ -237,9 +237,9 @@ def test_a_second_report_of_the_same_files_is_the_same_and_replaces_the_first(do
     assert len(LogReader(file_path=str(path)).get_data("image", "report/grid")) == 1
 
 
-def test_the_process_keeps_its_own_plots_as_they_were(little):
+def test_the_process_keeps_its_own_plots_as_they_were(settings_only):
     before = dict(matplotlib.rcParams)
-    render(little)
+    render(settings_only)
     assert dict(matplotlib.rcParams) == before
 
 
@@ -247,50 +247,50 @@ def test_the_process_keeps_its_own_plots_as_they_were(little):
     ("output", "message"),
     [("no/page.html", "there is no folder"), ("depth", "cannot be written: Is a directory")],
 )
-def test_a_page_that_cannot_be_written_leaves_nothing(little, output, message):
-    (little / "depth").mkdir()
-    before = sorted(little.rglob("*"))
+def test_a_page_that_cannot_be_written_leaves_nothing(settings_only, output, message):
+    (settings_only / "depth").mkdir()
+    before = sorted(settings_only.rglob("*"))
     with pytest.raises(db.DynabertError, match=message):
-        db.report(little, output_file=little / output)
-    assert sorted(little.rglob("*")) == before
+        db.report(settings_only, output_file=settings_only / output)
+    assert sorted(settings_only.rglob("*")) == before
 
 
-def test_an_unknown_language_is_refused(little):
+def test_an_unknown_language_is_refused(settings_only):
     with pytest.raises(db.DynabertError, match="language is auto, en, zh, not 'cn'"):
-        db.report(little, language="cn")
+        db.report(settings_only, language="cn")
 
 
-def test_damage_leaves_the_page_before_as_it_was(little):
-    page = db.report(little, visualdl=False)
+def test_a_damaged_file_leaves_the_old_page_unchanged(settings_only):
+    page = db.report(settings_only, visualdl=False)
     before = page.read_bytes()
-    (little / "grid.json").write_text("{", encoding="utf-8")
+    (settings_only / "grid.json").write_text("{", encoding="utf-8")
     with pytest.raises(db.DynabertError, match=r"grid.json: not JSON"):
-        db.report(little)
-    assert page.read_bytes() == before and not (little / "vdl_report").exists()
+        db.report(settings_only)
+    assert page.read_bytes() == before and not (settings_only / "vdl_report").exists()
 
 
-def test_a_report_waits_for_another_of_the_same_folder(little):
+def test_a_report_waits_for_another_of_the_same_folder(settings_only):
     """They failed half of the time, with the advice to make room."""
-    with claim(little / "vdl_report", None):
-        thread = threading.Thread(target=db.report, args=[little])
+    with claim(settings_only / "vdl_report", None):
+        thread = threading.Thread(target=db.report, args=[settings_only])
         thread.start()
         time.sleep(0.3)
     thread.join()
-    assert [path.name for path in (little / "vdl_report").iterdir()] == ["vdlrecords.report.log"]
+    assert [path.name for path in (settings_only / "vdl_report").iterdir()] == ["vdlrecords.report.log"]
 
 
 @pytest.mark.parametrize("name", ["run.yaml", "notes.txt"])
-def test_a_file_that_is_no_page_is_not_replaced(little, name):
-    path = little / name
+def test_a_file_that_is_no_page_is_not_replaced(settings_only, name):
+    path = settings_only / name
     if not path.exists():
         path.write_text("mine")
     before = path.read_bytes()
     with pytest.raises(UsageError, match=f"{name} exists and is no HTML page: name another output_file"):
-        db.report(little, output_file=path)
+        db.report(settings_only, output_file=path)
     assert path.read_bytes() == before
 
 
-def test_a_folder_that_changes_while_it_is_read_is_read_again(little, monkeypatch):
+def test_a_folder_that_changes_while_it_is_read_is_read_again(settings_only, monkeypatch):
     """Else the settings of one run stand beside the text, or the grid, of another."""
     real, loaded = collect.load_config, []
 
@@ -301,5 +301,5 @@ def test_a_folder_that_changes_while_it_is_read_is_read_again(little, monkeypatc
         return loaded[-1]
 
     monkeypatch.setattr(collect, "load_config", change_first)
-    run = collect.collect(little)
+    run = collect.collect(settings_only)
     assert (run.config.task.name, run.config_text, len(loaded)) == ("cola", "task: {name: cola}\n", 2)

@@ -66,7 +66,7 @@ def test_macs_of_an_earlier_search_are_of_the_length_of_its_latency(folder):
     assert not any(row[0] == "budget" for row in now.table.rows)
 
 
-def test_what_was_searched_on_dev_stands_beside_the_baselines(folder):
+def test_results_searched_on_dev_are_drawn_beside_the_baselines(folder):
     (folder / "depth" / "search" / "search.json").unlink()
     (folder / "depth" / "search").rmdir()
     write_search(folder / "depth", split="dev")
@@ -111,7 +111,7 @@ def drawn(chart):
     return {name.split(":")[0].split()[0] for name in re.findall(r"<title[^>]*>([^<]+)", chart.svg())}
 
 
-def test_searched_ones_of_far_lower_scores_leave_the_scale_to_the_others(folder):
+def test_searched_subnets_with_far_lower_scores_do_not_set_the_scale(folder):
     """The grid runs from 0.80 down to 0.69 and the best is 0.82: 0.13 below the lowest is 0.56."""
     path = folder / "depth" / "search" / "search.json"
 
@@ -135,7 +135,7 @@ def test_the_chosen_one_is_always_drawn(folder):
     assert SEARCHED[1] in chart.svg() and "S2" in drawn(chart) and chart.note is None
 
 
-def test_a_budget_that_nothing_meets_is_shown(folder):
+def test_a_budget_without_a_fitting_subnet_is_shown(folder):
     edit_json(folder / "depth" / "search" / "search.json", lambda values: values.update(best=None))
     by_title = charts(folder)
     assert ">budget<" in by_title["accuracy on held-out training data against latency (ms)"].svg()
@@ -165,7 +165,7 @@ def test_compressed_models_are_read_without_paddle(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("damage", "said"),
     [
         (lambda path: path / "missing", "no such model folder"),
         (lambda path: path.parent / "run" / "depth", "no compressed model: name a folder as 'dynabert compress' has"),
@@ -181,8 +181,8 @@ def test_compressed_models_are_read_without_paddle(folder, tmp_path):
         ),
     ],
 )
-def test_what_is_no_comparable_compressed_model_is_refused(folder, tmp_path, spoil, said):
-    path = spoil(write_compressed(tmp_path / "small"))
+def test_models_that_cannot_be_compared_are_refused(folder, tmp_path, damage, said):
+    path = damage(write_compressed(tmp_path / "small"))
     with pytest.raises(DynabertError, match=said) as error:
         collect(folder, [path])
     assert "\n" not in str(error.value) and str(path) in str(error.value)

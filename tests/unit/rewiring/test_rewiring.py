@@ -24,7 +24,7 @@ SIZES = {
     "vocab_size": 1100,
 }
 # A float32 forward and backward pass rounds gradients at about 1e-6 of the largest one.
-CLOSE = {"rtol": 1e-4, "atol": 1e-6}
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
 
 
 @contextmanager
@@ -89,8 +89,8 @@ def derivatives(supernet, batch):
 
 
 def assert_importance(importance, heads, neurons):
-    np.testing.assert_allclose(np.array(importance.heads), heads, **CLOSE)
-    np.testing.assert_allclose(np.array(importance.neurons), neurons, **CLOSE)
+    np.testing.assert_allclose(np.array(importance.heads), heads, **TOLERANCE)
+    np.testing.assert_allclose(np.array(importance.neurons), neurons, **TOLERANCE)
 
 
 def random_importance(supernet, seed=0):
@@ -99,7 +99,7 @@ def random_importance(supernet, seed=0):
     return Importance([rng.random(heads) for heads in full.heads], [rng.random(count) for count in full.neurons])
 
 
-def test_importance_is_what_finite_differences_of_the_stock_model_say():
+def test_importance_equals_finite_differences_of_the_stock_model():
     supernet, data = make_supernet(), batches()
     parts = [derivatives(supernet, batch) for batch in data]
     per_batch = compute_importance(supernet, data, F.cross_entropy)
@@ -135,7 +135,7 @@ def test_without_clearing_gradients_signs_cancel_and_sizes_pile_up():
 
 
 @pytest.mark.parametrize("clear_gradients", [True, False])
-def test_gradients_from_before_do_not_count_and_none_stay_behind(clear_gradients):
+def test_earlier_gradients_are_ignored_and_none_are_left(clear_gradients):
     supernet, data = make_supernet(), batches(2)
     expected = compute_importance(supernet, data, F.cross_entropy, clear_gradients=clear_gradients)
     supernet(**inputs_of(data[0])).logits.sum().backward()

@@ -8,7 +8,7 @@ from dynabert_paddle.runtime.streams import Terminated
 
 
 @pytest.mark.parametrize(("stop", "exit_code"), [(KeyboardInterrupt, 130), (Terminated, 143), (Terminated(1), 129)])
-def test_what_stops_a_resumable_work_says_how_to_go_on(stop, exit_code):
+def test_an_interruption_of_resumable_work_names_the_command_to_resume(stop, exit_code):
     with (
         pytest.raises(
             Interrupted, match=r"^search: stopped after 3 of 5; the same command goes on from there$"
@@ -20,5 +20,5 @@ def test_what_stops_a_resumable_work_says_how_to_go_on(stop, exit_code):
 
 
 def test_other_errors_pass():
-    with pytest.raises(ValueError, match="odd"), resumable("search"):
-        raise ValueError("odd")
+    with pytest.raises(ValueError, match="wrong"), resumable("search"):
+        raise ValueError("wrong")

@@ -38,7 +38,7 @@ def test_a_precision_is_slow_without_its_instructions(tmp_path, monkeypatch, nam
 
 
 @pytest.mark.parametrize("text", ["", "processor\t: 0\nFeatures\t: fp asimd bf16 i8mm\n"])
-def test_nothing_is_claimed_of_a_processor_that_is_not_known(tmp_path, monkeypatch, text):
+def test_an_unknown_processor_is_not_called_slow(tmp_path, monkeypatch, text):
     describe(tmp_path, monkeypatch, text)
     assert machine.slow_precision("bf16") is machine.slow_precision("int8") is None
     assert describe_environment()["abilities"]["run int8 faster than fp32"].startswith("unknown")

@@ -27,13 +27,13 @@ TOO_MUCH = 2**50
         lambda: pa.allocate_buffer(TOO_MUCH),
     ],
 )
-def test_failed_allocations_are_known(allocate):
+def test_failed_allocations_are_recognised(allocate):
     with pytest.raises(Exception) as caught:
         allocate()
     assert is_memory_error(caught.value)
 
 
-def test_errors_of_the_system_and_of_other_processes_are_known():
+def test_allocation_errors_of_the_system_and_of_other_processes_are_recognised():
     assert is_memory_error(OSError(errno.ENOMEM, "Cannot allocate memory"))
     assert is_memory_error("terminate called after throwing an instance of 'std::bad_alloc'")
     assert not is_memory_error(OSError(errno.ENOSPC, "No space left on device"))
@@ -57,7 +57,7 @@ def test_a_model_is_not_blamed_for_memory_that_is_missing():
         check_logits(Damaged())
 
 
-def test_a_command_says_it_in_one_line(chain):
+def test_a_command_reports_a_failed_allocation_in_one_line(chain):
     """With an address space in which Paddle can be imported, and the weights of a wide model cannot be made."""
     code = (
         "import sys, resource; from dynabert_paddle.cli import main; import dynabert_paddle.training.evaluate;"

@@ -30,14 +30,14 @@ def test_an_old_paddle_is_refused_with_those_that_are_supported(installed, versi
 
 
 @pytest.mark.parametrize("version", ["2.6.1", "3.0.0", "3.1.2", "3.2.0", "3.3.2", "3.4.0", "4.0.0rc1"])
-def test_another_version_is_warned_of(installed, caplog, version):
+def test_an_untested_version_is_warned_about(installed, caplog, version):
     installed(version)
     check_version()
     assert caplog.messages == [f"Paddle {version} is not tested with this package, 2.6.2, 3.1.1 and 3.3.1 are"]
 
 
 @pytest.mark.parametrize("version", [*TESTED, "2.6.2.post120", "3.1.1+cu126", ""])
-def test_a_tested_version_is_taken_in_silence(installed, caplog, version):
+def test_a_tested_version_causes_no_warning(installed, caplog, version):
     installed(version)
     check_version()
     assert caplog.messages == []
@@ -61,14 +61,14 @@ def test_the_tested_versions_are_those_of_the_locks():
         ("10.1.0", ["pir"]),
     ],
 )
-def test_what_each_version_writes(installed, version, written):
+def test_formats_that_each_version_writes(installed, version, written):
     installed(version)
     assert [static for static in ("legacy", "pir") if can_write(static)] == written
     assert paddle_format() == {"legacy": "paddle", "pir": "pir"}[written[0]]
     assert needs_legacy("onnx") == ("legacy" in written)
 
 
-def test_the_installed_paddle_writes_what_its_line_does():
+def test_the_installed_paddle_writes_the_formats_of_its_line():
     assert paddle_format() == FORMATS[0]
     assert can_write("pir") == ("pir" in FORMATS)
 

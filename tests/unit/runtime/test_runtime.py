@@ -59,7 +59,7 @@ def test_the_users_threads_are_kept():
 
 
 @pytest.mark.parametrize("threads", ["", "0"])
-def test_no_threads_at_all_are_as_none_given(threads):
+def test_an_empty_or_zero_omp_num_threads_is_ignored(threads):
     assert fresh(THREADS, OMP_NUM_THREADS=threads) == str(num_cores())
 
 
@@ -93,7 +93,7 @@ def test_an_unknown_device_is_refused(device):
         set_device(device)
 
 
-def test_what_paddle_itself_refuses_is_one_line():
+def test_a_device_that_paddle_refuses_is_one_line():
     with pytest.raises(UsageError, match="^device 'cpu:7' cannot be used: [A-Za-z]+; try cpu$"):
         set_device("cpu:7")
 
@@ -106,7 +106,7 @@ def test_a_gpu_on_a_cpu_build_is_refused_with_the_remedy(device):
     assert paddle.get_device() == "cpu"
 
 
-def test_a_seed_decides_what_python_numpy_and_paddle_draw():
+def test_a_seed_determines_the_random_numbers_of_python_numpy_and_paddle():
     def draw(seed):
         set_seed(seed)
         return random.random(), np.random.rand(), paddle.rand([1]).item()
@@ -117,7 +117,7 @@ def test_a_seed_decides_what_python_numpy_and_paddle_draw():
     set_seed(2**31 - 1)
 
 
-def test_step_seeds_differ_by_seed_and_step_and_suit_paddle():
+def test_step_seeds_differ_by_seed_and_step_and_are_in_paddles_range():
     seeds = [step_seed(seed, step) for seed in (0, 1, 42, 2**31 - 1) for step in (0, 1, 2, 500, 10**6)]
     assert len(set(seeds)) == len(seeds)
     assert all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in seeds)
@@ -127,7 +127,7 @@ def test_step_seeds_differ_by_seed_and_step_and_suit_paddle():
     paddle.seed(max(seeds))
 
 
-def test_versions_name_what_decides_the_results():
+def test_versions_list_the_libraries_that_affect_results():
     versions = package_versions()
     assert versions["dynabert_paddle"] == __version__
     assert versions["python"] == "{}.{}.{}".format(*sys.version_info)

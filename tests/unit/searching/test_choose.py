@@ -82,7 +82,7 @@ def rows_and_measure(factor):
     return rows, measure, asked
 
 
-def test_a_table_that_overestimates_does_not_rule_out_what_fits():
+def test_a_table_that_overestimates_does_not_exclude_fitting_subnets():
     rows, measure, asked = rows_and_measure(0.5)
     best, _ = choose_best(rows, Budget({"latency_ms": 8}), ["macs"], measure)
     assert (best["subnet"], best["measured_latency_ms"]) == ("16", 8.0)

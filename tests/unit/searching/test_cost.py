@@ -27,7 +27,7 @@ def test_costs_are_the_counts_of_the_space_and_the_size_of_the_file(bert, tmp_pa
     assert costs["size_mb"] == pytest.approx((folder / "model.safetensors").stat().st_size / 1e6, rel=0.01)
 
 
-def test_a_budget_allows_what_is_within_all_limits():
+def test_a_budget_allows_costs_within_all_limits():
     budget = Budget.from_flags(max_latency_ms=12, max_params=20e6)
     assert budget.limits == {"latency_ms": 12, "params": 20e6}
     assert budget.fits({"latency_ms": 12.0, "params": 20_000_000, "macs": 10**12})

@@ -101,7 +101,7 @@ def test_a_killed_search_resumes_with_the_same_trials(complete_run, tmp_path, as
 
 
 @pytest.mark.parametrize("told", [4])
-def test_a_search_killed_between_two_results_rescores_none(complete_run, tmp_path, told, monkeypatch):
+def test_a_search_killed_between_two_results_scores_none_again(complete_run, tmp_path, told, monkeypatch):
     tell, count = optuna.Study.tell, iter(range(1000))
 
     def tell_or_die(study, *args, **options):

@@ -36,7 +36,7 @@ def test_initial_genomes_are_unique():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_higher_cost_level_keeps_all_that_a_lower_one_keeps(seed):
+def test_parts_kept_at_a_cost_level_are_kept_at_every_higher_one(seed):
     """All layers share one threshold, so genomes with the same layers are nested."""
     levels = sorted(COST_LEVELS)
     by_layers = {}

@@ -178,7 +178,7 @@ def test_subnets_are_measured(supernet, caplog, monkeypatch):
     assert all(0 < ms < 1000 for ms in measured.values())
 
 
-def test_what_cannot_be_measured_is_refused(supernet):
+def test_impossible_measurements_are_refused(supernet):
     with pytest.raises(UsageError, match="seq_length is 129, more than the model's 128 positions"):
         measure_latency(supernet, {"full": supernet.full}, LatencySetting(seq_length=129))
     if not paddle.is_compiled_with_cuda():

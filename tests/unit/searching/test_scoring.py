@@ -16,7 +16,7 @@ from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.evaluate import evaluate_subnets, predict_logits
 from dynabert_paddle.training.inputs import tokenize_examples
 
-ANY = float("-inf")
+NO_MINIMUM = float("-inf")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def features(task, supernet):
 def test_scores_are_those_of_an_evaluation(supernet, features, metric):
     grid = supernet.search_space().grid()
     expected = evaluate_subnets(supernet, features, grid, metrics=[metric])
-    scores = Scorer(supernet, features, metric, 16, 0)(list(grid.values()), [ANY] * len(grid))
+    scores = Scorer(supernet, features, metric, 16, 0)(list(grid.values()), [NO_MINIMUM] * len(grid))
     assert [score.value for score in scores] == [row[metric] for row in expected.values()]
     assert not any(score.stopped for score in scores)
     assert len({score.value for score in scores}) > 2
@@ -93,7 +93,7 @@ def test_the_risk_of_stopping_is_exact():
 @pytest.mark.parametrize(
     ("right", "seen", "total", "to_beat", "hopeless"),
     [
-        (0, 1, 100, ANY, False),
+        (0, 1, 100, NO_MINIMUM, False),
         (10, 10, 100, 1.0, True),  # nothing exceeds a perfect score
         (89, 90, 100, 0.98, False),
         (88, 90, 100, 0.98, True),  # at most 98 of 100, which does not exceed 0.98
@@ -109,7 +109,7 @@ def test_agreement_needs_no_labels(supernet, features):
     scorer = make_scorer(supernet, features, "macro_f1", db.SearchConfig(score="agreement"))
     logits = predict_logits(supernet, features, subnets)
     expected = [float((rows.argmax(axis=1) == logits[0].argmax(axis=1)).mean()) for rows in logits]
-    assert [score.value for score in scorer(subnets, [ANY] * len(subnets))] == pytest.approx(expected)
+    assert [score.value for score in scorer(subnets, [NO_MINIMUM] * len(subnets))] == pytest.approx(expected)
 
 
 def test_agreement_on_words_is_the_share_of_words(tmp_path):
@@ -120,7 +120,7 @@ def test_agreement_on_words_is_the_share_of_words(tmp_path):
     features = sentences.tokenize(tokenizer, max_seq_length=16)
     scorer = make_scorer(supernet, features, "entity_f1", db.SearchConfig(score="agreement"))
     half = supernet.search_space().subnet(depth_mult=0.5)
-    full_score, half_score = scorer([supernet.full, half], [ANY, ANY])
+    full_score, half_score = scorer([supernet.full, half], [NO_MINIMUM, NO_MINIMUM])
     assert full_score == (1.0, False)
     logits = predict_logits(supernet, features, [supernet.full, half])
     same = [

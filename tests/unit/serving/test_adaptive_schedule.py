@@ -36,12 +36,12 @@ def per_row(seconds):
 COSTS = {"best": per_row(0.100), "middle": per_row(0.030), "cheap": per_row(0.010)}
 
 
-def test_a_single_call_is_answered_by_the_best_that_meets_its_deadline():
+def test_a_single_call_uses_the_best_subnet_that_meets_its_deadline():
     for due, subnet in ((0.100, "best"), (0.099, "middle"), (0.030, "middle"), (0.029, "cheap"), (0.001, "cheap")):
         assert choose([queued(due)], COSTS, now=0.0, rate=0.0) == (subnet, 1)
 
 
-def test_calls_share_a_batch_of_the_best_that_meets_all_deadlines():
+def test_calls_share_a_batch_on_the_best_subnet_that_meets_all_deadlines():
     assert choose([queued(0.200)] * 2, COSTS, now=0.0, rate=0.0) == ("best", 2)
     assert choose([queued(0.199)] * 2, COSTS, now=0.0, rate=0.0) == ("middle", 2)
 

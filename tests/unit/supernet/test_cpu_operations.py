@@ -96,7 +96,7 @@ def test_activations(activation):
     assert_same(lambda ops, x: ops.activate(x, activation), [random(B, S, 64) * 3])
 
 
-def test_dropout_scales_what_it_keeps():
+def test_dropout_scales_the_kept_values():
     x = paddle.ones([400, 500])
     x.stop_gradient = False
     y = cpu_operations.dropout(x, 0.1)
@@ -108,7 +108,7 @@ def test_dropout_scales_what_it_keeps():
     assert cpu_operations.dropout(x, 0.0) is x
 
 
-def test_the_seed_decides_what_is_dropped():
+def test_the_seed_determines_the_dropped_values():
     x = paddle.ones([64, 64])
 
     def draw(seed: int) -> np.ndarray:
@@ -121,7 +121,7 @@ def test_the_seed_decides_what_is_dropped():
 
 
 @pytest.mark.parametrize("place", ["attention", "sum"])
-def test_dropout_inside_has_the_gradient_of_what_it_did(place):
+def test_the_gradient_of_inner_dropout_uses_the_same_mask(place):
     """With the same seed a difference quotient sees the same mask."""
     layer = nn.LayerNorm(D)
     layer.weight.stop_gradient = layer.bias.stop_gradient = True
@@ -142,7 +142,7 @@ def test_dropout_inside_has_the_gradient_of_what_it_did(place):
 
 
 @pytest.mark.parametrize("trained", range(4))
-def test_what_is_frozen_gets_no_gradient(trained):
+def test_frozen_parameters_have_no_gradient(trained):
     tensors = [random(B, S, D), random(D, D), random(D), random(B, S, D)]
     for index, tensor in enumerate(tensors):
         tensor.stop_gradient = index != trained

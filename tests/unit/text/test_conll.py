@@ -61,7 +61,7 @@ def test_which_texts_are_conll(text, expected):
     assert is_conll(lines, count_columns(lines), LABELS) is expected
 
 
-def test_a_label_that_is_not_the_bundles_is_told():
+def test_a_label_unknown_to_the_bundle_is_named():
     lines = ["a O", "b O", "", "c PER"]
     with pytest.raises(LineError, match="'PER' is not one of the bundle's labels, with which most lines end") as caught:
         is_conll(lines, count_columns(lines), LABELS)

@@ -70,7 +70,7 @@ def test_zeros_of_a_damaged_file_are_removed_as_said(tmp_path):
     assert "is 0" in refusal(write(tmp_path, bytes(9000)))  # a file that a crash left empty blocks of
 
 
-def test_packed_files_are_called_so(tmp_path):
+def test_packed_files_are_named_as_packed(tmp_path):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("xl/workbook.xml", "<workbook/>")

@@ -24,7 +24,7 @@ TABLES = st.lists(st.tuples(TEXTS.filter(bool), st.sampled_from(["0", "1"])), mi
 
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
 @given(rows=TABLES)
-def test_what_pandas_writes_is_read_back_or_refused(quoting, rows):
+def test_files_of_pandas_are_read_back_or_refused(quoting, rows):
     frame = pd.DataFrame(rows, columns=["sentence", "label"])
     content = frame.to_csv(sep="\t", index=False, quoting=quoting)
     try:
@@ -67,7 +67,7 @@ def test_pandas_is_not_refused_for_usual_texts():
         ('a\n"x\ny"\n"u ""v"""\n', True),
     ],
 )
-def test_the_content_tells(content, quoted):
+def test_quoting_is_detected_from_the_content(content, quoted):
     assert has_quoted_cells(content.split("\n")[:-1]) is quoted
 
 

@@ -77,7 +77,7 @@ def stock_encode(stock, texts, pairs, max_seq_length):
 
 
 @pytest.fixture(scope="module", params=["tokenizer.json", "vocab.txt"])
-def either(request, minilm, tmp_path_factory):
+def wordpiece(request, minilm, tmp_path_factory):
     """A tokenizer of the same vocabulary from each kind of folder."""
     if request.param == "tokenizer.json":
         return minilm
@@ -85,17 +85,19 @@ def either(request, minilm, tmp_path_factory):
 
 
 @pytest.mark.parametrize("max_seq_length", [128, 9, 6, 3])
-def test_single_texts_equal_paddlenlp(rows, stock, either, max_seq_length):
+def test_single_texts_equal_paddlenlp(rows, stock, wordpiece, max_seq_length):
     assert len(rows) == 200
-    assert either.encode(rows, None, max_seq_length=max_seq_length) == stock_encode(stock, rows, None, max_seq_length)
+    assert wordpiece.encode(rows, None, max_seq_length=max_seq_length) == stock_encode(
+        stock, rows, None, max_seq_length
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Be aware, overflowing tokens")
 @pytest.mark.parametrize("max_seq_length", [128, 16, 15, 8, 4, 3])
-def test_pairs_equal_paddlenlp(rows, stock, either, max_seq_length):
+def test_pairs_equal_paddlenlp(rows, stock, wordpiece, max_seq_length):
     pairs = [*rows[1:-1], "", rows[0]]
     expected = stock_encode(stock, rows, pairs, max_seq_length)
-    assert either.encode(rows, pairs, max_seq_length=max_seq_length) == expected
+    assert wordpiece.encode(rows, pairs, max_seq_length=max_seq_length) == expected
     assert max(map(len, expected[0])) <= max_seq_length
 
 
@@ -276,14 +278,14 @@ def test_added_tokens_are_kept(paddlenlp, tmp_path):
     assert Tokenizer.from_pretrained(tmp_path / "saved").fingerprint == tokenizer.fingerprint
 
 
-def test_unusual_texts_are_encoded_reproducibly(either):
+def test_unusual_texts_are_encoded_reproducibly(wordpiece):
     for pairs in (None, UNUSUAL_TEXTS[::-1]):
-        ids, type_ids = either.encode(UNUSUAL_TEXTS, pairs, max_seq_length=64)
-        assert either.encode(UNUSUAL_TEXTS, pairs, max_seq_length=64) == (ids, type_ids)
+        ids, type_ids = wordpiece.encode(UNUSUAL_TEXTS, pairs, max_seq_length=64)
+        assert wordpiece.encode(UNUSUAL_TEXTS, pairs, max_seq_length=64) == (ids, type_ids)
         assert [len(row) for row in ids] == [len(row) for row in type_ids]
         assert all(2 <= len(row) <= 64 for row in ids)
-        assert all(0 <= token < either.vocab_size for row in ids for token in row)
-    assert either.encode(["a \ud800 b", "\ud83d\ude00"], None, max_seq_length=9) == either.encode(
+        assert all(0 <= token < wordpiece.vocab_size for row in ids for token in row)
+    assert wordpiece.encode(["a \ud800 b", "\ud83d\ude00"], None, max_seq_length=9) == wordpiece.encode(
         ["a  b", "\U0001f600"], None, max_seq_length=9
     )
 
@@ -425,7 +427,7 @@ def test_a_tokenizer_that_would_fail_later_is_refused(tmp_path, changes, seen):
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_normalizer_may_make_a_text_somewhat_longer(minilm, tmp_path):
+def test_a_normalizer_may_lengthen_a_text(minilm, tmp_path):
     content = json.loads((MODEL_DIR / "tokenizer.json").read_text())
     content["normalizer"] = replacements(2, "play")["normalizer"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
@@ -451,14 +453,14 @@ def test_a_rust_tokenizer_imports_no_framework():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 
-def test_a_setting_given_twice_is_refused(tmp_path, minilm):
+def test_a_duplicate_setting_is_refused(tmp_path, minilm):
     minilm.save_pretrained(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true, "do_lower_case": false}')
     with pytest.raises(ModelError, match=r"tokenizer_config\.json: the key 'do_lower_case' occurs twice"):
         Tokenizer.from_pretrained(tmp_path)
 
 
-def test_a_cased_vocabulary_in_lower_case_is_said(tmp_path, caplog):
+def test_lower_casing_with_a_cased_vocabulary_is_warned_about(tmp_path, caplog):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "Berlin", "Paris", "paris"]
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
     Tokenizer.from_pretrained(tmp_path)  # without a config, texts are put in lower case

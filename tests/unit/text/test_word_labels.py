@@ -26,7 +26,7 @@ def test_positions_after_the_type_equal_seqevals(labels):
 
 @given(st.data())
 @pytest.mark.parametrize("inside, end, single", ["IES", "ILU", "MES"])
-def test_schemes_of_whole_entities_equal_what_was_written(inside, end, single, data):
+def test_schemes_of_whole_entities_decode_to_the_encoded_entities(inside, end, single, data):
     """Entities, written in the scheme's letters before or after the type, are read back."""
     expected, labels = [], []
     is_suffix = data.draw(st.booleans())

@@ -67,7 +67,7 @@ def test_ignored_labels_have_no_weight(shape):
         assert weight.labels == pytest.approx(counted[index::2].sum() / counted.sum())
 
 
-def test_values_all_count_whatever_they_are():
+def test_every_regression_value_has_weight():
     weight = cut_shard(batch_of(4, labels=np.full(4, float(IGNORED), "float32")), 0, 2).weight
     assert weight.labels == 0.5
 

@@ -32,7 +32,7 @@ def warn(task, supernet, caplog, config):
     return [record.getMessage().partition("/")[2].rpartition("/")[2] for record in caplog.records]
 
 
-def test_each_is_said_once_for_a_task(task, supernet, caplog):
+def test_each_warning_is_given_once_for_a_task(task, supernet, caplog):
     first = warn(task, supernet, caplog, FinetuneConfig())
     assert len(first) == 2
     assert first[0].startswith("dev.tsv: 40 of 40 rows (100.0%) have the same text")

@@ -95,7 +95,7 @@ def test_a_grid_has_every_cell_with_its_metrics_and_costs(supernet, task, featur
     assert [row["macs"] for row in rows] == [4 * layer, 4 * half, 2 * layer, 2 * half]
 
 
-def test_by_default_the_grid_is_what_was_trained(supernet, task):
+def test_the_default_grid_is_the_trained_one(supernet, task):
     whole = Supernet(supernet.model, supernet.tokenizer)
     assert list(trained_space(whole).grid()) == ["w1.00d1.00"]
     whole.metadata = whole.metadata.replace(space={"width_mults": [1.0, 0.5], "depth_mults": [1.0]})

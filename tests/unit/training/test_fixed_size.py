@@ -100,7 +100,7 @@ def test_the_examples_include_those_of_the_source(train, method, task):
     assert result["seconds"] > 0
 
 
-def test_an_epochs_last_batch_counts_for_what_it_is(train):
+def test_a_short_last_batch_is_counted_with_its_own_size(train):
     _, result = train("finetuned", max_steps=None, num_train_epochs=1.0)
     assert result["examples_seen"] == 126
 
@@ -110,7 +110,7 @@ def test_gradient_accumulation_counts_all_batches(train):
     assert result["examples_seen"] == 2 * 3 * BATCH
 
 
-def test_what_was_spent_is_added_up_over_the_stages():
+def test_the_training_cost_is_the_sum_over_the_stages():
     first = {"spent": {"examples": 32, "seconds": 1.5}, "parent": "minilm-l6"}
     provenance = {"spent": {"examples": 10, "seconds": 0.25}, "parent": first}
     assert total_spent(Metadata(provenance=provenance), "out/rewire") == (42, 1.75)
@@ -213,7 +213,7 @@ def test_a_model_that_was_distilled_is_no_teacher(train, tmp_path):
         train("tinybert", tmp_path / "small")
 
 
-def test_a_backbone_that_is_gone_is_told(train, task, tiny_folder, tmp_path):
+def test_a_missing_backbone_is_named(train, task, tiny_folder, tmp_path):
     moved = db.Supernet.from_pretrained(tiny_folder).save_pretrained(tmp_path / "moved")
     config = db.FinetuneConfig(max_steps=1, per_device_train_batch_size=BATCH)
     teacher = tmp_path / "teacher"
@@ -232,7 +232,7 @@ def test_the_source_is_not_replaced(task, finetuned):
     assert sorted(path.name for path in finetuned.iterdir()) == before
 
 
-def test_a_finished_one_is_not_replaced_unasked(train, tmp_path):
+def test_a_finished_baseline_is_replaced_only_with_overwrite(train, tmp_path):
     train("distilbert")
     before = (tmp_path / "out" / "baseline.json").read_bytes()
     with pytest.raises(UsageError, match="overwrite=True"):

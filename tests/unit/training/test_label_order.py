@@ -52,7 +52,7 @@ def score(model, task):
 
 
 @pytest.mark.parametrize("named_in", [("config",), ("metadata",), ("config", "metadata")])
-def test_scores_do_not_depend_on_the_order_in_which_labels_are_given(folder, named_in):
+def test_scores_do_not_depend_on_the_order_of_the_labels_option(folder, named_in):
     model = make_model(named_in=named_in)
     expected = score(model, db.load_task("custom", data_dir=folder, labels=MODEL_ORDER))
     assert 0 < expected < 1

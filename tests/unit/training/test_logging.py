@@ -53,7 +53,7 @@ def test_lines_and_visualdl_hold_the_same_scalars(tmp_path):
     assert read_scalars(tmp_path) == pytest.approx(expected)
 
 
-def test_a_resumed_run_drops_what_was_logged_beyond_its_checkpoint(tmp_path):
+def test_a_resumed_run_drops_log_lines_after_its_checkpoint(tmp_path):
     with open_log(tmp_path) as log:
         for step in (1, 2, 3, 4):
             log.train(step, {"loss": float(step)})
@@ -71,7 +71,7 @@ def test_a_last_line_that_a_killed_process_left_is_dropped(tmp_path, tail):
     assert [line["step"] for line in read_lines(tmp_path)] == [1, 6]
 
 
-def test_progress_is_said_on_stderr_or_not_at_all(tmp_path, capfd, caplog):
+def test_progress_goes_to_stderr_only(tmp_path, capfd, caplog):
     with caplog.at_level("INFO", logger="dynabert_paddle"), open_log(tmp_path) as log:
         log.advance()
         log.train(1, {"loss": 0.5})

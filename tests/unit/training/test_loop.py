@@ -286,7 +286,7 @@ def test_mixed_precision_on_a_cpu_trains_and_says_that_it_changes_nothing(tmp_pa
     assert not [str(warning.message) for warning in recwarn if "amp_guard" in str(warning.message)]
 
 
-def test_a_seed_gives_the_same_run_and_another_seed_another(tmp_path):
+def test_runs_are_equal_with_the_same_seed_and_differ_with_another(tmp_path):
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         supernet = make_supernet(dropout=0.1)
@@ -345,7 +345,7 @@ def test_a_signal_that_comes_while_the_handlers_are_set_is_kept(monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_in_the_last_step_still_stops_what_comes_after(tmp_path, number):
+def test_a_signal_in_the_last_step_stops_the_chain(tmp_path, number):
     """A chain of stages must not go on to its next stage, for hours, after it was asked to stop."""
     supernet = make_supernet()
     heard = []
@@ -359,7 +359,7 @@ def test_a_signal_in_the_last_step_still_stops_what_comes_after(tmp_path, number
     assert heard
 
 
-def test_a_request_that_no_step_sees_any_more_is_not_lost(tmp_path, monkeypatch):
+def test_a_signal_after_the_last_step_is_not_lost(tmp_path, monkeypatch):
     """It comes after the last step has looked, and before the handlers of before are back."""
     agreed = loop._agree
 

@@ -91,7 +91,7 @@ def test_a_word_of_several_tokens_gets_its_neighbours(lm):
     assert [text[word.start : word.end] for word in find(lm, [text])[0]] == ["radio"]
 
 
-def test_what_is_cut_off_stays(lm):
+def test_only_whole_words_before_the_truncation_are_found(lm):
     text = "radio " * 40 + "unaffable"
     (words,) = find(lm, [text], max_seq_length=12, neighbours=lambda word: ["rude"])
     # 10 words fit between the special tokens; what was cut off might have belonged to the last of them.

@@ -89,7 +89,7 @@ def test_a_run_that_another_has_overtaken_leaves_its_file(tmp_path, monkeypatch)
     assert path.read_text() == "one\n"
 
 
-def test_a_piece_that_is_gone_is_told(interrupted):
+def test_a_missing_piece_is_named(interrupted):
     interrupted.with_name(".out.tsv.partial").write_text("one\n")
     with pytest.raises(DynabertError, match="is damaged: remove it"):
         begin(interrupted)
@@ -101,7 +101,7 @@ def test_nothing_stays_of_a_file_without_a_piece(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(DynabertError, match="cannot be written"):
         begin(tmp_path / "missing" / "out.tsv")
 

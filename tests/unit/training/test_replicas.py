@@ -82,7 +82,7 @@ def test_replicas_follow_every_change_of_the_weights():
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_at_once_they_compute_what_they_compute_one_after_the_other():
+def test_parallel_and_sequential_replicas_compute_the_same():
     """With dropout, many times: whatever threads shared would show."""
     results = []
     for together in (True, False):

@@ -58,7 +58,7 @@ def decline(supernet, before, after, *, num=500, metric="accuracy"):
         (0.1, -0.2, 200, "matthews"),
     ],
 )
-def test_a_lower_score_is_told(supernet, before, after, num, metric):
+def test_a_lower_score_is_warned_about(supernet, before, after, num, metric):
     message = decline(supernet, before, after, num=num, metric=metric)
     assert f"width: the full model has {metric} {after:.4f} on holdout" in message
     assert f"began with {before:.4f}" in message

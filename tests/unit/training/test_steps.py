@@ -90,7 +90,7 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
-def test_label_loss_of_tokens_leaves_out_what_is_no_words_first():
+def test_label_loss_of_tokens_counts_only_the_first_token_of_each_word():
     logits = np.random.default_rng(0).normal(0, 2, (2, 4, 3))
     labels = np.array([[-100, 2, 0, -100], [1, -100, -100, -100]])
     logs = log_softmax(logits)

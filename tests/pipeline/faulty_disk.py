@@ -1,6 +1,6 @@
 """Run by test_full_disk.py in mounts of its own: commands on a disk that fills up, or turns read-only, in mid-work.
 
-spoiled_disk.py DISK ATTEMPTS.json RESULTS.json; an attempt is a command, how the disk is spoilt and by which line of
+faulty_disk.py DISK ATTEMPTS.json RESULTS.json; an attempt is a command, how the disk fails and by which line of
 the log (at once where there is none), and which folder turns read-only. Afterwards the disk is as it was.
 """
 
@@ -40,40 +40,40 @@ def make_writable(folder):
     subprocess.run(["umount", folder], check=False)
 
 
-SPOIL = {"full": (fill, make_room), "read-only": (make_read_only, make_writable)}
+DISK_FAULTS = {"full": (fill, make_room), "read-only": (make_read_only, make_writable)}
 
 
-class SpoilAt(logging.Handler):
-    """Spoils the disk when a certain line is logged."""
+class FailAt(logging.Handler):
+    """Makes the disk fail when a certain line is logged."""
 
-    def __init__(self, line, spoil):
+    def __init__(self, line, break_disk):
         super().__init__(logging.INFO)
-        self.line, self.spoil = line, spoil
+        self.line, self.break_disk = line, break_disk
 
     def emit(self, record):
-        if self.spoil and record.getMessage().startswith(self.line):
-            self.spoil()
-            self.spoil = None
+        if self.break_disk and record.getMessage().startswith(self.line):
+            self.break_disk()
+            self.break_disk = None
 
 
 def attempt(words, how=None, line="", folder=None):
     """The command's exit code and what it printed; and the files there are after it."""
     logger = logging.getLogger("dynabert_paddle")
     before, sys.argv = logger.handlers[:], ["dynabert", *map(str, words)]
-    spoil, mend = SPOIL.get(how, (None, None))
+    break_disk, repair = DISK_FAULTS.get(how, (None, None))
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        if spoil and line:
-            logger.addHandler(SpoilAt(line, lambda: spoil(folder)))
-        elif spoil:
-            spoil(folder)
+        if break_disk and line:
+            logger.addHandler(FailAt(line, lambda: break_disk(folder)))
+        elif break_disk:
+            break_disk(folder)
         try:
             main()
         except SystemExit as end:
             code = end.code or 0
     logger.handlers[:] = before
-    if mend:
-        mend(folder)
+    if repair:
+        repair(folder)
     files = {str(path.relative_to(DISK)): path.stat().st_size for path in DISK.rglob("*") if path.is_file()}
     return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "files": files}
 
