@@ -69,7 +69,8 @@ def _parameter(key: str, section: type, field: dataclasses.Field[Any], *, from_d
     name = flag_name(key, field.name)
     kind = _type_hints(section)[field.name]
     if get_origin(kind) in (types.UnionType, Union):
-        kind = next(part for part in get_args(kind) if part is not type(None))
+        parts = [part for part in get_args(kind) if part is not type(None)]
+        kind = next((part for part in parts if get_origin(part) is dict), parts[0])
     many = get_origin(kind) is tuple
     settings: dict[str, Any] = {"help": field.metadata["help"]}
     if get_origin(kind) is Literal:
@@ -77,6 +78,10 @@ def _parameter(key: str, section: type, field: dataclasses.Field[Any], *, from_d
         # The names are listed in the help text: in their own column they would leave no room for it.
         settings["metavar"] = "NAME"
         settings["help"] += f" ({', '.join(get_args(kind))})"
+        kind = str
+    elif get_origin(kind) is dict:
+        settings["metavar"] = "'A: 1, B: 2'"
+        settings["click_type"] = _Mapping()
         kind = str
     elif many:
         settings["metavar"] = "'A B'"
@@ -109,3 +114,17 @@ class _Words(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+class _Mapping(click.ParamType):
+    """Names with values, as YAML has them, without the braces around them; or a word in their place."""
+
+    name = "mapping"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        from dynabert_paddle.config.loading import parse_yaml
+
+        is_bare = ":" in value and not value.lstrip().startswith("{")
+        return parse_yaml(f"{{{value}}}" if is_bare else value, f"--{param.name if param else self.name}")

@@ -16,8 +16,8 @@ from dynabert_paddle.errors import UsageError
 from dynabert_paddle.supernet.sparsity import EMBEDDING, find_matrices, measure_sparsity
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training.inputs import tokenize_examples
+from dynabert_paddle.training.label_loss import label_loss
 from dynabert_paddle.training.pruning import Pruning, prune_weights
-from dynabert_paddle.training.steps import label_loss
 
 _BATCH_SIZE = 32
 _ROUNDING = 1e-3  # of the shares that a pruned model has

@@ -38,6 +38,8 @@ _BOUNDS = {
     "less_than_equal": ("le", "at most"),
     "less_than": ("lt", "less than"),
 }
+# Pydantic's name for one form of a setting that has several, in the place of an error.
+_FORM = re.compile(r"(literal|dict)\[")
 _FindPlace = Callable[[str], Place | None]
 
 
@@ -166,13 +168,21 @@ def _build(section: Any, values: dict[str, Any], place: _FindPlace) -> Any:
 
 def _first_problem(section: Any, error: ValidationError, place: _FindPlace) -> str:
     """Return one line about the first error that pydantic found."""
-    problem = error.errors()[0]
+    problem, *others = error.errors()
     keys = [str(part) for part in problem["loc"]]
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         owner = section
         for part in keys[:-1]:
             owner = SECTIONS.get(part, owner)
         return _unknown_key(".".join(keys), [f.name for f in dataclasses.fields(owner)], place)
+    forms = [part for part in keys if _FORM.match(part)]
+    if forms:  # a setting with several forms, with an error for each
+        keys = keys[: keys.index(forms[0])]
+        problems = [problem, *(other for other in others if list(map(str, other["loc"][: len(keys)])) == keys)]
+        if isinstance(problem["input"], dict):
+            problem = next(other for other in problems if "dict[" in str(other["loc"][len(keys)]))
+        else:
+            problem["msg"] = ", or ".join(dict.fromkeys(other["msg"] for other in problems))
     key = ".".join(part for part in keys if not part.isdecimal())  # a list is given as a whole
     found = place(key)
     name, value = found.name if found else setting(key), problem["input"]
@@ -188,7 +198,11 @@ def _first_problem(section: Any, error: ValidationError, place: _FindPlace) -> s
 def _unknown_key(key: str, allowed: Collection[str], place: _FindPlace) -> str:
     found = place(key)
     where = f"{found.source}: " if found else ""
-    suggestion = did_you_mean(key.rpartition(".")[2], allowed) or f" Known keys: {', '.join(allowed)}."
+    name = key.rpartition(".")[2]
+    owners = [other for other, kind in SECTIONS.items() if name in {f.name for f in dataclasses.fields(kind)}]
+    suggestion = did_you_mean(name, allowed) or f" Known keys: {', '.join(allowed)}."
+    if owners and "." in key:
+        suggestion = f" It is one of {', '.join(owners)}."
     return f"{where}unknown key '{key}'.{suggestion}"
 
 

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Interval
 
+from dynabert_paddle.config.names import setting
+from dynabert_paddle.errors import UsageError
 from dynabert_paddle.model_shape import MACS_LENGTH
 from dynabert_paddle.multipliers import DEPTH_MULTS, WIDTH_MULTS
 
@@ -124,7 +126,36 @@ class TrainConfig(_Section):
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(TrainConfig):
+class LabelLossConfig(TrainConfig):
+    """How a stage that trains on labels weighs them; stages that distil a teacher read none."""
+
+    class_weights: Literal["balanced"] | dict[Any, NonNegativeFloat] | None = _option(
+        None,
+        "weight of each label's rows in the loss: balanced, or by name such as 'pos: 3, neg: 1', where other labels "
+        "have 1; scaled so that their mean over the training rows is 1",
+    )
+    focal_gamma: NonNegativeFloat = _option(
+        0.0, "focal loss: a label of probability p counts (1 - p)^gamma times; 0 for cross-entropy"
+    )
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = _option(
+        0.0, "share of each label that is spread evenly over all labels"
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.class_weights, dict):  # YAML and Python may have numbers and booleans as keys
+            by_name = {_label_name(key): weight for key, weight in self.class_weights.items()}
+            if len(by_name) < len(self.class_weights):
+                given = ", ".join(map(repr, self.class_weights))
+                raise UsageError(f"{setting('train.class_weights')} names a label twice ({given}): keep one of them")
+            object.__setattr__(self, "class_weights", by_name)
+
+
+def _label_name(key: object) -> str:
+    return str(key).lower() if isinstance(key, bool) else str(key).strip()
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(LabelLossConfig):
     """Stage 0: fine-tune the backbone on the labels."""
 
 
@@ -181,12 +212,12 @@ class DepthConfig(WidthConfig):
 
 
 @dataclass(frozen=True)
-class FinalConfig(_SubnetsConfig):
+class FinalConfig(_SubnetsConfig, LabelLossConfig):
     """Stage 4, optional: train every sub-network on the labels, without a teacher."""
 
 
 @dataclass(frozen=True)
-class BaselineConfig(TrainConfig):
+class BaselineConfig(LabelLossConfig):
     """A model of one fixed size to compare with; the weights are those of DistilBERT's and TinyBERT's authors."""
 
     method: Literal["distilbert", "tinybert", "pruned", "finetuned"] = _option("distilbert", "how it is trained")
@@ -314,6 +345,8 @@ SECTIONS: dict[str, Any] = {
 }
 
 _REPORTING = ("logging_steps", "save_steps", "save_minutes")
+# Settings that folders of earlier versions lack: a folder records them only where they differ from their default.
+_LATER = ("class_weights", "focal_gamma", "label_smoothing")
 
 
 def plain_name(name: str) -> str:
@@ -328,6 +361,29 @@ def lasting_settings(config: Any) -> dict[str, Any]:
         config: one of the stage sections.
 
     Returns:
-        Values by field name.
+        Values by field name, as `recorded_settings` has them.
     """
-    return {key: value for key, value in dataclasses.asdict(config).items() if key not in _REPORTING}
+    return {key: value for key, value in recorded_settings(config).items() if key not in _REPORTING}
+
+
+def recorded_settings(config: Any) -> dict[str, Any]:
+    """Return the settings that a folder records.
+
+    Args:
+        config: a run's settings, or one of their sections.
+
+    Returns:
+        Values by field name; those of `later_defaults` are left out where they are the default.
+    """
+    later = later_defaults(config)
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {
+        key: recorded_settings(value) if dataclasses.is_dataclass(value) else value
+        for key, value in values.items()
+        if key not in later or value != later[key]
+    }
+
+
+def later_defaults(config: Any) -> dict[str, Any]:
+    """Return the defaults of a section's settings that a folder does not record at their default."""
+    return {field.name: field.default for field in dataclasses.fields(config) if field.name in _LATER}

@@ -27,6 +27,7 @@ from dynabert_paddle.training.batches import count_steps, global_batch_size, ste
 from dynabert_paddle.training.checkpoint import TrainState
 from dynabert_paddle.training.evaluate import evaluate_named
 from dynabert_paddle.training.inputs import check_apart, match_task, split_task
+from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.loop import train
 from dynabert_paddle.training.made_of import load_and_hash
 from dynabert_paddle.training.stage import Stage, describe_task
@@ -136,6 +137,7 @@ def baseline(
         with handle_write_errors(user_path(output_dir)):
             write_json(user_path(output_dir) / BASELINE_FILE, result)
 
+    _warn_without_labels(config)
     stage = Stage(
         name="baseline",
         model=student,
@@ -185,7 +187,17 @@ def _make_step(student: Supernet, teacher: Supernet, subnet: Subnet, task: Task,
         _check_heads(subnet, teacher.full, config.subnet)
         steps = config.max_steps or count_steps(len(split_task(task, student, config).train), config)
         return tinybert_step(teacher, subnet, layer_steps=int(config.layer_share * steps), kind=task.kind)
-    return full_model_step
+    return functools.partial(full_model_step, config=config)
+
+
+def _warn_without_labels(config: BaselineConfig) -> None:
+    """Tell of settings of the hard-label loss where a method has none."""
+    names = [name for name in ("class_weights", "focal_gamma", "label_smoothing") if getattr(config, name)]
+    if names and (config.method == "tinybert" or (config.method == "distilbert" and not config.lambda_label)):
+        logger.warning(
+            "baseline: %s learns from the teacher alone, and %s changes nothing",
+            *(config.method, ", ".join(setting(f"baseline.{name}") for name in names)),
+        )
 
 
 def _affordable_steps(config: BaselineConfig, before: Spent, num_rows: int) -> int:

@@ -15,7 +15,8 @@ from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.calls import NO_STATE, PassState
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.batches import Shard
-from dynabert_paddle.training.steps import Losses, Step, logit_rows, logit_weight, shard_label_loss
+from dynabert_paddle.training.label_loss import shard_label_loss
+from dynabert_paddle.training.steps import Losses, Step, logit_rows, logit_weight
 
 
 def distilbert_step(teacher: Supernet, subnet: Subnet, config: BaselineConfig, *, kind: str) -> Step:
@@ -28,7 +29,8 @@ def distilbert_step(teacher: Supernet, subnet: Subnet, config: BaselineConfig, *
     Args:
         teacher: the model to learn from.
         subnet: the student's shape.
-        config: temperature and weights; by default those of its authors' commands, 5, 2, 1 and T = 2.
+        config: temperature and weights, by default those of its authors' commands, 5, 2, 1 and T = 2; the settings of
+            the hard-label loss CE.
         kind: the kind of the task.
 
     Returns:
@@ -51,7 +53,7 @@ def distilbert_step(teacher: Supernet, subnet: Subnet, config: BaselineConfig, *
         cosine = cosine_loss(output.hidden_states[-1], target.hidden_states[-1], rows=tokens)
         parts = {
             "logit": logit * logit_weight(shard.weight, kind),
-            "label": config.lambda_label * shard_label_loss(output.logits, shard),
+            "label": config.lambda_label * shard_label_loss(output.logits, shard, config),
             "cosine": config.lambda_cosine * cosine * shard.weight.tokens,
         }
         yield {"loss": cast(Tensor, sum(parts.values())), **parts}

@@ -54,11 +54,13 @@ class Shard:
         inputs: int64 `[b, s]` by name, without the labels.
         labels: `[b]`, `[b, s]` or `[b, 2]`; None for examples without labels.
         weight: what share of the micro-batch this is; every loss is multiplied by one of its fractions.
+        label_weights: what each label counts in the hard-label loss, in the shape of the labels; None for 1.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor | None = None
     weight: ShardWeight = WHOLE
+    label_weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,13 @@ class StepBatches:
 
 
 def step_batches(
-    features: FeatureSet, config: TrainConfig, pad_token_id: int, *, first_step: int, num_replicas: int
+    features: FeatureSet,
+    config: TrainConfig,
+    pad_token_id: int,
+    *,
+    first_step: int,
+    num_replicas: int,
+    class_weights: np.ndarray | None = None,
 ) -> Iterator[StepBatches]:
     """Yield the micro-batches of each optimizer step, endlessly; they follow from the seed and the step alone.
 
@@ -85,6 +93,7 @@ def step_batches(
         pad_token_id: fills `input_ids`.
         first_step: steps before it are skipped, as a resumed run has done them.
         num_replicas: of each process.
+        class_weights: `[c]`, what a label of each class counts in the hard-label loss; None for 1.
 
     Yields:
         One step's shards for this process.
@@ -94,7 +103,7 @@ def step_batches(
         order = length_bucketed_batches(features.lengths, global_batch_size(config), seed=config.seed, epoch=epoch)
         while indices := list(itertools.islice(order, config.gradient_accumulation_steps)):
             if step >= first_step:
-                micro_batches = [features.collate(rows, pad_token_id) for rows in indices]
+                micro_batches = [weigh_labels(features.collate(rows, pad_token_id), class_weights) for rows in indices]
                 shards = [
                     [
                         cut_shard(arrays, rank() * num_replicas + replica, num_processes() * num_replicas)
@@ -125,6 +134,23 @@ def length_bucketed_batches(lengths: np.ndarray, batch_size: int, *, seed: int, 
         bucket[:] = bucket[np.argsort(lengths[bucket], kind="stable")]
     for batch in rng.permutation(-(-len(order) // batch_size)):
         yield order[batch * batch_size : (batch + 1) * batch_size]
+
+
+def weigh_labels(micro_batch: dict[str, np.ndarray], class_weights: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Add each label's weight to a micro-batch.
+
+    Args:
+        micro_batch: from `FeatureSet.collate`.
+        class_weights: `[c]`, the weight of each class; None for a micro-batch as it is.
+
+    Returns:
+        The micro-batch, with `label_weights` in the shape of its labels; 0 for ignored ones.
+    """
+    if class_weights is None:
+        return micro_batch
+    labels = micro_batch["labels"]
+    is_counted = labels != IGNORED
+    return micro_batch | {"label_weights": np.where(is_counted, class_weights[np.where(is_counted, labels, 0)], 0)}
 
 
 def cut_shard(micro_batch: Mapping[str, np.ndarray], index: int, num_shards: int) -> Shard:
@@ -160,7 +186,8 @@ def cut_shard(micro_batch: Mapping[str, np.ndarray], index: int, num_shards: int
 
 def _make_shard(arrays: dict[str, np.ndarray], weight: ShardWeight) -> Shard:
     inputs = to_tensors(arrays)
-    return Shard(inputs, inputs.pop("labels", None), weight)
+    labels, label_weights = (inputs.pop(name, None) for name in ("labels", "label_weights"))
+    return Shard(inputs, labels, weight, label_weights)
 
 
 def _count_labels(labels: np.ndarray | None, num_rows: int) -> np.ndarray:

@@ -18,6 +18,7 @@ import paddle
 
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.config.settings import recorded_settings
 from dynabert_paddle.errors import DynabertError, Interrupted, ModelError, UsageError
 from dynabert_paddle.files.atomic import handle_write_errors
 from dynabert_paddle.runtime.environment import keep_freed_memory
@@ -38,6 +39,7 @@ from dynabert_paddle.training.checkpoint import (
     remove_checkpoints,
     save_checkpoint,
 )
+from dynabert_paddle.training.class_weights import check_label_loss, find_class_weights
 from dynabert_paddle.training.data_warnings import warn_about_training
 from dynabert_paddle.training.evaluate import evaluate_subnets
 from dynabert_paddle.training.inputs import Split, match_labels, split_task
@@ -78,6 +80,7 @@ def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
             f"the teacher has the model's labels in another order: {', '.join(stage.teacher.labels or ())} in place of "
             f"{', '.join(task.labels)}: distil from the model that this one was made of"
         )
+    check_label_loss(task, config, section=stage.name)
     stage = replace(stage, config=config, task=task)
     model, split = stage.model, split_task(stage.task, stage.model, config)
     start = to_arrays(model.model)
@@ -127,6 +130,7 @@ def fit(
     config, model, output_dir = stage.config, stage.model, stage.output_dir
     total_steps = count_steps(len(split.train), config)
     eval_steps = config.eval_steps or steps_per_epoch(len(split.train), config)
+    class_weights = find_class_weights(stage.task, config, split.train.targets, section=stage.name)
     optimizer = make_optimizer(model, config)
     scaler = paddle.amp.GradScaler(enable=config.amp == "fp16")
     state = load_checkpoint(output_dir, model.model, optimizer, scaler, settings=settings)
@@ -142,12 +146,19 @@ def fit(
         stage.name,
         total_steps=total_steps,
         first_step=state.step,
-        hparams=asdict(config),
+        hparams=recorded_settings(config),
         metrics=[f"eval/{stage.metric}/{name}" for name in stage.subnets],
     )
     # The same number in each process, whatever its machine has: shards are numbered over all processes.
     replicas = Replicas(model, min(processes.gather(count_replicas())))
-    batches = step_batches(split.train, config, model.pad_token_id, first_step=state.step, num_replicas=len(replicas))
+    batches = step_batches(
+        split.train,
+        config,
+        model.pad_token_id,
+        first_step=state.step,
+        num_replicas=len(replicas),
+        class_weights=class_weights,
+    )
     begin = time.perf_counter() - state.seconds
     saved = time.monotonic()
     # Errors of save_checkpoint name the checkpoint's folder instead.

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,15 @@ from dynabert_paddle.backbone.loading import BUILT_IN
 from dynabert_paddle.config.loading import parse_yaml
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.run_file import HEADER, PATH_SETTINGS, is_written, locate, relative_inside
-from dynabert_paddle.config.settings import ENCODING_SETTINGS, STAGES, Config, RewireConfig, lasting_settings
+from dynabert_paddle.config.settings import (
+    ENCODING_SETTINGS,
+    STAGES,
+    Config,
+    RewireConfig,
+    lasting_settings,
+    later_defaults,
+    recorded_settings,
+)
 from dynabert_paddle.data.described_tasks import load_task_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError
@@ -42,6 +49,7 @@ from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes, stages
 from dynabert_paddle.training.checkpoint import check_output, claim_output, tidy_finished
+from dynabert_paddle.training.class_weights import check_label_loss
 from dynabert_paddle.training.evaluate import evaluate_grid
 from dynabert_paddle.training.inputs import check_apart, match_task
 from dynabert_paddle.training.logging import logger
@@ -65,6 +73,8 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
     if not config.stages:
         raise UsageError(f"{setting('stages')}: name at least one, for example [finetune, rewire, width, depth]")
     task = load_task_config(config.task)
+    for name in config.stages:  # now, rather than after the stages before
+        check_label_loss(task, getattr(config, name), section=name)
     output_dir = user_path(config.output_dir)
     _check_maker(output_dir, overwrite=overwrite)
     _check_users_files(output_dir)
@@ -265,8 +275,8 @@ def _clear(claimed: Claim, model: str, inputs: list[str]) -> None:
 def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None:
     """Refuse to take a stage for finished that was finished with other settings, labels or data."""
     metadata, settings = read_metadata(folder), getattr(config, name)
-    before = {**metadata.provenance.get("settings", {}), **metadata.space}
-    now = {**lasting_settings(settings), "width_mults": list(config.space.width_mult_list)}
+    before = {**later_defaults(settings), **metadata.provenance.get("settings", {}), **metadata.space}
+    now = {**later_defaults(settings), **lasting_settings(settings), "width_mults": list(config.space.width_mult_list)}
     if name != "finetune":
         before.setdefault("rank_mults", [1.0])
         now["rank_mults"] = list(config.space.embedding_rank_mult_list)
@@ -305,7 +315,7 @@ def _keep_config(path: Path, config: Config) -> None:
     """Save the resolved config; refuse a folder that holds another model's or another task's run."""
     import yaml
 
-    values = _from_anywhere(json.loads(json.dumps(asdict(config))))  # tuples become lists, as YAML has them
+    values = _from_anywhere(json.loads(json.dumps(recorded_settings(config))))  # tuples become lists, as YAML has them
     if path.exists():
         try:
             before = _flatten(locate(parse_yaml(path.read_text(encoding="utf-8"), str(path)), path.parent.absolute()))

@@ -31,11 +31,12 @@ from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.inputs import check_same_pieces, hold_out, match_labels, tokenize_examples
+from dynabert_paddle.training.label_loss import label_loss
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.loop import train
 from dynabert_paddle.training.made_of import hash_data, load_and_hash
 from dynabert_paddle.training.stage import Stage, describe_task, provenance_of
-from dynabert_paddle.training.steps import distillation_step, full_model_step, label_loss, label_step
+from dynabert_paddle.training.steps import distillation_step, full_model_step, label_step
 
 
 def finetune(
@@ -84,7 +85,7 @@ def finetune(
         name="finetune",
         model=supernet,
         task=task,
-        step=full_model_step,
+        step=partial(full_model_step, config=config),
         subnets={"w1.00d1.00": supernet.full},
         config=config,
         output_dir=user_path(output_dir),

@@ -12,17 +12,16 @@ from typing import Protocol
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor
 
-from dynabert_paddle.config.settings import FinalConfig, WidthConfig
-from dynabert_paddle.data.word_features import IGNORED
+from dynabert_paddle.config.settings import FinalConfig, LabelLossConfig, WidthConfig
 from dynabert_paddle.distill.losses import DistillationLoss, token_rows
 from dynabert_paddle.runtime.seeds import step_seed
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.calls import NO_STATE, PassState
 from dynabert_paddle.supernet.supernet import Supernet, SupernetOutput
 from dynabert_paddle.training.batches import Shard, ShardWeight
+from dynabert_paddle.training.label_loss import PLAIN, shard_label_loss
 
 # `loss`, whose gradient trains the model, and its parts for the log.
 Losses = dict[str, Tensor]
@@ -48,10 +47,12 @@ class Step(Protocol):
         ...
 
 
-def full_model_step(model: Supernet, shard: Shard, *, index: int, state: PassState = NO_STATE) -> Iterator[Losses]:
-    """Train the full model on the labels."""
+def full_model_step(
+    model: Supernet, shard: Shard, *, index: int, state: PassState = NO_STATE, config: LabelLossConfig = PLAIN
+) -> Iterator[Losses]:
+    """Train the full model on the labels; `config` has the settings of the hard-label loss."""
     logits = model(logits_only=True, state=state, **shard.inputs).logits
-    yield {"loss": shard_label_loss(logits, shard)}
+    yield {"loss": shard_label_loss(logits, shard, config)}
 
 
 def label_step(subnets: Mapping[str, Subnet], config: FinalConfig) -> Step:
@@ -59,14 +60,14 @@ def label_step(subnets: Mapping[str, Subnet], config: FinalConfig) -> Step:
 
     Args:
         subnets: the model's sub-networks by name, the largest first and the smallest last.
-        config: which of them a step trains.
+        config: which of them a step trains, and the settings of the hard-label loss.
 
     Returns:
         The step.
     """
 
     def make_loss(shard: Shard) -> SubnetLoss:
-        return lambda subnet, output: {"loss": shard_label_loss(output.logits, shard)}
+        return lambda subnet, output: {"loss": shard_label_loss(output.logits, shard, config)}
 
     return _over_subnets(subnets, config, make_loss, logits_only=True)
 
@@ -135,29 +136,6 @@ def _over_subnets(
         paddle.autograd.backward(list(embeddings.values()), [leaf.grad for leaf in shared.values()])
 
     return step
-
-
-def shard_label_loss(logits: Tensor, shard: Shard) -> Tensor:
-    """The hard-label loss of a shard, weighted by its share of the micro-batch's labels."""
-    assert shard.labels is not None  # only augmented texts have none, and only distillation reads them
-    return label_loss(logits, shard.labels) * shard.weight.labels
-
-
-def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The hard-label loss: cross-entropy for classes, mean squared error for values.
-
-    Args:
-        logits: `[b, c]`; `[b, s, c]` for the labels of tokens; `[b, 2, s]` for an answer's first and last token.
-        labels: `[b]`, `[b, s]` or `[b, 2]`, int64 classes, `IGNORED` ones not counted; or float32 values, `[b]`.
-
-    Returns:
-        The mean over all labels that count.
-    """
-    if paddle.is_floating_point(labels):
-        return F.mse_loss(logits.squeeze(-1), labels)
-    # Paddle's own mean counts the ignored ones, too.
-    counted = paddle.not_equal(labels, paddle.full_like(labels, IGNORED)).astype(logits.dtype).sum()
-    return F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / counted.clip(min=1)
 
 
 def logit_rows(tokens: Tensor | None, kind: str) -> Tensor | None:

@@ -89,6 +89,7 @@ def trained(request, start, tmp_path_factory):
         values[stage] = {"max_steps": steps, "learning_rate": rate, "eval_steps": 1000, "logging_steps": 20}
     if kind == "token_classification":
         values["task"].pop("doc_stride")
+        values["final"] |= {"class_weights": "balanced", "focal_gamma": 1.0, "label_smoothing": 0.1}
     rows = db.run(resolve_config(db.Config, values))
     return db.load_task("custom", kind=kind, data_dir=folder), folder, rows
 

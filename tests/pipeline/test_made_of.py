@@ -143,6 +143,8 @@ def test_other_settings_are_refused(folder, tiny_folder):
         ("task.metrics=[macro_f1]", "metrics = "),
         ("space.width_mult_list=[1.0, 0.5]", "width_mults = "),
         ("space.depth_mult_list=[1.0, 0.5]", "depth_mults = "),
+        ("finetune.class_weights=balanced", "class_weights = None, this run has balanced"),
+        ("final.focal_gamma=2", "focal_gamma = 0.0, this run has 2.0"),
     ):
         assert seen in refusal(settings_of(folder, tiny_folder, word)), word
 

@@ -59,6 +59,7 @@ def config_file(tiny_data, tmp_path_factory):
         train:
           {{max_steps: 20, save_steps: 7, eval_steps: 10, logging_steps: 1, learning_rate: 1e-4, adam_epsilon: 1e-6}}
         depth: {{subnets_per_step: sandwich, num_random_subnets: 1, gradient_accumulation_steps: 2}}
+        final: {{class_weights: {{PlayMusic: 5, RateBook: 0.2}}, focal_gamma: 1, label_smoothing: 0.1}}
         """
     )
     return folder / "run.yaml"

@@ -158,7 +158,7 @@ def test_sorting_by_importance_keeps_the_outputs(small, task):
 def test_the_gradient_of_a_neuron_is_that_of_the_whole_matrix(supernet):
     """A neuron's importance: the products of a rank that loses nothing have the same sums."""
     from dynabert_paddle.rewiring.importance import compute_importance
-    from dynabert_paddle.training.steps import label_loss
+    from dynabert_paddle.training.label_loss import label_loss
 
     model = db.Supernet(deepcopy(supernet.model), supernet.tokenizer)
     for layer in model.encoder.layers:

@@ -21,8 +21,8 @@ from dynabert_paddle.supernet.cpu_operations import random_bits
 from dynabert_paddle.supernet.shared_layers import find_groups
 from dynabert_paddle.supernet.slices import SliceCache
 from dynabert_paddle.supernet.supernet import to_tensors
+from dynabert_paddle.training.label_loss import label_loss
 from dynabert_paddle.training.replicas import Replicas
-from dynabert_paddle.training.steps import label_loss
 
 pytestmark = pytest.mark.reference
 

@@ -55,7 +55,7 @@ def test_by_magnitude_the_smallest_weights_of_each_matrix_become_zero(supernet, 
 def test_by_gradient_the_weights_with_the_least_effect_on_the_loss_become_zero(supernet, task):
     """With the gradients of the whole of a batch: E[(w g)^2] is (w g)^2."""
     from dynabert_paddle.training.inputs import tokenize_examples
-    from dynabert_paddle.training.steps import label_loss
+    from dynabert_paddle.training.label_loss import label_loss
 
     pruned = compress(supernet, task, sparsity=0.4, criterion="gradient", num_calibration_examples=20)
     sample = np.sort(np.random.default_rng(42).permutation(len(task.train))[:20])

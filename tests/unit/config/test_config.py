@@ -22,6 +22,7 @@ from dynabert_paddle.config.settings import (
     TaskConfig,
     WidthConfig,
     lasting_settings,
+    recorded_settings,
 )
 from dynabert_paddle.data.catalog import CATALOG
 from dynabert_paddle.errors import UsageError
@@ -396,6 +397,59 @@ def test_lasting_settings_omit_reporting():
         "save_minutes",
     }
     assert lasting != lasting_settings(WidthConfig(temperature=2.0))
+
+
+def test_settings_that_earlier_versions_lack_are_recorded_only_where_they_are_set():
+    """The folders of a run that does not use them stay what they were."""
+    later = {"class_weights": "balanced", "focal_gamma": 2.0, "label_smoothing": 0.1}
+    assert not later.keys() & lasting_settings(FinetuneConfig()).keys()
+    assert not later.keys() & recorded_settings(Config())["final"].keys()
+    for name, value in later.items():
+        config = FinetuneConfig(**{name: value})
+        assert lasting_settings(config) == lasting_settings(FinetuneConfig()) | {name: value}
+        assert recorded_settings(Config(finetune=config))["finetune"][name] == value
+        assert load_config(None, [], {f"finetune.{name}": value}).finetune == config
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("balanced", "balanced"),
+        ("{pos: 3, neg: 1.5}", {"pos": 3.0, "neg": 1.5}),
+        ("{1: 2, 0: 1}", {"1": 2.0, "0": 1.0}),
+        ("{true: 2}", {"true": 2.0}),
+        ("null", None),
+    ],
+)
+def test_class_weights_are_balanced_or_by_label(write, text, weights):
+    config = load_config(write(f"train: {{class_weights: {text}}}"))
+    assert config.finetune.class_weights == config.final.class_weights == config.baseline.class_weights == weights
+    assert load_config(None, [f"final.class_weights={text}"]).final.class_weights == weights
+    resolved = json.loads(json.dumps(recorded_settings(config)))
+    assert load_config(write(yaml.safe_dump(resolved))) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("finetune: {class_weights: balance}", "line 1: 'balance' is not allowed: input should be 'balanced', or"),
+        ("finetune: {class_weights: balance}", "Did you mean 'balanced'?"),
+        ("finetune: {class_weights: [1, 2]}", "[1, 2] is not allowed: input should be 'balanced', or"),
+        ("finetune: {class_weights: {a: -1}}", "finetune.class_weights in config.yaml, line 1 is at least 0, not -1"),
+        ("finetune: {class_weights: {a: x}}", "'x' is not allowed: input should be a valid number"),
+        ("finetune: {class_weights: {a: .inf}}", "inf is not allowed: input should be a finite number"),
+        ("finetune: {label_smoothing: 1}", "label_smoothing in config.yaml, line 1 is less than 1, not 1"),
+        (
+            "width: {class_weights: balanced}",
+            "unknown key 'width.class_weights'. It is one of finetune, final, baseline.",
+        ),
+        ("depth: {focal_gamma: 2}", "unknown key 'depth.focal_gamma'. It is one of finetune, final, baseline."),
+    ],
+)
+def test_settings_of_the_label_loss_that_mean_nothing_are_refused(write, text, words):
+    with pytest.raises(UsageError) as error:
+        load_config(write(text))
+    assert words in str(error.value).replace(str(write(text).parent) + "/", "") and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.elastic_embedding import elastic_embedding, make_embedding_elastic
 from dynabert_paddle.supernet.supernet import to_tensors
 from dynabert_paddle.training.batches import Shard
+from dynabert_paddle.training.label_loss import label_loss
 from dynabert_paddle.training.replicas import Replicas
-from dynabert_paddle.training.steps import choose_subnets, distillation_step, label_loss, label_step
+from dynabert_paddle.training.steps import choose_subnets, distillation_step, label_step
 
 VOCAB, SIZE = 30522, 32
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -54,7 +54,7 @@ def make_stage(supernet, *, step=full_model_step, evaluate=None):
     stage = Stage(
         name="finetune",
         model=supernet,
-        task=SimpleNamespace(metrics=("accuracy",)),
+        task=SimpleNamespace(metrics=("accuracy",), labels=("no", "yes")),
         step=step,
         subnets={"w1.00d1.00": supernet.full},
         config=FinetuneConfig(),
@@ -169,6 +169,28 @@ def test_accumulating_two_batches_equals_one_of_twice_the_size(tmp_path):
     accumulated = gradient_step(tmp_path / "halves", **halves, **GRADIENT_DESCENT)
     assert np.abs(whole).max() > 1e-2
     np.testing.assert_allclose(accumulated, whole, atol=1e-6)
+
+
+def test_accumulated_batches_weigh_their_rows_as_the_whole_batch_does(tmp_path):
+    """The batches of a step hold rows of other classes, and so other weights."""
+    weights = {"class_weights": {"no": 5}, **GRADIENT_DESCENT}
+    whole = gradient_step(tmp_path / "whole", per_device_train_batch_size=8, **weights)
+    halves = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    np.testing.assert_allclose(gradient_step(tmp_path / "halves", **halves, **weights), whole, atol=1e-6)
+    plain = gradient_step(tmp_path / "plain", per_device_train_batch_size=8, **GRADIENT_DESCENT)
+    assert np.abs(whole - plain).max() > 1e-2
+
+
+@pytest.mark.parametrize("settings", [{"class_weights": {"no": 2, "yes": 2}}, {"class_weights": "balanced"}])
+def test_weights_that_weigh_nothing_change_no_bit(tmp_path, settings):
+    weights, logs = [], []
+    for name, values in (("a", {}), ("b", settings)):
+        supernet = make_supernet(dropout=0.1)
+        _, lines = run(supernet, tmp_path / name, max_steps=3, learning_rate=1e-3, **values)
+        weights.append(to_arrays(supernet.model))
+        logs.append(lines)
+    assert not difference(*weights).any()
+    assert logs[0] == logs[1]
 
 
 def test_accumulated_loss_is_the_mean_of_its_batches(tmp_path):

@@ -10,7 +10,8 @@ from dynabert_paddle.config.settings import FinalConfig, WidthConfig
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training.batches import Shard
-from dynabert_paddle.training.steps import choose_subnets, distillation_step, full_model_step, label_loss, label_step
+from dynabert_paddle.training.label_loss import label_loss
+from dynabert_paddle.training.steps import choose_subnets, distillation_step, full_model_step, label_step
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 SANDWICH = FinalConfig(subnets_per_step="sandwich", num_random_subnets=2, seed=5)
