@@ -118,6 +118,9 @@ class TrainConfig(_Section):
     )
     holdout_size: PositiveInt = _option(500, "training examples to hold out for it, at most a tenth of all")
     eval_steps: NonNegativeInt = _option(0, "steps between evaluations; 0 for once an epoch")
+    early_stopping_patience: PositiveInt | None = _option(
+        None, "stop after so many evaluations in a row without a better score"
+    )
     save_steps: NonNegativeInt = _option(500, "steps between checkpoints; 0 for no limit")
     save_minutes: NonNegativeFloat = _option(
         5.0, "minutes between checkpoints, where save_steps take longer; 0 for no limit"
@@ -346,7 +349,7 @@ SECTIONS: dict[str, Any] = {
 
 _REPORTING = ("logging_steps", "save_steps", "save_minutes")
 # Settings that folders of earlier versions lack: a folder records them only where they differ from their default.
-_LATER = ("class_weights", "focal_gamma", "label_smoothing")
+_LATER = ("early_stopping_patience", "class_weights", "focal_gamma", "label_smoothing")
 
 
 def plain_name(name: str) -> str:

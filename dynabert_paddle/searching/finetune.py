@@ -34,7 +34,7 @@ def finetune_subnet(supernet: Supernet, subnet: Subnet, task: Task, *, steps: in
     last_stage = supernet.metadata.provenance.get("settings", {})
     settings = {field.name: last_stage[field.name] for field in fields(WidthConfig) if field.name in last_stage}
     # A sub-network may have fewer layers than the full model, so hidden states are not compared layer by layer.
-    config = WidthConfig(**{**settings, "max_steps": steps, "lambda_hidden": 0.0})
+    config = WidthConfig(**{**settings, "max_steps": steps, "lambda_hidden": 0.0, "early_stopping_patience": None})
     small = extract(supernet, subnet)
     small.train()
     space = small.search_space(width_mults=(1.0,), depth_mults=(1.0,))

@@ -138,11 +138,16 @@ def baseline(
             write_json(user_path(output_dir) / BASELINE_FILE, result)
 
     _warn_without_labels(config)
+    layer_steps = 0
+    if config.method == "tinybert":
+        _check_heads(subnet, supernet.full, config.subnet)
+        steps = config.max_steps or count_steps(len(split_task(task, student, config).train), config)
+        layer_steps = int(config.layer_share * steps)
     stage = Stage(
         name="baseline",
         model=student,
         task=task,
-        step=_make_step(student, supernet, subnet, task, config),
+        step=_make_step(supernet, subnet, config, layer_steps=layer_steps, kind=task.kind),
         subnets={student.metadata.subnet["name"]: student.full},
         config=config,
         output_dir=user_path(output_dir),
@@ -150,6 +155,7 @@ def baseline(
         parent=parent,
         parent_hash=parent_hash,
         write_results=write_results,
+        scored_from_step=layer_steps,
     )
     return train(stage, overwrite=overwrite)
 
@@ -180,13 +186,11 @@ def total_spent(metadata: Metadata, source: str | Path) -> Spent:
     return Spent(examples, seconds)
 
 
-def _make_step(student: Supernet, teacher: Supernet, subnet: Subnet, task: Task, config: BaselineConfig) -> Step:
+def _make_step(teacher: Supernet, subnet: Subnet, config: BaselineConfig, *, layer_steps: int, kind: str) -> Step:
     if config.method == "distilbert":
-        return distilbert_step(teacher, subnet, config, kind=task.kind)
+        return distilbert_step(teacher, subnet, config, kind=kind)
     if config.method == "tinybert":
-        _check_heads(subnet, teacher.full, config.subnet)
-        steps = config.max_steps or count_steps(len(split_task(task, student, config).train), config)
-        return tinybert_step(teacher, subnet, layer_steps=int(config.layer_share * steps), kind=task.kind)
+        return tinybert_step(teacher, subnet, layer_steps=layer_steps, kind=kind)
     return functools.partial(full_model_step, config=config)
 
 

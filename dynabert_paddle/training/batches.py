@@ -207,6 +207,11 @@ def steps_per_epoch(num_examples: int, config: TrainConfig) -> int:
     return math.ceil(math.ceil(num_examples / global_batch_size(config)) / config.gradient_accumulation_steps)
 
 
+def steps_between_evaluations(num_examples: int, config: TrainConfig) -> int:
+    """Return the optimizer steps from one evaluation to the next: `eval_steps`, or else those of an epoch."""
+    return config.eval_steps or steps_per_epoch(num_examples, config)
+
+
 def global_batch_size(config: TrainConfig) -> int:
     """Return the examples of a full micro-batch, over all processes."""
     return config.per_device_train_batch_size * num_processes()

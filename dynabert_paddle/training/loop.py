@@ -31,7 +31,7 @@ from dynabert_paddle.supernet.slices import SliceCache
 from dynabert_paddle.supernet.sparsity import keep_zeros
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes
-from dynabert_paddle.training.batches import StepBatches, count_steps, step_batches, steps_per_epoch
+from dynabert_paddle.training.batches import StepBatches, count_steps, step_batches, steps_between_evaluations
 from dynabert_paddle.training.checkpoint import (
     TrainState,
     claim_output,
@@ -41,6 +41,7 @@ from dynabert_paddle.training.checkpoint import (
 )
 from dynabert_paddle.training.class_weights import check_label_loss, find_class_weights
 from dynabert_paddle.training.data_warnings import warn_about_training
+from dynabert_paddle.training.early_stopping import check_early_stopping, describe_stop, has_stopped_early
 from dynabert_paddle.training.evaluate import evaluate_subnets
 from dynabert_paddle.training.inputs import Split, match_labels, split_task
 from dynabert_paddle.training.logging import LOG_FOLDER, RunLog, logger
@@ -83,6 +84,7 @@ def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
     check_label_loss(task, config, section=stage.name)
     stage = replace(stage, config=config, task=task)
     model, split = stage.model, split_task(stage.task, stage.model, config)
+    check_early_stopping(stage, len(split.train))
     start = to_arrays(model.model)
     settings, hashes = resume_settings(stage, split, start), hash_origins(stage, start)
     processes.check_equal(str(settings), f"{stage.name}: the processes have read different data or models: start again")
@@ -129,7 +131,7 @@ def fit(
         stage = replace(stage, config=replace(stage.config, amp="off"))
     config, model, output_dir = stage.config, stage.model, stage.output_dir
     total_steps = count_steps(len(split.train), config)
-    eval_steps = config.eval_steps or steps_per_epoch(len(split.train), config)
+    eval_steps = steps_between_evaluations(len(split.train), config)
     class_weights = find_class_weights(stage.task, config, split.train.targets, section=stage.name)
     optimizer = make_optimizer(model, config)
     scaler = paddle.amp.GradScaler(enable=config.amp == "fp16")
@@ -159,11 +161,12 @@ def fit(
         num_replicas=len(replicas),
         class_weights=class_weights,
     )
+    has_ended = partial(has_stopped_early, stage, state, eval_steps)
     begin = time.perf_counter() - state.seconds
     saved = time.monotonic()
     # Errors of save_checkpoint name the checkpoint's folder instead.
     with handle_write_errors(output_dir), log, replicas, _stop_requests() as stop:
-        while state.step < total_steps:
+        while state.step < total_steps and not has_ended():
             learning_rate = learning_rate_at(state.step, total_steps, config)
             optimizer.set_lr(learning_rate)
             batch = next(batches)
@@ -180,6 +183,7 @@ def fit(
             if state.step % eval_steps == 0 or last:
                 _check_weights(stage, state.step)
                 _evaluate(stage, split, state, log)
+                last = last or has_ended()
             state.seconds = time.perf_counter() - begin
             is_due = 0 < config.save_minutes <= (time.monotonic() - saved) / 60
             stopping, is_due = _agree(stop, is_due)  # a signal that comes after this is for the next step
@@ -191,6 +195,8 @@ def fit(
             if stopping:  # after the last step, too, so that nothing after this stage begins
                 message = f"{stage.name}: stopped after step {state.step} of {total_steps}"
                 raise Interrupted(f"{message}; the same command goes on from there", exit_code=128 + stopping)
+    if state.step < total_steps:
+        logger.info("%s", describe_stop(stage, state, total_steps))
     set_arrays(model.model, state.best_arrays)
     return state
 

@@ -47,6 +47,7 @@ class Stage:
         write_results: called in every process before the model is saved, to write further files beside it.
         also_read: files and folders that the stage reads besides, and never removes.
         pruning: makes the model sparse while it trains; until it has, no checkpoint is the best.
+        scored_from_step: evaluations up to this step do not count for early stopping.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Stage:
     write_results: Callable[[TrainState], None] | None = None
     also_read: tuple[str | Path, ...] = ()
     pruning: Pruning | None = None
+    scored_from_step: int = 0
 
     @property
     def inputs(self) -> list[str | Path]:

@@ -34,7 +34,7 @@ def test_a_run_refuses_the_weights_of_its_last_stage_before_its_first(tiny_folde
 
 
 def test_a_run_without_these_settings_records_none_of_them(chain):
-    names = ("class_weights", "focal_gamma", "label_smoothing")
+    names = ("class_weights", "focal_gamma", "label_smoothing", "early_stopping_patience")
     text = (chain / "run.yaml").read_text(encoding="utf-8")
     for stage in ("finetune", "width", "final"):
         text += str(read_metadata(chain / stage).provenance)

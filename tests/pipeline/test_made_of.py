@@ -145,6 +145,7 @@ def test_other_settings_are_refused(folder, tiny_folder):
         ("space.depth_mult_list=[1.0, 0.5]", "depth_mults = "),
         ("finetune.class_weights=balanced", "class_weights = None, this run has balanced"),
         ("final.focal_gamma=2", "focal_gamma = 0.0, this run has 2.0"),
+        ("depth.early_stopping_patience=3", "early_stopping_patience = None, this run has 3"),
     ):
         assert seen in refusal(settings_of(folder, tiny_folder, word)), word
 

@@ -19,10 +19,11 @@ from conftest import make_bert
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.config.settings import FinalConfig, FinetuneConfig
 from dynabert_paddle.data.features import Features
-from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.weights import read_safetensors
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import loop
+from dynabert_paddle.training.early_stopping import check_early_stopping
 from dynabert_paddle.training.inputs import Split
 from dynabert_paddle.training.loop import Interrupted, fit
 from dynabert_paddle.training.stage import Stage
@@ -260,6 +261,109 @@ def test_best_weights_are_kept_and_left_in_the_model(tmp_path):
     assert all(np.array_equal(left[name], snapshots[1][name]) for name in left)
     assert np.abs(difference(snapshots[1], snapshots[3])).max() > 1e-3
     assert [line["eval/accuracy/w1.00d1.00"] for line in lines if "train/loss" not in line] == [0.1, 0.9, 0.9, 0.5]
+
+
+def scored(supernet, scores):
+    """A stage whose evaluations have these scores."""
+    values = iter(scores)
+    return make_stage(supernet, evaluate=lambda: {"w1.00d1.00": {"accuracy": next(values)}})
+
+
+# The second score is the best one: a patience of 2 ends after the evaluation with the fourth, at step 8.
+PATIENT = {"max_steps": 20, "eval_steps": 2, "early_stopping_patience": 2, "learning_rate": 1e-3}
+SCORES = [0.1, 0.7, 0.2, 0.7, 0.9]
+
+
+def test_a_stage_stops_after_evaluations_without_a_better_score(tmp_path, caplog):
+    supernet = make_supernet(dropout=0.1)
+    with caplog.at_level("INFO", logger="dynabert_paddle"):
+        state, lines = run(supernet, tmp_path / "stopped", stage=scored(supernet, SCORES), **PATIENT)
+    assert (state.step, state.best_step, state.best_score) == (8, 4, 0.7)
+    assert "stopped early after step 8 of 20: the last 2 evaluations had no better accuracy than 0.7000 at step 4" in (
+        caplog.text
+    )
+    # The learning rate goes as if the stage would not stop, and the weights are those of step 4 of such a run.
+    rates = [line["train/learning_rate"] for line in lines if "train/loss" in line]
+    assert rates == pytest.approx([1e-3 * (20 - step) / 20 for step in range(8)])
+    patient = make_supernet(dropout=0.1)
+    _, whole = run(
+        patient,
+        tmp_path / "whole",
+        stage=scored(patient, [0, 1] + [0] * 9),
+        **PATIENT | {"early_stopping_patience": None},
+    )
+    assert [line for line in whole if "train/loss" in line][:8] == [line for line in lines if "train/loss" in line]
+    assert not difference(to_arrays(supernet.model), to_arrays(patient.model)).any()
+
+
+@pytest.mark.parametrize(("scores", "steps"), [([0.1, 0.2, 0.3, 0.4, 0.5], 5), ([0.5, 0.5, 0.6, 0.6, 0.6], 5)])
+def test_a_better_score_starts_the_patience_anew(tmp_path, scores, steps):
+    supernet = make_supernet()
+    settings = {"max_steps": 5, "eval_steps": 1, "early_stopping_patience": 2}
+    state, _ = run(supernet, tmp_path, stage=scored(supernet, scores), **settings)
+    assert state.step == steps
+
+
+@pytest.mark.parametrize("killed_at", [3, 5, 8])
+def test_a_killed_run_stops_early_where_an_uninterrupted_one_does(tmp_path, killed_at):
+    whole = make_supernet(dropout=0.1)
+    _, whole_lines = run(whole, tmp_path / "whole", stage=scored(whole, SCORES), **PATIENT)
+    killed = make_supernet(dropout=0.1)
+    stage = (kill_at(killed_at, killed)[0], scored(killed, SCORES)[1])
+    with pytest.raises(MemoryError):
+        run(killed, tmp_path / "killed", stage=stage, **PATIENT, save_steps=1)
+    resumed = make_supernet(dropout=0.1, seed=9)
+    stage = scored(resumed, SCORES[(killed_at - 1) // 2 :])
+    state, lines = run(resumed, tmp_path / "killed", stage=stage, **PATIENT)
+    assert state.step == 8
+    assert lines == whole_lines
+    assert not difference(to_arrays(resumed.model), to_arrays(whole.model)).any()
+
+
+def test_a_run_that_was_killed_once_it_had_stopped_early_does_no_further_step(tmp_path):
+    whole = make_supernet()
+    run(whole, tmp_path, stage=scored(whole, SCORES), **PATIENT)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-8"]
+    resumed = make_supernet(seed=9)
+    state, _ = run(resumed, tmp_path, stage=kill_at(9, resumed), **PATIENT)
+    assert (state.step, state.best_step) == (8, 4)
+    assert not difference(to_arrays(resumed.model), to_arrays(whole.model)).any()
+
+
+def test_evaluations_of_a_part_without_a_score_of_its_own_do_not_stop_a_stage(tmp_path):
+    """TinyBERT's layers are trained before the prediction that is scored."""
+    supernet = make_supernet()
+    stage, evaluate = scored(supernet, [0.5] * 9)
+    settings = {"max_steps": 9, "eval_steps": 1, "early_stopping_patience": 2}
+    state, _ = run(supernet, tmp_path, stage=(replace(stage, scored_from_step=4), evaluate), **settings)
+    assert state.step == 6
+
+
+@pytest.mark.parametrize("eval_steps", [20, 21])
+def test_early_stopping_without_an_evaluation_before_the_end_is_refused(eval_steps):
+    config = FinetuneConfig(max_steps=20, eval_steps=eval_steps, early_stopping_patience=1)
+    stage = replace(make_stage(make_supernet())[0], config=config)
+    with pytest.raises(
+        UsageError, match=rf"eval_steps is {eval_steps} and finetune has 20 steps, so that no evaluation"
+    ):
+        check_early_stopping(stage, 100)
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({"max_steps": 20, "eval_steps": 5, "early_stopping_patience": 2}, False),  # best at 5, stopped at 15
+        ({"max_steps": 20, "eval_steps": 5, "early_stopping_patience": 3}, True),
+        ({"max_steps": 21, "eval_steps": 5, "early_stopping_patience": 3}, False),
+        ({"num_train_epochs": 1, "early_stopping_patience": 1}, True),
+        ({"num_train_epochs": 3, "early_stopping_patience": 1}, False),
+        ({"num_train_epochs": 1}, False),
+    ],
+)
+def test_a_patience_that_no_evaluations_can_wear_out_is_told(caplog, settings, warned):
+    stage = replace(make_stage(make_supernet())[0], config=FinetuneConfig(**settings))
+    check_early_stopping(stage, 320)
+    assert ("early_stopping_patience" in caplog.text) is warned
 
 
 def test_best_is_the_mean_over_sub_networks(tmp_path):
