@@ -27,6 +27,7 @@ _COLUMNS = {
     "macs": ("MACs", 1e9, 3),
     "size_mb": ("MB", 1, 1),
 }
+_ERRORS = {"standard_error": "± error", "divergence": "divergence", "divergence_error": "± error"}
 
 
 @with_sections(("search", SearchConfig), ("task", TaskConfig), from_dir=["task"])
@@ -83,19 +84,29 @@ def _show(result: SearchResult) -> None:
     rows = {row["subnet"]: row for row in (*result.pareto, *shown)}.values()
     kept = [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
     mark = {row["subnet"] for row in shown}
+    errors = [key for key in _ERRORS if any(row.get(key) is not None for row in rows)]
     lines = [
-        [f"{row['subnet']}{' *' if row['subnet'] in mark else ''}", f"{row['score']:.4f}", *_cells(row, kept)]
+        [
+            f"{row['subnet']}{' *' if row['subnet'] in mark else ''}",
+            f"{row['score']:.4f}",
+            *("" if row.get(key) is None else f"{row[key]:.4f}" for key in errors),
+            *_cells(row, kept),
+        ]
         for row in rows
     ]
-    what = result.metric if result.score == "metric" else "agreement"
+    what = "agreement" if result.score == "agreement" else result.metric
     title = (
         f"Pareto front: {len(result.pareto)} of {result.num_evaluated} sub-networks; {what} on {result.split}, "
         f"{result.num_examples} examples (* {'best' if result.best else 'nearest'}); MACs of one sequence of "
         f"{result.macs_length} tokens"
     )
+    if result.score == "divergence":
+        title += f"; chosen by divergence from the full model on {result.num_chosen_on} texts"
     if "latency_ms" in kept:
         title += f"; ms of {LatencySetting(**result.setting)}"
-    show_table(["sub-network", what, *(_heading(key) for key in kept)], lines, title=title)
+    show_table(
+        ["sub-network", what, *(_ERRORS[key] for key in errors), *(_heading(key) for key in kept)], lines, title=title
+    )
 
 
 def _heading(key: str) -> str:

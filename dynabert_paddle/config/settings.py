@@ -313,11 +313,18 @@ class SearchConfig(_Section):
     num_evaluations: PositiveInt = _option(300, "sub-networks to score")
     population_size: Annotated[int, Ge(2)] = _option(20, "sub-networks in a generation")
     seed: Seed = _option(42, "random seed")
-    score: Literal["metric", "agreement"] = _option(
-        "metric", "score by the task's first metric, or by agreement with the full model, which needs no labels"
+    score: Literal["divergence", "metric", "agreement"] = _option(
+        "divergence",
+        "choose by the divergence from the full model's outputs on training texts, by the task's first metric, or by "
+        "agreement with the full model, which needs no labels",
+    )
+    num_texts: PositiveInt | None = _option(
+        None, "training texts to measure the divergence on", otherwise="2048, or all if there are fewer"
     )
     score_on: Literal["holdout", "dev"] = _option("holdout", "score on held-out training examples, or on dev")
-    holdout_size: PositiveInt | None = _option(None, "examples to score on", otherwise="all")
+    holdout_size: PositiveInt | None = _option(
+        None, "examples to score on: half of them take part in the choice, half give the scores", otherwise="all"
+    )
     per_device_eval_batch_size: PositiveInt = _option(64, "examples scored at a time")
     finetune_steps: NonNegativeInt = _option(0, "steps to train the best sub-network, distilled from the full model")
 

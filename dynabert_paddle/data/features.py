@@ -131,6 +131,28 @@ class FeatureSet(ABC):
         assert self.labels is not None  # augmented texts have no labels and are never scored
         return compute_metrics(metrics, np.asarray(logits), self.labels, positive=self.positive)
 
+    def score_without(self, metric: str, logits: Sequence[np.ndarray], groups: Iterable[np.ndarray]) -> np.ndarray:
+        """Score logits again and again, each time without one group of examples, as a jackknife needs it.
+
+        Args:
+            metric: name of a metric.
+            logits: from `restore`.
+            groups: indices of the examples to leave out, below `num_scored`.
+
+        Returns:
+            One score a group.
+        """
+        assert self.labels is not None
+        rows = np.asarray(logits)
+        return np.array(
+            [
+                compute_metrics(
+                    (metric,), np.delete(rows, group, axis=0), np.delete(self.labels, group), positive=self.positive
+                )[metric]
+                for group in groups
+            ]
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Features(FeatureSet):

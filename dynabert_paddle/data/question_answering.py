@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -214,13 +214,23 @@ class WindowFeatures(Features):
         Returns:
             Each metric as a fraction: the mean over questions of the best value over a question's answers.
         """
+        values = self._score_questions(logits)
+        return {metric: sum(values[metric]) / len(self.questions) for metric in metrics}
+
+    def score_without(self, metric: str, logits: Sequence[np.ndarray], groups: Iterable[np.ndarray]) -> np.ndarray:
+        """As `FeatureSet.score_without`, by question."""
+        values = np.array(self._score_questions(logits)[metric])
+        return np.array([np.delete(values, group).mean() for group in groups])
+
+    def _score_questions(self, logits: Sequence[np.ndarray]) -> dict[str, list[float]]:
+        """Each metric of each question."""
         from paddlenlp.metrics.squad import compute_exact, compute_f1, normalize_answer
 
         windows_of: list[list[Any]] = [[] for _ in self.questions.rows]
         for owner, window, first, spans in zip(self.owners, logits, self.first, self.spans, strict=True):
             windows_of[owner].append((window.astype(np.float64), first, spans))
         settings = self.questions.settings
-        totals = dict.fromkeys(ANSWER_METRICS, 0.0)
+        values: dict[str, list[float]] = {metric: [] for metric in ANSWER_METRICS}
         for row, windows in zip(self.questions.rows, windows_of, strict=True):
             answer = best_answer(
                 row.context,
@@ -229,13 +239,13 @@ class WindowFeatures(Features):
                 may_be_empty=settings.may_be_empty,
             ).answer
             gold = [text for text, _ in row.answers if normalize_answer(text)] or [""]
-            totals["exact_match"] += max(compute_exact(text, answer) for text in gold)
+            values["exact_match"].append(max(compute_exact(text, answer) for text in gold))
             if _has_no_blanks(row.context):  # compare by character; compute_f1 would take those before a blank alone
                 gold, answer = [_without_blanks(text) for text in gold], _without_blanks(answer)
-                totals["f1"] += max(compute_f1(text, answer, False) for text in gold)
+                values["f1"].append(max(compute_f1(text, answer, False) for text in gold))
             else:
-                totals["f1"] += max(compute_f1(text, answer) for text in gold)
-        return {metric: totals[metric] / len(self.questions) for metric in metrics}
+                values["f1"].append(max(compute_f1(text, answer) for text in gold))
+        return values
 
 
 def _has_no_blanks(text: str) -> bool:

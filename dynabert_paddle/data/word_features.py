@@ -5,7 +5,7 @@ Shapes: b batch, s sequence, c classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -79,24 +79,37 @@ class WordFeatures(Features):
         Returns:
             Each metric as a fraction.
         """
-        predicted = [
-            label_words(row, tokens.tolist(), self.names)[0] for row, tokens in zip(logits, self.tokens, strict=True)
-        ]
-        scheme = WordLabelScheme(self.names)
-        # A truncated word's label is O, which may be none of the names: it is no entity in any scheme.
-        found, expected = (
-            {(row, *span) for row, labels in enumerate(rows) for span in scheme.spans(labels)}
-            for rows in (predicted, self.word_labels)
-        )
-        equal = [a == b for rows in zip(predicted, self.word_labels, strict=True) for a, b in zip(*rows, strict=True)]
-        num_right = len(found & expected)
-        scores = {
-            "entity_f1": _ratio(2 * num_right, len(found) + len(expected)),
-            "entity_precision": _ratio(num_right, len(found)),
-            "entity_recall": _ratio(num_right, len(expected)),
-            "token_accuracy": _ratio(sum(equal), len(equal)),
-        }
+        scores = _scores(self._count(logits).sum(axis=0))
         return {metric: scores[metric] for metric in metrics}
+
+    def score_without(self, metric: str, logits: Sequence[np.ndarray], groups: Iterable[np.ndarray]) -> np.ndarray:
+        """As `FeatureSet.score_without`, by sentence."""
+        counts = self._count(logits)
+        total = counts.sum(axis=0)
+        return np.array([_scores(total - counts[group].sum(axis=0))[metric] for group in groups])
+
+    def _count(self, logits: Sequence[np.ndarray]) -> np.ndarray:
+        """`[n, 5]`: a sentence's entities that are right, found and expected, its words that are right, its words."""
+        scheme = WordLabelScheme(self.names)
+        counts = []
+        for row, tokens, expected_labels in zip(logits, self.tokens, self.word_labels, strict=True):
+            predicted = label_words(row, tokens.tolist(), self.names)[0]
+            # A truncated word's label is O, which may be none of the names: it is no entity in any scheme.
+            found, expected = (set(scheme.spans(labels)) for labels in (predicted, expected_labels))
+            equal = sum(a == b for a, b in zip(predicted, expected_labels, strict=True))
+            counts.append((len(found & expected), len(found), len(expected), equal, len(predicted)))
+        return np.array(counts, dtype=np.int64).reshape(-1, 5)
+
+
+def _scores(counts: np.ndarray) -> dict[str, float]:
+    """The metrics of the sums of `WordFeatures._count`."""
+    num_right, num_found, num_expected, num_equal, num_words = counts.tolist()
+    return {
+        "entity_f1": _ratio(2 * num_right, num_found + num_expected),
+        "entity_precision": _ratio(num_right, num_found),
+        "entity_recall": _ratio(num_right, num_expected),
+        "token_accuracy": _ratio(num_equal, num_words),
+    }
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -31,7 +31,7 @@ def select_members(
     max_seq_length: int,
     weights: str | None = None,
 ) -> tuple[list[BundleMember], dict[str, Any]]:
-    """Select the requested sub-networks, and rank them by score, then by MACs.
+    """Select the requested sub-networks, and rank them by what chose them or by score, then by MACs.
 
     Args:
         supernet: the model.
@@ -53,7 +53,7 @@ def select_members(
     names = subnets.replace(",", " ").split() if isinstance(subnets, str) else list(map(str, subnets))
     space = supernet.search_space()
     if len(names) == 1 and names[0].startswith("pareto:"):
-        scores, ranking = _read_pareto(folder, names[0].partition(":")[2], weights)
+        scores, ranks, ranking = _read_pareto(folder, names[0].partition(":")[2], weights)
         _parse_names(supernet, list(scores))  # refuses those of another model
     else:
         names = list(_parse_names(supernet, names))
@@ -63,6 +63,7 @@ def select_members(
             if task_is_given:
                 raise
             scores, ranking = {name: space.num_macs(space.parse(name)) for name in names}, {"metric": "macs"}
+        ranks = scores
     members = [
         BundleMember(
             subnet=name,
@@ -72,7 +73,7 @@ def select_members(
         )
         for name, score in scores.items()
     ]
-    return sorted(members, key=lambda member: (-member.score, -member.macs)), ranking
+    return sorted(members, key=lambda member: (-ranks[member.subnet], -member.macs)), ranking
 
 
 def _parse_names(supernet: Supernet, names: Sequence[str]) -> dict[str, Subnet]:
@@ -91,10 +92,13 @@ def _parse_names(supernet: Supernet, names: Sequence[str]) -> dict[str, Subnet]:
     return subnets
 
 
-def _read_pareto(folder: Path, number: str, weights: str | None) -> tuple[dict[str, float], dict[str, Any]]:
+def _read_pareto(
+    folder: Path, number: str, weights: str | None
+) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
     """Choose N members of a search's Pareto front: the best, the cheapest with a similar score, and some between.
 
-    Returns their scores by name, and the score's metric and data.
+    Returns by name their scores and by what they rank, and the score's metric and data. Where the divergence chose,
+    they rank by that, because it has less noise than the score of a few hundred examples.
     """
     if not (number.isdecimal() and int(number)):
         raise UsageError(f"{setting('subnets')} pareto:{number}: the number is at least 1, such as pareto:4")
@@ -109,7 +113,10 @@ def _read_pareto(folder: Path, number: str, weights: str | None) -> tuple[dict[s
         rows = {str(row["subnet"]): (float(row[cost]), float(row["score"])) for row in result["pareto"]}
         ranking = {key: result[key] for key in ("metric", "split", "num_examples")}
         ranking["metric"] = "agreement" if result["score"] == "agreement" else ranking["metric"]
-        is_valid = bool(rows) and np.isfinite(list(rows.values())).all()
+        ranks = {name: score for name, (_, score) in rows.items()}
+        if result["score"] == "divergence":
+            ranks = {str(row["subnet"]): -float(row["divergence"]) for row in result["pareto"]}
+        is_valid = bool(rows) and np.isfinite([*rows.values()]).all() and np.isfinite([*ranks.values()]).all()
     except (KeyError, IndexError, TypeError, ValueError):
         is_valid = False
     if not is_valid:
@@ -121,13 +128,13 @@ def _read_pareto(folder: Path, number: str, weights: str | None) -> tuple[dict[s
         )
     highest = max(score for _, score in rows.values())
     rows = {name: row for name, row in rows.items() if row[1] >= highest - _MAX_SCORE_LOSS * abs(highest)}
-    best = max(rows, key=lambda name: (rows[name][1], -rows[name][0]))
+    best = max(rows, key=lambda name: (ranks[name], -rows[name][0]))
     cheapest = min(rows, key=lambda name: rows[name])
     chosen = list(dict.fromkeys((best, cheapest)))[: int(number)]
     for target in np.linspace(rows[cheapest][0], rows[best][0], int(number))[1:-1]:
         if left := rows.keys() - chosen:
             chosen.append(min(sorted(left), key=lambda name: abs(rows[name][0] - target)))
-    return {name: rows[name][1] for name in chosen}, ranking
+    return {name: rows[name][1] for name in chosen}, ranks, ranking
 
 
 def _evaluate(

@@ -21,7 +21,8 @@ SEARCH_FOLDER = "search"
 RESULT_FILE = "search.json"
 TABLE_FILE = "pareto.csv"
 
-# Name (`subnet`), score and costs of one sub-network.
+# Name (`subnet`), score and costs of one sub-network; `standard_error` of the score, None for a single example; where
+# the divergence chooses, `divergence` on the texts that choose, and `divergence_error`. Earlier versions had no errors.
 Row = Mapping[str, Any]
 
 
@@ -34,9 +35,10 @@ class SearchResult:
         weights: from `hash_weights`; a changed supernet makes the result stale.
         task: name of the task.
         metric: name of the metric.
-        score: `metric` or `agreement`, see `SearchConfig`.
+        score: what has chosen: `divergence`, `metric` or `agreement`, see `SearchConfig`. The rows' scores are the
+            agreement for `agreement`, else the metric.
         split: `holdout` or `dev`.
-        num_examples: number of examples that were scored.
+        num_examples: number of examples that the scores are of, which have chosen nobody.
         setting: the latency setting (batch size, sequence length, ...) of the latencies.
         goals: names of the costs minimized beside the score.
         budget: upper limits by the names of costs.
@@ -48,6 +50,12 @@ class SearchResult:
         nearest: the row that misses the budget by least; None if there is a best row.
         finetuned: folder of the best sub-network after fine-tuning, the steps, and the scores before and after.
         macs_length: tokens of the sequence that the MACs are of.
+        num_chosen_on: number of other examples on which the last candidates were compared.
+        doubt: where the scores do not tell the best from its rival, which is the best cell, or if the best is a cell
+            the best of the others: the rival and its score (`rival`, `rival_score`); how many examples would show a
+            difference (`num_examples`, `for_difference`); whether the examples that choose tell them apart
+            (`is_choice_clear`), and if not how many would (`num_to_choose_on`). Numbers that the examples do not tell
+            are None.
     """
 
     model: str
@@ -68,6 +76,8 @@ class SearchResult:
     nearest: Row | None
     finetuned: Mapping[str, Any] | None = None
     macs_length: int = MACS_LENGTH
+    num_chosen_on: int | None = None
+    doubt: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result with its format version, for JSON."""

@@ -63,6 +63,7 @@ class SearchRow:
         macs: multiply-accumulates of one sequence of the search's `macs_length`.
         latency_ms: estimated from the machine's table.
         measured_latency_ms: measured as a whole model, where that was done.
+        standard_error: of the score; earlier searches stored none.
     """
 
     subnet: str
@@ -71,6 +72,7 @@ class SearchRow:
     macs: int
     latency_ms: float | None = None
     measured_latency_ms: float | None = None
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Search:
     Args:
         weights: hash of the supernet's weights.
         metric: the task's metric.
-        score: whether the scores are that metric or the agreement with the teacher.
+        score: what has chosen; the scores are the agreement with the teacher for that, else the metric.
         split: the data that was scored.
         num_examples: how many examples that were.
         setting: how latencies were measured.
@@ -106,7 +108,7 @@ class Search:
 
     weights: str
     metric: str
-    score: Literal["metric", "agreement"]
+    score: Literal["divergence", "metric", "agreement"]
     split: str
     num_examples: int
     setting: Setting

@@ -92,12 +92,18 @@ def _facts(run: Run) -> list[tuple[Text, Text | str]]:
 
 
 def _searched(search: Search) -> Text:
-    return say(
-        "{count} sub-networks scored on {examples} examples of {split}",
-        count=search.num_evaluated,
-        examples=search.num_examples,
-        split=split_name(search.split),
-    )
+    values: dict[str, Text | int] = {
+        "count": search.num_evaluated,
+        "examples": search.num_examples,
+        "split": split_name(search.split),
+    }
+    if search.score == "divergence":
+        return say(
+            "{count} sub-networks compared by their divergence from the full model; scores on {examples} examples of "
+            "{split}",
+            **values,
+        )
+    return say("{count} sub-networks scored on {examples} examples of {split}", **values)
 
 
 def _root(metadata: Metadata) -> str:

@@ -42,6 +42,7 @@ class Point:
         costs: by axis.
         spread: standard deviation over seeds.
         seeds: number of seeds.
+        error: standard error of the score; 0 where it is not known.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Point:
     costs: dict[Cost, float] = field(hash=False)
     spread: float = 0.0
     seeds: int = 1
+    error: float = 0.0
 
 
 def collect_points(run: Run) -> list[Point]:
@@ -100,10 +102,18 @@ def _grid_points(grid: Grid) -> Iterable[Point]:
 def _search_points(search: Search) -> Iterable[Point]:
     metric = say("agreement with the teacher") if search.score == "agreement" else verbatim(search.metric)
     measure = _measure(metric, search.split)
+    if search.full.standard_error is not None:  # a part of the split, so that other scores on it do not compare
+        measure = say(
+            "{metric} on {count} examples of {split}",
+            metric=metric,
+            count=search.num_examples,
+            split=split_name(search.split),
+        )
     rows = [(_kind(row.subnet), row.subnet, row) for row in (search.full, *search.grid)]
     rows += [("searched", f"S{number}", row) for number, row in enumerate(search.pareto, start=1)]
     for kind, name, row in rows:
-        yield Point(kind, name, row.subnet, row.score, metric, measure, search_costs(search, row))
+        costs = search_costs(search, row)
+        yield Point(kind, name, row.subnet, row.score, metric, measure, costs, error=row.standard_error or 0.0)
 
 
 def search_costs(search: Search, row: SearchRow) -> dict[Cost, float]:

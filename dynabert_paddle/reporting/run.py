@@ -150,6 +150,8 @@ def _tradeoff(run: Run) -> Section:
                     **vars(run.search.setting),
                 )
             )
+        if run.search.full.standard_error is not None:
+            notes.append(say("Scores of the search: bars and ± are standard errors, of examples that chose nobody."))
         best = run.search.best
         if best and best.measured_latency_ms is not None:
             latency = quantity(best.measured_latency_ms, "ms")

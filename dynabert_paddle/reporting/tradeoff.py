@@ -52,6 +52,8 @@ def _draw(name: str, points: list[Point], measure: Text, cost: Cost, search: Sea
             size = 11 if kind == "full" else 7
             if point.seeds > 1:
                 axes.errorbar(x, point.score, yerr=point.spread, color=color, capsize=3, zorder=2)
+            if point.error:
+                axes.errorbar(x, point.score, yerr=point.error, color=color, linewidth=0.8, alpha=0.4, zorder=2)
             edge: dict[str, Any] = {"markeredgecolor": BLACK, "markeredgewidth": 0.6}
             (mark,) = axes.plot(x, point.score, marker, color=color, markersize=size, zorder=3, **edge)
             chart.tip(mark, _describe(point, measure))
@@ -139,9 +141,13 @@ def _describe(point: Point, measure: Text) -> Text:
             seeds=point.seeds,
             costs=costs,
         )
-    return say(
-        "{name}: {measure} {score}; {costs}", name=name, measure=measure, score=f"{point.score:.4f}", costs=costs
-    )
+    return say("{name}: {measure} {score}; {costs}", name=name, measure=measure, score=_score(point), costs=costs)
+
+
+def _score(point: Point) -> str:
+    """A score with the standard deviation over seeds, or with its standard error."""
+    spread = point.spread if point.seeds > 1 else point.error
+    return f"{point.score:.4f}" + (f" ± {spread:.4f}" if spread or point.seeds > 1 else "")
 
 
 def _finding(points: list[Point], measure: Text, cost: Cost) -> Text:
@@ -184,7 +190,7 @@ def _table(points: list[Point], measure: Text) -> Table:
         (
             _kind_name(point.kind),
             point.name,
-            f"{point.score:.4f}" + (f" ± {point.spread:.4f}" if point.seeds > 1 else ""),
+            _score(point),
             *(quantity(point.costs[cost], cost.unit) if cost in point.costs else "" for cost in costs),
             point.subnet,
         )

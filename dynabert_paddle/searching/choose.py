@@ -11,6 +11,7 @@ from dynabert_paddle.searching.cost import Budget
 
 Row = dict[str, Any]
 MeasureLatency = Callable[[Sequence[str]], Mapping[str, float]]
+Rank = Callable[[Sequence[Row]], list[Row]]
 
 TOLERANCE = 0.05  # share by which a measured latency may exceed the limit
 
@@ -18,28 +19,39 @@ _MEASURED_PER_ROUND = 4
 
 
 def choose_best(
-    rows: Iterable[Mapping[str, Any]], budget: Budget, goals: Sequence[str], measure: MeasureLatency
+    rows: Iterable[Row], budget: Budget, rank: Rank, measure: MeasureLatency
 ) -> tuple[Row | None, Row | None]:
-    """Choose the row with the highest score within a budget; of equal scores the cheapest.
+    """Choose the row within a budget that a ranking puts first.
 
     Args:
         rows: the candidates.
         budget: the limits.
-        goals: names of the costs that decide between equal scores.
+        rank: orders the rows that are within the limits, of which the latency is only estimated, by preference.
         measure: measures latencies by the names of sub-networks; called only if the budget limits latency.
 
     Returns:
         The best row and None; or, if no row is within the budget, None and the row that exceeds it least.
     """
-    ordered = sorted(rows, key=lambda row: (-row["score"], *(row[goal] for goal in goals)))
+    rows = list(rows)
     other_limits = Budget({name: limit for name, limit in budget.limits.items() if name != "latency_ms"})
-    fitting = [dict(row) for row in ordered if other_limits.fits(row)]
+    fitting = rank([row for row in rows if other_limits.fits(row)])
     if not fitting:
-        nearest = min(ordered, key=lambda row: max(budget.excess(row).values()))
-        return None, dict(nearest)
+        return None, min(rows, key=lambda row: max(budget.excess(row).values()))
     if "latency_ms" not in budget.limits:
-        return fitting[0], None
+        return dict(fitting[0]), None
     return _choose_measured(fitting, budget.limits["latency_ms"], measure)
+
+
+def by_score(goals: Sequence[str]) -> Rank:
+    """Rank rows by their score; of equal scores the cheapest comes first.
+
+    Args:
+        goals: names of the costs that decide between equal scores.
+
+    Returns:
+        The ranking.
+    """
+    return lambda rows: sorted(rows, key=lambda row: (-row["score"], *(row[goal] for goal in goals)))
 
 
 def _choose_measured(rows: Sequence[Row], limit: float, measure: MeasureLatency) -> tuple[Row | None, Row | None]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,25 +20,26 @@ from dynabert_paddle.files.claim import Claim, claim
 from dynabert_paddle.files.folder import SEARCH
 from dynabert_paddle.files.metadata import Metadata, check_expected, check_model_folder
 from dynabert_paddle.files.ownership import check_maker, check_replaceable
-from dynabert_paddle.files.search_result import SEARCH_FOLDER, Row, SearchResult, hash_weights
+from dynabert_paddle.files.search_result import SEARCH_FOLDER, SearchResult, hash_weights
 from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.interruption import resumable
 from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
 from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.searching.check import check_searchable
-from dynabert_paddle.searching.choose import choose_best
 from dynabert_paddle.searching.cost import CostModel
+from dynabert_paddle.searching.doubt import describe_doubt
+from dynabert_paddle.searching.estimate import Estimate
 from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
 from dynabert_paddle.searching.examples import choose_examples
+from dynabert_paddle.searching.finals import Finals, Outcome
 from dynabert_paddle.searching.finetune import finetune_subnet
 from dynabert_paddle.searching.guide import initial_genomes
+from dynabert_paddle.searching.judge import Judge, make_judge
 from dynabert_paddle.searching.latency import latency_table, measure_latency
 from dynabert_paddle.searching.latency_setting import check_length
 from dynabert_paddle.searching.objectives import Objectives
-from dynabert_paddle.searching.pareto import pareto_rows
 from dynabert_paddle.searching.ranks import DistributedScorer
-from dynabert_paddle.searching.scoring import Scorer, make_scorer
 from dynabert_paddle.searching.space import GenomeSpace
 from dynabert_paddle.searching.study import METRIC_SETTINGS, STUDY_FILE, check_genomes, database_errors, open_study
 from dynabert_paddle.subnet import Subnet
@@ -46,8 +47,10 @@ from dynabert_paddle.supernet.supernet import Supernet, load_model
 from dynabert_paddle.training import processes
 from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.evaluate import trained_space
-from dynabert_paddle.training.inputs import match_task, tokenize_examples
+from dynabert_paddle.training.inputs import match_task
 from dynabert_paddle.training.progress import show_progress
+
+logger = logging.getLogger(__name__)
 
 
 def search(
@@ -93,9 +96,8 @@ def search(
     task = task or load_described_task(supernet.metadata.task)
     task = match_task(supernet, task, source)
     warn_about_task(task, supernet)
-    examples = choose_examples(task, supernet.metadata, score_on=config.score_on, size=config.holdout_size)
-    scorer = make_scorer(supernet, tokenize_examples(examples, supernet), task.metrics[0], config)
-    distributed = DistributedScorer(scorer)
+    judge = make_judge(supernet, task, choose_examples(task, supernet.metadata, config), config)
+    distributed = DistributedScorer(judge)
     if not is_rank_zero():
         return distributed.serve()
     with claim(folder, SEARCH) as claimed:
@@ -103,7 +105,7 @@ def search(
         if overwrite:
             check_replaceable(folder, SEARCH, overwrite=True, inputs=task.files.values())
         name = "" if isinstance(model, Supernet) else str(model)
-        job = _Search(name, weights, supernet, task, scorer, distributed, objectives, config, claimed)
+        job = _Search(name, weights, supernet, task, judge, distributed, objectives, config, claimed)
         result = job.run(overwrite=overwrite)
     distributed.finish(result)
     return result
@@ -145,7 +147,7 @@ class _Search:
     weights: str
     supernet: Supernet
     task: Task
-    scorer: Scorer
+    judge: Judge
     distributed: DistributedScorer
     objectives: Objectives
     config: SearchConfig
@@ -169,15 +171,11 @@ class _Search:
         if overwrite:  # only after all checks, so that a refused search deletes nothing
             self.claimed.clear()
         found = self._evolve(genomes, costs, weights)
-
-        def make_row(name: str, score: float) -> Row:
-            return {"subnet": name, "score": score, **costs(space.parse(name))}
-
         complete = {row["subnet"]: row["score"] for row in found if not row["stopped"]}
-        cells = self._score_cells(space.grid(), complete)
-        rows = [make_row(name, score) for name, score in {**cells, **complete}.items()]
-        measure = partial(self._measure, space)
-        best, nearest = choose_best(rows, objectives.budget, objectives.goals, measure)
+        grid = space.grid()
+        scores = {**self._score_cells(grid, complete), **complete}
+        rows = [{"subnet": name, "score": score, **costs(space.parse(name))} for name, score in scores.items()]
+        outcome = self._choose(space, rows, num_evaluated=len(found))
         result = SearchResult(
             model=self.model,
             weights=weights,
@@ -185,21 +183,26 @@ class _Search:
             metric=self.task.metrics[0],
             score=self.config.score,
             split=self.config.score_on,
-            num_examples=len(self.scorer.features),
+            num_examples=self.judge.fresh.features.num_scored,
+            num_chosen_on=self.judge.num_chosen_on,
             setting=asdict(objectives.setting),
             goals=objectives.goals,
             budget=objectives.budget.limits,
             num_evaluated=len(found),
-            full=make_row(space.name(space.full), cells[space.name(space.full)]),
-            grid=[make_row(name, score) for name, score in cells.items()],
-            pareto=pareto_rows(rows, objectives.goals),
-            best=best,
-            nearest=nearest,
+            full=next(row for row in outcome.grid if row["subnet"] == space.name(space.full)),
+            grid=outcome.grid,
+            pareto=outcome.front,
+            best=outcome.best,
+            nearest=outcome.nearest,
+            doubt=outcome.doubt,
         )
         self.claimed.check()
         result.save(self.folder)
-        if best and self.config.finetune_steps:
-            result = replace(result, finetuned=self._finetune(space.parse(best["subnet"]), best["score"]))
+        if doubt := describe_doubt(result):
+            logger.warning("%s", doubt)
+        if result.best and self.config.finetune_steps:
+            best = space.parse(result.best["subnet"])
+            result = replace(result, finetuned=self._finetune(best, result.best["score"]))
             result.save(self.folder)
         return result
 
@@ -221,14 +224,14 @@ class _Search:
 
     def _settings(self, weights: str) -> dict[str, Any]:
         """What must be unchanged to resume an interrupted search."""
-        features, config, described = self.scorer.features, self.config, self.task.to_dict()
+        config, described = self.config, self.task.to_dict()
         return {
             "weights": weights,
             "task": self.task.name,
             "metric": self.task.metrics[0],
             **{key: described.get(key) for key in METRIC_SETTINGS},
             **{key: getattr(config, key) for key in ("score", "score_on", "population_size", "seed")},
-            "data": hash_arrays(features.content),
+            "data": hash_arrays(self.judge.content),
             **self.objectives.resume_settings(),
         }
 
@@ -239,11 +242,20 @@ class _Search:
         new = {name: score.value for name, score in zip(missing, scores, strict=True)}
         return {name: known[name] if name in known else new[name] for name in grid}
 
-    def _measure(self, space: SearchSpace, names: Sequence[str]) -> dict[str, float]:
-        return measure_latency(self.supernet, {name: space.parse(name) for name in names}, self.objectives.setting)
+    def _choose(self, space: SearchSpace, rows: Sequence[dict[str, Any]], *, num_evaluated: int) -> Outcome:
+        def measure(names: Sequence[str], sample: int | str) -> list[Mapping[str, Estimate]]:
+            return self.distributed.measure([space.parse(name) for name in names], sample)
+
+        def measure_latencies(names: Sequence[str]) -> dict[str, float]:
+            return measure_latency(self.supernet, {name: space.parse(name) for name in names}, self.objectives.setting)
+
+        goals, budget = self.objectives.goals, self.objectives.budget
+        finals = Finals(tuple(space.grid()), goals, budget, self.judge, measure, measure_latencies)
+        return finals.run(rows, num_evaluated=num_evaluated)
 
     def _finetune(self, subnet: Subnet, before: float) -> dict[str, Any]:
         output_dir, steps = self.folder / "best", self.config.finetune_steps
         small = finetune_subnet(self.supernet, subnet, self.task, steps=steps, output_dir=output_dir)
-        (after,) = replace(self.scorer, supernet=small)([small.full], [float("-inf")])
-        return {"output_dir": str(output_dir), "steps": steps, "before": before, "after": after.value}
+        (measured,) = replace(self.judge.fresh, supernet=small)([small.full])
+        after = measured[self.judge.metric].value
+        return {"output_dir": str(output_dir), "steps": steps, "before": before, "after": after}

@@ -1,4 +1,4 @@
-"""Scores candidates: a generation at a time, part by part of the examples, and stops hopeless candidates early."""
+"""Scores candidates by a metric: a generation at a time, part by part of the examples; hopeless ones are stopped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.word_features import WordFeatures
 from dynabert_paddle.errors import UsageError
@@ -112,27 +111,6 @@ def is_hopeless(right: int, seen: int, total: int, to_beat: float) -> bool:
         return False
     needed = math.floor(to_beat * total + 1e-9) + 1
     return needed > total or bool(hypergeom.cdf(right, total, needed, seen) < RISK)
-
-
-def make_scorer(supernet: Supernet, features: FeatureSet, metric: str, config: SearchConfig) -> Scorer:
-    """Create the scorer of a supernet's sub-networks.
-
-    Args:
-        supernet: the model.
-        features: the examples.
-        metric: the task's metric.
-        config: its `score` selects that metric or the agreement with the full model.
-
-    Returns:
-        The scorer.
-
-    Raises:
-        UsageError: the task does not support agreement.
-    """
-    batch_size = config.per_device_eval_batch_size
-    if config.score == "agreement":
-        features, metric = label_with_predictions(supernet, features, batch_size=batch_size)
-    return Scorer(supernet, features, metric, batch_size, config.seed)
 
 
 def label_with_predictions(supernet: Supernet, features: FeatureSet, *, batch_size: int) -> tuple[FeatureSet, str]:

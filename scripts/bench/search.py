@@ -41,7 +41,7 @@ def main(
     from dynabert_paddle.config.settings import SearchConfig
     from dynabert_paddle.data.described_tasks import load_described_task
     from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
-    from dynabert_paddle.searching.examples import choose_examples
+    from dynabert_paddle.searching.examples import find_unseen
     from dynabert_paddle.searching.guide import initial_genomes
     from dynabert_paddle.searching.pareto import hypervolume
     from dynabert_paddle.searching.scoring import Score, Scorer
@@ -54,8 +54,8 @@ def main(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     supernet = load_model(model_dir)
     task = load_described_task(supernet.metadata.task)
-    examples = choose_examples(task, supernet.metadata, score_on="holdout", size=num_examples)
-    features, metric = tokenize_examples(examples, supernet), task.metrics[0]
+    rows = np.random.default_rng(0).permutation(find_unseen(task, supernet.metadata))[:num_examples]
+    features, metric = tokenize_examples(task.train.select(np.sort(rows)), supernet), task.metrics[0]
     space = trained_space(supernet)
     genomes = GenomeSpace.of(space)
     scorer = Scorer(supernet, features, metric, batch_size=64, seed=0)

@@ -1,6 +1,7 @@
 """The scripts that measure training: what they count and compare, on models so small that the times mean nothing."""
 
 import json
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -10,8 +11,11 @@ import pytest
 from conftest import ROOT
 from visualdl import LogReader
 
+from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.metadata import read_metadata
+from dynabert_paddle.supernet.supernet import load_model
+from dynabert_paddle.training.evaluate import evaluate_grid
 
 pytestmark = pytest.mark.full
 
@@ -117,3 +121,26 @@ def test_sparse_weights_and_shared_layers_are_compared_with_the_dense_model(tmp_
     before = (out / "results.json").read_bytes()
     script(*words)
     assert (out / "results.json").read_bytes() == before
+
+
+def test_searches_are_compared_with_the_best_cell_and_finished_parts_are_skipped(chain, tmp_path):
+    file = tmp_path / "gain.json"
+    words = ["bench/search_gain.py", chain / "depth", "--searches", "1", "--evaluations", "18", "--holdout_size", "14"]
+    words += ["--macs_share", "0.5", "--macs_share", "0.001", "--result_file", file]
+    text = script(*words)
+    records = read_json(file)
+    assert [record["rule"] for record in records] == ["divergence", "highest"]  # in the smaller budget there is no cell
+    supernet = load_model(chain / "depth")
+    space, task = supernet.search_space(), load_described_task(supernet.metadata.task)
+    dev = {row["subnet"]: row["accuracy"] for row in evaluate_grid(supernet, task)}
+    limit = space.num_macs(space.full) / 2
+    within = [score for name, score in dev.items() if space.num_macs(space.parse(name)) <= limit]
+    for record in records:
+        assert space.num_macs(space.parse(record["subnet"])) <= limit
+        assert record["best_cell"] == max(within)
+        assert record["own_cell"] in within
+        gain = 100 * (record["score"] - record["best_cell"])
+        assert re.search(rf" {record['rule']} +0\.5 +1 +\{gain:+.2f} ", text)
+    before = file.read_bytes()
+    assert script(*words) == text
+    assert file.read_bytes() == before

@@ -11,6 +11,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 
+import numpy as np
 import optuna
 import pytest
 
@@ -20,7 +21,7 @@ from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.searching.examples import choose_examples
-from dynabert_paddle.training.evaluate import evaluate_subnets
+from dynabert_paddle.training.evaluate import evaluate_subnets, predict_logits
 from dynabert_paddle.training.inputs import hold_out, tokenize_examples
 
 CONFIG = db.SearchConfig(num_evaluations=18, population_size=6, seq_length=16, max_macs=6e6)
@@ -45,20 +46,44 @@ def read_names(folder):
     return [trial.user_attrs["subnet"] for trial in study.get_trials() if trial.state.name == "COMPLETE"]
 
 
-def test_scores_are_of_the_rows_that_training_held_out(searched, chain):
+def test_no_example_has_two_parts_and_texts_are_those_of_training(chain):
+    metadata = read_metadata(chain / "depth")
+    task = load_described_task(metadata.task)
+    examples = choose_examples(task, metadata, CONFIG)
+    held_out = set(task.train.select(hold_out(task.train, 500, seed=42)[1]).texts)
+    parts = [set(part.texts) for part in (*examples.texts, examples.choosing, examples.fresh)]
+    assert [len(part) for part in parts] == [16, 16, 31, 63, 7, 7]  # an eighth, an eighth, a quarter, half; 14 held out
+    assert set().union(*parts) == set(task.train.texts)
+    assert parts[-2] | parts[-1] == held_out
+    dev = choose_examples(task, metadata, replace(CONFIG, score_on="dev", num_texts=8, holdout_size=9))
+    assert [len(part) for part in (*dev.texts, dev.choosing, dev.fresh)] == [1, 1, 2, 4, 4, 5]
+    assert set(dev.fresh.texts) <= set(task.dev.texts)
+    assert not choose_examples(task, metadata, replace(CONFIG, score="metric")).texts
+    other = choose_examples(task, metadata, replace(CONFIG, seed=7))
+    assert list(other.fresh.texts) != list(examples.fresh.texts)
+
+
+def test_scores_are_of_rows_that_training_held_out_and_that_chose_nobody(searched, chain):
     _, result = searched
     supernet = db.load_model(chain / "depth")
     task = load_described_task(supernet.metadata.task)
-    _, held_out = hold_out(task.train, 500, seed=42)
-    features = tokenize_examples(task.train.select(held_out), supernet)
-    assert (result.split, result.num_examples) == ("holdout", len(held_out))
+    examples = choose_examples(task, supernet.metadata, CONFIG)
+    features = tokenize_examples(examples.fresh, supernet)
+    assert (result.split, result.num_examples, result.num_chosen_on) == ("holdout", 7, 110)
     space = supernet.search_space()
-    rows = [result.full, *result.grid, *result.pareto]
+    rows = [result.full, *result.grid, *result.pareto, result.best]
     subnets = {row["subnet"]: space.parse(row["subnet"]) for row in rows}
     scores = evaluate_subnets(supernet, features, subnets, metrics=["accuracy"])
+    right = {
+        name: np.asarray(logits).argmax(axis=1) == features.labels
+        for name, logits in zip(subnets, predict_logits(supernet, features, subnets.values()), strict=True)
+    }
     for row in rows:
         subnet = subnets[row["subnet"]]
         assert row["score"] == scores[row["subnet"]]["accuracy"]
+        assert row["standard_error"] == pytest.approx(np.std(right[row["subnet"]], ddof=1) / np.sqrt(7))
+        assert row["divergence"] >= 0
+        assert (row["divergence"] == 0) == (row["subnet"] == "w1.00d1.00")
         assert row["params"] == space.num_params(subnet)
         assert row["size_mb"] == pytest.approx(4 * row["params"] / 1e6)
         assert row["macs"] == space.num_macs(subnet, seq_length=128)  # whatever length latencies are of
@@ -67,10 +92,11 @@ def test_scores_are_of_the_rows_that_training_held_out(searched, chain):
     assert result.full == result.grid[0]
 
 
-def test_the_best_has_the_highest_score_within_budget_and_ties_go_to_the_cheapest(searched):
+def test_the_best_fits_and_is_no_worse_than_the_best_cell_by_what_chooses(searched):
     _, result = searched
-    fitting = [row for row in result.pareto if row["macs"] <= 6e6]
-    assert result.best == max(fitting, key=lambda row: row["score"])
+    cells = [row for row in result.grid if row["macs"] <= 6e6]
+    assert result.best["macs"] <= 6e6
+    assert result.best["divergence"] <= min(row["divergence"] for row in cells)
     assert result.nearest is None
     assert (result.goals, result.budget, result.num_evaluated) == (("macs",), {"macs": 6e6}, 18)
 
@@ -90,7 +116,7 @@ def test_the_command_prints_a_table_and_the_next_command(dynabert, supernet):
     done = dynabert("search", supernet, *SMALL, "--max_params", "990000", "--score_on", "dev")
     assert done.code == 0, done.err
     result = read_json(supernet / "search" / "search.json")
-    assert (result["split"], result["num_examples"], result["goals"]) == ("dev", 42, ["params"])
+    assert (result["split"], result["num_examples"], result["goals"]) == ("dev", 21, ["params"])
     assert all(row["subnet"] in done.out for row in result["pareto"])
     assert f"{result['best']['subnet']} *" in done.out
     lines = done.err.splitlines()
@@ -114,7 +140,22 @@ def test_if_nothing_fits_the_nearest_is_printed(dynabert, supernet):
 def test_agreement_of_the_full_model_with_itself_is_1(dynabert, supernet):
     done = dynabert("search", supernet, *SMALL, "--score", "agreement", "--holdout_size", "10", "--json")
     result = json.loads(done.out)
-    assert (result["score"], result["full"]["score"], result["num_examples"]) == ("agreement", 1.0, 10)
+    assert (result["score"], result["full"]["score"], result["num_examples"]) == ("agreement", 1.0, 5)
+    assert "divergence" not in result["full"]
+
+
+@pytest.mark.parametrize("score", ["divergence", "metric"])
+def test_too_few_examples_are_told_with_how_many_would_do(supernet, dynabert, score):
+    done = dynabert("search", supernet, *SMALL, "--max_macs", "6e6", "--score", score)
+    assert done.code == 0, done.err
+    result = read_json(supernet / "search" / "search.json")
+    doubt = result["doubt"]
+    assert doubt["rival"] != result["best"]["subnet"]
+    told = next(line for line in done.err.splitlines() if "do not tell" in line)
+    assert f"7 examples of holdout do not tell {result['best']['subnet']}" in told
+    assert f"from {doubt['rival']} ({doubt['rival_score']:.4f})" in told
+    if doubt["num_examples"]:
+        assert f"about {doubt['num_examples']:,} would show a difference of" in told
 
 
 def test_the_winner_can_be_trained_on(dynabert, supernet):
@@ -152,7 +193,7 @@ def test_a_killed_search_goes_on_with_the_same_command(supernet, searched, dynab
     assert done.code == 0, done.err
     assert read_names(supernet / "search") == read_names(searched[0])
     result = json.loads(done.out)
-    assert result["pareto"] == json.loads(json.dumps(searched[1].pareto))
+    assert {**result, "model": ""} == json.loads(json.dumps({**searched[1].to_dict(), "model": ""}))
 
 
 @pytest.mark.full
@@ -201,6 +242,8 @@ def test_force_searches_a_stage_before_depth(chain, tmp_path):
             "--seq_length is 5000, more than the model's 128",
         ),
         (["--holdout_size", "15"], "--holdout_size 15 is more than the 14 examples"),
+        (["--holdout_size", "1"], "--holdout_size is 1, and half of the examples of holdout take part in the choice"),
+        (["--num_texts", "127"], "--num_texts 127 is more than the 126 training texts"),
         (["--population_size", "1"], "--population_size is at least 2, not 1"),
         (["--score", "f1"], "'f1'"),
     ],
@@ -277,12 +320,13 @@ def test_examples_that_a_stage_has_seen_are_not_scored_on(chain):
     settings = metadata.provenance["settings"]
     on_dev = metadata.replace(provenance={**metadata.provenance, "settings": {**settings, "select_on": "dev"}})
     with pytest.raises(UsageError, match="training held out no examples .* score_on to dev"):
-        choose_examples(task, on_dev, score_on="holdout", size=None)
+        choose_examples(task, on_dev, CONFIG)
     other = metadata.replace(provenance={**metadata.provenance, "settings": {**settings, "seed": 5}})
-    some = choose_examples(task, other, score_on="holdout", size=None)
+    some = choose_examples(task, other, CONFIG)
     held = [set(task.train.select(hold_out(task.train, 500, seed=seed)[1]).texts) for seed in (42, 5)]
-    assert set(some.texts) == held[0] & held[1]
-    assert len(choose_examples(task, on_dev, score_on="dev", size=7)) == 7
+    assert set(some.choosing.texts) | set(some.fresh.texts) == held[0] & held[1]
+    on_seven = choose_examples(task, on_dev, replace(CONFIG, score_on="dev", holdout_size=7))
+    assert (len(on_seven.choosing), len(on_seven.fresh)) == (3, 4)
 
 
 def test_a_model_without_a_folder_needs_one_for_its_results(chain, tmp_path):

@@ -52,7 +52,8 @@ def grid(label):
 
 
 def searched():
-    row = {"score": 0.98571, "latency_ms": 12.345, "measured_latency_ms": 123.45, "size_mb": 437.9, **COSTS}
+    errors = {"standard_error": 0.00751, "divergence": 0.04321, "divergence_error": 0.00234}
+    row = {"score": 0.98571, **errors, "latency_ms": 12.345, "measured_latency_ms": 123.45, "size_mb": 437.9, **COSTS}
     rows = [{"subnet": name, **row} for name in NAMES]
     setting = {"batch_size": 1, "seq_length": 64, "device": "cpu", "num_threads": 2, "precision": "fp32"}
     about = {"model": "", "weights": "", "task": "", "metric": "accuracy", "score": "metric", "split": "holdout"}
@@ -91,7 +92,7 @@ SHOW = {
     "grid": (lambda: grid("duplicate"), ["0.9857", "0.9814", "109.48 M", "85.05 M", "10.873 G"]),
     "long label": (lambda: grid("a label of many words, none of them short"), ["0.9857", "85.05 M", "10.873 G"]),
     "Chinese label": (lambda: grid("语义完全相同的一对问题"), ["0.9857", "0.9814", "10.873 G"]),
-    "search": (searched, ["0.9857", "12.35", "123.45", "109.48", "10.873", "437.9"]),
+    "search": (searched, ["0.9857", "0.0075", "0.0432", "0.0023", "12.35", "123.45", "109.48", "10.873", "437.9"]),
     "baseline": (fixed_size, ["0.9857", "0.9814", "109.48 M", "10.873 G", "10420", "123.4"]),
     "bench": (measured, ["32x128", "12.34", "123.45", "1234", "437.9", "438.7"]),
     "load test": (under_load, ["100.00%", "12.3", "50.0%"]),

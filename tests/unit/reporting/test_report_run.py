@@ -157,6 +157,19 @@ def test_the_chosen_subnet_of_a_search_is_stated(text, folder):
     assert "No sub-network that was found fits the budget." in render(folder / "depth")
 
 
+def test_errors_of_a_search_and_what_chose_are_told(folder):
+    def choose_by_divergence(values):
+        values.update(score="divergence", num_examples=250)
+        for row in (values["full"], values["best"], *values["grid"], *values["pareto"]):
+            row.update(standard_error=0.0123, divergence=0.1, divergence_error=0.01)
+
+    edit_json(folder / "depth" / "search" / "search.json", choose_by_divergence)
+    text = render(folder)
+    assert "bars and ± are standard errors, of examples that chose nobody." in text
+    assert "200 sub-networks compared by their divergence from the full model; scores on 250 examples of" in text
+    assert ": accuracy on 250 examples of held-out training data 0.7500 ± 0.0123; " in text
+
+
 def test_a_search_of_other_weights_is_named_and_not_drawn(folder):
     (folder / "depth" / "model.safetensors").write_bytes(b"trained again")
     text = render(folder)

@@ -74,6 +74,22 @@ def test_results_searched_on_dev_are_drawn_beside_the_baselines(folder):
     assert {"S1", "w0.50d0.50", "pruned w1.00d0.50"} <= set(names(chart))
 
 
+def test_scores_of_a_part_of_the_examples_have_charts_of_their_own_with_errors(folder):
+    def choose_by_divergence(values):
+        values.update(score="divergence", split="dev", num_examples=350)
+        for row in (values["full"], values["best"], *values["grid"], *values["pareto"]):
+            row.update(standard_error=0.0123, divergence=0.1, divergence_error=0.01)
+
+    edit_json(folder / "depth" / "search" / "search.json", choose_by_divergence)
+    by_title = charts(folder)
+    chart = by_title["accuracy on 350 examples of the dev set against parameters (M)"]
+    scores = {row[1]: row[2] for row in chart.table.rows}
+    assert scores["S1"] == "0.7500 ± 0.0123"
+    others = by_title["accuracy on the dev set against parameters (M)"]
+    assert "S1" not in names(others)
+    assert "± 0.0123" not in "".join(row[2] for row in others.table.rows)
+
+
 def test_agreement_is_no_metric(folder):
     (folder / "depth" / "search" / "search.json").unlink()
     (folder / "depth" / "search").rmdir()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dynabert_paddle.searching.choose import choose_best
+from dynabert_paddle.searching.choose import by_score, choose_best
 from dynabert_paddle.searching.cost import Budget
 
 ROWS = [
@@ -13,6 +13,9 @@ ROWS = [
 ]
 
 
+BY_SCORE = by_score(["macs"])
+
+
 def not_measured(names):
     raise AssertionError("the budget does not limit latency")
 
@@ -21,26 +24,26 @@ def not_measured(names):
     ("limits", "best"), [({}, "a"), ({"macs": 60}, "c"), ({"macs": 90, "params": 8}, "d"), ({"params": 10}, "a")]
 )
 def test_the_best_fits_and_of_equal_scores_is_the_cheapest(limits, best):
-    assert choose_best(ROWS, Budget(limits), ["macs"], not_measured) == (
+    assert choose_best(ROWS, Budget(limits), BY_SCORE, not_measured) == (
         next(r for r in ROWS if r["subnet"] == best),
         None,
     )
 
 
 def test_if_nothing_fits_the_nearest_has_the_smallest_relative_excess():
-    best, nearest = choose_best(ROWS, Budget({"macs": 9, "params": 4}), ["macs"], not_measured)
+    best, nearest = choose_best(ROWS, Budget({"macs": 9, "params": 4}), BY_SCORE, not_measured)
     assert best is None
     assert nearest["subnet"] == "d"  # 2 times the parameters; the others exceed the MACs by far more
 
 
 def test_a_measured_latency_may_exceed_the_budget_by_five_percent():
-    best, nearest = choose_best(ROWS, Budget({"latency_ms": 5}), ["macs"], lambda names: dict.fromkeys(names, 5.25))
+    best, nearest = choose_best(ROWS, Budget({"latency_ms": 5}), BY_SCORE, lambda names: dict.fromkeys(names, 5.25))
     assert (best["subnet"], best["measured_latency_ms"], nearest) == ("c", 5.25, None)
 
 
 def test_rows_that_are_too_slow_when_measured_are_skipped():
     measured = {"b": 6.0, "c": 6.0, "d": 1.2}
-    best, _ = choose_best(ROWS, Budget({"latency_ms": 5}), ["macs"], lambda names: {n: measured[n] for n in names})
+    best, _ = choose_best(ROWS, Budget({"latency_ms": 5}), BY_SCORE, lambda names: {n: measured[n] for n in names})
     assert (best["subnet"], best["measured_latency_ms"]) == ("d", 1.2)
 
 
@@ -52,7 +55,7 @@ def test_measurements_scale_the_estimates_of_the_next_round():
         asked.append(list(names))
         return {name: 2 * (10.0 - int(name) / 10) for name in names}
 
-    best, _ = choose_best(rows, Budget({"latency_ms": 10}), ["macs"], measure)
+    best, _ = choose_best(rows, Budget({"latency_ms": 10}), BY_SCORE, measure)
     # Twice as slow as estimated: only estimates of at most 5 ms remain.
     assert asked == [["0", "1", "2", "3"], ["50", "51", "52", "53"]]
     assert (best["subnet"], best["measured_latency_ms"]) == ("50", 10.0)
@@ -66,7 +69,7 @@ def test_the_number_of_measurements_is_bounded():
         asked.extend(names)
         return {name: 1.06 + next(slow) / 1e6 for name in names}
 
-    best, nearest = choose_best(rows, Budget({"latency_ms": 1}), ["macs"], measure)
+    best, nearest = choose_best(rows, Budget({"latency_ms": 1}), BY_SCORE, measure)
     assert (best, nearest["subnet"], len(asked)) == (None, "0", 4)
 
 
@@ -84,24 +87,24 @@ def rows_and_measure(factor):
 
 def test_a_table_that_overestimates_does_not_exclude_fitting_subnets():
     rows, measure, asked = rows_and_measure(0.5)
-    best, _ = choose_best(rows, Budget({"latency_ms": 8}), ["macs"], measure)
+    best, _ = choose_best(rows, Budget({"latency_ms": 8}), BY_SCORE, measure)
     assert (best["subnet"], best["measured_latency_ms"]) == ("16", 8.0)
     assert asked == ["8", "7", "6", "5", "16", "15", "14", "13"]
 
 
 def test_nothing_fits_only_after_the_fastest_were_measured():
     rows, measure, asked = rows_and_measure(0.5)
-    best, _ = choose_best(rows, Budget({"latency_ms": 0.9}), ["macs"], measure)
+    best, _ = choose_best(rows, Budget({"latency_ms": 0.9}), BY_SCORE, measure)
     assert (best["subnet"], asked) == ("1", ["1", "2", "3", "4"])
     rows, measure, asked = rows_and_measure(2.0)
-    best, nearest = choose_best(rows, Budget({"latency_ms": 1.5}), ["macs"], measure)
+    best, nearest = choose_best(rows, Budget({"latency_ms": 1.5}), BY_SCORE, measure)
     assert (best, nearest["subnet"], nearest["measured_latency_ms"]) == (None, "1", 2.0)
     assert asked == ["1", "2", "3", "4"]
 
 
 def test_other_limits_hold_for_measured_rows():
     rows, measure, _ = rows_and_measure(0.1)
-    best, _ = choose_best(rows, Budget({"latency_ms": 8, "macs": 5}), ["macs"], measure)
+    best, _ = choose_best(rows, Budget({"latency_ms": 8, "macs": 5}), BY_SCORE, measure)
     assert best["subnet"] == "5"
 
 
@@ -109,6 +112,6 @@ def test_one_bad_measurement_does_not_rule_out_the_rest():
     rows = [{"subnet": str(i), "score": 1 - i / 100, "macs": 1, "latency_ms": 10.0 - i / 10} for i in range(60)]
     slow = {"0": 100.0, "1": 11.0, "2": 11.0, "3": 11.0}
     best, _ = choose_best(
-        rows, Budget({"latency_ms": 10}), ["macs"], lambda names: {n: slow.get(n, 9.0) for n in names}
+        rows, Budget({"latency_ms": 10}), BY_SCORE, lambda names: {n: slow.get(n, 9.0) for n in names}
     )
     assert best["subnet"] == "4"

@@ -11,7 +11,7 @@ from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.data.token_classification import Sentences
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.searching import scoring
-from dynabert_paddle.searching.scoring import RISK, Scorer, is_hopeless, make_scorer
+from dynabert_paddle.searching.scoring import RISK, Scorer, is_hopeless, label_with_predictions
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.evaluate import evaluate_subnets, predict_logits
 from dynabert_paddle.training.inputs import tokenize_examples
@@ -27,6 +27,11 @@ def supernet():
 @pytest.fixture(scope="module")
 def features(task, supernet):
     return tokenize_examples(task.train, supernet, max_seq_length=32)
+
+
+def agreement(supernet, features, batch_size=64):
+    labelled, metric = label_with_predictions(supernet, features, batch_size=batch_size)
+    return Scorer(supernet, labelled, metric, batch_size, 42)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
@@ -45,9 +50,7 @@ def test_no_candidates_have_no_scores(supernet, features):
 
 def test_hopeless_candidates_are_stopped_early(supernet, features, monkeypatch):
     """The full model is right everywhere when its own predictions are the labels; half of it is not."""
-    scorer = make_scorer(
-        supernet, features, "accuracy", db.SearchConfig(score="agreement", per_device_eval_batch_size=8)
-    )
+    scorer = agreement(supernet, features, batch_size=8)
     candidates = [supernet.full, supernet.search_space().subnet(depth_mult=0.5)]
     rows = []
 
@@ -106,7 +109,7 @@ def test_the_boundary_of_hopeless_candidates(right, seen, total, to_beat, hopele
 
 def test_agreement_needs_no_labels(supernet, features):
     subnets = list(supernet.search_space().grid().values())
-    scorer = make_scorer(supernet, features, "macro_f1", db.SearchConfig(score="agreement"))
+    scorer = agreement(supernet, features)
     logits = predict_logits(supernet, features, subnets)
     expected = [float((rows.argmax(axis=1) == logits[0].argmax(axis=1)).mean()) for rows in logits]
     assert [score.value for score in scorer(subnets, [NO_MINIMUM] * len(subnets))] == pytest.approx(expected)
@@ -118,7 +121,7 @@ def test_agreement_on_words_is_the_share_of_words(tmp_path):
     words = [["play", "some", "music"], ["book", "a", "table", "in", "wonderland"]]
     sentences = Sentences(words, [["O"] * len(row) for row in words], ("O", "B-X", "B-Y"), tmp_path)
     features = sentences.tokenize(tokenizer, max_seq_length=16)
-    scorer = make_scorer(supernet, features, "entity_f1", db.SearchConfig(score="agreement"))
+    scorer = agreement(supernet, features)
     half = supernet.search_space().subnet(depth_mult=0.5)
     full_score, half_score = scorer([supernet.full, half], [NO_MINIMUM, NO_MINIMUM])
     assert full_score == (1.0, False)
@@ -146,4 +149,4 @@ def test_agreement_of_values_is_refused(supernet, features):
 
     scores = replace(features, labels=features.labels.astype("float32"))
     with pytest.raises(UsageError, match="agreement needs labels of texts or of words"):
-        make_scorer(supernet, scores, "pearson", db.SearchConfig(score="agreement"))
+        agreement(supernet, scores)

@@ -75,6 +75,22 @@ def test_pareto_members_are_about_as_good_as_the_best(supernet, folder):
     assert [member.subnet for member in members] == ["w1.00d1.00", "w1.00d0.50"]
 
 
+def test_what_chose_ranks_the_members_not_their_scores_with_more_noise(supernet, folder):
+    names = ["w1.00d1.00", "w1.00d0.50", "w0.50d0.50"]
+    rows = [
+        {"subnet": name, "latency_ms": cost, "score": score, "divergence": divergence}
+        for name, cost, score, divergence in zip(names, (9, 7, 4), (0.95, 0.94, 0.96), (0.0, 0.1, 0.2), strict=True)
+    ]
+    write_search(folder, pareto=rows, score="divergence")
+    members, ranking = select(supernet, folder, "pareto:3")
+    assert [(member.subnet, member.score) for member in members] == [(row["subnet"], row["score"]) for row in rows]
+    assert ranking["metric"] == "accuracy"
+    assert select(supernet, folder, "pareto:1")[0][0].subnet == "w1.00d1.00"
+    write_search(folder, pareto=[{**rows[0], "divergence": None}], score="divergence")
+    with pytest.raises(ModelError, match="damaged"):
+        select(supernet, folder, "pareto:1")
+
+
 def test_agreement_is_recorded_as_the_metric(supernet, folder):
     write_search(folder, score="agreement")
     assert select(supernet, folder, "pareto:2")[1]["metric"] == "agreement"

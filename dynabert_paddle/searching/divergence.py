@@ -1,0 +1,50 @@
+"""Divergence of a sub-network's outputs from the full model's: what distillation minimizes, example by example.
+
+Shapes: n examples, c outputs, s sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dynabert_paddle.data.features import FeatureSet
+from dynabert_paddle.data.question_answering import WindowFeatures
+
+
+def divergences(
+    features: FeatureSet, reference: Sequence[np.ndarray], logits: Sequence[np.ndarray], *, kind: str
+) -> np.ndarray:
+    """Compare logits with the full model's.
+
+    Args:
+        features: the examples.
+        reference: the full model's logits, from `features.restore`.
+        logits: the sub-network's.
+        kind: the kind of the task.
+
+    Returns:
+        `[n]`, 0 where both are equal: for values the squared error; else KL(full || sub) in nats. For labels of words
+        it is the mean over a sentence's tokens, for answers that of the first and the last token in all windows.
+    """
+    if kind == "regression":
+        return np.square(np.asarray(reference, dtype=np.float64) - np.asarray(logits)).mean(axis=1)
+    if isinstance(reference, np.ndarray):
+        return _kl(reference, np.asarray(logits))
+    values = np.array([_kl(full, sub).mean() for full, sub in zip(reference, logits, strict=True)])
+    if isinstance(features, WindowFeatures):
+        sums = np.bincount(features.owners, weights=values, minlength=features.num_scored)
+        return sums / np.bincount(features.owners, minlength=features.num_scored)
+    return values
+
+
+def _kl(full: np.ndarray, sub: np.ndarray) -> np.ndarray:
+    """KL(full || sub) over the last axis; never below 0, which rounding could make it."""
+    log_full, log_sub = (_log_softmax(logits.astype(np.float64)) for logits in (full, sub))
+    return np.maximum((np.exp(log_full) * (log_full - log_sub)).sum(axis=-1), 0.0)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
