@@ -14,6 +14,7 @@ from dynabert_paddle.exporting.program import (
     find_variable,
     make_operator,
     paddle_protobuf,
+    parameter_names,
     prune,
     read_program,
     replace_operators,
@@ -37,8 +38,7 @@ def store_tables_as_bytes(graph: Path) -> None:
     """
     program = read_program(graph / "model.pdmodel")
     block = program.blocks[0]
-    names = sorted(v.name for v in block.vars if v.persistable and v.name not in ("feed", "fetch"))
-    parameters = dict(zip(names, read_parameters(graph / "model.pdiparams"), strict=True))
+    parameters = dict(zip(parameter_names(program), read_parameters(graph / "model.pdiparams"), strict=True))
     ops: list[OpDesc] = []
     for op in block.ops:
         ops += _gather_bytes(block, op, parameters) if op.type == "lookup_table_v2" else [op]

@@ -23,7 +23,7 @@ from dynabert_paddle.exporting.program import (
 )
 from dynabert_paddle.exporting.program_types import BlockDesc, OpDesc, ProgramDesc
 
-_MIN_ABS_MAX = 1e-8  # avoids a division by zero where all values are zero
+MIN_ABS_MAX = 1e-8  # avoids a division by zero where all values are zero
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def fuse_int8_matmuls(program: ProgramDesc, parameters: dict[str, np.ndarray]) -
             abs_max = np.concatenate([linear.abs_max for linear in linears])
             constants += _dequantize_constant(block, parameters, weight, integers, abs_max[None])
         weight, bias = joined[sources]
-        x_abs_max = max(parameters[scale_names[x]].item(), _MIN_ABS_MAX)
+        x_abs_max = max(parameters[scale_names[x]].item(), MIN_ABS_MAX)
         quantize, fc, *split = _int8_fc(block, x, x_abs_max, weight, bias, linears)
         gelu = gelus.get(x)
         producer = producers.get(argument(gelu.inputs, "X")) if gelu else None
@@ -118,7 +118,7 @@ def quantize_embeddings(program: ProgramDesc, parameters: dict[str, np.ndarray])
         if op.type == "lookup_table_v2":
             slot = next(slot for slot in op.inputs if slot.parameter == "W")
             table = parameters[slot.arguments[0]]
-            abs_max = np.maximum(np.abs(table).max(axis=1, keepdims=True), _MIN_ABS_MAX)
+            abs_max = np.maximum(np.abs(table).max(axis=1, keepdims=True), MIN_ABS_MAX)
             integers = np.rint(table / abs_max * 127).astype(np.int8)
             dequantized = declare_copy(block, slot.arguments[0], ".restored", persistable=False)
             constants += _dequantize_constant(block, parameters, dequantized, integers, abs_max)
@@ -155,7 +155,7 @@ def _read_linear(
     matmul: OpDesc, parameters: dict[str, np.ndarray], scale_names: dict[str, str], bias_additions: dict[str, OpDesc]
 ) -> _Linear:
     weight, output = argument(matmul.inputs, "Y"), argument(matmul.outputs, "Out")
-    abs_max = np.maximum(parameters[scale_names[weight]].reshape(-1), _MIN_ABS_MAX)
+    abs_max = np.maximum(parameters[scale_names[weight]].reshape(-1), MIN_ABS_MAX)
     addition = bias_additions.get(output)
     if addition is None or argument(addition.inputs, "Y") not in parameters:
         return _Linear(parameters[weight], abs_max, np.zeros(abs_max.shape, np.float32), output, [matmul])

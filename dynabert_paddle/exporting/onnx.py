@@ -63,6 +63,7 @@ def quantize_dynamic(path: Path, quantized: Path) -> None:
         quantized,
         weight_type=QuantType.QInt8,
         per_channel=True,
+        reduce_range=True,  # weights from -64 to 64: see MAX_WEIGHT_INTEGER in quantize.py
         # Only matmuls with weights: int8 does not speed up those between activations, in attention.
         extra_options={"MatMulConstBOnly": True},
     )

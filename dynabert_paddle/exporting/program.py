@@ -163,6 +163,11 @@ def prune(block: BlockDesc, parameters: dict[str, np.ndarray]) -> None:
         del parameters[name]
 
 
+def parameter_names(program: ProgramDesc) -> list[str]:
+    """List a program's parameters in the order of its `model.pdiparams`."""
+    return sorted(v.name for v in program.blocks[0].vars if v.persistable and v.name not in ("feed", "fetch"))
+
+
 def find_variable(block: BlockDesc, name: str) -> VarDesc:
     """Find a variable of a block by its name."""
     return next(variable for variable in block.vars if variable.name == name)

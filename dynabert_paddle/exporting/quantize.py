@@ -14,10 +14,22 @@ import numpy as np
 import paddle
 
 from dynabert_paddle.errors import DataError
-from dynabert_paddle.exporting.int8 import quantize_embeddings
-from dynabert_paddle.exporting.parameters import write_parameters
-from dynabert_paddle.exporting.program import matmul_to_mul, read_program, rewrite, strip_call_stacks, write_program
+from dynabert_paddle.exporting.int8 import MIN_ABS_MAX, quantize_embeddings
+from dynabert_paddle.exporting.parameters import read_parameters, write_parameters
+from dynabert_paddle.exporting.program import (
+    argument,
+    matmul_to_mul,
+    parameter_names,
+    read_program,
+    rewrite,
+    strip_call_stacks,
+    write_program,
+)
 from dynabert_paddle.exporting.program_types import ProgramDesc
+
+# Without VNNI, x86 processors add two products of 8 bits in 16 bits, and cut off what passes 32,767: weights up to 127
+# give other answers there. 2 x 255 x 64 does not pass it.
+MAX_WEIGHT_INTEGER = 64
 
 
 def quantize(
@@ -71,13 +83,33 @@ def quantize(
         )
         program = read_program(folder / "model.pdmodel")
         scope = paddle.static.global_scope()
-        names = [variable.name for variable in program.blocks[0].vars if variable.persistable]
-        parameters = {n: np.array(scope.find_var(n).get_tensor()) for n in names if n not in ("feed", "fetch")}
+        parameters = {name: np.array(scope.find_var(name).get_tensor()) for name in parameter_names(program)}
+        _limit_weights(program, parameters, _float_parameters(graph))
         write_matmuls(program, parameters)
         quantize_embeddings(program, parameters)
         write_parameters(folder / "model.pdiparams", parameters)
     strip_call_stacks(program)
     write_program(folder / "model.pdmodel", program)
+
+
+def _float_parameters(graph: Path) -> dict[str, np.ndarray]:
+    names = parameter_names(read_program(graph / "model.pdmodel"))
+    return dict(zip(names, read_parameters(graph / "model.pdiparams"), strict=True))
+
+
+def _limit_weights(program: ProgramDesc, parameters: dict[str, np.ndarray], weights: dict[str, np.ndarray]) -> None:
+    """Round the matmuls' weights anew, to integers of at most `MAX_WEIGHT_INTEGER`; PaddleSlim has no such setting.
+
+    Args:
+        program: as PaddleSlim writes it; it divides a scale by 127.
+        parameters: of the program, by name; changed in place.
+        weights: the float32 parameters before quantization, by name.
+    """
+    for op in program.blocks[0].ops:
+        if op.type == "dequantize_linear" and (name := argument(op.inputs, "X")) in weights:
+            abs_max = np.maximum(np.abs(weights[name]).max(axis=0), MIN_ABS_MAX)
+            parameters[name] = np.rint(weights[name] / abs_max * MAX_WEIGHT_INTEGER).astype(np.int8)
+            parameters[argument(op.inputs, "Scale")] = (abs_max * (127 / MAX_WEIGHT_INTEGER)).astype(np.float32)
 
 
 def _copy_with_mul(graph: Path, folder: Path) -> None:
