@@ -13,29 +13,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, tee
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json, split_array
 from dynabert_paddle.text.conll import CONLL_ENDINGS, count_columns, is_conll, split_conll
-from dynabert_paddle.text.lines import LineError, read_lines
+from dynabert_paddle.text.lines import LineError, data_ending, read_lines
 from dynabert_paddle.text.quoting import split_header, split_table
 from dynabert_paddle.text.squad import SquadError, split_squad
 
 
-def format_row(cells: Sequence[str], delimiter: str = "\t") -> str:
+def format_row(cells: Sequence[str], delimiter: str = "\t", *, quote_all: bool = False) -> str:
     """Join cells to a row, and quote those that hold the delimiter, quotes or line breaks.
 
     Args:
         cells: the cells.
         delimiter: between the cells.
+        quote_all: quote the others, too.
 
     Returns:
         The row without a line end.
     """
     row = io.StringIO()
-    csv.writer(row, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
+    quoting = csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
+    csv.writer(row, delimiter=delimiter, lineterminator="\r\n", quoting=quoting).writerow(cells)
     return row.getvalue()[:-2]
 
 
@@ -62,7 +63,7 @@ def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
     Args:
         path: .csv with a line that names the columns, .jsonl, SQuAD's .json, or text with one row a line: a text, or
             two separated by a TAB. A .tsv is read by its columns if its first line names the text's; a file of labelled
-            words in CoNLL's format by sentences.
+            words in CoNLL's format by sentences. Each may be compressed, and then ends with .gz.
         description: the content of `bundle.json`.
 
     Yields:
@@ -78,7 +79,7 @@ def read_texts(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
 
 
 def _read_file(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
-    ending, kind, takes_pairs = Path(path).suffix.lower(), description["task"].get("kind"), description["pair"]
+    ending, kind, takes_pairs = data_ending(path), description["task"].get("kind"), description["pair"]
     open_lines = _opener(path, is_read_twice=ending == ".tsv")
     if ending == ".csv":
         yield from _read_table(path, split_table(open_lines, is_tsv=False), description)
@@ -116,7 +117,7 @@ def _has_header(line: str | None, description: dict[str, Any]) -> bool:
 
 
 def _is_conll(path: str, description: dict[str, Any]) -> bool:
-    ending = Path(path).suffix.lower()
+    ending = data_ending(path)
     if ending in CONLL_ENDINGS:
         return True
     if ending in (".jsonl", ".json") or not os.path.isfile(path):  # a pipe cannot be read twice
@@ -168,7 +169,7 @@ def _read_values(path: str, lines: Iterator[str]) -> Iterator[tuple[int, Any]]:
     filled = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
     begin, first = next(filled, (1, ""))
     try:
-        if Path(path).suffix.lower() == ".json" and first.lstrip().startswith("["):
+        if data_ending(path) == ".json" and first.lstrip().startswith("["):
             for number, value in split_array("\n".join(chain([first], lines))):
                 number += begin - 1
                 yield number, value

@@ -123,7 +123,7 @@ def _run_command() -> int:
     """Run the verb; returns the exit code."""
     with _process_setup():
         try:
-            code = app(join_numbers(map(_expand_home, sys.argv[1:])), standalone_mode=False) or 0
+            code = app(_prepare_words(sys.argv[1:]), standalone_mode=False) or 0
             if code == 128 + signal.SIGINT:  # Typer's answer to Ctrl-C
                 raise KeyboardInterrupt
             return code
@@ -167,6 +167,13 @@ def _process_setup() -> Iterator[None]:
             rich_utils.MAX_WIDTH = 120
             undo.callback(setattr, rich_utils, "MAX_WIDTH", None)
         yield
+
+
+def _prepare_words(words: list[str]) -> list[str]:
+    """Prepare a command's words for Typer; those of `predict` may be texts, which stay as they are."""
+    verbs = {command.name for command in app.registered_commands}
+    verb = next((word for word in words if word in verbs), None)
+    return words if verb == "predict" else join_numbers(map(_expand_home, words))
 
 
 def _expand_home(word: str) -> str:

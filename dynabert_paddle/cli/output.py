@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import re
 import shlex
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -68,12 +72,20 @@ def check_output_file(name: str, *, overwrite: bool, inputs: Iterable[str | Path
         )
 
 
+def is_pipe(stream: TextIO) -> bool:
+    """Whether what is written goes to a program or a terminal, which may wait for it, and not into a file."""
+    try:
+        return not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def open_output(name: str) -> Iterator[TextIO]:
     """Open a file for writing that is replaced only when it is complete; a device or a pipe is written directly.
 
     Args:
-        name: the file, or a link to it.
+        name: the file, or a link to it; one whose name ends with `.gz` is compressed.
 
     Yields:
         The open file, UTF-8.
@@ -88,7 +100,15 @@ def open_output(name: str) -> Iterator[TextIO]:
             raise UsageError(f"{path}: there is no folder {parent}: make it, or name another {setting('output_file')}")
     try:
         with path.open("w", encoding="utf-8") if file is None else partial_file(file) as stream:
-            yield stream
+            if path.suffix.lower() == ".gz" and file is not None:
+                # Neither a time nor a name, so that the same content is the same file.
+                with (
+                    gzip.GzipFile("", "wb", fileobj=stream.buffer, mtime=0) as packed,
+                    TextIOWrapper(packed, encoding="utf-8") as text,
+                ):
+                    yield text
+            else:
+                yield stream
             if file is not None:
                 stream.flush()
                 Path(stream.name).replace(file)

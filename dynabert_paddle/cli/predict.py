@@ -1,32 +1,37 @@
-"""The verb `predict`: read a file's texts, and write one prediction a text."""
+"""The verb `predict`: texts, files or a pipe in, one prediction a text out."""
 
 from __future__ import annotations
 
-import json as json_
 import logging
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from io import TextIOWrapper
 from itertools import chain, islice, tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
+import click
 import typer
 
-from dynabert_paddle.cli.output import check_output_file, one_line, open_output, show_next
+from dynabert_paddle.cli.output import check_output_file, is_pipe, one_line, open_output, show_next
 from dynabert_paddle.cli.run import Json
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.errors import DataError, UsageError
+from dynabert_paddle.errors import DataError, UsageError, did_you_mean
+from dynabert_paddle.runtime.home import user_path
 
 if TYPE_CHECKING:
-    from dynabert_paddle.data.readers import Row
-    from dynabert_paddle.data.submission import SubmissionForm
+    from dynabert_paddle.cli.prediction_rows import RowForm
+    from dynabert_paddle.data.prediction_inputs import Input
     from dynabert_paddle.serving.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+INPUT_FORMATS = ("tsv", "csv", "jsonl", "json", "txt", "conll")
+OUTPUT_FORMATS = ("tsv", "csv", "jsonl")
+QUOTINGS = ("minimal", "all")
 
 NumThreads = Annotated[int | None, typer.Option("--num_threads", min=1, help="CPU threads.", show_default="all cores")]
 OverwriteOutputFile = Annotated[bool, typer.Option("--overwrite_output_file", help="Replace output_file.")]
@@ -35,23 +40,58 @@ BundleDevice = Annotated[str, typer.Option("--device", help="cpu or gpu:N.")]
 
 def predict(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder that 'dynabert export' has made.")],
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TEXT...]", help="Texts; for pairs, the first and the second of each in turn."),
+    ] = None,
     *,
     input_file: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "-i",
             "--input_file",
-            help=".tsv, .csv or .jsonl with the columns below; .txt, one text a line; for labels of words CoNLL's "
-            ".conll, .bio or .txt, too; for questions SQuAD's .json.",
-        ),
-    ],
-    output_file: Annotated[
-        str | None,
-        typer.Option(
-            "-o", "--output_file", help=".jsonl for JSON lines, .csv, or another for TSV.", show_default="TSV on stdout"
+            help="In place of TEXT: .tsv, .csv or .jsonl with the columns below; .txt, one text a line; for labels of "
+            "words CoNLL's .conll, .bio or .txt, too; for questions SQuAD's .json; all of them also as .gz. "
+            "- for stdin. Repeat it for more files.",
         ),
     ] = None,
+    input_format: Annotated[
+        str | None,
+        typer.Option(
+            "--input_format",
+            click_type=click.Choice(INPUT_FORMATS),
+            metavar="NAME",
+            help="How -i is read: tsv, csv, jsonl, json, txt or conll.",
+            show_default="the file's ending, txt for a pipe",
+        ),
+    ] = None,
+    output_file: Annotated[
+        str | None,
+        typer.Option("-o", "--output_file", help="Also as .gz; - for stdout.", show_default="stdout"),
+    ] = None,
     overwrite_output_file: OverwriteOutputFile = False,
+    output_format: Annotated[
+        str | None,
+        typer.Option(
+            "--output_format",
+            click_type=click.Choice(OUTPUT_FORMATS),
+            metavar="NAME",
+            help="tsv, csv or jsonl.",
+            show_default="output_file's ending, else tsv",
+        ),
+    ] = None,
+    quoting: Annotated[
+        str,
+        typer.Option(
+            "--quoting",
+            click_type=click.Choice(QUOTINGS),
+            metavar="NAME",
+            help="TSV and CSV: quote the cells that need it (minimal), or all.",
+        ),
+    ] = "minimal",
+    columns: Annotated[
+        bool, typer.Option("--columns", help="Write the input's columns, too, before the prediction.")
+    ] = False,
     text_column: Annotated[
         str | None,
         typer.Option(
@@ -75,129 +115,101 @@ def predict(
     num_threads: NumThreads = None,
     json: Json = False,
 ) -> None:
-    """Predict for every text of a file, in its order: a label, a value, the entities, or the answer to a question."""
-    from dynabert_paddle.data.catalog import find_submission
+    """Predict for texts, or for every row of files or a pipe: a label, a value, the entities, or an answer."""
+    from dynabert_paddle.cli.prediction_rows import RowForm
+    from dynabert_paddle.data.prediction_inputs import STANDARD_INPUT, InputForm
     from dynabert_paddle.serving.predictor import Predictor
 
-    path = Path(input_file)
-    if submission and (json or text_column or text_pair_column):
+    bundle, files = str(user_path(bundle)), [str(user_path(name)) for name in input_file or ()]
+    output_file = str(user_path(output_file)) if output_file and output_file != STANDARD_INPUT else None
+    _check_inputs(texts, files, input_format)
+    if json and output_format not in (None, "jsonl"):
+        raise UsageError(f"--json and --output_format {output_format} exclude each other: pass one of them")
+    form = RowForm.of(output_file, "jsonl" if json else output_format, quoting, with_columns=columns)
+    if submission and any((json, columns, text_column, text_pair_column, input_format, output_format)):
         raise UsageError("--submission fixes the columns and the format: leave out --json and the column flags")
-    if input_file == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
-        raise UsageError(f"{input_file}: a pipe cannot be read: write it to a file ('... > texts.txt'), and name that")
+    if submission and len(files) != 1:
+        raise UsageError("--submission reads one file: give the task's test file with -i")
     if output_file:
-        check_output_file(output_file, overwrite=overwrite_output_file, inputs=[path])
+        check_output_file(output_file, overwrite=overwrite_output_file, inputs=files)
     predictor = Predictor(bundle, subnet=subnet, device=device, num_threads=num_threads)
     if submission:
-        task = find_submission(predictor.task_name)
-        form = task.submission
-        assert form is not None and task.text_column is not None  # find_submission returns no others
-        rows = form.read(path, task.text_column, task.text_pair_column)
-        lines = _submission(predictor, form, _show_count(_read_first(rows)), batch_size=batch_size)
+        lines = _submission(predictor, Path(files[0]), batch_size=batch_size)
     else:
-        text_column, text_pair_column = _columns(predictor, path, text_column, text_pair_column)
-        texts = _read_rows(predictor, path, text_column, text_pair_column)
-        ending = Path(output_file or "").suffix.lower()
-        lines = _predictions(
-            predictor,
-            _show_count(_read_first(texts)),
-            batch_size=batch_size,
-            as_json=json or ending == ".jsonl",
-            delimiter="," if ending == ".csv" else "\t",
+        reading = InputForm(
+            predictor.kind,
+            predictor.labels,
+            predictor.takes_pairs,
+            predictor.columns,
+            text_column,
+            text_pair_column,
+            input_format,
         )
+        inputs = map(reading.open, files) if files else iter([reading.of_texts(texts or ())])
+        lines = _predictions(predictor, inputs, form, batch_size=batch_size)
     with ExitStack() as stack:
         out = stack.enter_context(open_output(output_file)) if output_file else sys.stdout
         if isinstance(out, TextIOWrapper) and not output_file:
             out.reconfigure(encoding="utf-8")  # like the input, whatever the terminal's language
+        is_watched = is_pipe(out)  # by a program that may wait for each line
         for line in lines:
-            print("\t".join(map(one_line, line.split("\t"))) if out.isatty() else line, file=out)
+            print("\t".join(map(one_line, line.split("\t"))) if out.isatty() else line, file=out, flush=is_watched)
     show_next("bench", bundle, wrote=[output_file] if output_file else [])
 
 
-def _read_rows(
-    predictor: Predictor, path: Path, text_column: str | None, pair_column: str | None
-) -> Iterator[tuple[Any, ...]]:
-    """Read the inputs of a kind of task; its training files can be read, too."""
-    if predictor.kind == "question_answering" and path.suffix.lower() == ".json":
-        from dynabert_paddle.data.question_answering import iterate_questions
+def _check_inputs(texts: Sequence[str] | None, files: Sequence[str], input_format: str | None) -> None:
+    """Refuse what cannot be meant, before the bundle is loaded; warn of a text that looks like a file."""
+    from dynabert_paddle.cli.prediction_rows import looks_like_file
 
-        return ((row.question, row.context) for row in iterate_questions(path, answered=False))
-    if predictor.kind == "token_classification":
-        from dynabert_paddle.data.token_classification import TEXT_COLUMN, has_sentences, iterate_sentences
-
-        if has_sentences(path, text_column, predictor.labels):
-            sentences = iterate_sentences(path, text_column=text_column or TEXT_COLUMN, label_column=None)
-            return ((row.words,) for row in sentences)
-    return _read_texts(path, text_column, pair_column)
-
-
-def _read_texts(path: Path, text_column: str | None, pair_column: str | None) -> Iterator[tuple[str, ...]]:
-    """Read a file's texts row by row."""
-    from dynabert_paddle.data.readers import Columns, read_rows
-    from dynabert_paddle.data.records import DATA_FILE_ENDINGS, read_lines
-    from dynabert_paddle.data.task_files import default_text_column
-
-    endings = (".txt", *DATA_FILE_ENDINGS)
-    if path.suffix.lower() not in endings:
-        raise DataError(f"{path}: unknown file ending '{path.suffix}'; the endings are {', '.join(endings)}")
-    if path.suffix.lower() == ".txt":
-        if pair_column:
-            raise UsageError(f"{path}: a .txt file has single texts: give pairs as .tsv, .csv or .jsonl with a header")
-        yield from ((text,) for _, text in read_lines(path))
-        return
-    for row in read_rows(path, Columns(text_column or default_text_column(path), pair_column)):
-        yield row.texts
+    if bool(texts) == bool(files):
+        raise UsageError("give a text, or a file with -i ('-i -' reads a pipe), and not both")
+    if texts and input_format:
+        raise UsageError(f"{setting('input_format')} is that of a file or a pipe: leave it out, or name one with -i")
+    for name in files:
+        if name != "-" and not Path(name).exists():
+            hint = did_you_mean(Path(name).name, (path.name for path in Path(name).parent.glob("*")))
+            raise DataError(f"{name}: no such file.{hint} Give the path of an existing file.")
+    for text in texts or ():
+        if os.path.isfile(text):
+            raise UsageError(f"{text} is a file: give it with -i; a text that has a file's name comes in a pipe: -i -")
+        if looks_like_file(text):
+            logger.warning("%s: no such file, so it is a text to predict for; a file comes with -i", text)
 
 
-def _columns(
-    predictor: Predictor, path: Path, text_column: str | None, pair_column: str | None
-) -> tuple[str | None, str | None]:
-    """Return the columns to read: those of the flags, else those that the task was trained on, if the file has them."""
-    from dynabert_paddle.data.readers import read_column_names
-    from dynabert_paddle.data.records import DATA_FILE_ENDINGS
-
-    if pair_column and not predictor.takes_pairs:
-        raise UsageError(f"this bundle's task has single texts: leave out {setting('task.text_pair_column')}")
-    trained_text, trained_pair = predictor.columns
-    pair_column = pair_column or trained_pair
-    if predictor.takes_pairs and not pair_column:
-        raise UsageError(
-            "this bundle's task has pairs of texts: name the second text's column with "
-            f"{setting('task.text_pair_column')}"
-        )
-    if predictor.kind == "question_answering":
-        return text_column or trained_text, pair_column
-    if text_column is None and trained_text and path.suffix.lower() in DATA_FILE_ENDINGS and path.is_file():
-        text_column = trained_text if trained_text in read_column_names(path) else None
-    return text_column, pair_column
-
-
-def _read_first(rows: Iterator[T]) -> Iterator[T]:
-    """Read the first row at once: an error of the whole file shows there, before anything is written."""
-    first = list(islice(rows, 1))
-    return chain(first, rows)
-
-
-def _predictions(
-    predictor: Predictor, texts: Iterator[tuple[str, ...]], *, batch_size: int, as_json: bool, delimiter: str
-) -> Iterator[str]:
+def _predictions(predictor: Predictor, inputs: Iterator[Input], form: RowForm, *, batch_size: int) -> Iterator[str]:
     """Yield the lines to print."""
-    from dynabert_paddle.bundle.tables import format_row
     from dynabert_paddle.text.decode import column_names
 
-    if not as_json:
-        yield format_row(column_names(predictor.kind), delimiter)
-    for prediction in predictor.stream(texts, batch_size=batch_size):
-        as_row = json_.dumps(asdict(prediction), ensure_ascii=False) if as_json else None
-        yield as_row or format_row(prediction.cells, delimiter)
+    names, header = column_names(predictor.kind), None
+    for source in inputs:
+        rows = source.rows if source.is_ready else _show_count(source.rows)
+        for group in source._replace(rows=rows).groups():
+            read, again = tee(group)
+            # Nothing is written before the first row, where an error of the whole file shows.
+            for first in islice(again, 1):
+                if header is None:
+                    header = list(first.columns)
+                    yield from form.heading(names, header)
+                again = chain([first], again)
+            predictions = predictor.stream((row.texts for row in read), batch_size=batch_size)
+            for row, prediction in zip(again, predictions, strict=True):
+                yield form.line(prediction, row.columns, header or ())
+    if header is None:
+        yield from form.heading(names, ())
     for message in predictor.input_warnings():
         logger.warning("%s", message)
 
 
-def _submission(predictor: Predictor, form: SubmissionForm, rows: Iterator[Row], *, batch_size: int) -> Iterator[str]:
+def _submission(predictor: Predictor, path: Path, *, batch_size: int) -> Iterator[str]:
     """Yield the lines of a submission file."""
+    from dynabert_paddle.data.catalog import find_submission
     from dynabert_paddle.text.decode import Prediction
 
-    rows, again = tee(rows)
+    task = find_submission(predictor.task_name)
+    form = task.submission
+    assert form is not None and task.text_column is not None  # find_submission returns no others
+    read = form.read(path, task.text_column, task.text_pair_column)
+    rows, again = tee(_show_count(chain(list(islice(read, 1)), read)))
     texts = (row.texts for row in rows)
     yield form.heading
     for row, prediction in zip(again, predictor.stream(texts, batch_size=batch_size), strict=True):

@@ -17,6 +17,7 @@ import numpy as np
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.batches import split_holdout
+from dynabert_paddle.data.data_file import AnyFile, ending_of
 from dynabert_paddle.data.features import Features, OffsetEncoder, flatten
 from dynabert_paddle.data.metrics import ANSWER_METRICS
 from dynabert_paddle.data.records import open_records, quote, read_lines
@@ -300,7 +301,7 @@ def read_questions(
     return Questions(rows, settings or AnswerSettings(), path.absolute())
 
 
-def iterate_questions(path: Path, *, answered: bool = True) -> Iterator[Question]:
+def iterate_questions(path: AnyFile, *, answered: bool = True) -> Iterator[Question]:
     """Read a data file question by question.
 
     Args:
@@ -313,7 +314,7 @@ def iterate_questions(path: Path, *, answered: bool = True) -> Iterator[Question
     Raises:
         DataError: at the first error.
     """
-    ending = path.suffix.lower()
+    ending = ending_of(path)
     if ending not in QUESTION_ENDINGS:
         raise DataError(
             f"{path}: unknown file ending {ending!r}; question answering reads {', '.join(QUESTION_ENDINGS)}."

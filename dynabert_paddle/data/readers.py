@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.batches import split_holdout
+from dynabert_paddle.data.data_file import AnyFile, DataFile, ending_of
 from dynabert_paddle.data.features import FeatureSet, TextEncoder, tokenize
 from dynabert_paddle.data.labels import LabelIndex, is_missing, is_number, label_text, merge_labels
 from dynabert_paddle.data.layout import PLAIN, Layout
@@ -41,12 +42,16 @@ class Columns:
 
 
 class Row(NamedTuple):
-    """One row of a data file: its line number, counted from 1, and the values of the requested columns."""
+    """One row of a data file: its line number, counted from 1, and the values of the requested columns.
+
+    `fields` has the values of all columns by name, where they are asked for.
+    """
 
     line: int
     text: str
     pair: str | None
     label: str | None
+    fields: Mapping[str, Any] | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -182,11 +187,11 @@ def find_labels(path: str | os.PathLike, columns: Columns, layout: Layout = PLAI
     return tuple(sorted(labels, key=float) if all(map(is_number, labels)) else labels)
 
 
-def read_column_names(path: str | os.PathLike) -> list[str]:
+def read_column_names(path: str | os.PathLike | DataFile) -> list[str]:
     """Read the names of a data file's columns.
 
     Args:
-        path: the data file.
+        path: the data file; what is read of a pipe stays to be read.
 
     Returns:
         The header's fields, or the keys of the first JSON object.
@@ -194,17 +199,20 @@ def read_column_names(path: str | os.PathLike) -> list[str]:
     Raises:
         DataError: the file cannot be read or is empty.
     """
-    path = Path(path)
-    return list(first_record(path, open_records(path))[1])
+    file = path.beginning() if isinstance(path, DataFile) else Path(path)
+    return list(first_record(file, open_records(file))[1])
 
 
-def read_rows(path: str | os.PathLike, columns: Columns, layout: Layout = PLAIN) -> Iterator[Row]:
+def read_rows(
+    path: str | os.PathLike | DataFile, columns: Columns, layout: Layout = PLAIN, *, with_fields: bool = False
+) -> Iterator[Row]:
     """Read a data file row by row, without loading it into memory.
 
     Args:
         path: the data file.
         columns: the columns to read.
         layout: how the file differs from a plain one; the number of skipped rows is logged.
+        with_fields: whether a row has the values of the other columns, too.
 
     Returns:
         An iterator over the rows. Texts are unchanged; white space around labels is removed.
@@ -212,30 +220,30 @@ def read_rows(path: str | os.PathLike, columns: Columns, layout: Layout = PLAIN)
     Raises:
         DataError: during iteration, at the first error.
     """
-    path = Path(path)
+    file = path if isinstance(path, DataFile) else Path(path)
     num_rows, skipped = 0, list[int]()
-    rows = _json_rows if path.suffix.lower() in JSON_ENDINGS else _table_rows
-    for row in rows(path, columns, layout):
+    rows = _json_rows if ending_of(file) in JSON_ENDINGS else _table_rows
+    for row in rows(file, columns, layout, with_fields=with_fields):
         if row.label is not None:
             row = row._replace(label=row.label.strip())
             if not row.label:
-                raise DataError(f"{path}:{row.line}: the label is empty; fill it in or delete the row.")
+                raise DataError(f"{file}:{row.line}: the label is empty; fill it in or delete the row.")
             if row.label == layout.skipped_label:
                 skipped.append(row.line)
                 continue
         num_rows += 1
         yield row
-    _log_skipped(path, skipped, f"with the label {layout.skipped_label!r}")
+    _log_skipped(file, skipped, f"with the label {layout.skipped_label!r}")
     if not num_rows:
-        raise DataError(f"{path}:1: the file has no rows of data; add at least one.")
+        raise DataError(f"{file}:1: the file has no rows of data; add at least one.")
 
 
-def _log_skipped(path: Path, lines: list[int], reason: str) -> None:
+def _log_skipped(path: AnyFile, lines: list[int], reason: str) -> None:
     if lines:
         logger.info("%s: left out %d of its rows, %s; the first is line %d", path, len(lines), reason, lines[0])
 
 
-def _table_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
+def _table_rows(path: AnyFile, columns: Columns, layout: Layout, *, with_fields: bool) -> Iterator[Row]:
     records = open_records(path, bare_quotes=layout.bare_quotes)
     header_line, header = first_record(path, records)
     # Some copies of a headerless file have a header.
@@ -246,6 +254,9 @@ def _table_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
     for key, name in _keys(columns):
         _check_column(path, header_line, list(header), name, key)
         positions.append(None if name is None else list(header).index(name))
+    if with_fields:
+        for name in header:
+            _check_column(path, header_line, list(header), name, "task.text_column")
     for line, fields in records:
         # An empty line is skipped, except in a file of one column, where it is an empty text.
         if fields == [""] and len(header) > 1:
@@ -256,17 +267,18 @@ def _table_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
         if len(fields) != len(header):
             raise DataError(f"{path}:{line}: {len(fields)} fields, but the header has {len(header)}; {_remedy(path)}.")
         values: list[Any] = [None if position is None else fields[position] for position in positions]
-        yield Row(line, *values)
+        row = Row(line, *values)
+        yield row._replace(fields=dict(zip(header, fields, strict=True))) if with_fields else row
     _log_skipped(path, short, f"with fewer fields than the header's {len(header)}")
 
 
-def _remedy(path: Path) -> str:
-    if path.suffix.lower() == ".csv":
+def _remedy(path: AnyFile) -> str:
+    if ending_of(path) == ".csv":
         return 'put a text with commas or line breaks in "double quotes"'
     return "separate the fields by one TAB each, and replace a TAB or line break inside a text by a space"
 
 
-def _json_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
+def _json_rows(path: AnyFile, columns: Columns, layout: Layout, *, with_fields: bool) -> Iterator[Row]:
     wanted = _keys(columns)
     for line, record in open_records(path):
         if layout.derive:
@@ -275,10 +287,11 @@ def _json_rows(path: Path, columns: Columns, layout: Layout) -> Iterator[Row]:
         for key, name in wanted:
             _check_column(path, line, list(record), name, key)
             values.append(None if name is None else _json_text(path, line, name, record[name], key=key))
-        yield Row(line, *values)
+        row = Row(line, *values)
+        yield row._replace(fields=record) if with_fields else row
 
 
-def _derive(path: Path, line: int, record: dict[str, Any], layout: Layout) -> dict[str, Any]:
+def _derive(path: AnyFile, line: int, record: dict[str, Any], layout: Layout) -> dict[str, Any]:
     assert layout.derive is not None
     try:
         return layout.derive(record)
@@ -290,7 +303,7 @@ def _derive(path: Path, line: int, record: dict[str, Any], layout: Layout) -> di
         raise DataError(f"{path}:{line}: a value is of the wrong type ({error}); correct or delete the row.") from None
 
 
-def _json_text(path: Path, line: int, name: str, value: Any, *, key: str) -> str:
+def _json_text(path: AnyFile, line: int, name: str, value: Any, *, key: str) -> str:
     """Convert a JSON string, number or boolean to text."""
     if isinstance(value, dict | list):
         raise DataError(f"{path}:{line}: {name!r} is {quote(value)}; it must be a string or a number.")
@@ -318,7 +331,7 @@ def _keys(columns: Columns) -> tuple[tuple[str, str | None], ...]:
     )
 
 
-def _check_column(path: Path, line: int, names: list[str], name: str | None, key: str) -> None:
+def _check_column(path: AnyFile, line: int, names: list[str], name: str | None, key: str) -> None:
     if name is None:
         return
     count = names.count(name)
@@ -334,7 +347,7 @@ def _check_column(path: Path, line: int, names: list[str], name: str | None, key
         )
 
 
-def _class_index(path: Path, line: int, label: str, classes: LabelIndex) -> int:
+def _class_index(path: AnyFile, line: int, label: str, classes: LabelIndex) -> int:
     index = classes.find(label)
     if index is None:
         names = classes.names
@@ -348,7 +361,7 @@ def _class_index(path: Path, line: int, label: str, classes: LabelIndex) -> int:
     return index
 
 
-def _score(path: Path, line: int, label: str) -> float:
+def _score(path: AnyFile, line: int, label: str) -> float:
     if not is_number(label) or abs(float(label)) > np.finfo(np.float32).max:
         point = " (with a decimal point)" if "," in label and is_number(label.replace(",", ".", 1)) else ""
         raise DataError(

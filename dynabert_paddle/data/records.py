@@ -1,21 +1,20 @@
 """Reads TSV, CSV and JSON lines as records, line by line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from pathlib import Path
 
+from dynabert_paddle.data.data_file import AnyFile, DataFile, ending_of
 from dynabert_paddle.errors import DataError, did_you_mean
 from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json, split_array
 from dynabert_paddle.text.lines import LineError
-from dynabert_paddle.text.lines import read_lines as read_text_lines
-from dynabert_paddle.text.quoting import split_table
+from dynabert_paddle.text.quoting import split_table, split_tsv_once
 
 
-def open_records(path: Path, *, bare_quotes: bool = False) -> Iterator:
+def open_records(path: AnyFile, *, bare_quotes: bool = False) -> Iterator:
     """Read a data file record by record, without loading it into memory.
 
     Args:
-        path: a .tsv, .csv, .jsonl or .json file.
+        path: a .tsv, .csv, .jsonl or .json file, which may be compressed: .tsv.gz.
         bare_quotes: the quotes in a .tsv file are part of the texts; otherwise the file's content tells.
 
     Returns:
@@ -24,7 +23,7 @@ def open_records(path: Path, *, bare_quotes: bool = False) -> Iterator:
     Raises:
         DataError: an unknown ending; during iteration, a file or line that cannot be read.
     """
-    ending = path.suffix.lower()
+    ending = ending_of(path)
     if ending not in _RECORDS:
         raise DataError(
             f"{path}: unknown file ending {ending!r}; the endings are {', '.join(_RECORDS)}."
@@ -35,7 +34,7 @@ def open_records(path: Path, *, bare_quotes: bool = False) -> Iterator:
     return _RECORDS[ending](path)
 
 
-def first_record(path: Path, records: Iterator) -> tuple[int, list[str] | dict]:
+def first_record(path: AnyFile, records: Iterator) -> tuple[int, list[str] | dict]:
     """Return the first record, which names the columns.
 
     Args:
@@ -60,18 +59,22 @@ def quote(value: object) -> str:
     return quoted if len(quoted) <= 60 else quoted[:57] + "..."
 
 
-def _table_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _table_records(path: AnyFile) -> Iterator[tuple[int, list[str]]]:
+    is_tsv = ending_of(path) == ".tsv"
     try:
-        yield from split_table(lambda: (text for _, text in read_lines(path)), is_tsv=path.suffix.lower() == ".tsv")
+        if is_tsv and isinstance(path, DataFile) and path.is_stream:
+            yield from split_tsv_once(text for _, text in read_lines(path))
+        else:
+            yield from split_table(lambda: (text for _, text in read_lines(path)), is_tsv=is_tsv)
     except LineError as error:
         raise DataError(f"{path}:{error.line}: {error}.") from None
 
 
-def _json_records(path: Path) -> Iterator[tuple[int, dict]]:
+def _json_records(path: AnyFile) -> Iterator[tuple[int, dict]]:
     lines = ((line, text) for line, text in read_lines(path) if text.strip())
     first = list(islice(lines, 1))
-    if path.suffix.lower() == ".json" and first and first[0][1].lstrip().startswith("["):
-        yield from _array_records(path)
+    if ending_of(path) == ".json" and first and first[0][1].lstrip().startswith("["):
+        yield from _array_records(path, chain(first, lines))
         return
     for line, text in chain(first, lines):
         try:
@@ -85,10 +88,13 @@ def _json_records(path: Path) -> Iterator[tuple[int, dict]]:
         yield line, record
 
 
-def _array_records(path: Path) -> Iterator[tuple[int, dict]]:
-    line = 1
+def _array_records(path: AnyFile, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict]]:
+    line, parts = 1, []
+    for number, text in lines:  # those that are not empty
+        parts.append("\n" * (number - line) + text)
+        line = number
     try:
-        for line, record in split_array("\n".join(text for _, text in read_lines(path))):
+        for line, record in split_array("".join(parts)):
             if not isinstance(record, dict):
                 raise DataError(f"{path}:{line}: {quote(record)} is not a JSON object; write one JSON object per line.")
             yield line, record
@@ -98,7 +104,7 @@ def _array_records(path: Path) -> Iterator[tuple[int, dict]]:
         raise DataError(f"{path}:{line}: not valid JSON ({error}); write one JSON object per line.") from None
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: AnyFile) -> Iterator[tuple[int, str]]:
     """Read a file of text line by line, without line ends and byte order mark.
 
     Args:
@@ -110,10 +116,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         DataError: the file cannot be read, or it is not text in UTF-8.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
+    file = path if isinstance(path, DataFile) else DataFile(path, ending_of(path))
+    path = file.path
+    if not file.is_stream and path.exists() and not path.is_file() and not path.is_dir():
         raise DataError(f"{path}: is not a file; pipes and devices are not supported, because the data is read twice.")
     try:
-        yield from enumerate(read_text_lines(path), start=1)
+        yield from enumerate(file.lines(), start=1)
     except LineError as error:
         raise DataError(f"{path}:{error.line}: {error}") from None
     except FileNotFoundError:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from dynabert_paddle.config.names import setting
+from dynabert_paddle.data.data_file import AnyFile
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.fetch import fetch
 from dynabert_paddle.data.kinds import KINDS
@@ -11,6 +12,7 @@ from dynabert_paddle.data.readers import read_column_names
 from dynabert_paddle.data.records import DATA_FILE_ENDINGS
 from dynabert_paddle.errors import DataError, UsageError
 from dynabert_paddle.runtime.home import user_path
+from dynabert_paddle.text.lines import data_ending
 
 
 def find_data_file(declared: Declaration, given: str | os.PathLike | None, name: str, key: str) -> Path:
@@ -46,7 +48,7 @@ def find_data_file(declared: Declaration, given: str | os.PathLike | None, name:
     folder = next((folder / name for name in declared.folders if (folder / name).is_dir()), folder)
     names = sorted(path.name for path in folder.glob("*"))
     allowed = [name] if name.endswith(DATA_FILE_ENDINGS) else [name + ending for ending in KINDS[declared.kind].endings]
-    found = [file for file in names if Path(file).stem + Path(file).suffix.lower() in allowed]
+    found = [file for file in names if _with_small_ending(file) in allowed]
     if len(found) == 1:
         return folder / found[0]
     if found:
@@ -58,7 +60,14 @@ def find_data_file(declared: Declaration, given: str | os.PathLike | None, name:
     raise DataError(f"{folder}: {expected}; the folder contains {content}. Give the file with {setting(key)}.")
 
 
-def default_text_column(path: Path, kind: str = "classification") -> str:
+def _with_small_ending(name: str) -> str:
+    """The name with the ending that tells its format in small letters, without that of gzip."""
+    ending = data_ending(name)
+    stem = name[: -len(".gz")] if name.lower().endswith(".gz") else name
+    return stem[: len(stem) - len(ending)] + ending
+
+
+def default_text_column(path: AnyFile, kind: str = "classification") -> str:
     """Find the default text column of a file.
 
     Args:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import logging
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.batches import split_holdout
+from dynabert_paddle.data.data_file import AnyFile, ending_of
 from dynabert_paddle.data.features import OffsetEncoder, flatten
 from dynabert_paddle.data.records import JSON_ENDINGS, TEXT_COLUMNS, first_record, open_records, quote, read_lines
 from dynabert_paddle.data.word_features import IGNORED, WordFeatures
@@ -33,11 +35,15 @@ TEXT_COLUMN, LABEL_COLUMN = "tokens", "labels"  # in JSON lines
 
 
 class Sentence(NamedTuple):
-    """A sentence: its first line's number, its words, and their labels; None for a file without labels."""
+    """A sentence: its first line's number, its words, and their labels; None for a file without labels.
+
+    `fields` is the object of JSON lines that it is from.
+    """
 
     line: int
     words: list[str]
     labels: list[str] | None
+    fields: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +181,7 @@ def find_word_labels(path: str | os.PathLike, *, text_column: str, label_column:
     perhaps_comments: dict[str, int] = {}
     for sentence in iterate_sentences(Path(path), text_column=text_column, label_column=label_column):
         labels = sentence.labels or []
-        if sentence.words[0] == "#" and Path(path).suffix.lower() not in JSON_ENDINGS:
+        if sentence.words[0] == "#" and ending_of(Path(path)) not in JSON_ENDINGS:
             perhaps_comments.setdefault(labels[0], sentence.line)
             labels = labels[1:]
         found.update(labels)
@@ -220,7 +226,7 @@ def check_word_labels(labels: Sequence[str], source: str | os.PathLike) -> None:
 
 
 def iterate_sentences(
-    path: Path, *, text_column: str = TEXT_COLUMN, label_column: str | None = LABEL_COLUMN
+    path: AnyFile, *, text_column: str = TEXT_COLUMN, label_column: str | None = LABEL_COLUMN
 ) -> Iterator[Sentence]:
     """Read a data file sentence by sentence, without loading it into memory.
 
@@ -235,7 +241,7 @@ def iterate_sentences(
     Raises:
         DataError: at the first error.
     """
-    ending = path.suffix.lower()
+    ending = ending_of(path)
     if ending not in SENTENCE_ENDINGS:
         raise DataError(
             f"{path}: unknown file ending {ending!r}; the endings of token classification are "
@@ -268,7 +274,7 @@ def has_sentences(path: Path, text_column: str | None, labels: Sequence[str]) ->
     Raises:
         DataError: the file cannot be read, or only most of its lines are in CoNLL's format.
     """
-    ending = path.suffix.lower()
+    ending = ending_of(path)
     if ending in CONLL_ENDINGS or text_column == TEXT_COLUMN:
         return True
     if ending in JSON_ENDINGS:
@@ -285,19 +291,21 @@ def has_sentences(path: Path, text_column: str | None, labels: Sequence[str]) ->
         raise DataError(f"{path}:{error.line}: {error}.") from None
 
 
-def _conll_sentences(path: Path, *, labelled: bool) -> Iterator[Sentence]:
-    num_columns = count_columns(text for _, text in read_lines(path))
+def _conll_sentences(path: AnyFile, *, labelled: bool) -> Iterator[Sentence]:
+    first, lines = tee(text for _, text in read_lines(path))
+    num_columns = count_columns(first)
+    del first  # which would keep all lines in memory
     if labelled:
         num_columns = max(num_columns, 2)
     try:
-        for rows in split_conll((text for _, text in read_lines(path)), num_columns):
+        for rows in split_conll(lines, num_columns):
             words = [fields[0] for _, fields in rows]
             yield Sentence(rows[0][0], words, [fields[-1] for _, fields in rows] if labelled else None)
     except LineError as error:
         raise DataError(f"{path}:{error.line}: {error}.") from None
 
 
-def _json_sentences(path: Path, text_column: str, label_column: str | None) -> Iterator[Sentence]:
+def _json_sentences(path: AnyFile, text_column: str, label_column: str | None) -> Iterator[Sentence]:
     for line, record in open_records(path):
         lists: list[list[str] | None] = []
         for key, name in (("task.text_column", text_column), ("task.label_column", label_column)):
@@ -323,4 +331,4 @@ def _json_sentences(path: Path, text_column: str, label_column: str | None) -> I
             labels = [label for word, label in zip(words, labels, strict=True) if not word.isspace()]
         words = [word for word in words if not word.isspace()]  # blanks of a text whose characters are words
         if words:
-            yield Sentence(line, words, labels)
+            yield Sentence(line, words, labels, record)

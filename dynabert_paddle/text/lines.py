@@ -5,10 +5,14 @@ This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays 
 
 from __future__ import annotations
 
+import gzip
 import shlex
+import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+
+_GZIP = ".gz"  # the ending of a compressed file, after that of its format
 
 _MARK = "\ufeff"  # the byte order mark, also where files that begin with one were joined
 _MAX_ZEROS = 1 / 8  # share of zeros in a damaged file of UTF-8; UTF-16 has more, or bytes that UTF-8 has not
@@ -22,7 +26,7 @@ _STARTS = (
 _PACKED = (
     (b"PK\x03\x04", "a zip archive, such as a workbook of Excel: save the table as .csv in UTF-8, or unpack the file"),
     (b"\xd0\xcf\x11\xe0", "a document of Microsoft Office: save the table as .csv in UTF-8"),
-    (b"\x1f\x8b", "compressed by gzip: unpack it with gunzip"),
+    (b"\x1f\x8b", "compressed by gzip: unpack it with gunzip, or let its name end with .gz"),
     (b"PAR1", "in Parquet's format: convert it to .csv or .jsonl"),
 )
 
@@ -41,12 +45,18 @@ class LineError(ValueError):
         self.line = line
 
 
+def data_ending(path: str | Path) -> str:
+    """Return the ending that tells a data file's format, in small letters: `.tsv` of `a.tsv` and of `a.tsv.gz`."""
+    path = Path(path)
+    return Path(path.stem if path.suffix.lower() == _GZIP else path).suffix.lower()
+
+
 def read_lines(path: str | Path) -> Iterator[str]:
     """Read a file of text line by line.
 
     Args:
-        path: the file, in UTF-8; its lines end with line feeds, or, as Excel for Mac writes them, all with carriage
-            returns.
+        path: the file, in UTF-8, compressed if its name ends with `.gz`; its lines end with line feeds, or, as Excel
+            for Mac writes them, all with carriage returns.
 
     Yields:
         Its lines without their ends, and without a byte order mark.
@@ -74,17 +84,50 @@ def split_at_returns(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _decode(path: str | Path) -> Iterator[str]:
+    if Path(path).suffix.lower() == _GZIP:
+        yield from _decode_gzip(path)
+        return
     with open(path, "rb") as file:
-        head = file.peek()
-        for number, raw in enumerate(file, start=1):
-            try:
-                line = raw.decode("utf-8")
-                place = raw.find(0)
-            except UnicodeDecodeError as error:
-                place = error.start
-            if place >= 0:
-                raise LineError(number, _describe(head, raw, place, Path(path)))
-            yield line.rstrip("\r\n").lstrip(_MARK)
+        yield from decode_lines(file, path, head=file.peek())
+
+
+def _decode_gzip(path: str | Path) -> Iterator[str]:
+    number = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            for number, line in enumerate(decode_lines(file, path, head=file.peek(1)), start=1):  # noqa: B007
+                yield line
+    except (EOFError, zlib.error) as error:
+        raise LineError(number + 1, f"the file is cut off or damaged here ({error}): copy it again") from None
+    except OSError as error:  # of gzip itself, whose errors have no number
+        if error.errno is not None:
+            raise
+        raise LineError(number + 1, f"the file is not what gzip writes, or damaged ({error}): rename it") from None
+
+
+def decode_lines(lines: Iterable[bytes], path: str | Path, *, head: bytes = b"") -> Iterator[str]:
+    """Decode lines, and refuse what is not text in UTF-8.
+
+    Args:
+        lines: raw lines with their ends.
+        path: the file that they are from, for messages.
+        head: its first bytes, which tell its encoding in a message.
+
+    Yields:
+        The lines without their ends, and without a byte order mark.
+
+    Raises:
+        LineError: a line in another encoding, or no text.
+    """
+    for number, raw in enumerate(lines, start=1):
+        try:
+            line = raw.decode("utf-8")
+            place = raw.find(0)
+        except UnicodeDecodeError as error:
+            place = error.start
+        if place >= 0:
+            raise LineError(number, _describe(head or raw, raw, place, Path(path)))
+        yield line.rstrip("\r\n").lstrip(_MARK)
 
 
 def _describe(head: bytes, raw: bytes, place: int, path: Path) -> str:
@@ -93,16 +136,18 @@ def _describe(head: bytes, raw: bytes, place: int, path: Path) -> str:
         if head.startswith(start):
             return f"the file is {kind}"
     encoding = _find_encoding(head)
-    old, new = (shlex.quote(str(each)) for each in (path, path.with_name(f"{path.stem}.utf8{path.suffix}")))
+    packed = path.suffix.lower() == _GZIP
+    plain = Path(path.stem if packed else path.name)
+    old, new = (shlex.quote(str(each)) for each in (path, path.with_name(f"{plain.stem}.utf8{plain.suffix}")))
+    iconv = f"gunzip -c {old} | iconv -f {{}} -t UTF-8 > {new}" if packed else f"iconv -f {{}} -t UTF-8 {old} > {new}"
     where = f"byte {place + 1} of the line is"
     if encoding:
-        return f"the file is in {encoding}; convert it with: iconv -f {encoding} -t UTF-8 {old} > {new}"
+        return f"the file is in {encoding}; convert it with: {iconv.format(encoding)}"
     if raw[place] == 0:
-        return f"{where} 0, which no text has; remove such bytes with: tr -d '\\0' < {old} > {new}"
-    return (
-        f"{where} not UTF-8; convert the file with: iconv -f ENCODING -t UTF-8 {old} > {new} (ENCODING: GB18030, "
-        "WINDOWS-1252, ...)"
-    )
+        tr = f"gunzip -c {old} | tr -d '\\0' > {new}" if packed else f"tr -d '\\0' < {old} > {new}"
+        return f"{where} 0, which no text has; remove such bytes with: {tr}"
+    command = iconv.format("ENCODING")
+    return f"{where} not UTF-8; convert the file with: {command} (ENCODING: GB18030, WINDOWS-1252, ...)"
 
 
 def _find_encoding(head: bytes) -> str | None:

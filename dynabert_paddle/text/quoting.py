@@ -67,6 +67,52 @@ def split_table(open_lines: Callable[[], Iterable[str]], *, is_tsv: bool) -> Ite
         yield from ((number, line.split("\t")) for number, line in enumerate(lines, start=2))
 
 
+def split_tsv_once(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Split a TSV file that can be read once, such as a pipe: each row is there as soon as its line tells it.
+
+    A cell that begins with a double quote can be quoted, or not, and later lines tell. Rows wait from there on, until a
+    line has quotes that no writer of quoted cells makes, or for the end.
+
+    Args:
+        lines: its lines, without line ends.
+
+    Yields:
+        As `split_table`.
+
+    Raises:
+        LineError: as `split_table`.
+    """
+    lines = iter(lines)
+    header = next(lines, None)
+    if header is None:
+        return
+    cells = _Cells()
+    is_tsv, first = not cells.add(1, header), 2
+    if cells.is_open:  # a name of several lines
+        whole = [header, *lines]
+        yield from split_table(lambda: whole, is_tsv=True)
+        return
+    yield 1, split_header(header)
+    if split_header(header) != header.split("\t"):
+        yield from _split_quoted(lines, "\t", first=2)
+        return
+    waiting: list[str] = []
+    for number, line in enumerate(lines, start=2):
+        is_tsv = is_tsv or not cells.add(number, line)
+        if waiting or (not is_tsv and any(cell.startswith('"') for cell in line.split("\t"))):
+            first = first if waiting else number
+            waiting.append(line)
+            if not is_tsv:
+                continue
+        for place, row in enumerate(waiting or [line], start=first if waiting else number):
+            yield place, row.split("\t")
+        waiting = []
+    if waiting and cells.are_quoted():
+        yield from _split_quoted(iter(waiting), "\t", first=first)
+    else:
+        yield from ((place, row.split("\t")) for place, row in enumerate(waiting, start=first))
+
+
 def _split_quoted(lines: Iterable[str], delimiter: str, *, first: int = 1) -> Iterator[tuple[int, list[str]]]:
     reader: Any = split_rows((line + "\n" for line in lines), delimiter)
     while True:
@@ -152,7 +198,7 @@ class _Cells:
     def __init__(self) -> None:
         self._tabs = -1  # of the first line
         self._width, self._cells = 0, 0  # cells of the first row and, so far, of this one
-        self._open = False  # a quoted cell goes on in the next line
+        self.is_open = False  # a quoted cell goes on in the next line
         self._same_tabs, self._same_width = True, True
         self._quoted, self._unquoted, self._unquoted_commas = 0, 0, 0
         self._doubled, self._several_lines, self._commas = 0, 0, 0  # quoted cells with these
@@ -162,13 +208,13 @@ class _Cells:
 
     def add(self, number: int, line: str) -> bool:
         """Read the next line; returns False if it has quotes that no writer of quoted cells makes."""
-        if not line and not self._open:
+        if not line and not self.is_open:
             return True
         if self._tabs < 0:
             self._tabs = line.count("\t")
         self._same_tabs &= line.count("\t") == self._tabs
         if '"' not in line:
-            if not self._open:
+            if not self.is_open:
                 self._unquoted += line.count("\t") + 1
                 self._unquoted_commas += line.count(",")
                 self._cells = line.count("\t") + 1
@@ -180,13 +226,13 @@ class _Cells:
             if end < 0:
                 return False
             position = end + 1
-        if not self._open:
+        if not self.is_open:
             self._end_row()
         return True
 
     def _read_cell(self, number: int, line: str, start: int) -> int:
         """Read the cell that begins or goes on at a position; returns its end, or -1 for quotes at a wrong place."""
-        goes_on = self._open
+        goes_on = self.is_open
         if not goes_on and line[start : start + 1] != '"':
             end = line.find("\t", start)
             cell = line[start : end if end >= 0 else len(line)]
@@ -196,7 +242,7 @@ class _Cells:
             return -1 if '"' in cell else start + len(cell)
         closed = _CLOSED.match(line, start if goes_on else start + 1)
         self._first = self._first or number
-        self._open = closed is None
+        self.is_open = closed is None
         if closed is None:
             self._doubled += '""' in line[start + 1 :]
             return len(line)
@@ -223,7 +269,7 @@ class _Cells:
         """Decide, after the last line."""
         if self.header_is_quoted:
             return True
-        if not self._quoted or self._open or not self._same_width:
+        if not self._quoted or self.is_open or not self._same_width:
             return False
         if not self._same_tabs:
             return True

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import gzip
 import json
 import os
 import shutil
@@ -405,6 +406,89 @@ def test_predict_to_a_file(dynabert, bundle, texts, tmp_path):
     assert output.read_text(encoding="utf-8") == shown.out
     assert f"wrote {output}" in done.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.tsv", "texts.txt"]
+
+
+def test_texts_on_the_command_line(dynabert, bundle, predictor, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    texts = ["play some jazz", "5", "~/music and 7", "6", "folder", "a\nb"]  # as they are, not words of the command
+    expected = [f"{row.label}\t{row.score:.4f}" for row in predictor("snips")(texts)]
+    done = dynabert("predict", bundle("snips"), "--device", "cpu", *texts)
+    assert (done.code, done.out.splitlines()) == (0, ["label\tscore", *expected]), done.err
+    done = dynabert("predict", bundle("snips"), *texts, "--columns", "--output_format", "csv", "-o", "-")
+    rows = list(csv.reader(done.out.splitlines(keepends=True)))
+    assert rows == [
+        ["text", "label", "score"],
+        *([text, *row.split("\t")] for text, row in zip(texts, expected, strict=True)),
+    ]
+    expected = [row.score for row in predictor("pairs")(["a", "c"], ["b", "d"])]
+    lines = dynabert("predict", bundle("pairs"), "a", "b", "c", "d", "--json").out.splitlines()
+    assert [json.loads(line)["score"] for line in lines] == pytest.approx(expected, abs=1e-6)
+    assert "give two texts for each" in failed(dynabert("predict", bundle("pairs"), "a"), 2)
+
+
+def test_several_files_and_their_columns(dynabert, bundle, predictor, texts, tmp_path):
+    first = write_rows(tmp_path / "a.tsv", ["id", "sentence", "label"], [(str(i), texts[i], "x") for i in range(5)])
+    second = write_rows(tmp_path / "b.jsonl", ["sentence", "id"], [(texts[5], "5")])
+    packed = tmp_path / "c.csv.gz"
+    packed.write_bytes(gzip.compress(b'id,sentence\n6,"a, b"\n'))
+    output = tmp_path / "labels.tsv.gz"
+    inputs = ("-i", first, "-i", second, "-i", packed)
+    done = dynabert("predict", bundle("snips"), *inputs, "--columns", "--quoting", "all", "-o", output)
+    assert done.code == 0, done.err
+    expected = predictor("snips")([*texts[:6], "a, b"])
+    rows = list(csv.reader(gzip.decompress(output.read_bytes()).decode().splitlines(), delimiter="\t"))
+    assert rows[0] == ["id", "sentence", "label", "predicted_label", "score"]
+    assert [(row[0], row[2]) for row in rows[1:]] == [*((str(i), "x") for i in range(5)), ("5", ""), ("6", "")]
+    assert [row[3:] for row in rows[1:]] == [[row.label, f"{row.score:.4f}"] for row in expected]
+    done = dynabert("predict", bundle("snips"), "-i", second, "-i", first, "--columns", "-o", tmp_path / "x.tsv")
+    assert "has 'label', which the first row lacks: write --output_format jsonl" in failed(done, 1)
+    assert not (tmp_path / "x.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "lines"),
+    [
+        ((), ["play some jazz", "book a table", "", "what is the weather"]),
+        (("--input_format", "jsonl"), [json.dumps({"sentence": text}) for text in ("play", "a\tb", "c")]),
+        (("--input_format", "tsv"), ["id\tsentence", "1\tplay", '2\tthe "best" song', "3\tbook"]),
+    ],
+)
+def test_a_pipe_gets_each_answer_when_its_text_is_there(bundle, predictor, flags, lines):
+    """As a filter between two programs: the reader waits for the answer before the next text is written."""
+    command = [sys.executable, "-m", "dynabert_paddle", "predict", bundle("snips"), "-i", "-", "--columns", "--json"]
+    with subprocess.Popen(
+        [*command, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        if "tsv" in flags:
+            process.stdin.write(lines.pop(0) + "\n")
+        found = []
+        for line in lines:
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            found.append(json.loads(process.stdout.readline()))
+        process.stdin.close()
+        assert process.stdout.read() == ""
+    texts = [row.get("sentence", row.get("text")) for row in found]
+    assert texts == [json.loads(line)["sentence"] if "jsonl" in flags else line.split("\t")[-1] for line in lines]
+    expected = predictor("snips")(texts)
+    assert [row["label"] for row in found] == [row.label for row in expected]
+    np.testing.assert_allclose([row["score"] for row in found], [row.score for row in expected], atol=1e-6)
+
+
+def test_a_long_pipe_is_the_file(bundle, texts, tmp_path):
+    """In groups of what is there, whose sizes nobody knows."""
+    path = write_rows(tmp_path / "texts.txt", [], [(text,) for text in texts * 30])
+    command = (sys.executable, "-m", "dynabert_paddle", "predict", bundle("snips"))
+    expected = shell(*command, "-i", path).stdout
+    with path.open() as file:
+        done = shell(*command, "-i", "-", stdin=file)
+    assert done.stdout == expected
+    done = shell("bash", "-c", 'cat "$0" | "$@"', path, *command, "-i", "/dev/stdin")
+    assert done.stdout == expected
+    assert expected.count("\n") == 1 + 30 * len(texts)
+    done = shell(*command, "-i", "-", stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (0, "label\tscore\n")
 
 
 def test_windows_line_ends_and_bom_change_no_predictions(dynabert, bundle, texts, tmp_path):

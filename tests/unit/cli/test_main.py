@@ -221,14 +221,32 @@ def test_names_in_a_table_are_no_markup(capsys):
     assert not set("\x1b\x07\u202e") & set(out)
 
 
-def test_an_input_that_is_a_pipe_is_refused_with_the_remedy(dynabert, tmp_path):
-    os.mkfifo(tmp_path / "texts.txt")
-    for name in ("-", tmp_path / "texts.txt", "/dev/null"):
-        done = dynabert("predict", tmp_path, "-i", name)
-        assert (done.code, done.out) == (2, "")
-        assert (
-            done.err == f"error: {name}: a pipe cannot be read: write it to a file ('... > texts.txt'), and name that\n"
-        )
+@pytest.mark.parametrize(
+    ("words", "code", "seen"),
+    [
+        ((), 2, "give a text, or a file with -i ('-i -' reads a pipe), and not both"),
+        (("a text", "-i", "texts.txt"), 2, "and not both"),
+        (("texts.txt",), 2, "texts.txt is a file: give it with -i"),
+        (("a text", "--input_format", "tsv"), 2, "--input_format is that of a file or a pipe"),
+        (("-i", "texts.txt", "--input_format", "tvs"), 2, "'tvs' is not one of 'tsv', "),
+        (("-i", "texts.txt", "-i", "text.txt"), 1, "text.txt: no such file. Did you mean 'texts.txt'?"),
+        (("a text", "--submission"), 2, "--submission reads one file"),
+        (("a text", "--output_format", "cvs"), 2, "'cvs' is not one of 'tsv', 'csv', 'jsonl'"),
+        (("a text", "--output_format", "csv", "--json"), 2, "--json and --output_format csv exclude each other"),
+        (("a text", "--quoting", "none"), 2, "'none' is not one of 'minimal', 'all'"),
+    ],
+)
+def test_wrong_use_of_predict_is_told_before_the_bundle_is_loaded(dynabert, tmp_path, monkeypatch, words, code, seen):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("a\n")
+    done = dynabert("predict", "no_bundle", *words)
+    assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done.err
+    assert seen in done.err
+
+
+def test_a_text_that_is_named_like_a_file_is_warned_of(dynabert, tmp_path):
+    done = dynabert("predict", tmp_path, "text.tsv", "play a.txt")
+    assert done.err.startswith("text.tsv: no such file, so it is a text to predict for; a file comes with -i\nerror: ")
 
 
 def test_extract_does_not_replace_the_home_folder(dynabert, tmp_path, monkeypatch):

@@ -132,6 +132,27 @@ def test_every_reader_reads_carriage_returns_and_refuses_other_encodings(tmp_pat
             assert shlex.quote(str(path)) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_reads_gzip_by_its_ending(tmp_path, name):
+    text, read, description = READERS[name]
+    expected = [list(each) for each in _read_both(write(tmp_path, text.encode(), name), read, description)]
+    packed = write(tmp_path, gzip.compress(text.encode()), f"{name}.GZ")
+    assert [list(each) for each in _read_both(packed, read, description)] == expected
+
+
+def test_gzip_files_that_are_damaged_or_none_are_refused(tmp_path):
+    packed = gzip.compress((ENGLISH * 9000).encode())
+    for content, words in (
+        (packed[: len(packed) // 2], "cut off or damaged"),
+        (packed[:-9] + b"x" + packed[-8:], "damaged"),
+        (ENGLISH.encode(), "not what gzip writes"),
+    ):
+        assert words in refusal(write(tmp_path, content, "x.tsv.gz"))
+    path = write(tmp_path, gzip.compress(CHINESE.encode("utf-16")), "a b.txt.gz")
+    subprocess.run(refusal(path).partition("convert it with: ")[2], shell=True, check=True)
+    assert list(read_lines(tmp_path / "a b.utf8.txt")) == CHINESE.splitlines()
+
+
 def _read_both(path, read, description):
     """The rows as training and the commands read them, and as a bundle's scripts do, each read when it is iterated."""
     yield (row for row in read(path))

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynabert_paddle.text.lines import LineError
-from dynabert_paddle.text.quoting import find_delimiter, has_quoted_cells, split_header, split_rows, split_table
+from dynabert_paddle.text.quoting import (
+    find_delimiter,
+    has_quoted_cells,
+    split_header,
+    split_rows,
+    split_table,
+    split_tsv_once,
+)
 
 
 def read(content):
@@ -135,3 +142,41 @@ def test_cells_may_be_long():
 )
 def test_csv_files_of_excel(content, rows):
     assert list(split_table(lambda: content.split("\n"), is_tsv=False)) == rows
+
+
+LINES = st.lists(st.text(st.sampled_from('"\t, a'), max_size=8), min_size=1, max_size=6)
+
+
+@given(lines=LINES)
+def test_a_pipe_has_the_rows_of_a_file(lines):
+    """Or is refused as the file is, if perhaps later. Empty lines are left out in a table of several columns alone."""
+
+    def rows(split):
+        try:
+            return [row for row in split if row[1] != [""]]
+        except LineError:
+            return None
+
+    assert rows(split_tsv_once(iter(lines))) == rows(split_table(lambda: lines, is_tsv=True))
+
+
+@pytest.mark.parametrize(
+    ("lines", "waits"),
+    [
+        (["text\tlabel", "a\tb", 'c "d"\te', '"f"\tg'], 0),  # a quote in the middle tells
+        (['"text"\t"label"', '"a\tb"\t"c"', '"d"\t"e"'], 0),  # and so does the header
+        (["text\tlabel", "a\tb", '"c"\td', "e\tf", 'g "h"\ti', '"j"\tk'], 2),
+        (["text\tlabel", '"a ""b"""\tc', "d\te"], 1),
+    ],
+)
+def test_a_row_of_a_pipe_waits_only_where_later_lines_tell_its_quotes(lines, waits):
+    read = 0
+
+    def stream():
+        nonlocal read
+        for line in lines:
+            read += 1
+            yield line
+
+    behind = [read - number for number, _ in split_tsv_once(stream())]
+    assert max(behind) == waits
