@@ -79,7 +79,7 @@ def _rename(name: str) -> str:
 
 
 def to_paddle_config(values: dict[str, Any], model_type: str) -> dict[str, Any]:
-    """Say in PaddleNLP's words what a config says in Hugging Face's.
+    """Translate a Hugging Face config to PaddleNLP's keys and values.
 
     Args:
         values: a `config.json`'s content.

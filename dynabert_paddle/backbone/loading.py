@@ -271,7 +271,7 @@ def _order_classifier(
 
 @contextmanager
 def plain_pickles() -> Iterator[None]:
-    """Let PaddleNLP read weights as we do: `paddle.load` would run what a pickle asks for.
+    """Let PaddleNLP read weights with our restricted reader: `paddle.load` would run code in a pickle.
 
     Yields:
         Nothing, for the length of a `with` block.
@@ -327,7 +327,7 @@ def _check_head(head: str | None) -> None:
 
 
 def _is_head(name: str, model: nn.Layer) -> bool:
-    """Whether a parameter belongs to what is trained anew for a task: the classifier, and the pooler under it."""
+    """Whether a parameter is trained anew for a task: the classifier's, and the pooler's under it."""
     return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
 
 
@@ -350,7 +350,7 @@ def to_arrays(model: nn.Layer) -> dict[str, np.ndarray]:
 
 
 def set_arrays(model: nn.Layer, arrays: dict[str, np.ndarray]) -> None:
-    """Put back what `to_arrays` gave.
+    """Load the weights that `to_arrays` returned.
 
     Args:
         model: the same model, or one of the same shape.

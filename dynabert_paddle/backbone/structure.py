@@ -219,7 +219,7 @@ def find_word_embedding(model: nn.Layer) -> str:
 
 
 def owner_of(root: nn.Layer, path: str) -> tuple[nn.Layer, str]:
-    """Return the layer that has what a dotted path names, and its name there."""
+    """Return the layer that owns the parameter of a dotted path, and the parameter's name there."""
     *parents, name = path.split(".")
     for parent in parents:
         root = getattr(root, parent)

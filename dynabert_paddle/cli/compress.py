@@ -69,7 +69,7 @@ def compress(
 
 
 def _show(record: dict[str, Any]) -> None:
-    """Print what changed, before and after."""
+    """Print sizes and scores before and after."""
     sides = [record.pop("before"), record.pop("after")]
     zeros = [side.get("zeros", {}) for side in sides]
     method, _ = record.pop("method"), record.pop("finetune_steps")

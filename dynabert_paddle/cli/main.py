@@ -67,7 +67,7 @@ class _Group(typer.core.TyperGroup):
 
 
 class _Command(typer.core.TyperCommand):
-    """A verb whose help shows no default for what has none; Typer shows `None` in some versions."""
+    """A verb whose help shows no default for options without one; Typer shows `None` in some versions."""
 
     def __init__(self, *words: Any, **settings: Any) -> None:
         super().__init__(*words, **settings)

@@ -1,4 +1,4 @@
-"""`compress`: one method, from a model folder to a model folder, with what it did and what it cost."""
+"""`compress`: one method, from a model folder to a smaller one, with a record of sizes and scores before and after."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from dynabert_paddle.training.evaluate import evaluate_named
 from dynabert_paddle.training.inputs import check_apart, match_task
 from dynabert_paddle.training.logging import logger
 
-# Returns the smaller model, and what was done.
+# Returns the smaller model, and the record of the compression.
 Method = Callable[[Supernet, Task, CompressConfig], tuple[Supernet, dict[str, Any]]]
 
 METHODS: dict[str, Method] = {
@@ -73,7 +73,7 @@ def compress(
         expected: the metadata of the model, if the settings were made from them.
 
     Returns:
-        The smaller model; the last entry of its `metadata.compression` says what was done.
+        The smaller model; the last entry of its `metadata.compression` is the record of the compression.
 
     Raises:
         DynabertError: with the reason in one line.

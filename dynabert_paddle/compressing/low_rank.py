@@ -1,4 +1,4 @@
-"""The method `low_rank`: matrices become products of two smaller ones, chosen by what real texts put in."""
+"""The method `low_rank`: matrices become products of two smaller ones, fitted to their inputs on training texts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def compress_low_rank(supernet: Supernet, task: Task, config: CompressConfig) ->
         config: `rank_share`, `part` and `num_calibration_examples`.
 
     Returns:
-        The smaller model, and what was done.
+        The smaller model, and the record of the compression.
 
     Raises:
         UsageError: no rank is given, it saves nothing, or the model has products already.
@@ -117,7 +117,7 @@ def _token_counts(features: FeatureSet, supernet: Supernet, vocab_size: int) -> 
 def collect_moments(
     supernet: Supernet, features: FeatureSet, *, batch_size: int = _BATCH_SIZE
 ) -> dict[nn.Layer, Moments]:
-    """Run the full model over texts, and collect what its linear layers are given.
+    """Run the full model over texts, and collect the moments of its linear layers' inputs.
 
     Args:
         supernet: the model.

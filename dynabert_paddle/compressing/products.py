@@ -66,8 +66,7 @@ def best_product(linear: nn.Linear, rank: int, moments: Moments) -> LowRankLinea
     Args:
         linear: the layer.
         rank: of the product.
-        moments: of the layer's inputs. Their mean gives the same output if the layer has a bias, which takes up the
-            difference.
+        moments: of the layer's inputs. If the layer has a bias, it is changed so that the mean output is the same.
 
     Returns:
         The product, with a bias if the layer has one.
@@ -86,7 +85,7 @@ def output_error(linear: nn.Linear, product: LowRankLinear | None, moments: Mome
 
     Args:
         linear: the layer.
-        product: what stands for it; None for zeros, which gives the outputs' own mean square.
+        product: replaces the layer; None for zeros, for which the result is the outputs' own mean square.
         moments: of the inputs.
 
     Returns:

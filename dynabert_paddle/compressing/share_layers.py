@@ -25,7 +25,7 @@ def compress_share_layers(supernet: Supernet, task: Task, config: CompressConfig
         config: `groups`, and in `start` which weights a group begins with.
 
     Returns:
-        The smaller model, and what was done.
+        The smaller model, and the record of the compression.
 
     Raises:
         UsageError: a number of groups that does not divide the layers, or a model whose layers cannot share.

@@ -28,11 +28,11 @@ def compress_sparse(supernet: Supernet, task: Task, config: CompressConfig) -> t
 
     Args:
         supernet: the model; it is not changed.
-        task: its training texts give the gradients, where these count and nothing is trained.
+        task: gradients are computed on its training texts, if they are the criterion and nothing is trained.
         config: `sparsity`, `part`, `criterion` and `finetune_steps`.
 
     Returns:
-        The model, and what was done. Training keeps zeros in the parts that its metadata name.
+        The model, and the record of the compression. Training keeps zeros in the parts that its metadata name.
 
     Raises:
         UsageError: no sparsity is given, the model has as much already, or gradients are to choose rows of words.

@@ -32,7 +32,7 @@ def compress_vocabulary(supernet: Supernet, task: Task, config: CompressConfig) 
         config: `vocab_size`, further `text_file`s, and `max_positions`.
 
     Returns:
-        The smaller model, and what was done.
+        The smaller model, and the record of the compression.
 
     Raises:
         UsageError: a size that is too small to read all texts, or not smaller than now.

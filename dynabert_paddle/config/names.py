@@ -91,7 +91,7 @@ def name_marked(text: str) -> str:
 
 
 class Place(NamedTuple):
-    """Where a user gives a setting.
+    """Where a user sets a setting.
 
     Args:
         key: its dotted key there: a section `train` sets those of all stages.
@@ -105,7 +105,7 @@ class Place(NamedTuple):
 
 
 def find_place(key: str, path: str | Path | None, overrides: Iterable[str] = ()) -> Place | None:
-    """Find where a config file or an override gives a setting.
+    """Find where a config file or an override sets a setting.
 
     Args:
         key: its dotted key.
@@ -113,7 +113,7 @@ def find_place(key: str, path: str | Path | None, overrides: Iterable[str] = ())
         overrides: `section.key=value` strings, which replace the file's values.
 
     Returns:
-        The place, with a name such as `-o task.kind` or `task.kind in my.yaml, line 3`; None if neither gives it.
+        The place, with a name such as `-o task.kind` or `task.kind in my.yaml, line 3`; None if neither sets it.
     """
     section, _, name = key.rpartition(".")
     keys = [key, f"train.{name}"] if section and section not in ("task", "space") else [key]

@@ -31,7 +31,7 @@ Seed = Annotated[int, Interval(ge=0, le=2**31 - 1)]
 
 
 def _option(default: Any, help: str, *, otherwise: str | None = None) -> Any:
-    """Describe a field; `otherwise` says what is in force where the default is None."""
+    """Describe a field; `otherwise` is shown as the default where the default is None."""
     return field(default=default, metadata={"help": help, "otherwise": otherwise})
 
 
@@ -294,7 +294,7 @@ class AugmentConfig(_Section):
 
 @dataclass(frozen=True)
 class SearchConfig(_Section):
-    """How `search` looks for sub-networks, and what they may cost."""
+    """How `search` looks for sub-networks, and their budget."""
 
     max_latency_ms: PositiveFloat | None = _option(None, "budget: milliseconds a batch on this machine")
     max_params: PositiveFloat | None = _option(None, "budget: parameters, embeddings included")

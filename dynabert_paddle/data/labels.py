@@ -16,7 +16,7 @@ _LONGEST_NUMBER = 25  # Decimal rounds numbers of more than 28 digits, and so wo
 
 
 def label_text(value: str | bool | int | float) -> str:
-    """Return the name of a class that a JSON file or a Python caller gives as a value.
+    """Return the name of a class whose label is a value of a JSON file or of a Python caller.
 
     Args:
         value: a string, which is its own name without the white space around it; a boolean; or a finite number.
@@ -47,7 +47,7 @@ def is_number(name: str) -> bool:
 
 
 def label_key(name: str) -> str:
-    """Return what equal labels have in common: a number's value, else the name in Unicode's composed form.
+    """Return a key that equal labels share: a number's value, else the name in Unicode's composed form.
 
     Args:
         name: a class's name, such as `1`, `1.0` or `pos`.

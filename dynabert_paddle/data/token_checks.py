@@ -55,7 +55,7 @@ class TokenCounts(NamedTuple):
 
 
 def count_tokens(features: FeatureSet, tokenizer: KnownTokens, *, takes_pairs: bool) -> TokenCounts:
-    """Count what `describe_tokens` describes; of a file that is too large for memory, in some rows.
+    """Count what `describe_tokens` warns about; for a file that is too large for memory, in a sample of rows.
 
     Args:
         features: tokenized rows.

@@ -1,4 +1,4 @@
-"""The task that a bundle describes: the model's own, and what the user says about a model of others."""
+"""The task that a bundle describes: the model's own, or for a model of another library the user's description."""
 
 from __future__ import annotations
 

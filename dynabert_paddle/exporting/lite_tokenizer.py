@@ -35,7 +35,7 @@ def write_lite_tokenizer(folder: Path, *, special_tokens_in_text: bool = True) -
 
 
 def tokenizer_settings(folder: Path, *, special_tokens_in_text: bool = True) -> tuple[dict[str, Any], list[str]]:
-    """Derive all that a plain implementation needs to compute the same ids as a bundle's tokenizer.
+    """Derive the tables that a plain implementation needs to compute the same ids as a bundle's tokenizer.
 
     The Rust library is run on every Unicode character, because each language's own Unicode tables have another version.
 

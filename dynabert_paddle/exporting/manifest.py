@@ -120,7 +120,7 @@ class BundleManifest:
         inputs: names of the graph's inputs; for Paddle Lite in the order of their indices.
         vocab_size: upper bound of the token ids, exclusive.
         pad_token_id: id of the padding token.
-        unk_token_id: id of the token for what is not in the vocabulary.
+        unk_token_id: id of the unknown token.
         special_token_ids: ids of the special tokens that a text can contain.
         subnet: name of the only sub-network.
         num_params: its number of parameters.

@@ -66,7 +66,7 @@ class Claim:
                 Path(probe.name).replace(marker)
 
     def clear(self) -> None:
-        """Remove what the folder's verb wrote there, but for its mark; see `ownership.check_removable`.
+        """Remove the files that the folder's verb wrote, except its mark; see `ownership.check_removable`.
 
         Raises:
             UsageError: the folder is one of the user's.
@@ -90,7 +90,7 @@ class Claim:
         Args:
             write: writes all files into the folder that it receives.
             last: name of the file whose presence marks the folder as complete.
-            replace: remove what the folder's verb wrote there before, once the new files are written.
+            replace: remove the files that the folder's verb wrote before, once the new files are written.
             outdated: names of files to remove, once the new files are written, if these do not replace them.
 
         Raises:
@@ -122,7 +122,7 @@ class Claim:
             move_content(partial, self.folder, last=last, remove=old)
 
     def _known(self) -> list[Path]:
-        """What the folder's verb has written there; what the user has added since that was checked stays."""
+        """The files that the folder's verb has written; files that the user added after the check stay."""
         added = {path.relative_to(self.folder).parts[0] for path in find_unknown(self.folder, self.maker)}
         return [path for path in self.folder.iterdir() if path.name not in added]
 

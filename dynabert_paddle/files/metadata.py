@@ -118,7 +118,7 @@ def write_metadata(folder: str | Path, metadata: Metadata) -> None:
 
 
 def check_expected(folder: str | Path, expected: Metadata | None, found: Metadata) -> None:
-    """Refuse a model that is not the one that a command has read the settings of before.
+    """Refuse a model that was replaced after the command read its settings.
 
     Args:
         folder: the model's folder.

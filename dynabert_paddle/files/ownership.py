@@ -77,7 +77,7 @@ def check_replaceable(folder: str | Path, maker: str, *, overwrite: bool, inputs
 
 
 def check_removable(folder: Path, maker: str, *, inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse to remove a folder's content unless a verb has made the folder, and knows all that is in it.
+    """Refuse to remove a folder's content unless the verb made the folder and knows every file in it.
 
     Args:
         folder: an existing folder.

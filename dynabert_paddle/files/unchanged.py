@@ -95,7 +95,7 @@ def load_unchanged(
         folder: the folder.
         load: reads its files, any number of times.
         error: what to raise if its files have changed in every attempt.
-        version: returns what tells that the folder has changed.
+        version: returns a value that differs after the folder has changed.
 
     Returns:
         The result of `load`.

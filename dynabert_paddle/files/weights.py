@@ -43,7 +43,7 @@ def read_weights(folder: str | os.PathLike, *, whole_model: bool = False) -> dic
         folder: a folder with `model.safetensors`, `model_state.pdparams` or `pytorch_model.bin`, or one of these in
             shards beside an index, such as `model.safetensors.index.json`, the first of these that exists; what lies
             in `dynabert.safetensors` is read, too.
-        whole_model: leave out what a supernet has for its parts alone.
+        whole_model: leave out the weights that only sub-networks use.
 
     Returns:
         Each tensor's array by its name in the file; bfloat16 and float16 tensors as float32.
@@ -198,7 +198,7 @@ def _one_line_errors(path: str | os.PathLike) -> Iterator[None]:
 
 
 STOCK_WEIGHTS_FILE = "model.safetensors"
-# Weights that stock PaddleNLP has no place for: it would initialize what they stand for, so it must not find them.
+# Weights of layers that stock PaddleNLP lacks: it would initialize its own in their place, so it must not find them.
 OWN_WEIGHTS_FILE = "dynabert.safetensors"
 
 # Readers by file name, in order of preference.

@@ -1,1 +1,1 @@
-"""A run shown as one self-contained HTML page: read what is there, draw it, write it."""
+"""A run shown as one self-contained HTML page: collect its files, draw the charts, write the page."""

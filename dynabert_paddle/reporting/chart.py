@@ -178,7 +178,7 @@ class Chart:
             parent.append(chinese)
 
     def _keep_ids(self, root: ET.Element) -> None:
-        """Drop the ids that nothing refers to: in one page they would stand for each other's."""
+        """Drop the ids that nothing refers to: ids of several charts in one page would collide."""
         used = {name for node in root.iter() for value in node.attrib.values() for name in _REFERENCE.findall(value)}
         for element in root.iter():
             if element.get("id") not in used:

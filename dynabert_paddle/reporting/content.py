@@ -148,7 +148,7 @@ class Compressed:
 
     Args:
         folder: its folder.
-        methods: what it went through, the first method first.
+        methods: the compression methods applied to it, the first one first.
         metrics: the scores of the whole model on dev.
         params: its parameters.
         macs: multiply-accumulates of one sequence of 128 tokens.

@@ -94,7 +94,7 @@ def draw_kept(metadata: Metadata, subnets: Mapping[str, str]) -> Chart:
 
     Args:
         metadata: of the supernet.
-        subnets: sub-networks by what the chart calls them.
+        subnets: sub-networks by their name in the chart.
 
     Returns:
         The chart.

@@ -1,4 +1,4 @@
-"""Sort heads and neurons in place, the most important first; the full model computes what it did."""
+"""Sort heads and neurons in place, the most important first; the full model's outputs stay the same."""
 
 from __future__ import annotations
 

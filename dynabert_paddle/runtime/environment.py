@@ -89,7 +89,7 @@ def import_paddle() -> None:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what is computed."""
+    """Versions of Python and of the packages that affect results."""
     import importlib.metadata  # which takes a tenth of the time until --help is shown
 
     from dynabert_paddle import __version__
@@ -102,7 +102,7 @@ def package_versions() -> dict[str, str]:
 
 
 def thread_settings() -> dict[str, str]:
-    """Variables of the environment on which the last bits of what is computed depend."""
+    """Environment variables that affect the last bits of results."""
     return {name: os.environ.get(name, "not set") for name in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")}
 
 

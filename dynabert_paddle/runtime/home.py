@@ -54,7 +54,7 @@ def writable_home(*folders: str) -> Iterator[None]:
     """Let libraries whose import writes to the home folder use a temporary one where that is impossible.
 
     Args:
-        folders: what they make there.
+        folders: the folders that they make there.
 
     Yields:
         Nothing.

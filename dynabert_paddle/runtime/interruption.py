@@ -12,11 +12,11 @@ from dynabert_paddle.runtime.streams import TERMINATING, Terminated
 
 @contextmanager
 def resumable(name: str, progress: Callable[[], str] = str) -> Iterator[None]:
-    """Say that nothing is lost of work that a signal stops; a context manager, or a decorator.
+    """On a signal, raise an error that says how to resume; a context manager, or a decorator.
 
     Args:
         name: of the work.
-        progress: asked for what is done, in words that follow `stopped`.
+        progress: returns how far the work is, such as ` after step 3`.
 
     Yields:
         Nothing.

@@ -63,7 +63,7 @@ def can_write(static: str) -> bool:
 
 
 def check_can_write(static: str, *, what: str, instead: str) -> None:
-    """Refuse what needs a static graph that the installed Paddle cannot write.
+    """Refuse a format for which the installed Paddle cannot write the static graph.
 
     Args:
         static: `legacy` or `pir`.

@@ -46,7 +46,7 @@ def run_process(command: Callable[[], int]) -> int:
         except (KeyboardInterrupt, Terminated) as stop:
             print_message("stopped")
             return 128 + getattr(stop, "number", signal.SIGINT)
-        except BrokenPipeError:  # the reader has all that it wants, as in `| head`
+        except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
             return 1
         except OSError as error:
             print_message(f"error: {error.filename or 'stdout'}: {error.strerror or error}")
@@ -145,7 +145,7 @@ def _is_open(descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def _terminations() -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM and SIGHUP; what is ignored stays so, and so does all outside the main thread."""
+    """Raise `Terminated` on SIGTERM and SIGHUP, unless they are ignored or this is not the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -163,7 +163,7 @@ def _terminations() -> Iterator[None]:
 
 
 def _discard(stream: object) -> None:
-    """Drop what a stream that cannot be written still holds: at its exit Python would fail to write it once more."""
+    """Discard the buffer of a stream that cannot be written: Python would fail to flush it again at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError, io.UnsupportedOperation):
         null = os.open(os.devnull, os.O_WRONLY)
         try:

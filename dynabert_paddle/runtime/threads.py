@@ -21,7 +21,7 @@ def can_limit_threads() -> bool:
 
 
 def limit_threads(count: int) -> None:
-    """Set how many threads Paddle computes with for what the calling thread does.
+    """Set how many threads Paddle's operations in the calling thread use.
 
     Args:
         count: threads.

@@ -1,4 +1,4 @@
-"""A call of a supernet: what its layers need to know beyond the arguments that PaddleNLP's models pass on.
+"""A call of a supernet: values for its layers beyond the arguments that PaddleNLP's models pass on.
 
 Shapes: b batch, s sequence, d hidden size, e embedding size, h heads.
 """
@@ -64,9 +64,9 @@ class EncoderCall:
         embedding: `[b, s, d]`, replaces the embeddings' own output.
         head_gates: one `[h]` tensor per layer that multiplies the heads' outputs.
         first_token: of the last kept layer, compute the first token's output alone, `[b, 1, d]`.
-        state: what this call shares with others.
+        state: shared with other calls.
         rank: components of the word embedding to compute the embedding from; None for all.
-        shared: what this call's embedding shares with those of other ranks.
+        shared: the part of the embedding that all ranks have in common.
         hidden_states: filled by the encoder: the input of each kept layer and the final output, `[b, s, d]` each.
     """
 

@@ -182,7 +182,7 @@ def run_layer(
         neurons: FFN neurons to run.
         head_gate: `[h]`, multiplies each head's output.
         first_token: compute the first token's output alone; the other tokens are its keys and values.
-        state: what this pass shares with others.
+        state: shared with other passes.
 
     Returns:
         `[b, s, d]`, or `[b, 1, d]`. With all heads, neurons and tokens the result equals the stock layer's bit for bit.

@@ -166,5 +166,5 @@ def shape_embedding(model: nn.Layer, rank: int) -> None:
 
 
 def new_parameter(layer: nn.Layer, value: np.ndarray) -> Tensor:
-    """Make a parameter of a layer without drawing random numbers, which would change what a run draws later."""
+    """Make a parameter of a layer without drawing random numbers, which would change those drawn later."""
     return layer.create_parameter(list(value.shape), default_initializer=nn.initializer.Assign(value))

@@ -18,7 +18,7 @@ def extract(supernet: Supernet, subnet: Subnet) -> Supernet:
         subnet: any of its sub-networks; layers may differ in heads and neurons.
 
     Returns:
-        A model whose full subnet computes what `subnet` computes inside the supernet.
+        A model whose full subnet has the same outputs as `subnet` in the supernet.
 
     Raises:
         UsageError: a subnet that the supernet does not have.

@@ -143,8 +143,8 @@ class Supernet(nn.Layer):
             embedding: `[b, s, d]` from `embed`, so that the sub-networks of a step that have an embedding in common
                 compute it and its gradient once.
             head_gates: one `[h]` tensor per layer, multiplies each head's output.
-            logits_only: compute only what the logits depend on, and return no hidden states.
-            state: what the passes of a step or an evaluation share.
+            logits_only: skip computations that do not affect the logits, and return no hidden states.
+            state: shared by the passes of a step or an evaluation.
             inputs: `input_ids`, `token_type_ids`, `attention_mask`, int64 `[b, s]`; those that the model does not take
                 are ignored.
 
@@ -310,7 +310,7 @@ class Supernet(nn.Layer):
 
         Args:
             claimed: the folder.
-            replace: remove all that was in the folder, once the new files are written.
+            replace: remove the old files of the folder, once the new files are written.
 
         Raises:
             DynabertError: the folder cannot be written to; nothing is left half-written.
@@ -339,7 +339,7 @@ def load_model(name_or_path: str | Path) -> Supernet:
         name_or_path: a model folder, or a name, as for `Supernet.from_pretrained`.
 
     Returns:
-        The model, in evaluation mode; `model(**inputs).logits` is what it predicts.
+        The model, in evaluation mode; `model(**inputs).logits` are its predictions.
 
     Raises:
         ModelError: a folder that cannot be loaded, or a model that cannot be made elastic.

@@ -33,7 +33,7 @@ class PieceRules:
     parts: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def with_parts(self, ids: Iterable[int]) -> set[int]:
-        """Return pieces with all that they are made of."""
+        """Return pieces together with those that they are merged from, directly or indirectly."""
         found: set[int] = set()
         left = list(ids)
         while left:
@@ -44,7 +44,7 @@ class PieceRules:
         return found
 
     def choose(self, counts: np.ndarray, size: int) -> list[int]:
-        """Choose the pieces of a smaller vocabulary: what is required, then the most frequent pieces.
+        """Choose the pieces of a smaller vocabulary: the required ones, then the most frequent ones.
 
         Args:
             counts: how often each id occurs; among equally frequent ones those with lower ids come first, which are

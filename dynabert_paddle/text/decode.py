@@ -164,7 +164,7 @@ def find_entities(
         words: start and end of each word.
         labels: each word's label.
         scores: each label's probability.
-        scheme: what the labels mean.
+        scheme: the labels' scheme, such as BIO.
 
     Returns:
         The entities.

@@ -134,7 +134,7 @@ def _batches(
 
 
 def _prefixes(text: str, size: int, rules: CutRules | None, with_offsets: bool) -> tuple[list[str], bool]:
-    """Return prefixes of which at least one is settled, the longest first; and whether the first is the whole text."""
+    """Return prefixes, the longest first, at least one of them settled; and whether the first is the whole text."""
     while rules is not None and len(text) > 2 * size:
         short, is_whole = text, False
         if rules.shorter and not with_offsets:

@@ -1,4 +1,4 @@
-"""Reads data files line by line, and refuses what is not text in UTF-8.
+"""Reads data files line by line, and refuses files that are not text in UTF-8.
 
 This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays Python 3.7 syntax.
 """
@@ -131,7 +131,7 @@ def decode_lines(lines: Iterable[bytes], path: str | Path, *, head: bytes = b"")
 
 
 def _describe(head: bytes, raw: bytes, place: int, path: Path) -> str:
-    """Say what a line has at a place that no text in UTF-8 has, and how to convert the file."""
+    """Describe the invalid bytes at a place of a line, and how to convert the file."""
     for start, kind in _PACKED:
         if head.startswith(start):
             return f"the file is {kind}"

@@ -22,7 +22,7 @@ class LongestFirst(ABC):
     @property
     @abstractmethod
     def unk_token_id(self) -> int | None:
-        """Id of the token for what is not in the vocabulary; None if there is none."""
+        """Id of the unknown token; None if the vocabulary has none."""
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""PaddleNLP's tokenizers: rebuilt in the Rust library if that gives the same ids, else wrapped."""
+"""PaddleNLP's tokenizers: rebuilt in the Rust library if the ids are the same there, else wrapped."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class PaddleNlpTokenizer(LongestFirst):
 
     @property
     def unk_token_id(self) -> int | None:
-        """Id of the token for what is not in the vocabulary; None if there is none."""
+        """Id of the unknown token; None if the vocabulary has none."""
         return self._backend.unk_token_id
 
     @property
@@ -148,7 +148,7 @@ def _no_offsets() -> ModelError:
 def load_from_paddlenlp(
     name: str, rust_tokenizer: Callable[[tokenizers.Tokenizer, dict[str, bytes]], RustTokenizer]
 ) -> RustTokenizer | PaddleNlpTokenizer:
-    """Load a tokenizer with PaddleNLP, and rebuild it in the Rust library if that gives the same ids.
+    """Load a tokenizer with PaddleNLP, and rebuild it in the Rust library if the ids are the same there.
 
     Args:
         name: a folder, or a name on PaddleNLP's hub.

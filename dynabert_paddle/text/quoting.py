@@ -16,7 +16,7 @@ from dynabert_paddle.text.lines import LineError
 _MAX_CELL = 2**31 - 1  # characters; the csv module's own limit is 131,072
 _CLOSED = re.compile(r'([^"]*(?:""[^"]*)*)"(?!")')  # the rest of a quoted cell, with the quote that ends it
 _DELIMITER = re.compile("sep=.")  # names the delimiter, before the columns' names
-_MIN_CELLS = 3  # quoted for their commas, of which a file needs so many to be taken for Excel's
+_MIN_CELLS = 3  # a file with at least so many cells that are quoted for their commas is taken for Excel's
 
 _EITHER_WAY = (
     "a cell begins and ends with a double quote, which can be part of the text or quoting as in CSV, and the other "

@@ -164,7 +164,7 @@ def _refusal(kind: str) -> ModelError:
 
 
 def _types(part: Any) -> set[str]:
-    """The types of a part of tokenizer.json, and of what it consists of."""
+    """The types of a part of tokenizer.json and of all parts inside it."""
     if isinstance(part, list):
         return set().union(*map(_types, part))
     if not isinstance(part, dict):

@@ -86,7 +86,7 @@ def bert_backend(files: dict[str, bytes]) -> tokenizers.Tokenizer:
 
 
 def bert_pre_tokenizer() -> pre_tokenizers.PreTokenizer:
-    """Return what splits a text into words as PaddleNLP's BertTokenizer does."""
+    """Return a pre-tokenizer that splits a text into words as PaddleNLP's BertTokenizer does."""
     symbols = pre_tokenizers.Split(Regex(SYMBOLS), "isolated")
     return pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), symbols])
 

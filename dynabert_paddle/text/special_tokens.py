@@ -17,7 +17,7 @@ def read_as_text(backend: tokenizers.Tokenizer, special_tokens: Sequence[str]) -
     """Let a tokenizer read special tokens in texts as text; special tokens around texts stay.
 
     The library's setting for this holds for added tokens only. The vocabulary of sentencepiece's Unigram model contains
-    the special tokens, too, and so would give their ids for their text: that text is split before the model sees it.
+    the special tokens, too, and would turn their text into their ids: that text is split before the model sees it.
 
     Args:
         backend: the tokenizer; changed in place.

@@ -210,7 +210,7 @@ class Tokenizer(LongestFirst):
 
     @property
     def unk_token_id(self) -> int | None:
-        """Id of the token for what is not in the vocabulary; None if there is none."""
+        """Id of the unknown token; None if the vocabulary has none."""
         return self._unk_token_id
 
     @property

@@ -1,1 +1,1 @@
-"""One training loop, and what each stage supplies to it."""
+"""One training loop, and the specification of each stage."""

@@ -72,7 +72,7 @@ def augment(
         config: how many copies, of how many candidates, with which probability and seed.
         word_vectors: for words of several tokens, as `WordVectors.read` takes them; without, such words stay.
         model_name_or_path: the backbone; a masked LM of another vocabulary is refused.
-        overwrite: replace `output_file`, and what an interrupted run with other settings has left.
+        overwrite: replace `output_file`, and the partial file of an interrupted run with other settings.
 
     Returns:
         How many rows and words there were.
@@ -140,7 +140,7 @@ def _augment_rows(
     *,
     as_json: bool,
 ) -> tuple[str, dict[str, int]]:
-    """The lines for some numbered rows, with the header before row 0, and what they hold."""
+    """The lines for some numbered rows, with the header before row 0, and their counts."""
     names = [*filter(None, (columns.text, columns.pair)), SOURCE_ROW]
     words = iter(find_words([text for _, texts in rows for text in texts]))
     lines, words_replaced = [], 0

@@ -128,7 +128,7 @@ def save_checkpoint(
         model: the model that trains.
         optimizer: its optimizer.
         scaler: its loss scaler, which has a state under fp16 only.
-        settings: what a run must have in common with this one to go on from here.
+        settings: a run resumes from here only if its settings equal these.
 
     Returns:
         The checkpoint's folder.
@@ -231,7 +231,7 @@ def _check_progress(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def remove_checkpoints(output_dir: Path) -> None:
-    """Remove the training state of a stage that has finished, and what killed processes have left half-written.
+    """Remove the training state of a finished stage, and partial files of killed processes.
 
     Args:
         output_dir: the stage's output folder, which the caller has claimed.
@@ -242,10 +242,10 @@ def remove_checkpoints(output_dir: Path) -> None:
 
 
 def tidy_finished(output_dir: Path, maker: str) -> None:
-    """Remove what a killed process has left in the folder of a stage that has finished, if there is anything.
+    """Remove leftovers of a killed process from the folder of a finished stage, if there are any.
 
     Args:
-        output_dir: the stage's output folder; in one that cannot be written to it stays.
+        output_dir: the stage's output folder; in one that cannot be written to, they stay.
         maker: the stage.
 
     Raises:
@@ -258,8 +258,8 @@ def tidy_finished(output_dir: Path, maker: str) -> None:
             remove_checkpoints(output_dir)
     except UsageError:
         raise
-    except DynabertError as error:  # such as a read-only copy: the model is whole, and is all that is read
-        logger.info("%s: what a killed run has left there stays (%s)", output_dir, error)
+    except DynabertError as error:  # such as a read-only copy: only the model is read, which is complete
+        logger.info("%s: leftovers of a killed run stay there (%s)", output_dir, error)
 
 
 def check_output(output_dir: Path, maker: str, *, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:

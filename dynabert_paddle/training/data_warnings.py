@@ -57,7 +57,7 @@ def warn_about_training(task: Task, split: Split, supernet: Supernet, config: Tr
     training = [split.train]
     if split.select_name == "dev":
         warn_about_tokens(task, [split.select], supernet, source=task.dev.source)
-    elif not augmented_file:  # else rows of the training file, of which the stage before has told
+    elif not augmented_file:  # else rows of the training file, about which the previous stage has warned
         training.append(split.select)
     warn_about_tokens(task, training, supernet, source=augmented_file or task.train.source)
 

@@ -34,7 +34,7 @@ class RunLog:
         output_dir: gets `train.jsonl` and VisualDL's files in `vdl/`.
         stage: name of the stage, shown beside the bar.
         total_steps: steps of the whole run.
-        first_step: steps that an earlier, interrupted process has done; what it logged beyond them is dropped.
+        first_step: steps that an earlier, interrupted process has done; log lines after them are dropped.
         hparams: the stage's settings, for VisualDL.
         metrics: VisualDL tags that the hyper-parameters are compared by.
 

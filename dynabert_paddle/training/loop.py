@@ -62,7 +62,7 @@ def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
     once a step; only the first process writes.
 
     Args:
-        stage: what to train, and how.
+        stage: the specification.
         overwrite: replace what is in the output folder.
 
     Returns:
@@ -114,7 +114,7 @@ def fit(
     """Train from the newest checkpoint to the last step, and leave the best weights in the model.
 
     Args:
-        stage: what to train, and how; its output folder gets logs and checkpoints.
+        stage: the specification; its output folder gets logs and checkpoints.
         split: the tokenized examples.
         settings: an interrupted run is resumed only if its settings are equal.
         check_output: called before anything is written; raises if the output folder is another one by now.

@@ -60,7 +60,7 @@ def hash_source(name_or_path: str | Path, *, whole_model: bool = False) -> str |
 
     Args:
         name_or_path: its folder or name.
-        whole_model: leave out what a supernet has for its parts alone, as its teacher does.
+        whole_model: leave out the weights that only sub-networks use, as its teacher does.
 
     Returns:
         The hash; None for a model that is gone, or that PaddleNLP downloads.
@@ -112,7 +112,7 @@ def check_data(
         special_tokens_in_text: the task's; a folder from before this setting has the default.
 
     Raises:
-        UsageError: something differs; what the folder does not record is not compared.
+        UsageError: something differs; fields that the folder does not record are not compared.
     """
     labels = before.task.get("labels")
     if labels is not None and permutation(labels, task.labels) is None:
@@ -136,12 +136,12 @@ def check_data(
 
 
 def check_hashes(folder: Path, before: Metadata, now: Mapping[str, str | None]) -> None:
-    """Refuse a finished stage that was made of something else.
+    """Refuse a finished stage that had other inputs.
 
     Args:
         folder: the stage's folder, for messages.
         before: its metadata.
-        now: hashes by a key of the recorded ones; what is None, or not recorded, is not compared.
+        now: hashes by a key of the recorded ones; None and keys that are not recorded are not compared.
 
     Raises:
         UsageError: a hash differs.

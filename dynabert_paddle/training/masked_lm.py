@@ -103,8 +103,8 @@ class MaskedLM:
     def check_vocabulary(self, name_or_path: str | Path) -> None:
         """Refuse a backbone whose tokenizer has other tokens or other ids for them.
 
-        A candidate is one token of the masked LM's; so it is one of the backbone's, and what the copies teach is about
-        tokens that it has. How the two treat case and accents is not compared.
+        A candidate is one token of the masked LM; it must be one of the backbone's, too, so that it can be trained
+        on the copies. How the two treat case and accents is not compared.
 
         Args:
             name_or_path: the backbone.
@@ -129,7 +129,7 @@ class MaskedLM:
         max_seq_length: int,
         neighbours: Callable[[str], Sequence[str]],
     ) -> list[list[Word]]:
-        """Find what each word of some texts can be replaced by.
+        """Find the candidates that can replace each word of some texts.
 
         A word that is one token is masked, and gets the model's likeliest words; one of several tokens gets its
         neighbours. The model sees the masked text alone, as in the paper; TinyBERT's script adds the unmasked one.
@@ -229,7 +229,7 @@ def list_words(backend: tokenizers.Tokenizer, vocab_size: int) -> list[str]:
         vocab_size: tokens of the model.
 
     Returns:
-        The word by token id; the empty string for what goes on with a word, special tokens, numbers and punctuation. A
+        The word by token id; the empty string for continuations of a word, special tokens, numbers and punctuation. A
         token that begins a word counts as one.
     """
     is_wordpiece = isinstance(backend.model, models.WordPiece)
@@ -281,7 +281,7 @@ def _load_from_folder(folder: Path) -> nn.Layer:
 
 
 def _load_head(model: nn.Layer, folder: Path) -> set[str]:
-    """Fill a head from Hugging Face's weights; returns the names of what was filled."""
+    """Fill a head from Hugging Face's weights; returns the names of the filled parameters."""
     weights = read_weights(folder)
     if not any(".encoder.layer." in name for name in weights):  # PaddleNLP's are called `.encoder.layers.`
         return set()

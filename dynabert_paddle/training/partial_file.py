@@ -1,4 +1,4 @@
-"""A text file that takes hours to write: what is written survives being killed, and the same run goes on from it."""
+"""A text file that takes hours to write: after a crash, the same command resumes after the last complete piece."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from dynabert_paddle.files.partial import is_at, lock
 
 
 class PartialFile:
-    """Writes `.NAME.partial` piece by piece and renames it when all is there; a context manager.
+    """Writes `.NAME.partial` piece by piece and renames it when it is complete; a context manager.
 
-    Beside it, `.NAME.state` says how many bytes count, and what they hold; what came after them is dropped.
+    Beside it, `.NAME.state` records how many bytes are valid and their counts; bytes after them are dropped.
 
     Args:
         path: the file.
-        settings: what a run must have in common with the one that began the file, to go on with it.
-        counts: what the file holds before anything is written, by name.
+        settings: a run resumes the file only if these equal those that it was begun with.
+        counts: initial counts by name.
         overwrite: begin anew where the settings differ.
 
     Raises:
         UsageError: the file was begun with other settings, or another run writes it.
-        DynabertError: it cannot be written, or what an earlier run wrote is gone.
+        DynabertError: it cannot be written, or the piece of an earlier run is missing.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class PartialFile:
 
         Args:
             text: the piece.
-            counts: what it adds to the counts.
+            counts: added to the counts.
 
         Raises:
             DynabertError: the disk is full, or something else forbids it.

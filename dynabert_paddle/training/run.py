@@ -58,11 +58,11 @@ from dynabert_paddle.training.stage import describe_task
 
 
 def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
-    """Run the stages of a config; what is finished is skipped, what was interrupted is resumed.
+    """Run the stages of a config; finished ones are skipped, an interrupted one is resumed.
 
     Args:
         config: the run.
-        overwrite: begin anew: remove what an earlier run has left in the output folder.
+        overwrite: begin anew: remove the files of an earlier run from the output folder.
 
     Returns:
         The grid on the dev set, one row a sub-network, as it stands in `grid.json`.
@@ -228,7 +228,7 @@ def _check_users_files(output_dir: Path) -> None:
 
 
 def _prepare(claimed: Claim, config: Config, task: Task, *, overwrite: bool) -> None:
-    """Refuse what would end the run later, and keep its settings."""
+    """Refuse settings that would fail later in the run, and write them to its folder."""
     output_dir = claimed.folder
     augmented = [path for name in config.stages if (path := _find_augmented(name, getattr(config, name)))]
     if overwrite:
@@ -247,7 +247,7 @@ def _write_grid(path: Path, grid: dict[str, Any]) -> None:
 
 
 def _clear(claimed: Claim, model: str, inputs: list[str]) -> None:
-    """Remove what a run has written, what was made of it, and nothing else that lies in its folder."""
+    """Remove a run's files and the results made from them; other files in its folder stay."""
     output_dir = claimed.folder
     baselines = [path for path in (output_dir / BASELINES_FOLDER).glob("*") if is_output_folder(path)]
     makers = {output_dir / name: name for name in STAGES} | dict.fromkeys(baselines, BASELINE)
@@ -302,7 +302,7 @@ def _check_start(name: str, folder: Path, source: str | Path) -> None:
 
 
 def _find_augmented(name: str, settings: Any) -> str | None:
-    """The augmented file of a stage; a missing one is told before the first stage, rather than hours later."""
+    """The augmented file of a stage; a missing one is an error before the first stage, rather than hours later."""
     path = getattr(settings, "augmented_file", None)
     if path and not user_path(path).is_file():
         raise DataError(

@@ -109,7 +109,7 @@ def resume_settings(stage: Stage, split: Split, start: Mapping[str, np.ndarray])
 
 
 def hash_origins(stage: Stage, start: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Return the hashes of what a stage is made of.
+    """Return the hashes of a stage's inputs.
 
     Args:
         stage: the stage.
@@ -175,7 +175,7 @@ def describe_task(task: Task, max_seq_length: int, *, special_tokens_in_text: bo
 def provenance_of(
     config: Any, *, parent: Any, examples: int, seconds: float, hashes: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return what is needed to repeat a stage, and its cost; a parent's provenance is nested in its child's.
+    """Return everything needed to repeat a stage, and its cost; a parent's provenance is nested in its child's.
 
     Args:
         config: the stage's settings.

@@ -32,7 +32,7 @@ def score_full_model(stage: Stage, split: Split) -> float | None:
     batch_size = stage.config.per_device_eval_batch_size
     try:
         scores = evaluate_subnets(stage.model, split.select, full, metrics=[stage.metric], batch_size=batch_size)
-    except DynabertError:  # the first step tells what is wrong
+    except DynabertError:  # the first step reports the error
         return None
     return next(iter(scores.values()))[stage.metric]
 

@@ -39,7 +39,7 @@ class Step(Protocol):
             model: the model that trains, or a replica of it.
             shard: its part of a micro-batch.
             index: the number of the optimizer step, from 0.
-            state: what the passes of this replica share within the step.
+            state: shared by the passes of this replica within the step.
 
         Yields:
             The loss of one sub-network and its parts, each weighted by the shard's share of the micro-batch.
