@@ -85,7 +85,7 @@ def compress(
     source = Supernet.from_pretrained(model_name_or_path)
     check_expected(model_name_or_path, expected, source.metadata)
     task = match_task(source, task, model_name_or_path)
-    warn_about_task(task, source)
+    warn_about_task(task, source, is_fixed=True)
     inputs = [model_name_or_path, *task.files.values(), *config.text_file]
 
     def make() -> tuple[Supernet, Callable[[], None]]:

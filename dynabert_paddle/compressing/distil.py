@@ -69,6 +69,7 @@ def distil(
         also_read=tuple(inputs),
         write_results=lambda state: finish(),
         pruning=plan_pruning(source, config) if config.method == "sparse" else None,
+        config_section=COMPRESS,
     )
     return train(stage, overwrite=overwrite)
 

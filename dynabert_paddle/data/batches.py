@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DataError
 
 
@@ -51,9 +50,7 @@ def split_holdout(
     available = counts - 1  # one of each class is kept
     if not available.sum() > 0:
         raise DataError(
-            f"none of {len(labels)} training examples can be held out, as every class must keep one; "
-            f"add training rows, or read the development file: set {setting('train.select_on')} to dev, and "
-            f"{setting('rewire.accumulation')} to huawei."
+            f"none of {len(labels)} training examples can be held out, as every class must keep one; add training rows"
         )
     size = round((fraction or 0) * len(labels)) if num_examples is None else num_examples
     size = min(max(size, 1), len(labels) // 2, available.sum())

@@ -107,7 +107,12 @@ def _count_rows(features: Features, mask: np.ndarray) -> int:
 
 
 def describe_tokens(
-    counts: Iterable[TokenCounts], tokenizer: KnownTokens, source: object, *, max_seq_length: int
+    counts: Iterable[TokenCounts],
+    tokenizer: KnownTokens,
+    source: object,
+    *,
+    max_seq_length: int,
+    is_fixed: bool = False,
 ) -> Iterator[str]:
     """Describe what a user should know about the tokens of a data file.
 
@@ -116,13 +121,19 @@ def describe_tokens(
         tokenizer: the tokenizer that made them.
         source: the file.
         max_seq_length: longer rows were truncated to this number of tokens.
+        is_fixed: the caller reads texts as the model was trained to, so that only another training can change it.
 
     Yields:
         Messages of one line.
     """
     total = TokenCounts(*map(sum, zip(*counts, strict=True)))
     rows = f"{total.rows:,}{' rows that were looked at' if total.unread else ' rows'}"
-    remedy = f"split them, or choose a larger {setting('task.max_seq_length')}"
+    longer = f"choose a larger {setting('task.max_seq_length')}"
+    as_text = f"with {setting('task.special_tokens_in_text')} off it is read as text"
+    if is_fixed:
+        longer = "fine-tune a model with a larger max_seq_length"
+        as_text = "a model that is fine-tuned with special_tokens_in_text off reads it as text"
+    remedy = f"split them, or {longer}"
     if total.cut_words:
         yield (
             f"{source}: {total.cut_words:,} of {total.words:,} words, in {total.cut:,} of {rows}, are past "
@@ -135,14 +146,14 @@ def describe_tokens(
         )
     if total.unknown > MAX_UNKNOWN * total.tokens:
         yield (
-            f"{source}: {total.unknown / total.tokens:.0%} of the tokens are not in the model's vocabulary; choose a "
-            f"{setting('model_name_or_path')} whose vocabulary is of this language and case"
+            f"{source}: {total.unknown / total.tokens:.0%} of the tokens are not in the model's vocabulary; fine-tune "
+            f"a backbone ({setting('model_name_or_path')}) whose vocabulary is of this language and case"
         )
     if total.with_special:
         names = ", ".join(sorted(tokenizer.special_tokens.values())[:5])
         yield (
             f"{source}: {_share(total.with_special, total.rows, rows)} contain the text of a special token ({names}), "
-            f"which is read as that token; with {setting('task.special_tokens_in_text')} off it is read as text"
+            f"which is read as that token; {as_text}"
         )
 
 

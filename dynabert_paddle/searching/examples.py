@@ -119,7 +119,8 @@ def find_unseen(task: Task, metadata: Metadata) -> np.ndarray:
                 f"training held out no examples (select_on {settings['select_on']}): set "
                 f"{setting('search.score_on')} to dev"
             )
-        _, held_out = hold_out(task.train, settings["holdout_size"], seed=settings["seed"])
+        on_dev = f"set {setting('search.score_on')} to dev"
+        _, held_out = hold_out(task.train, settings["holdout_size"], seed=settings["seed"], on_dev=on_dev)
         unseen = np.intersect1d(unseen, held_out)
     if len(unseen) in (0, len(task.train)):
         raise UsageError(f"no training example was held out by all stages: set {setting('search.score_on')} to dev")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 
 from dynabert_paddle.config.settings import WidthConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import UsageError
+from dynabert_paddle.files.folder import SEARCH
+from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.training.stages import train_width
+from dynabert_paddle.training.loop import train
+from dynabert_paddle.training.stage import Stage
+from dynabert_paddle.training.steps import distillation_step
 
 
 def finetune_subnet(supernet: Supernet, subnet: Subnet, task: Task, *, steps: int, output_dir: str | Path) -> Supernet:
@@ -38,8 +41,20 @@ def finetune_subnet(supernet: Supernet, subnet: Subnet, task: Task, *, steps: in
     small = extract(supernet, subnet)
     small.train()
     space = small.search_space(width_mults=(1.0,), depth_mults=(1.0,))
-    train = partial(train_width, small, supernet, task, space, output_dir=output_dir, config=config)
+    subnets = space.grid()
+    stage = Stage(
+        name="width",
+        model=small,
+        task=task,
+        step=distillation_step(supernet, subnets, config, kind=task.kind),
+        subnets=subnets,
+        config=config,
+        output_dir=user_path(output_dir),
+        space=space,
+        teacher=supernet,
+        config_section=SEARCH,
+    )
     try:
-        return train()
+        return train(stage)
     except UsageError:  # the folder holds another model, finished or not
-        return train(overwrite=True)
+        return train(stage, overwrite=True)

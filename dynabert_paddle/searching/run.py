@@ -95,7 +95,7 @@ def search(
         check_length(supernet, objectives.setting)
     task = task or load_described_task(supernet.metadata.task)
     task = match_task(supernet, task, source)
-    warn_about_task(task, supernet)
+    warn_about_task(task, supernet, is_fixed=True)
     judge = make_judge(supernet, task, choose_examples(task, supernet.metadata, config), config)
     distributed = DistributedScorer(judge)
     if not is_rank_zero():

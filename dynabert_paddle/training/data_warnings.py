@@ -20,18 +20,23 @@ logger = logging.getLogger(__name__)
 _ROWS = "rows"  # in `Task.looked_at`
 
 
-def warn_about_task(task: Task, supernet: Supernet, *, max_seq_length: int | None = None) -> None:
+def warn_about_task(
+    task: Task, supernet: Supernet, *, max_seq_length: int | None = None, is_fixed: bool = False
+) -> None:
     """Log what a user should know about the data of a task; in the first process alone.
 
     Args:
         task: the task.
         supernet: the model that reads it.
         max_seq_length: to which inputs are cut; by default the model's own setting.
+        is_fixed: the user cannot choose here how texts are read.
     """
     warn_about_rows(task)
     for examples in (task.train, task.dev):
         features = (tokenize_examples(part, supernet, max_seq_length=max_seq_length) for part in [examples])
-        warn_about_tokens(task, features, supernet, source=examples.source, max_seq_length=max_seq_length)
+        warn_about_tokens(
+            task, features, supernet, source=examples.source, max_seq_length=max_seq_length, is_fixed=is_fixed
+        )
 
 
 def warn_about_rows(task: Task) -> None:
@@ -43,7 +48,9 @@ def warn_about_rows(task: Task) -> None:
         logger.warning("%s", message)
 
 
-def warn_about_training(task: Task, split: Split, supernet: Supernet, config: TrainConfig) -> None:
+def warn_about_training(
+    task: Task, split: Split, supernet: Supernet, config: TrainConfig, *, is_fixed: bool = False
+) -> None:
     """Log what a user should know about the rows that a stage trains and selects on; in the first process alone.
 
     Args:
@@ -51,15 +58,16 @@ def warn_about_training(task: Task, split: Split, supernet: Supernet, config: Tr
         split: its tokenized examples.
         supernet: has the tokenizer and the maximum sequence length.
         config: the stage's settings.
+        is_fixed: the user cannot choose here how texts are read.
     """
     warn_about_rows(task)
     augmented_file = config.augmented_file if isinstance(config, WidthConfig) else None
     training = [split.train]
     if split.select_name == "dev":
-        warn_about_tokens(task, [split.select], supernet, source=task.dev.source)
+        warn_about_tokens(task, [split.select], supernet, source=task.dev.source, is_fixed=is_fixed)
     elif not augmented_file:  # else rows of the training file, about which the previous stage has warned
         training.append(split.select)
-    warn_about_tokens(task, training, supernet, source=augmented_file or task.train.source)
+    warn_about_tokens(task, training, supernet, source=augmented_file or task.train.source, is_fixed=is_fixed)
 
 
 def warn_about_tokens(
@@ -69,6 +77,7 @@ def warn_about_tokens(
     *,
     source: str | Path,
     max_seq_length: int | None = None,
+    is_fixed: bool = False,
 ) -> None:
     """Log what a user should know about the tokens of a data file; in the first process alone.
 
@@ -78,6 +87,7 @@ def warn_about_tokens(
         supernet: has the tokenizer.
         source: the file.
         max_seq_length: to which they were cut; by default the model's own setting.
+        is_fixed: the user cannot choose here how texts are read.
     """
     tokenizer = supernet.tokenizer
     if tokenizer is None or not is_rank_zero():
@@ -89,5 +99,5 @@ def warn_about_tokens(
     task.looked_at.add(reading)
     takes_pairs = task.kind == "question_answering" or task.columns.pair is not None
     counts = [count_tokens(part, tokenizer, takes_pairs=takes_pairs) for part in features]
-    for message in describe_tokens(counts, tokenizer, source, max_seq_length=length):
+    for message in describe_tokens(counts, tokenizer, source, max_seq_length=length, is_fixed=is_fixed):
         logger.warning("%s", message)

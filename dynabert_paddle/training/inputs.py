@@ -39,13 +39,14 @@ class Split:
     select_name: str
 
 
-def split_task(task: Task, supernet: Supernet, config: TrainConfig) -> Split:
+def split_task(task: Task, supernet: Supernet, config: TrainConfig, *, is_inherited: bool = False) -> Split:
     """Tokenize a task's examples and hold some out; an augmented file can replace the training examples.
 
     Args:
         task: the task.
         supernet: has the tokenizer and the maximum sequence length.
         config: which examples to select on, and the seed.
+        is_inherited: the config is that of an earlier stage, and the user cannot change it here.
 
     Returns:
         The examples to train and to select on.
@@ -57,7 +58,10 @@ def split_task(task: Task, supernet: Supernet, config: TrainConfig) -> Split:
     if config.select_on == "dev":
         kept, select = np.arange(len(task.train)), task.dev
     else:
-        kept, held_out = hold_out(task.train, config.holdout_size, seed=config.seed)
+        on_dev = None
+        if not is_inherited:
+            on_dev = f"set {setting('train.select_on')} to dev, and {setting('rewire.accumulation')} to huawei"
+        kept, held_out = hold_out(task.train, config.holdout_size, seed=config.seed, on_dev=on_dev)
         select = task.train.select(held_out)
     augmented_file = config.augmented_file if isinstance(config, WidthConfig) else None
     train = _read_augmented(augmented_file, task, kept) if augmented_file else task.train.select(kept)
@@ -77,18 +81,27 @@ def _read_augmented(path: str, task: Task, kept: np.ndarray) -> Examples:
     return augmented.select(rows)
 
 
-def hold_out(examples: TaskExamples, size: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(
+    examples: TaskExamples, size: int, *, seed: int, on_dev: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Divide training examples into those to train on and those to hold out.
 
     Args:
         examples: the training examples.
         size: how many to hold out, at most a tenth of all.
         seed: the same size and seed hold out the same examples in every stage.
+        on_dev: how the user lets the caller read the dev set instead, if possible, for the message.
 
     Returns:
         Indices of the examples to train on, and of the held-out ones.
+
+    Raises:
+        DataError: there are too few.
     """
-    return examples.hold_out(min(size, len(examples) // 10), seed=seed)
+    try:
+        return examples.hold_out(min(size, len(examples) // 10), seed=seed)
+    except DataError as error:
+        raise DataError(f"{error}{f', or read the development file: {on_dev}' if on_dev else ''}") from None
 
 
 def tokenize_examples(examples: TaskExamples, supernet: Supernet, *, max_seq_length: int | None = None) -> FeatureSet:

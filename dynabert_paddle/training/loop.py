@@ -83,13 +83,14 @@ def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
         )
     check_label_loss(task, config, section=stage.name)
     stage = replace(stage, config=config, task=task)
-    model, split = stage.model, split_task(stage.task, stage.model, config)
+    is_inherited = stage.config_section is not None
+    model, split = stage.model, split_task(stage.task, stage.model, config, is_inherited=is_inherited)
     check_early_stopping(stage, len(split.train))
     start = to_arrays(model.model)
     settings, hashes = resume_settings(stage, split, start), hash_origins(stage, start)
     processes.check_equal(str(settings), f"{stage.name}: the processes have read different data or models: start again")
     with claim_output(stage.output_dir, stage.name, overwrite=overwrite, inputs=stage.inputs) as claimed:
-        warn_about_training(stage.task, split, model, config)
+        warn_about_training(stage.task, split, model, config, is_fixed=is_inherited)
         logger.info("%s: %d training examples, %d to select on", stage.name, len(split.train), len(split.select))
         score_before = score_full_model(stage, split)
         try:
@@ -262,9 +263,10 @@ def _check_weights(stage: Stage, step: int) -> None:
 
 
 def _diverged(stage: Stage, what: str) -> DynabertError:
+    without_amp = "" if stage.config.amp == "off" else " or turn amp off"
     return DynabertError(
-        f"{stage.name}: {what}; checkpoints before it stay: lower the learning rate ({stage.config.learning_rate:g}) "
-        f"or turn amp off, remove this stage's folder, and start again"
+        f"{stage.name}: {what}; checkpoints before it stay: lower the learning rate ({stage.config.learning_rate:g})"
+        f"{without_amp}, remove this stage's folder, and start again"
     )
 
 

@@ -48,6 +48,8 @@ class Stage:
         also_read: files and folders that the stage reads besides, and never removes.
         pruning: makes the model sparse while it trains; until it has, no checkpoint is the best.
         scored_from_step: evaluations up to this step do not count for early stopping.
+        config_section: compress or search, if the user sets what these have, and the rest of `config` is that of the
+            model's last stage; by default the user sets all of it.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Stage:
     also_read: tuple[str | Path, ...] = ()
     pruning: Pruning | None = None
     scored_from_step: int = 0
+    config_section: str | None = None
 
     @property
     def inputs(self) -> list[str | Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import (
     DepthConfig,
     FinalConfig,
@@ -120,7 +121,8 @@ def rewire(
     per_batch = config.accumulation == "per_batch"
     examples = task.dev
     if per_batch:
-        _, held_out = hold_out(task.train, config.holdout_size, seed=config.seed)
+        on_dev = f"set {setting('rewire.accumulation')} to huawei"
+        _, held_out = hold_out(task.train, config.holdout_size, seed=config.seed, on_dev=on_dev)
         examples = task.train.select(held_out)
     features = tokenize_examples(examples, supernet)
     batches = (

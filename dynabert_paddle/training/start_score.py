@@ -6,7 +6,7 @@ import math
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DynabertError
-from dynabert_paddle.files.folder import COMPRESS
+from dynabert_paddle.files.folder import SEARCH
 from dynabert_paddle.training.checkpoint import TrainState
 from dynabert_paddle.training.evaluate import evaluate_subnets
 from dynabert_paddle.training.inputs import Split
@@ -57,13 +57,13 @@ def describe_decline(stage: Stage, split: Split, before: float | None, state: Tr
     chance = _STANDARD_ERRORS * _standard_error(stage.metric, (before + after) / 2, num_scored) + 1 / num_scored
     if before - after <= chance:
         return None
-    names = ("finetune_steps",) if stage.name == COMPRESS else ("num_train_epochs", "max_steps")
-    longer = " or ".join(setting(f"{stage.name}.{name}") for name in names)
-    rate = setting(f"{stage.name}.learning_rate")
+    section = stage.config_section or stage.name
+    names = ("finetune_steps",) if stage.config_section else ("num_train_epochs", "max_steps")
+    longer = " or ".join(setting(f"{section}.{name}") for name in names)
+    lower = f", or with a lower {setting(f'{section}.learning_rate')} than {stage.config.learning_rate:g}"
     return (
         f"{stage.name}: the full model has {stage.metric} {after:.4f} on {split.select_name}, and the model that the "
-        f"stage began with {before:.4f}: train longer ({longer}), or with a lower {rate} than "
-        f"{stage.config.learning_rate:g}"
+        f"stage began with {before:.4f}: train longer ({longer}){'' if section == SEARCH else lower}"
     )
 
 

@@ -31,8 +31,8 @@ def count(examples, tokenizer, *, max_seq_length=8, takes_pairs=False):
     return count_tokens(features, tokenizer, takes_pairs=takes_pairs)
 
 
-def describe(*counts, tokenizer, max_seq_length=8):
-    return list(describe_tokens(counts, tokenizer, "train.tsv", max_seq_length=max_seq_length))
+def describe(*counts, tokenizer, max_seq_length=8, is_fixed=False):
+    return list(describe_tokens(counts, tokenizer, "train.tsv", max_seq_length=max_seq_length, is_fixed=is_fixed))
 
 
 def test_counts_are_those_of_the_tokenizers_ids(tokenizer):
@@ -79,6 +79,19 @@ def test_messages(tokenizer):
     assert message.startswith(
         "train.tsv: 1 of 4 rows (25.0%) contain the text of a special token ([CLS], [MASK], [PAD], [SEP])"
     )
+
+
+def test_the_advice_names_only_settings_that_the_caller_takes(tokenizer):
+    """`compress` and `search` read texts as the model was trained to."""
+    cut, special, unknown = (count(make_examples([text]), tokenizer) for text in TEXTS[1:4])
+    for counts, free, fixed in (
+        (cut, "or choose a larger max_seq_length", "or fine-tune a model with a larger max_seq_length"),
+        (special, "; with special_tokens_in_text off", "; a model that is fine-tuned with special_tokens_in_text off"),
+        (unknown, "; fine-tune a backbone (model_name_or_path) whose vocabulary", "; fine-tune a backbone (model_name"),
+    ):
+        for is_fixed, advice in ((False, free), (True, fixed)):
+            (message,) = describe(counts, tokenizer=tokenizer, is_fixed=is_fixed)
+            assert advice in message
 
 
 @pytest.mark.parametrize("is_more", [False, True])

@@ -29,7 +29,7 @@ def supernet():
     return Supernet(make_bert(num_labels=2, num_layers=2, vocab_size=50))
 
 
-def make_stage(supernet, *, metric="accuracy", subnets=None):
+def make_stage(supernet, *, metric="accuracy", subnets=None, section=None):
     return Stage(
         name="width",
         model=supernet,
@@ -38,13 +38,14 @@ def make_stage(supernet, *, metric="accuracy", subnets=None):
         subnets=subnets or {**supernet.search_space().grid()},
         config=FinetuneConfig(),
         output_dir=Path(),
+        config_section=section,
     )
 
 
-def decline(supernet, before, after, *, num=500, metric="accuracy"):
+def decline(supernet, before, after, *, num=500, metric="accuracy", section=None):
     features = make_features(num)
     state = TrainState(best_metrics={"w1.00d1.00": {metric: after}, "w0.50d1.00": {metric: 1.0}})
-    stage = make_stage(supernet, metric=metric)
+    stage = make_stage(supernet, metric=metric, section=section)
     return describe_decline(stage, Split(features, features, "holdout"), before, state)
 
 
@@ -62,6 +63,20 @@ def test_a_lower_score_is_warned_about(supernet, before, after, num, metric):
     message = decline(supernet, before, after, num=num, metric=metric)
     assert f"width: the full model has {metric} {after:.4f} on holdout" in message
     assert f"began with {before:.4f}" in message
+
+
+@pytest.mark.parametrize(
+    "section, advice",
+    [
+        (None, "train longer (width.num_train_epochs or width.max_steps), or with a lower width.learning_rate than "),
+        ("compress", "train longer (finetune_steps), or with a lower learning_rate than 2e-05"),
+        ("search", "train longer (finetune_steps)"),
+    ],
+)
+def test_the_advice_names_only_settings_that_the_verb_has(supernet, section, advice):
+    message = decline(supernet, 0.9, 0.5, section=section)
+    assert advice in message
+    assert ("learning_rate" in message) == (section != "search")
 
 
 @pytest.mark.parametrize(
