@@ -20,6 +20,7 @@ from dynabert_paddle.backbone.structure import SUPPORTED, check_activation, chec
 from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.files.model_config import find_config, read_config
+from dynabert_paddle.files.model_folder import check_folder
 from dynabert_paddle.files.weights import WEIGHT_FILES, read_pdparams, read_weights, stored_bytes
 from dynabert_paddle.runtime.memory import raise_memory_error
 from dynabert_paddle.runtime.packages import package_folder
@@ -63,8 +64,9 @@ def find_backbone(name_or_path: str | Path) -> Path | None:
     path = Path(os.path.expanduser(name))
     if path.is_dir():
         return path
-    if path.exists() or path.is_absolute() or name.startswith((".", "~")) or (path.parent.is_dir() and "/" in name):
-        raise ModelError(f"{name}: no such model folder.{did_you_mean(name, BUILT_IN)}")
+    is_path = path.exists() or path.is_symlink() or path.is_absolute() or name.startswith((".", "~"))
+    if is_path or (path.parent.is_dir() and "/" in name):
+        check_folder(name, BUILT_IN)
     return None
 
 

@@ -30,6 +30,8 @@ _TYPES = {
     "pad_token_id": int,
 }
 _ANSWER_TYPES = {"doc_stride": int, "max_answer_length": int, "may_be_empty": bool}
+_MODEL_FILES = ("dynabert.json", "config.json", "model_config.json")
+_LAST_STAGES = ("depth", "final")  # of a run
 _REMEDY = "copy the bundle again, or export it again"
 _MAX_DIMENSIONS = 8
 # No encoder has more; without a limit a few bytes could order endless loops or terabytes.
@@ -76,7 +78,7 @@ def read_bundle(folder: Path, names: Sequence[str] | None = None) -> dict[str, A
 def _read_description(folder: Path, path: Path) -> dict[str, Any]:
     """Read `bundle.json`, and check that an export has written it."""
     if not path.is_file():
-        raise BundleError(f"{folder}: no {BUNDLE_FILE} in it: name a folder that 'dynabert export' created")
+        raise BundleError(_describe_other(folder))
     try:
         description = json.loads(path.read_bytes())
         checksum = description.pop("checksum")
@@ -89,6 +91,27 @@ def _read_description(folder: Path, path: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: altered since the export: {_REMEDY}")
     check_description(path, description)
     return description
+
+
+def _describe_other(folder: Path) -> str:
+    """Say what a path is that is no bundle, and what to do."""
+    if folder.is_file():
+        inside = f", {folder.parent}" if (folder.parent / BUNDLE_FILE).is_file() else ""
+        return f"{folder} is a file: name the folder of a bundle{inside}"
+    if not folder.is_dir():
+        return f"{folder}: no such folder: name one that 'dynabert export' created"
+    bundles = sorted(path.parent for path in folder.glob(f"*/{BUNDLE_FILE}"))
+    if bundles:
+        return f"{folder} is not a bundle, but holds some: name one of them: {', '.join(map(str, bundles))}"
+    if any((folder / name).is_file() for name in _MODEL_FILES):
+        return (
+            f"{folder} is the folder of a model: export it first, with 'dynabert export {folder} --output_dir NEW_DIR'"
+        )
+    models = sorted(path.parent for path in folder.glob(f"*/{_MODEL_FILES[0]}"))
+    if models:
+        last = next((model for model in reversed(models) if model.name in _LAST_STAGES), models[-1])
+        return f"{folder} holds models: export one first, as with 'dynabert export {last} --output_dir NEW_DIR'"
+    return f"{folder}: no {BUNDLE_FILE} in it: name a folder that 'dynabert export' created"
 
 
 def check_description(path: str | Path, description: dict[str, Any]) -> None:

@@ -244,7 +244,8 @@ def load_settings(
 
 def read_model_metadata(model_dir: str) -> Metadata:
     """Read a model's metadata before anything else, to refuse another model if that is there once it is loaded."""
-    from dynabert_paddle.files.metadata import check_model_folder, read_metadata
+    from dynabert_paddle.files.metadata import read_metadata
+    from dynabert_paddle.files.model_folder import check_model_folder
 
     check_model_folder(model_dir)
     return read_metadata(model_dir)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynabert_paddle.config.names import Place, find_place, setting
-from dynabert_paddle.config.run_file import is_run_file, locate
+from dynabert_paddle.config.run_file import CONFIG_FILE, is_run_file, locate
 from dynabert_paddle.config.settings import ENCODING_SETTINGS, SECTIONS, STAGES, Config, plain_name
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.multipliers import parse_mults
@@ -63,6 +63,10 @@ def find_config(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     names = built_in_configs()
+    if name not in names and Path(name).is_dir():
+        own = Path(name) / CONFIG_FILE
+        advice = f"name its settings, {own}" if own.is_file() else f"name a YAML file, or one of {', '.join(names)}"
+        raise UsageError(f"{name} is a folder: {advice}")
     if name not in names:
         raise UsageError(
             f"{name}: no such file, and no built-in config: {', '.join(names)}.{did_you_mean(name, names)}"

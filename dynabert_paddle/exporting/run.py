@@ -18,7 +18,8 @@ from dynabert_paddle.exporting.job import ExportJob
 from dynabert_paddle.exporting.manifest import APP_FILES, BundleManifest
 from dynabert_paddle.files.claim import claim
 from dynabert_paddle.files.folder import EXPORT, folder_bytes
-from dynabert_paddle.files.metadata import check_model_folder, read_metadata
+from dynabert_paddle.files.metadata import read_metadata
+from dynabert_paddle.files.model_folder import check_model_folder
 from dynabert_paddle.files.ownership import check_replaceable
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.interpreter import run_apart

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.config.settings import TaskConfig
-from dynabert_paddle.errors import ModelError, did_you_mean
+from dynabert_paddle.errors import ModelError
 from dynabert_paddle.files.atomic import read_json, write_json
 from dynabert_paddle.files.integrity import hash_files
 from dynabert_paddle.runtime.home import user_path
@@ -130,17 +130,3 @@ def check_expected(folder: str | Path, expected: Metadata | None, found: Metadat
     """
     if expected is not None and expected != found:
         raise ModelError(f"{folder} was replaced while this command read it: run the command again")
-
-
-def check_model_folder(folder: str | Path) -> None:
-    """Check that a model folder exists.
-
-    Args:
-        folder: the folder that the user named.
-
-    Raises:
-        ModelError: it does not exist; the message suggests the nearest name beside it.
-    """
-    if not user_path(folder).is_dir():
-        siblings = [str(path) for path in user_path(folder).parent.glob("*") if path.is_dir()]
-        raise ModelError(f"{folder}: no such model folder.{did_you_mean(str(folder), siblings)}")

@@ -15,7 +15,8 @@ from dynabert_paddle.config.settings import STAGES
 from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
 from dynabert_paddle.files.atomic import read_json
 from dynabert_paddle.files.folder import BASELINES_FOLDER, CONFIG_FILE, GRID_FILE
-from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, check_model_folder, read_metadata
+from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata
+from dynabert_paddle.files.model_folder import check_folder, describe_other
 from dynabert_paddle.files.search_result import RESULT_FILE, SEARCH_FOLDER, hash_weights
 from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.reporting.compressed import read_compressed
@@ -54,7 +55,7 @@ def collect(folder: str | Path, compare: Iterable[str | Path] = ()) -> Run:
             no compressed model, or of another task.
     """
     folder = user_path(folder)
-    check_model_folder(folder)
+    check_folder(folder)
     run = load_unchanged(folder, partial(_collect, folder), ModelError, _version)
     return replace(run, compressed=tuple(read_compressed(path, run) for path in compare))
 
@@ -74,9 +75,10 @@ def _collect(folder: Path) -> Run:
     if not _is_model(folder) and not _is_run(folder):
         inside = [str(path) for path in sorted(folder.iterdir()) if _is_model(path) or _is_run(path)]
         hint = f" Did you mean '{inside[0]}'?" if inside else did_you_mean(folder.name, STAGES)
+        kind, _ = describe_other(folder)
         raise ModelError(
-            f"{folder}: neither a run's folder ({CONFIG_FILE}, {GRID_FILE}, or stages such as depth/) nor a model's "
-            f"({METADATA_FILE}): name a folder that 'dynabert run' or one of its stages has written.{hint}"
+            f"{folder} {kind}: neither a run's folder ({CONFIG_FILE}, {GRID_FILE}, or stages such as depth/) nor a "
+            f"model's ({METADATA_FILE}): name a folder that 'dynabert run' or one of its stages has written.{hint}"
         )
     folders = [folder] if _is_model(folder) else [folder / name for name in STAGES if _is_model(folder / name)]
     stages = tuple(_read_stage(path) for path in folders)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.array_hash import hash_model
-from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, check_model_folder, read_metadata
+from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata
+from dynabert_paddle.files.model_folder import check_model_folder
 from dynabert_paddle.files.weights import read_weights
 from dynabert_paddle.reporting.content import Compressed, Run, validate
 from dynabert_paddle.runtime.home import user_path

@@ -18,7 +18,8 @@ from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.array_hash import hash_arrays
 from dynabert_paddle.files.claim import Claim, claim
 from dynabert_paddle.files.folder import SEARCH
-from dynabert_paddle.files.metadata import Metadata, check_expected, check_model_folder
+from dynabert_paddle.files.metadata import Metadata, check_expected
+from dynabert_paddle.files.model_folder import check_model_folder
 from dynabert_paddle.files.ownership import check_maker, check_replaceable
 from dynabert_paddle.files.search_result import SEARCH_FOLDER, SearchResult, hash_weights
 from dynabert_paddle.files.unchanged import load_unchanged

@@ -15,6 +15,7 @@ from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.atomic import check_complete, read_json
 from dynabert_paddle.files.integrity import check_files
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
+from dynabert_paddle.files.model_folder import check_model_folder
 from dynabert_paddle.files.weights import OWN_WEIGHTS_FILE, STOCK_WEIGHTS_FILE, write_safetensors
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.elastic import ElasticEncoder, make_encoder_elastic
@@ -66,6 +67,7 @@ def read_model(
         UsageError: there is no such head.
     """
     check_complete(folder, METADATA_FILE)
+    check_model_folder(folder)
     metadata = read_metadata(folder)
     path = folder / METADATA_FILE
     if path.is_file():  # one from before hashes were kept has none, and is believed

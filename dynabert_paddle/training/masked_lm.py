@@ -20,6 +20,7 @@ from dynabert_paddle.data.augment import Word, is_replaceable, is_word
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.array_hash import hash_arrays
 from dynabert_paddle.files.metadata import read_metadata
+from dynabert_paddle.files.model_folder import check_model_folder
 from dynabert_paddle.files.weights import read_weights
 from dynabert_paddle.runtime.memory import raise_memory_error
 from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
@@ -259,6 +260,7 @@ def _find_spans(text: str, encoding: tokenizers.Encoding) -> Iterator[_Span]:
 def _load_from_folder(folder: Path) -> nn.Layer:
     import paddlenlp.transformers as transformers
 
+    check_model_folder(folder)
     if stage := read_metadata(folder).stage:
         raise ModelError(
             f"{folder}: a model that the stage '{stage}' has written has a classifier in place of the head that "

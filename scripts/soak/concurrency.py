@@ -62,7 +62,8 @@ PAIRS = [pair for pair in combinations_with_replacement(VERBS, 2) if set(pair) n
 REFUSALS = re.compile(
     r"in use by another run|exists: pass --overwrite_output_dir|was made by '|holds |was not created by dynabert"
     r"|was replaced|change while they are read|files are being replaced|was removed or replaced|no bundle\.json in it"
-    r"|no such model folder|: missing|neither a run's folder|holds no tokenizer|no such file"
+    r"|no such model folder|: missing|neither a run's folder|holds no tokenizer|no such file|no such folder"
+    r"|is an exported bundle|is the result of a search|is the folder of|has no config\.json|has not finished|is empty"
 )
 HALF_WRITTEN = re.compile(r"\..*(\.partial|\.tmp)|\.partial")
 

@@ -305,6 +305,40 @@ def test_a_missing_model_folder(fails, tmp_path, verb):
     assert "no such model folder" in fails(verb, tmp_path / "missing", *words, code=1)
 
 
+@pytest.mark.parametrize("words", [
+    ("finetune", "--model_name_or_path", "DIR"), ("rewire", "DIR"), ("train_width", "DIR"), ("train_depth", "DIR"),
+    ("train_final", "DIR"), ("evaluate", "DIR"), ("search", "DIR"), ("compress", "vocabulary", "DIR"),
+    ("baseline", "finetuned", "DIR"), ("extract", "DIR", "w0.50d1.00"), ("export", "DIR"),
+    ("augment", "--masked_lm", "DIR"),
+], ids=lambda words: words[0])  # fmt: skip
+def test_the_folder_of_a_run_in_place_of_a_model(fails, tiny_folder, tiny_data, tmp_path, words):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_folder, run / "finetune")
+    (run / ".dynabert").write_text("run\n")
+    words = [str(run) if word == "DIR" else word for word in words]
+    if words[0] == "augment":
+        words += ["--output_file", tmp_path / "aug.tsv"]
+    elif words[0] != "evaluate":
+        words += ["--output_dir", tmp_path / "out"]
+    words += [] if words[0] == "extract" else ["--data_dir", tiny_data]
+    message = fails(*words, code=1)
+    assert message == f"{run} is the folder of a run: name the folder of one of its models: {run / 'finetune'}"
+
+
+def test_a_model_in_place_of_a_bundle(fails, tiny_folder):
+    advice = f"{tiny_folder} is the folder of a model: export it first, with 'dynabert export {tiny_folder} "
+    assert fails("predict", tiny_folder, "-i", tiny_folder / "config.json", code=1).startswith(advice)
+    assert fails("bench", tiny_folder, code=1).startswith(advice)
+
+
+def test_a_folder_in_place_of_a_config(fails, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert "run is a folder: name a YAML file" in fails("run", tmp_path / "run", code=2)
+    (tmp_path / "run" / "run.yaml").write_text("stages: [finetune]\n")
+    message = fails("run", tmp_path / "run", code=2)
+    assert message == f"{tmp_path / 'run'} is a folder: name its settings, {tmp_path / 'run' / 'run.yaml'}"
+
+
 def test_stages_out_of_order_are_refused_before_anything_is_written(fails, tiny_folder, tmp_path):
     words = ("-o", f"model_name_or_path={tiny_folder}", "-o", "stages=[depth, finetune]")
     fails("run", "default", "--output_dir", tmp_path / "out", *words, code=2)

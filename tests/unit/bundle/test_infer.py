@@ -271,8 +271,8 @@ def test_an_edited_value_is_refused(bundle):
 
 
 def test_a_missing_bundle_or_a_file_in_its_place_is_refused(bundle):
-    assert_refused(bundle / "model.bin", "no bundle.json in it: name a folder that 'dynabert export' created")
-    assert_refused(bundle / "missing", "no bundle.json in it")
+    assert_refused(bundle / "model.bin", f"model.bin is a file: name the folder of a bundle, {bundle}")
+    assert_refused(bundle / "missing", "no such folder: name one that 'dynabert export' created")
 
 
 def test_a_folder_in_place_of_a_file_is_refused(bundle):
