@@ -29,16 +29,18 @@ class ModelError(DynabertError):
 
 
 class Interrupted(DynabertError):
-    """The run was asked to stop, and has saved a checkpoint.
+    """A signal has stopped work that can be resumed.
 
     Args:
-        message: the step that the run has reached.
+        message: how far the work has come, and what a repetition of the command does.
         exit_code: 128 and the signal's number, as shells have it: 143 for SIGTERM, 130 for Ctrl-C.
+        is_saved: whether a repetition goes on with what was saved; otherwise it begins anew.
     """
 
-    def __init__(self, message: str, *, exit_code: int) -> None:
+    def __init__(self, message: str, *, exit_code: int, is_saved: bool = True) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.is_saved = is_saved
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

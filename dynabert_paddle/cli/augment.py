@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_next
+from dynabert_paddle.cli.resume import from_rows
 from dynabert_paddle.cli.run import Device, Overrides
 from dynabert_paddle.cli.stages import ConfigFile
 from dynabert_paddle.config.settings import AugmentConfig, TaskConfig
@@ -16,7 +18,6 @@ from dynabert_paddle.runtime.interruption import resumable
 
 
 @with_sections(("task", TaskConfig), ("augment", AugmentConfig))
-@resumable("augment")
 def augment(
     *,
     masked_lm: Annotated[str, typer.Option("--masked_lm", help="Folder or PaddleNLP name of a masked language model.")],
@@ -50,19 +51,20 @@ def augment(
     own = {key.partition(".")[2]: flags.pop(key) for key in list(flags) if key.startswith("augment.")}
     copies = resolve_config(AugmentConfig, {key: value for key, value in own.items() if value is not None})
     task = load_config(find_config(config) if config else None, override or (), flags).task
-    import_paddle()
-    set_device(device or "auto")
-    from dynabert_paddle.training.augment import augment
+    with resumable("augment", resume_point=partial(from_rows, output_file)):
+        import_paddle()
+        set_device(device or "auto")
+        from dynabert_paddle.training.augment import augment
 
-    done = augment(
-        masked_lm,
-        output_file,
-        task=asdict(task),
-        config=copies,
-        word_vectors=word_vectors,
-        model_name_or_path=model_name_or_path,
-        overwrite=overwrite_output_file,
-    )
+        done = augment(
+            masked_lm,
+            output_file,
+            task=asdict(task),
+            config=copies,
+            word_vectors=word_vectors,
+            model_name_or_path=model_name_or_path,
+            overwrite=overwrite_output_file,
+        )
     print(f"{done.rows_in} rows in, {done.rows_out} rows out, {done.words_replaced} words replaced")
     show_next(
         "train_width", "REWIRED_DIR", "--augmented_file", output_file, "--output_dir", "NEW_DIR", wrote=[output_file]

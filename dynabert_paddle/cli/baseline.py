@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_json, show_next
+from dynabert_paddle.cli.resume import from_checkpoint
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
 from dynabert_paddle.cli.stages import ConfigFile, OutputDir, load_settings, read_model_metadata
 from dynabert_paddle.cli.table import show_table
@@ -18,7 +20,6 @@ from dynabert_paddle.runtime.interruption import resumable
 
 
 @with_sections(("task", TaskConfig), ("baseline", BaselineConfig), from_dir=["task"])
-@resumable("baseline")
 def baseline(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="distilbert, tinybert, pruned or finetuned.")],
     model_dir: Annotated[
@@ -41,25 +42,26 @@ def baseline(
     is_name = method == "finetuned" and not Path(model_dir).exists()  # of a backbone
     expected = None if is_name else read_model_metadata(model_dir)
     settings = load_settings(expected, config, override, flags)
-    from dynabert_paddle.runtime.device import set_device
-    from dynabert_paddle.runtime.environment import import_paddle
+    with resumable("baseline", resume_point=partial(from_checkpoint, output_dir)):
+        from dynabert_paddle.runtime.device import set_device
+        from dynabert_paddle.runtime.environment import import_paddle
 
-    import_paddle()
-    set_device(settings.device)
-    from dynabert_paddle.data.described_tasks import load_task_config
-    from dynabert_paddle.files.atomic import read_json
-    from dynabert_paddle.training.baseline import BASELINE_FILE, baseline
+        import_paddle()
+        set_device(settings.device)
+        from dynabert_paddle.data.described_tasks import load_task_config
+        from dynabert_paddle.files.atomic import read_json
+        from dynabert_paddle.training.baseline import BASELINE_FILE, baseline
 
-    baseline(
-        model_dir,
-        load_task_config(settings.task),
-        output_dir=output_dir,
-        config=settings.baseline,
-        max_seq_length=settings.task.max_seq_length,
-        special_tokens_in_text=settings.task.special_tokens_in_text,
-        overwrite=overwrite_output_dir,
-        expected=expected,
-    )
+        baseline(
+            model_dir,
+            load_task_config(settings.task),
+            output_dir=output_dir,
+            config=settings.baseline,
+            max_seq_length=settings.task.max_seq_length,
+            special_tokens_in_text=settings.task.special_tokens_in_text,
+            overwrite=overwrite_output_dir,
+            expected=expected,
+        )
     result = read_json(Path(output_dir) / BASELINE_FILE)
     if json:
         show_json(result)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_json, show_next
+from dynabert_paddle.cli.resume import from_checkpoint
 from dynabert_paddle.cli.run import Device, Json, OverwriteOutputDir
 from dynabert_paddle.cli.stages import OutputDir, check_encoding, load_settings, read_model_metadata
 from dynabert_paddle.cli.table import show_table
@@ -16,7 +18,6 @@ from dynabert_paddle.runtime.interruption import resumable
 
 
 @with_sections(("compress", CompressConfig), ("task", TaskConfig))
-@resumable("compress")
 def compress(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="vocabulary, low_rank, sparse or share_layers.")],
     model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder of any stage, or an extracted one.")],
@@ -44,22 +45,23 @@ def compress(
     expected = read_model_metadata(model_dir)
     settings = load_settings(expected, None, None, {**flags, "device": device})
     check_encoding(model_dir, expected, settings.task)
-    from dynabert_paddle.runtime.device import set_device
-    from dynabert_paddle.runtime.environment import import_paddle
+    with resumable("compress", resume_point=partial(from_checkpoint, output_dir)):
+        from dynabert_paddle.runtime.device import set_device
+        from dynabert_paddle.runtime.environment import import_paddle
 
-    import_paddle()
-    set_device(settings.device)
-    from dynabert_paddle.compressing.compress import compress
-    from dynabert_paddle.data.described_tasks import load_task_config
+        import_paddle()
+        set_device(settings.device)
+        from dynabert_paddle.compressing.compress import compress
+        from dynabert_paddle.data.described_tasks import load_task_config
 
-    small = compress(
-        model_dir,
-        load_task_config(settings.task),
-        output_dir=output_dir,
-        config=config,
-        overwrite=overwrite_output_dir,
-        expected=expected,
-    )
+        small = compress(
+            model_dir,
+            load_task_config(settings.task),
+            output_dir=output_dir,
+            config=config,
+            overwrite=overwrite_output_dir,
+            expected=expected,
+        )
     record = dict(small.metadata.compression[-1])
     if json:
         show_json(record)

@@ -138,7 +138,8 @@ def _run_command() -> int:
             raise
         except Interrupted as interrupted:
             anew = any(word.replace("-", "_") == "__overwrite_output_dir" for word in sys.argv)
-            hint = ", but leave out --overwrite_output_dir, which would begin anew" if anew else ""
+            hint = ", but leave out --overwrite_output_dir, which would begin anew"
+            hint = hint if anew and interrupted.is_saved else ""
             print_message(one_line(f"{interrupted}{hint}"))
             return interrupted.exit_code
         except DynabertError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dynabert_paddle.cli.output import show_next
+from dynabert_paddle.cli.resume import from_stage
 from dynabert_paddle.cli.table import recommended, show_grid
 from dynabert_paddle.runtime.interruption import resumable
 
@@ -54,7 +56,6 @@ def run(
     _run(config, output_dir, override, device, overwrite_output_dir, json)
 
 
-@resumable("run")
 def _run(
     name: str, output_dir: str | None, overrides: list[str] | None, device: str | None, overwrite: bool, json: bool
 ) -> None:
@@ -63,14 +64,15 @@ def _run(
 
     # Before the slow import of Paddle, so that a misspelt key is reported at once.
     config = load_config(find_config(name), overrides or (), {"output_dir": output_dir, "device": device})
-    from dynabert_paddle.runtime.device import set_device
-    from dynabert_paddle.runtime.environment import import_paddle
+    with resumable("run", resume_point=partial(from_stage, config.output_dir)):
+        from dynabert_paddle.runtime.device import set_device
+        from dynabert_paddle.runtime.environment import import_paddle
 
-    import_paddle()
-    set_device(config.device)
-    from dynabert_paddle.training.run import CONFIG_FILE, GRID_FILE, run
+        import_paddle()
+        set_device(config.device)
+        from dynabert_paddle.training.run import CONFIG_FILE, GRID_FILE, run
 
-    rows = run(config, overwrite=overwrite)
+        rows = run(config, overwrite=overwrite)
     folder = Path(config.output_dir)
     positive_label = read_json(folder / GRID_FILE).get("positive_label")
     show_grid(rows, split="dev", as_json=json, positive_label=positive_label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_json, show_next
+from dynabert_paddle.cli.resume import from_scores
 from dynabert_paddle.cli.run import Json, OverwriteOutputDir
 from dynabert_paddle.cli.stages import check_encoding, read_model_metadata
 from dynabert_paddle.cli.table import show_table
@@ -31,7 +33,6 @@ _ERRORS = {"standard_error": "± error", "divergence": "divergence", "divergence
 
 
 @with_sections(("search", SearchConfig), ("task", TaskConfig), from_dir=["task"])
-@resumable("search")
 def search(
     model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Supernet's folder.")],
     *,
@@ -55,26 +56,29 @@ def search(
     data = {key: value for key, value in flags.items() if key.startswith("task.")}
     task_config = load_config(None, (), data, base={"task": expected.task}).task
     check_encoding(model_dir, expected, task_config)
-    from dynabert_paddle.runtime.device import set_device
-    from dynabert_paddle.runtime.environment import import_paddle
-
-    import_paddle()
-    set_device(config.device)
-    from dynabert_paddle.data.described_tasks import load_task_config
     from dynabert_paddle.files.search_result import SEARCH_FOLDER
-    from dynabert_paddle.searching.run import search
 
-    result = search(
-        model_dir,
-        load_task_config(task_config),
-        output_dir=output_dir,
-        config=config,
-        force=force,
-        overwrite=overwrite_output_dir,
-        expected=expected,
-    )
+    folder = Path(output_dir or Path(model_dir) / SEARCH_FOLDER)
+    with resumable("search", resume_point=partial(from_scores, folder)):
+        from dynabert_paddle.runtime.device import set_device
+        from dynabert_paddle.runtime.environment import import_paddle
+
+        import_paddle()
+        set_device(config.device)
+        from dynabert_paddle.data.described_tasks import load_task_config
+        from dynabert_paddle.searching.run import search
+
+        result = search(
+            model_dir,
+            load_task_config(task_config),
+            output_dir=output_dir,
+            config=config,
+            force=force,
+            overwrite=overwrite_output_dir,
+            expected=expected,
+        )
     show_json(result.to_dict()) if json else _show(result)
-    _show_end(result, Path(output_dir or Path(model_dir) / SEARCH_FOLDER))
+    _show_end(result, folder)
 
 
 def _show(result: SearchResult) -> None:

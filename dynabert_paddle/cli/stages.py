@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_next
+from dynabert_paddle.cli.resume import from_checkpoint
 from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
 from dynabert_paddle.cli.table import recommended, show_grid
 from dynabert_paddle.config.names import setting
@@ -203,7 +205,7 @@ def _run_stage(
 ) -> None:
     expected = read_model_metadata(model_dir) if model_dir else None
     config = load_settings(expected, config_file, overrides, flags)
-    with resumable(name):
+    with resumable(name, resume_point=partial(from_checkpoint, output_dir)):
         _start_paddle(config.device)
         from dynabert_paddle.data.described_tasks import load_task_config
         from dynabert_paddle.training.run import run_stage

@@ -11,12 +11,15 @@ from dynabert_paddle.runtime.streams import TERMINATING, Terminated
 
 
 @contextmanager
-def resumable(name: str, progress: Callable[[], str] = str) -> Iterator[None]:
-    """On a signal, raise an error that says how to resume; a context manager, or a decorator.
+def resumable(
+    name: str, progress: Callable[[], str] = str, *, resume_point: Callable[[], str] = lambda: "there"
+) -> Iterator[None]:
+    """On a signal, raise an error that says how to resume; a context manager.
 
     Args:
         name: of the work.
         progress: returns how far the work is, such as ` after step 3`.
+        resume_point: returns where a repetition of the command goes on; the empty string if nothing is saved.
 
     Yields:
         Nothing.
@@ -28,8 +31,10 @@ def resumable(name: str, progress: Callable[[], str] = str) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, Terminated) as stop:
         number = stop.number if isinstance(stop, Terminated) else SIGINT
-        message = f"{name}: stopped{progress()}; the same command goes on from there"
-        raise Interrupted(message, exit_code=128 + number) from None
+        point = resume_point()
+        then = f"goes on from {point}" if point else "begins anew, since nothing was saved yet"
+        message = f"{name}: stopped{progress()}; the same command {then}"
+        raise Interrupted(message, exit_code=128 + number, is_saved=bool(point)) from None
 
 
 @contextmanager

@@ -196,7 +196,11 @@ def _show_progress(done: int, total: int) -> Iterator[Callable[[int], None]]:
     going_on = f", going on from row {done}" if done else ""
     logger.info("augment: %d rows%s", total, going_on)
     with (
-        resumable("augment", lambda: f" after {progress.tasks[bar].completed:.0f} of {total} rows"),
+        resumable(
+            "augment",
+            lambda: f" after {progress.tasks[bar].completed:.0f} of {total} rows",
+            resume_point=lambda: "there" if progress.tasks[bar].completed else "",
+        ),
         progress if console.is_terminal or console.is_jupyter else nullcontext(),
     ):
         yield lambda rows: progress.advance(bar, rows)

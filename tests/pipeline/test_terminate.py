@@ -13,6 +13,8 @@ import dynabert_paddle as db
 pytestmark = pytest.mark.full
 
 RESUMED = "; the same command goes on from there"
+ANEW = "; the same command begins anew, since nothing was saved yet"
+AFTER_A_STAGE = "; the same command goes on from the first stage that has not finished"
 
 
 def terminate(words, line=None, *, seconds=0.0):
@@ -44,20 +46,20 @@ def run(tiny_folder, tiny_data, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("line", "seconds"),
+    ("line", "seconds", "ends"),
     [
-        (None, 1.5),  # while Paddle is imported, which has a handler of its own
-        ("finetune: ", 0),
-        ("finetune 2/4 accuracy", 0),
-        ("rewire: computing", 0),
-        ("evaluating", 0),
+        (None, 1.5, (ANEW,)),  # while Paddle is imported, which has a handler of its own
+        ("finetune: ", 0, (ANEW, RESUMED)),
+        ("finetune 2/4 accuracy", 0, (RESUMED,)),
+        ("rewire: computing", 0, (AFTER_A_STAGE, RESUMED)),  # or in the first step of the next one
+        ("evaluating", 0, (AFTER_A_STAGE,)),
     ],
 )
-def test_a_run_ends_cleanly_on_a_signal(run, line, seconds):
+def test_a_run_ends_cleanly_on_a_signal(run, line, seconds, ends):
     words, output = run
     code, out, lines = terminate(words, line, seconds=seconds)
     assert (code, out) == (143, ""), lines
-    assert lines[-1].endswith(RESUMED), lines
+    assert lines[-1].endswith(ends), lines
     assert not [text for text in lines if "Traceback" in text]
     assert not half_written(output.parent)
 

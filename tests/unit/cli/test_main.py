@@ -349,3 +349,39 @@ def test_the_command_to_resume_leaves_out_overwrite(dynabert, monkeypatch, flags
     monkeypatch.setattr(run, "_run", stop)
     done = dynabert("run", "default", *flags)
     assert (done.code, done.out, done.err) == (143, "", f"{message}{hint}\n")
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite_output_dir"]])
+@pytest.mark.parametrize(
+    ("words", "saved"),
+    [
+        (["finetune"], "checkpoint-3/state.json"),
+        (["rewire", "DIR"], None),
+        (["train_depth", "DIR"], "checkpoint-3/state.json"),
+        (["compress", "vocabulary", "DIR", "--vocab_size", "9"], "checkpoint-3/state.json"),
+        (["baseline", "distilbert", "DIR"], "checkpoint-3/state.json"),
+        (["search", "DIR"], "study.db"),
+        (["run", "default"], "depth/checkpoint-3/state.json"),
+        (["run", "default"], "finetune/dynabert.json"),
+        (["quickstart"], "finetune/dynabert.json"),
+    ],
+)
+def test_a_command_that_is_stopped_early_says_whether_it_resumes(dynabert, monkeypatch, tmp_path, words, saved, flags):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dynabert_paddle.runtime.environment.import_paddle", stop)
+    model, out = tmp_path / "model", tmp_path / "out"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    words = [str(model) if word == "DIR" else word for word in words]
+    done = dynabert(*words, "--output_dir", out, *flags)
+    last = done.err.splitlines()[-1]
+    assert done.code == 130
+    assert last.endswith("stopped; the same command begins anew, since nothing was saved yet")
+    if saved:
+        (out / saved).parent.mkdir(parents=True)
+        (out / saved).touch()
+        last = dynabert(*words, "--output_dir", out, *flags).err.splitlines()[-1]
+        assert "stopped; the same command goes on from " in last
+        assert last.endswith(", but leave out --overwrite_output_dir, which would begin anew") == bool(flags)

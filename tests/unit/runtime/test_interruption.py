@@ -19,6 +19,20 @@ def test_an_interruption_of_resumable_work_names_the_command_to_resume(stop, exi
     assert caught.value.exit_code == exit_code
 
 
+@pytest.mark.parametrize(
+    ("point", "then"), [("its last checkpoint", "goes on from its last checkpoint"), ("", "begins anew, since nothing")]
+)
+def test_what_a_repetition_does_is_found_out_when_work_is_stopped(point, then):
+    found = []
+    with (
+        pytest.raises(Interrupted, match=f"^rewire: stopped; the same command {then}") as caught,
+        resumable("rewire", resume_point=lambda: found[0]),
+    ):
+        found.append(point)
+        raise KeyboardInterrupt
+    assert caught.value.is_saved == bool(point)
+
+
 def test_other_errors_pass():
     with pytest.raises(ValueError, match="wrong"), resumable("search"):
         raise ValueError("wrong")
