@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dynabert_paddle.data.data_file import DataFile
 from dynabert_paddle.data.question_answering import Questions
 from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.records import read_lines
@@ -15,6 +16,7 @@ from dynabert_paddle.data.tasks import TaskExamples
 from dynabert_paddle.errors import DataError
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.text.encode import join_words
+from dynabert_paddle.text.lines import read_lines as read_text_lines
 from dynabert_paddle.text.tokenizer import MAX_TOKENS, Tokenizer
 
 _BATCH_SIZE = 1024
@@ -42,7 +44,7 @@ def read_text_file(path: str | Path) -> Iterator[str]:
     """Read a file of plain text.
 
     Args:
-        path: the file, UTF-8.
+        path: the file, UTF-8; a pipe, too.
 
     Yields:
         Its lines, without empty ones.
@@ -51,7 +53,8 @@ def read_text_file(path: str | Path) -> Iterator[str]:
         DataError: it cannot be read, is not text, or is empty.
     """
     is_empty = True
-    for _, line in read_lines(user_path(path)):
+    path = user_path(path)
+    for _, line in read_lines(DataFile(path, ".txt", read_text_lines(path)) if path.is_fifo() else path):
         if line.strip():
             is_empty = False
             yield line

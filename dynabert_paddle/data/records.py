@@ -119,7 +119,10 @@ def read_lines(path: AnyFile) -> Iterator[tuple[int, str]]:
     file = path if isinstance(path, DataFile) else DataFile(path, ending_of(path))
     path = file.path
     if not file.is_stream and path.exists() and not path.is_file() and not path.is_dir():
-        raise DataError(f"{path}: is not a file; pipes and devices are not supported, because the data is read twice.")
+        raise DataError(
+            f"{path}: is not a file; pipes and devices are not supported here, because data is read twice: write it to a "
+            f"file first."
+        )
     try:
         yield from enumerate(file.lines(), start=1)
     except LineError as error:

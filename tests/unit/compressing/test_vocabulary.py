@@ -1,6 +1,7 @@
 """Fewer pieces and positions: what they do to texts, and what is refused."""
 
 import json
+import os
 
 import numpy as np
 import paddle
@@ -131,6 +132,23 @@ def test_a_file_that_is_not_text_is_refused(tmp_path, content, message):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(DataError, match=message):
         list(read_text_file(tmp_path / "file"))
+
+
+def test_a_text_file_may_be_a_pipe(supernet, task):
+    """As of process substitution: `--text_file <(zcat texts.gz)`."""
+    content = "".join(f"{text}\n" for text in ["play some jazz", "", "the zyzzyva sings"] * 9)
+    read, write = os.pipe()
+    try:
+        os.write(write, content.encode())
+        os.close(write)
+        small, _ = compress(supernet, task, vocab_size=2500, text_file=(f"/dev/fd/{read}",))
+    finally:
+        os.close(read)
+    plain, _ = compress(supernet, task, vocab_size=2500)
+    kept, without = (set(model.tokenizer.vocabulary) for model in (small, plain))
+    assert {"##yva", "zy"} & (kept - without)
+    with pytest.raises(DataError, match="/dev/null: is not a file; devices are not supported: write its content to a"):
+        list(read_text_file("/dev/null"))
 
 
 def test_byte_level_bpe_with_its_files_and_stock_paddlenlp(tmp_path):

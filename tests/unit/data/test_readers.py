@@ -491,7 +491,7 @@ def test_a_label_of_ten_megabytes_is_truncated_in_the_message(tmp_path):
 
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "data.tsv")
-    assert "is not a file" in refusal(tmp_path / "data.tsv")
+    assert "because data is read twice: write it to a file first" in refusal(tmp_path / "data.tsv")
 
 
 @pytest.mark.parametrize("indent", [None, 1])
