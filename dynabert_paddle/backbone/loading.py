@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -146,9 +146,8 @@ def load_weights(
     """
     weights = to_paddle_names(read_weights(folder), model)
     state = model.state_dict()
-    first: dict[int, str] = {}  # a parameter that several layers share is stored once; a masked LM's tied head is new
-    for name, parameter in state.items():
-        stored = first.setdefault(id(parameter), name)
+    # A parameter that several layers share is stored once; a masked LM's tied head is new.
+    for name, stored in _first_names(state).items():
         if name not in weights and stored in weights and not _is_head(name, model):
             weights[name] = weights[stored]
     config_file = find_config(folder).name
@@ -371,6 +370,11 @@ def set_arrays(model: nn.Layer, arrays: dict[str, np.ndarray]) -> None:
 
 def _tensors(model: nn.Layer) -> dict[str, Tensor]:
     """A model's parameters and buffers, each once."""
-    first: dict[int, str] = {}
     state = model.state_dict()
-    return {name: tensor for name, tensor in state.items() if first.setdefault(id(tensor), name) == name}
+    return {name: state[name] for name, first in _first_names(state).items() if first == name}
+
+
+def _first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """For each name of a tensor the first one, which differs where several layers share the tensor."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}

@@ -98,7 +98,10 @@ def compress(
                 **done,
                 "finetune_steps": config.finetune_steps,
                 "before": _measure(source, task, config, small.metadata.sparse_parts),
-                "after": _measure(small, task, config, small.metadata.sparse_parts),
+                "after": {
+                    **_measure(small, task, config, small.metadata.sparse_parts),
+                    "weights": hash_model(to_arrays(small.model)),
+                },
             }
             small.metadata = small.metadata.replace(
                 stage=source.metadata.stage, compression=(*source.metadata.compression, record)
@@ -138,7 +141,6 @@ def _measure(model: Supernet, task: Task, config: CompressConfig, sparse_parts: 
         "macs": row["macs"],
         "metrics": {metric: row[metric] for metric in task.metrics},
         **zeros,
-        "weights": hash_model(arrays),
     }
 
 

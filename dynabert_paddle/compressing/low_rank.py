@@ -28,7 +28,7 @@ from dynabert_paddle.supernet.elastic_embedding import (
     word_table,
 )
 from dynabert_paddle.supernet.low_rank_linear import PARTS, find_ranks
-from dynabert_paddle.supernet.shared_layers import unique_layers
+from dynabert_paddle.supernet.shared_layers import unique
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training.inputs import tokenize_examples
 
@@ -80,7 +80,7 @@ def _factorize_layers(
         for examples in (task.train, task.dev)
     )
     moments, held_out = (collect_moments(supernet, tokenize_examples(sample, supernet)) for sample in samples)
-    for layer, source in zip(*(unique_layers(model.encoder.layers) for model in (small, supernet)), strict=True):
+    for layer, source in zip(*(unique(model.encoder.layers) for model in (small, supernet)), strict=True):
         for part in parts:
             for name in PARTS[part]:
                 linear = getattr(*owner_of(source, name))

@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 
 from dynabert_paddle.rewiring.importance import Importance
+from dynabert_paddle.supernet.shared_layers import unique
 from dynabert_paddle.supernet.slices import ALL_AXES
 from dynabert_paddle.supernet.supernet import Supernet
 
@@ -22,9 +23,9 @@ def sort_by_importance(supernet: Supernet, importance: Importance) -> Importance
     """
     head_orders = [_descending(values) for values in importance.heads]
     neuron_orders = [_descending(values) for values in importance.neurons]
-    orders = zip(map(id, supernet.encoder.layers), supernet.encoder.layers, head_orders, neuron_orders, strict=True)
-    # Layers that share their weights have the same importance, and are sorted once.
-    for layer, heads, neurons in {key: order for key, *order in orders}.values():
+    layers = list(supernet.encoder.layers)
+    for layer in unique(layers):  # layers that share their weights have the same importance, and are sorted once
+        heads, neurons = head_orders[layers.index(layer)], neuron_orders[layers.index(layer)]
         columns = np.arange(len(heads) * supernet.encoder.head_dim).reshape(len(heads), -1)[heads].reshape(-1)
         parameters = dict(layer.named_parameters())
         for name, (what, axis) in ALL_AXES.items():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
-from paddle import nn
+from paddle import Tensor, nn
 
 from dynabert_paddle.supernet.elastic import ElasticEncoder
+
+T = TypeVar("T", nn.Layer, Tensor)
 
 
 def find_groups(layers: Iterable[nn.Layer]) -> tuple[int, ...]:
@@ -23,9 +26,9 @@ def find_groups(layers: Iterable[nn.Layer]) -> tuple[int, ...]:
     return groups if len(numbers) < len(groups) else ()
 
 
-def unique_layers(layers: Iterable[nn.Layer]) -> list[nn.Layer]:
-    """Return the layers of an encoder, each once, in their order."""
-    return list({id(layer): layer for layer in layers}.values())
+def unique(shared: Iterable[T]) -> list[T]:
+    """Return layers or parameters, each once, in the order in which they first occur."""
+    return list({id(item): item for item in shared}.values())
 
 
 def share_layers(encoder: ElasticEncoder, groups: Sequence[int]) -> None:

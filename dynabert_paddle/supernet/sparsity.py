@@ -10,6 +10,7 @@ from paddle import Tensor
 
 from dynabert_paddle.backbone.structure import find_word_embedding, owner_of
 from dynabert_paddle.supernet.low_rank_linear import PARTS, LowRankLinear
+from dynabert_paddle.supernet.shared_layers import unique
 from dynabert_paddle.supernet.supernet import Supernet
 
 EMBEDDING = "embedding"
@@ -39,7 +40,7 @@ def find_matrices(supernet: Supernet, parts: Sequence[str]) -> dict[str, list[Te
             for linear in linears
             for matrix in ((linear.down, linear.up) if isinstance(linear, LowRankLinear) else (linear.weight,))
         ]
-        found[part] = list({id(matrix): matrix for matrix in matrices}.values())
+        found[part] = unique(matrices)
     return found
 
 
