@@ -6,8 +6,8 @@ the stages width and depth with all sub-networks in each step. "sandwich": the l
 in each step (Yu and Huang, 2019), by default in the stage depth alone, whose teacher is then the fine-tuned model, and
 with twice the learning rate because it takes fewer steps. The two trainings alternate, three minutes and one minute, so
 that drift in the machine's speed affects both alike. Seconds are those of the training steps; the score is the mean
-over the grid on the dev set. Finished parts are skipped and interrupted ones resumed. Rows that the result file already
-has for the same settings are not run again, so that several machines can share the work.
+over the grid on the dev set. Finished parts are skipped and interrupted ones resumed. A task and seed that the result
+file has for the same settings is not run again, so that several machines can share the work.
 
     python scripts/bench/schedule.py glue_data --result_file docs/schedule.json
     python scripts/bench/schedule.py glue_data --task mrpc --seed 1 --num_examples 500
@@ -15,7 +15,6 @@ has for the same settings are not run again, so that several machines can share 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -30,12 +29,16 @@ from timing import describe_machine
 
 from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.cli.table import show_table
-from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.files.atomic import read_json, write_json, write_text
+from dynabert_paddle.errors import DynabertError
+from dynabert_paddle.files.atomic import read_json, write_text
 from dynabert_paddle.files.folder import GRID_FILE
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.runtime.environment import import_paddle, package_versions
 
+sys.path.append(str(Path(__file__).parents[1] / "lib"))
+from parts import add_records, describe_commit, find_records, hash_settings, read_records
+
+KEY = ("task", "seed", "settings")  # of a record; the settings by their hash
 STAGES = ("width", "depth")
 # How long each schedule trains before the other resumes; about the ratio of their total times, so that both end
 # together.
@@ -75,7 +78,7 @@ def main(
         Path | None, typer.Option("--result_file", help="Default: OUTPUT_DIR/schedule.json.")
     ] = None,
 ) -> None:
-    """Train; print a row for each task and seed and the medians over seeds; write the rows to the result file."""
+    """Train; print a row for each task and seed and the medians over seeds; add each to the result file."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: leave no stopped process behind
     import_paddle()
     sandwich = {"subnets_per_step": "sandwich", "num_random_subnets": num_random_subnets}
@@ -95,12 +98,14 @@ def main(
     result_file = result_file or output_dir / "schedule.json"
     settings = {"epochs": epochs, "sandwich_epochs": sandwich_epochs, "num_examples": num_examples,
                 "sandwich_learning_rate": sandwich_learning_rate, **sandwich, **shared, "model": model}  # fmt: skip
-    rows = read_rows(result_file, settings)
+    label = hash_settings(settings)
     for name in task:
         files = write_short_task(name, data_dir, num_examples, output_dir / name)
         for number in seed:
-            if any((row["task"], row["seed"]) == (name, number) for row in rows):
+            key = dict(zip(KEY, (name, number, label), strict=True))
+            if find_records(read_records(result_file), key):
                 continue
+            commit = describe_commit()  # before: the checkout may change meanwhile
             folder, task_flags = output_dir / name / f"seed-{number}", {**files, "train.seed": number}
             start = folder / "start"
             train(run_flags(start, model, stages=("finetune", "rewire"), **task_flags))
@@ -111,20 +116,12 @@ def main(
                 },
                 {schedule: ratio * turn for schedule, ratio in TURN_RATIOS.items()},
             )
-            rows.append(compare(name, number, {schedule: measure(folder / schedule) for schedule in schedules}))
-            write_json(result_file, {"versions": package_versions(), "settings": settings, "rows": rows})
+            figures = compare({schedule: measure(folder / schedule) for schedule in schedules})
+            origin = {"configuration": settings, "versions": package_versions(), "commit": commit}
+            add_records(result_file, [{**key, **figures, **origin}], KEY)
+    rows = find_records(read_records(result_file), {"settings": label})
     show([row for row in rows if row["task"] in task and row["seed"] in seed])
     print(f"wrote {result_file}")
-
-
-def read_rows(result_file: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read the rows of the result file, which must have the same settings."""
-    if not result_file.is_file():
-        return []
-    result = read_json(result_file)
-    if result["settings"] != json.loads(json.dumps(settings)):
-        raise UsageError(f"{result_file}: has results of other settings: choose another file with --result_file")
-    return result["rows"]
 
 
 def schedule_flags(epochs: tuple[float, float], **settings: Any) -> dict[str, Any]:
@@ -230,12 +227,10 @@ def training_seconds(stage: Path) -> float:
     return metadata.metrics["steps"] * float(trim_mean(np.diff(times) / np.diff(steps), 0.25)) / 1000
 
 
-def compare(task: str, seed: int, measured: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Make a row of the result: both schedules, the ratio of their times and the difference of their scores."""
+def compare(measured: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of both schedules, the ratio of their times and the difference of their scores."""
     every, sandwich = measured["all"], measured["sandwich"]
     return {
-        "task": task,
-        "seed": seed,
         **measured,
         "time_ratio": sandwich["seconds"] / every["seconds"],
         "points": 100 * (sandwich["mean"] - every["mean"]),

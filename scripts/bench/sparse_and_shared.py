@@ -2,7 +2,7 @@
 """Sparse weights and shared layers against the dense model that they were made of, which teaches them.
 
 For every task and seed the backbone is fine-tuned once, and compressed with each of the settings in VARIANTS. Finished
-parts are skipped and interrupted ones resumed; rows that the result file already has are not run again.
+parts are skipped and interrupted ones resumed; what the result file has for the same settings is not run again.
 
     python scripts/bench/sparse_and_shared.py glue_data --result_file docs/sparse_and_shared.json
     python scripts/bench/sparse_and_shared.py glue_data --task mrpc --seed 1 --num_examples 1000 --finetune_steps 50
@@ -10,21 +10,25 @@ parts are skipped and interrupted ones resumed; rows that the result file alread
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from schedule import read_rows, write_short_task
+from schedule import write_short_task
 from timing import describe_machine
 
 from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.cli.table import show_table
 from dynabert_paddle.config.settings import CompressConfig
-from dynabert_paddle.files.atomic import write_json
 from dynabert_paddle.files.metadata import METADATA_FILE, read_metadata
 from dynabert_paddle.runtime.environment import import_paddle
 
+sys.path.append(str(Path(__file__).parents[1] / "lib"))
+from parts import add_records, describe_commit, find_records, hash_settings, read_records
+
+KEY = ("task", "seed", "variant", "settings")  # of a record; the settings by their hash
 VARIANTS: dict[str, dict[str, Any]] = {
     "sparse 0.3 magnitude": {"method": "sparse", "sparsity": 0.3},
     "sparse 0.4 magnitude": {"method": "sparse", "sparsity": 0.4},
@@ -53,7 +57,7 @@ def main(
     output_dir: Annotated[Path, typer.Option("--output_dir", help="For the models.")] = Path("out/sparse_and_shared"),
     result_file: Annotated[Path | None, typer.Option("--result_file", help="Default: OUTPUT_DIR/results.json.")] = None,
 ) -> None:
-    """Train; print a row for each task, seed and variant; write the rows to the result file after each."""
+    """Train; print a row for each task, seed and variant; add each to the result file."""
     import_paddle()
     import dynabert_paddle as db
 
@@ -66,16 +70,17 @@ def main(
         "model": model,
     }
     result_file = result_file or output_dir / "results.json"
-    rows = read_rows(result_file, settings)
+    label = hash_settings(settings)
     for name in task:
         files = write_short_task(name, data_dir, num_examples, output_dir / name)
         loaded = db.load_task(name, train_file=files["task.train_file"], dev_file=files["task.dev_file"])
         for number in seed:
             folder = output_dir / name / f"seed-{number}"
             for kind in variant:
-                key = {"task": name, "seed": number, "variant": kind}
-                if any(key.items() <= row.items() for row in rows):
+                key = dict(zip(KEY, (name, number, kind, label), strict=True))
+                if find_records(read_records(result_file), key):
                     continue
+                commit = describe_commit()  # before: the checkout may change meanwhile
                 if not (folder / "dense" / METADATA_FILE).exists():
                     config = db.FinetuneConfig(num_train_epochs=epochs, learning_rate=learning_rate, seed=number)
                     db.finetune(
@@ -85,8 +90,9 @@ def main(
                 if not (place / METADATA_FILE).exists():
                     compressing = CompressConfig(**VARIANTS[kind], finetune_steps=finetune_steps, seed=number)
                     db.compress(folder / "dense", loaded, output_dir=place, config=compressing)
-                rows.append({**key, **_measured(place), "machine": describe_machine()})
-                write_json(result_file, {"settings": settings, "rows": rows})
+                origin = {"configuration": settings, "machine": describe_machine(), "commit": commit}
+                add_records(result_file, [{**key, **_measured(place), **origin}], KEY)
+    rows = find_records(read_records(result_file), {"settings": label})
     _show([row for row in rows if row["task"] in task and row["seed"] in seed])
     print(f"wrote {result_file}")
 

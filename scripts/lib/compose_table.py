@@ -9,13 +9,12 @@ from statistics import mean, stdev
 from string import ascii_uppercase
 
 import matplotlib
+from guides import markdown, update
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from parts import Record, find_records
 
-from dynabert_paddle.errors import UsageError
-from dynabert_paddle.files.atomic import write_text
 from dynabert_paddle.reporting.chart import COLORS, MARKERS, STYLE
 
 # A row's method and strength -> the names of its models, from the fine-tuned one to the last.
@@ -43,7 +42,7 @@ GUIDES = {
         "尚未运行",
     ),
 }
-BEGIN, END = "<!-- {task}: made by scripts/bench/compose.sh -->", "<!-- end -->"
+BEGIN = "<!-- {task}: made by scripts/bench/compose.sh -->"
 
 
 def write_documents(records: Sequence[Record], rows: Mapping[str, Rows], result_file: Path) -> Iterator[Path]:
@@ -60,23 +59,12 @@ def write_documents(records: Sequence[Record], rows: Mapping[str, Rows], result_
     for name, words in GUIDES.items():
         guide = result_file.with_name(name)
         if guide.is_file():
-            text = guide.read_text(encoding="utf-8")
             for task, own in rows.items():
-                text = replace_between(text, BEGIN.format(task=task), table(records, task, own, words), guide)
-            write_text(guide, text)
+                update(guide, BEGIN.format(task=task), table(records, task, own, words))
             yield guide
     chart = result_file.with_suffix(".svg")
     draw(records, rows, chart)
     yield chart
-
-
-def replace_between(text: str, begin: str, content: str, path: Path) -> str:
-    """Replace what stands in a text between a mark and the next end mark."""
-    head, mark, rest = text.partition(begin)
-    _, end, tail = rest.partition(END)
-    if not mark or not end:
-        raise UsageError(f"{path}: has no lines '{begin}' and '{END}', between which the table goes: put them back")
-    return f"{head}{begin}\n{content}{end}{tail}"
 
 
 def table(records: Sequence[Record], task: str, rows: Rows, words: Words) -> str:
@@ -115,8 +103,9 @@ def table(records: Sequence[Record], task: str, rows: Rows, words: Words) -> str
             )
     if not lines:
         return f"{task}: {words.missing}\n"
-    text = "".join(f"| {' | '.join(line)} |\n" for line in (headings, ["---"] * len(headings), *lines))
-    return f"{task}:\n\n{text}" + "".join(f"\n{letter}: {name}\n" for letter, name in letters.items())
+    return f"{task}:\n\n{markdown(headings, lines)}" + "".join(
+        f"\n{letter}: {name}\n" for letter, name in letters.items()
+    )
 
 
 def times(records: Sequence[Record], chain: Sequence[str], name: str) -> tuple[str, str, str]:

@@ -7,6 +7,7 @@ machines are merged.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -49,6 +50,11 @@ def add_records(result_file: Path, records: Iterable[Record], key_names: Iterabl
         write_text(result_file, f"[\n{lines}\n]\n")
     finally:
         os.close(folder)
+
+
+def hash_settings(settings: Mapping[str, Any]) -> str:
+    """Return eight digits that name the settings of a benchmark, as a value of its records' keys."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def split_rows(source: Path, num_rows: int, num_held_out: int) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Annotated
 
 import typer
+from guides import markdown, update
 from parts import Record, add_records, find_records, read_records, split_rows
 
 from dynabert_paddle.cli.table import show_table
@@ -15,6 +16,12 @@ from dynabert_paddle.files.atomic import read_json, write_text
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.runtime.machine import describe_processor
 
+# A guide beside the result file, and the headings of the table in it.
+GUIDES = {
+    "compression.md": "task|seeds|`.nb` for ARM|ONNX int8 graph|full model|`.nb`|points lost|memory|loads in",
+    "compression_cn.md": "任务|种子|ARM 的 `.nb`|ONNX int8 计算图|完整模型|`.nb`|损失的百分点|内存|加载",
+}
+BEGIN = "<!-- made by scripts/bench/smallest.sh -->"
 MEANS = ("nb_bytes", "onnx_graph_bytes", "score_full", "score", "points_lost", "memory_mb", "load_ms")
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -72,12 +79,13 @@ def record(result_file: Path, task: str, seed: int, folder: Path) -> None:
 
 @app.command()
 def show(result_file: Path) -> None:
-    """Print the table of the result file."""
+    """Print the table of the result file, and write it into the guides beside the file."""
     columns = ["task", "seeds", ".nb MB", "ONNX MB", "full", "small", "points lost", "memory MB", "load ms"]
+    units = ["", "", " MB", " MB", "", "", "", " MB", " ms"]
     lines = [
         [
             record["task"],
-            str(len(record["seeds"])),
+            ", ".join(map(str, record["seeds"])),
             f"{record['nb_bytes'] / 1e6:.2f}",
             f"{record['onnx_graph_bytes'] / 1e6:.2f}",
             f"{record['score_full']:.4f}",
@@ -89,6 +97,12 @@ def show(result_file: Path) -> None:
         for record in read_records(result_file)
     ]
     show_table(columns, lines, title="means over the seeds; accuracy on dev, of the small model on Lite's x86 runtime")
+    for name, headings in GUIDES.items():
+        guide = result_file.with_name(name)
+        if guide.is_file():
+            cells = [[f"{cell}{unit}" for cell, unit in zip(line, units, strict=True)] for line in lines]
+            update(guide, BEGIN, markdown(headings.split("|"), cells))
+            print(f"wrote {guide}")
     print(f"wrote {result_file}")
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from dynabert_paddle.errors import UsageError
+
 ROOT = Path(__file__).parents[2]
 ROWS = {("none", ""): ["start"], ("smaller", "a half"): ["start", "half"], ("smaller", "a third"): ["start", "third"]}
 COLUMNS = ("method", "strength", "seeds", "accuracy", "int8", "parameters", "MB", "int8 MB")
@@ -96,3 +98,16 @@ def test_the_tables_of_the_guides_equal_their_results(tmp_path, scripts):
     assert {r["model"] for r in records} <= {
         model for own in rows.values() for chain in own.values() for model in chain
     }
+
+
+def test_the_table_for_phones_equals_its_results(tmp_path, scripts):
+    module = scripts("smallest")
+    guides = [ROOT / "docs" / name for name in module.GUIDES]
+    for path in (*guides, ROOT / "docs/smallest.json"):
+        (tmp_path / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    module.show(tmp_path / "smallest.json")
+    for guide in guides:
+        assert (tmp_path / guide.name).read_text(encoding="utf-8") == guide.read_text(encoding="utf-8")
+    (tmp_path / "compression.md").write_text("no marks")
+    with pytest.raises(UsageError, match=r"compression\.md: has no lines '<!-- made by .* put them back"):
+        module.show(tmp_path / "smallest.json")
