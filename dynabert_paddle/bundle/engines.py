@@ -129,7 +129,7 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
             config = configure_openvino(folder, description, Path(scratch), num_threads)
         else:
             config = _configure(folder, description, graph, device, num_threads)
-        with quiet():
+        with quiet(), _keep_threads(process_threads):
             predictor = inference.create_predictor(config)
     names = predictor.get_input_names()
     output = predictor.get_output_names()[0]
@@ -140,13 +140,22 @@ def _open_paddle(folder: Path, description: dict[str, Any], device: str, num_thr
                 check_inputs(batch, description)
             for name in names:
                 predictor.get_input_handle(name).copy_from_cpu(batch[name])
-            try:
+            with _keep_threads(process_threads):
                 predictor.run()
-            finally:  # run() sets the thread count of the whole process, which would change sums in a training run
-                paddle.base.core.set_num_threads(process_threads)
             return predictor.get_output_handle(output).copy_to_cpu()
 
     return run
+
+
+@contextlib.contextmanager
+def _keep_threads(process_threads: int) -> Iterator[None]:
+    """Undo that Paddle Inference sets the thread count of the process, which would change sums in a training run."""
+    import paddle
+
+    try:
+        yield
+    finally:
+        paddle.base.core.set_num_threads(process_threads)
 
 
 def _set_process_threads(num_threads: int) -> int:

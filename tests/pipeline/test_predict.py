@@ -1,6 +1,7 @@
 """Bundles in use: from Python, from the command line, by their own script; the source model is the oracle."""
 
 import csv
+import ctypes
 import functools
 import gzip
 import json
@@ -16,6 +17,7 @@ import paddle
 import pytest
 from bundles import GLUE, SNIPS_LABELS, TASKS, WITHOUT_PACKAGE, make_bundle, make_model
 from conftest import SNIPS, make_batch, make_bert
+from test_bundle_bad_input import seal
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone
@@ -897,6 +899,23 @@ def test_predicting_leaves_training_as_it_was(bundle):
     for num_threads in (1, None):
         db.Predictor(bundle("plain"), num_threads=num_threads)(["play some jazz"])
     assert all((a == b).all() for a, b in zip(before, gradients(), strict=True))
+
+
+def test_loading_a_bundle_leaves_the_number_of_threads(bundle, tmp_path):
+    """Also one that cannot be loaded: products on more threads sum in another order, to the last bit of a training."""
+    libraries = Path(paddle.__file__).parent / "libs"
+    names = {"libmklml_intel.so": "MKL_Get_Max_Threads", "libiomp5.so": "omp_get_max_threads"}
+    counts = [getattr(ctypes.CDLL(str(libraries / name)), function) for name, function in names.items()]
+    before = [count() for count in counts]
+    other = 1 + (before[0] == 1)
+    db.Predictor(bundle("plain"), num_threads=other)
+    assert [count() for count in counts] == before
+    damaged = shutil.copytree(bundle("plain"), tmp_path / "damaged")
+    (damaged / "model.pdiparams").write_bytes(b"")
+    seal(damaged)
+    with pytest.raises(DynabertError, match="cannot load it"):
+        db.Predictor(damaged, num_threads=other)
+    assert [count() for count in counts] == before
 
 
 @pytest.mark.parametrize("open_it", [db.Predictor, db.AdaptivePredictor, infer.Bundle])
