@@ -146,7 +146,10 @@ def match_task(supernet: Supernet, task: Task, source: str | Path) -> Task:
         UsageError: it was not fine-tuned, or for another number of outputs or other classes.
     """
     if not supernet.metadata.stage:
-        raise UsageError(f"{source} is not a model that 'dynabert finetune' has made: begin with that")
+        raise UsageError(
+            f"{source} is not a model that 'dynabert finetune' has made: begin with that, which keeps the classifier of a "
+            f"model that was fine-tuned elsewhere on the same labels"
+        )
     what = f"task {task.name!r} needs"
     hint = "name the task and the data that it was fine-tuned on"
     if not type(supernet.model).__name__.endswith(task.head):

@@ -9,7 +9,7 @@ import pytest
 from conftest import FORMATS
 
 import dynabert_paddle as db
-from dynabert_paddle.backbone.loading import to_arrays
+from dynabert_paddle.backbone.loading import find_backbone, to_arrays
 from dynabert_paddle.compressing.texts import task_rows
 from dynabert_paddle.training.evaluate import evaluate_named
 
@@ -223,6 +223,47 @@ def test_invalid_requests_are_one_line_and_leave_no_files(dynabert, finetuned, t
     assert done.code in (1, 2)
     (line,) = [line for line in done.err.splitlines() if line.startswith("error:")]
     assert message in line
+    assert not (tmp_path / "new").exists()
+
+
+EACH_METHOD = {
+    "vocabulary": ("--vocab_size", 2000),
+    "low_rank": ("--rank_share", 0.25),
+    "sparse": ("--sparsity", 0.4),
+    "share_layers": ("--groups", 2, "--finetune_steps", 2),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("method", EACH_METHOD)
+def test_a_model_and_an_output_behind_links(dynabert, finetuned, tmp_path, method):
+    """The folder that a link names is read, and written; the link stays."""
+    (tmp_path / "model").symlink_to(finetuned)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    for source, output in ((finetuned, "plain"), (tmp_path / "model", "out")):
+        done = dynabert("compress", method, source, *EACH_METHOD[method], "--output_dir", tmp_path / output)
+        assert done.code == 0, done.err
+    assert (tmp_path / "out").is_symlink()
+    names = {path.name for path in (tmp_path / "plain").glob("*.safetensors")}
+    assert names == {path.name for path in (tmp_path / "disk").glob("*.safetensors")} != set()
+    assert all((tmp_path / "plain" / name).read_bytes() == (tmp_path / "disk" / name).read_bytes() for name in names)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("method", EACH_METHOD)
+@pytest.mark.parametrize("kind", ["PaddleNLP", "Hugging Face"])
+def test_a_model_of_another_library_is_refused_with_the_way_to_it(dynabert, finetuned, tmp_path, method, kind):
+    folder = tmp_path / "model"
+    if kind == "PaddleNLP":
+        shutil.copytree(
+            finetuned, folder, ignore=shutil.ignore_patterns("dynabert.json", ".dynabert", "vdl*", "*.jsonl")
+        )
+    else:
+        folder = find_backbone("minilm-l6")
+    done = dynabert("compress", method, folder, *EACH_METHOD[method], "--output_dir", tmp_path / "new")
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error:")]
+    assert done.code == 2 and "is not a model that 'dynabert finetune' has made: begin with that" in line
     assert not (tmp_path / "new").exists()
 
 
