@@ -147,8 +147,8 @@ def match_task(supernet: Supernet, task: Task, source: str | Path) -> Task:
     """
     if not supernet.metadata.stage:
         raise UsageError(
-            f"{source} is not a model that 'dynabert finetune' has made: begin with that, which keeps the classifier of a "
-            f"model that was fine-tuned elsewhere on the same labels"
+            f"{source} is not a model that 'dynabert finetune' has made: begin with that, which keeps the classifier "
+            f"of a model that was fine-tuned elsewhere on the same labels"
         )
     what = f"task {task.name!r} needs"
     hint = "name the task and the data that it was fine-tuned on"

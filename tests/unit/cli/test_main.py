@@ -318,7 +318,9 @@ def test_an_existing_output_is_refused_before_anything_is_read(dynabert, tmp_pat
     done = dynabert(*words)
     message = "x.json exists: pass --overwrite_output_file to replace it, or name another --output_file"
     assert (done.code, done.out, done.err) == (2, "", f"error: {message}\n")
-    assert "b: no bundle.json in it" in dynabert(*words, "--overwrite_output_file").err
+    assert (
+        "b: no such folder: name one that 'dynabert export' created" in dynabert(*words, "--overwrite_output_file").err
+    )
     assert (tmp_path / "x.json").read_text() == "before"
 
 

@@ -96,13 +96,15 @@ def test_the_moments_are_those_of_the_layers_inputs(supernet, task):
 
 
 def test_the_output_error_on_held_out_texts_is_below_that_of_plain_svd(task):
-    """On the real backbone, for the linear layers of one of its layers."""
-    supernet = db.Supernet.from_pretrained("minilm-l6", num_labels=7)
+    """On the first layer of the real backbone, without `linear1`, whose 1,536 eigenvalues take longest."""
+    backbone = db.Supernet.from_pretrained("minilm-l6", num_labels=7)
+    supernet = db.extract(backbone, db.Subnet.parse("l0h12f1536"))
     train, dev = (collect_moments(supernet, tokenize_examples(part, supernet)) for part in (task.train, task.dev))
-    for linear in (getattr(*owner_of(supernet.encoder.layers[5], name)) for name in PROJECTIONS):
+    for name in set(PROJECTIONS) - {"linear1"}:
+        linear = getattr(*owner_of(supernet.encoder.layers[0], name))
         plain = best_product(linear, 96, Moments.isotropic(linear.weight.shape[0]))
         product = best_product(linear, 96, train[linear])
-        assert output_error(linear, product, dev[linear]) < output_error(linear, plain, dev[linear])
+        assert output_error(linear, product, dev[linear]) < output_error(linear, plain, dev[linear]), name
 
 
 def test_products_are_used_only_where_they_save_multiply_accumulates(supernet, task):
