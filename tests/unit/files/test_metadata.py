@@ -3,7 +3,8 @@
 import pytest
 
 from dynabert_paddle.errors import ModelError
-from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, check_model_folder, read_metadata, write_metadata
+from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
+from dynabert_paddle.files.model_folder import check_model_folder
 
 
 def test_metadata_round_trip(tmp_path):
