@@ -120,8 +120,8 @@ def read_lines(path: AnyFile) -> Iterator[tuple[int, str]]:
     path = file.path
     if not file.is_stream and path.exists() and not path.is_file() and not path.is_dir():
         raise DataError(
-            f"{path}: is not a file; pipes and devices are not supported here, because data is read twice: write it to a "
-            f"file first."
+            f"{path}: is not a file; pipes and devices are not supported here, because data is read twice: write it to "
+            f"a file first."
         )
     try:
         yield from enumerate(file.lines(), start=1)
