@@ -19,6 +19,7 @@ from dynabert_paddle.bundle.tables import format_row, read_texts
 from dynabert_paddle.runtime.memory import MEMORY_ADVICE, is_memory_error
 from dynabert_paddle.runtime.streams import print_message, run_process
 from dynabert_paddle.text.decode import AnyPrediction
+from dynabert_paddle.text.word_labels import DECODINGS
 
 
 class Opened(NamedTuple):
@@ -44,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-i",
         "--input_file",
         help=".csv, .tsv, .jsonl or SQuAD's .json; or one text per line, or two separated by a TAB",
+    )
+    parser.add_argument(
+        "--decode",
+        choices=DECODINGS,
+        help="labels of words: only those that may follow one another, or each word's best; as exported by default",
     )
     parser.add_argument("--json", action="store_true", help="print JSON lines with all details")
 

@@ -34,6 +34,7 @@ from dynabert_paddle.text.encode import convert_errors, find_templates
 from dynabert_paddle.text.leading import find_rules
 
 _CHUNK, _CHUNK_CHARACTERS = 4096, 2**22  # rows that are in memory and sorted by length at a time
+_WINDOWED_CHARACTERS = 2**18  # where every token of a text has logits, most of them twice
 # Full batches are padded to a multiple of _LENGTH_STEP tokens, others to a power of two of at least _MIN_LENGTH.
 _LENGTH_STEP, _MIN_LENGTH = 8, 16
 
@@ -46,6 +47,7 @@ class Bundle:
         subnet: name of a sub-network, if the bundle has several; the best by default.
         device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads; by default all cores that the process may use.
+        decode: for labels of words, `constrained` to those that their scheme allows, or `free`; by default as exported.
 
     Raises:
         BundleError: a file is missing or altered, or the runtime is missing or cannot run the graph.
@@ -58,9 +60,10 @@ class Bundle:
         subnet: str | None = None,
         device: str = "cpu",
         num_threads: int | None = None,
+        decode: str | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self._device, self._num_threads = device, num_threads
+        self._device, self._num_threads, self._decode = device, num_threads, decode
         self._lock = threading.Lock()  # a runtime has one set of input and output buffers per model
         self._threads, self._process = _make_threads(), os.getpid()
         load_unchanged(self.folder, partial(self._open, subnet), BundleError)
@@ -84,7 +87,7 @@ class Bundle:
             self._rules = find_rules(self._tokenizer)
         if templates is None:
             raise self._tokenizer_error(ValueError("the vocabulary has no letter, digit or full stop"))
-        self._rows = RowEncoder(self.description, templates[self.takes_pairs])
+        self._rows = RowEncoder(self.description, templates[self.takes_pairs], decode=self._decode)
         self.kind, self.labels = self._rows.kind, self._rows.labels
         self.load(self.subnet)
 
@@ -120,7 +123,8 @@ class Bundle:
         """Predict for texts or pairs of texts.
 
         Args:
-            texts: one text per row; rows longer than `max_seq_length` tokens are truncated.
+            texts: one text per row; rows longer than `max_seq_length` tokens are truncated, or divided into windows
+                where words are labelled and in contexts of questions.
             pairs: a second text for each row.
             batch_size: rows per batch.
 
@@ -175,7 +179,7 @@ class Bundle:
         if batch_size < 1:
             raise BundleError(f"batch_size is at least 1, not {batch_size}")
         rows, num_encoded = iter(rows), 0
-        encoded = self.encode(_take_chunk(rows))
+        encoded = self.encode(_take_chunk(rows, self._rows.has_word_windows))
         while encoded:
             num_encoded += len(encoded)
             following = self._encode_ahead(rows, num_encoded)
@@ -190,7 +194,7 @@ class Bundle:
         """Start to encode the next chunk; an error waits in the future, as the earlier predictions come first."""
         following: Future = Future()
         try:
-            chunk = _take_chunk(rows)
+            chunk = _take_chunk(rows, self._rows.has_word_windows)
             if chunk:
                 return self._submit("encoder", partial(self.encode, first=num_encoded), chunk)
             following.set_result([])
@@ -206,7 +210,7 @@ class Bundle:
             first: number of rows before these, for messages.
 
         Returns:
-            Each row's windows, several only for question answering.
+            Each row's windows; several only of a context, or of a text whose words are labelled.
 
         Raises:
             BundleError: a row is not one text, or not two if the model takes pairs.
@@ -301,13 +305,14 @@ def _make_threads() -> dict[str, ThreadPoolExecutor]:
     return {name: ThreadPoolExecutor(1, f"dynabert-{name}") for name in ("bundle", "encoder")}
 
 
-def _take_chunk(rows: Iterator[Sequence[str]]) -> list[Sequence[str]]:
+def _take_chunk(rows: Iterator[Sequence[str]], has_word_windows: bool) -> list[Sequence[str]]:
     """Take rows until there are many, or many characters: the tokens of a context take some 200 bytes each."""
+    most = _WINDOWED_CHARACTERS if has_word_windows else _CHUNK_CHARACTERS
     chunk, num_characters = [], 0
     for row in islice(rows, _CHUNK):
         chunk.append(row)
         num_characters += sum(map(_num_characters, row)) if isinstance(row, (list, tuple)) else 0
-        if num_characters >= _CHUNK_CHARACTERS:
+        if num_characters >= most:
             break
     return chunk
 
@@ -354,7 +359,9 @@ def _positive(text: str) -> int:
 
 def _open_own(options: argparse.Namespace) -> Opened:
     folder = Path(__file__).parent
-    bundle = Bundle(folder, subnet=options.subnet, device=options.device, num_threads=options.num_threads)
+    bundle = Bundle(
+        folder, subnet=options.subnet, device=options.device, num_threads=options.num_threads, decode=options.decode
+    )
     return Opened(bundle.description, bundle.stream, bundle.input_warnings, bundle.warning)
 
 

@@ -260,8 +260,9 @@ def open_model(path: str) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
 class Bundle:
     """A bundle, ready to run: its files are verified, its tokenizer and model loaded."""
 
-    def __init__(self, folder: str) -> None:
-        """Verify and load the bundle in a folder."""
+    def __init__(self, folder: str, *, decode: str | None = None) -> None:
+        """Verify and load the bundle in a folder; `decode` is `free` or `constrained`, by default as exported."""
+        self._decode = decode
         load_unchanged(Path(folder), lambda: self._open(folder), BundleError)
 
     def _open(self, folder: str) -> None:
@@ -270,7 +271,7 @@ class Bundle:
         self.description = description = read_bundle(Path(folder), [model, VOCABULARY_FILE, TOKENIZER_FILE])
         self.takes_pairs, self._pad_token_id = description["pair"], description["pad_token_id"]
         self._tokenizer = Tokenizer.from_folder(folder)
-        self._rows = RowEncoder(description, self._tokenizer.templates[self.takes_pairs])
+        self._rows = RowEncoder(description, self._tokenizer.templates[self.takes_pairs], decode=self._decode)
         self._run = open_model(os.path.join(folder, model))
 
     def input_warnings(self) -> list[str]:
@@ -332,7 +333,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _open_own(options: argparse.Namespace) -> Opened:
-    bundle = Bundle(os.path.dirname(os.path.abspath(__file__)))
+    bundle = Bundle(os.path.dirname(os.path.abspath(__file__)), decode=options.decode)
     return Opened(bundle.description, bundle.predict, bundle.input_warnings)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from dynabert_paddle.files.hashing import hash_file, hash_json
 from dynabert_paddle.text.encode import WORD_SPLITS
+from dynabert_paddle.text.word_labels import DECODINGS, LABEL_SCHEMES
 
 BUNDLE_FILE = "bundle.json"
 FORMAT_VERSION = 1
@@ -128,13 +129,14 @@ def check_description(path: str | Path, description: dict[str, Any]) -> None:
         raise BundleError(f"{path}: damaged: {_REMEDY}")
     positions = description.get("max_positions", _MAX_POSITIONS)
     answers = description.get("answers") or {}
+    stride = answers.get("doc_stride", description["task"].get("doc_stride", 1))
     for name, value, least, most in (
         ("max_positions", positions, 3, _MAX_POSITIONS),
         ("max_seq_length", description["max_seq_length"], 3, positions),
         ("vocab_size", description["vocab_size"], 1, _MAX_VOCABULARY),
         ("pad_token_id", description["pad_token_id"], 0, description["vocab_size"] - 1),
         ("the number of labels", len(description["labels"]), 0, _MAX_LABELS),
-        ("doc_stride", answers.get("doc_stride", 1), 1, _MAX_COUNT),
+        ("doc_stride", stride, 1, _MAX_COUNT),
         ("max_answer_length", answers.get("max_answer_length", 1), 1, _MAX_COUNT),
     ):
         if not least <= value <= most:
@@ -184,6 +186,9 @@ def _is_valid(description: dict[str, Any]) -> bool:
         and kind in KINDS
         and all(isinstance(description.get(key, True), bool) for key in ("depends_on_batch", "special_tokens_in_text"))
         and task.get("word_split", "words") in WORD_SPLITS
+        and task.get("label_scheme", LABEL_SCHEMES[0]) in LABEL_SCHEMES
+        and task.get("decode", "free") in DECODINGS
+        and _is_whole(task.get("doc_stride", 1))
         and isinstance(description.get("unk_token_id", 0), int)
         and isinstance(description.get("special_token_ids", []), list)
         and all(isinstance(token, int) for token in description.get("special_token_ids", []))

@@ -15,16 +15,15 @@ from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.text.decode import (
     Answer,
     AnyPrediction,
+    MarkedText,
     Prediction,
     WordLabels,
     best_answer,
     find_entities,
-    label_words,
     softmax,
 )
 from dynabert_paddle.text.encode import (
     Template,
-    cut_words,
     first_tokens,
     join_words,
     question_windows,
@@ -34,7 +33,10 @@ from dynabert_paddle.text.encode import (
     write_words,
 )
 from dynabert_paddle.text.leading import CutRules, Tokens, encode_leading
-from dynabert_paddle.text.word_labels import WordLabelScheme
+from dynabert_paddle.text.marks import write_marks
+from dynabert_paddle.text.word_decoding import WordDecoder
+from dynabert_paddle.text.word_labels import DECODINGS, UnknownSchemeError, WordLabelScheme
+from dynabert_paddle.text.word_windows import word_windows
 
 
 def short_repr(value: object) -> str:
@@ -72,21 +74,30 @@ class RowEncoder:
     Args:
         description: the content of `bundle.json`.
         template: the tokenizer's template for one text or a pair, as the task has.
+        decode: one of `DECODINGS`, for labels of words; by default the bundle's.
+
+    Raises:
+        BundleError: the bundle cannot be read so, or has been damaged.
     """
 
-    def __init__(self, description: dict[str, Any], template: Template) -> None:
+    def __init__(self, description: dict[str, Any], template: Template, *, decode: str | None = None) -> None:
         self.kind: str = description["task"].get("kind", "classification")
         self.labels: list[str] = description["labels"]
         if self.kind == "classification" and len(self.labels) < 2:  # earlier exports named a single output so
             self.kind, self.labels = "regression", []
-        self._scheme = WordLabelScheme.of_bundle(self.labels if self.kind == "token_classification" else [])
+        self._scheme, self._decoder = _make_decoder(self.kind, self.labels, description["task"], decode)
+        # Tokens between the starts of windows; a bundle that does not say it was exported before there were any.
+        self._stride: int | None = None
+        if self.kind == "token_classification":
+            self._stride = description["task"].get("doc_stride")
         self.takes_pairs: bool = description["pair"]
         # How raw text is split; a bundle that does not say it was exported before this was recorded.
         self._word_split: str | None = description["task"].get("word_split")
         self._answers: dict[str, Any] = description.get("answers", {})
         self._max_seq_length: int = description["max_seq_length"]
         self._max_tokens = self._max_seq_length - template.num_special_tokens
-        least = 4 if self.kind == "question_answering" else 0  # of a window that is not all question
+        # A window that is not all question, or that comes forward.
+        least = 4 if self.kind == "question_answering" else int(self._stride is not None)
         if self._max_tokens < least:
             raise BundleError(
                 f"max_seq_length is {self._max_seq_length}, but a row needs at least "
@@ -94,11 +105,18 @@ class RowEncoder:
             )
         self._template = template
         self.counts = InputCounts(description)
-        # Tokens that count of each text; all of a context, which is split into windows.
-        is_question = self.kind == "question_answering"
+        # Tokens that count of each text; all of one that is split into windows.
         # One more tells that a text is cut; a pair loses the same tokens however long it is.
-        limits = [self._max_tokens // 2 + 1, None] if is_question else [self._max_tokens + 1] * (1 + self.takes_pairs)
-        self._limits: list[int | None] = [*limits]
+        self._limits: list[int | None] = [self._max_tokens + 1] * (1 + self.takes_pairs)
+        if self.kind == "question_answering":
+            self._limits = [self._max_tokens // 2 + 1, None]
+        elif self._stride is not None:
+            self._limits = [None]
+
+    @property
+    def has_word_windows(self) -> bool:
+        """Whether words are labelled, and long texts read in windows."""
+        return self._stride is not None
 
     def read(self, row: Sequence[str], number: int) -> Row:
         """Check a row.
@@ -167,7 +185,7 @@ class RowEncoder:
             tokens: the tokens of each of its texts, without special tokens.
 
         Returns:
-            Its windows, several only for question answering.
+            Its windows; several only of a context, or of a text whose words are labelled.
         """
         if self.kind == "token_classification":
             return self._encode_words(row, tokens[0])
@@ -186,17 +204,21 @@ class RowEncoder:
 
     def _encode_words(self, row: Row, tokens: Tokens) -> Encoded:
         before = len(self._template.ids[0])
-        first = first_tokens(tokens.offsets, row.words, before=before, rest=tokens.rest)
-        tokens_of_words, num_cut = cut_words(first, before + self._max_tokens)
-        ids = tokens.ids[: self._max_tokens]
-        self.counts.add([ids], is_cut=num_cut > 0, num_cut_words=num_cut)
+        first = first_tokens(tokens.offsets, row.words, rest=tokens.rest)
+        windows, num_cut = word_windows(first, len(tokens.ids), max_tokens=self._max_tokens, stride=self._stride)
+        read = tokens.ids if self._stride is not None else tokens.ids[: self._max_tokens]
+        self.counts.add([read], is_cut=num_cut > 0, num_cut_words=num_cut)
 
         def decode(logits: list[np.ndarray]) -> WordLabels:
-            labels, scores = label_words(logits[0], tokens_of_words, self.labels)
+            labels, scores = self._decoder(len(first), windows, logits, before=before)
             entities = find_entities(row.shown, row.shown_words, labels, scores, self._scheme)
-            return WordLabels([row.shown[start:end] for start, end in row.shown_words], labels, entities, num_cut)
+            words = [row.shown[start:end] for start, end in row.shown_words]
+            if self._scheme.has_marks:
+                marked = write_marks(row.shown, row.shown_words, labels)
+                return MarkedText(words, labels, entities, num_cut, marked)
+            return WordLabels(words, labels, entities, num_cut)
 
-        return Encoded([self._template.wrap(ids)], decode)
+        return Encoded([self._template.wrap(tokens.ids[window.start : window.end]) for window in windows], decode)
 
     def _encode_question(self, row: Row, question: Tokens, context: Tokens) -> Encoded:
         longest = self._max_tokens // 2
@@ -213,3 +235,28 @@ class RowEncoder:
             return best_answer(row.texts[1], scored, **settings)
 
         return Encoded([(window.ids, window.type_ids) for window in windows], decode)
+
+
+def _make_decoder(
+    kind: str, labels: list[str], task: dict[str, Any], decode: str | None
+) -> tuple[WordLabelScheme, WordDecoder]:
+    """Return the scheme of the labels of words, and what labels words by it; both empty for other kinds of tasks."""
+    if kind != "token_classification":
+        if decode is not None:
+            raise BundleError(
+                f"decode {decode!r} is for labels of words, and the bundle's task is {kind}: leave it out"
+            )
+        return WordLabelScheme([]), WordDecoder([], WordLabelScheme([]), decode="free")
+    if decode is not None and decode not in DECODINGS:
+        raise BundleError(f"decode is {decode!r}; it must be one of {', '.join(DECODINGS)}")
+    name = task.get("label_scheme")
+    if name is None and decode == "constrained":
+        raise BundleError(
+            "decode 'constrained' needs the scheme of the labels, and the bundle does not name it: export the model "
+            "again"
+        )
+    try:
+        scheme = WordLabelScheme.of_bundle(labels) if name is None else WordLabelScheme(labels, name)
+    except UnknownSchemeError as error:
+        raise BundleError(f"label_scheme of bundle.json: {error}: export the model again") from None
+    return scheme, WordDecoder(labels, scheme, decode=decode or task.get("decode", "free"))

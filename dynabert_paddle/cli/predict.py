@@ -20,6 +20,7 @@ from dynabert_paddle.cli.run import Json
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DataError, UsageError, did_you_mean
 from dynabert_paddle.runtime.home import user_path
+from dynabert_paddle.text.word_labels import DECODINGS
 
 if TYPE_CHECKING:
     from dynabert_paddle.cli.prediction_rows import RowForm
@@ -111,6 +112,16 @@ def predict(
     subnet: Annotated[
         str | None, typer.Option("--subnet", help="Sub-network of a bundle of several.", show_default="the best")
     ] = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            "--decode",
+            click_type=click.Choice(DECODINGS),
+            metavar="NAME",
+            help="Labels of words: only those that may follow one another, or each word's best (constrained, free).",
+            show_default="the bundle's",
+        ),
+    ] = None,
     device: BundleDevice = "cpu",
     num_threads: NumThreads = None,
     json: Json = False,
@@ -132,7 +143,7 @@ def predict(
         raise UsageError("--submission reads one file: give the task's test file with -i")
     if output_file:
         check_output_file(output_file, overwrite=overwrite_output_file, inputs=files)
-    predictor = Predictor(bundle, subnet=subnet, device=device, num_threads=num_threads)
+    predictor = Predictor(bundle, subnet=subnet, device=device, num_threads=num_threads, decode=decode)
     if submission:
         lines = _submission(predictor, Path(files[0]), batch_size=batch_size)
     else:

@@ -69,12 +69,28 @@ class TaskConfig(_Section):
     word_split: Literal["words", "characters"] | None = _option(
         None, "labels of words: how a text is split to be predicted", otherwise="as the training file is"
     )
-    max_seq_length: Annotated[int, Ge(3)] = _option(128, "longest input in tokens; longer ones are cut")
+    label_scheme: str | None = _option(
+        None,
+        "labels of words: the scheme (IO, IOB1, IOB2, IOE1, IOE2, IOBES, BILOU, BMES, BMEWO, BIOS, BIOE, types, marks)",
+        otherwise="found in the training file",
+    )
+    decode: Literal["constrained", "free"] | None = _option(
+        None, "labels of words: only those that may follow one another, or each word's best", otherwise="constrained"
+    )
+    long_text: Literal["windows", "truncate"] | None = _option(
+        None, "labels of words: read long texts in windows, or cut them", otherwise="windows"
+    )
+    max_seq_length: Annotated[int, Ge(3)] = _option(
+        128, "longest input in tokens; longer ones are cut, or read in windows"
+    )
     special_tokens_in_text: bool = _option(
         True, "a special token's text in a text, such as [SEP], is that token; false: it is text like any other"
     )
     doc_stride: PositiveInt | None = _option(
-        None, "question answering: tokens between the starts of two windows of a context", otherwise="128"
+        None,
+        "question answering: tokens between the starts of two windows of a context; labels of words: of a long text, "
+        "by default half of a window",
+        otherwise="128",
     )
     max_answer_length: PositiveInt | None = _option(
         None, "question answering: longest answer in tokens", otherwise="30"

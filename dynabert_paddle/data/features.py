@@ -224,19 +224,14 @@ class Features(FeatureSet):
         input_ids[mask] = batch.input_ids
         token_type_ids[mask] = batch.token_type_ids
         arrays = {"input_ids": input_ids, "token_type_ids": token_type_ids, "attention_mask": mask.astype(np.int64)}
-        labels = batch._batch_labels(mask)
-        if labels is None:
+        if batch.labels is None:
             return arrays
-        is_class = np.issubdtype(labels.dtype, np.integer)
-        return arrays | {"labels": labels.astype(np.int64) if is_class else labels}
+        is_class = np.issubdtype(batch.labels.dtype, np.integer)
+        return arrays | {"labels": batch.labels.astype(np.int64) if is_class else batch.labels}
 
     def with_labels(self, labels: np.ndarray) -> Features:
         """Return the same examples with other labels, `[n]`."""
         return replace(self, labels=labels)
-
-    def _batch_labels(self, mask: np.ndarray) -> np.ndarray | None:
-        """Return the labels of a batch of all of these examples; the mask is False for padding."""
-        return self.labels
 
 
 def flatten(rows: Iterable[tuple[list[int], list[int]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

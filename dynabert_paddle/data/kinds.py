@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.metrics import ANSWER_METRICS
-from dynabert_paddle.data.question_answering import QUESTION_ENDINGS
+from dynabert_paddle.data.question_answering import ANSWER_SETTINGS, QUESTION_ENDINGS
 from dynabert_paddle.data.records import DATA_FILE_ENDINGS, TEXT_COLUMNS
 from dynabert_paddle.data.token_classification import LABEL_COLUMN, SENTENCE_ENDINGS, TEXT_COLUMN
+from dynabert_paddle.data.word_settings import WORD_SETTINGS
 from dynabert_paddle.errors import UsageError
 
 
@@ -23,6 +25,7 @@ class Kind:
         fixed_columns: columns that the user cannot choose, by the setting's name.
         endings: allowed endings of data files.
         num_outputs: number of logits; None: one per label.
+        settings: settings of a task that only some kinds have.
     """
 
     head: str
@@ -32,6 +35,7 @@ class Kind:
     fixed_columns: dict[str, str | None] = field(default_factory=dict)
     endings: tuple[str, ...] = DATA_FILE_ENDINGS
     num_outputs: int | None = None
+    settings: tuple[str, ...] = ()
 
 
 def check_columns(kind: str, columns: Mapping[str, str | None]) -> None:
@@ -49,6 +53,22 @@ def check_columns(kind: str, columns: Mapping[str, str | None]) -> None:
         if column in fixed and value not in (None, fixed[column]):
             allowed = f"it is {fixed[column]!r}" if fixed[column] else "there is none"
             raise UsageError(f"{setting(f'task.{column}')} is {value!r}, but in {kind} {allowed}: leave it out.")
+
+
+def check_kind_settings(kind: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that are for other kinds of tasks.
+
+    Args:
+        kind: one of `KINDS`.
+        settings: the user's settings by name; None for one that is not given.
+
+    Raises:
+        UsageError: the kind does not have one that is given.
+    """
+    for name, value in settings.items():
+        if value is not None and name not in KINDS[kind].settings:
+            kinds = " and ".join(other for other in KINDS if name in KINDS[other].settings)
+            raise UsageError(f"{setting(f'task.{name}')} is for {kinds}, this task is {kind}: leave it out.")
 
 
 def kind_of(class_name: str) -> str:
@@ -73,6 +93,7 @@ KINDS = {
         label_column=LABEL_COLUMN,
         fixed_columns={"text_pair_column": None},
         endings=SENTENCE_ENDINGS,
+        settings=(*WORD_SETTINGS, "word_split"),
     ),
     "question_answering": Kind(
         "ForQuestionAnswering",
@@ -82,5 +103,6 @@ KINDS = {
         fixed_columns={"text_column": "question", "text_pair_column": "context", "label_column": "answers"},
         endings=QUESTION_ENDINGS,
         num_outputs=2,
+        settings=ANSWER_SETTINGS,
     ),
 }

@@ -9,6 +9,7 @@ from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import UsageError, did_you_mean
 
 WORD_METRICS = ("entity_f1", "entity_precision", "entity_recall", "token_accuracy")  # see data/word_features.py
+TYPE_F1 = "f1_"  # before the type of entities whose F1 it is, such as f1_PER
 ANSWER_METRICS = ("f1", "exact_match")  # see data/question_answering.py
 
 
@@ -53,6 +54,8 @@ def check_metrics(names: Sequence[str], *, kind: str, num_labels: int) -> None:
     Raises:
         UsageError: an unknown metric, one of another kind, or `f1` for more than two classes.
     """
+    if kind == "token_classification":
+        names = [name for name in names if not name.startswith(TYPE_F1)]  # see data/label_scheme.py
     _check_names(names)
     known: dict[str, Sequence[str]] = {
         "classification": tuple(_CLASSIFICATION_METRICS),

@@ -12,6 +12,7 @@ from itertools import chain
 
 import numpy as np
 
+from dynabert_paddle.data.label_scheme import describe_forbidden
 from dynabert_paddle.data.question_answering import Questions
 from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.records import quote
@@ -49,6 +50,8 @@ def describe_rows(task: Task) -> Iterator[str]:
             )
     for examples, hashes in ((task.train, train), (task.dev, dev)):
         yield from _describe_texts(examples, hashes, task.labels, is_training=examples is task.train)
+        if isinstance(examples, Sentences) and (examples is task.train or examples.source != task.train.source):
+            yield from describe_forbidden(examples, task.columns)
     if task.labels:
         yield from _describe_classes(task)
     elif isinstance(task.dev, Examples) and task.dev.labels is not None and np.ptp(task.dev.labels) == 0:

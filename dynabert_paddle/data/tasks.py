@@ -12,7 +12,8 @@ import numpy as np
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.catalog import find_declaration
 from dynabert_paddle.data.declaration import Declaration
-from dynabert_paddle.data.kinds import KINDS, check_columns
+from dynabert_paddle.data.kinds import KINDS, check_columns, check_kind_settings
+from dynabert_paddle.data.label_scheme import check_type_metrics, find_label_scheme
 from dynabert_paddle.data.labels import permutation
 from dynabert_paddle.data.layout import Layout
 from dynabert_paddle.data.metrics import check_metrics
@@ -21,7 +22,9 @@ from dynabert_paddle.data.readers import Columns, Examples, read_examples, read_
 from dynabert_paddle.data.task_files import default_text_column, find_data_file
 from dynabert_paddle.data.task_labels import check_labels_differ, positive_class, task_labels
 from dynabert_paddle.data.token_classification import LABEL_COLUMN, Sentences, check_word_labels, read_sentences
+from dynabert_paddle.data.word_settings import EARLIER_WORD_SETTINGS, WORD_SETTINGS, WordSettings
 from dynabert_paddle.data.word_split import check_word_split, find_word_split
+from dynabert_paddle.data.word_streams import divide_stream
 from dynabert_paddle.errors import UsageError, did_you_mean
 
 # The types of `Task.train` and `Task.dev`.
@@ -44,6 +47,7 @@ class Task:
         positive_label: the class whose F1 the metric `f1` is; None without that metric.
         word_split: how a text is split into the words that are labelled; None for other kinds of tasks.
         labels_given: the user gave the labels, so that their order is known to be that of an unnamed classifier.
+        words_given: the names of the `WORD_SETTINGS` that the user gave, which a model's own do not replace.
         looked_at: its files, and how they were read, about which warnings were given, so that the stages of a run
             give each of them once.
     """
@@ -59,6 +63,7 @@ class Task:
     positive_label: str | None = None
     word_split: str | None = None
     labels_given: bool = False
+    words_given: frozenset[str] = frozenset()
     looked_at: set[Any] = field(default_factory=set, compare=False, repr=False)
 
     @property
@@ -89,6 +94,7 @@ class Task:
             "text_pair_column": self.columns.pair,
             "label_column": self.columns.label,
             **(asdict(self.train.settings) if isinstance(self.train, Questions) else {}),
+            **(self.train.settings.to_dict() if isinstance(self.train, Sentences) else {}),
             **self.files,
         }
 
@@ -109,6 +115,23 @@ class Task:
             return None
         train, dev = (_reorder(examples, new_indices, labels) for examples in (self.train, self.dev))
         return replace(self, labels=labels, train=train, dev=dev)
+
+    def with_word_settings(self, trained: Mapping[str, Any]) -> "Task":
+        """Label words as a model was trained to, but for what the user has given.
+
+        Args:
+            trained: the task of the model's metadata; from before the `WORD_SETTINGS` it has none of them.
+
+        Returns:
+            The task.
+        """
+        if not isinstance(self.train, Sentences) or not isinstance(self.dev, Sentences):
+            return self
+        known = {**EARLIER_WORD_SETTINGS, **{name: trained[name] for name in WORD_SETTINGS if name in trained}}
+        own = {name: value for name, value in known.items() if name not in self.words_given}
+        settings = WordSettings.of({**self.train.settings.to_dict(), **own})
+        train, dev = (replace(examples, settings=settings) for examples in (self.train, self.dev))
+        return replace(self, train=train, dev=dev)
 
 
 def _reorder(examples: TaskExamples, new_indices: Sequence[int], labels: tuple[str, ...]) -> TaskExamples:
@@ -156,6 +179,9 @@ def load_task(
     metrics: Sequence[str] | None = None,
     positive_label: str | None = None,
     word_split: str | None = None,
+    label_scheme: str | None = None,
+    decode: str | None = None,
+    long_text: str | None = None,
     doc_stride: int | None = None,
     max_answer_length: int | None = None,
     may_be_empty: bool | None = None,
@@ -182,7 +208,14 @@ def load_task(
         positive_label: the class whose F1 the metric `f1` is; by default the second of the two.
         word_split: for token classification, how a text is split to be predicted: 'words', or 'characters' if every
             character is labelled; by default as the training file is.
-        doc_stride: for question answering, tokens between the starts of windows of a long context; by default 128.
+        label_scheme: for token classification, the scheme of the labels, such as 'IOB2', or 'types'; by default that of
+            the training file.
+        decode: for token classification, 'constrained' (the default): words get the most probable labels that the
+            scheme allows one after the other; 'free': each word gets its most probable label.
+        long_text: for token classification, 'windows' (the default): a text that is longer than the longest input is
+            read in windows; 'truncate': words beyond it are not read, and labelled O.
+        doc_stride: for question answering and token classification, tokens between the starts of windows of a long
+            text; by default 128, and half of a window.
         max_answer_length: for question answering, maximum tokens of an answer; by default 30.
         may_be_empty: for question answering, whether questions may have no answer; by default, whether the training
             file has such questions.
@@ -213,15 +246,8 @@ def load_task(
         if given is not None or data_dir is not None
     }
     answers = {"doc_stride": doc_stride, "max_answer_length": max_answer_length, "may_be_empty": may_be_empty}
-    for name, value in answers.items():
-        if value is not None and declared.kind != "question_answering":
-            raise UsageError(
-                f"{setting(f'task.{name}')} is for question_answering, this task is {declared.kind}: leave it out."
-            )
-    if word_split is not None and declared.kind != "token_classification":
-        raise UsageError(
-            f"{setting('task.word_split')} is for token_classification, this task is {declared.kind}: leave it out."
-        )
+    words = {"label_scheme": label_scheme, "decode": decode, "long_text": long_text, "doc_stride": doc_stride}
+    check_kind_settings(declared.kind, {**answers, **words, "word_split": word_split})
     defaults = KINDS[declared.kind]
     columns = Columns(
         declared.text_column or default_text_column(train_path, declared.kind),
@@ -237,9 +263,13 @@ def load_task(
     train: TaskExamples
     dev: TaskExamples
     if declared.kind == "token_classification":
-        check_word_labels(labels, setting("task.labels") if labels_given else train_path)
+        settings = WordSettings.of(words)
+        check_word_labels(labels, setting("task.labels") if labels_given else train_path, scheme=settings.label_scheme)
         names = {"text_column": columns.text, "label_column": columns.label or LABEL_COLUMN}
         train, dev = (read_sentences(path, labels, **names) for path in (train_path, dev_path))
+        settings = replace(settings, label_scheme=find_label_scheme(train, settings.label_scheme))
+        check_type_metrics(metrics, labels, str(settings.label_scheme))
+        train, dev = (divide_stream(replace(sentences, settings=settings)) for sentences in (train, dev))
         word_split = check_word_split(word_split or find_word_split(train), train)
     elif declared.kind == "question_answering":
         train, dev = _read_questions(train_path, dev_path, answers)
@@ -262,6 +292,7 @@ def load_task(
         positive_label=None if positive is None else labels[positive],
         word_split=word_split,
         labels_given=labels_given,
+        words_given=frozenset(name for name, value in words.items() if value is not None),
     )
 
 

@@ -79,13 +79,15 @@ def count_tokens(features: FeatureSet, tokenizer: KnownTokens, *, takes_pairs: b
         minlength=len(features),
     )
     is_unknown = features.input_ids == (-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)
-    words, cut_words, is_cut = 0, 0, features.is_cut
+    words, cut_words, cut = 0, 0, 0
     if isinstance(features, WordFeatures):
         words, cut_words = sum(map(len, features.word_labels)), int(features.num_cut.sum())
-        is_cut = features.num_cut > 0
+        cut = int(np.count_nonzero(features.num_cut))
+    elif features.is_cut is not None:
+        cut = _count_rows(features, features.is_cut)
     return TokenCounts(
         rows=features.num_scored,
-        cut=0 if is_cut is None else _count_rows(features, is_cut),
+        cut=cut,
         with_special=_count_rows(features, num_special > around),
         tokens=len(features.input_ids) - around * len(features),
         unknown=int(np.count_nonzero(is_unknown)),
@@ -102,8 +104,10 @@ def _choose(sizes: np.ndarray) -> np.ndarray:
 
 
 def _count_rows(features: Features, mask: np.ndarray) -> int:
-    """Count the rows of a file with an example in `mask`; a question has an example for each window."""
-    return len(np.unique(features.owners[mask])) if isinstance(features, WindowFeatures) else int(mask.sum())
+    """Count the rows of a file with an example in `mask`; a row in windows has an example for each."""
+    if isinstance(features, (WindowFeatures, WordFeatures)):
+        return len(np.unique(features.owners[mask]))
+    return int(mask.sum())
 
 
 def describe_tokens(

@@ -9,7 +9,7 @@ import logging
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import tee
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,28 +22,37 @@ from dynabert_paddle.data.data_file import AnyFile, ending_of
 from dynabert_paddle.data.features import OffsetEncoder, flatten
 from dynabert_paddle.data.records import JSON_ENDINGS, TEXT_COLUMNS, first_record, open_records, quote, read_lines
 from dynabert_paddle.data.word_features import IGNORED, WordFeatures
+from dynabert_paddle.data.word_settings import WordSettings
 from dynabert_paddle.errors import DataError, did_you_mean
 from dynabert_paddle.text.conll import CONLL_ENDINGS, count_columns, is_conll, split_conll
-from dynabert_paddle.text.encode import cut_words, first_tokens, join_words
+from dynabert_paddle.text.encode import first_tokens, join_words
 from dynabert_paddle.text.lines import LineError
 from dynabert_paddle.text.word_labels import OUTSIDE, UnknownSchemeError, WordLabelScheme
+from dynabert_paddle.text.word_windows import WordWindow, word_windows
 
 logger = logging.getLogger(__name__)
 
 SENTENCE_ENDINGS = (*CONLL_ENDINGS, ".txt", ".tsv", *JSON_ENDINGS)
 TEXT_COLUMN, LABEL_COLUMN = "tokens", "labels"  # in JSON lines
+_SENTENCES_PER_CALL = 1024
 
 
 class Sentence(NamedTuple):
-    """A sentence: its first line's number, its words, and their labels; None for a file without labels.
+    """A sentence of a data file.
 
-    `fields` is the object of JSON lines that it is from.
+    Args:
+        line: the number of its first line.
+        words: its words.
+        labels: their labels; None for a file without labels.
+        fields: the object of JSON lines that it is from.
+        lines: the number of each word's line; None if all are in one.
     """
 
     line: int
     words: list[str]
     labels: list[str] | None
     fields: Mapping[str, Any] | None = None
+    lines: list[int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +64,14 @@ class Sentences:
         labels: their labels.
         names: the classes in the order of the logits.
         source: the file that was read, as an absolute path.
+        settings: how words are labelled.
     """
 
     words: list[list[str]]
     labels: list[list[str]]
     names: tuple[str, ...]
     source: Path
+    settings: WordSettings = WordSettings()  # noqa: RUF009 - it is frozen
 
     def __len__(self) -> int:
         return len(self.words)
@@ -87,44 +98,60 @@ class Sentences:
             The sentences in the order of `indices`.
         """
         words, labels = ([rows[i] for i in indices] for rows in (self.words, self.labels))
-        return Sentences(words, labels, self.names, self.source)
+        return replace(self, words=words, labels=labels)
 
     def tokenize(self, tokenizer: OffsetEncoder, *, max_seq_length: int) -> WordFeatures:
-        """Tokenize the sentences; a word's label belongs to its first token.
+        """Tokenize the sentences, in windows where they are long; a word's label belongs to its first token.
 
         Args:
             tokenizer: returns each token's position in the text.
-            max_seq_length: longer sentences are truncated to this number of tokens, including special tokens.
+            max_seq_length: tokens of an example, at most, including special tokens.
 
         Returns:
             The tokenized sentences.
+
+        Raises:
+            UsageError: windows of this length would not overlap.
         """
-        joined = [join_words(words) for words in self.words]
         template = tokenizer.template(1)
         max_tokens, before = max_seq_length - template.num_special_tokens, len(template.ids[0])
-        encoded = tokenizer.encode_offsets([text for text, _ in joined], max_tokens)
+        stride = self.settings.window_stride(max_tokens, max_seq_length=max_seq_length)
+        limit = max_tokens if stride is None else None
         classes = {name: index for index, name in enumerate(self.names)}
-        rows: list[tuple[list[int], list[int]]] = []
+        windows: list[list[WordWindow]] = []
         num_cut: list[int] = []
-        tokens: list[np.ndarray] = []
-        token_labels: list[np.ndarray] = []
-        for (ids, offsets, rest), (_, spans), labels in zip(encoded, joined, self.labels, strict=True):
-            fitting, cut = cut_words(first_tokens(offsets, spans, before=before, rest=rest), before + max_tokens)
-            num_cut.append(cut)
-            first = np.array(fitting)
-            rows.append(template.wrap(ids[:max_tokens]))
-            tokens.append(first)
-            row_labels = np.full(len(rows[-1][0]), IGNORED, dtype=np.int64)
-            row_labels[first[first >= 0]] = [classes[name] for name, i in zip(labels, first, strict=True) if i >= 0]
-            token_labels.append(row_labels)
+        parts: list[tuple[np.ndarray, ...]] = []
+        for start in range(0, len(self), _SENTENCES_PER_CALL):
+            joined = [join_words(words) for words in self.words[start : start + _SENTENCES_PER_CALL]]
+            rows: list[tuple[list[int], list[int]]] = []
+            token_labels: list[np.ndarray] = []
+            encoded = tokenizer.encode_offsets([text for text, _ in joined], limit)
+            for index, ((ids, offsets, rest), (_, spans)) in enumerate(zip(encoded, joined, strict=True), start=start):
+                first = first_tokens(offsets, spans, rest=rest)
+                found, cut = word_windows(first, len(ids), max_tokens=max_tokens, stride=stride)
+                windows.append(found)
+                num_cut.append(cut)
+                own = np.array([classes[name] for name in self.labels[index]], dtype=np.int64)
+                for window in found:
+                    rows.append(template.wrap(ids[window.start : window.end]))
+                    token_labels.append(np.full(len(rows[-1][0]), IGNORED, dtype=np.int64))
+                    token_labels[-1][before + window.tokens] = own[window.words]
+            parts.append((*flatten(rows), np.concatenate(token_labels)))
+        input_ids, type_ids, offsets_of, labels = zip(*parts, strict=True)
+        lengths = np.concatenate([np.diff(offsets) for offsets in offsets_of])
         return WordFeatures(
-            *flatten(rows),
+            np.concatenate(input_ids),
+            np.concatenate(type_ids),
+            np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
             None,
-            token_labels=np.concatenate(token_labels),
-            tokens=tokens,
+            token_labels=np.concatenate(labels),
+            windows=windows,
+            before=before,
             word_labels=self.labels,
-            names=self.names,
             num_cut=np.array(num_cut),
+            names=self.names,
+            scheme=WordLabelScheme(self.names, self.settings.label_scheme),
+            decode=self.settings.decode,
         )
 
 
@@ -172,7 +199,7 @@ def find_word_labels(path: str | os.PathLike, *, text_column: str, label_column:
         label_column: key of the list of labels in JSON lines.
 
     Returns:
-        The distinct labels: first `O`, if it occurs, then the others, sorted.
+        The distinct labels: first `O`, or `o`, if it occurs, then the others, sorted.
 
     Raises:
         DataError: the file cannot be read, or has only one label.
@@ -203,22 +230,28 @@ def find_word_labels(path: str | os.PathLike, *, text_column: str, label_column:
                 "alike",
                 *(path, ascii(other), ascii(label)),
             )
-    return tuple(sorted(found, key=lambda label: (label != OUTSIDE, label)))
+    outside = OUTSIDE if OUTSIDE in found else OUTSIDE.lower()
+    return tuple(sorted(found, key=lambda label: (label != outside, label)))
 
 
-def check_word_labels(labels: Sequence[str], source: str | os.PathLike) -> None:
+def check_word_labels(labels: Sequence[str], source: str | os.PathLike, *, scheme: str | None = None) -> None:
     """Refuse labels that name no entities in a known way.
 
     Args:
         labels: all labels of the task.
         source: where they are from, for the message.
+        scheme: the user's choice of `LABEL_SCHEMES`.
 
     Raises:
-        DataError: they are of no known scheme.
+        DataError: they are of no known scheme, or not of the user's.
     """
     try:
-        WordLabelScheme(labels)
+        WordLabelScheme(labels, scheme)
     except UnknownSchemeError as error:
+        if scheme is not None:
+            raise DataError(
+                f"{source}: {error}: leave out {setting('task.label_scheme')}, or name the scheme of the labels."
+            ) from None
         raise DataError(
             f"{source}: the labels do not say which words form an entity: {error}. Write B-PER for the first and I-PER "
             "for the other words of an entity of the type PER, and O for the words outside."
@@ -300,7 +333,8 @@ def _conll_sentences(path: AnyFile, *, labelled: bool) -> Iterator[Sentence]:
     try:
         for rows in split_conll(lines, num_columns):
             words = [fields[0] for _, fields in rows]
-            yield Sentence(rows[0][0], words, [fields[-1] for _, fields in rows] if labelled else None)
+            labels = [fields[-1] for _, fields in rows] if labelled else None
+            yield Sentence(rows[0][0], words, labels, lines=[number for number, _ in rows])
     except LineError as error:
         raise DataError(f"{path}:{error.line}: {error}.") from None
 

@@ -14,6 +14,7 @@ from dynabert_paddle.data.kinds import KINDS, Kind, kind_of
 from dynabert_paddle.data.labels import describe_difference, permutation
 from dynabert_paddle.data.question_answering import AnswerSettings
 from dynabert_paddle.data.token_classification import check_word_labels
+from dynabert_paddle.data.word_settings import bundle_word_settings
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.exporting.lite_tokenizer import write_lite_tokenizer
 from dynabert_paddle.exporting.manifest import BundleManifest
@@ -40,7 +41,7 @@ pip install {packages}
 | labels | {labels} |
 | sub-network | {subnet} |
 | format, precision | {format}, {precision} |
-| longest input | {max_seq_length} tokens; longer texts are cut |
+| longest input | {max_seq_length} tokens; longer texts are {longer} |
 | special tokens in texts | {special_tokens} |
 | inputs | `input_ids`, `token_type_ids`, `attention_mask`, int64 [batch, length], pass them by name |
 | output | logits, float32 {output} |
@@ -84,7 +85,7 @@ def describe(
         DataError: the labels of words do not say which words form an entity.
         ModelError: the model has no Rust tokenizer, the numbers of labels and outputs differ, or it predicts several
             labels or values a text.
-        UsageError: `given_labels` are not the model's.
+        UsageError: `given_labels` are not the model's, or settings of the labels of words do not fit.
     """
     if not isinstance(supernet.tokenizer, Tokenizer):
         raise ModelError(
@@ -99,13 +100,19 @@ def describe(
     labels = _labels_of(supernet, kind, given_labels)
     if labels and len(labels) != config.num_labels:
         raise ModelError(f"the model has {config.num_labels} outputs and {len(labels)} labels: fine-tune it again")
+    recorded = {key: task[key] for key in _TASK_KEYS if task.get(key) is not None}
     if task["kind"] == "token_classification":
-        check_word_labels(labels, "the model")
+        check_word_labels(labels, "the model", scheme=task.get("label_scheme"))
+        max_tokens = max_seq_length - supernet.tokenizer.num_special_tokens(1)
+        words = bundle_word_settings(
+            task, is_trained=bool(metadata.stage), max_tokens=max_tokens, max_seq_length=max_seq_length
+        )
+        recorded |= {key: value for key, value in words.items() if value is not None}
     return BundleManifest(
         format_version=FORMAT_VERSION,
         format=format,
         precision=precision,
-        task={key: task[key] for key in _TASK_KEYS if task.get(key) is not None},
+        task=recorded,
         labels=labels,
         answers=asdict(AnswerSettings.of(task)) if answers else None,
         pair=answers or bool(task.get("text_pair_column")),
@@ -216,6 +223,7 @@ def _readme(manifest: BundleManifest) -> str:
         format=format,
         precision=manifest.precision,
         max_seq_length=manifest.max_seq_length,
+        longer="read in windows" if "doc_stride" in manifest.task else "cut",
         output=_OUTPUTS[kind].format(len(manifest.labels)),
         special_tokens=(
             "a text that contains one, such as `[SEP]`, has that token there"

@@ -7,8 +7,8 @@ from typing import Any
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.catalog import find_declaration
-from dynabert_paddle.data.kinds import KINDS, check_columns
-from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
+from dynabert_paddle.data.kinds import KINDS, check_columns, check_kind_settings
+from dynabert_paddle.data.word_settings import parse_label_scheme
 from dynabert_paddle.errors import UsageError
 
 _COLUMNS = ("text_column", "text_pair_column")
@@ -41,11 +41,11 @@ def describe_task(trained: Mapping[str, Any], given: Mapping[str, Any], *, kind:
     check_columns(kind, {key: given.get(key) for key in _COLUMNS})
     if KINDS[kind].fixed_columns.get("text_pair_column") is None and trained:
         _check_pair(trained, given)
-    if "word_split" in given and kind != "token_classification":
-        raise UsageError(
-            f"{setting('task.word_split')} is for token_classification, and the model is for {kind}: leave it out"
-        )
-    names = (*_COLUMNS, *ANSWER_SETTINGS, "word_split")
+    own = sorted({name for other in KINDS.values() for name in other.settings})  # of some kinds alone
+    check_kind_settings(kind, {name: given.get(name) for name in own})
+    if "label_scheme" in given:
+        given["label_scheme"] = parse_label_scheme(given["label_scheme"])
+    names = (*_COLUMNS, *KINDS[kind].settings)
     return {**task, **{name: given[name] for name in names if name in given}}
 
 

@@ -22,7 +22,19 @@ from dynabert_paddle.bundle import (
 )
 from dynabert_paddle.files import hashing, json_text, unchanged
 from dynabert_paddle.runtime import cores, machine, memory, streams
-from dynabert_paddle.text import conll, decode, encode, leading, lines, quoting, squad, word_labels
+from dynabert_paddle.text import (
+    conll,
+    decode,
+    encode,
+    leading,
+    lines,
+    marks,
+    quoting,
+    squad,
+    word_decoding,
+    word_labels,
+    word_windows,
+)
 
 # In this order: a module imports only modules before it.
 _SHARED_MODULES = (
@@ -30,9 +42,12 @@ _SHARED_MODULES = (
     hashing,
     json_text,
     unchanged,
+    encode,
+    marks,
     word_labels,
     decode,
-    encode,
+    word_windows,
+    word_decoding,
     leading,
     lines,
     conll,

@@ -11,6 +11,7 @@ import numpy as np
 
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.question_answering import WindowFeatures
+from dynabert_paddle.data.word_features import WordFeatures
 
 
 def divergences(
@@ -26,14 +27,14 @@ def divergences(
 
     Returns:
         `[n]`, 0 where both are equal: for values the squared error; else KL(full || sub) in nats. For labels of words
-        it is the mean over a sentence's tokens, for answers that of the first and the last token in all windows.
+        it is the mean over a sentence's tokens, for answers that of the first and the last token, in all windows.
     """
     if kind == "regression":
         return np.square(np.asarray(reference, dtype=np.float64) - np.asarray(logits)).mean(axis=1)
     if isinstance(reference, np.ndarray):
         return _kl(reference, np.asarray(logits))
     values = np.array([_kl(full, sub).mean() for full, sub in zip(reference, logits, strict=True)])
-    if isinstance(features, WindowFeatures):
+    if isinstance(features, (WindowFeatures, WordFeatures)):
         sums = np.bincount(features.owners, weights=values, minlength=features.num_scored)
         return sums / np.bincount(features.owners, minlength=features.num_scored)
     return values

@@ -15,7 +15,6 @@ from dynabert_paddle.data.word_features import WordFeatures
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.text.decode import label_words
 from dynabert_paddle.training.evaluate import predict_logits
 
 RISK = 1e-4  # maximum probability, at each look, that a good enough candidate is stopped
@@ -129,11 +128,7 @@ def label_with_predictions(supernet: Supernet, features: FeatureSet, *, batch_si
     """
     (logits,) = predict_logits(supernet, features, [supernet.full], batch_size=batch_size)
     if isinstance(features, WordFeatures):
-        word_labels = [
-            label_words(row, tokens.tolist(), features.names)[0]
-            for row, tokens in zip(logits, features.tokens, strict=False)
-        ]
-        return replace(features, word_labels=word_labels), "token_accuracy"
+        return replace(features, word_labels=features.predict(logits)), "token_accuracy"
     labels = features.labels
     if features.kind != "classification" or labels is None or np.issubdtype(labels.dtype, np.floating):
         raise UsageError(

@@ -77,12 +77,15 @@ class AdaptivePredictor:
         device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads for the sub-networks; by default one less than the cores that the process may use, to
             leave one to the callers: a run waits for its slowest thread, so a thread delayed by a caller delays it.
+        decode: as for a `Predictor`.
 
     Raises:
         DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it.
     """
 
-    def __init__(self, bundle: str | Path, *, device: str = "cpu", num_threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: str | Path, *, device: str = "cpu", num_threads: int | None = None, decode: str | None = None
+    ) -> None:
         set_cpu_environment()
         self._queue: deque[_Call] = deque()
         self._arrived = 0  # rows since the start
@@ -91,7 +94,7 @@ class AdaptivePredictor:
         self._process = os.getpid()  # a forked process lacks the bundle's threads
         with as_dynabert_error():
             threads = max(1, num_cores() - 1) if num_threads is None else num_threads
-            load = partial(_load_all, bundle, device=device, num_threads=threads)
+            load = partial(_load_all, bundle, device=device, num_threads=threads, decode=decode)
             self._bundle = load_unchanged(Path(bundle), load, BundleError)
             subnets = list(members_of(self._bundle.description))
             self._seconds: dict[str, dict[Shape, float]] = self._bundle.submit(self._calibrate, subnets).result()
@@ -231,9 +234,9 @@ class AdaptivePredictor:
         return best
 
 
-def _load_all(folder: str | Path, *, device: str, num_threads: int) -> Bundle:
+def _load_all(folder: str | Path, *, device: str, num_threads: int, decode: str | None) -> Bundle:
     """Load a bundle with all its sub-networks."""
-    bundle = Bundle(folder, device=device, num_threads=num_threads)
+    bundle = Bundle(folder, device=device, num_threads=num_threads, decode=decode)
     for subnet in members_of(bundle.description):
         bundle.load(subnet)
     return bundle

@@ -26,6 +26,7 @@ class Predictor:
         subnet: which sub-network of a bundle of several; by default the best.
         device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads; by default all cores that the process may use.
+        decode: for labels of words, `constrained` to those that their scheme allows, or `free`; by default as exported.
 
     Raises:
         DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it.
@@ -38,10 +39,11 @@ class Predictor:
         subnet: str | None = None,
         device: str = "cpu",
         num_threads: int | None = None,
+        decode: str | None = None,
     ) -> None:
         set_cpu_environment()
         with as_dynabert_error():
-            self._bundle = Bundle(bundle, subnet=subnet, device=device, num_threads=num_threads)
+            self._bundle = Bundle(bundle, subnet=subnet, device=device, num_threads=num_threads, decode=decode)
         if self._bundle.warning:
             logger.warning("%s: %s", bundle, self._bundle.warning)
 
@@ -86,7 +88,7 @@ class Predictor:
 
         Args:
             texts: one text a row, or a single text; texts longer than the bundle's maximum are truncated. For word
-                labels a text can be a list of words.
+                labels they are read in windows, and a text can be a list of words.
             pairs: the second text of each row; for questions their contexts.
             batch_size: rows at a time.
 

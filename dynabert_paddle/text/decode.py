@@ -12,7 +12,7 @@ from typing import Union
 
 import numpy as np
 
-from dynabert_paddle.text.word_labels import OUTSIDE, WordLabelScheme
+from dynabert_paddle.text.word_labels import WordLabelScheme
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,22 @@ class WordLabels:
 
 
 @dataclass(frozen=True)
+class MarkedText(WordLabels):
+    """The prediction for the words of a text whose labels are punctuation marks.
+
+    Args:
+        text: the text with its marks.
+    """
+
+    text: str = ""
+
+    @property
+    def cells(self) -> list[str]:
+        """The prediction as the cells of a table row."""
+        return [self.text]
+
+
+@dataclass(frozen=True)
 class Answer:
     """A model's answer to a question.
 
@@ -130,24 +146,6 @@ def cut_padding(logits: np.ndarray, length: int, kind: str) -> np.ndarray:
     if logits.ndim == 1:
         return logits
     return logits[:, :length] if kind == "question_answering" else logits[:length]
-
-
-def label_words(logits: np.ndarray, tokens: Sequence[int], labels: Sequence[str]) -> tuple[list[str], list[float]]:
-    """Label every word with the most probable label of its token.
-
-    Args:
-        logits: `[s, c]`.
-        tokens: index of each word's token; -1 if it has none, which makes the label `O`.
-        labels: the classes.
-
-    Returns:
-        The words' labels and their probabilities.
-    """
-    probabilities = softmax(logits)
-    best = probabilities.argmax(axis=-1)
-    names = [labels[best[token]] if token >= 0 else OUTSIDE for token in tokens]
-    scores = [float(probabilities[token, best[token]]) if token >= 0 else 1.0 for token in tokens]
-    return names, scores
 
 
 def find_entities(

@@ -24,10 +24,14 @@ _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # A word: a Chinese character; letters and digits, joined as in U.S., Al-Ain, it's, a@b.de or 1,233; or a symbol.
 _LETTERS = f"[^\\W{_HAN}]+"
 _WORDS = re.compile(f"[{_HAN}]|{_LETTERS}(?:(?:[.'\u2019&/@+-]|(?<=\\d)[,:](?=\\d)){_LETTERS})*|[^\\w\\s]")
+_IN_WORD = re.compile(_LETTERS)
 _CHARACTERS = re.compile(r"\S")
+_PERHAPS_MARKS = re.compile(r"[^\w\s!-~]")
+_MARK_CATEGORIES = ("Mn", "Mc", "Me", "Cf", "Cc")
+_SKIN_TONES = "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
 WORD_SPLITS = ("words", "characters")
-# Chinese and Japanese characters and their punctuation, beside which no blank is written.
-_UNSPACED = re.compile(f"[{_HAN}\u3000-\u30ff\uff00-\uffef]")
+# Chinese and Japanese characters and their punctuation, beside which no blank is written; no wide letters and digits.
+_UNSPACED = re.compile(f"[{_HAN}\u3000-\u30ff\uff00-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uffef]")
 _ZERO_WIDTH_JOINERS = "\u200c\u200d"
 _UNKNOWN = "\U00010600"  # a Linear A letter: in no vocabulary, and no normalizer removes it
 _MAX_GROWTH = 2**10  # factor by which a normalizer may lengthen a text; successive replacements multiply
@@ -203,20 +207,30 @@ def split_words(text: str, word_split: str = "words") -> list[tuple[int, int]]:
     """
     by_characters = word_split == "characters"
     spans: list[tuple[int, int]] = []
-    for match in (_CHARACTERS if by_characters else _WORDS).finditer(text):
+    for match in _CHARACTERS.finditer(text) if by_characters else _WORDS.finditer(_with_letters_for_marks(text)):
         start, end = match.span()
-        if spans and spans[-1][1] == start:
-            before = text[start - 1]
-            # A combining accent or vowel sign belongs to the letter before it; in a word, it joins the next one, too.
-            joins = before in _ZERO_WIDTH_JOINERS if by_characters else _is_mark(before)
-            if joins or _is_mark(text[start]):
-                start = spans.pop()[0]
+        # What is left of marks belongs to what it stands after, such as a variation selector to its emoji.
+        if spans and spans[-1][1] == start and (_is_mark(text[start]) or text[start - 1] in _ZERO_WIDTH_JOINERS):
+            start = spans.pop()[0]
         spans.append((start, end))
     return spans
 
 
+def _with_letters_for_marks(text: str) -> str:
+    """Replace the marks within words, such as accents, by the letters before them: they are parts of the words."""
+    marks = [match.start() for match in _PERHAPS_MARKS.finditer(text) if _is_mark(match.group())]
+    if not marks:
+        return text
+    characters = list(text)
+    for index in marks:
+        if index and _IN_WORD.match(characters[index - 1]):
+            characters[index] = characters[index - 1]
+    return "".join(characters)
+
+
 def _is_mark(character: str) -> bool:
-    return unicodedata.category(character)[0] == "M" or character in _ZERO_WIDTH_JOINERS
+    """Whether a character changes the one before it, or is not seen: accents, vowel signs, joiners, controls."""
+    return unicodedata.category(character) in _MARK_CATEGORIES or character in _SKIN_TONES
 
 
 def join_words(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
@@ -233,6 +247,11 @@ def join_words(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     return " ".join(words), spans
 
 
+def is_unspaced(text: str) -> bool:
+    """Whether a text begins with a Chinese or Japanese character, beside which no blank is written."""
+    return _UNSPACED.match(text) is not None
+
+
 def write_words(words: Sequence[str], word_split: str) -> tuple[str, list[tuple[int, int]]]:
     """Write words as a text for people, without blanks that such a text does not have.
 
@@ -247,7 +266,7 @@ def write_words(words: Sequence[str], word_split: str) -> tuple[str, list[tuple[
     spans: list[tuple[int, int]] = []
     length, last = 0, ""
     for word in words:
-        has_blank = word_split == "words" and not (_UNSPACED.match(last) or _UNSPACED.match(word))
+        has_blank = word_split == "words" and not (is_unspaced(last) or is_unspaced(word))
         if parts and has_blank:
             parts.append(" ")
             length += 1
@@ -284,19 +303,6 @@ def first_tokens(
         for word in range(bisect_left(starts, rest), len(words)):
             tokens[word] = before + len(offsets)
     return tokens
-
-
-def cut_words(tokens: Sequence[int], end: int) -> tuple[list[int], int]:
-    """Find the words that do not fit into a row.
-
-    Args:
-        tokens: from `first_tokens`, for all tokens of the text.
-        end: index in the row after its last token of the text.
-
-    Returns:
-        The tokens of the words that fit, -1 for the others; and how many others there are.
-    """
-    return [token if token < end else -1 for token in tokens], sum(token >= end for token in tokens)
 
 
 def windows(num_tokens: int, max_tokens: int, stride: int) -> Iterator[tuple[int, int]]:

@@ -20,6 +20,7 @@ from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.labels import describe_difference
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
+from dynabert_paddle.data.word_settings import WORD_SETTINGS
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
 from dynabert_paddle.files.atomic import read_json, write_json, write_new_folder
 from dynabert_paddle.files.claim import Claim, claim
@@ -35,7 +36,7 @@ from dynabert_paddle.training.logging import logger
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE_FILE = "state.json"
-_LATER_KEYS = {"labels", "positive_label", "selection data", "dev data", *ANSWER_SETTINGS}
+_LATER_KEYS = {"labels", "positive_label", "selection data", "dev data", *ANSWER_SETTINGS, *WORD_SETTINGS}
 
 
 @dataclass
@@ -214,6 +215,21 @@ def load_checkpoint(
     except (KeyError, TypeError, ValueError, AttributeError, ModelError) as error:  # values of another type
         raise ModelError(f"{remedy} ({error})") from None
     return state
+
+
+def unfinished_settings(output_dir: Path) -> Mapping[str, Any] | None:
+    """Return the settings of an unfinished run.
+
+    Args:
+        output_dir: a stage's output folder.
+
+    Returns:
+        The settings of its newest checkpoint; None if there is none that can be read.
+    """
+    try:
+        return read_json(_find_checkpoints(output_dir)[-1] / _STATE_FILE)["settings"]
+    except (IndexError, KeyError, TypeError, OSError, ModelError):  # a damaged one is refused when it is loaded
+        return None
 
 
 def _check_progress(folder: Path, values: Mapping[str, Any]) -> None:

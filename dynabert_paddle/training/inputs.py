@@ -162,7 +162,7 @@ def match_task(supernet: Supernet, task: Task, source: str | Path) -> Task:
 
 
 def match_labels(supernet: Supernet, task: Task, source: str | Path) -> Task:
-    """Bring a task's classes into the order of a model's logits.
+    """Bring a task's classes into the order of a model's logits, and label words as the model was trained to.
 
     Args:
         supernet: the model; one that does not name its classes is believed to have the task's order.
@@ -175,6 +175,8 @@ def match_labels(supernet: Supernet, task: Task, source: str | Path) -> Task:
     Raises:
         UsageError: the model has other classes.
     """
+    if supernet.metadata.stage:
+        task = task.with_word_settings(supernet.metadata.task)
     names = supernet.labels
     if not task.labels or names is None:
         return task

@@ -14,6 +14,7 @@ from dynabert_paddle.data.fingerprint import hash_examples
 from dynabert_paddle.data.labels import describe_difference, permutation
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.data.word_settings import EARLIER_WORD_SETTINGS
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.array_hash import hash_model
 from dynabert_paddle.files.hashing import hash_file
@@ -126,9 +127,10 @@ def check_data(
         "word_split": task.word_split,
         "max_seq_length": max_seq_length,
         "special_tokens_in_text": special_tokens_in_text,
-        **{key: value for key, value in task.to_dict().items() if key in ANSWER_SETTINGS},
+        **{key: value for key, value in task.to_dict().items() if key in (*ANSWER_SETTINGS, *task.words_given)},
     }
-    recorded = {"special_tokens_in_text": TaskConfig.special_tokens_in_text, **before.task}
+    earlier = {"special_tokens_in_text": TaskConfig.special_tokens_in_text, **EARLIER_WORD_SETTINGS}
+    recorded = {**earlier, **before.task}
     for key, value in now.items():
         if (was := recorded.get(key, value)) != value:
             raise UsageError(f"{folder} was made with {key} = {was}, this run has {value}: {_remedy(folder)}")

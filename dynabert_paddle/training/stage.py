@@ -14,6 +14,7 @@ from dynabert_paddle.config.settings import TrainConfig, lasting_settings
 from dynabert_paddle.data.fingerprint import hash_examples
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.data.word_settings import WORD_SETTINGS
 from dynabert_paddle.files.array_hash import hash_arrays, hash_model
 from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.runtime.environment import package_versions, thread_settings
@@ -100,7 +101,7 @@ def resume_settings(stage: Stage, split: Split, start: Mapping[str, np.ndarray])
         "metrics": list(stage.task.metrics),
         "labels": list(stage.task.labels),
         "positive_label": stage.task.positive_label,
-        **{key: value for key, value in stage.task.to_dict().items() if key in ANSWER_SETTINGS},
+        **{key: value for key, value in stage.task.to_dict().items() if key in (*ANSWER_SETTINGS, *WORD_SETTINGS)},
         "data": hash_arrays(split.train.content),
         "selection data": hash_arrays(split.select.content),
         "model": hash_arrays(start.values()),

@@ -30,6 +30,7 @@ from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.checkpoint import unfinished_settings
 from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.inputs import check_same_pieces, hold_out, match_labels, tokenize_examples
 from dynabert_paddle.training.label_loss import label_loss
@@ -70,6 +71,9 @@ def finetune(
     """
     config = config or FinetuneConfig()
     set_seed(config.seed)
+    before = None if overwrite else unfinished_settings(user_path(output_dir))
+    if before is not None and "decode" not in before:  # an earlier version has begun it
+        task = task.with_word_settings(before)
     load = partial(
         Supernet.from_pretrained,
         model_name_or_path,

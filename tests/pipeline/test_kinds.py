@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -18,7 +19,9 @@ from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.bundle import manifest
 from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.data.batches import sequential_batches
-from dynabert_paddle.training.inputs import split_task, tokenize_examples
+from dynabert_paddle.data.word_settings import WORD_SETTINGS
+from dynabert_paddle.files.metadata import read_metadata, write_metadata
+from dynabert_paddle.training.inputs import match_labels, split_task, tokenize_examples
 
 pytestmark = pytest.mark.full
 
@@ -272,19 +275,67 @@ def test_conll_is_read_by_sentences_under_any_ending(capsys, trained, bundle, tm
     assert "'B-GPE' is not one of the bundle's labels" in alone.stderr
 
 
-def test_truncated_words_are_counted_in_a_warning(capsys, trained, bundle, tmp_path):
-    task, _, _ = trained
+def test_no_word_of_a_long_text_is_cut(capsys, trained, bundle, converter, tmp_path):
+    """In every runtime; the small model, which has seen single sentences, finds most entities in windows of several."""
+    task, folder, _ = trained
     if task.kind != "token_classification":
-        pytest.skip("long contexts have windows")
+        pytest.skip("contexts have had windows before")
+    assert (
+        manifest.read_bundle(bundle)["task"].items()
+        >= {
+            "label_scheme": "IOB2",
+            "decode": "constrained",
+            "doc_stride": 15,
+        }.items()
+    )
+    text = " ".join(["the river with maria smith went in paris ."] * 40)
+    (tmp_path / "texts.txt").write_text(f"the house in Paris\n{text}\n", encoding="utf-8")
+    done = run_command(capsys, "predict", bundle, "-i", tmp_path / "texts.txt", "--json")
+    assert done.code == 0, done.err
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert [row["num_cut"] for row in rows] == [0, 0]
+    assert "longer than" not in done.err
+    found = [(entity["label"], entity["text"]) for entity in rows[1]["entities"] if entity["start"] > len(text) // 2]
+    assert min(found.count(entity) for entity in [("PER", "maria smith"), ("LOC", "paris")]) > 10
+    assert all(text[entity["start"] : entity["end"]] == entity["text"] for entity in rows[1]["entities"])
+    alone = run_alone(bundle, tmp_path, "-i", tmp_path / "texts.txt", "--json")
+    assert [json.loads(line) for line in alone.stdout.splitlines()] == rows, alone.stderr
+    adaptive = db.AdaptivePredictor(bundle)(["the house in Paris", text])
+    assert [row.labels for row in adaptive] == [row["labels"] for row in rows]
+    lite = db.export(folder / "out" / "depth", tmp_path / "b", format="lite", subnet="w0.50d1.00")
+    command = [converter, lite / "infer_lite.py", "-i", tmp_path / "texts.txt", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    by_lite = [json.loads(line)["labels"] for line in done.stdout.splitlines() if line.startswith("{")]
+    assert by_lite == [row["labels"] for row in rows]
+
+
+def test_folders_and_bundles_from_before_decode_and_cut_as_they_did(capsys, trained, tmp_path):
+    task, folder, _ = trained
+    if task.kind != "token_classification":
+        pytest.skip("labels of words alone")
+    old = tmp_path / "old"
+    shutil.copytree(folder / "out" / "depth", old)
+    metadata = read_metadata(old)
+    earlier = {key: value for key, value in metadata.task.items() if key not in WORD_SETTINGS}
+    write_metadata(old, metadata.replace(task=earlier))
+    supernet = db.Supernet.from_pretrained(old)
+    settings = match_labels(supernet, task, old).dev.settings
+    assert (settings.decode, settings.long_text) == ("free", "truncate")
+    bundle = db.export(old, tmp_path / "b", subnet="w0.50d1.00")
+    assert not set(WORD_SETTINGS) & set(manifest.read_bundle(bundle)["task"])
+    (found,) = db.Predictor(bundle)(["house " * 40])
+    assert found.num_cut == 10  # 32 without [CLS] and [SEP]
     (tmp_path / "texts.txt").write_text("the house in Paris\n" + "house " * 40 + "\n", encoding="utf-8")
     done = run_command(capsys, "predict", bundle, "-i", tmp_path / "texts.txt", "--json")
-    assert done.code == 0
-    assert [json.loads(line)["num_cut"] for line in done.out.splitlines()] == [0, 10]  # 32 without [CLS] and [SEP]
     message = "1 text is longer than 32 tokens: 10 words at the end were not read and are labelled O"
     assert message in " ".join(done.err.split())
     alone = run_alone(bundle, tmp_path, "-i", tmp_path / "texts.txt")
-    assert alone.returncode == 0
     assert f"warning: {message}" in alone.stderr
+    done = run_command(capsys, "predict", bundle, "-i", tmp_path / "texts.txt", "--decode", "constrained")
+    assert done.code == 1
+    assert "decode 'constrained' needs the scheme of the labels" in " ".join(done.err.split())
+    again = db.export(old, tmp_path / "c", task={"label_scheme": "BIO", "decode": "constrained"})
+    assert manifest.read_bundle(again)["task"].items() >= {"label_scheme": "IOB2", "decode": "constrained"}.items()
 
 
 def test_questions_are_predicted_without_their_answers(capsys, trained, bundle, tmp_path):

@@ -58,6 +58,17 @@ def test_qqp_has_two_backbones(tmp_path):
     assert "dynabert export out/glue/qqp/depth --subnet w0.50d0.50 " in base
 
 
+def test_punctuation_is_restored_in_a_folder_or_in_snips(tmp_path):
+    (tmp_path / "data").mkdir()
+    done = script(tmp_path, "run_punctuation.sh", "data", "--dry_run")
+    assert "dynabert run punctuation --output_dir out/punctuation -o task.data_dir=data " in done.stdout, done.stderr
+    done = script(tmp_path, "run_punctuation.sh", "snips", "--dry_run", "-o", "train.seed=3")
+    run = next(line for line in done.stdout.splitlines() if "dynabert run" in line)
+    assert "punctuation --output_dir out/punctuation/snips/run -o task.data_dir=out/punctuation/snips " in run
+    assert run.rstrip().endswith("-o train.seed=3")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 def test_a_comparison_trains_every_method_beside_every_seeds_run(tmp_path):
     words = ("glue/rte", "--subnet", "w1.00d0.75", "--seeds", "3 5", "-o", "task.data_dir=data", "--dry_run")
     done = script(tmp_path, "compare_fixed.sh", *words)
@@ -83,6 +94,8 @@ def test_a_comparison_trains_every_method_beside_every_seeds_run(tmp_path):
         (("run_glue.sh", "sst"), "'sst' is not a task of GLUE: cola mnli mrpc qnli qqp rte sst-2 sts-b wnli"),
         (("run_glue.sh",), "'' is not a task of GLUE"),
         (("run_clue.sh", "rte"), "'rte' is not a task of CLUE: afqmc "),
+        (("run_punctuation.sh",), "name a folder with train.txt and dev.txt, or snips"),
+        (("run_punctuation.sh", "nowhere"), "nowhere: no such folder; give the folder with the files of the task"),
         (("run_qqp.sh", "roberta"), "'roberta' is not a backbone for QQP: tinybert bert-base"),
         (("run_glue.sh", "rte", "nowhere"), "nowhere: no such folder; give the folder with the files of the task"),
         (("run_glue.sh", "rte", "--smok"), "unknown argument '--smok'"),

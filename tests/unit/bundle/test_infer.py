@@ -224,6 +224,11 @@ INVALID = {
     "no settings of answers": {"task": {"kind": "question_answering"}, "pair": True},
     "an unknown split of words": {"task": {"kind": "token_classification", "word_split": "lines"}},
     "a split of words that is no text": {"task": {"kind": "token_classification", "word_split": ["words"]}},
+    "an unknown scheme of labels": {"task": {"kind": "token_classification", "label_scheme": "BIO"}},
+    "a scheme of labels that is no text": {"task": {"kind": "token_classification", "label_scheme": ["IOB2"]}},
+    "an unknown way to decode": {"task": {"kind": "token_classification", "decode": "greedy"}},
+    "a stride of words that is no number": {"task": {"kind": "token_classification", "doc_stride": "8"}},
+    "a stride of words of zero": {"task": {"kind": "token_classification", "doc_stride": 0}},
     "a stride of zero": {
         "task": {"kind": "question_answering"},
         "pair": True,
@@ -246,6 +251,7 @@ def test_invalid_values_are_refused(bundle, values):
         member(parameters=[[0, [3, 4]], [1, []]]),
         {"task": {"kind": "question_answering"}, "pair": True, "answers": ANSWERS},
         {"task": {"kind": "token_classification", "word_split": "characters"}},
+        {"task": {"kind": "token_classification", "label_scheme": "IOB2", "decode": "constrained", "doc_stride": 8}},
     ],
 )
 def test_valid_values_are_accepted(bundle, values):

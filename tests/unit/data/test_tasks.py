@@ -230,7 +230,14 @@ def test_labels_with_regression(folder):
             {"kind": "question_answering", "text_column": "b"},
             "text_column is 'b', but in question_answering it is 'q",
         ),
-        ({"doc_stride": 8}, "doc_stride is for question_answering, this task is classification: leave it out."),
+        (
+            {"doc_stride": 8},
+            "doc_stride is for token_classification and question_answering, this task is classification: leave it out.",
+        ),
+        ({"max_answer_length": 8}, "max_answer_length is for question_answering, this task is classification"),
+        ({"label_scheme": "IOB2"}, "label_scheme is for token_classification, this task is classification"),
+        ({"kind": "regression", "decode": "free"}, "decode is for token_classification, this task is regression"),
+        ({"long_text": "windows"}, "long_text is for token_classification, this task is classification"),
         ({"kind": "question_answering", "labels": ["a", "b"]}, "a question_answering task has answers, not labels"),
     ],
 )

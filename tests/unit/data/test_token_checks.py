@@ -1,6 +1,7 @@
 """What a user should know about tokenized rows: what is cut, unknown, or taken for a special token."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from dynabert_paddle.data.question_answering import read_questions
 from dynabert_paddle.data.readers import Columns, Examples, read_examples
 from dynabert_paddle.data.token_checks import MAX_UNKNOWN, count_tokens, describe_tokens
 from dynabert_paddle.data.token_classification import Sentences
+from dynabert_paddle.data.word_settings import WordSettings
 from dynabert_paddle.text.tokenizer import Tokenizer
 
 TEXTS = ["play some jazz", "play some jazz " * 4, "play [SEP] jazz", "天气预报 是 什么", "[sep] [UNK] a"]
@@ -106,6 +108,8 @@ def test_words_that_are_cut(tokenizer):
     words = [["play", "some", "jazz"], ["play"] * 9]
     sentences = Sentences(words, [["O"] * len(row) for row in words], ("O", "B-X"), Path("train.conll"))
     counts = count(sentences, tokenizer)
+    assert (counts.rows, counts.words, counts.cut_words, counts.cut) == (2, 12, 0, 0)  # one is in windows
+    counts = count(replace(sentences, settings=WordSettings(long_text="truncate")), tokenizer)
     assert (counts.words, counts.cut_words, counts.cut) == (12, 3, 1)
     (message,) = describe(counts, tokenizer=tokenizer)
     assert message.startswith("train.tsv: 3 of 12 words, in 1 of 2 rows, are past max_seq_length 8")

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from dynabert_paddle.data.token_classification import (
     iterate_sentences,
     read_sentences,
 )
+from dynabert_paddle.data.word_settings import WordSettings
 from dynabert_paddle.errors import DataError, UsageError
 
 COLUMNS = {"text_column": "tokens", "label_column": "labels"}
@@ -175,21 +177,20 @@ def test_a_words_label_is_on_its_first_token(tmp_path, tokenizer):
 def test_selected_sentences_keep_their_labels(tmp_path, tokenizer):
     sentences = read_sentences(write(tmp_path / "a.conll", CONLL), NAMES)
     whole = sentences.tokenize(tokenizer, max_seq_length=32)
-    for features in (whole.select(np.array([1])), sentences.select([1]).tokenize(tokenizer, max_seq_length=32)):
-        batch, expected = features.collate(np.array([0]), 0), whole.collate(np.array([1]), 0)
-        for name, values in expected.items():
-            np.testing.assert_array_equal(batch[name], values)
+    batch = sentences.select([1]).tokenize(tokenizer, max_seq_length=32).collate(np.array([0]), 0)
+    for name, values in whole.collate(np.array([1]), 0).items():
+        np.testing.assert_array_equal(batch[name], values)
 
 
 def one_hot(features, labels):
     """Logits that predict these labels for the words, and any label for other tokens."""
     rows = []
-    for index, (tokens, words) in enumerate(zip(features.tokens, labels, strict=True)):
-        logits = np.random.default_rng(index).normal(size=(features.lengths[index], len(features.names)))
-        for token, label in zip(tokens, words, strict=True):
-            if token >= 0:
-                logits[token, features.names.index(label)] = 9
-        rows.append(logits)
+    for windows, words in zip(features.windows, labels, strict=True):
+        for window in windows:
+            logits = np.random.default_rng(len(rows)).normal(size=(features.lengths[len(rows)], len(features.names)))
+            for word, token in zip(window.words, window.tokens, strict=True):
+                logits[features.before + token, features.names.index(words[word])] = 9
+            rows.append(logits)
     return rows
 
 
@@ -239,11 +240,15 @@ def test_labels_of_no_known_scheme_are_refused(tmp_path, given):
     assert "\n" not in str(caught.value)
 
 
+def read_cut(path):
+    return replace(read_sentences(path, NAMES), settings=WordSettings(long_text="truncate"))
+
+
 def test_a_truncated_word_counts_as_o(tmp_path, tokenizer):
     path = write(tmp_path / "a.conll", CONLL)
-    features = read_sentences(path, NAMES).tokenize(tokenizer, max_seq_length=6)  # "mer ##kel" is two tokens
+    features = read_cut(path).tokenize(tokenizer, max_seq_length=6)  # "mer ##kel" is two tokens
     assert features.lengths.max() == 6
-    assert features.tokens[0].tolist() == [1, 2, 4, -1, -1]
+    assert features.windows[0][0].tokens.tolist() == [0, 1, 3]
     scores = features.score(("entity_recall",), one_hot(features, features.word_labels))
     assert scores == {"entity_recall": 0.5}  # Paris is lost
 
@@ -256,11 +261,10 @@ def test_word_labels_in_two_forms_of_unicode_are_named(tmp_path, caplog):
 
 
 def test_truncated_words_are_counted(tmp_path, tokenizer):
-    sentences = read_sentences(write(tmp_path / "a.conll", CONLL), NAMES)
+    sentences = read_cut(write(tmp_path / "a.conll", CONLL))
     assert sentences.tokenize(tokenizer, max_seq_length=32).num_cut.tolist() == [0, 0]
     features = sentences.tokenize(tokenizer, max_seq_length=6)
     assert features.num_cut.tolist() == [2, 1]  # quiet, the last word, is left out, too
-    assert features.select(np.array([1, 0])).num_cut.tolist() == [1, 2]
 
 
 def load(folder, sentences, **given):
@@ -308,6 +312,21 @@ def test_words_that_no_text_is_split_into_are_warned_about(tmp_path, caplog, wor
     assert f"3 of 6 words, such as {words[0 if words[0] != '我' else 1]!r}, are not those that a text" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["भाषा", "है", "।"],
+        ["cafe\u0301", ",", "co\u00adop", "."],
+        ["👍🏽", "ok", "❤\ufe0f", "!"],
+        ["我", "爱", "New", "York", "\uff0c", "\uff21\uff22\uff23", "\uff12\uff10\uff11\uff10", "年"],
+        ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u060c", "New\u200bYork"],
+    ],
+)
+def test_these_words_are_found_again_in_a_text(tmp_path, caplog, words):
+    assert load(tmp_path, [outside(words)] * 9).word_split == "words"
+    assert "are not those that a text is split into" not in caplog.text
+
+
 def test_restore_puts_batches_in_order(tmp_path, tokenizer):
     words = ["stone", "river", "cloud"]
     content = "\n\n".join("\n".join(f"{words[k % 3]} O" for k in range(n)) + "\nx B-LOC" for n in (3, 9, 1, 6))
@@ -332,14 +351,13 @@ def test_every_word_of_random_sentences_has_one_token(tmp_path, tokenizer):
     sentences = read_sentences(write(tmp_path / "a.jsonl", "\n".join(rows)), NAMES)
     features = sentences.tokenize(tokenizer, max_seq_length=128)
     dropped = 0
-    for words, tokens in zip(sentences.words, features.tokens, strict=True):
-        assert len(tokens) == len(words)
-        kept = tokens[tokens >= 0]
-        assert (np.diff(kept) > 0).all()
-        for word, token in zip(words, tokens, strict=True):
+    for words, (window,) in zip(sentences.words, features.windows, strict=True):
+        assert (np.diff(window.tokens) > 0).all()
+        for index, word in enumerate(words):
             alone = tokenizer.encode([word], max_seq_length=128)[0][0]
-            assert (token < 0) == (len(alone) == 2)  # the tokenizer drops words that consist of marks only
-            dropped += token < 0
+            is_dropped = index not in window.words
+            assert is_dropped == (len(alone) == 2)  # the tokenizer drops words that consist of marks only
+            dropped += is_dropped
     assert dropped
 
 

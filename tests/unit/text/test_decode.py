@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynabert_paddle.text import encode
-from dynabert_paddle.text.decode import best_answer, cut_padding, find_entities, label_words, softmax
+from dynabert_paddle.text.decode import best_answer, cut_padding, find_entities
 from dynabert_paddle.text.encode import first_tokens, split_words, write_words
-from dynabert_paddle.text.word_labels import OUTSIDE, WordLabelScheme
+from dynabert_paddle.text.word_labels import WordLabelScheme
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,25 @@ from dynabert_paddle.text.word_labels import OUTSIDE, WordLabelScheme
         ("Merkel,in:Paris", ["Merkel", ",", "in", ":", "Paris"]),
         ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
         ("cafe\u0301 noir", ["cafe\u0301", "noir"]),
+        ("cafe\u0301, noir!", ["cafe\u0301", ",", "noir", "!"]),
+        ("re\u0301-e\u0301lu (e\u0301)", ["re\u0301-e\u0301lu", "(", "e\u0301", ")"]),
+        ("यह भाषा है।", ["यह", "भाषा", "है", "।"]),
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645\u060c \u0628\u0644\u0647",
+            ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u060c", "\u0628\u0644\u0647"],
+        ),
+        ("co\u00adop New\u200bYork\u200e, \ufeffa", ["co\u00adop", "New\u200bYork\u200e", ",", "\ufeff", "a"]),
+        (
+            "👍🏽👨\u200d👩\u200d👧 ❤\ufe0flove 1\ufe0f\u20e3",
+            ["👍🏽", "👨\u200d👩\u200d👧", "❤\ufe0f", "love", "1\ufe0f\u20e3"],
+        ),
+        (
+            "\uff21\uff22\uff23\uff11\uff12\uff13\uff0c你好\uff01\uff12\uff10\uff11\uff10年",
+            ["\uff21\uff22\uff23\uff11\uff12\uff13", "\uff0c", "你", "好", "\uff01", "\uff12\uff10\uff11\uff10", "年"],
+        ),
+        ("我爱New\tYork的iPhone15手机\u3000ok", ["我", "爱", "New", "York", "的", "iPhone15", "手", "机", "ok"]),
+        ("二\u3007一\u3007年\uff0c北\u0301京", ["二", "\u3007", "一", "\u3007", "年", "\uff0c", "北\u0301", "京"]),
+        ("a\x00b\x7f.", ["a\x00b\x7f", "."]),
         ("naïve שלום 😀", ["naïve", "שלום", "😀"]),
         (" \t\n", []),
         ("", []),
@@ -42,6 +61,7 @@ def test_words(text, words):
         ("cafe\u0301 a", ["c", "a", "f", "e\u0301", "a"]),
         ("e\u0301t", ["e\u0301", "t"]),
         ("👨\u200d👩 U.", ["👨\u200d👩", "U", "."]),
+        ("👍🏽我\u200b爱 \uff11\uff12\tA", ["👍🏽", "我\u200b", "爱", "\uff11", "\uff12", "A"]),
         ("", []),
     ],
 )
@@ -97,13 +117,6 @@ def test_an_entity_has_the_lowest_score_of_its_words():
     scheme = WordLabelScheme(["B-PER", "I-PER"])
     (entity,) = find_entities("Angela Merkel", [(0, 6), (7, 13)], ["B-PER", "I-PER"], [0.9, 0.7], scheme)
     assert (entity.text, entity.start, entity.end, entity.score) == ("Angela Merkel", 0, 13, 0.7)
-
-
-def test_words_get_the_labels_of_their_tokens():
-    logits = np.array([[0, 0, 9], [5.0, 0, 0], [0, 3, 0]])
-    labels, scores = label_words(logits, [1, -1, 2], ["a", "b", "c"])
-    assert labels == ["a", OUTSIDE, "b"]
-    np.testing.assert_allclose(scores, [softmax(logits)[1, 0], 1, softmax(logits)[2, 1]])
 
 
 def test_padding_is_cut():

