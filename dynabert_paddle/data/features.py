@@ -143,15 +143,11 @@ class FeatureSet(ABC):
             One score a group.
         """
         assert self.labels is not None
-        rows = np.asarray(logits)
-        return np.array(
-            [
-                compute_metrics(
-                    (metric,), np.delete(rows, group, axis=0), np.delete(self.labels, group), positive=self.positive
-                )[metric]
-                for group in groups
-            ]
-        )
+        rows, labels, scores = np.asarray(logits), self.labels, []
+        for group in groups:
+            others, expected = np.delete(rows, group, axis=0), np.delete(labels, group, axis=0)
+            scores.append(compute_metrics((metric,), others, expected, positive=self.positive)[metric])
+        return np.array(scores)
 
 
 @dataclass(frozen=True, eq=False)

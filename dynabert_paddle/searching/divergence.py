@@ -26,13 +26,18 @@ def divergences(
         kind: the kind of the task.
 
     Returns:
-        `[n]`, 0 where both are equal: for values the squared error; else KL(full || sub) in nats. For labels of words
-        it is the mean over a sentence's tokens, for answers that of the first and the last token, in all windows.
+        `[n]`, 0 where both are equal: for values the squared error; else KL(full || sub) in nats. For several labels a
+        text it is the mean over the labels, each for itself, for labels of words that over a sentence's tokens, for
+        answers that of the first and the last token, in all windows.
     """
     if kind == "regression":
         return np.square(np.asarray(reference, dtype=np.float64) - np.asarray(logits)).mean(axis=1)
     if isinstance(reference, np.ndarray):
-        return _kl(reference, np.asarray(logits))
+        full, sub = reference, np.asarray(logits)
+        if kind == "multi_label":  # two classes a label, whose logits differ by the label's
+            full, sub = (np.stack([np.zeros_like(one), one], axis=-1) for one in (full, sub))
+        values = _kl(full, sub)
+        return values.mean(axis=1) if values.ndim > 1 else values
     values = np.array([_kl(full, sub).mean() for full, sub in zip(reference, logits, strict=True)])
     if isinstance(features, (WindowFeatures, WordFeatures)):
         sums = np.bincount(features.owners, weights=values, minlength=features.num_scored)
