@@ -19,6 +19,11 @@ RANK_MULTS = (1.0, 0.75, 0.5, 0.25)
 
 FULL_NAME = "w1.00d1.00"  # of the cell that is the whole model
 
+# A fraction with a denominator up to that, as of the layers and heads of usual models, has so many decimals in a name;
+# two such fractions differ by more than these hide.
+_MAX_NAMED, _DECIMALS = 24, 4
+_MAX_DENOMINATOR = 1000  # of a fraction that a multiplier can be; far from what another decimal could be taken for
+
 _GRID_NAME = re.compile(r"w(\d*\.?\d+)d(\d*\.?\d+)(?:r(\d*\.?\d+))?")
 
 
@@ -51,14 +56,15 @@ def grid_mults(name: str) -> Mults | None:
         The multipliers; None where the name is no grid cell's.
     """
     match = _GRID_NAME.fullmatch(name)
-    return Mults(float(match[1]), float(match[2]), float(match[3] or 1)) if match else None
+    return Mults(*(_parse_decimals(text or "1") for text in match.groups())) if match else None
 
 
 def parse_mults(values: str | float | Iterable[float]) -> tuple[float, ...]:
     """Read multipliers as Paddle users write them on a command line or in YAML.
 
     Args:
-        values: a number, numbers, or a string of numbers with commas or spaces between them.
+        values: a number, numbers, or a string of numbers with commas or spaces between them; a number can be a
+            fraction, `2/3`.
 
     Returns:
         The multipliers, each once, in descending order.
@@ -72,17 +78,18 @@ def parse_mults(values: str | float | Iterable[float]) -> tuple[float, ...]:
             words = values
         else:
             words = str(values).replace(",", " ").split()
-        mults = tuple(sorted({float(word) for word in words}, reverse=True))
-    except (TypeError, ValueError):
-        raise UsageError(f"multipliers are numbers such as '1.0 0.75 0.5', not {values!r}") from None
+        mults = tuple(sorted({_read_number(word) for word in words}, reverse=True))
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise UsageError(f"multipliers are numbers such as '1.0 0.75 0.5' or '3/4 2/3 1/2', not {values!r}") from None
     if not mults or not all(0 < mult <= 1 for mult in mults):
         raise UsageError(f"at least one multiplier is needed, and all lie in (0, 1], not {values!r}")
     return mults
 
 
 def exact(mult: float) -> Fraction:
-    """The decimal that the user wrote, so that 3 / 0.6 is 5 and halves are halves."""
-    return Fraction(str(mult))
+    """The number that the user wrote, so that 3 / 0.6 is 5, halves are halves, and two thirds are 2/3."""
+    fraction = Fraction(mult).limit_denominator(_MAX_DENOMINATOR)
+    return fraction if float(fraction) == mult else Fraction(str(mult))
 
 
 def share(mult: float, count: int, what: str, why: str) -> int:
@@ -106,6 +113,23 @@ def share(mult: float, count: int, what: str, why: str) -> int:
     return kept
 
 
+def _read_number(word: Any) -> float:
+    return float(Fraction(word)) if isinstance(word, str) and "/" in word else float(word)
+
+
 def _decimals(mult: float) -> str:
-    """Two decimals as in the paper, more only where two would not read back as the same number."""
-    return f"{mult:.2f}" if float(f"{mult:.2f}") == mult else repr(mult)
+    """Two decimals as in the paper, more only where two would not read back as the same number; of 2/3 four."""
+    if float(f"{mult:.2f}") == mult:
+        return f"{mult:.2f}"
+    is_long = len(repr(mult).partition(".")[2]) > _DECIMALS
+    rounded = f"{mult:.{_DECIMALS}f}"
+    return rounded if is_long and _parse_decimals(rounded) == mult else repr(mult)
+
+
+def _parse_decimals(text: str) -> float:
+    """Read a multiplier in a name: four decimals are those of the fraction that they are rounded from, if any is."""
+    mult = float(text)
+    if len(text.partition(".")[2]) != _DECIMALS or not 0 < mult < 1:
+        return mult
+    fraction = float(Fraction(mult).limit_denominator(_MAX_NAMED))
+    return fraction if f"{fraction:.{_DECIMALS}f}" == f"{mult:.{_DECIMALS}f}" else mult

@@ -37,7 +37,9 @@ class SearchSpace(ModelShape):
     def __post_init__(self) -> None:
         if not self.width_mults or not self.depth_mults or not self.rank_mults:
             raise UsageError("the grid needs at least one width, one depth and one rank multiplier, for example 1.0")
-        self.grid()
+        cells = len({*self.width_mults}) * len({*self.depth_mults}) * len({*self.rank_mults})
+        if len(self.grid()) < cells:
+            raise UsageError("two multipliers of the grid have the same four decimals, and so one name: leave one out")
 
     @property
     def has_ranks(self) -> bool:
@@ -122,7 +124,8 @@ class SearchSpace(ModelShape):
         """
         mults = grid_mults(name)
         if mults:
-            return self.subnet(width_mult=mults.width, depth_mult=mults.depth, rank_mult=mults.rank)
+            cell = self.grid().get(name)  # the own grid's, where two numbers have the same four decimals
+            return cell or self.subnet(width_mult=mults.width, depth_mult=mults.depth, rank_mult=mults.rank)
         subnet = Subnet.parse(name)
         subnet.check_part_of(self.full, max_rank=self.max_rank)
         return self._normalize(subnet)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -18,40 +18,43 @@ _type_hints = cache(get_type_hints)  # called once for each field of a section
 
 
 def with_sections(
-    *sections: tuple[str, type], from_dir: Collection[str] = ()
+    *sections: tuple[str, type], from_dir: Collection[str] = (), given_by: str = "DIR"
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add an option to a command for every field of some config sections.
 
     The command receives them as one keyword argument, `flags`: values by dotted config key, None for those not passed.
+    A flag that several sections have sets all of them.
 
     Args:
         sections: pairs of a section's key in the config and its class.
-        from_dir: keys of the sections whose defaults are those that the model in DIR was trained with.
+        from_dir: keys of the sections whose defaults are those that `given_by` has.
+        given_by: the argument that has them, such as the folder of a model that was trained with them.
 
     Returns:
         A decorator for a command that has a `flags` argument.
     """
-    options = {
-        flag_name(key, field.name): (
-            f"{key}.{field.name}" if key else field.name,
-            _parameter(key, section, field, from_dir=key in from_dir),
-        )
-        for key, section in sections
-        for field in dataclasses.fields(section)
-        if field.default is not dataclasses.MISSING
-    }
+    fields: dict[str, dict[str, tuple[type, dataclasses.Field[Any]]]] = {}  # by flag and by the section's key
+    for key, section in sections:
+        for field in dataclasses.fields(section):
+            if field.default is not dataclasses.MISSING:
+                fields.setdefault(flag_name(key, field.name), {})[key] = (section, field)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
         own = [parameter for name, parameter in signature.parameters.items() if name != "flags"]
         taken = {parameter.name for parameter in own}
-        added = {name: option for name, option in options.items() if name not in taken}
+        keys = {
+            name: [f"{key}.{field.name}" if key else field.name for key, (_, field) in owners.items()]
+            for name, owners in fields.items()
+            if name not in taken
+        }
+        added = [_parameter(name, fields[name], given_by if {*fields[name]} & {*from_dir} else None) for name in keys]
 
         def wrapper(**values: Any) -> Any:
-            flags = {dotted: values.pop(name) for name, (dotted, _) in added.items()}
-            return command(**values, flags=flags)
+            flags = {dotted: values[name] for name, dotted_keys in keys.items() for dotted in dotted_keys}
+            return command(**{name: value for name, value in values.items() if name in taken}, flags=flags)
 
-        parameters = [*own, *(parameter for _, parameter in added.values())]
+        parameters = [*own, *added]
         wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
         wrapper.__dict__["__signature__"] = inspect.Signature(parameters)
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -65,8 +68,11 @@ def flag_name(key: str, field: str) -> str:
     return _FLAG_PREFIX.get(key, {}).get(field, field)
 
 
-def _parameter(key: str, section: type, field: dataclasses.Field[Any], *, from_dir: bool) -> inspect.Parameter:
-    name = flag_name(key, field.name)
+def _parameter(
+    name: str, owners: Mapping[str, tuple[type, dataclasses.Field[Any]]], given_by: str | None
+) -> inspect.Parameter:
+    """Make the option of a field, which the sections that have it describe alike."""
+    key, (section, field) = next(iter(owners.items()))
     kind = _type_hints(section)[field.name]
     if get_origin(kind) in (types.UnionType, Union):
         parts = [part for part in get_args(kind) if part is not type(None)]
@@ -87,20 +93,25 @@ def _parameter(key: str, section: type, field: dataclasses.Field[Any], *, from_d
         settings["metavar"] = "'A B'"
         settings["click_type"] = _Words()
         kind = str
-    settings["show_default"] = _shown_default(field, from_dir=from_dir)
+    settings["show_default"] = _shown_default({key: field for key, (_, field) in owners.items()}, given_by)
     flag = f"--{name}/--no_{name}" if kind is bool else f"--{name}"
     optional: Any = kind | None
     annotation = Annotated[optional, typer.Option(flag, rich_help_panel=_panel(key), **settings)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _shown_default(field: dataclasses.Field[Any], *, from_dir: bool) -> str | bool:
-    """The default as the help shows it; False for none."""
-    default = field.default
-    if default is None:
-        return "DIR's" if from_dir else field.metadata["otherwise"] or False
-    text = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-    return f"DIR's, else {text}" if from_dir else text
+def _shown_default(fields: Mapping[str, dataclasses.Field[Any]], given_by: str | None) -> str | bool:
+    """The default as the help shows it, by section where they differ; False for none."""
+    first = next(iter(fields.values()))
+    if first.default is None:
+        return f"{given_by}'s" if given_by else first.metadata["otherwise"] or False
+    texts: dict[str, list[str]] = {}
+    for key, field in fields.items():
+        default = field.default
+        text = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        texts.setdefault(text, []).append(key)
+    shown = ", ".join(text if len(texts) == 1 else f"{text} ({', '.join(keys)})" for text, keys in texts.items())
+    return f"{given_by}'s, else {shown}" if given_by else shown
 
 
 def _panel(key: str) -> str:

@@ -20,6 +20,7 @@ from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.partial import partial_file
 from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.runtime.streams import print_message
+from dynabert_paddle.training.logging import console
 
 _MAX_LINKS = 40  # as many as Linux follows
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -36,13 +37,13 @@ def show_json(values: Any) -> None:
 
 
 def show_next(*then: str | Path, wrote: Sequence[str | Path] = ()) -> None:
-    """End a verb: print the files that it wrote and the next command, in the first process alone.
+    """End a verb: print the files that it wrote and the next command, in the first process alone, unless it is quiet.
 
     Args:
         then: the next command's words after `dynabert`.
         wrote: files and folders.
     """
-    if not is_rank_zero():
+    if not is_rank_zero() or console.quiet:
         return
     sys.stdout.flush()  # an error of it comes first
     for path in wrote:

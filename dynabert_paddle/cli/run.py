@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_next
 from dynabert_paddle.cli.resume import from_stage
 from dynabert_paddle.cli.table import recommended, show_grid
+from dynabert_paddle.config.settings import SECTIONS, STAGES
 from dynabert_paddle.runtime.interruption import resumable
 
 Overrides = Annotated[
@@ -33,37 +35,58 @@ def quickstart(
     json: Json = False,
 ) -> None:
     """Run all stages on the built-in data and backbone: minutes on a CPU."""
-    _run("quickstart", output_dir, override, device, overwrite_output_dir, json)
+    _run("quickstart", override, {"output_dir": output_dir, "device": device}, overwrite_output_dir, json)
 
 
+def _complete_config(incomplete: str) -> list[str]:
+    from dynabert_paddle.config.loading import built_in_configs
+
+    return [name for name in built_in_configs() if name.startswith(incomplete)]
+
+
+_RUN_SECTIONS = ("task", "space", *STAGES)
+
+
+@with_sections(*((key, SECTIONS[key]) for key in _RUN_SECTIONS), from_dir=_RUN_SECTIONS, given_by="CONFIG")
 def run(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a built-in config.")],
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG", help="YAML file, or the name of a built-in config.", autocompletion=_complete_config
+        ),
+    ],
     *,
-    output_dir: Annotated[
+    model_name_or_path: Annotated[
         str | None,
         typer.Option(
-            "--output_dir", help="Folder for the stages, one folder each.", show_default="the config's, else out"
+            "--model_name_or_path",
+            help="Built-in backbone, PaddleNLP name or model folder.",
+            show_default="CONFIG's, else minilm-l6",
         ),
+    ] = None,
+    output_dir: Annotated[
+        str | None,
+        typer.Option("--output_dir", help="Folder for the stages, one folder each.", show_default="CONFIG's, else out"),
     ] = None,
     override: Overrides = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="auto, cpu or gpu:N.", show_default="the config's, else auto")
+        str | None, typer.Option("--device", help="auto, cpu or gpu:N.", show_default="CONFIG's, else auto")
     ] = None,
     overwrite_output_dir: OverwriteOutputDir = False,
     json: Json = False,
+    flags: dict[str, Any],
 ) -> None:
-    """Run all stages; finished stages are skipped, an interrupted one resumes."""
-    _run(config, output_dir, override, device, overwrite_output_dir, json)
+    """Run all stages; finished stages are skipped, an interrupted one resumes. A flag is that of all stages."""
+    flags = {**flags, "output_dir": output_dir, "device": device, "model_name_or_path": model_name_or_path}
+    _run(config, override, flags, overwrite_output_dir, json)
 
 
-def _run(
-    name: str, output_dir: str | None, overrides: list[str] | None, device: str | None, overwrite: bool, json: bool
-) -> None:
+def _run(name: str, overrides: list[str] | None, flags: dict[str, Any], overwrite: bool, json: bool) -> None:
     from dynabert_paddle.config.loading import find_config, load_config
     from dynabert_paddle.files.atomic import read_json
 
     # Before the slow import of Paddle, so that a misspelt key is reported at once.
-    config = load_config(find_config(name), overrides or (), {"output_dir": output_dir, "device": device})
+    config = load_config(find_config(name), overrides or (), flags)
     with resumable("run", resume_point=partial(from_stage, config.output_dir)):
         from dynabert_paddle.runtime.device import set_device
         from dynabert_paddle.runtime.environment import import_paddle

@@ -102,8 +102,9 @@ class RunLog:
         self._record(step, {f"train/{name}": value for name, value in scalars.items()})
         note = f"loss {scalars['loss']:.4f}"
         self._progress.update(self._task, note=note)
-        if not self._live:
-            logger.info("%s %d/%d %s", self._stage, step, self._total, note)
+        # Where a bar shows them, steps are for a log file alone.
+        level = logging.DEBUG if self._live else logging.INFO
+        logger.log(level, "%s %d/%d %s", self._stage, step, self._total, note)
 
     def evaluation(self, step: int, scores: Mapping[str, Mapping[str, float]], split: str) -> None:
         """Log every evaluated sub-network's metrics.

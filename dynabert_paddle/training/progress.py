@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,18 +28,25 @@ def show_progress(name: str, total: int, *, seconds: float = 0.0) -> Iterator[Ca
     if not is_rank_zero():
         yield lambda done: None
         return
-    if not (console.is_terminal or console.is_jupyter):
-        last, num_lines = time.monotonic(), 0
+    is_live = console.is_terminal or console.is_jupyter
+    level = logging.DEBUG if is_live else logging.INFO  # where a bar shows them, lines are for a log file alone
+    last, num_lines = time.monotonic(), 0
 
-        def log(done: int) -> None:
-            nonlocal last, num_lines
-            if time.monotonic() - last >= seconds or (done == total and num_lines):
-                last, num_lines = time.monotonic(), num_lines + 1
-                logger.info("%s %d/%d", name, done, total)
+    def log(done: int) -> None:
+        nonlocal last, num_lines
+        if time.monotonic() - last >= seconds or (done == total and num_lines):
+            last, num_lines = time.monotonic(), num_lines + 1
+            logger.log(level, "%s %d/%d", name, done, total)
 
+    if not is_live:
         yield log
         return
     columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(name, total=total)
-        yield lambda done: progress.update(task, completed=done)
+
+        def show(done: int) -> None:
+            progress.update(task, completed=done)
+            log(done)
+
+        yield show

@@ -207,7 +207,7 @@ def test_bad_override(fails, tmp_path, override, seen):
         ("width_mult_list=[]", "at least one multiplier is needed"),
         ("width_mult_list=[1.0, 0.1]", "width_mult 0.1 leaves no head of 4: use at least 0.125"),
         ("depth_mult_list=[0.1]", "depth_mult 0.1 leaves no layer of 4"),
-        ("width_mult_list=half", "multipliers are numbers such as '1.0 0.75 0.5', not 'half'"),
+        ("width_mult_list=half", "multipliers are numbers such as '1.0 0.75 0.5' or '3/4 2/3 1/2', not 'half'"),
     ],
 )
 def test_bad_multipliers_are_refused_before_the_first_stage_trains(

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.multipliers import parse_mults
+from dynabert_paddle.multipliers import Mults, exact, grid_mults, parse_mults
 from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.subnet import Subnet
 
@@ -209,6 +209,35 @@ def test_names_are_short_for_grid_cells_alone():
     assert space_of(12, width_mults=(0.125, 1.0)).name(space_of(12).subnet(width_mult=0.125)) == "w0.125d1.00"
 
 
+FRACTIONS = [Fraction(above, below) for below in range(2, 25) for above in range(1, below)]
+
+
+@pytest.mark.parametrize("fraction", sorted({*FRACTIONS, Fraction(17, 29), Fraction(999, 1000)}))
+def test_fractions_are_kept_and_have_short_names_that_read_back(fraction):
+    (mult,) = parse_mults(f"{fraction.numerator}/{fraction.denominator}")
+    assert exact(mult) == fraction
+    name = str(Mults(mult, mult, mult))
+    assert grid_mults(name) == Mults(mult, mult, mult)
+    if fraction.denominator <= 24:
+        assert len(name) <= len("w0.6667d0.6667r0.6667")
+    # floor(i / md), where a float of five sixths would lose a layer
+    depth = floor(fraction * 48 + Fraction(1, 2))
+    assert list(space_of(48).subnet(depth_mult=mult).layers) == [floor(i / fraction) for i in range(depth)]
+
+
+def test_names_of_decimals_stay_what_they_were():
+    """Of all with four decimals, also where a fraction has the same name."""
+    for number in range(1, 10_001):
+        mult = number / 10_000
+        assert str(Mults(mult, 1.0)) == (f"w{mult:.2f}d1.00" if number % 100 == 0 else f"w{mult!r}d1.00")
+    space = space_of(12, neurons=30_000, width_mults=(0.6667, 1.0))
+    assert space.parse("w0.6667d1.00").neurons[0] == 20_001
+    assert space_of(12, neurons=30_000).parse("w0.6667d1.00").neurons[0] == 20_000
+    assert space_of(12, neurons=30_000).parse("w0.6666666666666666d1.00").neurons[0] == 20_000
+    with pytest.raises(UsageError, match="two multipliers of the grid have the same four decimals"):
+        space_of(12, width_mults=(0.6667, 2 / 3))
+
+
 @pytest.mark.parametrize("name", ["w.5d.75", "w0.5d0.75", "w0.50d0.75", "w0.500d0.750"])
 def test_grid_names_may_be_written_shorter(name):
     assert BERT_BASE.parse(name) == BERT_BASE.subnet(width_mult=0.5, depth_mult=0.75)
@@ -299,15 +328,25 @@ def test_an_empty_grid_is_refused(options):
         (0.5, (0.5,)),
         (1, (1.0,)),
         ([0.25, "0.5", 0.25], (0.5, 0.25)),
+        ("3/4 2/3 1/2", (3 / 4, 2 / 3, 1 / 2)),
+        ("1/2,1", (1.0, 0.5)),
+        (["2/3", 0.5, "1.0"], (1.0, 2 / 3, 0.5)),
+        ("2/4 0.5", (0.5,)),
     ],
 )
 def test_multipliers_as_users_write_them(values, expected):
     assert parse_mults(values) == expected
 
 
-@pytest.mark.parametrize("values", ["1.0 half", ["x"], [None], None, True, {"a": 1}])
+@pytest.mark.parametrize("values", ["1.0 half", ["x"], [None], None, True, {"a": 1}, "1/0", "1//2", "a/b"])
 def test_multipliers_that_are_no_numbers_are_refused(values):
     with pytest.raises(UsageError, match="multipliers are numbers such as"):
+        parse_mults(values)
+
+
+@pytest.mark.parametrize("values", ["3/2", "0/2", "-1/2", "", "nan"])
+def test_multipliers_out_of_range_are_refused(values):
+    with pytest.raises(UsageError, match="at least one multiplier is needed, and all lie in"):
         parse_mults(values)
 
 

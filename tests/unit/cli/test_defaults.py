@@ -6,7 +6,7 @@ import pytest
 import typer
 import yaml
 
-from dynabert_paddle.cli import main
+from dynabert_paddle.cli import main, run
 from dynabert_paddle.cli.stages import load_settings
 from dynabert_paddle.config import settings
 from dynabert_paddle.config.loading import find_config, load_config
@@ -98,9 +98,38 @@ def test_a_config_goes_before_the_defaults_of_run(tmp_path):
     file = tmp_path / "my.yaml"
     file.write_text(yaml.safe_dump({"output_dir": "mine", "device": "cpu"}))
     for name, fallback in (("output_dir", "out"), ("device", "auto")):
-        assert options("run")[name].show_default == f"the config's, else {fallback}"
+        assert options("run")[name].show_default == f"CONFIG's, else {fallback}"
         assert getattr(load_config(file), name) != getattr(load_config(), name) == fallback
     assert load_config(find_config("quickstart")).output_dir == "out"
+
+
+def test_a_flag_of_run_is_that_of_all_stages_that_have_it(dynabert, tmp_path, monkeypatch):
+    """Priority, highest first: flag, -o, config file, default."""
+    file = tmp_path / "my.yaml"
+    file.write_text("task: {max_seq_length: 16}\ntrain: {seed: 1}\nwidth: {learning_rate: 1e-3, temperature: 3}\n")
+    seen = []
+    monkeypatch.setattr(run, "_run", lambda *values: seen.append(values))
+    words = ["--learning_rate", "4e-5", "--label_column", "intent", "--width_mult_list", "1", "2/3", "--accumulation"]
+    words += ["huawei", "-o", "width.learning_rate=9", "-o", "train.max_steps=7", "-o", "task.label_column=x"]
+    assert dynabert("run", file, *words, "--no_include_padding", "--lambda_hidden", "0.5").code == 0
+    name, overrides, flags, _, _ = seen[0]
+    config, default = load_config(find_config(name), overrides, flags), load_config()
+    assert {getattr(config, stage).learning_rate for stage in ("finetune", "width", "depth", "final")} == {4e-5}
+    assert config.baseline.learning_rate == default.baseline.learning_rate  # no stage of run
+    assert (config.width.lambda_hidden, config.depth.lambda_hidden) == (0.5, 0.5)
+    assert (config.task.label_column, config.task.max_seq_length) == ("intent", 16)
+    assert config.space.width_mult_list == (1.0, 2 / 3)
+    assert config.rewire.accumulation == "huawei"
+    assert (config.rewire.seed, config.final.seed, config.finetune.max_steps) == (1, 1, 7)
+    assert (config.width.temperature, config.depth.temperature) == (3, default.depth.temperature)
+
+
+def test_a_flag_of_run_is_named_in_its_error(dynabert):
+    done = dynabert("run", "quickstart", "--learning_rate", "-1", "-o", "train.seed=3")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "error: --learning_rate is at least 0, not -1.0\n"
+    done = dynabert("run", "quickstart", "--width_mult_list", "3/2")
+    assert done.err.startswith("error: --width_mult_list: at least one multiplier is needed, and all lie in (0, 1]")
 
 
 @pytest.mark.parametrize(

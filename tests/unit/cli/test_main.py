@@ -23,7 +23,7 @@ from dynabert_paddle.errors import Interrupted
 
 VERBS = {
     "quickstart": (),
-    "run": (),
+    "run": ("task", "space", "finetune", "width", "depth", "final"),
     "finetune": ("task", "finetune"),
     "rewire": ("task", "rewire"),
     "train_width": ("task", "space", "width"),
@@ -90,7 +90,8 @@ def test_help_of_a_verb_has_every_flag_with_its_default(dynabert, verb):
             if isinstance(default, tuple):
                 default = " ".join(map(str, default))
             if default is not None and not isinstance(default, bool):
-                assert re.search(rf"\[default: \(?(DIR's, else )?{re.escape(str(default))}\)?\]", described), (
+                shown = rf"((DIR|CONFIG)'s, else )?(.*\), )?{re.escape(str(default))}( \([a-z, ]+\).*)?"
+                assert re.search(rf"\[default: \(?{shown}\)?\]", described), (
                     flag,
                     described,
                 )

@@ -173,8 +173,11 @@ def test_a_key_that_is_not_a_string_is_refused(write, text):
         ("rewire: [1]", "rewire in FILE: [1] is not allowed"),
         ("device: 0", "device in FILE: 0 is not allowed"),
         ("train: 3", "train in FILE: a section holds keys and values, not 3"),
-        ("space: {width_mult_list: wide}", "multipliers are numbers such as '1.0 0.75 0.5', not 'wide'"),
-        ("space: {depth_mult_list: null}", "multipliers are numbers such as '1.0 0.75 0.5', not None"),
+        (
+            "space: {width_mult_list: wide}",
+            "multipliers are numbers such as '1.0 0.75 0.5' or '3/4 2/3 1/2', not 'wide'",
+        ),
+        ("space: {depth_mult_list: null}", "multipliers are numbers such as '1.0 0.75 0.5' or '3/4 2/3 1/2', not None"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused(write, text, words):
@@ -464,6 +467,7 @@ def test_settings_of_the_label_loss_that_mean_nothing_are_refused(write, text, w
             "train_width D --width_mult_list 1.0 .5 --seed 3",
             ["train_width", "D", "--width_mult_list", "1.0 .5", "--seed", "3"],
         ),
+        ("rewire D --width_mult_list 3/4 2/3 1", ["rewire", "D", "--width_mult_list", "3/4 2/3 1"]),
         ("bench 7 8", ["bench", "7", "8"]),
         ("bench --batch_size 1 2 dir", ["bench", "--batch_size", "1 2", "dir"]),
     ],
