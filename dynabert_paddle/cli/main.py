@@ -24,6 +24,7 @@ from dynabert_paddle.cli import (
     baseline,
     bench,
     compress,
+    evaluate,
     export,
     inspect,
     predict,
@@ -101,12 +102,12 @@ app = typer.Typer(
     context_settings={"token_normalize_func": lambda token: token.replace("-", "_"), "max_content_width": 120},
 )
 
-for _module in (run, stages, augment, baseline, search, report, compress, export, predict, bench, inspect):
+for _module in (run, stages, evaluate, augment, baseline, search, report, compress, export, predict, bench, inspect):
     for _command in _module.COMMANDS:
         app.command(_command.__name__, cls=_Command)(_command)
 
 
-_SHARED = {command.__name__ for module in (run, stages, baseline, search) for command in module.COMMANDS}
+_SHARED = {command.__name__ for module in (run, stages, evaluate, baseline, search) for command in module.COMMANDS}
 
 
 @app.callback()

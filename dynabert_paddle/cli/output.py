@@ -51,13 +51,16 @@ def show_next(*then: str | Path, wrote: Sequence[str | Path] = ()) -> None:
     print_message(one_line(f"next: {shlex.join(['dynabert', *map(str, then)])}"))
 
 
-def check_output_file(name: str, *, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
+def check_output_file(
+    name: str, *, overwrite: bool, inputs: Iterable[str | Path] = (), key: str = "output_file"
+) -> None:
     """Refuse to replace a file unless the user asks for it, and a file that is read in any case; streams are written.
 
     Args:
         name: the file.
         overwrite: it may be replaced.
         inputs: the files that the command reads.
+        key: the setting that names the file.
 
     Raises:
         UsageError: it exists, or is read.
@@ -65,11 +68,10 @@ def check_output_file(name: str, *, overwrite: bool, inputs: Iterable[str | Path
     if not Path(name).exists():
         return
     if any(Path(path).exists() and Path(name).samefile(path) for path in inputs):
-        raise UsageError(f"{name} is the file to read: name another {setting('output_file')}")
+        raise UsageError(f"{name} is the file to read: name another {setting(key)}")
     if _find_file(Path(name)) is not None and not overwrite:
         raise UsageError(
-            f"{name} exists: pass {setting('overwrite_output_file')} to replace it, or name another "
-            f"{setting('output_file')}"
+            f"{name} exists: pass {setting('overwrite_output_file')} to replace it, or name another {setting(key)}"
         )
 
 
@@ -82,11 +84,12 @@ def is_pipe(stream: TextIO) -> bool:
 
 
 @contextmanager
-def open_output(name: str) -> Iterator[TextIO]:
+def open_output(name: str, *, key: str = "output_file") -> Iterator[TextIO]:
     """Open a file for writing that is replaced only when it is complete; a device or a pipe is written directly.
 
     Args:
         name: the file, or a link to it; one whose name ends with `.gz` is compressed.
+        key: the setting that names the file.
 
     Yields:
         The open file, UTF-8.
@@ -98,7 +101,7 @@ def open_output(name: str) -> Iterator[TextIO]:
     path, file = Path(name), _find_file(Path(name))
     for parent in (path.parent, (file or path).parent):
         if not parent.is_dir():
-            raise UsageError(f"{path}: there is no folder {parent}: make it, or name another {setting('output_file')}")
+            raise UsageError(f"{path}: there is no folder {parent}: make it, or name another {setting(key)}")
     try:
         with path.open("w", encoding="utf-8") if file is None else partial_file(file) as stream:
             if path.suffix.lower() == ".gz" and file is not None:

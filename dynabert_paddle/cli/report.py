@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from dynabert_paddle.cli.output import show_next
+from dynabert_paddle.cli.run import Device
+from dynabert_paddle.cli.stages import start_paddle
 
 
 def report(
@@ -29,14 +31,26 @@ def report(
     visualdl: Annotated[
         bool, typer.Option("--visualdl/--no_visualdl", help="Also write the charts for VisualDL, to DIR/vdl_report.")
     ] = True,
+    per_class: Annotated[
+        bool,
+        typer.Option(
+            "--per_class",
+            help="Also score each class with the full model and the recommended sub-network on the dev set.",
+        ),
+    ] = False,
+    device: Device = None,
 ) -> None:
     """Write the report of a run as one HTML page: charts, settings and provenance."""
     from dynabert_paddle.files.folder import CONFIG_FILE, RECORDS_FOLDER
     from dynabert_paddle.reporting.collect import collect
-    from dynabert_paddle.reporting.run import recommend, write_page
+    from dynabert_paddle.reporting.run import recommend, score_classes_of, write_page
 
     run = collect(folder, compare or ())
-    page = write_page(run, output_file=output_file, language=language, visualdl=visualdl)
+    classes = {}
+    if per_class:
+        start_paddle(device or "auto")
+        classes = score_classes_of(run)
+    page = write_page(run, output_file=output_file, language=language, visualdl=visualdl, classes=classes)
     wrote = [page, run.folder / RECORDS_FOLDER] if visualdl else [page]
     if run.model:
         subnet = recommend(run)

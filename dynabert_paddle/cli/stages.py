@@ -1,10 +1,8 @@
-"""The verbs of single stages, each from a model folder to a model folder, and `evaluate`."""
+"""The verbs of single stages, each from a model folder to a model folder."""
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +10,7 @@ import typer
 from dynabert_paddle.cli.options import with_sections
 from dynabert_paddle.cli.output import show_next
 from dynabert_paddle.cli.resume import from_checkpoint
-from dynabert_paddle.cli.run import Device, Json, Overrides, OverwriteOutputDir
-from dynabert_paddle.cli.table import recommended, show_grid
+from dynabert_paddle.cli.run import Device, Overrides, OverwriteOutputDir
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import (
     ENCODING_SETTINGS,
@@ -147,52 +144,6 @@ def train_final(
     show_next("evaluate", output_dir, "--grid", wrote=[output_dir])
 
 
-@with_sections(("task", TaskConfig), from_dir=["task"])
-def evaluate(
-    model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder of a stage.")],
-    *,
-    subnet: Annotated[
-        str | None, typer.Option("--subnet", help="One sub-network, such as w0.50d0.75.", show_default="the full model")
-    ] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="All trained sub-networks.")] = False,
-    per_device_eval_batch_size: Annotated[int, typer.Option("--per_device_eval_batch_size", min=1)] = 64,
-    device: Device = None,
-    json: Json = False,
-    flags: dict[str, Any],
-) -> None:
-    """Score the full model, --subnet, or all of --grid on the task's dev set."""
-    if subnet and grid:
-        raise UsageError("--subnet and --grid exclude each other: pass one of them")
-    expected = read_model_metadata(model_dir)
-    config = load_settings(expected, None, None, {**flags, "device": device})
-    _start_paddle(config.device)
-    from dynabert_paddle.data.described_tasks import load_task_config
-    from dynabert_paddle.files.metadata import check_expected
-    from dynabert_paddle.supernet.supernet import Supernet
-    from dynabert_paddle.training.evaluate import evaluate_grid, evaluate_named
-    from dynabert_paddle.training.inputs import match_task
-
-    task = load_task_config(_dev_only(config.task))
-    supernet = Supernet.from_pretrained(model_dir)
-    check_expected(model_dir, expected, supernet.metadata)
-    supernet.read_special_tokens(config.task.special_tokens_in_text)
-    task = match_task(supernet, task, model_dir)
-    length = config.task.max_seq_length
-    if grid:
-        rows = evaluate_grid(supernet, task, max_seq_length=length, batch_size=per_device_eval_batch_size)
-    else:
-        names = [subnet or "w1.00d1.00"]
-        rows = evaluate_named(supernet, task, names, max_seq_length=length, batch_size=per_device_eval_batch_size)
-    show_grid(rows, split="dev", as_json=json, positive_label=task.positive_label)
-    show_next("evaluate", model_dir, *(recommended(rows) if grid else ["--grid"]))
-
-
-def _dev_only(task: TaskConfig) -> TaskConfig:
-    """Let the dev file stand in for a training file that is not on this machine: an evaluation reads no row of it."""
-    is_gone = task.train_file is not None and not Path(task.train_file).expanduser().exists()
-    return dataclasses.replace(task, train_file=task.dev_file) if is_gone and task.dev_file else task
-
-
 def _run_stage(
     name: str,
     model_dir: str | None,
@@ -206,7 +157,7 @@ def _run_stage(
     expected = read_model_metadata(model_dir) if model_dir else None
     config = load_settings(expected, config_file, overrides, flags)
     with resumable(name, resume_point=partial(from_checkpoint, output_dir)):
-        _start_paddle(config.device)
+        start_paddle(config.device)
         from dynabert_paddle.data.described_tasks import load_task_config
         from dynabert_paddle.training.run import run_stage
 
@@ -280,7 +231,8 @@ def _trained_for(model: Metadata) -> dict[str, dict[str, Any]]:
     return {"task": dict(model.task), "space": space}
 
 
-def _start_paddle(device: str) -> None:
+def start_paddle(device: str) -> None:
+    """Import Paddle, and choose its device."""
     from dynabert_paddle.runtime.device import set_device
     from dynabert_paddle.runtime.environment import import_paddle
 
@@ -288,4 +240,4 @@ def _start_paddle(device: str) -> None:
     set_device(device)
 
 
-COMMANDS = (finetune, rewire, train_width, train_depth, train_final, evaluate)
+COMMANDS = (finetune, rewire, train_width, train_depth, train_final)

@@ -83,6 +83,19 @@ class WordFeatures(Features):
             for labels, windows, rows in zip(self.word_labels, self.windows, self._by_sentence(logits), strict=True)
         ]
 
+    def read_words(self, logits: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Find the logits of the words that were read: all but those that were cut off, or that the tokenizer drops.
+
+        Args:
+            logits: `[s, c]` for each window.
+
+        Yields:
+            For each sentence, the indices of these words, `[w]`, and their logits, `[w, c]`.
+        """
+        for windows, rows in zip(self.windows, self._by_sentence(logits), strict=True):
+            read = [row[self.before + window.tokens] for row, window in zip(rows, windows, strict=True)]
+            yield np.concatenate([window.words for window in windows]), np.concatenate(read)
+
     def _by_sentence(self, logits: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
         start = 0
         for windows in self.windows:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import matplotlib
 
 from dynabert_paddle.config.names import setting
+from dynabert_paddle.data.class_scores import ClassScores
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.files.atomic import handle_write_errors, write_text
 from dynabert_paddle.files.folder import BASELINES_FOLDER, RECORDS_FOLDER, REPORT_FILE
 from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.multipliers import FULL_NAME
 from dynabert_paddle.reporting.chart import STYLE
+from dynabert_paddle.reporting.class_charts import describe_positive, draw_classes
+from dynabert_paddle.reporting.classes import score_model_classes
 from dynabert_paddle.reporting.collect import collect
 from dynabert_paddle.reporting.content import Run
 from dynabert_paddle.reporting.curves import draw_training
@@ -36,6 +40,7 @@ def report(
     output_file: str | Path | None = None,
     language: str = "auto",
     visualdl: bool = True,
+    per_class: bool = False,
 ) -> Path:
     """Write the report of a run as one HTML page that needs no other file and no network.
 
@@ -45,6 +50,7 @@ def report(
         output_file: the page; by default `report.html` in the folder.
         language: the language shown first, `en`, `zh`, or `auto` for the browser's; the page has both.
         visualdl: also write the charts, histograms of importance and scores for VisualDL, to the folder's `vdl_report`.
+        per_class: score each class with the full model and the recommended sub-network on the dev set, and show that.
 
     Returns:
         The page.
@@ -52,13 +58,23 @@ def report(
     Raises:
         ModelError: the folder holds no run and no stage, or one of its files is damaged; a folder of `compare` is no
             compressed model.
-        UsageError: a compressed model of another task, an unknown language, or an output file in a missing folder.
+        UsageError: a compressed model of another task, an unknown language, or an output file in a missing folder;
+            with `per_class`, a task without classes.
         DynabertError: a file that cannot be written.
     """
-    return write_page(collect(folder, compare), output_file=output_file, language=language, visualdl=visualdl)
+    run = collect(folder, compare)
+    classes = score_classes_of(run) if per_class else {}
+    return write_page(run, output_file=output_file, language=language, visualdl=visualdl, classes=classes)
 
 
-def write_page(run: Run, *, output_file: str | Path | None, language: str, visualdl: bool) -> Path:
+def write_page(
+    run: Run,
+    *,
+    output_file: str | Path | None,
+    language: str,
+    visualdl: bool,
+    classes: Mapping[str, ClassScores] | None = None,
+) -> Path:
     """Write the report of a folder that was read.
 
     Args:
@@ -66,6 +82,7 @@ def write_page(run: Run, *, output_file: str | Path | None, language: str, visua
         output_file: as for `report`.
         language: as for `report`.
         visualdl: as for `report`.
+        classes: the scores of each class, from `score_classes_of`.
 
     Returns:
         The page.
@@ -79,8 +96,9 @@ def write_page(run: Run, *, output_file: str | Path | None, language: str, visua
     if not page.parent.is_dir():
         raise UsageError(f"{page}: there is no folder {page.parent}: make it, or name another file")
     _check_page(page)
-    with matplotlib.rc_context(STYLE):
-        sections = _sections(run)
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the browser has what a label needs
+        sections = _sections(run, classes or {})
         text = render(run, sections, language=language)
         with handle_write_errors(page):
             # A damaged file can hold half of a surrogate pair, which UTF-8 cannot.
@@ -88,6 +106,24 @@ def write_page(run: Run, *, output_file: str | Path | None, language: str, visua
         if visualdl:
             write_records(run.folder / RECORDS_FOLDER, run, [chart for part in sections for chart in part.charts])
     return page
+
+
+def score_classes_of(run: Run) -> dict[str, ClassScores]:
+    """Score each class with a run's full model and the sub-network that the report recommends.
+
+    Args:
+        run: the content of the folder.
+
+    Returns:
+        The scores by the sub-network's name, those of the recommended one last.
+
+    Raises:
+        UsageError: no stage has finished, or the task has no classes.
+        DynabertError: the model or the data cannot be loaded.
+    """
+    if run.model is None:
+        raise UsageError(f"{run.folder}: no stage has finished yet: leave out {setting('per_class')}")
+    return score_model_classes(run.model.folder, list(dict.fromkeys([FULL_NAME, recommend(run) or FULL_NAME])))
 
 
 def recommend(run: Run) -> str | None:
@@ -118,7 +154,7 @@ def _check_page(page: Path) -> None:
             raise UsageError(f"{page} exists and is no HTML page: name another {setting('output_file')}")
 
 
-def _sections(run: Run) -> list[Section]:
+def _sections(run: Run, classes: Mapping[str, ClassScores]) -> list[Section]:
     training = tuple(chart for stage in run.stages if (chart := draw_training(stage)))
     return [
         Section(
@@ -127,6 +163,7 @@ def _sections(run: Run) -> list[Section]:
             None if run.grid else say("No scores yet: 'dynabert run' computes them after its last stage."),
         ),
         _tradeoff(run),
+        *([_classes(run, classes)] if classes else []),
         _importance(run),
         Section(
             say("Training"),
@@ -189,6 +226,12 @@ def _tradeoff(run: Run) -> Section:
     if run.compressed:
         notes.append(say("Compressed models: the scores that 'dynabert compress' has recorded on the dev set."))
     return Section(say("The trade-off"), tuple(charts), join(*notes))
+
+
+def _classes(run: Run, classes: Mapping[str, ClassScores]) -> Section:
+    task = run.model.metadata.task if run.model else {}
+    notes = describe_positive(task.get("metrics") or (), task.get("positive_label"))
+    return Section(say("Classes"), tuple(draw_classes(classes)), join(*notes) if notes else None)
 
 
 def _importance(run: Run) -> Section:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,6 @@ def evaluate_subnets(
     *,
     metrics: Iterable[str],
     batch_size: int = 64,
-    report: Callable[[int], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Score sub-networks; the processes of `paddle.distributed.launch` share the work, and all get the scores.
 
@@ -112,13 +112,12 @@ def evaluate_subnets(
         subnets: sub-networks by name.
         metrics: names of metrics.
         batch_size: examples at a time.
-        report: called with the number of examples done after each batch.
 
     Returns:
         Each sub-network's metrics, by its name.
     """
     names = tuple(metrics)
-    logits = predict_logits(supernet, features, subnets.values(), batch_size=batch_size, shared=True, report=report)
+    logits = predict_logits(supernet, features, subnets.values(), batch_size=batch_size, shared=True)
     return {name: features.score(names, rows) for name, rows in zip(subnets, logits, strict=True)}
 
 
@@ -169,6 +168,42 @@ def evaluate_named(
     Raises:
         UsageError: a name that is no sub-network of this model, or a task with other classes than the model has.
     """
+    return score_outputs(supernet, run_on_dev(supernet, task, names, max_seq_length, batch_size=batch_size))
+
+
+@dataclass(frozen=True)
+class DevOutputs:
+    """What sub-networks compute for a task's dev set.
+
+    Args:
+        task: the task, with its classes in the order of the logits.
+        features: its dev examples.
+        logits: by the sub-network's name; from `predict_logits`.
+    """
+
+    task: Task
+    features: FeatureSet
+    logits: Mapping[str, Sequence[np.ndarray]]
+
+
+def run_on_dev(
+    supernet: Supernet, task: Task, names: Iterable[str], max_seq_length: int | None = None, *, batch_size: int = 64
+) -> DevOutputs:
+    """Run sub-networks over a task's dev set; the processes of `paddle.distributed.launch` share the work.
+
+    Args:
+        supernet: the model of a stage.
+        task: its task.
+        names: names of sub-networks.
+        max_seq_length: longer inputs are cut to this number of tokens; by default the model's own setting.
+        batch_size: examples at a time.
+
+    Returns:
+        What they compute, in every process.
+
+    Raises:
+        UsageError: as for `evaluate_named`.
+    """
     task = match_labels(supernet, task, "the model")
     space = trained_space(supernet)
     subnets = {name: space.parse(name) for name in names}
@@ -176,10 +211,25 @@ def evaluate_named(
     warn_about_tokens(task, [features], supernet, source=task.dev.source, max_seq_length=max_seq_length)
     logger.info("evaluating %d sub-network%s on dev", len(subnets), "" if len(subnets) == 1 else "s")
     with show_progress("evaluate", len(features), seconds=_SECONDS_BETWEEN_LINES) as report:
-        scores = evaluate_subnets(
-            supernet, features, subnets, metrics=task.metrics, batch_size=batch_size, report=report
-        )
-    return [{"subnet": name, **scores[name], **_costs(space, subnet)} for name, subnet in subnets.items()]
+        logits = predict_logits(supernet, features, subnets.values(), batch_size=batch_size, shared=True, report=report)
+    return DevOutputs(task, features, dict(zip(subnets, logits, strict=True)))
+
+
+def score_outputs(supernet: Supernet, outputs: DevOutputs) -> list[dict[str, Any]]:
+    """Score what sub-networks compute for a dev set.
+
+    Args:
+        supernet: the model that they are of.
+        outputs: from `run_on_dev`.
+
+    Returns:
+        Rows as from `evaluate_grid`.
+    """
+    space = trained_space(supernet)
+    return [
+        {"subnet": name, **outputs.features.score(outputs.task.metrics, rows), **_costs(space, space.parse(name))}
+        for name, rows in outputs.logits.items()
+    ]
 
 
 def trained_space(supernet: Supernet) -> SearchSpace:
