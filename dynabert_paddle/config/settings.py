@@ -335,7 +335,7 @@ class SearchConfig(_Section):
         "agreement with the full model, which needs no labels",
     )
     num_texts: PositiveInt | None = _option(
-        None, "training texts to measure the divergence on", otherwise="2048, or all if there are fewer"
+        None, "training texts to measure the divergence on", otherwise="1024, or all if there are fewer"
     )
     score_on: Literal["holdout", "dev"] = _option("holdout", "score on held-out training examples, or on dev")
     holdout_size: PositiveInt | None = _option(

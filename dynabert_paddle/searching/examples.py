@@ -20,7 +20,7 @@ from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.metadata import Metadata
 from dynabert_paddle.training.inputs import hold_out
 
-MAX_TEXTS = 2048  # by default
+MAX_TEXTS = 1024  # by default
 # The first candidates are many, so an eighth of the texts is for them; each round of fewer ones gets new texts, and the
 # later the round the more.
 _ROUNDS = (0, 1 / 8, 1 / 4, 1 / 2, 1)

@@ -48,12 +48,18 @@ class Sample:
         Returns:
             For each of them its measures by name; of divergences less is better.
         """
-        found: list[Mapping[str, Estimate]] = []
-        for start in range(0, len(subnets), _SUBNETS_PER_PASS):
-            some = subnets[start : start + _SUBNETS_PER_PASS]
-            for logits in predict_logits(self.supernet, self.features, some, batch_size=self.batch_size):
-                found.append({measure: self._estimate(measure, logits) for measure in self.measures})
-        return found
+        found: dict[Subnet, Mapping[str, Estimate]] = {}
+        if DIVERGENCE in self.measures and self.supernet.full in subnets:  # the reference, which has run already
+            found[self.supernet.full] = self._estimate_all(self._reference)
+        missing = [subnet for subnet in subnets if subnet not in found]
+        for start in range(0, len(missing), _SUBNETS_PER_PASS):
+            some = missing[start : start + _SUBNETS_PER_PASS]
+            all_logits = predict_logits(self.supernet, self.features, some, batch_size=self.batch_size)
+            found |= zip(some, map(self._estimate_all, all_logits), strict=True)
+        return [found[subnet] for subnet in subnets]
+
+    def _estimate_all(self, logits: Sequence[np.ndarray]) -> Mapping[str, Estimate]:
+        return {measure: self._estimate(measure, logits) for measure in self.measures}
 
     def _estimate(self, measure: str, logits: Sequence[np.ndarray]) -> Estimate:
         if measure == DIVERGENCE:

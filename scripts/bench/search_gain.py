@@ -76,6 +76,7 @@ def run_part(key: Record, shares: list[float]) -> list[Record]:
     choices = choose(supernet, task, key, limits)
     seconds = round(time.process_time() - began, 1)
     cells = {name: space.num_macs(cell) for name, cell in space.grid().items()}
+    cells = {name: macs for name, macs in cells.items() if macs <= max(limits.values())}
     names = dict.fromkeys([*cells, *(name for pair in choices.values() for name in pair if name)])
     dev = {row["subnet"]: row[task.metrics[0]] for row in evaluate_named(supernet, task, names)}
     records = []
