@@ -31,6 +31,7 @@ from dynabert_paddle.cli import (
     report,
     run,
     search,
+    serve,
     stages,
 )
 from dynabert_paddle.cli.log import CommandLog, log_to_stderr
@@ -102,7 +103,21 @@ app = typer.Typer(
     context_settings={"token_normalize_func": lambda token: token.replace("-", "_"), "max_content_width": 120},
 )
 
-for _module in (run, stages, evaluate, augment, baseline, search, report, compress, export, predict, bench, inspect):
+for _module in (
+    run,
+    stages,
+    evaluate,
+    augment,
+    baseline,
+    search,
+    report,
+    compress,
+    export,
+    predict,
+    serve,
+    bench,
+    inspect,
+):
     for _command in _module.COMMANDS:
         app.command(_command.__name__, cls=_Command)(_command)
 

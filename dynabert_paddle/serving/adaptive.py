@@ -4,45 +4,22 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import sys
-from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice, product
 from math import inf, isnan
 from numbers import Real
 from pathlib import Path
-from threading import Lock
 from time import perf_counter
 
-import numpy as np
-
 from dynabert_paddle.bundle.errors import as_dynabert_error
-from dynabert_paddle.bundle.infer import Bundle
-from dynabert_paddle.bundle.manifest import BundleError
-from dynabert_paddle.bundle.members import members_of
-from dynabert_paddle.errors import DynabertError, UsageError
-from dynabert_paddle.files.unchanged import load_unchanged
+from dynabert_paddle.errors import UsageError
 from dynabert_paddle.runtime.cores import num_cores
 from dynabert_paddle.runtime.environment import set_cpu_environment
-from dynabert_paddle.serving.schedule import (
-    LOOK_AHEAD,
-    Cost,
-    LoadStatistics,
-    QueuedCall,
-    Shape,
-    batch_shapes,
-    choose,
-    split_batches,
-)
+from dynabert_paddle.serving.queue import BatchQueue, open_bundle
 from dynabert_paddle.text.decode import AnyPrediction
 
 logger = logging.getLogger(__name__)
 
-_CALIBRATION_ROUNDS = 4  # runs of each shape at load; the first one sets the shape up
 _SWITCH_INTERVAL = 0.001  # seconds
 
 
@@ -87,20 +64,13 @@ class AdaptivePredictor:
         self, bundle: str | Path, *, device: str = "cpu", num_threads: int | None = None, decode: str | None = None
     ) -> None:
         set_cpu_environment()
-        self._queue: deque[_Call] = deque()
-        self._arrived = 0  # rows since the start
-        self._lock = Lock()  # protects the queue and the count
-        self._statistics = LoadStatistics()
-        self._process = os.getpid()  # a forked process lacks the bundle's threads
         with as_dynabert_error():
             threads = max(1, num_cores() - 1) if num_threads is None else num_threads
-            load = partial(_load_all, bundle, device=device, num_threads=threads, decode=decode)
-            self._bundle = load_unchanged(Path(bundle), load, BundleError)
-            subnets = list(members_of(self._bundle.description))
-            self._seconds: dict[str, dict[Shape, float]] = self._bundle.submit(self._calibrate, subnets).result()
+            self._bundle = open_bundle(bundle, device=device, num_threads=threads, decode=decode)
+            self._queue = BatchQueue(self._bundle)
         if self._bundle.warning:
             logger.warning("%s: %s", bundle, self._bundle.warning)
-        _shorten_pauses()
+        shorten_pauses()
 
     @property
     def labels(self) -> list[str]:
@@ -110,7 +80,7 @@ class AdaptivePredictor:
     @property
     def latencies_ms(self) -> dict[str, float]:
         """Latency of each sub-network for one short text, as calibrated at load; the best sub-network comes first."""
-        return {subnet: 1000 * next(iter(seconds.values())) for subnet, seconds in self._seconds.items()}
+        return self._queue.latencies_ms
 
     def __call__(
         self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, deadline_ms: float = inf
@@ -141,121 +111,19 @@ class AdaptivePredictor:
         with as_dynabert_error():
             encoded = self._bundle.encode(list(self._bundle.rows(texts, pairs)))
             windows = [window for row in encoded for window in row.windows]
-            subnet, logits, ended = self._answer(windows, called, deadline_ms / 1000)
-        parts = iter(logits)
+            run = self._queue.put(windows, called=called, deadline=deadline_ms / 1000).result()
+        parts = iter(run.logits)
         predictions = [row.decode([next(parts) for _ in row.windows]) for row in encoded]
-        now = perf_counter()
-        self._statistics.observe_delay(now, now - ended)
-        latency_ms = 1000 * (now - called)
-        return TimedPredictions(predictions, subnet=subnet, latency_ms=latency_ms, on_time=latency_ms <= deadline_ms)
-
-    def _answer(self, windows: list[_Window], called: float, deadline: float) -> _Answer:
-        """Queue a call, and wait for the logits of its rows."""
-        if not windows:
-            return self._bundle.subnet, [], perf_counter()
-        if os.getpid() != self._process:
-            raise DynabertError("an AdaptivePredictor cannot be used after a fork: create one in each process")
-        call = _Call([len(ids) for ids, _ in windows], called + deadline, deadline, windows, Future())
-        with self._lock:
-            self._queue.append(call)
-            self._arrived += len(windows)
-        self._bundle.submit(self._serve)
-        return call.answer.result()
-
-    def _serve(self) -> None:
-        """Answer all queued calls.
-
-        Every call submits this once, but one batch may answer several calls, and an interrupted call may be queued
-        without a submission.
-        """
-        while self._queue:
-            self._serve_batch()
-
-    def _serve_batch(self) -> None:
-        """Answer the call at the head of the queue, and those that share its batch."""
-        began = perf_counter()
-        with self._lock:
-            queue, arrived = list(islice(self._queue, LOOK_AHEAD)), self._arrived
-        calls = queue  # an error before the choice goes to all of them
-        try:
-            subnet, count = self._choose(queue, began)
-            calls = queue[:count]
-            windows = [window for call in calls for window in call.windows]
-            logits = iter(self._run(subnet, windows))
-            ended = perf_counter()
-            expected = self._cost(subnet, 1.0, [len(ids) for ids, _ in windows])
-            self._statistics.observe_run(
-                ended, expected=expected, seconds=ended - began, arrived=self._arrived - arrived
-            )
-        except BaseException as error:
-            for call in calls:
-                call.answer.set_exception(error)
-            return
-        finally:
-            with self._lock:
-                for _ in calls:
-                    self._queue.popleft()
-        for call in calls:
-            call.answer.set_result((subnet, list(islice(logits, len(call.windows))), ended))
-
-    def _choose(self, queue: Sequence[QueuedCall], began: float) -> tuple[str, int]:
-        margin, delay, rate = self._statistics.summarize(began)
-        costs: dict[str, Cost] = {subnet: partial(self._cost, subnet, margin) for subnet in self._seconds}
-        # The delay after a run is the same for all sub-networks, so it counts as if the run began later.
-        return choose(queue, costs, now=began + delay, rate=rate)
-
-    def _cost(self, subnet: str, margin: float, lengths: Sequence[int]) -> float:
-        batches = split_batches(lengths, self._bundle.max_seq_length)
-        return margin * sum(self._seconds[subnet][shape] for _, shape in batches)
-
-    def _run(self, subnet: str, windows: list[_Window]) -> list[np.ndarray]:
-        """Return the logits of each row."""
-        logits: list[np.ndarray] = [np.empty(0)] * len(windows)
-        for rows, (size, length) in split_batches([len(ids) for ids, _ in windows], self._bundle.max_seq_length):
-            batch = [windows[row] for row in rows]
-            batch += [batch[-1]] * (size - len(batch))  # the shape's other rows; their logits are ignored
-            for row, values in zip(rows, self._bundle.run(batch, length, subnet=subnet), strict=False):
-                logits[row] = values
-        return logits
-
-    def _calibrate(self, subnets: Sequence[str]) -> dict[str, dict[Shape, float]]:
-        """Measure the minimum run time in seconds of each sub-network for each shape.
-
-        The sub-networks alternate, as in use, so that a busy moment of the machine does not slow down only one of them:
-        a sub-network that appears slow is hardly ever tried again.
-        """
-        sizes = batch_shapes(self._bundle.max_seq_length)
-        best = {subnet: dict.fromkeys(sizes, inf) for subnet in subnets}
-        for _, subnet, (rows, length) in product(range(_CALIBRATION_ROUNDS), subnets, sizes):
-            windows = [([0] * length, [0] * length)] * rows
-            began = perf_counter()
-            self._run(subnet, windows)
-            best[subnet][rows, length] = min(best[subnet][rows, length], perf_counter() - began)
-        return best
+        latency_ms = 1000 * (self._queue.observe_delay(run) - called)
+        return TimedPredictions(
+            predictions, subnet=run.subnet, latency_ms=latency_ms, on_time=latency_ms <= deadline_ms
+        )
 
 
-def _load_all(folder: str | Path, *, device: str, num_threads: int, decode: str | None) -> Bundle:
-    """Load a bundle with all its sub-networks."""
-    bundle = Bundle(folder, device=device, num_threads=num_threads, decode=decode)
-    for subnet in members_of(bundle.description):
-        bundle.load(subnet)
-    return bundle
-
-
-def _shorten_pauses() -> None:
+def shorten_pauses() -> None:
     """Shorten Python's own pauses, which can exceed a deadline; both settings hold for the rest of the process."""
     # A full garbage collection visits every object of Paddle's modules, which takes some 80 ms.
     gc.collect()
     gc.freeze()
     # After a run, the runtime's thread waits for up to this interval for each busy thread of a caller.
     sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
-
-
-_Window = tuple[list[int], list[int]]  # ids and token type ids
-_Answer = tuple[str, list[np.ndarray], float]  # sub-network, logits of each row, time at which the run ended
-
-
-@dataclass(frozen=True)
-class _Call(QueuedCall):
-    windows: list[_Window]
-    answer: Future[_Answer]

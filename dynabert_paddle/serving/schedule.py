@@ -1,4 +1,4 @@
-"""Scheduling for `AdaptivePredictor`: batch shapes, current run times, choice of the next batch and its sub-network.
+"""Scheduling for a `BatchQueue`: batch shapes, current run times, choice of the next batch and its sub-network.
 
 Nothing here runs a model. Times are in seconds. Batches have few shapes, because a runtime takes some 0.1 s to set up a
 new one.
@@ -26,7 +26,7 @@ Shape = tuple[int, int]  # rows, tokens a row
 Cost = Callable[[Sequence[int]], float]  # seconds for rows of these numbers of tokens
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class QueuedCall:
     """A call in the queue.
 
@@ -34,11 +34,13 @@ class QueuedCall:
         lengths: tokens of each of its rows.
         due: time at which its answer is due.
         deadline: seconds from its arrival to `due`.
+        subnet: the sub-network that it asks for; None for a free choice.
     """
 
     lengths: list[int]
     due: float
     deadline: float
+    subnet: str | None = None
 
 
 def batch_shapes(max_seq_length: int) -> list[Shape]:
@@ -52,7 +54,7 @@ def batch_shapes(max_seq_length: int) -> list[Shape]:
     """
     powers = takewhile(lambda length: length < max_seq_length, (_MIN_LENGTH << i for i in count()))
     lengths = [*powers, max_seq_length]
-    return [(2**i, length) for length in lengths for i in range(_max_rows(length).bit_length())]
+    return [(2**i, length) for length in lengths for i in range(max_rows(length).bit_length())]
 
 
 def split_batches(lengths: Sequence[int], max_seq_length: int) -> list[tuple[list[int], Shape]]:
@@ -65,41 +67,51 @@ def split_batches(lengths: Sequence[int], max_seq_length: int) -> list[tuple[lis
     Returns:
         For each batch the indices of its rows, and its shape.
     """
-    if lengths and len(lengths) <= _max_rows(length := _padded_length(max(lengths), max_seq_length)):
+    if lengths and len(lengths) <= max_rows(length := padded_length(max(lengths), max_seq_length)):
         return [(list(range(len(lengths))), (power_of_two(len(lengths)), length))]
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     batches = []
     start = 0
     while start < len(order):
-        length = _padded_length(lengths[order[start]], max_seq_length)
-        rows = order[start : start + _max_rows(length)]
+        length = padded_length(lengths[order[start]], max_seq_length)
+        rows = order[start : start + max_rows(length)]
         batches.append((rows, (power_of_two(len(rows)), length)))
         start += len(rows)
     return batches
 
 
-def choose(queue: Sequence[QueuedCall], costs: dict[str, Cost], *, now: float, rate: float) -> tuple[str, int]:
+def choose(
+    queue: Sequence[QueuedCall], costs: dict[str, Cost], *, now: float, rate: float, share: bool = True
+) -> tuple[str, int]:
     """Choose the calls of the next batch, and the sub-network that answers them.
 
     The batch holds the calls at the head of the queue. The sub-network is the best one with which all deadlines can be
     met: those of the batch, and, if the fastest sub-network runs all later batches, those of the other queued calls and
-    of as many new calls as are expected to arrive during the run. If there is none, it is the fastest one.
+    of as many new calls as are expected to arrive during the run. If there is none, it is the fastest one. A call that
+    asks for a sub-network gets it, and shares a batch only with calls that ask for the same.
 
     Args:
         queue: the queued calls in order of arrival.
         costs: run time of each sub-network for some rows, the best sub-network first.
         now: the time.
         rate: rows that arrive per second while a batch runs.
+        share: whether calls may share a batch.
 
     Returns:
         The sub-network, and how many calls it answers.
     """
     fastest = min(costs, key=lambda subnet: costs[subnet](queue[0].lengths))
-    batches = _batch_calls(queue, costs[fastest], now)
+
+    def seconds_of(calls: Sequence[QueuedCall]) -> float:
+        return costs[calls[0].subnet or fastest](_lengths(calls))
+
+    batches = _batch_calls(queue, seconds_of, now, share=share)
+    if batches[0][0].subnet:
+        return batches[0][0].subnet, len(batches[0])
     latest_end = min(call.due for call in batches[0])
     seconds_behind = 0.0
     for batch in batches[1:]:
-        seconds_behind += costs[fastest](_lengths(batch))
+        seconds_behind += seconds_of(batch)
         latest_end = min(latest_end, min(call.due for call in batch) - seconds_behind)
     lengths = _lengths(batches[0])
     shortest_deadline = min(call.deadline for call in batches[0])
@@ -164,18 +176,20 @@ def _recent(observations: deque, now: float) -> tuple:
     return tuple(observations)
 
 
-def _batch_calls(queue: Sequence[QueuedCall], cost: Cost, now: float) -> list[list[QueuedCall]]:
+def _batch_calls(
+    queue: Sequence[QueuedCall], seconds_of: Callable[[Sequence[QueuedCall]], float], now: float, *, share: bool
+) -> list[list[QueuedCall]]:
     """Fill batches in order of arrival; a call starts a new batch if joining would make a call of the batch late."""
     batches, begin = [[queue[0]]], now
     for call in queue[1:]:
         batch, due = batches[-1], min(other.due for other in batches[-1])
         lengths = _lengths([*batch, call])
-        fits = len(lengths) <= _max_rows(max(lengths))
-        late_anyway = begin + cost(_lengths(batch)) > due
-        if fits and (late_anyway or begin + cost(lengths) <= due):
+        fits = share and call.subnet == batch[0].subnet and len(lengths) <= max_rows(max(lengths))
+        late_anyway = begin + seconds_of(batch) > due
+        if fits and (late_anyway or begin + seconds_of([*batch, call]) <= due):
             batch.append(call)
         else:
-            begin += cost(_lengths(batch))
+            begin += seconds_of(batch)
             batches.append([call])
     return batches
 
@@ -184,12 +198,13 @@ def _lengths(calls: Sequence[QueuedCall]) -> list[int]:
     return [length for call in calls for length in call.lengths]
 
 
-def _padded_length(length: int, max_seq_length: int) -> int:
+def padded_length(length: int, max_seq_length: int) -> int:
+    """Return the number of tokens that a row of a length is padded to."""
     return min(max_seq_length, max(_MIN_LENGTH, power_of_two(length)))
 
 
-def _max_rows(length: int) -> int:
-    """Maximum rows of this length in a batch: a power of two."""
+def max_rows(length: int) -> int:
+    """Return the maximum rows of a padded length in a batch: a power of two."""
     return 1 << (max(1, _BATCH_TOKENS // length).bit_length() - 1)
 
 

@@ -21,6 +21,7 @@ import dynabert_paddle as db
 from dynabert_paddle.bundle.manifest import read_bundle
 from dynabert_paddle.bundle.members import unpack
 from dynabert_paddle.errors import DynabertError, UsageError
+from dynabert_paddle.serving.queue import BatchQueue
 
 pytestmark = pytest.mark.full
 
@@ -259,7 +260,7 @@ def test_a_failure_in_the_model_reaches_every_caller(adaptive, monkeypatch):
 
 def test_a_failure_in_the_schedule_reaches_the_caller_and_the_next_call_succeeds(adaptive, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("dynabert_paddle.serving.adaptive.choose", lambda *_, **__: 1 / 0)
+        patch.setattr("dynabert_paddle.serving.queue.choose", lambda *_, **__: 1 / 0)
         with ThreadPoolExecutor(4) as pool:
             calls = [pool.submit(adaptive, TEXTS[0]) for _ in range(8)]
             assert {type(call.exception(timeout=60)) for call in calls} == {ZeroDivisionError}
@@ -279,7 +280,7 @@ def test_an_interrupted_call_does_not_block_others(adaptive, monkeypatch):
         try:
             assert len(call.result(timeout=30)) == 1
         finally:
-            adaptive._serve()  # a call that still waits would keep pytest from ending
+            adaptive._queue._serve()  # a call that still waits would keep pytest from ending
 
 
 AFTER_MAIN = """
@@ -313,13 +314,13 @@ def test_calls_after_a_fork_or_at_exit_are_refused_in_one_line(bundle):
 
 
 def test_calibration_at_load_alternates_between_the_sub_networks(bundle, monkeypatch):
-    order, run = [], db.AdaptivePredictor._run
+    order, run = [], BatchQueue._run
 
     def note(self, subnet, windows):
         order.append(subnet)
         return run(self, subnet, windows)
 
-    monkeypatch.setattr(db.AdaptivePredictor, "_run", note)
+    monkeypatch.setattr(BatchQueue, "_run", note)
     db.AdaptivePredictor(bundle)
     half = len(order) // 2
     assert Counter(order[:half]) == Counter(order[half:])

@@ -38,6 +38,7 @@ VERBS = {
     "extract": (),
     "export": ("task",),
     "predict": (),
+    "serve": (),
     "bench": (),
     "env": (),
     "configs": (),

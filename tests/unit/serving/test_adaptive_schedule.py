@@ -67,6 +67,21 @@ def test_calls_that_arrive_during_the_run_can_meet_their_deadlines():
     assert choose([call], COSTS, now=0.0, rate=20.0) == ("middle", 1)
 
 
+def test_a_call_gets_the_sub_network_that_it_asks_for_and_shares_a_batch_with_its_like():
+    asked = [QueuedCall([10], 9.0, 9.0, subnet) for subnet in ("cheap", "cheap", None, "middle")]
+    assert choose(asked, COSTS, now=0.0, rate=0.0) == ("cheap", 2)
+    assert choose(asked[2:], COSTS, now=0.0, rate=0.0) == ("best", 1)
+    assert choose(asked[3:], COSTS, now=0.0, rate=0.0) == ("middle", 1)
+    # Behind the free call waits one that takes 0.1 s of the best, which is due after 0.2 s.
+    waiting = [queued(9.0), QueuedCall([10], 0.2, 0.2, "best")]
+    assert choose(waiting, COSTS, now=0.0, rate=0.0) == ("best", 1)
+    assert choose(waiting, COSTS, now=0.01, rate=0.0) == ("middle", 1)
+
+
+def test_calls_share_no_batch_where_answers_depend_on_it():
+    assert choose([queued(9.0)] * 3, COSTS, now=0.0, rate=0.0, share=False) == ("best", 1)
+
+
 def test_without_observations_the_statistics_are_the_defaults():
     statistics = LoadStatistics()
     assert statistics.summarize(0.0) == (1.25, 0.0, 0.0)
