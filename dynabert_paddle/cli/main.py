@@ -24,6 +24,7 @@ from dynabert_paddle.cli import (
     baseline,
     bench,
     compress,
+    data,
     evaluate,
     export,
     inspect,
@@ -105,6 +106,7 @@ app = typer.Typer(
 
 for _module in (
     run,
+    data,
     stages,
     evaluate,
     augment,

@@ -27,19 +27,23 @@ _MAX_NAMES = 10
 _MISSING = ("nan", "NaN", "None", "null", "NULL", "<NA>", "NaT")
 
 
-def describe_rows(task: Task) -> Iterator[str]:
+def describe_rows(task: Task, *, is_one_file: bool = False) -> Iterator[str]:
     """Describe what a user should know about the rows of a task that is to be trained.
 
     Texts are compared by their hashes, which need some bytes a row, also where texts do not fit into memory.
 
     Args:
         task: the task.
+        is_one_file: the training file stands in for the dev file, and is described once.
 
     Yields:
         Messages of one line.
     """
-    train, dev = _hash_columns(task.train), _hash_columns(task.dev)
-    if task.train.source == task.dev.source:
+    train = _hash_columns(task.train)
+    dev = train if is_one_file else _hash_columns(task.dev)
+    if is_one_file:
+        pass
+    elif task.train.source == task.dev.source:
         yield f"{task.dev.source} is both the training and the dev file: the dev scores say nothing about new texts"
     else:
         shared = np.flatnonzero(np.isin(_join(dev), _join(train)))
@@ -48,7 +52,7 @@ def describe_rows(task: Task) -> Iterator[str]:
                 f"{task.dev.source}: {_share(len(shared), len(task.dev))} have the same text as a training row, such "
                 f"as {_show(task.dev, shared[0])}: the dev scores count them as new texts; remove them from one file"
             )
-    for examples, hashes in ((task.train, train), (task.dev, dev)):
+    for examples, hashes in ((task.train, train), *([] if is_one_file else [(task.dev, dev)])):
         yield from _describe_texts(examples, hashes, task.labels, is_training=examples is task.train)
         if isinstance(examples, Sentences) and (examples is task.train or examples.source != task.train.source):
             yield from describe_forbidden(examples, task.columns)
@@ -98,7 +102,7 @@ def _describe_texts(
 
 def _describe_classes(task: Task) -> Iterator[str]:
     """Classes without rows, with a single one, or with nearly all."""
-    train, dev = (_count_labels(examples, task.labels) for examples in (task.train, task.dev))
+    train, dev = (count_labels(examples, task.labels) for examples in (task.train, task.dev))
     unit = "word" if isinstance(task.train, Sentences) else "row"
     without = [name for name in task.labels if not train[name]]
     if without:
@@ -173,7 +177,8 @@ def _label_keys(examples: TaskExamples) -> np.ndarray:
     return examples.labels
 
 
-def _count_labels(examples: TaskExamples, names: Sequence[str]) -> Counter[str]:
+def count_labels(examples: TaskExamples, names: Sequence[str]) -> Counter[str]:
+    """Count the rows of each label; of labelled words, the words."""
     if isinstance(examples, Sentences):
         return Counter(chain.from_iterable(examples.labels))
     assert isinstance(examples, Examples) and examples.labels is not None  # questions have no classes

@@ -24,6 +24,7 @@ from dynabert_paddle.errors import Interrupted
 VERBS = {
     "quickstart": (),
     "run": ("task", "space", "finetune", "width", "depth", "final"),
+    "data": ("task",),
     "finetune": ("task", "finetune"),
     "rewire": ("task", "rewire"),
     "train_width": ("task", "space", "width"),
@@ -96,7 +97,7 @@ def test_help_of_a_verb_has_every_flag_with_its_default(dynabert, verb):
                     flag,
                     described,
                 )
-    if verb not in ("extract", "export", "bench", "report", "env", "configs"):
+    if verb not in ("extract", "export", "bench", "report", "env", "configs", "data"):
         assert "--device" in text
 
 
