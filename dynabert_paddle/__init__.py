@@ -47,6 +47,7 @@ _PUBLIC = {
     "compress": "compressing.compress",
     "export": "exporting.run",
     "Prediction": "text.decode",
+    "LabelSet": "text.decode",
     "WordLabels": "text.decode",
     "Entity": "text.decode",
     "Answer": "text.decode",

@@ -52,6 +52,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labels of words: only those that may follow one another, or each word's best; as exported by default",
     )
     parser.add_argument("--json", action="store_true", help="print JSON lines with all details")
+    parser.add_argument(
+        "--threshold",
+        action="append",
+        default=[],
+        metavar="T",
+        help="several labels a text: the probability from which a label is predicted, or label=probability",
+    )
+    parser.add_argument(
+        "--top_k", type=positive, metavar="K", help="several labels a text: predict at most the K most probable ones"
+    )
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1, for `argparse`."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1, not {text}")
+    return int(text)
 
 
 def run_script(

@@ -12,18 +12,20 @@ import argparse
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 
-from dynabert_paddle.bundle.command import Opened, add_arguments, run_script
+from dynabert_paddle.bundle.command import Opened, add_arguments, positive, run_script
 from dynabert_paddle.bundle.engines import Engine, collate
 from dynabert_paddle.bundle.gate import Gate
+from dynabert_paddle.bundle.label_choice import parse_threshold
 from dynabert_paddle.bundle.manifest import BundleError, check_inputs, read_bundle
 from dynabert_paddle.bundle.members import choose_subnet, open_subnet
 from dynabert_paddle.bundle.rows import Encoded, RowEncoder, short_repr
@@ -48,6 +50,8 @@ class Bundle:
         device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads; by default all cores that the process may use.
         decode: for labels of words, `constrained` to those that their scheme allows, or `free`; by default as exported.
+        threshold: for several labels a text, as `LabelChoice` takes it.
+        top_k: likewise.
 
     Raises:
         BundleError: a file is missing or altered, or the runtime is missing or cannot run the graph.
@@ -61,9 +65,12 @@ class Bundle:
         device: str = "cpu",
         num_threads: int | None = None,
         decode: str | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        top_k: int | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self._device, self._num_threads, self._decode = device, num_threads, decode
+        self._choice: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k}
+        self._device, self._num_threads = device, num_threads
         self._lock = threading.Lock()  # a runtime has one set of input and output buffers per model
         self._threads, self._process = _make_threads(), os.getpid()
         load_unchanged(self.folder, partial(self._open, subnet), BundleError)
@@ -87,7 +94,7 @@ class Bundle:
             self._rules = find_rules(self._tokenizer)
         if templates is None:
             raise self._tokenizer_error(ValueError("the vocabulary has no letter, digit or full stop"))
-        self._rows = RowEncoder(self.description, templates[self.takes_pairs], decode=self._decode)
+        self._rows = RowEncoder(self.description, templates[self.takes_pairs], **self._choice)
         self.kind, self.labels = self._rows.kind, self._rows.labels
         self.load(self.subnet)
 
@@ -187,7 +194,7 @@ class Bundle:
                 logits = iter(self._logits([window for row in encoded for window in row.windows], batch_size))
             finally:
                 wait([following])  # no work may be pending at a yield: the caller may stop or fork there
-            yield from [row.decode([next(logits) for _ in row.windows]) for row in encoded]
+            yield from [row.decode([next(logits) for _ in row.windows], self.subnet) for row in encoded]
             encoded = following.result()
 
     def _encode_ahead(self, rows: Iterator[Sequence[str]], num_encoded: int) -> Future:
@@ -347,20 +354,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_arguments(parser)
     parser.add_argument("--subnet", help="name of a sub-network, if the bundle has several; the best by default")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:N")
-    parser.add_argument("--num_threads", type=_positive, metavar="N", help="CPU threads; all cores by default")
+    parser.add_argument("--num_threads", type=positive, metavar="N", help="CPU threads; all cores by default")
     return run_script(parser, arguments, _open_own)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1, not {text}")
-    return int(text)
 
 
 def _open_own(options: argparse.Namespace) -> Opened:
     folder = Path(__file__).parent
     bundle = Bundle(
-        folder, subnet=options.subnet, device=options.device, num_threads=options.num_threads, decode=options.decode
+        folder,
+        subnet=options.subnet,
+        device=options.device,
+        num_threads=options.num_threads,
+        decode=options.decode,
+        threshold=parse_threshold(options.threshold),
+        top_k=options.top_k,
     )
     return Opened(bundle.description, bundle.stream, bundle.input_warnings, bundle.warning)
 

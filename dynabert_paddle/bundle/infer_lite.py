@@ -16,13 +16,14 @@ import platform
 import re
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dynabert_paddle.bundle.command import Opened, add_arguments, run_script
+from dynabert_paddle.bundle.label_choice import parse_threshold
 from dynabert_paddle.bundle.manifest import BundleError, check_inputs, read_bundle
 from dynabert_paddle.bundle.rows import Encoded, Row, RowEncoder
 from dynabert_paddle.files.unchanged import load_unchanged
@@ -260,9 +261,23 @@ def open_model(path: str) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
 class Bundle:
     """A bundle, ready to run: its files are verified, its tokenizer and model loaded."""
 
-    def __init__(self, folder: str, *, decode: str | None = None) -> None:
-        """Verify and load the bundle in a folder; `decode` is `free` or `constrained`, by default as exported."""
-        self._decode = decode
+    def __init__(
+        self,
+        folder: str,
+        *,
+        decode: str | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        top_k: int | None = None,
+    ) -> None:
+        """Verify and load the bundle in a folder.
+
+        Args:
+            folder: the bundle.
+            decode: `free` or `constrained`, for labels of words; by default as exported.
+            threshold: for several labels a text, as `LabelChoice` takes it.
+            top_k: likewise.
+        """
+        self._choice: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k}
         load_unchanged(Path(folder), lambda: self._open(folder), BundleError)
 
     def _open(self, folder: str) -> None:
@@ -271,7 +286,7 @@ class Bundle:
         self.description = description = read_bundle(Path(folder), [model, VOCABULARY_FILE, TOKENIZER_FILE])
         self.takes_pairs, self._pad_token_id = description["pair"], description["pad_token_id"]
         self._tokenizer = Tokenizer.from_folder(folder)
-        self._rows = RowEncoder(description, self._tokenizer.templates[self.takes_pairs], decode=self._decode)
+        self._rows = RowEncoder(description, self._tokenizer.templates[self.takes_pairs], **self._choice)
         self._run = open_model(os.path.join(folder, model))
 
     def input_warnings(self) -> list[str]:
@@ -315,7 +330,7 @@ class Bundle:
             cut += [cut_padding(values, len(ids), self._rows.kind) for values, (ids, _) in zip(logits, part)]  # noqa: B905
         remaining = iter(cut)
         for row in rows:
-            yield row.decode([next(remaining) for _ in row.windows])
+            yield row.decode([next(remaining) for _ in row.windows], self.description["subnet"])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -333,7 +348,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _open_own(options: argparse.Namespace) -> Opened:
-    bundle = Bundle(os.path.dirname(os.path.abspath(__file__)), decode=options.decode)
+    folder, threshold = os.path.dirname(os.path.abspath(__file__)), parse_threshold(options.threshold)
+    bundle = Bundle(folder, decode=options.decode, threshold=threshold, top_k=options.top_k)
     return Opened(bundle.description, bundle.predict, bundle.input_warnings)
 
 

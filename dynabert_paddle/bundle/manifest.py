@@ -17,7 +17,7 @@ from dynabert_paddle.text.word_labels import DECODINGS, LABEL_SCHEMES
 
 BUNDLE_FILE = "bundle.json"
 FORMAT_VERSION = 1
-KINDS = ("classification", "regression", "token_classification", "question_answering")
+KINDS = ("classification", "regression", "multi_label", "token_classification", "question_answering")
 
 _TYPES = {
     "files": dict,
@@ -182,7 +182,7 @@ def _is_valid(description: dict[str, Any]) -> bool:
     kind = task.get("kind", "classification")
     return (
         all(isinstance(entry, dict) for entry in description["files"].values())
-        and all(isinstance(task.get(key, ""), str) for key in ("name", "kind"))
+        and all(isinstance(task.get(key, ""), str) for key in ("name", "kind", "label_separator"))
         and kind in KINDS
         and all(isinstance(description.get(key, True), bool) for key in ("depends_on_batch", "special_tokens_in_text"))
         and task.get("word_split", "words") in WORD_SPLITS
@@ -194,10 +194,11 @@ def _is_valid(description: dict[str, Any]) -> bool:
         and all(isinstance(token, int) for token in description.get("special_token_ids", []))
         and all(isinstance(label, str) for label in description["labels"])
         and (kind != "question_answering" or (description["pair"] and _is_valid_answers(description.get("answers"))))
-        and _is_whole(description.get("max_positions", 0))
         and isinstance(members, list)
         and len(members) > 0
         and all(isinstance(member, dict) and isinstance(member.get("subnet"), str) for member in members)
+        and (kind != "multi_label" or _are_thresholds(description["labels"], members))
+        and _is_whole(description.get("max_positions", 0))
         and ("members" not in description or all(_is_valid_member(member, description["files"]) for member in members))
     )
 
@@ -215,6 +216,16 @@ def _is_whole(value: Any) -> bool:
 
 def _is_valid_answers(settings: Any) -> bool:
     return isinstance(settings, dict) and set(settings) == set(_ANSWER_TYPES) and _has_types(settings, _ANSWER_TYPES)
+
+
+def _are_thresholds(labels: list[str], members: list[dict[str, Any]]) -> bool:
+    """Whether every sub-network has a threshold for each label, above 0 and below 1."""
+    return len(labels) > 0 and all(
+        isinstance(thresholds, dict)
+        and set(thresholds) == set(labels)
+        and all(isinstance(value, float) and 0 < value < 1 for value in thresholds.values())
+        for thresholds in (member.get("thresholds") for member in members)
+    )
 
 
 def _is_valid_member(member: dict[str, Any], files: dict[str, Any]) -> bool:

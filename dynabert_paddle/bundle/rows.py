@@ -5,12 +5,13 @@ This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dynabert_paddle.bundle.input_counts import InputCounts
+from dynabert_paddle.bundle.label_choice import LabelChoice
 from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.text.decode import (
     Answer,
@@ -62,10 +63,15 @@ class Row(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """An encoded row: ids and token type ids of its windows, and a function from their logits to the prediction."""
+    """An encoded row: ids and token type ids of its windows, and how their logits become the prediction.
+
+    Args:
+        windows: ids and token type ids of each.
+        decode: from the windows' logits, and the name of the sub-network that computed them, to the prediction.
+    """
 
     windows: list[tuple[list[int], list[int]]]
-    decode: Callable[[list[np.ndarray]], AnyPrediction]
+    decode: Callable[[list[np.ndarray], str], AnyPrediction]
 
 
 class RowEncoder:
@@ -75,12 +81,22 @@ class RowEncoder:
         description: the content of `bundle.json`.
         template: the tokenizer's template for one text or a pair, as the task has.
         decode: one of `DECODINGS`, for labels of words; by default the bundle's.
+        threshold: for several labels a text, as `LabelChoice` takes it.
+        top_k: likewise.
 
     Raises:
         BundleError: the bundle cannot be read so, or has been damaged.
     """
 
-    def __init__(self, description: dict[str, Any], template: Template, *, decode: str | None = None) -> None:
+    def __init__(
+        self,
+        description: dict[str, Any],
+        template: Template,
+        *,
+        decode: str | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        top_k: int | None = None,
+    ) -> None:
         self.kind: str = description["task"].get("kind", "classification")
         self.labels: list[str] = description["labels"]
         if self.kind == "classification" and len(self.labels) < 2:  # earlier exports named a single output so
@@ -90,6 +106,14 @@ class RowEncoder:
         self._stride: int | None = None
         if self.kind == "token_classification":
             self._stride = description["task"].get("doc_stride")
+        self._choice: LabelChoice | None = None
+        if self.kind == "multi_label":
+            self._choice = LabelChoice(description, threshold=threshold, top_k=top_k)
+        elif threshold is not None or top_k is not None:
+            name = "threshold" if threshold is not None else "top_k"
+            raise BundleError(
+                f"{name} is for bundles of several labels a text, and this one is for {self.kind}: leave it out"
+            )
         self.takes_pairs: bool = description["pair"]
         # How raw text is split; a bundle that does not say it was exported before this was recorded.
         self._word_split: str | None = description["task"].get("word_split")
@@ -193,9 +217,11 @@ class RowEncoder:
             return self._encode_question(row, *tokens)
         cut = truncate([text.ids for text in tokens], self._max_tokens)
         self.counts.add(cut, is_cut=sum(len(text.ids) for text in tokens) > self._max_tokens)
-        return Encoded([self._template.wrap(*cut)], lambda logits: self._classify(logits[0]))
+        return Encoded([self._template.wrap(*cut)], lambda logits, subnet: self._classify(logits[0], subnet))
 
-    def _classify(self, logits: np.ndarray) -> Prediction:
+    def _classify(self, logits: np.ndarray, subnet: str) -> AnyPrediction:
+        if self._choice is not None:
+            return self._choice.decode(logits, subnet)
         if not self.labels:
             return Prediction(None, float(logits[0]), {})
         scores = dict(zip(self.labels, softmax(logits).tolist()))  # noqa: B905 - Python 3.7 has no strict
@@ -209,7 +235,7 @@ class RowEncoder:
         read = tokens.ids if self._stride is not None else tokens.ids[: self._max_tokens]
         self.counts.add([read], is_cut=num_cut > 0, num_cut_words=num_cut)
 
-        def decode(logits: list[np.ndarray]) -> WordLabels:
+        def decode(logits: list[np.ndarray], subnet: str) -> WordLabels:
             labels, scores = self._decoder(len(first), windows, logits, before=before)
             entities = find_entities(row.shown, row.shown_words, labels, scores, self._scheme)
             words = [row.shown[start:end] for start, end in row.shown_words]
@@ -227,7 +253,7 @@ class RowEncoder:
         lengths = {"max_seq_length": self._max_seq_length, "doc_stride": settings.pop("doc_stride")}
         windows = question_windows(self._template, question.ids, context.ids, **lengths)
 
-        def decode(logits: list[np.ndarray]) -> Answer:
+        def decode(logits: list[np.ndarray], subnet: str) -> Answer:
             scored = [
                 (values, window.first, context.offsets[window.start : window.end])
                 for values, window in zip(logits, windows)  # noqa: B905

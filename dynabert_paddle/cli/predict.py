@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from io import TextIOWrapper
 from itertools import chain, islice, tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import click
 import typer
@@ -122,11 +122,31 @@ def predict(
             show_default="the bundle's",
         ),
     ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--threshold",
+            metavar="T",
+            help="Several labels a text: the probability from which a label is predicted, or LABEL=T, once for each.",
+            show_default="the bundle's",
+        ),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            "--top_k",
+            min=1,
+            help="Several labels a text: predict at most K; without --threshold the K most probable ones.",
+            show_default="all that reach their thresholds",
+        ),
+    ] = None,
     device: BundleDevice = "cpu",
     num_threads: NumThreads = None,
     json: Json = False,
 ) -> None:
-    """Predict for texts, or for every row of files or a pipe: a label, a value, the entities, or an answer."""
+    """Predict for texts, or for every row of files or a pipe: labels, a value, the entities, or an answer."""
+    from dynabert_paddle.bundle.label_choice import parse_threshold
+    from dynabert_paddle.bundle.manifest import BundleError
     from dynabert_paddle.cli.prediction_rows import RowForm
     from dynabert_paddle.data.prediction_inputs import STANDARD_INPUT, InputForm
     from dynabert_paddle.serving.predictor import Predictor
@@ -143,7 +163,12 @@ def predict(
         raise UsageError("--submission reads one file: give the task's test file with -i")
     if output_file:
         check_output_file(output_file, overwrite=overwrite_output_file, inputs=files)
-    predictor = Predictor(bundle, subnet=subnet, device=device, num_threads=num_threads, decode=decode)
+    try:
+        thresholds = parse_threshold(threshold or ())
+    except BundleError as error:
+        raise UsageError(str(error)) from None
+    options: dict[str, Any] = {"decode": decode, "threshold": thresholds, "top_k": top_k}
+    predictor = Predictor(bundle, subnet=subnet, device=device, num_threads=num_threads, **options)
     if submission:
         lines = _submission(predictor, Path(files[0]), batch_size=batch_size)
     else:

@@ -30,9 +30,10 @@ from dynabert_paddle.supernet.sparsity import measure_sparsity
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import claim_output
 from dynabert_paddle.training.data_warnings import warn_about_task
-from dynabert_paddle.training.evaluate import evaluate_named
+from dynabert_paddle.training.evaluate import evaluate_named, trained_space
 from dynabert_paddle.training.inputs import check_apart, match_task
 from dynabert_paddle.training.logging import logger
+from dynabert_paddle.training.thresholds import choose_anew
 
 # Returns the smaller model, and the record of the compression.
 Method = Callable[[Supernet, Task, CompressConfig], tuple[Supernet, dict[str, Any]]]
@@ -116,7 +117,9 @@ def compress(
         )
     with claim_output(user_path(output_dir), COMPRESS, overwrite=overwrite, inputs=inputs) as claimed:
         small, add_record = make()
-        small.metadata = small.metadata.replace(metrics={})
+        subnets = trained_space(small).grid()
+        chosen = choose_anew(small, task, subnets, batch_size=config.per_device_eval_batch_size)
+        small.metadata = small.metadata.replace(metrics={}, thresholds=chosen or small.metadata.thresholds)
         add_record()
         small.save_claimed(claimed, replace=True)
     return small

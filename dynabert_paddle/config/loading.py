@@ -240,10 +240,16 @@ def inherited_settings(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> d
 
     Returns:
         The defaults that apply.
+
+    Raises:
+        UsageError: the user names another kind of task than the model's.
     """
+    kind, own_kind = defaults.get("kind"), own.get("kind")
     names = {plain_name(str(task.get("name", defaults.get("name")))) for task in (own, defaults)}
     if len(names) > 1:
         return {key: value for key, value in defaults.items() if key in ENCODING_SETTINGS}
+    if kind and own_kind and own_kind != kind:
+        raise UsageError(f"{setting('task.kind')} is {own_kind!r}, and the model is for {kind}: leave it out")
     if "data_dir" in own:
         return {key: value for key, value in defaults.items() if key not in ("train_file", "dev_file")}
     return dict(defaults)

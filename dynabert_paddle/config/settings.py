@@ -61,13 +61,16 @@ class TaskConfig(_Section):
     labels: tuple[str, ...] | None = _option(
         None, "labels in their order", otherwise="the task's, else those of the training file, sorted"
     )
-    kind: Literal["classification", "regression", "token_classification", "question_answering"] | None = _option(
-        None, "task type", otherwise="the task's, else classification"
-    )
+    kind: (
+        Literal["classification", "regression", "multi_label", "token_classification", "question_answering"] | None
+    ) = _option(None, "task type", otherwise="the task's, else classification")
     metrics: tuple[str, ...] | None = _option(None, "metrics, the first selects the best model", otherwise="the task's")
     positive_label: str | None = _option(None, "the label whose F1 the metric f1 is", otherwise="the second of the two")
     word_split: Literal["words", "characters"] | None = _option(
         None, "labels of words: how a text is split to be predicted", otherwise="as the training file is"
+    )
+    label_separator: str | None = _option(
+        None, "multi_label: what separates the labels in a cell of .tsv and .csv; JSON has lists"
     )
     label_scheme: str | None = _option(
         None,

@@ -92,7 +92,8 @@ class FeatureSet(ABC):
             pad_token_id: id of the padding token.
 
         Returns:
-            `input_ids`, `token_type_ids`, `attention_mask`, each `[b, s]` int64; `labels`, if there are any.
+            `input_ids`, `token_type_ids`, `attention_mask`, each `[b, s]` int64; `labels`, if there are any: int64
+            classes, or float32 values; for several labels an example `[b, c]` float32, 1 for those that it has.
         """
         ...
 
@@ -118,18 +119,23 @@ class FeatureSet(ABC):
                 restored[i] = cut_padding(row, lengths[i], self.kind)
         return restored
 
-    def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
+    def score(
+        self, metrics: Sequence[str], logits: Sequence[np.ndarray], thresholds: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Score logits against the labels.
 
         Args:
             metrics: names of metrics.
             logits: from `restore`.
+            thresholds: for several labels an example, `[c]`: the probability from which a label is predicted; None:
+                those that are best for these examples.
 
         Returns:
             Each metric as a fraction: 1.0 is perfect.
         """
         assert self.labels is not None  # augmented texts have no labels and are never scored
-        return compute_metrics(metrics, np.asarray(logits), self.labels, positive=self.positive)
+        labels, positive = self.labels, self.positive
+        return compute_metrics(metrics, np.asarray(logits), labels, positive=positive, thresholds=thresholds)
 
     def score_without(self, metric: str, logits: Sequence[np.ndarray], groups: Iterable[np.ndarray]) -> np.ndarray:
         """Score logits again and again, each time without one group of examples, as a jackknife needs it.
@@ -158,7 +164,8 @@ class Features(FeatureSet):
         input_ids: `[tokens]` int32, the concatenated tokens of all examples.
         token_type_ids: `[tokens]` uint8, 1 in the second text of a pair.
         offsets: `[n + 1]` int64, from 0 to the number of tokens.
-        labels: `[n]`, class indices or float32 scores; None if there are none.
+        labels: `[n]`, class indices or float32 scores; `[n, c]` booleans for several labels an example; None if there
+            are none.
         positive: the class whose F1 the metric `f1` is.
         is_cut: `[n]`, whether each example was longer and lost tokens; None if that is not known.
     """
@@ -223,7 +230,7 @@ class Features(FeatureSet):
         if batch.labels is None:
             return arrays
         is_class = np.issubdtype(batch.labels.dtype, np.integer)
-        return arrays | {"labels": batch.labels.astype(np.int64) if is_class else batch.labels}
+        return arrays | {"labels": batch.labels.astype(np.int64 if is_class else np.float32, copy=False)}
 
     def with_labels(self, labels: np.ndarray) -> Features:
         """Return the same examples with other labels, `[n]`."""

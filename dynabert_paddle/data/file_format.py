@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dynabert_paddle.data.kinds import KINDS
 from dynabert_paddle.data.records import JSON_ENDINGS, TEXT_COLUMNS, first_record, open_records, read_lines
 from dynabert_paddle.data.token_classification import TEXT_COLUMN
 from dynabert_paddle.errors import DataError
@@ -76,6 +77,9 @@ def _json_format(path: Path, ending: str) -> FileFormat:
 def _kind_of_record(record: dict[str, Any]) -> str:
     if isinstance(record.get(TEXT_COLUMN), list):
         return "token_classification"
+    sets = [record[name] for name in KINDS["multi_label"].label_columns if isinstance(record.get(name), list)]
+    if sets and all(isinstance(label, str) for label in sets[0]):
+        return "multi_label"
     return "question_answering" if {"question", "context", "answers"} <= set(record) else "classification"
 
 

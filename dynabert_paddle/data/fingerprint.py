@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from dynabert_paddle.data.label_set_metrics import are_label_sets
 from dynabert_paddle.data.labels import label_key
 from dynabert_paddle.data.question_answering import Questions
 from dynabert_paddle.data.stored_texts import StoredTexts
@@ -47,8 +48,8 @@ def _update(hashed: "hashlib.blake2b", values: Iterable[str]) -> None:
 
 
 def _ranked(values: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:
-    """Replace indices of classes by their ranks among the sorted names; scores stay."""
+    """Replace indices of classes by their ranks among the sorted names, and sort columns of labels; scores stay."""
     if not labels:
         return values
-    ranks = np.argsort(sorted(range(len(labels)), key=lambda index: label_key(labels[index])))
-    return ranks.astype(np.int64)[values]
+    order = sorted(range(len(labels)), key=lambda index: label_key(labels[index]))
+    return values[:, order] if are_label_sets(values) else np.argsort(order).astype(np.int64)[values]

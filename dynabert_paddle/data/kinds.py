@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dynabert_paddle.config.names import setting
+from dynabert_paddle.data.label_set_metrics import LABEL_SET_METRICS
 from dynabert_paddle.data.metrics import ANSWER_METRICS
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS, QUESTION_ENDINGS
 from dynabert_paddle.data.records import DATA_FILE_ENDINGS, TEXT_COLUMNS
@@ -21,7 +22,7 @@ class Kind:
         head: suffix of PaddleNLP's model classes for it.
         metrics: default metrics; the first selects the best model.
         text_columns: default names of the text column, in order of preference.
-        label_column: default name of the label column.
+        label_columns: default names of the label column, in order of preference.
         fixed_columns: columns that the user cannot choose, by the setting's name.
         endings: allowed endings of data files.
         num_outputs: number of logits; None: one per label.
@@ -31,7 +32,7 @@ class Kind:
     head: str
     metrics: tuple[str, ...]
     text_columns: tuple[str, ...] = TEXT_COLUMNS
-    label_column: str = "label"
+    label_columns: tuple[str, ...] = ("label",)
     fixed_columns: dict[str, str | None] = field(default_factory=dict)
     endings: tuple[str, ...] = DATA_FILE_ENDINGS
     num_outputs: int | None = None
@@ -86,11 +87,17 @@ def kind_of(class_name: str) -> str:
 KINDS = {
     "classification": Kind("ForSequenceClassification", ("accuracy", "macro_f1")),
     "regression": Kind("ForSequenceClassification", ("pearson", "spearman"), num_outputs=1),
+    "multi_label": Kind(
+        "ForSequenceClassification",
+        LABEL_SET_METRICS,
+        label_columns=("labels", "label"),
+        settings=("label_separator",),
+    ),
     "token_classification": Kind(
         "ForTokenClassification",
         ("entity_f1", "token_accuracy"),
         text_columns=(TEXT_COLUMN,),
-        label_column=LABEL_COLUMN,
+        label_columns=(LABEL_COLUMN,),
         fixed_columns={"text_pair_column": None},
         endings=SENTENCE_ENDINGS,
         settings=(*WORD_SETTINGS, "word_split"),
@@ -99,7 +106,7 @@ KINDS = {
         "ForQuestionAnswering",
         ANSWER_METRICS,
         text_columns=("question",),
-        label_column="answers",
+        label_columns=("answers",),
         fixed_columns={"text_column": "question", "text_pair_column": "context", "label_column": "answers"},
         endings=QUESTION_ENDINGS,
         num_outputs=2,

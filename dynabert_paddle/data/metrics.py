@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from dynabert_paddle.config.names import setting
+from dynabert_paddle.data.label_set_metrics import LABEL_SET_METRICS, are_label_sets, score_label_sets
 from dynabert_paddle.errors import UsageError, did_you_mean
 
 WORD_METRICS = ("entity_f1", "entity_precision", "entity_recall", "token_accuracy")  # see data/word_features.py
@@ -14,15 +15,21 @@ ANSWER_METRICS = ("f1", "exact_match")  # see data/question_answering.py
 
 
 def compute_metrics(
-    names: Sequence[str], logits: np.ndarray, labels: np.ndarray, *, positive: int = 1
+    names: Sequence[str],
+    logits: np.ndarray,
+    labels: np.ndarray,
+    *,
+    positive: int = 1,
+    thresholds: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Score a model's outputs.
 
     Args:
         names: metrics to compute.
         logits: `[n, c]`; for regression `[n, 1]`, the scores.
-        labels: `[n]`; class indices, or scores for regression.
+        labels: `[n]`; class indices, or scores for regression; for several labels a text `[n, c]` booleans.
         positive: the class whose F1 `f1` is.
+        thresholds: for several labels a text, as `score_label_sets` takes them.
 
     Returns:
         Each metric as a fraction: 1.0 is perfect. Correlations with constant values are 0.0.
@@ -32,6 +39,8 @@ def compute_metrics(
     """
     _check_names(names)
     logits, labels = np.asarray(logits), np.asarray(labels)
+    if are_label_sets(labels):
+        return score_label_sets(names, logits, labels, thresholds)
     of_classes: dict[str, Callable] = {**_CLASSIFICATION_METRICS, "f1": partial(_f1, positive=positive)}
     return {
         name: float(
@@ -60,6 +69,7 @@ def check_metrics(names: Sequence[str], *, kind: str, num_labels: int) -> None:
     known: dict[str, Sequence[str]] = {
         "classification": tuple(_CLASSIFICATION_METRICS),
         "regression": tuple(_REGRESSION_METRICS),
+        "multi_label": LABEL_SET_METRICS,
         "token_classification": WORD_METRICS,
         "question_answering": ANSWER_METRICS,
     }
@@ -76,7 +86,8 @@ def check_metrics(names: Sequence[str], *, kind: str, num_labels: int) -> None:
 
 
 def _check_names(names: Sequence[str]) -> None:
-    known = list(dict.fromkeys([*_CLASSIFICATION_METRICS, *_REGRESSION_METRICS, *WORD_METRICS, *ANSWER_METRICS]))
+    of_texts = (*_CLASSIFICATION_METRICS, *_REGRESSION_METRICS, *LABEL_SET_METRICS)
+    known = list(dict.fromkeys([*of_texts, *WORD_METRICS, *ANSWER_METRICS]))
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known)

@@ -205,12 +205,15 @@ class WindowFeatures(Features):
         """The number of questions, which metrics are averaged over."""
         return len(self.questions)
 
-    def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
+    def score(
+        self, metrics: Sequence[str], logits: Sequence[np.ndarray], thresholds: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Score answers with SQuAD's metrics, as PaddleNLP implements them.
 
         Args:
             metrics: names from `ANSWER_METRICS`.
             logits: `[2, s]` for each window.
+            thresholds: unused; a question has no labels.
 
         Returns:
             Each metric as a fraction: the mean over questions of the best value over a question's answers.

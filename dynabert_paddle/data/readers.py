@@ -66,7 +66,8 @@ class Examples:
     Args:
         texts: `n` texts; those of a large file are on disk.
         pairs: the `n` second texts, or None for single texts.
-        labels: `[n]`, class indices or float32 scores; None for a file without labels.
+        labels: `[n]`, class indices or float32 scores; `[n, c]` booleans for several labels a row; None for a file
+            without labels.
         source: the file that was read, as an absolute path.
         positive: the class whose F1 the metric `f1` is.
     """
@@ -156,7 +157,7 @@ def read_examples(
         if row.label is not None:
             label = row.label
             values.append(
-                _score(path, row.line, label) if kind == "regression" else _class_index(path, row.line, label, classes)
+                _score(path, row.line, label) if kind == "regression" else class_index(path, row.line, label, classes)
             )
     if rewritten := classes.describe_rewritten():
         logger.warning("%s: %s", path, rewritten)
@@ -182,7 +183,11 @@ def find_labels(path: str | os.PathLike, columns: Columns, layout: Layout = PLAI
     Raises:
         DataError: the file cannot be read.
     """
-    found = {row.label for row in read_rows(path, columns, layout) if row.label is not None}
+    return sort_labels({row.label for row in read_rows(path, columns, layout) if row.label is not None})
+
+
+def sort_labels(found: Iterable[str]) -> tuple[str, ...]:
+    """Sort the labels of a file: numerically if all are numbers; equal numbers are one label."""
     labels = sorted(merge_labels(found))
     return tuple(sorted(labels, key=float) if all(map(is_number, labels)) else labels)
 
@@ -222,8 +227,7 @@ def read_rows(
     """
     file = path if isinstance(path, DataFile) else Path(path)
     num_rows, skipped = 0, list[int]()
-    rows = _json_rows if ending_of(file) in JSON_ENDINGS else _table_rows
-    for row in rows(file, columns, layout, with_fields=with_fields):
+    for row in read_raw_rows(file, columns, layout, with_fields=with_fields):
         if row.label is not None:
             row = row._replace(label=row.label.strip())
             if not row.label:
@@ -234,8 +238,44 @@ def read_rows(
         num_rows += 1
         yield row
     _log_skipped(file, skipped, f"with the label {layout.skipped_label!r}")
+    check_not_empty(file, num_rows)
+
+
+def check_not_empty(path: AnyFile, num_rows: int) -> None:
+    """Refuse a data file that has no rows.
+
+    Args:
+        path: the data file, for the message.
+        num_rows: its rows.
+
+    Raises:
+        DataError: there are none.
+    """
     if not num_rows:
-        raise DataError(f"{file}:1: the file has no rows of data; add at least one.")
+        raise DataError(f"{path}:1: the file has no rows of data; add at least one.")
+
+
+def read_raw_rows(
+    path: AnyFile, columns: Columns, layout: Layout, *, with_fields: bool = False, label_lists: bool = False
+) -> Iterator[Row]:
+    """Read a data file row by row, with its labels as they are.
+
+    Args:
+        path: the data file.
+        columns: the columns to read.
+        layout: how the file differs from a plain one.
+        with_fields: whether a row has the values of the other columns, too.
+        label_lists: a label is any JSON value, so that it can be a list; otherwise it is text.
+
+    Returns:
+        An iterator over the rows.
+
+    Raises:
+        DataError: during iteration, at the first error.
+    """
+    if ending_of(path) in JSON_ENDINGS:
+        return _json_rows(path, columns, layout, with_fields=with_fields, label_lists=label_lists)
+    return _table_rows(path, columns, layout, with_fields=with_fields)
 
 
 def _log_skipped(path: AnyFile, lines: list[int], reason: str) -> None:
@@ -278,7 +318,9 @@ def _remedy(path: AnyFile) -> str:
     return "separate the fields by one TAB each, and replace a TAB or line break inside a text by a space"
 
 
-def _json_rows(path: AnyFile, columns: Columns, layout: Layout, *, with_fields: bool) -> Iterator[Row]:
+def _json_rows(
+    path: AnyFile, columns: Columns, layout: Layout, *, with_fields: bool, label_lists: bool
+) -> Iterator[Row]:
     wanted = _keys(columns)
     for line, record in open_records(path):
         if layout.derive:
@@ -286,7 +328,12 @@ def _json_rows(path: AnyFile, columns: Columns, layout: Layout, *, with_fields: 
         values: list[Any] = []  # strings; pair and label are None if there is no such column
         for key, name in wanted:
             _check_column(path, line, list(record), name, key)
-            values.append(None if name is None else _json_text(path, line, name, record[name], key=key))
+            if name is None:
+                values.append(None)
+            elif label_lists and key == "task.label_column":
+                values.append(record[name])
+            else:
+                values.append(_json_text(path, line, name, record[name], key=key))
         row = Row(line, *values)
         yield row._replace(fields=record) if with_fields else row
 
@@ -306,7 +353,9 @@ def _derive(path: AnyFile, line: int, record: dict[str, Any], layout: Layout) ->
 def _json_text(path: AnyFile, line: int, name: str, value: Any, *, key: str) -> str:
     """Convert a JSON string, number or boolean to text."""
     if isinstance(value, dict | list):
-        raise DataError(f"{path}:{line}: {name!r} is {quote(value)}; it must be a string or a number.")
+        several = key == "task.label_column" and isinstance(value, list)
+        hint = f" For several labels a row, set {setting('task.kind')} to multi_label." if several else ""
+        raise DataError(f"{path}:{line}: {name!r} is {quote(value)}; it must be a string or a number.{hint}")
     if is_missing(value):
         missing = json.dumps(value)
         raise DataError(f"{path}:{line}: {name!r} is {missing}, a missing value; fill it in or delete the row.")
@@ -347,13 +396,29 @@ def _check_column(path: AnyFile, line: int, names: list[str], name: str | None, 
         )
 
 
-def _class_index(path: AnyFile, line: int, label: str, classes: LabelIndex) -> int:
+def class_index(path: AnyFile, line: int, label: str, classes: LabelIndex, *, may_be_score: bool = True) -> int:
+    """Find a label of a row among a task's classes.
+
+    Args:
+        path: the data file, for the message.
+        line: the row's line, likewise.
+        label: the label.
+        classes: the task's.
+        may_be_score: a number that is no class may be a score.
+
+    Returns:
+        The class's index.
+
+    Raises:
+        DataError: there is no such class.
+    """
     index = classes.find(label)
     if index is None:
         names = classes.names
         allowed = ", ".join(map(quote, names[:20])) + (", ..." if len(names) > 20 else "")
         hint = did_you_mean(label, names)
-        scores = f" For scores, set {setting('task.kind')} to regression." if is_number(label) else ""
+        is_score = may_be_score and is_number(label)
+        scores = f" For scores, set {setting('task.kind')} to regression." if is_score else ""
         raise DataError(
             f"{path}:{line}: label {quote(label)} is not one of the task's labels, {allowed}.{hint} "
             f"Correct it, add a training row that has it, or list all labels with {setting('task.labels')}.{scores}"

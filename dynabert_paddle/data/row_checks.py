@@ -12,7 +12,9 @@ from itertools import chain
 
 import numpy as np
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.label_scheme import describe_forbidden
+from dynabert_paddle.data.label_set_metrics import are_label_sets
 from dynabert_paddle.data.question_answering import Questions
 from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.records import quote
@@ -120,12 +122,28 @@ def _describe_classes(task: Task) -> Iterator[str]:
             f"{task.train.source}: {_names(absent, task.labels)} may stand for a missing one, and is a class: delete "
             "its rows if it does"
         )
+    if task.kind == "multi_label":
+        yield from _describe_label_sets(task)
+        return
     name, count = train.most_common(1)[0]
     if unit == "row" and count >= _NEARLY_ALL * train.total():
         yield (
             f"{task.train.source}: {_share(count, train.total())} have the label {name!r}: accuracy is as high for a "
             "model that always predicts it; choose the metric macro_f1"
         )
+
+
+def _describe_label_sets(task: Task) -> Iterator[str]:
+    """Rows that never have two labels, perhaps because they were not separated."""
+    assert isinstance(task.train, Examples) and task.train.labels is not None  # of texts with several labels
+    if task.train.labels.sum(axis=1).max() > 1:
+        return
+    separator = task.label_separator
+    seen = "no row has two labels" if separator is None else f"no row has the separator {separator!r} between labels"
+    yield (
+        f"{task.train.source}: {seen}: every row has one label or none; if that is so, {setting('task.kind')} "
+        f"classification fits rows with one, and if not, {setting('task.label_separator')} is wrong"
+    )
 
 
 def _describe_look_alikes(task: Task) -> Iterator[str]:
@@ -174,6 +192,8 @@ def _label_keys(examples: TaskExamples) -> np.ndarray:
     if isinstance(examples, Questions):
         return np.fromiter((hash(tuple(sorted(text for text, _ in row.answers))) for row in examples.rows), np.int64)
     assert examples.labels is not None  # the files of a task have labels
+    if are_label_sets(examples.labels):
+        return np.unique(np.packbits(examples.labels, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
     return examples.labels
 
 
@@ -182,8 +202,12 @@ def count_labels(examples: TaskExamples, names: Sequence[str]) -> Counter[str]:
     if isinstance(examples, Sentences):
         return Counter(chain.from_iterable(examples.labels))
     assert isinstance(examples, Examples) and examples.labels is not None  # questions have no classes
-    counts = np.bincount(examples.labels, minlength=len(names)).tolist()
-    return Counter(dict(zip(names, counts, strict=True)))
+    counts = (
+        examples.labels.sum(axis=0)
+        if are_label_sets(examples.labels)
+        else np.bincount(examples.labels, minlength=len(names))
+    )
+    return Counter(dict(zip(names, counts.tolist(), strict=True)))
 
 
 def _show(examples: TaskExamples, row: int) -> str:
@@ -196,7 +220,11 @@ def _show_labels(examples: TaskExamples, rows: tuple[int, int], names: Sequence[
     """Show the labels of two rows; those of words and answers are too long."""
     if not isinstance(examples, Examples) or examples.labels is None:
         return ""
-    first, second = (repr(names[examples.labels[row]]) if names else f"{examples.labels[row]:g}" for row in rows)
+    if are_label_sets(examples.labels):
+        sets = ([name for name, is_set in zip(names, examples.labels[row], strict=True) if is_set] for row in rows)
+        first, second = map(quote, sets)
+    else:
+        first, second = (repr(names[examples.labels[row]]) if names else f"{examples.labels[row]:g}" for row in rows)
     return f" with {first} and {second}"
 
 

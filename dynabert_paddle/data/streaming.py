@@ -46,7 +46,7 @@ class StreamedFeatures(FeatureSet):
 
     @property
     def labels(self) -> np.ndarray | None:  # type: ignore[override] # read-only here, a field elsewhere
-        """`[n]`, class indices or float32 scores; None if there are none."""
+        """As in `Features`."""
         return self.examples.labels
 
     @property

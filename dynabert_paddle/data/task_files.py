@@ -1,6 +1,7 @@
-"""The files of a task: which file of a folder is meant, and its default text column."""
+"""The files of a task: which file of a folder is meant, and its default columns."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from dynabert_paddle.config.names import setting
@@ -77,7 +78,23 @@ def default_text_column(path: AnyFile, kind: str = "classification") -> str:
     Returns:
         The first of the kind's default names that is a column of the file; the first name if none is.
     """
-    defaults = KINDS[kind].text_columns
+    return _first_column(path, KINDS[kind].text_columns)
+
+
+def default_label_column(path: Path, kind: str) -> str:
+    """Find the default label column of a file.
+
+    Args:
+        path: a data file.
+        kind: the kind of task.
+
+    Returns:
+        The first of the kind's default names that is a column of the file; the first name if none is.
+    """
+    return _first_column(path, KINDS[kind].label_columns)
+
+
+def _first_column(path: Path, defaults: Sequence[str]) -> str:
     if len(defaults) == 1:
         return defaults[0]
     names = read_column_names(path)

@@ -9,6 +9,8 @@ import numpy as np
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.kinds import KINDS
+from dynabert_paddle.data.label_set_metrics import are_label_sets
+from dynabert_paddle.data.label_sets import check_separator, find_set_labels
 from dynabert_paddle.data.labels import LabelIndex, is_missing, is_number, label_text
 from dynabert_paddle.data.readers import Columns, Examples, find_labels
 from dynabert_paddle.data.token_classification import LABEL_COLUMN, find_word_labels
@@ -17,19 +19,22 @@ from dynabert_paddle.errors import DataError, UsageError, did_you_mean
 logger = logging.getLogger(__name__)
 
 
-def task_labels(declared: Declaration, train_path: Path, columns: Columns) -> tuple[str, ...]:
+def task_labels(
+    declared: Declaration, train_path: Path, columns: Columns, *, separator: str | None = None
+) -> tuple[str, ...]:
     """Find the classes of a task.
 
     Args:
         declared: the task; its labels are the user's, or None.
         train_path: the training file.
         columns: the columns to read.
+        separator: what separates several labels in a cell.
 
     Returns:
         The classes in the order of the logits: the user's, else those of the training file; empty if there are none.
 
     Raises:
-        UsageError: the user's labels are fewer than two, or repeat.
+        UsageError: the user's labels are fewer than two (of several labels a text, fewer than one), or repeat.
         DataError: the training file cannot be read.
     """
     if KINDS[declared.kind].num_outputs:
@@ -37,14 +42,18 @@ def task_labels(declared: Declaration, train_path: Path, columns: Columns) -> tu
     if declared.labels is None:
         if declared.kind == "token_classification":
             return find_word_labels(train_path, text_column=columns.text, label_column=columns.label or LABEL_COLUMN)
+        if declared.kind == "multi_label":
+            return find_set_labels(train_path, columns, separator=separator, layout=declared.layout)
         found = find_labels(train_path, columns, declared.layout)
         _warn_of_scores(found, train_path)
         return found
     labels = () if any(map(is_missing, declared.labels)) else tuple(map(label_text, declared.labels))
-    if len(set(labels)) < max(2, len(labels)) or "" in labels:
+    least, words = (1, "one label") if declared.kind == "multi_label" else (2, "two labels")
+    if len(set(labels)) < max(least, len(labels)) or "" in labels:
         raise UsageError(
-            f"{setting('task.labels')} must list at least two labels, each once, not {list(declared.labels)}."
+            f"{setting('task.labels')} must list at least {words}, each once, not {list(declared.labels)}."
         )
+    check_separator(separator, labels)
     return labels
 
 
@@ -117,11 +126,13 @@ def check_labels_differ(train: Examples, labels: Sequence[str]) -> None:
     assert train.labels is not None
     first = train.labels[0]
     if np.all(train.labels == first):
-        seen = (
-            f"label {labels[first]!r}; a classifier needs rows of at least two classes"
-            if labels
-            else f"score {first:g}; a regression needs at least two different ones"
-        )
+        if are_label_sets(train.labels):
+            names = [name for name, is_set in zip(labels, first, strict=True) if is_set]
+            seen = f"labels {', '.join(map(repr, names)) or '(none)'}; a classifier needs rows that differ in one"
+        elif labels:
+            seen = f"label {labels[first]!r}; a classifier needs rows of at least two classes"
+        else:
+            seen = f"score {first:g}; a regression needs at least two different ones"
         raise DataError(
             f"{train.source}: every row has the {seen}. Choose another column with {setting('task.label_column')}, or "
             "add rows."

@@ -1,7 +1,7 @@
 """Tasks: the data files, the labels and the metrics of a prediction problem."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,18 +14,22 @@ from dynabert_paddle.data.catalog import find_declaration
 from dynabert_paddle.data.declaration import Declaration
 from dynabert_paddle.data.kinds import KINDS, check_columns, check_kind_settings
 from dynabert_paddle.data.label_scheme import check_type_metrics, find_label_scheme
+from dynabert_paddle.data.label_set_metrics import are_label_sets
+from dynabert_paddle.data.label_sets import read_label_sets
 from dynabert_paddle.data.labels import permutation
 from dynabert_paddle.data.layout import Layout
 from dynabert_paddle.data.metrics import check_metrics
 from dynabert_paddle.data.question_answering import AnswerSettings, Questions, read_questions
 from dynabert_paddle.data.readers import Columns, Examples, read_examples, read_rows
-from dynabert_paddle.data.task_files import default_text_column, find_data_file
+from dynabert_paddle.data.task_files import default_label_column, default_text_column, find_data_file
 from dynabert_paddle.data.task_labels import check_labels_differ, positive_class, task_labels
 from dynabert_paddle.data.token_classification import LABEL_COLUMN, Sentences, check_word_labels, read_sentences
 from dynabert_paddle.data.word_settings import EARLIER_WORD_SETTINGS, WORD_SETTINGS, WordSettings
 from dynabert_paddle.data.word_split import check_word_split, find_word_split
 from dynabert_paddle.data.word_streams import divide_stream
 from dynabert_paddle.errors import UsageError, did_you_mean
+
+_AUGMENTED_KINDS = ("classification", "regression", "multi_label")  # of whole texts
 
 # The types of `Task.train` and `Task.dev`.
 TaskExamples = Examples | Sentences | Questions
@@ -46,6 +50,7 @@ class Task:
         files: the files that the user named, by the arguments of `load_task`.
         positive_label: the class whose F1 the metric `f1` is; None without that metric.
         word_split: how a text is split into the words that are labelled; None for other kinds of tasks.
+        label_separator: what separates several labels in a cell; None for lists, and for other kinds of tasks.
         labels_given: the user gave the labels, so that their order is known to be that of an unnamed classifier.
         words_given: the names of the `WORD_SETTINGS` that the user gave, which a model's own do not replace.
         looked_at: its files, and how they were read, about which warnings were given, so that the stages of a run
@@ -62,6 +67,7 @@ class Task:
     files: Mapping[str, str]
     positive_label: str | None = None
     word_split: str | None = None
+    label_separator: str | None = None
     labels_given: bool = False
     words_given: frozenset[str] = frozenset()
     looked_at: set[Any] = field(default_factory=set, compare=False, repr=False)
@@ -90,6 +96,7 @@ class Task:
             "metrics": list(self.metrics),
             **({"positive_label": self.positive_label} if self.positive_label is not None else {}),
             **({"word_split": self.word_split} if self.word_split is not None else {}),
+            **({"label_separator": self.label_separator} if self.label_separator is not None else {}),
             "text_column": self.columns.text,
             "text_pair_column": self.columns.pair,
             "label_column": self.columns.label,
@@ -139,6 +146,8 @@ def _reorder(examples: TaskExamples, new_indices: Sequence[int], labels: tuple[s
         return replace(examples, names=labels)
     if isinstance(examples, Questions) or examples.labels is None:
         return examples
+    if are_label_sets(examples.labels):
+        return replace(examples, labels=examples.labels[:, np.argsort(new_indices)])
     return replace(
         examples,
         labels=np.asarray(new_indices, dtype=examples.labels.dtype)[examples.labels],
@@ -179,6 +188,7 @@ def load_task(
     metrics: Sequence[str] | None = None,
     positive_label: str | None = None,
     word_split: str | None = None,
+    label_separator: str | None = None,
     label_scheme: str | None = None,
     decode: str | None = None,
     long_text: str | None = None,
@@ -201,13 +211,17 @@ def load_task(
         dev_file: the development file, instead of the one in `data_dir`.
         text_column: column of the text; by default `sentence`, else `text`; for token classification `tokens`.
         text_pair_column: column of the second text of a pair; by default none.
-        label_column: column of the class or score; by default `label`; for token classification `labels`.
+        label_column: column of the class or score; by default `label`; for token classification `labels`, for
+            multi-label classification `labels`, else `label`.
         labels: the classes in the order of the logits; by default those of the training file, sorted.
-        kind: 'classification' (the default), 'regression', 'token_classification' or 'question_answering'.
+        kind: 'classification' (the default), 'regression', 'multi_label', 'token_classification' or
+            'question_answering'.
         metrics: names of metrics; the first selects the best model; by default those of the kind.
         positive_label: the class whose F1 the metric `f1` is; by default the second of the two.
         word_split: for token classification, how a text is split to be predicted: 'words', or 'characters' if every
             character is labelled; by default as the training file is.
+        label_separator: for multi-label classification, what separates the labels in a cell of a .tsv or .csv file,
+            such as '|'; JSON files have lists of labels and need none.
         label_scheme: for token classification, the scheme of the labels, such as 'IOB2', or 'types'; by default that of
             the training file.
         decode: for token classification, 'constrained' (the default): words get the most probable labels that the
@@ -247,16 +261,17 @@ def load_task(
     }
     answers = {"doc_stride": doc_stride, "max_answer_length": max_answer_length, "may_be_empty": may_be_empty}
     words = {"label_scheme": label_scheme, "decode": decode, "long_text": long_text, "doc_stride": doc_stride}
-    check_kind_settings(declared.kind, {**answers, **words, "word_split": word_split})
+    of_some = {"word_split": word_split, "label_separator": label_separator}
+    check_kind_settings(declared.kind, {**answers, **words, **of_some})
     defaults = KINDS[declared.kind]
     columns = Columns(
         declared.text_column or default_text_column(train_path, declared.kind),
         "context" if declared.kind == "question_answering" else declared.text_pair_column,
-        declared.label_column or defaults.label_column,
+        declared.label_column or default_label_column(train_path, declared.kind),
     )
     _check_columns_differ(columns)
     labels_given = labels is not None
-    labels = task_labels(declared, train_path, columns)
+    labels = task_labels(declared, train_path, columns, separator=label_separator)
     metrics = tuple(declared.metrics or defaults.metrics)
     check_metrics(metrics, kind=declared.kind, num_labels=len(labels))
     positive = positive_class(declared, labels, metrics)
@@ -274,7 +289,12 @@ def load_task(
     elif declared.kind == "question_answering":
         train, dev = _read_questions(train_path, dev_path, answers)
     else:
-        read = partial(read_examples, columns=columns, kind=declared.kind, labels=labels, layout=declared.layout)
+        options: dict[str, Any] = {"columns": columns, "labels": labels, "layout": declared.layout}
+        read: Callable[[Path], Examples] = (
+            partial(read_label_sets, separator=label_separator, **options)
+            if declared.kind == "multi_label"
+            else partial(read_examples, kind=declared.kind, **options)
+        )
         train = read(train_path)
         check_labels_differ(train, labels)
         dev = read(dev_path)
@@ -291,6 +311,7 @@ def load_task(
         files,
         positive_label=None if positive is None else labels[positive],
         word_split=word_split,
+        label_separator=label_separator,
         labels_given=labels_given,
         words_given=frozenset(name for name, value in words.items() if value is not None),
     )
@@ -312,8 +333,9 @@ def read_training_texts(name: str, *, train_file: str | os.PathLike | None = Non
         DataError: the file does not exist.
     """
     declared = _declare(name, **given)
-    if declared.kind not in ("classification", "regression"):
-        raise UsageError(f"task {declared.name!r} is {declared.kind}; augmenting needs classification or regression.")
+    if declared.kind not in _AUGMENTED_KINDS:
+        allowed = ", ".join(_AUGMENTED_KINDS)
+        raise UsageError(f"task {declared.name!r} is {declared.kind}; augmenting needs one of {allowed}.")
     path = find_data_file(declared, train_file, declared.train_name, "task.train_file")
     columns = Columns(
         declared.text_column or default_text_column(path),

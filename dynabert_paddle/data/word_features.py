@@ -102,12 +102,15 @@ class WordFeatures(Features):
             yield logits[start : start + len(windows)]
             start += len(windows)
 
-    def score(self, metrics: Sequence[str], logits: Sequence[np.ndarray]) -> dict[str, float]:
+    def score(
+        self, metrics: Sequence[str], logits: Sequence[np.ndarray], thresholds: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Score predicted labels; for a truncated word the prediction is `O`.
 
         Args:
             metrics: names from `WORD_METRICS`, computed over all sentences as by seqeval; `f1_PER` is that of a type.
             logits: `[s, c]` for each window.
+            thresholds: unused; a word has one label.
 
         Returns:
             Each metric as a fraction.

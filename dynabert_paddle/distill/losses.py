@@ -19,20 +19,21 @@ class DistillationLoss:
     """The loss of a sub-network against a teacher: lambda_1 * logits + lambda_2 * (embedding + hidden states).
 
     Args:
-        lambda_logit: weight of the logit loss: soft cross-entropy, or for regression the mean squared error.
+        lambda_logit: weight of the logit loss: soft cross-entropy; for regression the mean squared error; for several
+            labels a text soft binary cross-entropy.
         lambda_hidden: weight of the sum of mean squared errors over the input of each kept layer and the final output.
         temperature: divides both sides' logits; the logit loss is multiplied by its square, so that the size of the
             gradients does not depend on it (Hinton et al., 2015).
-        regression: the logits are values, not classes.
+        kind: the kind of the task, which the logit loss follows from.
     """
 
     def __init__(
-        self, *, lambda_logit: float, lambda_hidden: float, temperature: float = 1.0, regression: bool = False
+        self, *, lambda_logit: float, lambda_hidden: float, temperature: float = 1.0, kind: str = "classification"
     ) -> None:
         self.lambda_logit = lambda_logit
         self.lambda_hidden = lambda_hidden
         self.temperature = temperature
-        self.regression = regression
+        self.kind = kind
 
     def __call__(
         self,
@@ -80,12 +81,31 @@ class DistillationLoss:
         for index, (hidden, target) in enumerate(pairs):
             outputs["student"][f"hidden_{index}"] = pick_rows(hidden, rows)
             outputs["teacher"][f"hidden_{index}"] = pick_rows(target, rows)
-        combined = _combined_loss(len(pairs), self.lambda_logit, self.lambda_hidden, self.temperature, self.regression)
+        combined = _combined_loss(len(pairs), self.lambda_logit, self.lambda_hidden, self.temperature, self.kind)
         parts = combined(outputs, None)
-        logit = next(value for name, value in parts.items() if "_logits_" in name)
-        hidden = (parts["loss"] - logit) * weights[1]
+        if self.kind == "multi_label":
+            logit = self.lambda_logit * soft_binary_cross_entropy(student.logits, teacher.logits, self.temperature)
+            hidden = parts["loss"] * weights[1]
+        else:
+            logit = next(value for name, value in parts.items() if "_logits_" in name)
+            hidden = (parts["loss"] - logit) * weights[1]
         logit = logit * weights[0]
         return {"loss": logit + hidden, "logit": logit, "hidden": hidden}
+
+
+def soft_binary_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """The soft cross-entropy of each label on its own: T^2 * BCE(sigmoid(z_s / T), sigmoid(z_t / T)).
+
+    Args:
+        student: logits `[b, c]`.
+        teacher: logits `[b, c]`.
+        temperature: T.
+
+    Returns:
+        The mean over rows and labels, as the binary cross-entropy of hard labels has it; PaddleSlim has no such loss.
+    """
+    target = F.sigmoid(teacher / temperature)
+    return F.binary_cross_entropy_with_logits(student / temperature, target) * temperature**2
 
 
 def cosine_loss(student: Tensor, teacher: Tensor, *, rows: Tensor | None) -> Tensor:
@@ -138,18 +158,20 @@ def _hidden_targets(teacher: SupernetOutput, subnet: Subnet) -> list[Tensor]:
 
 @lru_cache
 def _combined_loss(
-    count: int, lambda_logit: float, lambda_hidden: float, temperature: float, regression: bool
+    count: int, lambda_logit: float, lambda_hidden: float, temperature: float, kind: str
 ) -> Callable[[dict[str, dict[str, Tensor]], None], dict[str, Tensor]]:
     from paddleslim.dygraph.dist.losses import CombinedLoss  # late, because it imports OpenCV
 
     def compare(name: str, **options: Any) -> dict[str, Any]:
         return {"model_name_pairs": [["student", "teacher"]], "layers_name": [name, name], **options}
 
-    if regression:
+    hidden = [compare(f"hidden_{i}", loss_function="MSELoss", weight=lambda_hidden) for i in range(count)]
+    if kind == "multi_label":
+        return CombinedLoss(hidden)
+    if kind == "regression":
         logits = compare("logits", loss_function="MSELoss", weight=lambda_logit)
     else:
         logits = compare(
             "logits", loss_function="CELoss", weight=lambda_logit * temperature**2, temperature=temperature
         )
-    hidden = [compare(f"hidden_{i}", loss_function="MSELoss", weight=lambda_hidden) for i in range(count)]
     return CombinedLoss([logits, *hidden])

@@ -11,6 +11,7 @@ from dynabert_paddle.bundle.engines import INPUTS
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.kinds import KINDS, Kind, kind_of
+from dynabert_paddle.data.label_sets import check_separator
 from dynabert_paddle.data.labels import describe_difference, permutation
 from dynabert_paddle.data.question_answering import AnswerSettings
 from dynabert_paddle.data.token_classification import check_word_labels
@@ -22,10 +23,10 @@ from dynabert_paddle.exporting.scripts import write_lite_script, write_script
 from dynabert_paddle.files.atomic import write_json
 from dynabert_paddle.files.hashing import hash_file
 from dynabert_paddle.runtime.environment import package_versions
-from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.supernet.supernet import MULTI_LABEL, Supernet
 from dynabert_paddle.text.tokenizer import Tokenizer
 
-_TASK_KEYS = ("name", "kind", "metrics", "text_column", "text_pair_column", "word_split")
+_TASK_KEYS = ("name", "kind", "metrics", "text_column", "text_pair_column", "word_split", "label_separator")
 
 _README = """# {task}: {runtime}
 
@@ -55,12 +56,14 @@ pip install {packages}
 _SENTENCES = {
     "classification": "A text classifier.",
     "regression": "A text scorer: it predicts one value.",
+    "multi_label": "A text classifier: it predicts the labels whose probability reaches their threshold, or none.",
     "token_classification": "A token classifier: it labels the words of a text and finds the entities that they form.",
     "question_answering": "A question answering model: the answer to the first text is a span of the second.",
 }
 _OUTPUTS = {
     "classification": "[batch, {}]",
     "regression": "[batch, 1]",
+    "multi_label": "[batch, {}] (the sigmoid of each is its label's probability)",
     "token_classification": "[batch, length, {}]",
     "question_answering": "[batch, 2, length] (start and end of the answer)",
 }
@@ -84,7 +87,7 @@ def describe(
     Raises:
         DataError: the labels of words do not say which words form an entity.
         ModelError: the model has no Rust tokenizer, the numbers of labels and outputs differ, or it predicts several
-            labels or values a text.
+            values a text.
         UsageError: `given_labels` are not the model's, or settings of the labels of words do not fit.
     """
     if not isinstance(supernet.tokenizer, Tokenizer):
@@ -97,7 +100,7 @@ def describe(
     task = {"kind": kind_of_model(supernet), **metadata.task}
     answers = task["kind"] == "question_answering"
     kind = KINDS[task["kind"]]
-    labels = _labels_of(supernet, kind, given_labels)
+    labels = _labels_of(supernet, kind, given_labels, least=1 if task["kind"] == "multi_label" else 2)
     if labels and len(labels) != config.num_labels:
         raise ModelError(f"the model has {config.num_labels} outputs and {len(labels)} labels: fine-tune it again")
     recorded = {key: task[key] for key in _TASK_KEYS if task.get(key) is not None}
@@ -108,6 +111,8 @@ def describe(
             task, is_trained=bool(metadata.stage), max_tokens=max_tokens, max_seq_length=max_seq_length
         )
         recorded |= {key: value for key, value in words.items() if value is not None}
+    if task["kind"] == "multi_label":
+        check_separator(task.get("label_separator"), labels)
     return BundleManifest(
         format_version=FORMAT_VERSION,
         format=format,
@@ -159,17 +164,14 @@ def kind_of_model(supernet: Supernet) -> str:
         One of `data.kinds.KINDS`.
 
     Raises:
-        ModelError: it predicts several labels or values a text.
+        ModelError: it predicts several values a text.
     """
     kind, config = kind_of(type(supernet.model).__name__), supernet.model.config
     problem = getattr(config, "problem_type", None)
     if kind != "classification" or supernet.metadata.task.get("kind"):
         return kind
-    if problem == "multi_label_classification":
-        raise ModelError(
-            "problem_type in config.json is 'multi_label_classification', and a bundle predicts one label a text: "
-            "fine-tune the model on data with one label each"
-        )
+    if problem == MULTI_LABEL:
+        return "multi_label"
     if config.num_labels == 1:
         return "regression"
     if problem == "regression":
@@ -180,15 +182,16 @@ def kind_of_model(supernet: Supernet) -> str:
     return kind
 
 
-def _labels_of(supernet: Supernet, kind: Kind, given: Sequence[str] | None) -> list[str]:
+def _labels_of(supernet: Supernet, kind: Kind, given: Sequence[str] | None, *, least: int) -> list[str]:
     """The classes in the order of the logits; the user's names count for a model that has none."""
     if kind.num_outputs:
         if given:
             raise UsageError(f"the model predicts no labels: leave out {setting('task.labels')}")
         return []
     own = supernet.labels
-    if given and len(set(given)) < max(2, len(given)):
-        raise UsageError(f"{setting('task.labels')} must list at least two labels, each once, not {list(given)}")
+    if given and len(set(given)) < max(least, len(given)):
+        words = "two labels" if least > 1 else "one label"
+        raise UsageError(f"{setting('task.labels')} must list at least {words}, each once, not {list(given)}")
     if own is None:
         return list(given or [f"LABEL_{index}" for index in range(supernet.model.config.num_labels)])
     if given and permutation(own, given) is None:
@@ -197,6 +200,12 @@ def _labels_of(supernet: Supernet, kind: Kind, given: Sequence[str] | None) -> l
             "or fine-tune the model on the new ones"
         )
     return list(own)
+
+
+def _label_names(manifest: BundleManifest) -> str:
+    if manifest.thresholds is None:
+        return ", ".join(manifest.labels)
+    return ", ".join(f"{label} (from {manifest.thresholds[label]:.2f})" for label in manifest.labels)
 
 
 def _readme(manifest: BundleManifest) -> str:
@@ -218,7 +227,7 @@ def _readme(manifest: BundleManifest) -> str:
         sentence=_SENTENCES[kind],
         packages=packages,
         command=f'python {script} "one text"' + (' "another text"' if manifest.pair else ""),
-        labels=", ".join(manifest.labels) or "none",
+        labels=_label_names(manifest) or "none",
         subnet=", ".join(subnets) + ("; `--subnet` selects one, by default the first" if subnets[1:] else ""),
         format=format,
         precision=manifest.precision,

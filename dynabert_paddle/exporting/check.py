@@ -82,7 +82,14 @@ def compare_logits(supernet: Supernet, run: Run, *, max_seq_length: int, toleran
 
 
 def compare_metric(
-    supernet: Supernet, run: Run, features: FeatureSet, *, metric: str, tolerance: float, batch_size: int = 32
+    supernet: Supernet,
+    run: Run,
+    features: FeatureSet,
+    *,
+    metric: str,
+    tolerance: float,
+    thresholds: np.ndarray | None = None,
+    batch_size: int = 32,
 ) -> MetricCheck:
     """Compare the graph's score on the dev set with the model's.
 
@@ -92,6 +99,7 @@ def compare_metric(
         features: the dev set, tokenized.
         metric: name of the metric.
         tolerance: how much of the score the graph may lose; the loss of one example is always allowed.
+        thresholds: for several labels an example, those of the bundle.
         batch_size: examples in a batch.
 
     Returns:
@@ -104,7 +112,8 @@ def compare_metric(
     batches = [collate_inputs(features, rows, supernet.pad_token_id) for rows in indices]
     expected, actual = source_logits(supernet, batches), run(batches)
     source, exported = (
-        features.score((metric,), features.restore(indices, logits))[metric] for logits in (expected, actual)
+        features.score((metric,), features.restore(indices, logits), thresholds)[metric]
+        for logits in (expected, actual)
     )
     tolerance = max(tolerance, 1 / features.num_scored)
     if not source - exported <= tolerance + 1e-9:

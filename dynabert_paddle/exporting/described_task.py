@@ -30,12 +30,15 @@ def describe_task(trained: Mapping[str, Any], given: Mapping[str, Any], *, kind:
     """
     given = {key: value for key, value in given.items() if value is not None}
     kind = trained.get("kind", kind)
+    # Many folders of others do not say that a text can have several labels: their classes have the same head.
+    is_multi_label = not trained and given.get("kind") == "multi_label" and kind == "classification"
+    kind = "multi_label" if is_multi_label else kind
     if given.get("kind", kind) != kind:
         raise UsageError(f"{setting('task.kind')} is {given['kind']!r}, and the model is for {kind}: leave it out")
     task = dict(trained)
     if not trained and "name" in given:
         declared = find_declaration(given["name"])
-        if declared.kind != kind:
+        if declared.name != "custom" and declared.kind != kind:
             raise UsageError(f"task {declared.name!r} is {declared.kind}, and the model is for {kind}: name another")
         task = {"name": declared.name, **{key: getattr(declared, key) for key in _COLUMNS}}
     check_columns(kind, {key: given.get(key) for key in _COLUMNS})
@@ -45,7 +48,7 @@ def describe_task(trained: Mapping[str, Any], given: Mapping[str, Any], *, kind:
     check_kind_settings(kind, {name: given.get(name) for name in own})
     if "label_scheme" in given:
         given["label_scheme"] = parse_label_scheme(given["label_scheme"])
-    names = (*_COLUMNS, *KINDS[kind].settings)
+    names = (*_COLUMNS, *KINDS[kind].settings, *(["kind"] if is_multi_label else []))
     return {**task, **{name: given[name] for name in names if name in given}}
 
 

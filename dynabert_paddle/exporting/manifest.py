@@ -88,6 +88,7 @@ class BundleMember:
         num_params: its number of parameters.
         macs: multiply-accumulates at sequence length 128.
         score: higher is better; `BundleManifest.ranked_by` names the metric.
+        thresholds: as `BundleManifest.thresholds`.
         graph: file name of its graph.
         parameters: of each parameter: the index of the stored weight whose leading block it is, and its shape.
         verification: its check against the model.
@@ -97,6 +98,7 @@ class BundleMember:
     num_params: int
     macs: int
     score: float
+    thresholds: Mapping[str, float] | None = None
     graph: str | None = None
     parameters: Sequence[tuple[int, Sequence[int]]] | None = None
     verification: LogitCheck | None = None
@@ -126,6 +128,8 @@ class BundleManifest:
         num_params: its number of parameters.
         versions: versions of the packages that wrote the bundle.
         depends_on_batch: whether a text's logits depend on the other texts of its batch and on its padding.
+        thresholds: for several labels a text, the probability from which each label is predicted by the only
+            sub-network.
         paddlelite: version of Paddle Lite's converter.
         footprint: memory and load time of a Paddle Lite model.
         members: the sub-networks of a bundle of several, best first.
@@ -152,6 +156,7 @@ class BundleManifest:
     num_params: int | None
     versions: Mapping[str, str]
     depends_on_batch: bool
+    thresholds: Mapping[str, float] | None = None
     paddlelite: str | None = None
     footprint: Footprint | None = None
     members: Sequence[BundleMember] | None = None

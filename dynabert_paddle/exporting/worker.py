@@ -33,12 +33,14 @@ from dynabert_paddle.exporting.program import matmul_to_mul, rewrite
 from dynabert_paddle.exporting.quantize import quantize
 from dynabert_paddle.exporting.selection import select_members
 from dynabert_paddle.exporting.sharing import share_weights
+from dynabert_paddle.exporting.thresholds import add_thresholds
 from dynabert_paddle.files.atomic import handle_write_errors
 from dynabert_paddle.files.search_result import hash_weights
 from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.runtime.machine import describe_processor
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.supernet.thresholds import as_array
 from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.inputs import match_task, tokenize_examples
 
@@ -86,6 +88,8 @@ def make_bundle(job: ExportJob) -> BundleManifest:
     )
     if job.subnets is not None:
         manifest = _add_members(manifest, supernet, job, job.subnets, weights)
+    if manifest.task["kind"] == "multi_label":
+        manifest = add_thresholds(manifest, supernet, job)
     with handle_write_errors(job.output_dir):
         write_tokenizer_and_script(supernet, job.partial_dir, format=job.format)
         write_graphs = _write_graph if manifest.members is None else _write_members
@@ -145,7 +149,10 @@ def _write_graph(manifest: BundleManifest, supernet: Supernet, job: ExportJob, f
                 _write_paddle(supernet, job, folder, Path(scratch), data)
             run = _run_batches(open_engine(folder, manifest.to_json()))
     if data is not None:
-        verification = compare_metric(supernet, run, data.dev, metric=data.metric, tolerance=tolerance)
+        thresholds = None if manifest.thresholds is None else as_array(manifest.thresholds, tuple(manifest.labels))
+        verification = compare_metric(
+            supernet, run, data.dev, metric=data.metric, tolerance=tolerance, thresholds=thresholds
+        )
         return replace(manifest, verification=verification)
     return replace(manifest, verification=_check_logits(supernet, run, manifest, tolerance))
 

@@ -18,7 +18,7 @@ from dynabert_paddle.runtime.home import user_path
 METADATA_FILE = "dynabert.json"
 FORMAT_VERSION = 1
 # Written only where they are set, as earlier versions know no such keys.
-_NEW_KEYS = ("compression", "embedding_rank", "layer_ranks", "layer_groups", "sparse_parts")
+_NEW_KEYS = ("thresholds", "compression", "embedding_rank", "layer_ranks", "layer_groups", "sparse_parts")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Metadata:
         layer_ranks: for each layer the ranks of its linear layers that are products, by name; empty without any.
         layer_groups: for each layer the number of the group that it shares its weights with; empty without any.
         sparse_parts: the parts of the model whose weights that are zero stay zero: attention, ffn, embedding.
+        thresholds: for a task of several labels a text, by sub-network and label the probability from which a label is
+            predicted.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
@@ -59,6 +61,7 @@ class Metadata:
     layer_ranks: tuple[Mapping[str, int], ...] = ()
     layer_groups: tuple[int, ...] = ()
     sparse_parts: tuple[str, ...] = ()
+    thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def max_seq_length(self) -> int:
@@ -112,7 +115,7 @@ def write_metadata(folder: str | Path, metadata: Metadata) -> None:
     """Write `dynabert.json`, with the SHA-256 of every file beside it; so write the other files first."""
     values = {"format_version": FORMAT_VERSION, **dataclasses.asdict(metadata), "files": hash_files(folder)}
     for name in _NEW_KEYS:
-        if values[name] in (None, ()):
+        if values[name] in (None, (), {}):
             del values[name]
     write_json(Path(folder) / METADATA_FILE, values)
 

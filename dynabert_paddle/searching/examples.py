@@ -5,20 +5,18 @@ The scores that a search reports are of examples that have chosen nobody.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
-from typing import Any
 
 import numpy as np
 
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import SearchConfig, TrainConfig
+from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.data.tasks import Task, TaskExamples
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.metadata import Metadata
-from dynabert_paddle.training.inputs import hold_out
+from dynabert_paddle.training.held_out import has_selected_on_dev, unseen_rows
 
 MAX_TEXTS = 1024  # by default
 # The first candidates are many, so an eighth of the texts is for them; each round of fewer ones gets new texts, and the
@@ -112,25 +110,10 @@ def find_unseen(task: Task, metadata: Metadata) -> np.ndarray:
     Raises:
         UsageError: there are none.
     """
-    unseen = np.arange(len(task.train))
-    for settings in _training_settings(metadata.provenance):
-        if settings["select_on"] != "holdout":
-            raise UsageError(
-                f"training held out no examples (select_on {settings['select_on']}): set "
-                f"{setting('search.score_on')} to dev"
-            )
-        on_dev = f"set {setting('search.score_on')} to dev"
-        _, held_out = hold_out(task.train, settings["holdout_size"], seed=settings["seed"], on_dev=on_dev)
-        unseen = np.intersect1d(unseen, held_out)
-    if len(unseen) in (0, len(task.train)):
-        raise UsageError(f"no training example was held out by all stages: set {setting('search.score_on')} to dev")
+    on_dev = f"set {setting('search.score_on')} to dev"
+    if has_selected_on_dev(metadata):
+        raise UsageError(f"training held out no examples (select_on dev): {on_dev}")
+    unseen = unseen_rows(task, metadata, on_dev=on_dev)
+    if not len(unseen):
+        raise UsageError(f"no training example was held out by all stages: {on_dev}")
     return unseen
-
-
-def _training_settings(provenance: Mapping[str, Any] | str) -> Iterator[Mapping[str, Any]]:
-    """Yield the settings of a model's training stages, the last stage first."""
-    while isinstance(provenance, Mapping):
-        settings = provenance.get("settings", {})
-        if "select_on" in settings:
-            yield {"holdout_size": TrainConfig.holdout_size, "seed": TrainConfig.seed, **settings}
-        provenance = provenance.get("parent", "")

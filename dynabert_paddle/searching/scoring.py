@@ -11,11 +11,14 @@ import numpy as np
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.features import FeatureSet
+from dynabert_paddle.data.label_set_metrics import are_label_sets
 from dynabert_paddle.data.word_features import WordFeatures
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.training.evaluate import predict_logits
+from dynabert_paddle.supernet.thresholds import as_array, recorded_thresholds
+from dynabert_paddle.text.decode import DEFAULT_THRESHOLD, sigmoid
+from dynabert_paddle.training.predict import predict_logits
 
 RISK = 1e-4  # maximum probability, at each look, that a good enough candidate is stopped
 
@@ -121,7 +124,8 @@ def label_with_predictions(supernet: Supernet, features: FeatureSet, *, batch_si
         batch_size: examples at a time.
 
     Returns:
-        The examples, and the name of the metric: the share of texts, or of words, with the same predicted label.
+        The examples, and the name of the metric: the share of texts, or of words, with the same predicted label, or of
+        texts with the same predicted labels.
 
     Raises:
         UsageError: the task predicts values or answers, which agreement does not support.
@@ -134,4 +138,10 @@ def label_with_predictions(supernet: Supernet, features: FeatureSet, *, batch_si
         raise UsageError(
             f"{setting('search.score')} agreement needs labels of texts or of words, not values or answers: omit it"
         )
+    if are_label_sets(labels):
+        thresholds = recorded_thresholds(supernet.metadata, supernet.search_space(), supernet.full)
+        least: float | np.ndarray = DEFAULT_THRESHOLD
+        if thresholds is not None:
+            least = as_array(thresholds, supernet.labels or tuple(thresholds))
+        return features.with_labels(sigmoid(np.asarray(logits, dtype=np.float64)) >= least), "subset_accuracy"
     return features.with_labels(np.asarray(logits).argmax(axis=1)), "accuracy"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf, isnan
 from numbers import Real
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from dynabert_paddle.bundle.errors import as_dynabert_error
 from dynabert_paddle.errors import UsageError
@@ -55,18 +56,28 @@ class AdaptivePredictor:
         num_threads: CPU threads for the sub-networks; by default one less than the cores that the process may use, to
             leave one to the callers: a run waits for its slowest thread, so a thread delayed by a caller delays it.
         decode: as for a `Predictor`.
+        threshold: as for a `Predictor`.
+        top_k: as for a `Predictor`.
 
     Raises:
         DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it.
     """
 
     def __init__(
-        self, bundle: str | Path, *, device: str = "cpu", num_threads: int | None = None, decode: str | None = None
+        self,
+        bundle: str | Path,
+        *,
+        device: str = "cpu",
+        num_threads: int | None = None,
+        decode: str | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        top_k: int | None = None,
     ) -> None:
         set_cpu_environment()
         with as_dynabert_error():
             threads = max(1, num_cores() - 1) if num_threads is None else num_threads
-            self._bundle = open_bundle(bundle, device=device, num_threads=threads, decode=decode)
+            options: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k}
+            self._bundle = open_bundle(bundle, device=device, num_threads=threads, **options)
             self._queue = BatchQueue(self._bundle)
         if self._bundle.warning:
             logger.warning("%s: %s", bundle, self._bundle.warning)
@@ -113,7 +124,7 @@ class AdaptivePredictor:
             windows = [window for row in encoded for window in row.windows]
             run = self._queue.put(windows, called=called, deadline=deadline_ms / 1000).result()
         parts = iter(run.logits)
-        predictions = [row.decode([next(parts) for _ in row.windows]) for row in encoded]
+        predictions = [row.decode([next(parts) for _ in row.windows], run.subnet) for row in encoded]
         latency_ms = 1000 * (self._queue.observe_delay(run) - called)
         return TimedPredictions(
             predictions, subnet=run.subnet, latency_ms=latency_ms, on_time=latency_ms <= deadline_ms

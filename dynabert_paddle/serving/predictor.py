@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dynabert_paddle.bundle.errors import as_dynabert_error
 from dynabert_paddle.bundle.infer import Bundle
@@ -27,9 +28,14 @@ class Predictor:
         device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads; by default all cores that the process may use.
         decode: for labels of words, `constrained` to those that their scheme allows, or `free`; by default as exported.
+        threshold: for a task of several labels a text, the probability from which a label is predicted, above 0 and
+            below 1: one for all labels, or those of some by name; by default those in the bundle.
+        top_k: likewise, how many labels are predicted at most; without `threshold` the most probable ones, whatever the
+            bundle's thresholds are.
 
     Raises:
-        DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it.
+        DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it; or a
+            threshold or `top_k` that is not allowed.
     """
 
     def __init__(
@@ -40,10 +46,13 @@ class Predictor:
         device: str = "cpu",
         num_threads: int | None = None,
         decode: str | None = None,
+        threshold: float | Mapping[str, float] | None = None,
+        top_k: int | None = None,
     ) -> None:
         set_cpu_environment()
+        options: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k}
         with as_dynabert_error():
-            self._bundle = Bundle(bundle, subnet=subnet, device=device, num_threads=num_threads, decode=decode)
+            self._bundle = Bundle(bundle, subnet=subnet, device=device, num_threads=num_threads, **options)
         if self._bundle.warning:
             logger.warning("%s: %s", bundle, self._bundle.warning)
 
@@ -54,7 +63,7 @@ class Predictor:
 
     @property
     def kind(self) -> str:
-        """What is predicted: classification, regression, token_classification or question_answering."""
+        """What is predicted: classification, regression, multi_label, token_classification or question_answering."""
         return self._bundle.kind
 
     @property

@@ -13,7 +13,7 @@ from math import inf
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -53,16 +53,14 @@ class Run(NamedTuple):
     ended: float
 
 
-def open_bundle(
-    folder: str | Path, *, device: str = "cpu", num_threads: int | None = None, decode: str | None = None
-) -> Bundle:
+def open_bundle(folder: str | Path, *, device: str = "cpu", num_threads: int | None = None, **options: Any) -> Bundle:
     """Load a bundle with all its sub-networks.
 
     Args:
         folder: the bundle.
         device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads; by default all cores that the process may use.
-        decode: for labels of words, as for a `Bundle`.
+        options: `decode`, `threshold` and `top_k`, as for a `Bundle`.
 
     Returns:
         The bundle.
@@ -72,7 +70,7 @@ def open_bundle(
     """
 
     def load() -> Bundle:
-        bundle = Bundle(folder, device=device, num_threads=num_threads, decode=decode)
+        bundle = Bundle(folder, device=device, num_threads=num_threads, **options)
         for subnet in members_of(bundle.description):
             bundle.load(subnet)
         return bundle

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+from dynabert_paddle.multipliers import FULL_NAME
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.elastic_embedding import resize_embedding
 from dynabert_paddle.supernet.resize import resize_layers
 from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.supernet.thresholds import recorded_thresholds
 
 
 def extract(supernet: Supernet, subnet: Subnet) -> Supernet:
@@ -28,14 +30,17 @@ def extract(supernet: Supernet, subnet: Subnet) -> Supernet:
     resize_layers(small.encoder, subnet)
     resize_embedding(small.model, subnet.embedding_rank)
     small.model.config.num_hidden_layers = len(subnet.layers)
+    space = supernet.search_space()
+    thresholds = recorded_thresholds(supernet.metadata, space, subnet)
     small.metadata = supernet.metadata.replace(
         heads=subnet.heads,
         neurons=subnet.neurons,
         embedding_rank=small.max_rank,
-        subnet={"name": supernet.search_space().name(subnet)},
+        subnet={"name": space.name(subnet)},
         space={},
         importance={},
         metrics={},
+        thresholds={} if thresholds is None else {FULL_NAME: thresholds},
     )
     small.train() if supernet.training else small.eval()
     return small

@@ -38,6 +38,8 @@ from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
 
 logger = logging.getLogger(__name__)
 
+MULTI_LABEL = "multi_label_classification"  # a config's problem_type
+
 
 class SupernetOutput(NamedTuple):
     """The output of a sub-network.
@@ -324,6 +326,8 @@ class Supernet(nn.Layer):
             layer_groups=find_groups(self.encoder.layers),
         )
         self.model.config.architectures = [type(self.model).__name__]
+        if metadata.task.get("kind") == "multi_label":  # for PaddleNLP and Hugging Face, which do not read ours
+            self.model.config.problem_type = MULTI_LABEL
         claimed.write(
             lambda partial: write_model(partial, self.model, self.tokenizer, metadata),
             last=METADATA_FILE,

@@ -1,4 +1,4 @@
-"""Decodes logits to predictions: a class, a value, labels of words, or an answer.
+"""Decodes logits to predictions: a class, a value, several labels, labels of words, or an answer.
 
 This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays Python 3.7 syntax.
 Shapes: s sequence, c classes.
@@ -6,13 +6,16 @@ Shapes: s sequence, c classes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Union
 
 import numpy as np
 
 from dynabert_paddle.text.word_labels import WordLabelScheme
+
+DEFAULT_THRESHOLD = 0.5  # the probability from which one of several labels is predicted
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,33 @@ class Prediction:
     def cells(self) -> list[str]:
         """The prediction as the cells of a table row."""
         return [*([] if self.label is None else [self.label]), f"{self.score:.4f}"]
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The prediction for one text or one pair of texts that can have several labels, or none.
+
+    Args:
+        labels: the labels that are predicted, the most probable first.
+        scores: the probability of every label.
+        separator: stands between labels in a table's cell; None: the cell is a JSON list.
+    """
+
+    labels: list[str]
+    scores: dict[str, float] = field(repr=False)
+    separator: InitVar[str | None] = None
+
+    def __post_init__(self, separator: str | None) -> None:
+        object.__setattr__(self, "_separator", separator)  # no field, so that JSON output is without it
+
+    @property
+    def cells(self) -> list[str]:
+        """The prediction as the cells of a table row."""
+        scores = [f"{self.scores[label]:.4f}" for label in self.labels]
+        separator = self.__dict__["_separator"]
+        if separator is None:
+            return [json.dumps(self.labels, ensure_ascii=False), f"[{', '.join(scores)}]"]
+        return [separator.join(self.labels), separator.join(scores)]
 
 
 @dataclass(frozen=True)
@@ -114,13 +144,14 @@ class Answer:
         return [self.answer, f"{self.score:.4f}"]
 
 
-AnyPrediction = Union[Prediction, WordLabels, Answer]  # noqa: UP007 - Python 3.7 has no `|` between classes
+AnyPrediction = Union[Prediction, LabelSet, WordLabels, Answer]  # noqa: UP007 - Python 3.7 has no `|` between classes
 
 
 def column_names(kind: str) -> list[str]:
     """Return the names of the `cells` of a prediction, by the kind of task."""
     return {
         "regression": ["score"],
+        "multi_label": ["labels", "scores"],
         "token_classification": ["entities"],
         "question_answering": ["answer", "score"],
     }.get(kind, ["label", "score"])
@@ -130,6 +161,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Turn logits into probabilities along the last axis."""
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Turn each logit into a probability of its own."""
+    return np.exp(-np.logaddexp(0, -logits))
 
 
 def cut_padding(logits: np.ndarray, length: int, kind: str) -> np.ndarray:

@@ -24,7 +24,7 @@ def distilbert_step(teacher: Supernet, subnet: Subnet, config: BaselineConfig, *
 
     lambda_logit * T^2 * SCE(z_s / T, z_t / T) + lambda_label * CE(z_s, y) + lambda_cosine * mean(1 - cos(h_s, h_t)),
     z being logits and h the last hidden states of the tokens that are not padding; for regression, mean squared errors
-    of the values replace SCE and CE.
+    of the values replace SCE and CE, and for several labels a text binary cross-entropies.
 
     Args:
         teacher: the model to learn from.
@@ -40,7 +40,7 @@ def distilbert_step(teacher: Supernet, subnet: Subnet, config: BaselineConfig, *
         lambda_logit=config.lambda_logit,
         lambda_hidden=0.0,
         temperature=config.temperature,
-        regression=kind == "regression",
+        kind=kind,
     )
     teacher.eval()
 
@@ -66,9 +66,9 @@ def tinybert_step(teacher: Supernet, subnet: Subnet, *, layer_steps: int, kind: 
 
     First the sum of the mean squared errors of the embedding, of each layer's output and of its attention scores
     against the teacher's layer at the end of its block; then the soft cross-entropy of the logits at temperature 1, for
-    regression the mean squared error of the values. The hidden sizes are equal, so that the paper's W_h is not needed.
-    The paper trains the two in separate runs, of 10 or 20 epochs at 5e-5 and of 3 epochs at up to 3e-5; here one
-    learning rate decays over both.
+    regression the mean squared error of the values, for several labels a text the soft binary cross-entropy. The hidden
+    sizes are equal, so that the paper's W_h is not needed. The paper trains the two in separate runs, of 10 or 20
+    epochs at 5e-5 and of 3 epochs at up to 3e-5; here one learning rate decays over both.
 
     Args:
         teacher: the model to learn from.
@@ -80,7 +80,7 @@ def tinybert_step(teacher: Supernet, subnet: Subnet, *, layer_steps: int, kind: 
         The step.
     """
     hidden_loss = DistillationLoss(lambda_logit=0.0, lambda_hidden=1.0)
-    logit_loss = DistillationLoss(lambda_logit=1.0, lambda_hidden=0.0, regression=kind == "regression")
+    logit_loss = DistillationLoss(lambda_logit=1.0, lambda_hidden=0.0, kind=kind)
     ends = block_ends(subnet, len(teacher.encoder.layers))
     # The embedding learns from the embedding, whichever layer is the first that the student keeps.
     blocks = Subnet((0, *subnet.layers[1:]), subnet.heads, subnet.neurons)

@@ -52,7 +52,7 @@ class Shard:
 
     Args:
         inputs: int64 `[b, s]` by name, without the labels.
-        labels: `[b]`, `[b, s]` or `[b, 2]`; None for examples without labels.
+        labels: `[b]`, `[b, s]`, `[b, 2]` or `[b, c]`; None for examples without labels.
         weight: what share of the micro-batch this is; every loss is multiplied by one of its fractions.
         label_weights: what each label counts in the hard-label loss, in the shape of the labels; None for 1.
     """

@@ -150,6 +150,7 @@ def match_task(supernet: Supernet, task: Task, source: str | Path) -> Task:
             f"{source} is not a model that 'dynabert finetune' has made: begin with that, which keeps the classifier "
             f"of a model that was fine-tuned elsewhere on the same labels"
         )
+    _check_kind(supernet, task, source)
     what = f"task {task.name!r} needs"
     hint = "name the task and the data that it was fine-tuned on"
     if not type(supernet.model).__name__.endswith(task.head):
@@ -173,8 +174,9 @@ def match_labels(supernet: Supernet, task: Task, source: str | Path) -> Task:
         The task.
 
     Raises:
-        UsageError: the model has other classes.
+        UsageError: the model was fine-tuned for another kind of task, or has other classes.
     """
+    _check_kind(supernet, task, source)
     if supernet.metadata.stage:
         task = task.with_word_settings(supernet.metadata.task)
     names = supernet.labels
@@ -190,6 +192,15 @@ def match_labels(supernet: Supernet, task: Task, source: str | Path) -> Task:
     if matched.labels != task.labels:
         logger.info("the labels are taken in the order of %s: %s", source, ", ".join(names))
     return matched
+
+
+def _check_kind(supernet: Supernet, task: Task, source: str | Path) -> None:
+    kind = supernet.metadata.task.get("kind", task.kind)
+    if kind != task.kind:
+        raise UsageError(
+            f"{source} was fine-tuned for {kind}, and task {task.name!r} is {task.kind}: name the task and the data "
+            "that it was fine-tuned on"
+        )
 
 
 def check_same_pieces(supernet: Supernet, teacher: Supernet) -> None:

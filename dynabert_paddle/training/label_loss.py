@@ -32,7 +32,7 @@ def shard_label_loss(logits: Tensor, shard: Shard, config: LabelLossConfig = PLA
 def label_loss(
     logits: Tensor, labels: Tensor, *, weights: Tensor | None = None, config: LabelLossConfig = PLAIN
 ) -> Tensor:
-    """The hard-label loss: cross-entropy for classes, mean squared error for values.
+    """The hard-label loss: cross-entropy for classes, binary for several labels, mean squared error for values.
 
     Of a label y with the probability p_y and the weight w, with k classes, the loss is
     w * (1 - p_y)^gamma * ((1 - e) * -log p_y + e / k * sum_c -log p_c): the focal loss of Lin et al. (2017, equation 5)
@@ -40,15 +40,18 @@ def label_loss(
 
     Args:
         logits: `[b, c]`; `[b, s, c]` for the labels of tokens; `[b, 2, s]` for an answer's first and last token.
-        labels: `[b]`, `[b, s]` or `[b, 2]`, int64 classes, `IGNORED` ones not counted; or float32 values, `[b]`.
+        labels: `[b]`, `[b, s]` or `[b, 2]`, int64 classes, `IGNORED` ones not counted; or float32: values, `[b]`, or
+            which of several labels a text has, `[b, c]`, 0 or 1.
         weights: of each label, in the shape of the labels; by default 1.
-        config: gamma and e; not for values and answers.
+        config: gamma and e; not for values, several labels and answers.
 
     Returns:
         The mean over all labels that count: the sum of the losses, divided by their number and not by their weights,
         so that the means of parts of a batch, by their numbers of labels, add up to that of the whole.
     """
     if paddle.is_floating_point(labels):
+        if labels.ndim == 2:
+            return F.binary_cross_entropy_with_logits(logits, labels)
         return F.mse_loss(logits.squeeze(-1), labels)
     # Paddle's own mean counts the ignored ones, too.
     is_counted = paddle.not_equal(labels, paddle.full_like(labels, IGNORED))

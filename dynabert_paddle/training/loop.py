@@ -50,6 +50,7 @@ from dynabert_paddle.training.replicas import Replicas, count_replicas
 from dynabert_paddle.training.stage import Stage, finished_metadata, hash_origins, resume_settings
 from dynabert_paddle.training.start_score import describe_decline, score_full_model
 from dynabert_paddle.training.steps import Losses
+from dynabert_paddle.training.thresholds import measure_thresholds
 
 _STOPPING = (*TERMINATING, signal.SIGINT)
 MAX_CACHED_ELEMENTS = 2**25  # of each replica's slices: with their gradients at most 256 MB
@@ -100,7 +101,9 @@ def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
             raise
         if decline := describe_decline(stage, split, score_before, state):
             logger.warning("%s", decline)
-        model.metadata = finished_metadata(stage, split, state, hashes)
+        batch_size = config.per_device_eval_batch_size
+        thresholds = measure_thresholds(model, task, split.select, stage.subnets, batch_size=batch_size)
+        model.metadata = finished_metadata(stage, split, state, hashes, thresholds)
         claimed.check()
         if stage.write_results:
             stage.write_results(state)

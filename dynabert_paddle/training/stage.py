@@ -27,6 +27,7 @@ from dynabert_paddle.training.inputs import Split
 from dynabert_paddle.training.made_of import hash_data
 from dynabert_paddle.training.pruning import Pruning
 from dynabert_paddle.training.steps import Step
+from dynabert_paddle.training.thresholds import Thresholds
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ def hash_origins(stage: Stage, start: Mapping[str, np.ndarray]) -> dict[str, str
     return hashes
 
 
-def finished_metadata(stage: Stage, split: Split, state: TrainState, hashes: Mapping[str, str]) -> Metadata:
+def finished_metadata(
+    stage: Stage, split: Split, state: TrainState, hashes: Mapping[str, str], thresholds: Thresholds
+) -> Metadata:
     """Return the metadata of the model that a stage has made.
 
     Args:
@@ -139,6 +142,7 @@ def finished_metadata(stage: Stage, split: Split, state: TrainState, hashes: Map
         split: its examples.
         state: after the last step.
         hashes: from `hash_origins`.
+        thresholds: from `measure_thresholds`.
 
     Returns:
         The content of `dynabert.json`.
@@ -148,6 +152,7 @@ def finished_metadata(stage: Stage, split: Split, state: TrainState, hashes: Map
         stage=stage.name,
         space={} if stage.space is None else _trained_space(stage.space, stage.subnets),
         metrics={split.select_name: state.best_metrics, "best_step": state.best_step, "steps": state.step},
+        thresholds=thresholds,
         provenance=provenance_of(
             stage.config,
             parent=before.provenance if stage.parent is None else str(stage.parent),

@@ -88,7 +88,7 @@ def distillation_step(teacher: Supernet, subnets: Mapping[str, Subnet], config: 
         lambda_logit=config.lambda_logit,
         lambda_hidden=config.lambda_hidden,
         temperature=config.temperature,
-        regression=kind == "regression",
+        kind=kind,
     )
     teacher.eval()
 

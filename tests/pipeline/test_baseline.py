@@ -8,6 +8,7 @@ import pytest
 from commands import run_command
 from conftest import make_bert
 from test_kinds import write_questions, write_sentences
+from test_multi_label import write_label_sets
 from test_stages import texts, write_rows
 
 import dynabert_paddle as db
@@ -18,7 +19,7 @@ from dynabert_paddle.files.metadata import read_metadata
 pytestmark = pytest.mark.full
 
 METHODS = ("distilbert", "tinybert", "pruned", "finetuned")
-KINDS = ("classification", "regression", "token_classification", "question_answering")
+KINDS = ("classification", "regression", "multi_label", "token_classification", "question_answering")
 # Classes are learnt, the others are gone through: what their losses are, the unit tests say.
 STEPS = dict.fromkeys(KINDS, 4) | {"classification": 80}
 
@@ -44,6 +45,7 @@ def write_scores(path, count, *, seed):
 WRITERS = {
     "classification": (write_classes, "tsv"),
     "regression": (write_scores, "tsv"),
+    "multi_label": (write_label_sets, "jsonl"),
     "token_classification": (write_sentences, "conll"),
     "question_answering": (write_questions, "json"),
 }

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from dynabert_paddle.serving.adaptive import TimedPredictions
 from dynabert_paddle.serving.http.problems import Problem
-from dynabert_paddle.text.decode import AnyPrediction, Prediction
+from dynabert_paddle.text.decode import AnyPrediction, LabelSet, Prediction
 
 
 class ClassScore(BaseModel):
@@ -29,7 +29,10 @@ class PredictionJson(BaseModel):
     )
     top: list[ClassScore] | None = Field(default=None, description="The top_k most probable classes.")
     words: list[str] | None = Field(default=None, description="Labels of words: the text's words.")
-    labels: list[str] | None = Field(default=None, description="Labels of words: one a word.")
+    labels: list[str] | None = Field(
+        default=None, description="Labels of words: one a word; several labels: those that reach their thresholds."
+    )
+    scores: list[float] | None = Field(default=None, description="Several labels: the probability of each of these.")
     entities: list[dict[str, Any]] | None = Field(
         default=None, description="Labels of words: label, text, start, end, score."
     )
@@ -67,17 +70,17 @@ def check_top_k(top_k: int | None, kind: str) -> None:
         kind: of the task.
 
     Raises:
-        Problem: the task is not classification.
+        Problem: the task is not classification, with one label or several.
     """
-    if top_k is not None and kind != "classification":
+    if top_k is not None and kind not in ("classification", "multi_label"):
         raise Problem(422, "wrong_kind", f"this bundle's task is {kind}, which has no classes: leave out top_k")
 
 
-def top_classes(prediction: Prediction, count: int) -> list[tuple[str, float]]:
+def top_classes(prediction: Prediction | LabelSet, count: int) -> list[tuple[str, float]]:
     """List the most probable classes, the first one first.
 
     Args:
-        prediction: of classification.
+        prediction: of classification, with one label or several.
         count: how many, or fewer where there are fewer.
 
     Returns:
@@ -101,6 +104,9 @@ def to_json(prediction: AnyPrediction, top_k: int | None) -> dict[str, Any]:
         del content["scores"]
         if prediction.label is None:
             del content["label"]
+    if isinstance(prediction, (Prediction, LabelSet)):
+        if isinstance(prediction, LabelSet):
+            content["scores"] = [prediction.scores[label] for label in prediction.labels]
         if top_k is not None:
             content["top"] = [{"label": label, "score": score} for label, score in top_classes(prediction, top_k)]
     return content

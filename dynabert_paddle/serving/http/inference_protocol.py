@@ -24,7 +24,7 @@ from dynabert_paddle.serving.http.middleware import record_of
 from dynabert_paddle.serving.http.models import ServedModel, State
 from dynabert_paddle.serving.http.problems import Problem
 from dynabert_paddle.serving.http.requests import Options, Row, check_rows, parse
-from dynabert_paddle.text.decode import Prediction
+from dynabert_paddle.text.decode import LabelSet, Prediction
 
 
 class Tensor(BaseModel):
@@ -70,6 +70,7 @@ class InferRequest(BaseModel):
 _OUTPUTS = {
     "classification": {"label": "BYTES", "score": "FP64"},
     "regression": {"score": "FP64"},
+    "multi_label": {"labels": "BYTES", "scores": "BYTES"},
     "token_classification": {"words": "BYTES", "labels": "BYTES", "entities": "BYTES"},
     "question_answering": {"answer": "BYTES", "score": "FP64", "start": "INT64", "end": "INT64"},
 }
@@ -205,9 +206,13 @@ def _write_outputs(
         if top_k is not None and isinstance(prediction, Prediction):
             top = top_classes(prediction, top_k)
             values |= {"label": [label for label, _ in top], "score": [score for _, score in top]}
+        if isinstance(prediction, LabelSet):
+            pairs = [(label, prediction.scores[label]) for label in prediction.labels]
+            pairs = pairs if top_k is None else top_classes(prediction, top_k)
+            values = {"labels": [label for label, _ in pairs], "scores": [score for _, score in pairs]}
         for name, column in columns.items():
             value = values[name]
-            if kind == "token_classification":  # of another length in each row
+            if kind in ("token_classification", "multi_label"):  # of another length in each row
                 column.append(json.dumps(value, ensure_ascii=False))
             else:
                 column.extend(value if isinstance(value, list) else [value])
@@ -216,7 +221,7 @@ def _write_outputs(
         {
             "name": name,
             "datatype": _OUTPUTS[kind][name],
-            "shape": [rows] if top_k is None else [rows, len(column) // rows],
+            "shape": [rows] if top_k is None or kind == "multi_label" else [rows, len(column) // rows],
             "data": column,
         }
         for name, column in columns.items()

@@ -196,7 +196,7 @@ async def _call(function: Callable[..., T], *arguments: Any, threads: ThreadPool
 
 def _decode(encoded: Sequence[Encoded], run: Run) -> list[Any]:
     parts = iter(run.logits)
-    return [row.decode([next(parts) for _ in row.windows]) for row in encoded]
+    return [row.decode([next(parts) for _ in row.windows], run.subnet) for row in encoded]
 
 
 async def _unless_gone(answer: asyncio.Future[T], receive: Receive) -> T:

@@ -382,5 +382,5 @@ def test_a_single_output_is_a_value(backend):
     encoder = rows.RowEncoder(description, encode.find_templates(backend)[0])
     assert (encoder.kind, encoder.labels) == ("regression", [])
     encoded = encoder.encode(rows.Row(["a"], None), [leading.Tokens([5], [(0, 1)])])
-    prediction = encoded.decode([np.array([-2.5], dtype=np.float32)])
+    prediction = encoded.decode([np.array([-2.5], dtype=np.float32)], "w1.00d1.00")
     assert (prediction.label, prediction.score, prediction.cells) == (None, -2.5, ["-2.5000"])

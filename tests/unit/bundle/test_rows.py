@@ -9,6 +9,7 @@ from dynabert_paddle.text.encode import Template
 from dynabert_paddle.text.leading import Tokens
 
 LABELS = ["O", "B-LOC", "I-LOC"]
+FULL = "w1.00d1.00"
 TEMPLATE = Template(([101], [102]), ([0], [0]), (0,))
 WORDS = ["在", "北", "京", "2", "0", "1", "0"]
 PLACE = ["O", "B-LOC", "I-LOC", "O", "O", "O", "O"]
@@ -38,7 +39,7 @@ def predict(encoder, text, labels):
     logits = np.zeros((len(ids), len(encoder.labels)))
     for token, label in enumerate(labels[: len(ids) - 2], start=1):
         logits[token, encoder.labels.index(label)] = 9
-    return encoded.decode([logits])
+    return encoded.decode([logits], FULL)
 
 
 def test_characters_are_words_where_they_are_in_training():
@@ -104,7 +105,7 @@ def test_no_word_of_a_long_text_is_cut():
     encoded = encoder.encode(row, [blank_tokens(text) for text in row.texts])
     assert [ids for ids, _ in encoded.windows] == [[101, 1, 2, 3, 4, 102], [101, 3, 4, 5, 6, 102], [101, 5, 6, 7, 102]]
     logits = np.random.default_rng(0).normal(size=(3, 6, 3))
-    found = encoded.decode([logits[0], logits[1], logits[2, :5]])
+    found = encoded.decode([logits[0], logits[1], logits[2, :5]], FULL)
     # By the window and the token in it whose distance to the window's ends is largest.
     places = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 2), (2, 3)]
     assert found.labels == [LABELS[logits[place].argmax()] for place in places]
@@ -173,7 +174,7 @@ def test_labels_are_those_that_the_scheme_allows(decode, recorded, expected):
     encoder = make_encoder("words", decode=decode, task={"label_scheme": "IOB2", **recorded})
     row = encoder.read(["in New York"], 1)
     encoded = encoder.encode(row, [blank_tokens(text) for text in row.texts])
-    found = encoded.decode([scores_of([[5, 0, 0], [0, 2, 3], [0, 0, 5]], encoder)])
+    found = encoded.decode([scores_of([[5, 0, 0], [0, 2, 3], [0, 0, 5]], encoder)], FULL)
     assert found.labels == expected
     assert [entity.text for entity in found.entities] == ["New York"]
 

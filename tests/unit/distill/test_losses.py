@@ -95,13 +95,36 @@ def test_regression_compares_values(masked):
     subnet, kept = SPACE.subnet(depth_mult=0.5), [0, 2, 4, 6, 8, 10]
     student, teacher = (random_output(rng, count, shape=(1,)) for count in (6, LAYERS))
     # The temperature of a soft cross-entropy has no meaning here.
-    loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=0.2, temperature=3.0, regression=True)
+    loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=0.2, temperature=3.0, kind="regression")
     rows = token_rows(paddle.to_tensor(MASK)) if masked else None
     parts = loss(student, teacher, subnet, rows=rows)
     logit = 0.7 * ((student.logits.numpy().astype("float64") - teacher.logits.numpy()) ** 2).mean()
     hidden = 0.2 * mean_squared_errors(student, teacher, kept, MASK if masked else np.ones_like(MASK))
     assert float(parts["logit"]) == pytest.approx(logit, rel=TOLERANCE)
     assert float(parts["loss"]) == pytest.approx(logit + hidden, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+@pytest.mark.parametrize("lambda_hidden", [0.0, 0.2])
+def test_several_labels_are_each_a_distribution_over_yes_and_no(lambda_hidden, temperature):
+    """T^2 * mean(-p_t log p_s - (1 - p_t) log(1 - p_s)), both probabilities being sigmoids of logits over T."""
+    rng = np.random.default_rng(1)
+    subnet, kept = SPACE.subnet(depth_mult=0.5), [0, 2, 4, 6, 8, 10]
+    student, teacher = (random_output(rng, count, shape=(9,)) for count in (6, LAYERS))
+    student.logits.stop_gradient = False
+    loss = DistillationLoss(lambda_logit=0.7, lambda_hidden=lambda_hidden, temperature=temperature, kind="multi_label")
+    parts = loss(student, teacher, subnet, weights=(0.5, 0.25))
+    own, target = (
+        1 / (1 + np.exp(-x.numpy().astype("float64") / temperature)) for x in (student.logits, teacher.logits)
+    )
+    cross_entropy = -(target * np.log(own) + (1 - target) * np.log(1 - own)).mean() * temperature**2
+    hidden = lambda_hidden * mean_squared_errors(student, teacher, kept, np.ones_like(MASK))
+    assert float(parts["logit"]) == pytest.approx(0.5 * 0.7 * cross_entropy, rel=TOLERANCE)
+    assert float(parts["hidden"]) == pytest.approx(0.25 * hidden, rel=TOLERANCE)
+    assert float(parts["loss"]) == pytest.approx(0.35 * cross_entropy + 0.25 * hidden, rel=TOLERANCE)
+    parts["loss"].backward()
+    expected = 0.35 * temperature * (own - target) / own.size
+    np.testing.assert_allclose(student.logits.grad.numpy(), expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dynabert_paddle.exporting.described_task import describe_task
 
 PAIRS = {"name": "custom", "kind": "classification", "text_column": "a", "text_pair_column": "b", "labels": ["x", "y"]}
 TEXTS = {**PAIRS, "text_pair_column": None}
+CUSTOM = {"name": "custom", "text_column": None, "text_pair_column": None}
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,9 @@ TEXTS = {**PAIRS, "text_pair_column": None}
         (PAIRS, {**PAIRS, "text_pair_column": "c"}, "classification", {**PAIRS, "text_pair_column": "c"}),
         (TEXTS, {**TEXTS, "text_column": "c"}, "classification", {**TEXTS, "text_column": "c"}),
         ({"kind": "regression"}, {"kind": "regression"}, "classification", {"kind": "regression"}),
+        ({}, {"kind": "multi_label"}, "classification", {"kind": "multi_label"}),  # which its folder does not say
+        ({}, {"kind": "multi_label"}, "multi_label", {}),
+        ({}, {"name": "custom", "label_separator": "|"}, "multi_label", {**CUSTOM, "label_separator": "|"}),
     ],
 )
 def test_the_users_settings_have_priority(trained, given, kind, task):
@@ -52,6 +56,11 @@ def test_the_users_settings_have_priority(trained, given, kind, task):
         ),
         ({}, {"text_pair_column": "b"}, "question_answering", "in question_answering it is 'context'"),
         ({}, {"word_split": "words"}, "classification", "word_split is for token_classification"),
+        ({}, {"label_separator": "|"}, "classification", "label_separator is for multi_label"),
+        ({}, {"kind": "multi_label"}, "regression", "kind is 'multi_label', and the model is for regression"),
+        ({}, {"kind": "multi_label"}, "token_classification", "and the model is for token_classification"),
+        ({"kind": "multi_label"}, {"kind": "classification"}, "classification", "and the model is for multi_label"),
+        (TEXTS, {"kind": "multi_label"}, "classification", "and the model is for classification"),
     ],
 )
 def test_settings_that_do_not_fit_the_model_are_refused(trained, given, kind, seen):

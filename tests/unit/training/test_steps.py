@@ -114,6 +114,21 @@ def test_label_loss_of_values_is_the_mean_squared_error():
     assert float(label_loss(paddle.to_tensor(logits), paddle.to_tensor(labels))) == pytest.approx(expected, rel=1e-6)
 
 
+def test_label_loss_of_several_labels_is_the_mean_binary_cross_entropy():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 3, (6, 4)), rng.integers(0, 2, (6, 4)).astype("float64")
+    probabilities = 1 / (1 + np.exp(-logits))
+    expected = -(labels * np.log(probabilities) + (1 - labels) * np.log(1 - probabilities)).mean()
+    tensor = paddle.to_tensor(logits, stop_gradient=False)
+    loss = label_loss(tensor, paddle.to_tensor(labels))
+    assert float(loss) == pytest.approx(expected)
+    loss.backward()
+    np.testing.assert_allclose(tensor.grad.numpy(), (probabilities - labels) / labels.size, rtol=1e-6)
+    one = label_loss(paddle.to_tensor(logits[:, :1]), paddle.to_tensor(labels[:, :1]))  # not the error of a value
+    own = np.where(labels[:, 0] == 1, probabilities[:, 0], 1 - probabilities[:, 0])
+    assert float(one) == pytest.approx(-np.log(own).mean())
+
+
 def test_the_full_model_step_is_plain_training():
     supernet, plain = make_supernet(), make_supernet().model
     parts = take_step(full_model_step, supernet, tensors())
