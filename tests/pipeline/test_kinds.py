@@ -29,6 +29,7 @@ CITIES = ["paris", "london", "madrid", "tokyo", "berlin"]
 PEOPLE = ["maria", "john", "peter", "anna", "george"]
 SURNAMES = ["smith", "king", "brown", "young", "green"]
 OTHERS = ["the", "a", "house", "river", "went", "to", "with", "stone", "from", "over", "never", ".", ","]
+LONG_TEXT = " ".join(["the river with maria smith went in paris ."] * 40)
 STAGES = ("finetune", "rewire", "width", "depth", "final")
 
 
@@ -197,7 +198,7 @@ def test_lite_predicts_the_same(trained, bundle, converter, tmp_path):
     task, folder, _ = trained
     made = db.export(folder / "out" / "depth", tmp_path / "b", format="lite", subnet="w0.50d1.00")
     if task.kind == "token_classification":
-        rows = [["the river with Maria  Smith, in Paris."], ["in Tokyo U.S."], [""]]
+        rows = [["the river with Maria  Smith, in Paris."], ["in Tokyo U.S."], [""], [LONG_TEXT]]
     else:
         rows = [[row.question, row.context] for row in task.dev.rows[:20]]
     (tmp_path / "rows.txt").write_text("\n".join(map("\t".join, rows)) + "\n", encoding="utf-8")
@@ -275,9 +276,9 @@ def test_conll_is_read_by_sentences_under_any_ending(capsys, trained, bundle, tm
     assert "'B-GPE' is not one of the bundle's labels" in alone.stderr
 
 
-def test_no_word_of_a_long_text_is_cut(capsys, trained, bundle, converter, tmp_path):
-    """In every runtime; the small model, which has seen single sentences, finds most entities in windows of several."""
-    task, folder, _ = trained
+def test_no_word_of_a_long_text_is_cut(capsys, trained, bundle, tmp_path):
+    """The small model, which has been trained on single sentences, finds most entities in windows of several."""
+    task, _, _ = trained
     if task.kind != "token_classification":
         pytest.skip("contexts have had windows before")
     assert (
@@ -288,7 +289,7 @@ def test_no_word_of_a_long_text_is_cut(capsys, trained, bundle, converter, tmp_p
             "doc_stride": 15,
         }.items()
     )
-    text = " ".join(["the river with maria smith went in paris ."] * 40)
+    text = LONG_TEXT
     (tmp_path / "texts.txt").write_text(f"the house in Paris\n{text}\n", encoding="utf-8")
     done = run_command(capsys, "predict", bundle, "-i", tmp_path / "texts.txt", "--json")
     assert done.code == 0, done.err
@@ -302,11 +303,6 @@ def test_no_word_of_a_long_text_is_cut(capsys, trained, bundle, converter, tmp_p
     assert [json.loads(line) for line in alone.stdout.splitlines()] == rows, alone.stderr
     adaptive = db.AdaptivePredictor(bundle)(["the house in Paris", text])
     assert [row.labels for row in adaptive] == [row["labels"] for row in rows]
-    lite = db.export(folder / "out" / "depth", tmp_path / "b", format="lite", subnet="w0.50d1.00")
-    command = [converter, lite / "infer_lite.py", "-i", tmp_path / "texts.txt", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    by_lite = [json.loads(line)["labels"] for line in done.stdout.splitlines() if line.startswith("{")]
-    assert by_lite == [row["labels"] for row in rows]
 
 
 def test_folders_and_bundles_from_before_decode_and_cut_as_they_did(capsys, trained, tmp_path):
@@ -317,6 +313,7 @@ def test_folders_and_bundles_from_before_decode_and_cut_as_they_did(capsys, trai
     shutil.copytree(folder / "out" / "depth", old)
     metadata = read_metadata(old)
     earlier = {key: value for key, value in metadata.task.items() if key not in WORD_SETTINGS}
+    (old / "dynabert.json").unlink()
     write_metadata(old, metadata.replace(task=earlier))
     supernet = db.Supernet.from_pretrained(old)
     settings = match_labels(supernet, task, old).dev.settings
