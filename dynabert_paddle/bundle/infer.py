@@ -103,6 +103,11 @@ class Bundle:
         """One line if this machine cannot run the bundle's precision faster than fp32."""
         return slow_precision(self.description["precision"]) if self._device == "cpu" else None
 
+    @property
+    def column_names(self) -> list[str]:
+        """The names of the `cells` of a prediction."""
+        return self._rows.column_names
+
     def input_warnings(self) -> list[str]:
         """Return warnings of one line about the texts read so far: too long, unknown tokens, special tokens."""
         return self._rows.counts.messages()

@@ -20,6 +20,7 @@ from dynabert_paddle.text.decode import (
     Prediction,
     WordLabels,
     best_answer,
+    column_names,
     find_entities,
     softmax,
 )
@@ -136,6 +137,11 @@ class RowEncoder:
             self._limits = [self._max_tokens // 2 + 1, None]
         elif self._stride is not None:
             self._limits = [None]
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of the `cells` of a prediction."""
+        return ["text"] if self._scheme.has_marks else column_names(self.kind)
 
     @property
     def has_word_windows(self) -> bool:

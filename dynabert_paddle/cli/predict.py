@@ -214,9 +214,7 @@ def _check_inputs(texts: Sequence[str] | None, files: Sequence[str], input_forma
 
 def _predictions(predictor: Predictor, inputs: Iterator[Input], form: RowForm, *, batch_size: int) -> Iterator[str]:
     """Yield the lines to print."""
-    from dynabert_paddle.text.decode import column_names
-
-    names, header = column_names(predictor.kind), None
+    names, header = predictor.column_names, None
     for source in inputs:
         rows = source.rows if source.is_ready else _show_count(source.rows)
         for group in source._replace(rows=rows).groups():

@@ -82,6 +82,11 @@ class Predictor:
         return task_columns(self._bundle.description)
 
     @property
+    def column_names(self) -> list[str]:
+        """The names of the `cells` of a prediction."""
+        return self._bundle.column_names
+
+    @property
     def takes_pairs(self) -> bool:
         """Whether the task has pairs of texts; a question and its context are a pair."""
         return self._bundle.takes_pairs

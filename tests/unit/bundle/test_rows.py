@@ -137,6 +137,7 @@ def test_a_text_is_given_back_with_its_marks():
     encoder = make_encoder("words", labels=labels, task={"label_scheme": "marks", "decode": "constrained"})
     found = predict(encoder, "yes no  i am", ["COMMA", "COMMA", "O", "PERIOD"])
     assert (found.text, found.cells) == ("yes, no,  i am.", ["yes, no,  i am."])
+    assert encoder.column_names == ["text"]
     assert [(entity.label, entity.text) for entity in found.entities] == [
         ("COMMA", "yes"),
         ("COMMA", "no"),
@@ -146,6 +147,7 @@ def test_a_text_is_given_back_with_its_marks():
     encoder = make_encoder("words", labels=["N", "V"], task={"label_scheme": "marks"})
     found = predict(encoder, "cats dogs run", ["N", "N", "V"])
     assert found.cells == ["N: cats; N: dogs; V: run"]
+    assert encoder.column_names == ["entities"]
 
 
 def test_entities_of_other_schemes():
