@@ -28,6 +28,7 @@ class ModelShape:
         layer_ranks: for each layer the ranks of its query, key, value and output projection and of the FFN's two linear
             layers, None for one that is no product; empty without any product.
         layer_groups: for each layer the number of the group that it shares its weights with; empty without any.
+        weight_bits: of the weights of a quantized model, whose scales are no parameters; None for one that is not.
     """
 
     heads: tuple[int, ...]
@@ -42,6 +43,7 @@ class ModelShape:
     max_rank: int | None = None
     layer_ranks: tuple[tuple[int | None, ...], ...] = ()
     layer_groups: tuple[int, ...] = ()
+    weight_bits: int | None = None
 
     @property
     def num_layers(self) -> int:
@@ -70,14 +72,31 @@ class ModelShape:
         total = self.other_params
         if embeddings:
             total += self.embedding_params - self._table_params(None) + self._table_params(subnet.embedding_rank)
-        group_of = self.layer_groups or range(self.num_layers)
-        stored = {(group_of[layer], heads, neurons): layer for layer, heads, neurons in subnet.parts}
-        for (_, heads, neurons), layer in stored.items():
+        for layer, heads, neurons in self._stored_layers(subnet):
             h = heads * self.head_dim
             total += self._weights(layer, h, neurons) + layer_norms
             if self.bias:
                 total += (3 * h + d) + (neurons + d)
         return total
+
+    def num_bytes(self, subnet: Subnet) -> int:
+        """Count the bytes of a subnet's weights in a file: of few bits those of the layers and the table of words.
+
+        Args:
+            subnet: the subnet.
+
+        Returns:
+            4 for each parameter that is not packed. Of the scales of a quantized model only those of the table's rows
+            count, which are most of them.
+        """
+        size = 4 * self.num_params(subnet)
+        if self.weight_bits is None:
+            return size
+        packed = self._table_params(subnet.embedding_rank)
+        for layer, heads, neurons in self._stored_layers(subnet):
+            packed += self._weights(layer, heads * self.head_dim, neurons)
+        bits = {4: 4, 2: 2}.get(self.weight_bits, 32)
+        return size + 4 * self.vocab_size - packed * (32 - bits) // 8
 
     def num_macs(self, subnet: Subnet, *, seq_length: int = MACS_LENGTH) -> int:
         """Count the multiply-accumulates of the matrix products for one sequence, as the paper does.
@@ -99,6 +118,12 @@ class ModelShape:
             h = heads * self.head_dim
             total += s * self._weights(layer, h, neurons) + 2 * s * s * h
         return total
+
+    def _stored_layers(self, subnet: Subnet) -> list[tuple[int, int, int]]:
+        """A subnet's layers with their heads and neurons; of a group one, unless it keeps different ones."""
+        group_of = self.layer_groups or range(self.num_layers)
+        stored = {(group_of[layer], heads, neurons): (layer, heads, neurons) for layer, heads, neurons in subnet.parts}
+        return list(stored.values())
 
     def _weights(self, layer: int, h: int, neurons: int) -> int:
         """The weights of a layer's linear layers; every token is multiplied by each of them."""

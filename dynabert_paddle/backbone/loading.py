@@ -108,8 +108,9 @@ def build_model(
         check_numbers(values)
         check_activation(values)
         config = model_class.config_class.from_dict(values)
-        groups = set(read_metadata(folder).layer_groups)
-        check_elements(config, stored_bytes(folder), num_shared=len(groups))
+        metadata = read_metadata(folder)
+        unpacked = stored_bytes(folder) * 8 // (metadata.weight_bits or 8)
+        check_elements(config, unpacked, num_shared=len(set(metadata.layer_groups)))
         model = model_class(config)
     except ModelError as error:
         raise ModelError(f"{find_config(folder)}: {error}") from None

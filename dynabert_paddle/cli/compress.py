@@ -19,7 +19,9 @@ from dynabert_paddle.runtime.interruption import resumable
 
 @with_sections(("compress", CompressConfig), ("task", TaskConfig))
 def compress(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="vocabulary, low_rank, sparse or share_layers.")],
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="vocabulary, low_rank, sparse, share_layers or quantize_aware.")
+    ],
     model_dir: Annotated[str, typer.Argument(metavar="DIR", help="Model folder of any stage, or an extracted one.")],
     *,
     output_dir: OutputDir,

@@ -13,6 +13,7 @@ import numpy as np
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.compressing.distil import distil
 from dynabert_paddle.compressing.low_rank import compress_low_rank
+from dynabert_paddle.compressing.quantize_aware import compress_quantize_aware
 from dynabert_paddle.compressing.share_layers import compress_share_layers
 from dynabert_paddle.compressing.sparse import compress_sparse
 from dynabert_paddle.compressing.vocabulary import compress_vocabulary
@@ -26,6 +27,8 @@ from dynabert_paddle.files.folder import COMPRESS
 from dynabert_paddle.files.metadata import Metadata, check_expected
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.seeds import set_seed
+from dynabert_paddle.supernet.folder import weight_files
+from dynabert_paddle.supernet.quantized import find_bits
 from dynabert_paddle.supernet.sparsity import measure_sparsity
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import claim_output
@@ -43,12 +46,14 @@ METHODS: dict[str, Method] = {
     "low_rank": compress_low_rank,
     "sparse": compress_sparse,
     "share_layers": compress_share_layers,
+    "quantize_aware": compress_quantize_aware,
 }
 
 # The settings that not all methods have.
 _SETTINGS = {
     "vocabulary": ("vocab_size", "text_file", "max_positions"),
     "low_rank": ("rank_share", "part", "num_calibration_examples"),
+    "quantize_aware": ("weight_bits", "num_calibration_examples"),
     "share_layers": ("groups", "start"),
     "sparse": ("sparsity", "criterion", "part", "num_calibration_examples"),
 }
@@ -85,6 +90,9 @@ def compress(
     set_seed(config.seed)
     source = Supernet.from_pretrained(model_name_or_path)
     check_expected(model_name_or_path, expected, source.metadata)
+    if config.method != "vocabulary" and find_bits(source.model):
+        order = "" if config.method == "quantize_aware" else f": first {config.method}, then quantize_aware"
+        raise UsageError(f"{model_name_or_path} is quantized already: start from the model before{order}")
     task = match_task(source, task, model_name_or_path)
     warn_about_task(task, source, is_fixed=True)
     inputs = [model_name_or_path, *task.files.values(), *config.text_file]
@@ -140,7 +148,7 @@ def _measure(model: Supernet, task: Task, config: CompressConfig, sparse_parts: 
     zeros = {"zeros": measure_sparsity(model, sparse_parts), "gzip_bytes": _gzip_bytes(arrays)} if sparse_parts else {}
     return {
         "params": row["params"],
-        "bytes": sum(array.nbytes for array in arrays.values()),
+        "bytes": sum(array.nbytes for stored in weight_files(model.model).values() for array in stored.values()),
         "macs": row["macs"],
         "metrics": {metric: row[metric] for metric in task.metrics},
         **zeros,

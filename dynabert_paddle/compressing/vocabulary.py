@@ -16,7 +16,7 @@ from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import CompressConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import ModelError, UsageError
-from dynabert_paddle.supernet.elastic_embedding import elastic_embedding
+from dynabert_paddle.supernet.elastic_embedding import elastic_embedding, new_parameter
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.text.tokenizer import Tokenizer
 
@@ -90,7 +90,7 @@ def keep_rows(model: nn.Layer, kept: Sequence[int]) -> None:
     elastic = elastic_embedding(model)
     table = _find_table(model, "word_embeddings") if elastic is None else elastic.stock
     ids = {old: new for new, old in enumerate(kept)}
-    _set_rows(table, np.asarray(kept))
+    _set_rows(table, np.asarray(kept), owner=elastic or table)
     if elastic is not None:
         elastic.weight = table.weight
     table._padding_idx = ids.get(table._padding_idx, table._padding_idx)  # None or -1 where there is none
@@ -111,7 +111,8 @@ def keep_positions(model: nn.Layer, max_positions: int) -> None:
     """
     config = model.config
     before = config.max_position_embeddings - num_positions(config)
-    _set_rows(_find_table(model, "position_embeddings"), np.arange(before + max_positions))
+    table = _find_table(model, "position_embeddings")
+    _set_rows(table, np.arange(before + max_positions), owner=table)
     config.max_position_embeddings = before + max_positions
 
 
@@ -123,7 +124,10 @@ def _find_table(model: nn.Layer, name: str) -> Any:
     return tables[0]
 
 
-def _set_rows(table: Any, rows: np.ndarray) -> None:
+def _set_rows(table: Any, rows: np.ndarray, *, owner: Any) -> None:
+    """Keep rows of a table, and of the scale that its owner has if it is quantized."""
+    if getattr(owner, "weight_scale", None) is not None:
+        owner.weight_scale = new_parameter(owner, owner.weight_scale.numpy()[rows])
     value = nn.initializer.Assign(table.weight.numpy()[rows])  # as its constructor would draw random numbers
     table.weight = table.create_parameter([len(rows), table.weight.shape[1]], default_initializer=value)
     table._num_embeddings = len(rows)

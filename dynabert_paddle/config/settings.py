@@ -262,7 +262,7 @@ class BaselineConfig(LabelLossConfig):
 class CompressConfig(_Section):
     """How `compress` makes a model smaller."""
 
-    method: Literal["vocabulary", "low_rank", "sparse", "share_layers"] = _option(
+    method: Literal["vocabulary", "low_rank", "sparse", "share_layers", "quantize_aware"] = _option(
         "vocabulary", "how the model is made smaller"
     )
     vocab_size: PositiveInt | None = _option(None, "vocabulary: pieces to keep, special tokens included")
@@ -289,8 +289,9 @@ class CompressConfig(_Section):
     start: Literal["mean", "first", "last"] = _option(
         "first", "share_layers: the layer that a group begins with, or the mean of its layers"
     )
+    weight_bits: int = _option(8, "quantize_aware: bits of the weights: 8, 4, or 2, which means -1, 0 or 1")
     num_calibration_examples: PositiveInt = _option(
-        256, "low_rank, and sparse by gradient without finetune_steps: training texts to measure on"
+        256, "low_rank, quantize_aware, and sparse by gradient without finetune_steps: training texts to measure on"
     )
     finetune_steps: NonNegativeInt = _option(0, "steps to train the smaller model, distilled from DIR")
     learning_rate: NonNegativeFloat | None = _option(

@@ -13,6 +13,7 @@ from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.exporting.manifest import LogitCheck, MetricCheck
+from dynabert_paddle.supernet.calls import FLOAT_ACTIVATIONS, NO_STATE, PassState
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 
 Run = Callable[[Sequence[dict[str, np.ndarray]]], list[np.ndarray]]  # batches -> the logits of each
@@ -42,15 +43,26 @@ def random_batches(vocab_size: int, max_seq_length: int, *, seed: int = 0) -> li
     return batches
 
 
-def source_logits(supernet: Supernet, batches: Sequence[dict[str, np.ndarray]]) -> list[np.ndarray]:
-    """Run the model on batches of inputs; returns the logits of each."""
+def source_logits(
+    supernet: Supernet, batches: Sequence[dict[str, np.ndarray]], *, state: PassState = NO_STATE
+) -> list[np.ndarray]:
+    """Run the model on batches of inputs.
+
+    Args:
+        supernet: the model; it is left in evaluation mode.
+        batches: inputs by name.
+        state: as for `Supernet.forward`.
+
+    Returns:
+        The logits of each batch.
+    """
     supernet.eval()
     with paddle.no_grad():
-        return [supernet(**to_tensors(batch)).logits.numpy() for batch in batches]
+        return [supernet(state=state, **to_tensors(batch)).logits.numpy() for batch in batches]
 
 
 def compare_logits(supernet: Supernet, run: Run, *, max_seq_length: int, tolerance: float) -> LogitCheck:
-    """Compare the graph's logits with the model's on random inputs.
+    """Compare the graph's logits with the model's on random inputs; a quantized model's activations are not rounded.
 
     Args:
         supernet: the model.
@@ -66,7 +78,7 @@ def compare_logits(supernet: Supernet, run: Run, *, max_seq_length: int, toleran
         ModelError: the difference exceeds the tolerance, or the model's own logits are not finite.
     """
     batches = random_batches(supernet.model.config.vocab_size, max_seq_length)
-    expected = source_logits(supernet, batches)
+    expected = source_logits(supernet, batches, state=FLOAT_ACTIVATIONS)
     largest_logit = float(np.max([np.abs(logits).max() for logits in expected]))
     if not np.isfinite(largest_logit):
         raise ModelError("the model computes logits that are not finite: train it again with a lower learning rate")

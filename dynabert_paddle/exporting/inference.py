@@ -14,7 +14,7 @@ from paddle.static import InputSpec
 from dynabert_paddle.backbone.structure import join_logits
 from dynabert_paddle.bundle.engines import INPUTS
 from dynabert_paddle.exporting.program import add_xshape_outputs, rewrite, strip_call_stacks
-from dynabert_paddle.supernet.calls import EncoderCall, encoder_call
+from dynabert_paddle.supernet.calls import FLOAT_ACTIVATIONS, EncoderCall, encoder_call
 from dynabert_paddle.supernet.supernet import Supernet
 
 
@@ -45,7 +45,7 @@ class _Graph(nn.Layer):
 
 
 def save_graph(supernet: Supernet, folder: Path) -> None:
-    """Write the full model as a static graph with int64 inputs `[b, s]` of any size.
+    """Write the full model as a static graph with int64 inputs `[b, s]` of any size; activations are not rounded.
 
     Args:
         supernet: the model; it is left in evaluation mode.
@@ -55,7 +55,9 @@ def save_graph(supernet: Supernet, folder: Path) -> None:
     graph.eval()
     spec = [InputSpec([-1, -1], "int64", name=name) for name in INPUTS]
     static = paddle.jit.to_static(graph, input_spec=spec, full_graph=True)
-    with encoder_call(EncoderCall(supernet.encoder, supernet.full, first_token=supernet.reads_first_token)):
+    first_token = supernet.reads_first_token
+    call = EncoderCall(supernet.encoder, supernet.full, first_token=first_token, state=FLOAT_ACTIVATIONS)
+    with encoder_call(call):
         paddle.jit.save(static, str(folder / "model"))
     (folder / "model.pdiparams.info").unlink(missing_ok=True)  # only needed to continue training
     legacy = folder / "model.pdmodel"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -102,7 +103,9 @@ def fuse_int8_matmuls(program: ProgramDesc, parameters: dict[str, np.ndarray]) -
     prune(block, parameters)
 
 
-def quantize_embeddings(program: ProgramDesc, parameters: dict[str, np.ndarray]) -> None:
+def quantize_embeddings(
+    program: ProgramDesc, parameters: dict[str, np.ndarray], scales: Mapping[str, np.ndarray] | None = None
+) -> None:
     """Store embeddings as int8, with a scale for each row.
 
     PaddleSlim's `quant_embedding` has a single scale per table, which costs about as much accuracy as all matmuls
@@ -111,6 +114,7 @@ def quantize_embeddings(program: ProgramDesc, parameters: dict[str, np.ndarray])
     Args:
         program: changed in place.
         parameters: by name; changed in place, too.
+        scales: by name, `[rows, 1]`, of tables whose values are multiples of them.
     """
     block = program.blocks[0]
     constants = []
@@ -118,7 +122,10 @@ def quantize_embeddings(program: ProgramDesc, parameters: dict[str, np.ndarray])
         if op.type == "lookup_table_v2":
             slot = next(slot for slot in op.inputs if slot.parameter == "W")
             table = parameters[slot.arguments[0]]
-            abs_max = np.maximum(np.abs(table).max(axis=1, keepdims=True), MIN_ABS_MAX)
+            if scales and slot.arguments[0] in scales:
+                abs_max = scales[slot.arguments[0]] * 127
+            else:
+                abs_max = np.maximum(np.abs(table).max(axis=1, keepdims=True), MIN_ABS_MAX)
             integers = np.rint(table / abs_max * 127).astype(np.int8)
             dequantized = declare_copy(block, slot.arguments[0], ".restored", persistable=False)
             constants += _dequantize_constant(block, parameters, dequantized, integers, abs_max)

@@ -8,7 +8,7 @@ import numpy as np
 
 from dynabert_paddle.exporting.int8 import remove_quantization
 from dynabert_paddle.exporting.program import argument, make_operator, prune, replace_operators, set_dims
-from dynabert_paddle.exporting.program_types import ProgramDesc
+from dynabert_paddle.exporting.program_types import OpDesc, ProgramDesc
 
 
 def quantize_matmul_inputs(program: ProgramDesc, parameters: dict[str, np.ndarray]) -> None:
@@ -32,7 +32,7 @@ def quantize_matmul_inputs(program: ProgramDesc, parameters: dict[str, np.ndarra
     after = []
     for op in ops:
         if id(op) not in matmul_ids:
-            after.append(op)
+            after.append(_to_matmul(op) if op.type == "mul" else op)
             continue
         for name in (argument(op.inputs, "X"), argument(op.inputs, "Y")):
             if name in dequantized:
@@ -46,8 +46,15 @@ def quantize_matmul_inputs(program: ProgramDesc, parameters: dict[str, np.ndarra
                     set_dims(block, constant, parameters[constant].shape)
             after += steps
             dequantized[name] = argument(steps[-1].outputs, "Y")
-        inputs = {slot: [dequantized[argument(op.inputs, slot)]] for slot in ("X", "Y")}
-        outputs = {"Out": [argument(op.outputs, "Out")]}
-        after.append(make_operator("matmul_v2", inputs, outputs, {"trans_x": False, "trans_y": False}))
+        for given in op.inputs:
+            given.arguments[0] = dequantized[given.arguments[0]]
+        after.append(_to_matmul(op))
     replace_operators(block, after)
     prune(block, parameters)
+
+
+def _to_matmul(op: OpDesc) -> OpDesc:
+    """Write a `mul`, which OpenVINO does not know, as the matmul that it is."""
+    inputs = {slot: [argument(op.inputs, slot)] for slot in ("X", "Y")}
+    outputs = {"Out": [argument(op.outputs, "Out")]}
+    return make_operator("matmul_v2", inputs, outputs, {"trans_x": False, "trans_y": False})

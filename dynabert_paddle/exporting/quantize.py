@@ -26,10 +26,7 @@ from dynabert_paddle.exporting.program import (
     write_program,
 )
 from dynabert_paddle.exporting.program_types import ProgramDesc
-
-# Without VNNI, x86 processors add two products of 8 bits in 16 bits, and cut off what passes 32,767: weights up to 127
-# give other answers there. 2 x 255 x 64 does not pass it.
-MAX_WEIGHT_INTEGER = 64
+from dynabert_paddle.supernet.rounding import MAX_WEIGHT_INTEGER
 
 
 def quantize(

@@ -27,18 +27,20 @@ from dynabert_paddle.exporting.inference import save_graph
 from dynabert_paddle.exporting.int8 import fuse_int8_matmuls
 from dynabert_paddle.exporting.job import ExportJob
 from dynabert_paddle.exporting.manifest import BundleManifest, BundleMember, Footprint, LogitCheck
-from dynabert_paddle.exporting.onnx import quantize_dynamic, to_onnx
+from dynabert_paddle.exporting.onnx import quantize_dynamic, quantize_static, to_onnx
 from dynabert_paddle.exporting.openvino import quantize_matmul_inputs
 from dynabert_paddle.exporting.program import matmul_to_mul, rewrite
 from dynabert_paddle.exporting.quantize import quantize
 from dynabert_paddle.exporting.selection import select_members
 from dynabert_paddle.exporting.sharing import share_weights
 from dynabert_paddle.exporting.thresholds import add_thresholds
+from dynabert_paddle.exporting.trained_scales import quantize_as_trained, read_scales
 from dynabert_paddle.files.atomic import handle_write_errors
 from dynabert_paddle.files.search_result import hash_weights
 from dynabert_paddle.files.unchanged import load_unchanged
 from dynabert_paddle.runtime.machine import describe_processor
 from dynabert_paddle.supernet.extract import extract
+from dynabert_paddle.supernet.quantized import find_bits
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.supernet.thresholds import as_array
 from dynabert_paddle.training.data_warnings import warn_about_task
@@ -199,7 +201,8 @@ def _load_int8_data(supernet: Supernet, job: ExportJob, max_seq_length: int) -> 
     task = match_task(supernet, load_described_task(job.task), job.model_dir)
     warn_about_task(task, supernet, max_seq_length=max_seq_length)
     batches = []
-    if job.format in PADDLE_FORMATS:  # the others quantize activations at run time without calibration, or not at all
+    # The others quantize activations at run time without calibration, or not at all.
+    if job.format in PADDLE_FORMATS and not find_bits(supernet.model):
         chosen = np.random.default_rng(0).permutation(len(task.train))[: job.num_calibration_examples]
         train = tokenize_examples(task.train.select(chosen), supernet, max_seq_length=max_seq_length)
         rows = np.arange(len(train))
@@ -217,14 +220,22 @@ def _write_paddle(supernet: Supernet, job: ExportJob, folder: Path, scratch: Pat
         return
     save_graph(supernet, scratch)
     write_matmuls = quantize_matmul_inputs if job.format == "openvino" else fuse_int8_matmuls
-    quantize(scratch, folder, data.calibration, write_matmuls)
+    scales = read_scales(supernet)
+    if scales:
+        quantize_as_trained(scratch, folder, scales, write_matmuls)
+    else:
+        quantize(scratch, folder, data.calibration, write_matmuls)
 
 
 def _write_onnx(supernet: Supernet, job: ExportJob, folder: Path, scratch: Path) -> None:
     save_graph(supernet, scratch)
     if job.precision == "int8":
         to_onnx(scratch, scratch / "model.onnx")
-        quantize_dynamic(scratch / "model.onnx", folder / "model.onnx")
+        scales = read_scales(supernet)
+        if scales:
+            quantize_static(scratch / "model.onnx", folder / "model.onnx", scales)
+        else:
+            quantize_dynamic(scratch / "model.onnx", folder / "model.onnx")
     else:
         to_onnx(scratch, folder / "model.onnx")
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dynabert_paddle.config.settings import TaskConfig
 from dynabert_paddle.errors import ModelError
@@ -18,7 +18,15 @@ from dynabert_paddle.runtime.home import user_path
 METADATA_FILE = "dynabert.json"
 FORMAT_VERSION = 1
 # Written only where they are set, as earlier versions know no such keys.
-_NEW_KEYS = ("thresholds", "compression", "embedding_rank", "layer_ranks", "layer_groups", "sparse_parts")
+_NEW_KEYS = (
+    "thresholds",
+    "compression",
+    "embedding_rank",
+    "layer_ranks",
+    "layer_groups",
+    "sparse_parts",
+    "weight_bits",
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Metadata:
         sparse_parts: the parts of the model whose weights that are zero stay zero: attention, ffn, embedding.
         thresholds: for a task of several labels a text, by sub-network and label the probability from which a label is
             predicted.
+        weight_bits: of the weights of a quantized model: 8, 4 or 2; None for one that is not.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
@@ -62,6 +71,7 @@ class Metadata:
     layer_groups: tuple[int, ...] = ()
     sparse_parts: tuple[str, ...] = ()
     thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    weight_bits: Literal[8, 4, 2] | None = None
 
     @property
     def max_seq_length(self) -> int:

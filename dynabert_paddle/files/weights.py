@@ -20,6 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from dynabert_paddle.errors import ModelError
+from dynabert_paddle.files.packing import unpack_weights
 from dynabert_paddle.files.tensor_bytes import array_from_bytes, widen
 from dynabert_paddle.files.unpickling import (
     unpickle_legacy_torch,
@@ -46,7 +47,7 @@ def read_weights(folder: str | os.PathLike, *, whole_model: bool = False) -> dic
         whole_model: leave out the weights that only sub-networks use.
 
     Returns:
-        Each tensor's array by its name in the file; bfloat16 and float16 tensors as float32.
+        Each tensor's array by its name in the file; bfloat16 and float16 tensors, and packed integers, as float32.
 
     Raises:
         ModelError: the folder or file is missing, or the file is damaged or contains more than arrays.
@@ -57,11 +58,36 @@ def read_weights(folder: str | os.PathLike, *, whole_model: bool = False) -> dic
         raise ModelError(f"{folder} is not a folder: name a model folder with one of {names}")
     stock = next((read(folder / name) for name, read in WEIGHT_FILES.items() if (folder / name).is_file()), None)
     own = folder / OWN_WEIGHTS_FILE
-    if own.is_file() and not (stock and whole_model):
-        return {**(stock or {}), **read_safetensors(own)}
+    if own.is_file():
+        try:
+            arrays = unpack_weights(read_safetensors(own))
+        except ModelError as error:
+            raise ModelError(str(error) if str(own) in str(error) else f"{own}: {error}: copy it again") from None
+        if stock and whole_model:  # the components of an elastic embedding, of which the whole one needs none
+            arrays = {name: array for name, array in arrays.items() if not name.endswith((".up", ".down"))}
+        return {**(stock or {}), **arrays}
     if stock is not None:
         return stock
     raise ModelError(f"{folder} holds no weights: looked for {names}; save the model there first")
+
+
+def own_weight_names(folder: Path) -> set[str]:
+    """Return the names of what lies in a folder's `dynabert.safetensors`, without reading its content.
+
+    Args:
+        folder: a model folder.
+
+    Returns:
+        The names in the file; none where there is no such file.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    path = folder / OWN_WEIGHTS_FILE
+    if not path.is_file():
+        return set()
+    with _one_line_errors(path), safetensors.safe_open(str(path), framework="numpy") as file:
+        return set(file.keys())
 
 
 def stored_bytes(folder: Path) -> int:

@@ -14,8 +14,6 @@ from dynabert_paddle.subnet import Subnet
 
 COSTS = ("latency_ms", "params", "macs", "size_mb")
 
-_BYTES_PER_PARAM = 4  # files of both fp32 and bf16 models store float32
-
 # Other units that users may have in mind, each as a power of ten of the cost's unit.
 _COUNTS = {"thousands": 3, "millions": 6, "billions": 9}
 _UNITS = {
@@ -55,7 +53,7 @@ class CostModel:
             "latency_ms": None if self.table is None else self.table.estimate(subnet),
             "params": params,
             "macs": self.space.num_macs(subnet),
-            "size_mb": _BYTES_PER_PARAM * params / 1e6,
+            "size_mb": self.space.num_bytes(subnet) / 1e6,
         }
 
 

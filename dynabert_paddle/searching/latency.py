@@ -219,7 +219,7 @@ def measure_job(job: MeasuringJob) -> dict[str, float]:
 def _shape_of(supernet: Supernet) -> dict[str, Any]:
     """The properties of a model that determine its latency."""
     space = dataclasses.asdict(supernet.search_space())
-    unused = ["width_mults", "depth_mults", "rank_mults", "vocab_size"]
+    unused = ["width_mults", "depth_mults", "rank_mults", "vocab_size", "weight_bits"]
     unused += [] if space["max_rank"] else ["embedding_size", "max_rank"]
     unused += [name for name in ("layer_ranks", "layer_groups") if not space[name]]
     space = {name: value for name, value in space.items() if name not in unused}

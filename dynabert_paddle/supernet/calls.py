@@ -18,6 +18,7 @@ from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.slices import SliceCache
 
 if TYPE_CHECKING:
+    from dynabert_paddle.supernet.activation_range import ActivationRange
     from dynabert_paddle.supernet.elastic import ElasticEncoder
 
 
@@ -31,14 +32,17 @@ class PassState:
             functions of `cpu_operations`, whose gradients `Tensor.backward` computes; `paddle.grad` would need every
             tensor that has one.
         observe: called with each linear layer of the encoder that runs, and its input.
+        observe_range: called with each range of a quantized model and what it would round, which then stays as it is.
     """
 
     slices: SliceCache | None = None
     dropout_bits: np.random.Generator | None = None
     observe: Callable[[nn.Layer, Tensor], None] | None = None
+    observe_range: Callable[[ActivationRange, Tensor], None] | None = None
 
 
 NO_STATE = PassState()
+FLOAT_ACTIVATIONS = PassState(observe_range=lambda layer, x: None)  # a quantized model rounds its weights alone
 
 
 @dataclass

@@ -16,6 +16,7 @@ from dynabert_paddle.backbone.structure import check_logits, find_encoder, owner
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet import cpu_operations, operations
+from dynabert_paddle.supernet.activation_range import round_input
 from dynabert_paddle.supernet.calls import NO_STATE, EncoderCall, PassState, current_call
 from dynabert_paddle.supernet.low_rank_linear import LowRankLinear
 from dynabert_paddle.supernet.slices import count_elastic, slice_parameter
@@ -201,8 +202,10 @@ def run_layer(
 
         if state.observe is not None:
             state.observe(owner, x)
+        x = round_input(owner, x)
         if isinstance(owner, LowRankLinear):
-            return ops.linear(ops.linear(x, part("down"), None), part("up"), part("bias"))
+            middle = round_input(owner, ops.linear(x, part("down"), None), "middle_range")
+            return ops.linear(middle, part("up"), part("bias"))
         return ops.linear(x, part("weight"), part("bias"))
 
     def add(x: Tensor, dropout: nn.Dropout, norm: nn.LayerNorm) -> Tensor:
@@ -215,6 +218,7 @@ def run_layer(
     queries = residual = hidden  # the tokens that the layer computes; keys and values come from all
     if layer.normalize_before:
         queries = hidden = layer.norm1(hidden)
+    queries = hidden = round_input(attention, hidden)  # once for queries, keys and values
     if first_token:
         queries, residual = queries[:, :1], residual[:, :1]
         if mask is not None and mask.ndim > 1 and mask.shape[-2] != 1:

@@ -11,6 +11,7 @@ from paddle import Tensor, nn
 
 from dynabert_paddle.backbone.structure import find_word_embedding, owner_of
 from dynabert_paddle.errors import ModelError
+from dynabert_paddle.supernet.activation_range import round_input
 from dynabert_paddle.supernet.calls import current_call
 from dynabert_paddle.supernet.slices import SliceCache, cut
 
@@ -69,7 +70,7 @@ class ElasticEmbedding(nn.Layer):
     def _project(self, rows: Tensor, rank: int, cache: SliceCache | None = None) -> Tensor:
         """Keep the first components of the table's rows, `[b, s, e]` in a supernet and `[b, s, c]` in a small model."""
         if self.down is None:
-            components = cut(rows, 2, rank)  # [b, s, r]
+            components = round_input(self, cut(rows, 2, rank), "middle_range")  # [b, s, r]
         elif rank < self.max_rank:
             components = paddle.matmul(rows, cut(self.down, 1, rank, cache))
         else:
@@ -142,9 +143,13 @@ def resize_embedding(model: nn.Layer, rank: int | None) -> None:
     if is_whole:
         setattr(owner, name, layer.stock)
         return
+    if layer.down is None:
+        layer.stock.weight = layer.weight = new_parameter(layer, layer.weight.numpy()[:, :rank])
+        layer.up = new_parameter(layer, layer.up.numpy()[:rank])
+        return
     with paddle.no_grad():
         # All components at once: the tables of two ranks then have equal numbers, which a bundle stores once.
-        table = layer.weight if layer.down is None else paddle.matmul(layer.weight, layer.down)
+        table = paddle.matmul(layer.weight, layer.down)
     layer.stock.weight = new_parameter(layer, table.numpy()[:, :rank])
     setattr(owner, name, ElasticEmbedding(layer.stock, up=layer.up.numpy()[:rank]))
 

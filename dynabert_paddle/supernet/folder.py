@@ -16,11 +16,19 @@ from dynabert_paddle.files.atomic import check_complete, read_json
 from dynabert_paddle.files.integrity import check_files
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
 from dynabert_paddle.files.model_folder import check_model_folder
-from dynabert_paddle.files.weights import OWN_WEIGHTS_FILE, STOCK_WEIGHTS_FILE, write_safetensors
+from dynabert_paddle.files.packing import PACKED_BITS, pack_weights
+from dynabert_paddle.files.weights import OWN_WEIGHTS_FILE, STOCK_WEIGHTS_FILE, own_weight_names, write_safetensors
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.elastic import ElasticEncoder, make_encoder_elastic
 from dynabert_paddle.supernet.elastic_embedding import elastic_embedding, shape_embedding, table_shape
 from dynabert_paddle.supernet.low_rank_linear import LowRankLinear, shape_products
+from dynabert_paddle.supernet.quantized import (
+    SCALE,
+    find_quantized,
+    find_ranges,
+    quantize_model,
+    remove_quantization,
+)
 from dynabert_paddle.supernet.resize import resize_layers
 from dynabert_paddle.supernet.shared_layers import find_groups, share_layers
 from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
@@ -82,6 +90,7 @@ def read_model(
     _take_shape(model, encoder, metadata, folder)
     new_head = bool(labels or head) or num_labels is not None
     fresh = load_weights(model, folder, labels=labels, trust_order=trust_order, new_head=new_head)
+    remove_quantization(model, {name.rpartition(".")[0] for name in fresh if name.endswith(SCALE)})
     if fresh and metadata.stage and num_labels is None and head is None:
         raise ModelError(f"{folder}: '{fresh[0]}' is missing or of another shape: the folder is damaged, copy it again")
     logger.debug("%s: new weights for %s", folder, fresh)
@@ -119,6 +128,13 @@ def _take_shape(model: nn.Layer, encoder: ElasticEncoder, metadata: Metadata, fo
                 f"embedding of {size}: copy the folder again from its source"
             )
         shape_embedding(model, metadata.embedding_rank)
+    if metadata.weight_bits is not None:
+        quantize_model(model, metadata.weight_bits, _any_scale, stored=own_weight_names(folder))
+
+
+def _any_scale(weight: np.ndarray, bits: int, axis: int) -> np.ndarray:
+    """The shape of a scale, to be filled with stored values."""
+    return np.ones_like(weight, shape=[1 if i == axis else size for i, size in enumerate(weight.shape)])
 
 
 def write_model(folder: Path, model: nn.Layer, tokenizer: AnyTokenizer | None, metadata: Metadata) -> None:
@@ -131,7 +147,7 @@ def write_model(folder: Path, model: nn.Layer, tokenizer: AnyTokenizer | None, m
         metadata: its description.
     """
     model.config.to_json_file(str(folder / "config.json"))
-    for name, arrays in _weight_files(model).items():
+    for name, arrays in weight_files(model).items():
         # "np" tells PaddleNLP that the weights need no transposing.
         write_safetensors(folder / name, arrays, metadata={"format": "np"})
     if tokenizer is not None:
@@ -139,18 +155,26 @@ def write_model(folder: Path, model: nn.Layer, tokenizer: AnyTokenizer | None, m
     write_metadata(folder, metadata)
 
 
-def _weight_files(model: nn.Layer) -> dict[str, dict[str, np.ndarray]]:
-    """Weights by file: stock PaddleNLP must find all of a model it can load, and nothing of one that it cannot."""
-    arrays, embedding = to_arrays(model), elastic_embedding(model)
+def weight_files(model: nn.Layer) -> dict[str, dict[str, np.ndarray]]:
+    """Divide a model's weights into files: stock PaddleNLP must find all of a model it can load, and nothing of others.
+
+    Args:
+        model: the model.
+
+    Returns:
+        What each file stores, by its name.
+    """
+    arrays, embedding, quantized = to_arrays(model), elastic_embedding(model), find_quantized(model)
+    packed = {weight.name: weight.bits for weight in quantized if weight.bits in PACKED_BITS}
     has_products = any(isinstance(layer, LowRankLinear) for layer in model.sublayers())
     own_layers = has_products or bool(find_groups(make_encoder_elastic(model).layers))
-    if embedding is None and not own_layers:
-        return {STOCK_WEIGHTS_FILE: arrays}
-    if embedding is None or embedding.down is None or own_layers:
-        return {OWN_WEIGHTS_FILE: arrays}
-    own = {id(parameter) for parameter in embedding.matrices}
+    if own_layers or packed or (embedding is not None and embedding.down is None):
+        return {OWN_WEIGHTS_FILE: pack_weights(arrays, packed)}
+    own = set() if embedding is None else {id(parameter) for parameter in embedding.matrices}
+    own |= {id(weight.scale) for weight in quantized} | {id(part.scale) for part in find_ranges(model)}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in own}
-    return {
+    files = {
         STOCK_WEIGHTS_FILE: {name: array for name, array in arrays.items() if name not in names},
         OWN_WEIGHTS_FILE: {name: array for name, array in arrays.items() if name in names},
     }
+    return {name: arrays for name, arrays in files.items() if arrays}

@@ -37,6 +37,8 @@ ALL_AXES = ELASTIC_AXES | {
     "linear1.up": ("neurons", 1),
     "linear2.down": ("neurons", 0),
 }
+# And with the scales of quantized matrices, [1, outputs].
+ALL_AXES |= {f"{name}_scale": (counted, 1) for name, (counted, axis) in ALL_AXES.items() if axis == 1}
 
 
 class SliceCache:

@@ -32,6 +32,7 @@ from dynabert_paddle.supernet.elastic import ElasticEncoder, make_encoder_elasti
 from dynabert_paddle.supernet.elastic_embedding import elastic_embedding
 from dynabert_paddle.supernet.folder import read_model, write_model
 from dynabert_paddle.supernet.low_rank_linear import find_ranks
+from dynabert_paddle.supernet.quantized import find_bits
 from dynabert_paddle.supernet.shape import shape_of
 from dynabert_paddle.supernet.shared_layers import find_groups
 from dynabert_paddle.text.tokenizer import AnyTokenizer, Tokenizer
@@ -324,6 +325,7 @@ class Supernet(nn.Layer):
             embedding_rank=self.max_rank,
             layer_ranks=find_ranks(self.encoder.layers),
             layer_groups=find_groups(self.encoder.layers),
+            weight_bits=find_bits(self.model),
         )
         self.model.config.architectures = [type(self.model).__name__]
         if metadata.task.get("kind") == "multi_label":  # for PaddleNLP and Hugging Face, which do not read ours

@@ -32,11 +32,13 @@ from dynabert_paddle.files.partial import is_partial, remove_stale
 from dynabert_paddle.files.weights import read_safetensors, write_safetensors
 from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.training import processes
+from dynabert_paddle.training.latent_weights import LatentWeights
 from dynabert_paddle.training.logging import logger
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE_FILE = "state.json"
 _LATER_KEYS = {"labels", "positive_label", "selection data", "dev data", *ANSWER_SETTINGS, *WORD_SETTINGS}
+_LATENT_FILE = "latent.safetensors"
 
 
 @dataclass
@@ -120,6 +122,7 @@ def save_checkpoint(
     scaler: paddle.amp.GradScaler,
     *,
     settings: Mapping[str, Any],
+    latent: LatentWeights | None = None,
 ) -> Path:
     """Write a checkpoint, then remove the ones before it.
 
@@ -130,6 +133,7 @@ def save_checkpoint(
         optimizer: its optimizer.
         scaler: its loss scaler, which has a state under fp16 only.
         settings: a run resumes from here only if its settings equal these.
+        latent: the float weights of a quantized model.
 
     Returns:
         The checkpoint's folder.
@@ -151,6 +155,8 @@ def save_checkpoint(
     def write(folder: Path) -> None:
         write_safetensors(folder / "model.safetensors", to_arrays(model))
         write_safetensors(folder / "optimizer.safetensors", _optimizer_arrays(optimizer, model))
+        if latent:
+            write_safetensors(folder / _LATENT_FILE, latent.to_arrays())
         if state.best_arrays:
             write_safetensors(folder / "best.safetensors", state.best_arrays)
         write_json(folder / _STATE_FILE, {**values, "files": hash_files(folder)})
@@ -171,6 +177,7 @@ def load_checkpoint(
     scaler: paddle.amp.GradScaler,
     *,
     settings: Mapping[str, Any],
+    latent: LatentWeights | None = None,
 ) -> TrainState:
     """Go back to the newest checkpoint, if there is one.
 
@@ -180,6 +187,7 @@ def load_checkpoint(
         optimizer: gets the checkpoint's moments.
         scaler: gets the checkpoint's loss scale.
         settings: of this run.
+        latent: gets the float weights of a quantized model.
 
     Returns:
         The state; a new one where there is no checkpoint.
@@ -209,6 +217,8 @@ def load_checkpoint(
             seconds=values["seconds"],
         )
         set_arrays(model, read_safetensors(folder / "model.safetensors"))
+        if latent:
+            latent.set_arrays(read_safetensors(folder / _LATENT_FILE))
         _set_optimizer_arrays(optimizer, model, read_safetensors(folder / "optimizer.safetensors"))
         if values["scaler"]:
             scaler.load_state_dict(values["scaler"] | {"scale": np.asarray(values["scaler"]["scale"], "float32")})

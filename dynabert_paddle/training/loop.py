@@ -27,6 +27,7 @@ from dynabert_paddle.runtime.seeds import step_seed
 from dynabert_paddle.runtime.streams import TERMINATING, is_ignored
 from dynabert_paddle.supernet.calls import PassState
 from dynabert_paddle.supernet.cpu_operations import random_bits
+from dynabert_paddle.supernet.quantized import find_bits
 from dynabert_paddle.supernet.slices import SliceCache
 from dynabert_paddle.supernet.sparsity import keep_zeros
 from dynabert_paddle.supernet.supernet import Supernet
@@ -44,6 +45,7 @@ from dynabert_paddle.training.data_warnings import warn_about_training
 from dynabert_paddle.training.early_stopping import check_early_stopping, describe_stop, has_stopped_early
 from dynabert_paddle.training.evaluate import evaluate_subnets
 from dynabert_paddle.training.inputs import Split, match_labels, split_task
+from dynabert_paddle.training.latent_weights import LatentWeights
 from dynabert_paddle.training.logging import LOG_FOLDER, RunLog, logger
 from dynabert_paddle.training.optimizer import MIN_LOSS_SCALE, apply_gradients, learning_rate_at, make_optimizer
 from dynabert_paddle.training.replicas import Replicas, count_replicas
@@ -139,7 +141,8 @@ def fit(
     class_weights = find_class_weights(stage.task, config, split.train.targets, section=stage.name)
     optimizer = make_optimizer(model, config)
     scaler = paddle.amp.GradScaler(enable=config.amp == "fp16")
-    state = load_checkpoint(output_dir, model.model, optimizer, scaler, settings=settings)
+    latent = LatentWeights(model.model) if find_bits(model.model) else None
+    state = load_checkpoint(output_dir, model.model, optimizer, scaler, settings=settings, latent=latent)
     if state.step > total_steps:
         raise ModelError(f"{output_dir}: holds a checkpoint of step {state.step} of {total_steps}: remove it")
     if state.step:
@@ -175,7 +178,7 @@ def fit(
             optimizer.set_lr(learning_rate)
             batch = next(batches)
             state.examples += batch.num_examples
-            losses = _optimizer_step(stage, replicas, optimizer, scaler, batch, index=state.step)
+            losses = _optimizer_step(stage, replicas, optimizer, scaler, batch, index=state.step, latent=latent)
             state.step += 1
             if stage.pruning:
                 stage.pruning.prune(model, optimizer, state.step)
@@ -193,7 +196,7 @@ def fit(
             stopping, is_due = _agree(stop, is_due)  # a signal that comes after this is for the next step
             if stopping or last or is_due or (config.save_steps and state.step % config.save_steps == 0):
                 _check_weights(stage, state.step)
-                save = partial(save_checkpoint, output_dir, state, model.model, optimizer, scaler)
+                save = partial(save_checkpoint, output_dir, state, model.model, optimizer, scaler, latent=latent)
                 processes.on_rank_zero(partial(save, settings=settings))
                 saved = time.monotonic()
             if stopping:  # after the last step, too, so that nothing after this stage begins
@@ -213,6 +216,7 @@ def _optimizer_step(
     batch: StepBatches,
     *,
     index: int,
+    latent: LatentWeights | None,
 ) -> dict[str, float]:
     """Compute all gradients of a step, sum them, and step; returns the mean loss and its parts."""
     config = stage.config
@@ -238,7 +242,7 @@ def _optimizer_step(
         raise _diverged(stage, f"the loss is {totals['loss']} at step {index + 1}")
     replicas.sum_gradients([state.slices for state in states])
     processes.sum_gradients(stage.model.model.parameters())
-    with keep_zeros(stage.model):
+    with latent.step() if latent else nullcontext(), keep_zeros(stage.model):
         next_scale = apply_gradients(optimizer, scaler)
     if next_scale is not None:
         overflow = f"gradients overflow float16 at step {index + 1}"

@@ -16,7 +16,7 @@ MIN_LOSS_SCALE = 1.0
 
 
 def make_optimizer(supernet: Supernet, config: TrainConfig) -> paddle.optimizer.Optimizer:
-    """Make AdamW, which decays all parameters but biases and norms; its learning rate is set before each step.
+    """Make AdamW, which decays all parameters but biases, norms and scales; its learning rate is set before each step.
 
     Args:
         supernet: has the parameters.
@@ -28,7 +28,7 @@ def make_optimizer(supernet: Supernet, config: TrainConfig) -> paddle.optimizer.
     decayed = {
         parameter.name
         for name, parameter in supernet.model.named_parameters()
-        if not name.endswith("bias") and "norm" not in name
+        if not name.endswith(("bias", "scale")) and "norm" not in name
     }
     return paddle.optimizer.AdamW(
         learning_rate=config.learning_rate,

@@ -21,6 +21,7 @@ from dynabert_paddle.config.settings import (
 )
 from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.array_hash import hash_model
 from dynabert_paddle.rewiring.components import sort_embedding
 from dynabert_paddle.rewiring.importance import compute_importance
@@ -29,6 +30,7 @@ from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.supernet.extract import extract
+from dynabert_paddle.supernet.quantized import find_bits
 from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import unfinished_settings
 from dynabert_paddle.training.data_warnings import warn_about_task
@@ -117,9 +119,15 @@ def rewire(
 
     Raises:
         DynabertError: the importance cannot be computed.
+        UsageError: embedding ranks of a quantized model.
     """
     config = resolve_config(RewireConfig, asdict(config or RewireConfig()))
     space = supernet.search_space(rank_mults=(1.0,)).with_ranks(rank_mults)  # refuses what leaves no component
+    if space.has_ranks and find_bits(supernet.model):
+        raise UsageError(
+            "the embedding of a quantized model has no ranks: rewire and train the model before with them, extract a "
+            "sub-network with the rank that you want, and apply quantize_aware to that"
+        )
     task = match_labels(supernet, task, "the model")
     warn_about_task(task, supernet)
     per_batch = config.accumulation == "per_batch"

@@ -228,6 +228,8 @@ def test_a_stopped_stage_goes_on(stopped, tmp_path, request):
         # Between two updates of its zeros, with the optimizer's memory of the gradients as the criterion.
         ({"method": "sparse", "sparsity": 0.5, "criterion": "gradient"}, {"sparsity": 0.6}),
         ({"method": "share_layers", "groups": 2}, {"groups": 1}),
+        # With float weights behind the rounded ones, which a checkpoint holds, too.
+        ({"method": "quantize_aware", "weight_bits": 4}, {"weight_bits": 2}),
     ],
 )
 def test_a_compressed_model_goes_on_where_it_was_stopped(finetuned, tiny_data, tmp_path, signal_on, settings, others):
