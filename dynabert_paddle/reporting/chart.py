@@ -8,10 +8,12 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
+from unicodedata import east_asian_width
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text as Words
@@ -82,6 +84,7 @@ class Chart:
         self.axes = self.figure.subplots(rows, squeeze=False, sharex=True)[:, 0]
         self._words: dict[str, Text] = {}
         self._tips: dict[str, Text] = {}
+        self._names: dict[str, str] = {}
 
     def write(self, words: Words, text: Text) -> None:
         """Set the text of a title or label in both languages."""
@@ -89,6 +92,25 @@ class Chart:
         gid = self._id(len(self._words), "w")
         words.set_gid(gid)
         self._words[gid] = text
+
+    def name_axis(self, axis: Axis, positions: Sequence[float], names: Sequence[str], *, rotation: float = 0) -> None:
+        """Name the places of an axis by words from data, with room for characters that the browser draws wide.
+
+        Matplotlib has no font for many of them, and would give each the room of a stand-in, which is narrower.
+
+        Args:
+            axis: the axis.
+            positions: where the names stand.
+            names: as many.
+            rotation: of the names, in degrees.
+        """
+        names = ["".join(char for char in name if char.isprintable()) for name in names]  # XML allows no others
+        as_wide = ["".join("W" if east_asian_width(char) in "WF" else char for char in name) for name in names]
+        axis.set_ticks(list(positions), as_wide, rotation=rotation)
+        for words, name in zip(axis.get_ticklabels(), names, strict=True):
+            gid = self._id(len(self._names), "n")
+            words.set_gid(gid)
+            self._names[gid] = name
 
     def tip(self, artist: Artist, text: Text) -> None:
         """Set the text that is shown when the pointer is over a mark."""
@@ -162,6 +184,9 @@ class Chart:
     def _add_words(self, element: ET.Element) -> None:
         """Put tips into marks, and a Chinese twin beside each English text."""
         gid = element.get("id", "")
+        if gid in self._names:
+            (words,) = element.iter(f"{_SVG}text")
+            words.text = self._names[gid]
         if gid in self._tips:
             tip = self._tips[gid]
             title = ET.Element(f"{_SVG}title", {"data-zh": tip.zh})

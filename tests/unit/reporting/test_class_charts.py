@@ -1,11 +1,15 @@
 """The report's charts of classes: every class in a table, both languages, and labels of any script."""
 
+from xml.sax.saxutils import escape
+
+import matplotlib
 import numpy as np
 import pytest
 from report_folder import write_run
 
 from dynabert_paddle.data.class_scores import score_classes
 from dynabert_paddle.data.features import Features
+from dynabert_paddle.reporting.chart import STYLE
 from dynabert_paddle.reporting.class_charts import describe_positive, draw_classes
 from dynabert_paddle.reporting.collect import collect
 from dynabert_paddle.reporting.run import write_page
@@ -29,6 +33,9 @@ def test_every_class_is_in_a_table(names):
     scores = {FULL: make_scores(names), SMALL: make_scores(names, noise=3.0)}
     f1, confusion, calibration = draw_classes(scores)
     assert [row[0] for row in f1.table.rows] == list(names)
+    with matplotlib.rc_context(STYLE):
+        drawn = f1.svg()  # where wide characters have room, and are those of the labels
+    assert "WW" not in drawn and all(escape(name) in drawn for name in names[:2])
     for row, of_full, of_small in zip(f1.table.rows, scores[FULL].classes, scores[SMALL].classes, strict=True):
         assert row[1:] == (
             str(of_full.support),
