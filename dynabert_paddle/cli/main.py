@@ -183,6 +183,8 @@ def _run_command() -> int:
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             hint = f" (see '{context.command_path} --help')" if context else ""
+            if isinstance(error, click.NoSuchOption) and context and context.info_name == "predict":
+                hint += "; a text that begins with - stands behind --: dynabert predict BUNDLE -- TEXT"
             _report(log, f"{error.format_message()}{hint}")
             return error.exit_code
         except click.Abort:

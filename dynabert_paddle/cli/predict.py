@@ -180,6 +180,7 @@ def predict(
             text_column,
             text_pair_column,
             input_format,
+            with_columns=columns,
         )
         inputs = map(reading.open, files) if files else iter([reading.of_texts(texts or ())])
         lines = _predictions(predictor, inputs, form, batch_size=batch_size)

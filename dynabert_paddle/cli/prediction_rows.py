@@ -60,15 +60,22 @@ class RowForm:
         Args:
             prediction: the prediction.
             columns: the values of its input by column.
-            header: the columns of the first row, which stand above all in a table.
+            header: the columns of the first row, which stand above all in a table; in no JSON line a prediction takes
+                their names.
 
         Raises:
-            DataError: a table has no column for a value of the input.
+            DataError: a table has no column for a value of the input, or the prediction took its name in earlier rows.
         """
         own = columns if self.with_columns else {}
         if self.format == "jsonl":
             values = asdict(prediction)
-            renamed = dict(zip(_rename(values, own), values.values(), strict=True))
+            renamed = dict(zip(_rename(values, header if own else ()), values.values(), strict=True))
+            both = [name for name in renamed if name in own]
+            if both:
+                raise DataError(
+                    f"a row has {both[0]!r}, which the first row lacks, where it is the prediction's: rename it, or "
+                    "put a row that has it first"
+                )
             return json.dumps({**own, **renamed}, ensure_ascii=False)
         header = list(header) if self.with_columns else []
         unknown = [name for name in own if name not in header]

@@ -84,6 +84,7 @@ class InputForm:
         text_column: the user's column of the text.
         pair_column: the user's column of the second text.
         format: `tsv`, `csv`, `jsonl`, `json`, `txt` or `conll`; None: the ending tells.
+        with_columns: whether a row has all columns of a table, whose names are then different.
     """
 
     kind: str
@@ -93,6 +94,7 @@ class InputForm:
     text_column: str | None = None
     pair_column: str | None = None
     format: str | None = None
+    with_columns: bool = True
 
     def __post_init__(self) -> None:
         if self.pair_column and not self.takes_pairs:
@@ -194,7 +196,7 @@ class InputForm:
                 f"{setting('task.text_pair_column')}"
             )
         columns = Columns(self._text_column(file) or default_text_column(file), pair_column)
-        for row in read_rows(file, columns, with_fields=True):
+        for row in read_rows(file, columns, with_fields=self.with_columns):
             yield InputRow(row.texts, row.fields or {})
 
     @property

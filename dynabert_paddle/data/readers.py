@@ -294,9 +294,12 @@ def _table_rows(path: AnyFile, columns: Columns, layout: Layout, *, with_fields:
     for key, name in _keys(columns):
         _check_column(path, header_line, list(header), name, key)
         positions.append(None if name is None else list(header).index(name))
-    if with_fields:
-        for name in header:
-            _check_column(path, header_line, list(header), name, "task.text_column")
+    repeated = [name for name in header if list(header).count(name) > 1] if with_fields else []
+    if repeated:
+        raise DataError(
+            f"{path}:{header_line}: {list(header).count(repeated[0])} columns are called {quote(repeated[0])}; rename "
+            "them to write all columns."
+        )
     for line, fields in records:
         # An empty line is skipped, except in a file of one column, where it is an empty text.
         if fields == [""] and len(header) > 1:

@@ -269,7 +269,7 @@ def iterate_sentences(
         label_column: key of the list of labels in JSON lines; None: labels are not read and may be missing.
 
     Yields:
-        The non-empty sentences.
+        The non-empty sentences; without labels an empty list of words, too, so that each object has its prediction.
 
     Raises:
         DataError: at the first error.
@@ -308,15 +308,17 @@ def has_sentences(path: Path, text_column: str | None, labels: Sequence[str]) ->
         DataError: the file cannot be read, or only most of its lines are in CoNLL's format.
     """
     ending = ending_of(path)
-    if ending in CONLL_ENDINGS or text_column == TEXT_COLUMN:
+    if ending in CONLL_ENDINGS:
         return True
     if ending in JSON_ENDINGS:
         record = first_record(path, open_records(path))[1]
         return isinstance(record, dict) and isinstance(record.get(text_column or TEXT_COLUMN), list)
-    if ending not in SENTENCE_ENDINGS or text_column is not None:
+    if ending not in SENTENCE_ENDINGS:
         return False
-    if ending == ".tsv" and set(TEXT_COLUMNS) & set(first_record(path, open_records(path))[1]):
+    if ending == ".tsv" and {text_column, *TEXT_COLUMNS} & set(first_record(path, open_records(path))[1]):
         return False
+    if text_column is not None:
+        return text_column == TEXT_COLUMN
     num_columns = count_columns(text for _, text in read_lines(path))
     try:
         return is_conll((text for _, text in read_lines(path)), num_columns, labels)
@@ -364,5 +366,5 @@ def _json_sentences(path: AnyFile, text_column: str, label_column: str | None) -
                 raise DataError(f"{path}:{line}: a label is empty; give each token one label.")
             labels = [label for word, label in zip(words, labels, strict=True) if not word.isspace()]
         words = [word for word in words if not word.isspace()]  # blanks of a text whose characters are words
-        if words:
+        if words or label_column is None:
             yield Sentence(line, words, labels, record)

@@ -390,3 +390,9 @@ def test_a_command_that_is_stopped_early_says_whether_it_resumes(dynabert, monke
         last = dynabert(*words, "--output_dir", out, *flags).err.splitlines()[-1]
         assert "stopped; the same command goes on from " in last
         assert last.endswith(", but leave out --overwrite_output_dir, which would begin anew") == bool(flags)
+
+
+def test_a_text_that_begins_with_a_hyphen(dynabert):
+    done = dynabert("predict", "bundle", "-5 degrees outside")
+    assert done.code == 2
+    assert "a text that begins with - stands behind --: dynabert predict BUNDLE -- TEXT" in done.err

@@ -53,6 +53,15 @@ def test_a_name_that_the_input_has_twice_over():
     assert json.loads(line) == {**columns, "label": "a", "predicted_predicted_score": 0.5, "scores": {}}
 
 
+def test_a_name_means_the_same_in_all_json_lines():
+    form, prediction = RowForm("jsonl", with_columns=True), Prediction("a", 0.5, {})
+    lines = [form.line(prediction, columns, {"label": "x", "n": 1}) for columns in ({"label": "x", "n": 1}, {"n": 2})]
+    assert [json.loads(line)["predicted_label"] for line in lines] == ["a", "a"]
+    with pytest.raises(DataError, match="a row has 'label', which the first row lacks, where it is the prediction's"):
+        form.line(prediction, {"n": 2, "label": "x"}, {"n": 1})
+    assert json.loads(RowForm("jsonl").line(prediction, {"label": "x"}, {"n": 1}))["label"] == "a"
+
+
 def test_columns_of_json_lines_in_a_table():
     form = RowForm("tsv", with_columns=True)
     prediction = WordLabels(["Ann"], ["B-PER"], [Entity("PER", "Ann", 0, 3, 0.9)])

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -39,6 +40,14 @@ FILES = [
     (WORDS, "txt", "Ann sings\n", [("Ann sings",)], {"text": "Ann sings"}),
     (WORDS, "jsonl", '{"tokens": ["Ann"], "n": 1}\n', [(["Ann"],)], {"tokens": ["Ann"], "n": 1}),
     (WORDS, "jsonl", '{"text": "Ann", "n": 1}\n', [("Ann",)], {"text": "Ann", "n": 1}),
+    (
+        WORDS,
+        "jsonl",
+        '{"tokens": []}\n{"tokens": ["Ann"]}\n{"tokens": [" "]}\n',
+        [([],), (["Ann"],), ([],)],
+        {"tokens": []},
+    ),
+    (WORDS, "tsv", "tokens\tid\nAnn\t1\nshe\t2\n", [("Ann",), ("she",)], {"tokens": "Ann", "id": "1"}),
     (ANSWERS, "json", SQUAD, [("who", "I am")], {"id": "1", "question": "who", "context": "I am"}),
     (
         ANSWERS,
@@ -99,6 +108,15 @@ def test_a_pipe_that_looks_like_another_format_is_refused(form, content, named):
 @pytest.mark.parametrize("content", ["a text, with commas: a b\n", "{curly}\n", "[1] is a number\n", "Ann\n"])
 def test_a_text_of_a_pipe_is_a_text(content):
     assert [row.texts for row in through_pipe(WORDS, content)] == [(content.strip(),)]
+
+
+@pytest.mark.parametrize("ending", ["tsv", "csv"])
+def test_columns_that_are_not_written_may_share_a_name(tmp_path, ending):
+    (tmp_path / f"x.{ending}").write_text(",body,,\n0,one,,\n".replace(",", "\t" if ending == "tsv" else ","))
+    (row,) = replace(SINGLE, with_columns=False).open(str(tmp_path / f"x.{ending}")).rows
+    assert row.texts == ("one",)
+    with pytest.raises(DataError, match="3 columns are called ''; rename them to write all columns"):
+        list(SINGLE.open(str(tmp_path / f"x.{ending}")).rows)
 
 
 def test_rows_of_a_pipe_are_grouped_as_they_come():
