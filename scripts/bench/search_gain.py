@@ -28,6 +28,7 @@ from parts import Record, add_records, describe_commit, find_records, read_recor
 
 from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.cli.table import show_table
+from dynabert_paddle.errors import UsageError
 from dynabert_paddle.runtime.environment import import_paddle
 from dynabert_paddle.runtime.machine import describe_processor
 
@@ -72,18 +73,19 @@ def run_part(key: Record, shares: list[float]) -> list[Record]:
     supernet = load_model(key["supernet"])
     task, space = load_described_task(supernet.metadata.task), trained_space(supernet)
     limits = {share: share * space.num_macs(space.full) for share in shares}
+    cells = {name: space.num_macs(cell) for name, cell in space.grid().items()}
+    if min(limits.values()) < min(cells.values()):
+        smallest = min(cells.values()) / space.num_macs(space.full)
+        raise UsageError(f"--macs_share {min(shares):g}: the smallest cell of {key['supernet']} has {smallest:.4f}")
+    cells = {name: macs for name, macs in cells.items() if macs <= max(limits.values())}
     choose = choose_highest if key["rule"] == "highest" else choose_by_search
     choices = choose(supernet, task, key, limits)
     seconds = round(time.process_time() - began, 1)
-    cells = {name: space.num_macs(cell) for name, cell in space.grid().items()}
-    cells = {name: macs for name, macs in cells.items() if macs <= max(limits.values())}
-    names = dict.fromkeys([*cells, *(name for pair in choices.values() for name in pair if name)])
+    names = dict.fromkeys([*cells, *(name for pair in choices.values() for name in pair)])
     dev = {row["subnet"]: row[task.metrics[0]] for row in evaluate_named(supernet, task, names)}
     records = []
     for share, (best, cell) in choices.items():
         within = [name for name, macs in cells.items() if macs <= limits[share]]
-        if not within or best is None or cell is None:
-            continue  # no cell is within the budget
         records.append(
             {
                 "macs_share": share,
@@ -99,13 +101,11 @@ def run_part(key: Record, shares: list[float]) -> list[Record]:
     return records
 
 
-def choose_by_search(
-    supernet: Any, task: Any, key: Record, limits: dict[float, float]
-) -> dict[float, tuple[str | None, str | None]]:
+def choose_by_search(supernet: Any, task: Any, key: Record, limits: dict[float, float]) -> dict[float, tuple[str, str]]:
     """For each budget the sub-network that `db.search` calls the best, and the best cell by what chose it."""
     import dynabert_paddle as db
 
-    chosen: dict[float, tuple[str | None, str | None]] = {}
+    chosen = {}
     with TemporaryDirectory() as folder:
         for share, limit in limits.items():
             config = db.SearchConfig(
@@ -118,14 +118,12 @@ def choose_by_search(
             result = db.search(supernet, task, output_dir=folder, config=config)
             cells = [row for row in result.grid if row["macs"] <= limit]
             worth = (lambda row: -row["divergence"]) if key["rule"] == "divergence" else (lambda row: row["score"])
-            own = max(cells, key=worth)["subnet"] if cells else None
-            chosen[share] = (result.best["subnet"] if result.best else None, own)
+            assert result.best is not None  # a cell is within the budget
+            chosen[share] = (result.best["subnet"], max(cells, key=worth)["subnet"])
     return chosen
 
 
-def choose_highest(
-    supernet: Any, task: Any, key: Record, limits: dict[float, float]
-) -> dict[float, tuple[str | None, str | None]]:
+def choose_highest(supernet: Any, task: Any, key: Record, limits: dict[float, float]) -> dict[float, tuple[str, str]]:
     """For each budget the sub-network, and the cell, with the highest metric on the held-out examples."""
     import numpy as np
     import optuna
@@ -166,9 +164,10 @@ def choose_highest(
         for (name, cell), score in zip(cells.items(), scores, strict=True)
     ]
 
-    def best_of(some: list[Record], limit: float) -> str | None:
+    def best_of(some: list[Record], limit: float) -> str:
         best, _ = choose_best(some, Budget({"macs": limit}), by_score(("macs",)), lambda names: {})
-        return best["subnet"] if best else None
+        assert best is not None
+        return best["subnet"]
 
     return {share: (best_of([*grid, *rows], limit), best_of(grid, limit)) for share, limit in limits.items()}
 
