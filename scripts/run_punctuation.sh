@@ -19,8 +19,8 @@ case ${1:-} in
         fi
         exec "${run[@]}" --output_dir "$data/run" --subnet w1.00d1.00 -o task.data_dir="$data" -o model_name_or_path=minilm-l6 \
             -o task.max_seq_length=64 -o task.doc_stride=48 -o train.per_device_train_batch_size=16 -o train.holdout_size=5 \
-            -o train.learning_rate=2e-4 -o train.eval_steps=1000000 -o finetune.max_steps=100 -o width.max_steps=20 \
-            -o depth.max_steps=30 -o depth.subnets_per_step=sandwich \
+            -o train.learning_rate=2e-4 -o train.eval_steps=1000000 -o finetune.max_steps=150 -o width.max_steps=15 \
+            -o depth.max_steps=20 -o depth.subnets_per_step=sandwich \
             "$@" "${samples[@]}"
         ;;
     '') echo "error: name a folder with train.txt and dev.txt, or snips" >&2 && exit 2 ;;
