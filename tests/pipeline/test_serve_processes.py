@@ -331,12 +331,13 @@ def test_cancelled_calls_leave_the_queue(bundle):
     assert queue.seconds_until([], now=time.perf_counter() + 60) == 0
 
 
-def test_the_page_of_the_api_sends_a_request(bundle, browser, tmp_path):
-    """In a real browser without a network: the page renders, and answers a request from a script in it."""
+def test_the_page_of_the_api_renders_without_a_network(bundle, browser, tmp_path):
+    """In a real browser that can reach this machine alone."""
     with Server(bundle) as server:
         command = [
             *(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000"),
             *(f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,1600", "--dump-dom"),
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
         ]
         done = subprocess.run([*command, f"{server.url}/docs"], capture_output=True, text=True, timeout=120, check=True)
         assert "/v2/models/{name}/infer" in done.stdout.replace("\u200b", "").replace("<wbr>", "")
