@@ -94,7 +94,7 @@ def default_label_column(path: Path, kind: str) -> str:
     return _first_column(path, KINDS[kind].label_columns)
 
 
-def _first_column(path: Path, defaults: Sequence[str]) -> str:
+def _first_column(path: AnyFile, defaults: Sequence[str]) -> str:
     if len(defaults) == 1:
         return defaults[0]
     names = read_column_names(path)

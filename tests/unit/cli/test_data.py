@@ -14,7 +14,7 @@ pytestmark = pytest.mark.reference
 ROWS = [("play jazz", "music"), ("book a table", "food"), ("play jazz", "food"), ("rain?", "music")]
 ANSWER = {"id": "1", "question": "who", "answers": [{"text": "I", "answer_start": 0}]}
 SQUAD = json.dumps({"data": [{"paragraphs": [{"context": "I am", "qas": [ANSWER, {**ANSWER, "answers": []}]}]}]})
-CLASSES, WORDS = "classification", "token_classification"
+CLASSES, WORDS, SETS = "classification", "token_classification", "multi_label"
 RECORD_A, RECORD_B = '{"text": "a", "label": 1}', '{"text": "b", "label": 0}'
 
 
@@ -59,6 +59,14 @@ def test_a_folder_with_what_may_spoil_a_training(dynabert, tmp_path):
         ("x.conll", "Ann B-PER\nis O\n\nO O\n", WORDS, "CoNLL's, 2 columns", 2, {"O": 2, "B-PER": 1}),
         ("x.tsv", "Ann\tB-PER\nis\tO\n\nO\tO\n", WORDS, "CoNLL's, 2 columns", 2, {"O": 2, "B-PER": 1}),
         ("x.jsonl", '{"tokens": ["a", "b"], "labels": ["O", "B-X"]}', WORDS, "JSON lines", 1, {"O": 1, "B-X": 1}),
+        (
+            "x.jsonl",
+            '{"text": "a", "labels": ["x", "y"]}\n{"text": "b", "labels": []}',
+            SETS,
+            "JSON lines",
+            2,
+            {"x": 1, "y": 1},
+        ),
         ("x.json", SQUAD, "question_answering", "JSON, one object", 2, {"questions": 2, "without an answer": 1}),
     ],
 )
