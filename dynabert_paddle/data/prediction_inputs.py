@@ -106,6 +106,9 @@ class InputForm:
         Args:
             texts: the texts; for a task of pairs, the first and the second of each pair in turn.
 
+        Returns:
+            The rows of the texts.
+
         Raises:
             UsageError: one of a pair is missing.
         """
