@@ -57,6 +57,7 @@ def test_it_evaluates_extracts_searches_and_predicts(dynabert, quantized, tmp_pa
     assert len(answer) == 1
 
 
+@pytest.mark.full
 def test_it_is_rewired_and_trains_on_as_a_quantized_model(dynabert, quantized, task, tmp_path):
     assert dynabert("rewire", quantized, "--output_dir", tmp_path / "rewired").code == 0
     words = ("--teacher_name_or_path", quantized, "--max_steps", 2, "--output_dir", tmp_path / "width")
@@ -70,6 +71,7 @@ def test_it_is_rewired_and_trains_on_as_a_quantized_model(dynabert, quantized, t
     assert any((after[name] != array).any() for name, array in before.items())
 
 
+@pytest.mark.full
 def test_other_methods_are_for_before_but_fewer_pieces_come_after(dynabert, quantized, tmp_path):
     for words in (
         ("sparse", "--sparsity", 0.3),
@@ -111,23 +113,16 @@ def test_bad_requests_are_told_in_one_line_and_leave_nothing(dynabert, finetuned
     assert not (tmp_path / "new").exists()
 
 
-QUICK = [("onnx", "int8")]
-BUNDLES = [
-    (form, precision) for form in FORMATS for precision in ("fp32", "int8") if (form, precision) != ("pir", "int8")
-]
-
-
-@pytest.mark.parametrize(
-    ("form", "precision"),
-    [*QUICK, *(pytest.param(*each, marks=pytest.mark.full) for each in BUNDLES if each not in QUICK)],
-)
-def test_a_bundle_computes_what_was_trained(quantized, tmp_path, request, form, precision):
+@pytest.mark.full
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "pir"])
+def test_an_int8_bundle_computes_what_was_trained(quantized, tmp_path, request, form):
     if form == "lite":
         request.getfixturevalue("converter")
-    bundle = db.export(quantized, tmp_path / "bundle", format=form, precision=precision)
+    bundle = db.export(quantized, tmp_path / "bundle", format=form, precision="int8")
     checked = json.loads((bundle / "bundle.json").read_text())["verification"]
-    print(form, precision, checked)
-    if precision == "int8" and form != "lite":  # a sum's last bit may decide how an activation is rounded
-        assert checked["max_abs_diff"] < 0.1
-        assert checked["exported"] == pytest.approx(checked["source"], abs=1 / checked["examples"])
-    assert len(db.Predictor(bundle)(["play some jazz"])) == 1
+    print(form, checked)
+    # A sum's last bit may decide how an activation is rounded; Paddle Lite rounds no activations, and weights anew.
+    assert checked["max_abs_diff"] < 0.1
+    assert checked["exported"] == pytest.approx(checked["source"], abs=1 / checked["examples"])
+    if form != "lite":
+        assert len(db.Predictor(bundle)(["play some jazz"])) == 1

@@ -102,7 +102,7 @@ def test_the_scale_of_an_activation_loses_least():
     assert best_activation_scale(np.zeros(9, np.float32)) > 0
 
 
-@pytest.mark.parametrize("name", ["w1.00d1.00", "w0.50d0.50", "l1h3f7-l2h1f40"])
+@pytest.mark.parametrize("name", ["w0.50d0.50", "l1h3f7-l2h1f40"])
 @pytest.mark.parametrize("bits", BITS)
 def test_a_part_is_what_is_extracted_saved_and_loaded_again(small, tmp_path, bits, name):
     model = small[bits]
@@ -151,7 +151,7 @@ def test_what_is_to_be_trained_begins_with_the_float_weights(supernet, task):
         np.testing.assert_array_equal(after[name], array)
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", [8, 2])
 def test_sorted_by_importance_it_computes_what_it_did(small, task, bits):
     model = db.extract(small[bits], small[bits].full)
     before = float_logits(model)
@@ -183,7 +183,7 @@ def logits_of(model, ids=((101, 5, 102),)):
         return model(input_ids=ids, attention_mask=paddle.ones_like(ids)).logits.numpy()
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", [4, 2])
 def test_products_shared_layers_and_zeros_come_before_it(supernet, task, tmp_path, bits):
     shared, _ = compress_share_layers(supernet, task, db.CompressConfig(method="share_layers", groups=2))
     parts = ("attention", "ffn", "embedding")
