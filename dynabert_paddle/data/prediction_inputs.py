@@ -128,6 +128,9 @@ class InputForm:
         Args:
             name: its path; `-` for the standard input.
 
+        Returns:
+            Its rows.
+
         Raises:
             DataError: it cannot be read, or is not in its format; in part only while its rows are read.
         """
