@@ -17,6 +17,9 @@ from dynabert_paddle.training.logging import logger
 # The kinds of tasks whose labels are classes.
 _KINDS = ("classification", "token_classification")
 _MAX_LISTED = 20
+# YAML reads these names of labels, written without quotes, as values: as `LabelLossConfig` names the value, in small
+# letters.
+_YAML_NAMES = {"true": ("yes", "true", "on"), "false": ("no", "false", "off"), "None": ("null", "~")}
 
 
 def check_label_loss(task: Task, config: TrainConfig, *, section: str) -> None:
@@ -87,6 +90,9 @@ def _by_class(given: dict[str, float], labels: Sequence[str], section: str) -> n
     weights = np.ones(len(labels))
     for name, weight in given.items():
         position = index.find(name)
+        if position is None:
+            meant = [label for label in labels if label.lower() in _YAML_NAMES.get(name, ())]
+            position = labels.index(meant[0]) if len(meant) == 1 else None
         if position is None:
             listed = ", ".join(map(repr, labels[:_MAX_LISTED])) + (", ..." if len(labels) > _MAX_LISTED else "")
             raise UsageError(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
+from dynabert_paddle.config.loading import parse_yaml
 from dynabert_paddle.config.settings import FinetuneConfig, WidthConfig
 from dynabert_paddle.data.word_features import IGNORED
 from dynabert_paddle.errors import UsageError
@@ -69,6 +70,25 @@ def test_numbers_and_booleans_name_labels_as_data_files_do():
     assert find({1.0: 3}, TARGETS[:15], labels=("0", "1"))[1] == weights[1]
     weights = find({True: 2, False: 1}, TARGETS[:15], labels=("false", "true"))
     assert weights[1] / weights[0] == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("written", "labels", "heavy"),
+    [
+        ("{yes: 3, no: 1}", ("no", "yes"), 1),
+        ("{False: 3}", ("False", "True"), 0),
+        ("{null: 3}", ("null", "other"), 0),
+        ("{on: 3, 'off': 1}", ("off", "on"), 1),
+    ],
+)
+def test_names_that_yaml_reads_as_values_name_the_label_that_is_written_so(written, labels, heavy):
+    weights = find(parse_yaml(written, "test"), TARGETS[:15], labels=labels)
+    assert weights[heavy] / weights[1 - heavy] == pytest.approx(3)
+
+
+def test_a_value_of_yaml_that_two_labels_are_written_as_is_refused():
+    with pytest.raises(UsageError, match="names 'true', which is not one of the task's labels, 'on', 'yes'"):
+        find({True: 2}, TARGETS[:15], labels=("on", "yes"))
 
 
 @pytest.mark.parametrize(
