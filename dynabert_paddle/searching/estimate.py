@@ -34,7 +34,7 @@ class Estimate(NamedTuple):
 
     def negated(self) -> Estimate:
         """The same measurement where less is better."""
-        return Estimate(-self.value, -self.parts)
+        return Estimate(0.0 - self.value, 0.0 - self.parts)  # never -0.0, which a report would show
 
     def minus(self, other: Estimate) -> Estimate:
         """The difference to another measurement on the same examples."""

@@ -65,3 +65,8 @@ def test_doubt_is_told_with_numbers_and_certainty_is_not():
     same = estimate(np.zeros(7))
     numbers = find_doubt(same, same, num_scored=7, num_chosen_on=7)
     assert (numbers["num_examples"], numbers["num_to_choose_on"]) == (None, None)
+
+
+def test_nothing_is_minus_zero():
+    negated = Estimate(0.0, np.zeros(2)).negated()
+    assert str(negated.value) == str(negated.negated().value) == str(join([negated, negated]).negated().value) == "0.0"
