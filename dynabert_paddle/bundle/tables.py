@@ -11,13 +11,13 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, tee
+from itertools import chain
 from math import isfinite
 from typing import Any
 
 from dynabert_paddle.bundle.manifest import BundleError
 from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json, split_array
-from dynabert_paddle.text.conll import CONLL_ENDINGS, count_columns, is_conll, split_conll
+from dynabert_paddle.text.conll import CONLL_ENDINGS, count_columns, is_conll, split_sentences
 from dynabert_paddle.text.lines import LineError, data_ending, read_lines
 from dynabert_paddle.text.quoting import split_header, split_table
 from dynabert_paddle.text.squad import SquadError, split_squad
@@ -84,8 +84,7 @@ def _read_file(path: str, description: dict[str, Any]) -> Iterator[list[Any]]:
     if ending == ".csv":
         yield from _read_table(path, split_table(open_lines, is_tsv=False), description)
     elif kind == "token_classification" and _is_conll(path, description):
-        first, lines = tee(open_lines())
-        for sentence in split_conll(lines, count_columns(first)):
+        for sentence in split_sentences(open_lines(), labelled=False):
             yield [[fields[0] for _, fields in sentence]]
     elif ending in (".jsonl", ".json"):
         lines = iter(open_lines())

@@ -127,9 +127,14 @@ def _count_forbidden(counts: Counter[_Pair], names: Sequence[str], scheme: str) 
 
 def _first_places(sentences: Sentences, columns: Columns, forbidden: set[_Pair]) -> Iterator[str]:
     """Describe the first places of some pairs: the second label, or the last one of a sentence, with its line."""
-    names = {"text_column": columns.text, "label_column": columns.label or LABEL_COLUMN}
     num_found = 0
-    for sentence in iterate_sentences(sentences.source, **names):
+    for sentence in iterate_sentences(
+        sentences.source,
+        text_column=columns.text,
+        label_column=columns.label or LABEL_COLUMN,
+        given_names=sentences.names,
+        is_read_again=True,
+    ):
         labels = sentence.labels or []
         for word, pair in enumerate(pairwise(chain([None], labels, [None]))):
             if pair not in forbidden:

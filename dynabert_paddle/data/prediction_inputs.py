@@ -253,7 +253,7 @@ def _open_stream(name: str) -> LineStream | None:
 
 
 def _read_questions(file: AnyFile) -> Iterator[InputRow]:
-    if ending_of(file) == ".jsonl":
+    if ending_of(file) != ".json":
         beginning = file.beginning() if isinstance(file, DataFile) else file
         pairs = zip(open_records(beginning), iterate_questions(file, answered=False), strict=True)
         yield from (InputRow((row.question, row.context), record) for (_, record), row in pairs)

@@ -34,7 +34,7 @@ _UNSPACED_LETTERS = re.compile(
     "[\u0e01-\u0e30\u0e81-\u0eb0\u1000-\u102a\u1780-\u17b3\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
 _LETTERS = re.compile(r"[^\W\d_]+")
-QUESTION_ENDINGS = (".json", ".jsonl")
+QUESTION_ENDINGS = (".json", ".jsonl", ".parquet")
 
 
 class Question(NamedTuple):
@@ -308,7 +308,7 @@ def iterate_questions(path: AnyFile, *, answered: bool = True) -> Iterator[Quest
     """Read a data file question by question.
 
     Args:
-        path: SQuAD's `.json`, or `.jsonl`.
+        path: SQuAD's `.json`, or an object a question in `.jsonl` or `.parquet`.
         answered: read the answers, too; else they may be missing.
 
     Yields:
@@ -322,7 +322,7 @@ def iterate_questions(path: AnyFile, *, answered: bool = True) -> Iterator[Quest
         raise DataError(
             f"{path}: unknown file ending {ending!r}; question answering reads {', '.join(QUESTION_ENDINGS)}."
         )
-    if ending == ".jsonl":
+    if ending != ".json":
         for line, record in open_records(path):
             yield _question(f"{path}:{line}", record, record.get("context"), answered=answered)
         return

@@ -354,7 +354,9 @@ def _derive(path: AnyFile, line: int, record: dict[str, Any], layout: Layout) ->
 
 
 def _json_text(path: AnyFile, line: int, name: str, value: Any, *, key: str) -> str:
-    """Convert a JSON string, number or boolean to text."""
+    """Convert a JSON string, number or boolean to text; a list of one label, as annotation tools write it, is that."""
+    if key == "task.label_column" and isinstance(value, list) and len(value) == 1:
+        (value,) = value
     if isinstance(value, dict | list):
         several = key == "task.label_column" and isinstance(value, list)
         hint = f" For several labels a row, set {setting('task.kind')} to multi_label." if several else ""

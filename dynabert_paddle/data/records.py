@@ -1,9 +1,11 @@
-"""Reads TSV, CSV and JSON lines as records, line by line."""
+"""Reads TSV, CSV, JSON and Parquet as records, line by line."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
 from dynabert_paddle.data.data_file import AnyFile, DataFile, ending_of
+from dynabert_paddle.data.label_studio import plain_records
+from dynabert_paddle.data.parquet import parquet_records
 from dynabert_paddle.errors import DataError, did_you_mean
 from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json, split_array
 from dynabert_paddle.text.lines import LineError
@@ -14,11 +16,12 @@ def open_records(path: AnyFile, *, bare_quotes: bool = False) -> Iterator:
     """Read a data file record by record, without loading it into memory.
 
     Args:
-        path: a .tsv, .csv, .jsonl or .json file, which may be compressed: .tsv.gz.
+        path: a .tsv, .csv, .jsonl or .json file, which may be compressed (.tsv.gz), or a .parquet file.
         bare_quotes: the quotes in a .tsv file are part of the texts; otherwise the file's content tells.
 
     Returns:
-        An iterator over (line number, fields) of a table, including the header, or (line number, object) of JSON lines.
+        An iterator over (line number, fields) of a table, including the header, or (line number, object) of JSON lines,
+        where an annotation of Label Studio is a plain object; of Parquet, with the number of the row.
 
     Raises:
         DataError: an unknown ending; during iteration, a file or line that cannot be read.
@@ -70,7 +73,8 @@ def _table_records(path: AnyFile) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path}:{error.line}: {error}.") from None
 
 
-def _json_records(path: AnyFile) -> Iterator[tuple[int, dict]]:
+def read_objects(path: AnyFile) -> Iterator[tuple[int, dict]]:
+    """Read the objects of JSON lines, or of an array, as they are; see `open_records`."""
     lines = ((line, text) for line, text in read_lines(path) if text.strip())
     first = list(islice(lines, 1))
     if ending_of(path) == ".json" and first and first[0][1].lstrip().startswith("["):
@@ -86,6 +90,10 @@ def _json_records(path: AnyFile) -> Iterator[tuple[int, dict]]:
         if not isinstance(record, dict):
             raise DataError(f"{path}:{line}: {quote(record)} is not a JSON object; write one JSON object per line.")
         yield line, record
+
+
+def _json_records(path: AnyFile) -> Iterator[tuple[int, dict]]:
+    return plain_records(read_objects(path), path)
 
 
 def _array_records(path: AnyFile, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict]]:
@@ -134,7 +142,13 @@ def read_lines(path: AnyFile) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give a readable file.") from None
 
 
-_RECORDS = {".tsv": _table_records, ".csv": _table_records, ".jsonl": _json_records, ".json": _json_records}
-JSON_ENDINGS = (".jsonl", ".json")
+_RECORDS = {
+    ".tsv": _table_records,
+    ".csv": _table_records,
+    ".jsonl": _json_records,
+    ".json": _json_records,
+    ".parquet": parquet_records,
+}
+JSON_ENDINGS = (".jsonl", ".json", ".parquet")  # whose records are objects
 DATA_FILE_ENDINGS = tuple(_RECORDS)
 TEXT_COLUMNS = ("sentence", "text")  # usual names of the column of the text

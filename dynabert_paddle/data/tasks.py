@@ -21,6 +21,7 @@ from dynabert_paddle.data.layout import Layout
 from dynabert_paddle.data.metrics import check_metrics
 from dynabert_paddle.data.question_answering import AnswerSettings, Questions, read_questions
 from dynabert_paddle.data.readers import Columns, Examples, read_examples, read_rows
+from dynabert_paddle.data.tag_names import read_labels_setting
 from dynabert_paddle.data.task_files import default_label_column, default_text_column, find_data_file
 from dynabert_paddle.data.task_labels import check_labels_differ, positive_class, task_labels
 from dynabert_paddle.data.token_classification import LABEL_COLUMN, Sentences, check_word_labels, read_sentences
@@ -213,7 +214,8 @@ def load_task(
         text_pair_column: column of the second text of a pair; by default none.
         label_column: column of the class or score; by default `label`; for token classification `labels`, for
             multi-label classification `labels`, else `label`.
-        labels: the classes in the order of the logits; by default those of the training file, sorted.
+        labels: the classes in the order of the logits, or the name of a file that lists them; by default those of the
+            training file, sorted.
         kind: 'classification' (the default), 'regression', 'multi_label', 'token_classification' or
             'question_answering'.
         metrics: names of metrics; the first selects the best model; by default those of the kind.
@@ -241,6 +243,7 @@ def load_task(
         UsageError: an unknown name, or arguments that do not fit together.
         DataError: a file is missing or cannot be read.
     """
+    labels = read_labels_setting(labels)
     declared = _declare(
         name,
         data_dir=data_dir,
@@ -280,8 +283,17 @@ def load_task(
     if declared.kind == "token_classification":
         settings = WordSettings.of(words)
         check_word_labels(labels, setting("task.labels") if labels_given else train_path, scheme=settings.label_scheme)
-        names = {"text_column": columns.text, "label_column": columns.label or LABEL_COLUMN}
-        train, dev = (read_sentences(path, labels, **names) for path in (train_path, dev_path))
+        train, dev = (
+            read_sentences(
+                path,
+                labels,
+                text_column=columns.text,
+                label_column=columns.label or LABEL_COLUMN,
+                given_names=labels if labels_given else None,
+                word_split=word_split or "words",
+            )
+            for path in (train_path, dev_path)
+        )
         settings = replace(settings, label_scheme=find_label_scheme(train, settings.label_scheme))
         check_type_metrics(metrics, labels, str(settings.label_scheme))
         train, dev = (divide_stream(replace(sentences, settings=settings)) for sentences in (train, dev))

@@ -10,13 +10,13 @@ import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import tee
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dynabert_paddle.config.names import setting
+from dynabert_paddle.data.annotated import AnnotatedRecords
 from dynabert_paddle.data.batches import split_holdout
 from dynabert_paddle.data.data_file import AnyFile, ending_of
 from dynabert_paddle.data.features import OffsetEncoder, flatten
@@ -24,7 +24,7 @@ from dynabert_paddle.data.records import JSON_ENDINGS, TEXT_COLUMNS, first_recor
 from dynabert_paddle.data.word_features import IGNORED, WordFeatures
 from dynabert_paddle.data.word_settings import WordSettings
 from dynabert_paddle.errors import DataError, did_you_mean
-from dynabert_paddle.text.conll import CONLL_ENDINGS, count_columns, is_conll, split_conll
+from dynabert_paddle.text.conll import CONLL_ENDINGS, count_columns, is_conll, split_sentences
 from dynabert_paddle.text.encode import first_tokens, join_words
 from dynabert_paddle.text.lines import LineError
 from dynabert_paddle.text.word_labels import OUTSIDE, UnknownSchemeError, WordLabelScheme
@@ -156,7 +156,13 @@ class Sentences:
 
 
 def read_sentences(
-    path: str | os.PathLike, names: Sequence[str], *, text_column: str = TEXT_COLUMN, label_column: str = LABEL_COLUMN
+    path: str | os.PathLike,
+    names: Sequence[str],
+    *,
+    text_column: str = TEXT_COLUMN,
+    label_column: str = LABEL_COLUMN,
+    given_names: Sequence[str] | None = None,
+    word_split: str = "words",
 ) -> Sentences:
     """Read a data file into memory.
 
@@ -165,6 +171,8 @@ def read_sentences(
         names: the classes in the order of the logits.
         text_column: key of the list of words in JSON lines.
         label_column: key of the list of labels in JSON lines.
+        given_names: the user's labels in their order, which integers may stand for.
+        word_split: how texts with annotated spans are split into words.
 
     Returns:
         The file's sentences in order.
@@ -175,7 +183,9 @@ def read_sentences(
     path = Path(path)
     words: list[list[str]] = []
     labels: list[list[str]] = []
-    for sentence in iterate_sentences(path, text_column=text_column, label_column=label_column):
+    for sentence in iterate_sentences(
+        path, text_column=text_column, label_column=label_column, given_names=given_names, word_split=word_split
+    ):
         sentence_labels = sentence.labels or []
         for label in sentence_labels:
             if label not in names:
@@ -206,12 +216,21 @@ def find_word_labels(path: str | os.PathLike, *, text_column: str, label_column:
     """
     found: set[str] = set()
     perhaps_comments: dict[str, int] = {}
-    for sentence in iterate_sentences(Path(path), text_column=text_column, label_column=label_column):
+    has_spans = False
+    for sentence in iterate_sentences(
+        Path(path), text_column=text_column, label_column=label_column, is_read_again=True
+    ):
         labels = sentence.labels or []
         if sentence.words[0] == "#" and ending_of(Path(path)) not in JSON_ENDINGS:
             perhaps_comments.setdefault(labels[0], sentence.line)
             labels = labels[1:]
         found.update(labels)
+        has_spans = has_spans or (
+            sentence.fields is not None and not isinstance(sentence.fields.get(text_column), list)
+        )
+    if has_spans:  # a type has both labels, whichever its spans in this file need
+        found.add(OUTSIDE)
+        found.update(f"I-{label[2:]}" for label in list(found) if label.startswith("B-"))
     for label, line in perhaps_comments.items():
         if label not in found:
             raise DataError(
@@ -259,7 +278,13 @@ def check_word_labels(labels: Sequence[str], source: str | os.PathLike, *, schem
 
 
 def iterate_sentences(
-    path: AnyFile, *, text_column: str = TEXT_COLUMN, label_column: str | None = LABEL_COLUMN
+    path: AnyFile,
+    *,
+    text_column: str = TEXT_COLUMN,
+    label_column: str | None = LABEL_COLUMN,
+    given_names: Sequence[str] | None = None,
+    word_split: str = "words",
+    is_read_again: bool = False,
 ) -> Iterator[Sentence]:
     """Read a data file sentence by sentence, without loading it into memory.
 
@@ -267,6 +292,9 @@ def iterate_sentences(
         path: the data file.
         text_column: key of the list of words in JSON lines.
         label_column: key of the list of labels in JSON lines; None: labels are not read and may be missing.
+        given_names: the user's labels in their order, which integers may stand for.
+        word_split: how texts with annotated spans are split into words.
+        is_read_again: the file is read more than once, and warnings are given another time.
 
     Yields:
         The non-empty sentences; without labels an empty list of words, too, so that each object has its prediction.
@@ -282,13 +310,20 @@ def iterate_sentences(
         )
     sentence = None
     if ending in JSON_ENDINGS:
-        rows = _json_sentences(path, text_column, label_column)
+        annotated = AnnotatedRecords(
+            path, text_column, label_column or LABEL_COLUMN, given_names=given_names, word_split=word_split
+        )
+        rows = _json_sentences(path, text_column, label_column, annotated)
     else:
-        rows = _conll_sentences(path, labelled=label_column is not None)
+        annotated = None
+        rows = _conll_sentences(path, label_column)
     for sentence in rows:
         if any(not word.strip() or any(map(str.isspace, word)) for word in sentence.words):
             raise DataError(f"{path}:{sentence.line}: a word is empty or contains white space; split or remove it.")
         yield sentence
+    for message in annotated.check() if annotated else ():
+        if not is_read_again:
+            logger.warning("%s", message)
     if sentence is None:
         raise DataError(f"{path}:1: the file has no sentences; add at least one.")
 
@@ -326,14 +361,11 @@ def has_sentences(path: Path, text_column: str | None, labels: Sequence[str]) ->
         raise DataError(f"{path}:{error.line}: {error}.") from None
 
 
-def _conll_sentences(path: AnyFile, *, labelled: bool) -> Iterator[Sentence]:
-    first, lines = tee(text for _, text in read_lines(path))
-    num_columns = count_columns(first)
-    del first  # which would keep all lines in memory
-    if labelled:
-        num_columns = max(num_columns, 2)
+def _conll_sentences(path: AnyFile, label_column: str | None) -> Iterator[Sentence]:
+    labelled = label_column is not None
+    column = None if label_column == LABEL_COLUMN else label_column
     try:
-        for rows in split_conll(lines, num_columns):
+        for rows in split_sentences((text for _, text in read_lines(path)), labelled=labelled, label_column=column):
             words = [fields[0] for _, fields in rows]
             labels = [fields[-1] for _, fields in rows] if labelled else None
             yield Sentence(rows[0][0], words, labels, lines=[number for number, _ in rows])
@@ -341,8 +373,11 @@ def _conll_sentences(path: AnyFile, *, labelled: bool) -> Iterator[Sentence]:
         raise DataError(f"{path}:{error.line}: {error}.") from None
 
 
-def _json_sentences(path: AnyFile, text_column: str, label_column: str | None) -> Iterator[Sentence]:
-    for line, record in open_records(path):
+def _json_sentences(
+    path: AnyFile, text_column: str, label_column: str | None, annotated: AnnotatedRecords
+) -> Iterator[Sentence]:
+    for line, original in open_records(path):
+        record = original if label_column is None else annotated.plain(line, original)
         lists: list[list[str] | None] = []
         for key, name in (("task.text_column", text_column), ("task.label_column", label_column)):
             if name is None:
@@ -367,4 +402,4 @@ def _json_sentences(path: AnyFile, text_column: str, label_column: str | None) -
             labels = [label for word, label in zip(words, labels, strict=True) if not word.isspace()]
         words = [word for word in words if not word.isspace()]  # blanks of a text whose characters are words
         if words or label_column is None:
-            yield Sentence(line, words, labels, record)
+            yield Sentence(line, words, labels, fields=original)

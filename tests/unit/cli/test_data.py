@@ -14,6 +14,10 @@ pytestmark = pytest.mark.reference
 ROWS = [("play jazz", "music"), ("book a table", "food"), ("play jazz", "food"), ("rain?", "music")]
 ANSWER = {"id": "1", "question": "who", "answers": [{"text": "I", "answer_start": 0}]}
 SQUAD = json.dumps({"data": [{"paragraphs": [{"context": "I am", "qas": [ANSWER, {**ANSWER, "answers": []}]}]}]})
+DOCCANO = json.dumps({"text": "a b", "label": [[0, 1, "X"]]})
+RESULT = {"from_name": "ner", "type": "labels", "value": {"start": 0, "end": 1, "text": "a", "labels": ["X"]}}
+STUDIO = json.dumps([{"data": {"text": "a b"}, "annotations": [{"result": [RESULT]}]}])
+NUMBERED = "# text = a b c\n1\ta\tB-X\n2\tb\tO\n3\tc\tO\n"
 CLASSES, WORDS, SETS = "classification", "token_classification", "multi_label"
 RECORD_A, RECORD_B = '{"text": "a", "label": 1}', '{"text": "b", "label": 0}'
 
@@ -67,6 +71,17 @@ def test_a_folder_with_what_may_spoil_a_training(dynabert, tmp_path):
             2,
             {"x": 1, "y": 1},
         ),
+        ("x.jsonl", DOCCANO, WORDS, "JSON lines, spans of characters", 1, {"O": 1, "B-X": 1, "I-X": 0}),
+        (
+            "x.json",
+            STUDIO,
+            WORDS,
+            "JSON, an array of objects, Label Studio's",
+            1,
+            {"O": 1, "B-X": 1, "I-X": 0},
+        ),
+        ("x.tsv", "a\x02b\tO\x02B-X\n", WORDS, "PaddleNLP's, a sentence a line", 1, {"O": 1, "B-X": 1}),
+        ("x.conllu", NUMBERED, WORDS, "CoNLL-U's, words with numbers", 1, {"O": 2, "B-X": 1}),
         ("x.json", SQUAD, "question_answering", "JSON, one object", 2, {"questions": 2, "without an answer": 1}),
     ],
 )

@@ -162,7 +162,9 @@ def test_folder_in_place_of_a_file(tmp_path):
 def test_unknown_ending(tmp_path):
     path = write(tmp_path / "x.tvs", "sentence\tlabel\ns\ta\n")
     message = refusal(path)
-    assert message.startswith(f"{path}: unknown file ending '.tvs'; the endings are .tsv, .csv, .jsonl, .json.")
+    assert message.startswith(
+        f"{path}: unknown file ending '.tvs'; the endings are .tsv, .csv, .jsonl, .json, .parquet."
+    )
     assert "Did you mean '.tsv'?" in message
     assert message.endswith("Rename or convert the file.")
 

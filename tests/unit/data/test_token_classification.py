@@ -63,9 +63,11 @@ def test_comments_are_not_read_as_words(tmp_path):
 
 
 def test_a_comment_with_the_columns_of_a_word_is_warned_about(tmp_path):
-    path = write(tmp_path / "a.conll", "# id 7 domain=en\na _ _ O\nb _ _ B-PER\n\n# id 8 domain=en\nc _ _ O\n")
-    with pytest.raises(DataError, match=r":1: begins with #, has as many columns .* 'domain=en', which no other line"):
+    path = write(tmp_path / "a.conll", "# id 7 english\na _ _ O\nb _ _ B-PER\n\n# id 8 english\nc _ _ O\n")
+    with pytest.raises(DataError, match=r":1: begins with #, has as many columns .* 'english', which no other line"):
         find_word_labels(path, **COLUMNS)
+    write(path, "# id 7 domain=en\na _ _ O\nb _ _ B-PER\n\n# id 8 domain=en\nc _ _ O\n")
+    assert find_word_labels(path, **COLUMNS) == ("O", "B-PER")
     assert find_word_labels(write(path, "# O\na B-PER\n#b O\n"), **COLUMNS) == ("O", "B-PER")
     assert find_word_labels(write(path, "#1 X\na B-PER\n"), **COLUMNS) == ("B-PER", "X")
 

@@ -20,7 +20,8 @@ def sentences(text):
         ("-DOCSTART- -X- O\n\na X O\n-DOCSTART-\nb X O", [[["a", "X", "O"]], [["b", "X", "O"]]]),
         # Comments: before, inside and after a sentence, with more and with fewer columns.
         ("# id 7 of x\na O\n# a b\nb O\n#\n\n# end of file", [[["a", "O"], ["b", "O"]]]),
-        ("# text = a b c\n\n#\n", [[["#", "text", "=", "a", "b", "c"]]]),
+        ("# text = a b c\n\n#\n", []),
+        ("# id 7 domain=en\na _ _ O\n# _ _ O\n", [[["a", "_", "_", "O"], ["#", "_", "_", "O"]]]),
         # Words that begin with #.
         ("# O\n#news B-PER\na O", [[["#", "O"], ["#news", "B-PER"], ["a", "O"]]]),
         ("#\n#news\na\n# sent 3", [[["#"], ["#news"], ["a"]]]),
