@@ -93,8 +93,8 @@ def split_tsv_once(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         yield from split_table(lambda: whole, is_tsv=True)
         return
     yield 1, split_header(header)
-    if split_header(header) != header.split("\t"):
-        yield from _split_quoted(lines, "\t", first=2)
+    if not is_tsv and split_header(header) != header.split("\t"):
+        yield from _split_quoted(_check_quotes(lines, cells), "\t", first=2)
         return
     waiting: list[str] = []
     for number, line in enumerate(lines, start=2):
@@ -111,6 +111,14 @@ def split_tsv_once(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         yield from _split_quoted(iter(waiting), "\t", first=first)
     else:
         yield from ((place, row.split("\t")) for place, row in enumerate(waiting, start=first))
+
+
+def _check_quotes(lines: Iterable[str], cells: _Cells) -> Iterator[str]:
+    """Yield the lines below a header of quoted names; one that no writer of quoted cells makes is refused."""
+    for number, line in enumerate(lines, start=2):
+        if not cells.add(number, line):
+            raise LineError(number, _NOT_AS_HEADER)
+        yield line
 
 
 def _split_quoted(lines: Iterable[str], delimiter: str, *, first: int = 1) -> Iterator[tuple[int, list[str]]]:
@@ -209,6 +217,8 @@ class _Cells:
     def add(self, number: int, line: str) -> bool:
         """Read the next line; returns False if it has quotes that no writer of quoted cells makes."""
         if not line and not self.is_open:
+            if number == 1:  # a header of one column without a name
+                self._width = 1
             return True
         if self._tabs < 0:
             self._tabs = line.count("\t")

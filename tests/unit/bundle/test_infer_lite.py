@@ -14,7 +14,7 @@ class Stub:
 
     description = {"max_seq_length": 128}  # noqa: RUF012
 
-    def __init__(self, folder):
+    def __init__(self, folder, **options):
         pass
 
     def predict(self, rows):

@@ -15,8 +15,10 @@ def test_a_split_is_whole_and_keeps_every_label(seed, num_rows, share):
     rng = np.random.default_rng(seed)
     labels = rng.random((num_rows, 6)) < rng.random(6) * 0.7
     size = max(1, int(num_rows * share))
-    if not (labels.sum(axis=0) > 1)[labels.any(axis=0)].any() and labels.any(axis=1).all():
-        return  # every label is a single row's
+    if (labels & (labels.sum(axis=0) == 1)).any(axis=1).all():  # each row has a label of its own
+        with pytest.raises(DataError, match="can be held out"):
+            split_holdout(labels, num_examples=size, seed=seed)
+        return
     kept, held_out = split_holdout(labels, num_examples=size, seed=seed)
     assert sorted([*kept, *held_out]) == list(range(num_rows))
     assert 1 <= len(held_out) <= size

@@ -31,10 +31,10 @@ def test_a_database_in_use_is_not_called_damaged(tmp_path):
 def settings_of(config=None, **described):
     """What a search of a task must have in common with the one that it goes on with."""
     task = SimpleNamespace(name="custom", metrics=("f1",), to_dict=lambda: described)
-    scorer = SimpleNamespace(features=SimpleNamespace(content=()))
+    judge = SimpleNamespace(content=())
     config = config or SearchConfig()
     objectives = Objectives.from_config(config)
-    return _Search("model", "hash", None, task, scorer, None, objectives, config, None)._settings("hash")
+    return _Search("model", "hash", None, task, judge, None, objectives, config, None)._settings("hash")
 
 
 @pytest.mark.parametrize(("key", "first", "second"), [("positive_label", "a", "b"), ("max_answer_length", 30, 8)])
