@@ -92,7 +92,7 @@ def folders(chain, tmp_path_factory):
     return folder
 
 
-QUICK = [("paddle", "int8"), ("onnx", "fp32")]
+QUICK = [("onnx", "fp32")]
 BUNDLES = [
     (form, precision) for form in FORMATS for precision in ("fp32", "int8") if (form, precision) != ("pir", "int8")
 ]
