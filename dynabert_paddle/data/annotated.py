@@ -43,11 +43,14 @@ class AnnotatedRecords:
         self._spans = SpanReader(path, word_split)
 
     def plain(self, line: int, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a record with words and labels; one that has them, or nothing to make them of, as it is.
+        """Replace the annotated spans of a record by words with labels.
 
         Args:
             line: its line, for messages.
             record: the record.
+
+        Returns:
+            The record with words and labels; one that has them, or no spans, as it is.
 
         Raises:
             DataError: a value that is no span, or an integer without a name.

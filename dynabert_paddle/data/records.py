@@ -74,7 +74,17 @@ def _table_records(path: AnyFile) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_objects(path: AnyFile) -> Iterator[tuple[int, dict]]:
-    """Read the objects of JSON lines, or of an array, as they are; see `open_records`."""
+    """Read the objects of JSON lines, or of an array, as they are.
+
+    Args:
+        path: a .jsonl or .json file.
+
+    Yields:
+        The line of an object, and the object.
+
+    Raises:
+        DataError: a line is not a JSON object.
+    """
     lines = ((line, text) for line, text in read_lines(path) if text.strip())
     first = list(islice(lines, 1))
     if ending_of(path) == ".json" and first and first[0][1].lstrip().startswith("["):

@@ -164,8 +164,8 @@ def test_folder_without_a_file(folder):
     (folder / "dev.csv").rename(folder / "valid.csv")
     message = refusal(DataError, "custom", data_dir=folder)
     assert message == (
-        f"{folder}: none of dev.tsv, dev.csv, dev.jsonl, dev.json; the folder contains train.tsv, valid.csv. "
-        "Give the file with dev_file."
+        f"{folder}: none of dev.tsv, dev.csv, dev.jsonl, dev.json, dev.parquet; the folder contains "
+        "train.tsv, valid.csv. Give the file with dev_file."
     )
 
 
