@@ -24,6 +24,7 @@ from dynabert_paddle.data.readers import (
 from dynabert_paddle.data.records import JSON_ENDINGS, quote
 from dynabert_paddle.data.stored_texts import new_column
 from dynabert_paddle.errors import DataError, UsageError
+from dynabert_paddle.text.lines import data_ending
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ def _read_sets(
 ) -> Iterator[tuple[Row, tuple[str, ...]]]:
     """Yield the rows with their labels."""
     check_separator(separator, ())
-    if separator is None and path.suffix.lower() not in JSON_ENDINGS:
+    if separator is None and data_ending(path) not in JSON_ENDINGS:
         raise UsageError(
             f"{path}: several labels a row are in one cell; name what separates them with "
             f"{setting('task.label_separator')}, such as '|'"

@@ -1,5 +1,6 @@
 """Files with several labels or none a row, in every format, and faulty ones: file, line, remedy."""
 
+import gzip
 import json
 import re
 
@@ -66,6 +67,13 @@ def test_formats_agree(tmp_path, name, content, settings):
     np.testing.assert_array_equal(again.train.labels, task.train.labels)
     assert again.to_dict() == task.to_dict()
     assert ("label_separator" in task.to_dict()) is ("label_separator" in settings)
+
+
+def test_lists_are_read_from_a_compressed_file(tmp_path):
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(as_json(ROWS).encode()))
+    task = load_task("custom", kind="multi_label", train_file=path, dev_file=path)
+    np.testing.assert_array_equal(task.train.labels, np.array(MATRIX, dtype=bool))
 
 
 def test_pairs_have_several_labels(tmp_path):
