@@ -126,7 +126,7 @@ def _check_flags(*, subnet: str | None, grid: bool, errors_file: str | None, tea
 
 def _check_kind(task: Task, options: dict[str, bool]) -> None:
     """Refuse options that are for tasks with classes, where a task has none."""
-    from dynabert_paddle.data.class_scores import CLASS_KINDS
+    from dynabert_paddle.data.kinds import CLASS_KINDS
 
     for option, is_given in options.items():
         if is_given and task.kind not in CLASS_KINDS:

@@ -12,6 +12,7 @@ from dynabert_paddle.cli.predict import BundleDevice
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.runtime.streams import print_message
+from dynabert_paddle.serving.http.settings import Limits, ServeSettings, check_access, check_installed, name_bundles
 
 
 def serve(
@@ -24,9 +25,13 @@ def serve(
     *,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; another one than this machine's own needs a key.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Its port; 0 for a free one.")] = 8000,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes that answer.")] = 1,
+    ] = ServeSettings.host,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Its port; 0 for a free one.")
+    ] = ServeSettings.port,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=256, help="Processes that answer.")
+    ] = ServeSettings.workers,
     num_threads: Annotated[
         int | None,
         typer.Option(
@@ -39,16 +44,20 @@ def serve(
     ] = None,
     queue_size: Annotated[
         int, typer.Option("--queue_size", min=1, help="Requests of a bundle that may wait in a worker.")
-    ] = 256,
-    max_body_bytes: Annotated[int, typer.Option("--max_body_bytes", min=1, help="Size of a request.")] = 2**20,
-    max_texts: Annotated[int, typer.Option("--max_texts", min=1, help="Texts a request.")] = 256,
-    max_characters: Annotated[int, typer.Option("--max_characters", min=1, help="Characters a text.")] = 20_000,
+    ] = Limits.queue_size,
+    max_body_bytes: Annotated[
+        int, typer.Option("--max_body_bytes", min=1, help="Size of a request.")
+    ] = Limits.max_body_bytes,
+    max_texts: Annotated[int, typer.Option("--max_texts", min=1, help="Texts a request.")] = Limits.max_texts,
+    max_characters: Annotated[
+        int, typer.Option("--max_characters", min=1, help="Characters a text.")
+    ] = Limits.max_characters,
     request_seconds: Annotated[
         float, typer.Option("--request_seconds", min=0.1, help="Time for a request to arrive.")
-    ] = 10.0,
+    ] = Limits.request_seconds,
     drain_seconds: Annotated[
         float, typer.Option("--drain_seconds", min=0.1, help="Time for queued requests after SIGTERM.")
-    ] = 30.0,
+    ] = ServeSettings.drain_seconds,
     api_key_file: Annotated[
         str | None, typer.Option("--api_key_file", help="File with the keys that clients must send, one a line.")
     ] = None,
@@ -58,14 +67,6 @@ def serve(
 
     Needs the extra 'serve'. The log is JSON lines on stdout; /docs in a browser is the page of the API.
     """
-    from dynabert_paddle.serving.http.settings import (
-        Limits,
-        ServeSettings,
-        check_access,
-        check_installed,
-        name_bundles,
-    )
-
     for name, value in (
         ("deadline_ms", deadline_ms),
         ("request_seconds", request_seconds),

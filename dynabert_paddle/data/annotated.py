@@ -104,5 +104,5 @@ def find_span_column(record: Mapping[str, Any], label_column: str) -> str | None
 
 
 def _has_lists(values: list[Any]) -> bool:
-    """Whether a list seems to be one of spans, some of which are wrong."""
+    """Whether a list looks like spans, though some may be wrong."""
     return any(isinstance(value, (list, dict)) for value in values)

@@ -30,7 +30,7 @@ def split_holdout(
 
     Args:
         labels: `[n]`; integers are classes, floats are scores and not stratified. Or `[n, c]` booleans: several labels
-            an example, each of which is stratified.
+            an example; each label is stratified.
         num_examples: examples to hold out; limited to at least 1 and at most half, and one of each class is kept.
         fraction: the same as a fraction of `n`, instead of `num_examples`.
         seed: random seed of the choice.

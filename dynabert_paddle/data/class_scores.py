@@ -15,8 +15,6 @@ from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.word_features import WordFeatures
 from dynabert_paddle.text.decode import softmax
 
-# The kinds of tasks that have classes.
-CLASS_KINDS = ("classification", "token_classification")
 NUM_BINS = 15  # of the calibration error, as in Guo et al. (2017)
 
 

@@ -60,15 +60,15 @@ def find_format(path: Path) -> FileFormat:
     if ending in CONLL_ENDINGS or ending == ".txt" or (ending == ".tsv" and _has_sentences(path)):
         return FileFormat(_name_of_sentences(path), (), "token_classification")
     _, header = first_record(path, open_records(path))
-    lines = [text for _, text in read_lines(path)]
-    try:
-        is_quoted = ending == ".csv" or has_quoted_cells(lines)
-    except LineError as error:
-        raise DataError(f"{path}:{error.line}: {error}.") from None
-    if ending == ".tsv":
-        name = "TSV, cells with tabs, quotes or line breaks are quoted" if is_quoted else "TSV, quotes are text"
+    lines = (text for _, text in read_lines(path))
+    if ending == ".csv":
+        name = f"CSV, cells are separated by {_DELIMITERS[find_delimiter(next(lines))]}"
     else:
-        name = f"CSV, cells are separated by {_DELIMITERS[find_delimiter(lines[0])]}"
+        try:
+            is_quoted = has_quoted_cells(lines)
+        except LineError as error:
+            raise DataError(f"{path}:{error.line}: {error}.") from None
+        name = "TSV, cells with tabs, quotes or line breaks are quoted" if is_quoted else "TSV, quotes are text"
     return FileFormat(name, tuple(header), "classification")
 
 

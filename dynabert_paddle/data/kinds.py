@@ -113,3 +113,5 @@ KINDS = {
         settings=ANSWER_SETTINGS,
     ),
 }
+# Each text, or each word, has one of several classes.
+CLASS_KINDS = ("classification", "token_classification")

@@ -101,7 +101,7 @@ def parse_label_scheme(name: str) -> str:
         One of `LABEL_SCHEMES`.
 
     Raises:
-        UsageError: there is none, or `IOB` and `IOE`, of which there are two.
+        UsageError: an unknown name, or an ambiguous one: `IOB` (IOB1, IOB2), `IOE` (IOE1, IOE2).
     """
     known = {scheme.upper(): scheme for scheme in LABEL_SCHEMES} | {"BIO": "IOB2"}
     given = str(name).strip().upper()

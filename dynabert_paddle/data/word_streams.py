@@ -22,7 +22,7 @@ def divide_stream(sentences: Sentences) -> Sentences:
         sentences: the file's sentences, with a scheme.
 
     Returns:
-        Parts of similar length, of 50 to 500 words, none of which begins inside of an entity; the same sentences if
+        Parts of similar length, of 50 to 500 words, cut between entities; the same sentences if
         they are several, or one of fewer words.
     """
     words, labels = sentences.words[0], sentences.labels[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dynabert_paddle.exporting.parameters import read_parameters, write_parameters
+from dynabert_paddle.exporting.parameters import read_named_parameters, write_parameters
 from dynabert_paddle.exporting.program import (
     argument,
     declare_copy,
@@ -14,7 +14,6 @@ from dynabert_paddle.exporting.program import (
     find_variable,
     make_operator,
     paddle_protobuf,
-    parameter_names,
     prune,
     read_program,
     replace_operators,
@@ -38,7 +37,7 @@ def store_tables_as_bytes(graph: Path) -> None:
     """
     program = read_program(graph / "model.pdmodel")
     block = program.blocks[0]
-    parameters = dict(zip(parameter_names(program), read_parameters(graph / "model.pdiparams"), strict=True))
+    parameters = read_named_parameters(graph / "model.pdiparams", program)
     ops: list[OpDesc] = []
     for op in block.ops:
         ops += _gather_bytes(block, op, parameters) if op.type == "lookup_table_v2" else [op]

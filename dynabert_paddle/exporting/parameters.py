@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from dynabert_paddle.bundle.members import PARAMETER_HEADER, PARAMETER_TYPES
-from dynabert_paddle.exporting.program import paddle_protobuf
+from dynabert_paddle.exporting.program import paddle_protobuf, parameter_names
+from dynabert_paddle.exporting.program_types import ProgramDesc
 
 # Paddle's numbers of the types that graphs have; bundles of several sub-networks have no int8.
 _TYPES = {**{name: number for number, name in enumerate(PARAMETER_TYPES)}, "int8": 21}
@@ -28,6 +29,11 @@ def read_parameters(path: Path) -> list[np.ndarray]:
         arrays.append(np.frombuffer(content, dtype, int(np.prod(shape)), start).reshape(shape))
         start += arrays[-1].nbytes
     return arrays
+
+
+def read_named_parameters(path: Path, program: ProgramDesc) -> dict[str, np.ndarray]:
+    """Read the parameters of a program in a `model.pdiparams` file, by their names."""
+    return dict(zip(parameter_names(program), read_parameters(path), strict=True))
 
 
 def write_parameters(path: Path, parameters: Mapping[str, np.ndarray]) -> None:

@@ -15,7 +15,7 @@ import paddle
 
 from dynabert_paddle.errors import DataError
 from dynabert_paddle.exporting.int8 import MIN_ABS_MAX, quantize_embeddings
-from dynabert_paddle.exporting.parameters import read_parameters, write_parameters
+from dynabert_paddle.exporting.parameters import read_named_parameters, write_parameters
 from dynabert_paddle.exporting.program import (
     argument,
     matmul_to_mul,
@@ -81,17 +81,13 @@ def quantize(
         program = read_program(folder / "model.pdmodel")
         scope = paddle.static.global_scope()
         parameters = {name: np.array(scope.find_var(name).get_tensor()) for name in parameter_names(program)}
-        _limit_weights(program, parameters, _float_parameters(graph))
+        weights = read_named_parameters(graph / "model.pdiparams", read_program(graph / "model.pdmodel"))
+        _limit_weights(program, parameters, weights)
         write_matmuls(program, parameters)
         quantize_embeddings(program, parameters)
         write_parameters(folder / "model.pdiparams", parameters)
     strip_call_stacks(program)
     write_program(folder / "model.pdmodel", program)
-
-
-def _float_parameters(graph: Path) -> dict[str, np.ndarray]:
-    names = parameter_names(read_program(graph / "model.pdmodel"))
-    return dict(zip(names, read_parameters(graph / "model.pdiparams"), strict=True))
 
 
 def _limit_weights(program: ProgramDesc, parameters: dict[str, np.ndarray], weights: dict[str, np.ndarray]) -> None:

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from dynabert_paddle.exporting.int8 import quantize_embeddings
-from dynabert_paddle.exporting.parameters import read_parameters, write_parameters
+from dynabert_paddle.exporting.parameters import read_named_parameters, write_parameters
 from dynabert_paddle.exporting.program import (
     argument,
     declare_copy,
     make_operator,
     matmul_to_mul,
     paddle_protobuf,
-    parameter_names,
     prune,
     read_program,
     replace_operators,
@@ -82,7 +81,7 @@ def quantize_as_trained(
     program = read_program(graph / "model.pdmodel")
     matmul_to_mul(program)
     block = program.blocks[0]
-    parameters = dict(zip(parameter_names(program), read_parameters(graph / "model.pdiparams"), strict=True))
+    parameters = read_named_parameters(graph / "model.pdiparams", program)
     _simulate(block, parameters, {name: scale for name, scale in scales.items() if scale.input is not None})
     write_matmuls(program, parameters)
     quantize_embeddings(program, parameters, {name: s.weight for name, s in scales.items() if s.input is None})

@@ -63,7 +63,7 @@ def read_weights(folder: str | os.PathLike, *, whole_model: bool = False) -> dic
             arrays = unpack_weights(read_safetensors(own))
         except ModelError as error:
             raise ModelError(str(error) if str(own) in str(error) else f"{own}: {error}: copy it again") from None
-        if stock and whole_model:  # the components of an elastic embedding, of which the whole one needs none
+        if stock and whole_model:  # the components of an elastic embedding; the whole embedding needs none
             arrays = {name: array for name, array in arrays.items() if not name.endswith((".up", ".down"))}
         return {**(stock or {}), **arrays}
     if stock is not None:

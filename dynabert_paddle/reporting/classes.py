@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dynabert_paddle.data.class_scores import CLASS_KINDS, ClassScores, score_classes
+from dynabert_paddle.data.class_scores import ClassScores, score_classes
 from dynabert_paddle.data.described_tasks import load_described_task
+from dynabert_paddle.data.kinds import CLASS_KINDS
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.metadata import check_expected, read_metadata
 

@@ -26,7 +26,7 @@ def choose_best(
     Args:
         rows: the candidates.
         budget: the limits.
-        rank: orders the rows that are within the limits, of which the latency is only estimated, by preference.
+        rank: orders rows by preference; they are within the limits, with estimated latencies.
         measure: measures latencies by the names of sub-networks; called only if the budget limits latency.
 
     Returns:

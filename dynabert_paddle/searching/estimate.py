@@ -42,7 +42,7 @@ class Estimate(NamedTuple):
 
 
 def join(estimates: Sequence[Estimate]) -> Estimate:
-    """Join measurements of one sub-network on different examples, each of which counts the same."""
+    """Join measurements of one sub-network on different examples, all with the same weight."""
     if len(estimates) == 1:
         return estimates[0]
     parts = np.concatenate([estimate.parts for estimate in estimates])
@@ -59,7 +59,7 @@ def error_margin(difference: Estimate, num_compared: int = 1, *, two_sided: bool
 
     Args:
         difference: of two candidates.
-        num_compared: how many candidates were compared, of which the best is looked at (Bonferroni).
+        num_compared: how many candidates were compared to find the best (Bonferroni).
         two_sided: whether it was open which of the two is better.
 
     Returns:

@@ -73,7 +73,7 @@ def split_sentences(
 
 
 def is_separated(lines: Iterable[str]) -> bool:
-    """Tell PaddleNLP's form by the first two lines of a file, one of which may name its columns."""
+    """Tell PaddleNLP's form by the first two lines of a file; one may name its columns."""
     return any(SEPARATOR in line for line in islice(lines, 2))
 
 

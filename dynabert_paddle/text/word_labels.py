@@ -60,7 +60,7 @@ _OTHER_FORMS = tuple(
     for separator in ("-", "_", ".", ":", "/", "|")
     for form in ("{0}{1}{2}", "{2}{1}{0}")
 )
-# Labels of which some only are in such a form, or whose case is mixed, are of no scheme, and no names of types either.
+# Where only some labels have such a form, or their case is mixed, they are of no scheme, and no names of types either.
 _LIKE_POSITIONS = (
     re.compile(r"(?P<position>[BIEMSLU])[-_.:/|](?P<type>.+)", re.DOTALL | re.IGNORECASE),
     re.compile(r"(?P<type>.+)[-_.:/|](?P<position>[BIEMSLU])", re.DOTALL | re.IGNORECASE),

@@ -8,14 +8,13 @@ import numpy as np
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import LabelLossConfig, TrainConfig
+from dynabert_paddle.data.kinds import CLASS_KINDS
 from dynabert_paddle.data.labels import LabelIndex
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.data.word_features import IGNORED
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.training.logging import logger
 
-# The kinds of tasks whose labels are classes.
-_KINDS = ("classification", "token_classification")
 _MAX_LISTED = 20
 # YAML reads these names of labels, written without quotes, as values: as `LabelLossConfig` names the value, in small
 # letters.
@@ -36,9 +35,10 @@ def check_label_loss(task: Task, config: TrainConfig, *, section: str) -> None:
     if not isinstance(config, LabelLossConfig):
         return
     for name in ("class_weights", "focal_gamma", "label_smoothing"):
-        if getattr(config, name) and task.kind not in _KINDS:
+        if getattr(config, name) and task.kind not in CLASS_KINDS:
             raise UsageError(
-                f"{setting(f'{section}.{name}')} is for {' and '.join(_KINDS)}, this task is {task.kind}: leave it out"
+                f"{setting(f'{section}.{name}')} is for {' and '.join(CLASS_KINDS)}, this task is {task.kind}: "
+                "leave it out"
             )
     if isinstance(config.class_weights, dict):
         _by_class(config.class_weights, task.labels, section)

@@ -117,7 +117,7 @@ class Surroundings:
             raise Problem(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
 
     def _finish(self, scope: Scope, record: Record) -> None:
-        # The template of the path, of which there are few; paths are the client's.
+        # The template of the path: there are few templates, while a client can send any number of paths.
         self._metrics.observe_request(getattr(scope.get("route"), "path", "other"), record.status)
         if record.status == 503 and record.code:
             self._metrics.observe_refusal(record.code)
