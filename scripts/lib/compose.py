@@ -79,6 +79,8 @@ STEPS = {
     "sparse-0.8": f"compress sparse {{source}} --sparsity 0.8 {DISTILLED}",
     "groups-3": f"compress share_layers {{source}} --groups 3 {DISTILLED}",
     "groups-2": f"compress share_layers {{source}} --groups 2 {DISTILLED}",
+    "bits-4": f"compress quantize_aware {{source}} --weight_bits 4 {DISTILLED}",
+    "bits-2": f"compress quantize_aware {{source}} --weight_bits 2 {DISTILLED}",
 }
 SUPERNET, RANKED_SUPERNET = ("rewire", "width", "depth"), ("rewire-ranks", "width", "depth")
 
@@ -97,6 +99,8 @@ ROWS = {
     ("sparse", "0.8"): ("sparse-0.8",),
     ("share_layers", "3 groups"): ("groups-3",),
     ("share_layers", "2 groups"): ("groups-2",),
+    ("quantize_aware", "4 bits"): ("bits-4",),
+    ("quantize_aware", "2 bits"): ("bits-2",),
     ("all", "rank with width and depth, vocabulary"): (*RANKED_SUPERNET, "w0.25d0.50r0.25", "pieces-4000"),
     ("all", "vocabulary, rank with width and depth"): ("pieces-4000", *RANKED_SUPERNET, "w0.25d0.50r0.25"),
     ("all", "width and depth, vocabulary, rank"): (*SUPERNET, "w0.25d0.50", "pieces-4000-untrained", "rank-0.25"),
