@@ -96,6 +96,7 @@ setup(
     package_data={
         "dynabert_paddle": [
             "py.typed",
+            "config/recipes/*.yaml",
             "data/snips/*.tsv",
             "data/snips/*.md",
             "reporting/chinese.json",

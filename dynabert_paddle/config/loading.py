@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynabert_paddle.config.names import Place, find_place, setting
 from dynabert_paddle.config.run_file import CONFIG_FILE, is_run_file, locate
-from dynabert_paddle.config.settings import ENCODING_SETTINGS, SECTIONS, STAGES, Config, plain_name
+from dynabert_paddle.config.settings import ENCODING_SETTINGS, RECIPES, SECTIONS, STAGES, Config, plain_name
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.multipliers import parse_mults
 
@@ -23,6 +23,8 @@ _PACKAGE = Path(__file__).parents[1]
 _CONFIG_DIR = next(
     (path / "configs" for path in (_PACKAGE, _PACKAGE.parent) if (path / "configs").is_dir()), _PACKAGE / "configs"
 )
+
+_RECIPE_DIR = Path(__file__).parent / "recipes"
 
 MAX_BYTES = 2**18  # of a config file, because the parser is slow
 MAX_DEPTH = 30
@@ -85,8 +87,9 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     *,
     base: Mapping[str, Mapping[str, Any]] | None = None,
+    resumes: bool = False,
 ) -> Config:
-    """Resolve a config. Priority, highest first: flag, `-o` override, config file, `base`, default.
+    """Resolve a config. Priority, highest first: flag, `-o` override, config file, `base`, recipe, default.
 
     A `train` section sets its values for every stage that has the field. In the config file, a stage's section has
     priority over it; in an override, `train` replaces the values of the file.
@@ -97,6 +100,7 @@ def load_config(
         overrides: `section.key=value` strings; the values are parsed as YAML.
         flags: values of command-line flags by dotted key; None means not given.
         base: values by section that replace the defaults, such as the task that a model was trained on.
+        resumes: where no recipe is given, take that of the run in the output folder, if one is there.
 
     Returns:
         The validated `Config`.
@@ -126,7 +130,20 @@ def load_config(
         own = values.setdefault(section, {})
         if isinstance(own, dict):
             values[section] = {**inherited_settings(defaults, own), **own}
-    return _validate(values, place)
+    if resumes and "recipe" not in values and (kept := find_recipe(str(values.get("output_dir", Config.output_dir)))):
+        values["recipe"] = kept
+    return _validate(_complete_by_recipe(values, place), place)
+
+
+def find_recipe(output_dir: str | Path) -> str | None:
+    """Return the recipe of the run in a folder: `paper` for one made before there were recipes; None for no run."""
+    path = Path(output_dir).expanduser() / CONFIG_FILE
+    if not (path.is_file() and is_run_file(path)):
+        return None
+    try:
+        return _read_yaml(path).get("recipe", Config.recipe)
+    except UsageError:  # a damaged file is told when the run reads it
+        return None
 
 
 def resolve_config(section: type, values: Mapping[str, Any]) -> Any:
@@ -143,6 +160,18 @@ def resolve_config(section: type, values: Mapping[str, Any]) -> Any:
         UsageError: an unknown key or a wrong value.
     """
     return _build(section, dict(values), lambda key: Place(key, section.__name__, setting(key)))
+
+
+def _complete_by_recipe(values: dict[str, Any], place: _FindPlace) -> dict[str, Any]:
+    """Add the recipe's values where nothing else is given."""
+    name = values.get("recipe", Config.recipe)
+    if name not in RECIPES:  # which the validation tells
+        return values
+    recipe = _spread_train(_read_yaml(_RECIPE_DIR / f"{name}.yaml"), place)
+    for key, value in recipe.items():
+        own = values.get(key, {} if isinstance(value, dict) else value)
+        values[key] = {**value, **own} if isinstance(value, dict) and isinstance(own, dict) else own
+    return values
 
 
 def _validate(values: dict[str, Any], place: _FindPlace) -> Config:

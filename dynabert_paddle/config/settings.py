@@ -21,6 +21,8 @@ from dynabert_paddle.multipliers import DEPTH_MULTS, WIDTH_MULTS
 
 Stage = Literal["finetune", "rewire", "width", "depth", "final"]
 STAGES: tuple[str, ...] = get_args(Stage)
+Recipe = Literal["paper", "best"]
+RECIPES: tuple[str, ...] = get_args(Recipe)
 
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
@@ -351,12 +353,13 @@ class SearchConfig(_Section):
 
 @dataclass(frozen=True)
 class Config(_Section):
-    """A whole run."""
+    """A whole run; `load_config` takes what is not given from the recipe, which this class itself does not read."""
 
     model_name_or_path: str = _option("minilm-l6", "built-in backbone, PaddleNLP name, or a model folder")
     output_dir: str = _option("out", "folder for the stages, one folder each")
     device: str = _option("auto", "auto, cpu or gpu:N")
     stages: tuple[Stage, ...] = _option(("finetune", "rewire", "width", "depth"), "the stages to run")
+    recipe: Recipe = _option("paper", "built-in settings that replace the defaults")
     task: TaskConfig = field(default_factory=TaskConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
@@ -376,7 +379,7 @@ SECTIONS: dict[str, Any] = {
 
 _REPORTING = ("logging_steps", "save_steps", "save_minutes")
 # Settings that folders of earlier versions lack: a folder records them only where they differ from their default.
-_LATER = ("early_stopping_patience", "class_weights", "focal_gamma", "label_smoothing")
+_LATER = ("recipe", "early_stopping_patience", "class_weights", "focal_gamma", "label_smoothing")
 
 
 def plain_name(name: str) -> str:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -315,7 +316,9 @@ def _keep_config(path: Path, config: Config) -> None:
     """Save the resolved config; refuse a folder that holds another model's or another task's run."""
     import yaml
 
-    values = _from_anywhere(json.loads(json.dumps(recorded_settings(config))))  # tuples become lists, as YAML has them
+    # With a recipe a setting that the file lacks would be the recipe's, not the default.
+    settings = recorded_settings(config) if config.recipe == Config.recipe else asdict(config)
+    values = _from_anywhere(json.loads(json.dumps(settings)))  # tuples become lists, as YAML has them
     if path.exists():
         try:
             before = _flatten(locate(parse_yaml(path.read_text(encoding="utf-8"), str(path)), path.parent.absolute()))

@@ -323,7 +323,7 @@ def test_built_in_configs_are_found_by_name_and_files_by_path(write):
 def test_every_task_of_a_benchmark_has_a_config(benchmark):
     folder = find_config("default").parent / benchmark
     names = [name for name, task in CATALOG.items() if task.loader and bool(task.submission) == (benchmark == "glue")]
-    assert {path.stem for path in folder.iterdir()} == set(names)
+    assert {path.stem for path in folder.iterdir()} == {*names, *(f"{name}-best" for name in names)}
     for name in names:
         config = load_config(find_config(f"{benchmark}/{name}"))
         assert config.task.name == name
