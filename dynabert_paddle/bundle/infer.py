@@ -52,6 +52,7 @@ class Bundle:
         decode: for labels of words, `constrained` to those that their scheme allows, or `free`; by default as exported.
         threshold: for several labels a text, as `LabelChoice` takes it.
         top_k: likewise.
+        role: what texts to embed are, `document` or `query`, where a call does not say; by default documents.
 
     Raises:
         BundleError: a file is missing or altered, or the runtime is missing or cannot run the graph.
@@ -67,9 +68,10 @@ class Bundle:
         decode: str | None = None,
         threshold: float | Mapping[str, float] | None = None,
         top_k: int | None = None,
+        role: str | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self._choice: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k}
+        self._choice: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k, "role": role}
         self._device, self._num_threads = device, num_threads
         self._lock = threading.Lock()  # a runtime has one set of input and output buffers per model
         self._threads, self._process = _make_threads(), os.getpid()
@@ -130,7 +132,12 @@ class Bundle:
             self._engines[subnet] = engine
 
     def predict(
-        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, batch_size: int = 32
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        batch_size: int = 32,
+        role: str | None = None,
     ) -> list[AnyPrediction]:
         """Predict for texts or pairs of texts.
 
@@ -139,6 +146,7 @@ class Bundle:
                 where words are labelled and in contexts of questions.
             pairs: a second text for each row.
             batch_size: rows per batch.
+            role: what texts to embed are; by default as the bundle was opened.
 
         Returns:
             One prediction per row, in order.
@@ -146,7 +154,7 @@ class Bundle:
         Raises:
             BundleError: a row is not text, or pairs are given for a model of single texts or the reverse.
         """
-        return list(self.stream(self.rows(texts, pairs), batch_size=batch_size))
+        return list(self.stream(self.rows(texts, pairs), batch_size=batch_size, role=role))
 
     def rows(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Iterator[tuple[str, ...]]:
         """Combine texts, or pairs of texts, to rows.
@@ -175,12 +183,15 @@ class Bundle:
             raise BundleError(f"{len(texts)} texts and {len(pairs)} second texts: give one for each")
         return zip(*columns, strict=True)
 
-    def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[AnyPrediction]:
+    def stream(
+        self, rows: Iterable[Sequence[str]], *, batch_size: int = 32, role: str | None = None
+    ) -> Iterator[AnyPrediction]:
         """Predict for any number of rows in constant memory; the next chunk is encoded while one runs.
 
         Args:
             rows: tuples of one text or of two.
             batch_size: rows per batch.
+            role: what texts to embed are; by default as the bundle was opened.
 
         Yields:
             One prediction per row, in order.
@@ -191,10 +202,10 @@ class Bundle:
         if batch_size < 1:
             raise BundleError(f"batch_size is at least 1, not {batch_size}")
         rows, num_encoded = iter(rows), 0
-        encoded = self.encode(_take_chunk(rows, self._rows.has_word_windows))
+        encoded = self.encode(_take_chunk(rows, self._rows.has_word_windows), role=role)
         while encoded:
             num_encoded += len(encoded)
-            following = self._encode_ahead(rows, num_encoded)
+            following = self._encode_ahead(rows, num_encoded, role)
             try:
                 logits = iter(self._logits([window for row in encoded for window in row.windows], batch_size))
             finally:
@@ -202,24 +213,25 @@ class Bundle:
             yield from [row.decode([next(logits) for _ in row.windows], self.subnet) for row in encoded]
             encoded = following.result()
 
-    def _encode_ahead(self, rows: Iterator[Sequence[str]], num_encoded: int) -> Future:
+    def _encode_ahead(self, rows: Iterator[Sequence[str]], num_encoded: int, role: str | None) -> Future:
         """Start to encode the next chunk; an error waits in the future, as the earlier predictions come first."""
         following: Future = Future()
         try:
             chunk = _take_chunk(rows, self._rows.has_word_windows)
             if chunk:
-                return self._submit("encoder", partial(self.encode, first=num_encoded), chunk)
+                return self._submit("encoder", partial(self.encode, first=num_encoded, role=role), chunk)
             following.set_result([])
         except Exception as error:
             following.set_exception(error)
         return following
 
-    def encode(self, rows: Sequence[Sequence[str]], *, first: int = 0) -> list[Encoded]:
+    def encode(self, rows: Sequence[Sequence[str]], *, first: int = 0, role: str | None = None) -> list[Encoded]:
         """Encode rows as in training.
 
         Args:
             rows: tuples of one text or of two; for token classification a text can be a list of words.
             first: number of rows before these, for messages.
+            role: what texts to embed are; by default as the bundle was opened.
 
         Returns:
             Each row's windows; several only of a context, or of a text whose words are labelled.
@@ -227,7 +239,7 @@ class Bundle:
         Raises:
             BundleError: a row is not one text, or not two if the model takes pairs.
         """
-        read = [self._rows.read(row, number) for number, row in enumerate(rows, start=first + 1)]
+        read = [self._rows.read(row, number, role) for number, row in enumerate(rows, start=first + 1)]
         encode = partial(self._tokenizer.encode_batch, add_special_tokens=False)
         with self._gate, convert_errors(self._tokenizer_error):
             return self._rows.encode_all(read, encode, self._rules)
@@ -297,7 +309,7 @@ class Bundle:
                 logits = self._engines[subnet or self.subnet](batch)
             except BundleError as error:
                 raise BundleError(f"{self.folder}: {error}") from None
-        rows, classes = len(windows), len(self.labels) or 1
+        rows, classes = len(windows), self.description.get("vector_size") or len(self.labels) or 1
         shape = {
             "token_classification": (rows, seq_length, classes),
             "question_answering": (rows, 2, seq_length),
@@ -373,6 +385,7 @@ def _open_own(options: argparse.Namespace) -> Opened:
         decode=options.decode,
         threshold=parse_threshold(options.threshold),
         top_k=options.top_k,
+        role=options.role,
     )
     return Opened(bundle.description, bundle.stream, bundle.input_warnings, bundle.warning)
 

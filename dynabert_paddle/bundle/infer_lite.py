@@ -268,6 +268,7 @@ class Bundle:
         decode: str | None = None,
         threshold: float | Mapping[str, float] | None = None,
         top_k: int | None = None,
+        role: str | None = None,
     ) -> None:
         """Verify and load the bundle in a folder.
 
@@ -276,8 +277,9 @@ class Bundle:
             decode: `free` or `constrained`, for labels of words; by default as exported.
             threshold: for several labels a text, as `LabelChoice` takes it.
             top_k: likewise.
+            role: what texts to embed are, `document` or `query`; by default documents.
         """
-        self._choice: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k}
+        self._choice: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k, "role": role}
         load_unchanged(Path(folder), lambda: self._open(folder), BundleError)
 
     def _open(self, folder: str) -> None:
@@ -349,7 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _open_own(options: argparse.Namespace) -> Opened:
     folder, threshold = os.path.dirname(os.path.abspath(__file__)), parse_threshold(options.threshold)
-    bundle = Bundle(folder, decode=options.decode, threshold=threshold, top_k=options.top_k)
+    bundle = Bundle(folder, decode=options.decode, threshold=threshold, top_k=options.top_k, role=options.role)
     return Opened(bundle.description, bundle.predict, bundle.input_warnings)
 
 

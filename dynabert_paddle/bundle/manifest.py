@@ -17,7 +17,9 @@ from dynabert_paddle.text.word_labels import DECODINGS, LABEL_SCHEMES
 
 BUNDLE_FILE = "bundle.json"
 FORMAT_VERSION = 1
-KINDS = ("classification", "regression", "multi_label", "token_classification", "question_answering")
+KINDS = ("classification", "regression", "multi_label", "token_classification", "question_answering", "embedding")
+ROLES = ("document", "query")  # of a text that is embedded; each has a prompt
+PROMPTS = {role: f"{role}_prompt" for role in ROLES}  # the keys of the task's prompts
 
 _TYPES = {
     "files": dict,
@@ -137,6 +139,7 @@ def check_description(path: str | Path, description: dict[str, Any]) -> None:
         ("pad_token_id", description["pad_token_id"], 0, description["vocab_size"] - 1),
         ("the number of labels", len(description["labels"]), 0, _MAX_LABELS),
         ("doc_stride", stride, 1, _MAX_COUNT),
+        ("vector_size", description.get("vector_size", 1), 1, _MAX_LABELS),
         ("max_answer_length", answers.get("max_answer_length", 1), 1, _MAX_COUNT),
     ):
         if not least <= value <= most:
@@ -182,7 +185,7 @@ def _is_valid(description: dict[str, Any]) -> bool:
     kind = task.get("kind", "classification")
     return (
         all(isinstance(entry, dict) for entry in description["files"].values())
-        and all(isinstance(task.get(key, ""), str) for key in ("name", "kind", "label_separator"))
+        and all(isinstance(task.get(key, ""), str) for key in ("name", "kind", "label_separator", *PROMPTS.values()))
         and kind in KINDS
         and all(isinstance(description.get(key, True), bool) for key in ("depends_on_batch", "special_tokens_in_text"))
         and task.get("word_split", "words") in WORD_SPLITS
@@ -197,6 +200,7 @@ def _is_valid(description: dict[str, Any]) -> bool:
         and isinstance(members, list)
         and len(members) > 0
         and all(isinstance(member, dict) and isinstance(member.get("subnet"), str) for member in members)
+        and (kind != "embedding" or _is_whole(description.get("vector_size")))
         and (kind != "multi_label" or _are_thresholds(description["labels"], members))
         and _is_whole(description.get("max_positions", 0))
         and ("members" not in description or all(_is_valid_member(member, description["files"]) for member in members))

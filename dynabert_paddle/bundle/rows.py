@@ -12,10 +12,11 @@ import numpy as np
 
 from dynabert_paddle.bundle.input_counts import InputCounts
 from dynabert_paddle.bundle.label_choice import LabelChoice
-from dynabert_paddle.bundle.manifest import BundleError
+from dynabert_paddle.bundle.manifest import PROMPTS, ROLES, BundleError
 from dynabert_paddle.text.decode import (
     Answer,
     AnyPrediction,
+    Embedding,
     MarkedText,
     Prediction,
     WordLabels,
@@ -84,6 +85,7 @@ class RowEncoder:
         decode: one of `DECODINGS`, for labels of words; by default the bundle's.
         threshold: for several labels a text, as `LabelChoice` takes it.
         top_k: likewise.
+        role: one of `ROLES`: what texts to embed are, where `read` is not told; by default documents.
 
     Raises:
         BundleError: the bundle cannot be read so, or has been damaged.
@@ -97,6 +99,7 @@ class RowEncoder:
         decode: str | None = None,
         threshold: float | Mapping[str, float] | None = None,
         top_k: int | None = None,
+        role: str | None = None,
     ) -> None:
         self.kind: str = description["task"].get("kind", "classification")
         self.labels: list[str] = description["labels"]
@@ -115,6 +118,8 @@ class RowEncoder:
             raise BundleError(
                 f"{name} is for bundles of several labels a text, and this one is for {self.kind}: leave it out"
             )
+        self._prompts = {one: description["task"].get(PROMPTS[one], "") for one in ROLES}
+        self._role = self._check_role(role)
         self.takes_pairs: bool = description["pair"]
         # How raw text is split; a bundle that does not say it was exported before this was recorded.
         self._word_split: str | None = description["task"].get("word_split")
@@ -148,15 +153,23 @@ class RowEncoder:
         """Whether words are labelled, and long texts read in windows."""
         return self._stride is not None
 
-    def read(self, row: Sequence[str], number: int) -> Row:
+    def _check_role(self, role: str | None) -> str:
+        if role is not None and self.kind != "embedding":
+            raise BundleError(f"role {role!r} is for bundles that embed texts, and this one is for {self.kind}")
+        if role not in (None, *ROLES):
+            raise BundleError(f"role is {role!r}; it must be one of {', '.join(ROLES)}")
+        return role or ROLES[0]
+
+    def read(self, row: Sequence[str], number: int, role: str | None = None) -> Row:
         """Check a row.
 
         Args:
             row: one text, or a pair; for token classification a text can be a list of words.
             number: the row's number for the message.
+            role: what a text to embed is; by default as the encoder was made for.
 
         Returns:
-            Its texts, without lone surrogates.
+            Its texts, without lone surrogates; one to embed behind its prompt.
 
         Raises:
             BundleError: the row has another type or length.
@@ -166,6 +179,9 @@ class RowEncoder:
         if not is_row or not all(map(self._is_text, row)):
             wanted = "tuples of two texts" if self.takes_pairs else "tuples of one text"
             raise BundleError(f"row {number} is {short_repr(row)}: this bundle takes {wanted}")
+        role = self._role if role is None else self._check_role(role)
+        if self.kind == "embedding":
+            return Row([safe_text(self._prompts[role] + row[0])])
         if self.kind != "token_classification":
             return Row([safe_text(text) for text in row])
         word_split = self._word_split or "words"
@@ -228,6 +244,8 @@ class RowEncoder:
     def _classify(self, logits: np.ndarray, subnet: str) -> AnyPrediction:
         if self._choice is not None:
             return self._choice.decode(logits, subnet)
+        if self.kind == "embedding":
+            return Embedding(logits.astype(np.float32).tolist())
         if not self.labels:
             return Prediction(None, float(logits[0]), {})
         scores = dict(zip(self.labels, softmax(logits).tolist()))  # noqa: B905 - Python 3.7 has no strict

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import click
 import typer
 
+from dynabert_paddle.bundle.manifest import ROLES
 from dynabert_paddle.cli.output import check_output_file, is_pipe, one_line, open_output, show_next
 from dynabert_paddle.cli.run import Json
 from dynabert_paddle.config.names import setting
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 INPUT_FORMATS = ("tsv", "csv", "jsonl", "json", "txt", "conll")
-OUTPUT_FORMATS = ("tsv", "csv", "jsonl")
+OUTPUT_FORMATS = ("tsv", "csv", "jsonl", "npy", "parquet")
 QUOTINGS = ("minimal", "all")
 
 NumThreads = Annotated[int | None, typer.Option("--num_threads", min=1, help="CPU threads.", show_default="all cores")]
@@ -77,7 +78,7 @@ def predict(
             "--output_format",
             click_type=click.Choice(OUTPUT_FORMATS),
             metavar="NAME",
-            help="tsv, csv or jsonl.",
+            help="tsv, csv or jsonl; vectors also npy or parquet.",
             show_default="output_file's ending, else tsv",
         ),
     ] = None,
@@ -140,14 +141,24 @@ def predict(
             show_default="all that reach their thresholds",
         ),
     ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option(
+            "--role",
+            click_type=click.Choice(ROLES),
+            metavar="NAME",
+            help="Embeddings: what the texts are (document, query); each has its prompt.",
+            show_default="document",
+        ),
+    ] = None,
     device: BundleDevice = "cpu",
     num_threads: NumThreads = None,
     json: Json = False,
 ) -> None:
-    """Predict for texts, or for every row of files or a pipe: labels, a value, the entities, or an answer."""
+    """Predict for texts, or for every row of files or a pipe: labels, a value, the entities, an answer, or a vector."""
     from dynabert_paddle.bundle.label_choice import parse_threshold
     from dynabert_paddle.bundle.manifest import BundleError
-    from dynabert_paddle.cli.prediction_rows import RowForm
+    from dynabert_paddle.cli.prediction_rows import VECTOR_FORMATS, RowForm
     from dynabert_paddle.data.prediction_inputs import STANDARD_INPUT, InputForm
     from dynabert_paddle.serving.predictor import Predictor
 
@@ -167,7 +178,7 @@ def predict(
         thresholds = parse_threshold(threshold or ())
     except BundleError as error:
         raise UsageError(str(error)) from None
-    options: dict[str, Any] = {"decode": decode, "threshold": thresholds, "top_k": top_k}
+    options: dict[str, Any] = {"decode": decode, "threshold": thresholds, "top_k": top_k, "role": role}
     predictor = Predictor(bundle, subnet=subnet, device=device, num_threads=num_threads, **options)
     if submission:
         lines = _submission(predictor, Path(files[0]), batch_size=batch_size)
@@ -183,6 +194,10 @@ def predict(
             with_columns=columns,
         )
         inputs = map(reading.open, files) if files else iter([reading.of_texts(texts or ())])
+        if form.format in VECTOR_FORMATS:
+            _write_vectors(predictor, inputs, output_file, form, batch_size=batch_size)
+            show_next("bench", bundle, wrote=[output_file] if output_file else [])
+            return
         lines = _predictions(predictor, inputs, form, batch_size=batch_size)
     with ExitStack() as stack:
         out = stack.enter_context(open_output(output_file)) if output_file else sys.stdout
@@ -231,6 +246,29 @@ def _predictions(predictor: Predictor, inputs: Iterator[Input], form: RowForm, *
                 yield form.line(prediction, row.columns, header or ())
     if header is None:
         yield from form.heading(names, ())
+    for message in predictor.input_warnings():
+        logger.warning("%s", message)
+
+
+def _write_vectors(
+    predictor: Predictor, inputs: Iterator[Input], output_file: str | None, form: RowForm, *, batch_size: int
+) -> None:
+    """Write the texts' vectors as one array, or as a column of a Parquet file."""
+    from dynabert_paddle.cli.vector_file import write_vectors
+
+    format = form.format
+    if predictor.kind != "embedding":
+        raise UsageError(f"{format} is for vectors, and this bundle is for {predictor.kind}: write tsv, csv or jsonl")
+    if output_file is None:
+        raise UsageError(f"{format} is not written to a terminal or a pipe: name a file, such as -o vectors.{format}")
+    if output_file.lower().endswith(".gz"):
+        raise UsageError(f"{output_file}: {format} is not compressed by gzip here: leave .gz out")
+    if format == "npy" and form.with_columns:
+        raise UsageError("an array of vectors has no columns: leave out --columns, or write parquet")
+    read, again = tee(chain.from_iterable(_show_count(source.rows) for source in inputs))
+    predictions = predictor.stream((row.texts for row in read), batch_size=batch_size)
+    columns = (row.columns if form.with_columns else {} for row in again)
+    write_vectors(output_file, format, zip(columns, predictions, strict=True))
     for message in predictor.input_warnings():
         logger.warning("%s", message)
 

@@ -13,6 +13,7 @@ from dynabert_paddle.errors import DataError
 from dynabert_paddle.text.decode import AnyPrediction
 from dynabert_paddle.text.lines import data_ending
 
+VECTOR_FORMATS = ("npy", "parquet")  # see cli/vector_file.py
 _PREFIX = "predicted_"  # of a prediction's column whose name the input has, too
 
 
@@ -21,7 +22,7 @@ class RowForm:
     """How predictions are written.
 
     Args:
-        format: `tsv`, `csv` or `jsonl`.
+        format: `tsv`, `csv` or `jsonl`; `VECTOR_FORMATS` have no lines.
         quoting: whether `all` cells are quoted, or those that need it (`minimal`); JSON lines have their own.
         with_columns: whether the columns of the input stand beside them.
     """
@@ -40,7 +41,8 @@ class RowForm:
             quoting: as for the class.
             with_columns: as for the class.
         """
-        by_ending = {".csv": "csv", ".jsonl": "jsonl"}.get(data_ending(output_file or ""), "tsv")
+        known = {".csv": "csv", ".jsonl": "jsonl", ".npy": "npy", ".parquet": "parquet"}
+        by_ending = known.get(data_ending(output_file or ""), "tsv")
         return cls(format or by_ending, quoting, with_columns)
 
     def heading(self, names: Sequence[str], columns: Iterable[str]) -> Iterator[str]:
@@ -52,7 +54,7 @@ class RowForm:
         """
         if self.format != "jsonl":
             own = list(columns) if self.with_columns else []
-            yield self._row([*own, *_rename(names, own)])
+            yield self._row([*own, *rename(names, own)])
 
     def line(self, prediction: AnyPrediction, columns: Mapping[str, Any], header: Iterable[str]) -> str:
         """Format one prediction.
@@ -69,7 +71,7 @@ class RowForm:
         own = columns if self.with_columns else {}
         if self.format == "jsonl":
             values = asdict(prediction)
-            renamed = dict(zip(_rename(values, header if own else ()), values.values(), strict=True))
+            renamed = dict(zip(rename(values, header if own else ()), values.values(), strict=True))
             both = [name for name in renamed if name in own]
             if both:
                 raise DataError(
@@ -84,14 +86,22 @@ class RowForm:
                 f"a row has {unknown[0]!r}, which the first row lacks: write {setting('output_format')} jsonl, where "
                 "each row has its own columns"
             )
-        return self._row([*(_as_cell(own.get(name, "")) for name in header), *prediction.cells])
+        return self._row([*(as_cell(own.get(name, "")) for name in header), *prediction.cells])
 
     def _row(self, cells: Sequence[str]) -> str:
         return format_row(cells, "," if self.format == "csv" else "\t", quote_all=self.quoting == "all")
 
 
-def _rename(names: Iterable[str], taken: Iterable[str]) -> list[str]:
-    """Return the names with a prefix where the input has a column of the same name."""
+def rename(names: Iterable[str], taken: Iterable[str]) -> list[str]:
+    """Put a prefix before names that the input has, too.
+
+    Args:
+        names: those of a prediction.
+        taken: the columns of the input.
+
+    Returns:
+        The names, none of them taken.
+    """
     taken = set(taken)
     renamed = []
     for name in names:
@@ -101,7 +111,7 @@ def _rename(names: Iterable[str], taken: Iterable[str]) -> list[str]:
     return renamed
 
 
-def _as_cell(value: Any) -> str:
+def as_cell(value: Any) -> str:
     """Return a value as a table has it: a text as it is, others as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

@@ -16,7 +16,7 @@ from dynabert_paddle.errors import UsageError
 from dynabert_paddle.supernet.sparsity import EMBEDDING, find_matrices, measure_sparsity
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training.inputs import tokenize_examples
-from dynabert_paddle.training.label_loss import label_loss
+from dynabert_paddle.training.label_loss import loss_for_gradients
 from dynabert_paddle.training.pruning import Pruning, prune_weights
 
 _BATCH_SIZE = 32
@@ -79,18 +79,18 @@ def plan_pruning(supernet: Supernet, config: CompressConfig) -> Pruning:
 
 
 def _mean_squared_gradients(supernet: Supernet, task: Task, config: CompressConfig) -> dict[str, Tensor]:
-    """The mean over batches of the squared gradients of the hard-label loss, by a parameter's name in Paddle."""
+    """The mean over batches of the squared gradients of the loss, by a parameter's name in Paddle."""
     rng = np.random.default_rng(config.seed)
     sample = task.train.select(np.sort(rng.permutation(len(task.train))[: config.num_calibration_examples]))
     features = tokenize_examples(sample, supernet)
     matrices = [m for part in find_matrices(supernet, config.part).values() for m in part]
     sums = {matrix.name: matrix.detach() * 0 for matrix in matrices}
     supernet.eval()
-    batches = sequential_batches(features.lengths, _BATCH_SIZE)
+    batches, loss = sequential_batches(features.lengths, _BATCH_SIZE), loss_for_gradients(task.kind, config.seed)
     for rows in batches:
         inputs = to_tensors(features.collate(rows, supernet.pad_token_id))
-        labels = inputs.pop("labels")
-        label_loss(supernet(logits_only=True, **inputs).logits, labels).backward()
+        labels = inputs.pop("labels", None)
+        loss(supernet(logits_only=True, **inputs).logits, labels).backward()
         for matrix in matrices:
             assert matrix.grad is not None  # after backward
             sums[matrix.name] += matrix.grad.detach() ** 2

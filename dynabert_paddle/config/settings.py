@@ -64,7 +64,10 @@ class TaskConfig(_Section):
         None, "labels in their order", otherwise="the task's, else those of the training file, sorted"
     )
     kind: (
-        Literal["classification", "regression", "multi_label", "token_classification", "question_answering"] | None
+        Literal[
+            "classification", "regression", "multi_label", "token_classification", "question_answering", "embedding"
+        ]
+        | None
     ) = _option(None, "task type", otherwise="the task's, else classification")
     metrics: tuple[str, ...] | None = _option(None, "metrics, the first selects the best model", otherwise="the task's")
     positive_label: str | None = _option(None, "the label whose F1 the metric f1 is", otherwise="the second of the two")
@@ -102,6 +105,21 @@ class TaskConfig(_Section):
     )
     may_be_empty: bool | None = _option(
         None, "question answering: questions may have no answer", otherwise="as in the training file"
+    )
+    pooling: Literal["mean", "cls", "max"] | None = _option(
+        None, "embedding: how a text's hidden states become its vector", otherwise="as the model's folder says, or mean"
+    )
+    normalize: bool | None = _option(
+        None, "embedding: divide vectors by their length", otherwise="as the model's folder says, or false"
+    )
+    query_prompt: str | None = _option(
+        None, "embedding: what stands before a query", otherwise="as the model's folder says, or nothing"
+    )
+    document_prompt: str | None = _option(
+        None, "embedding: what stands before a document", otherwise="as the model's folder says, or nothing"
+    )
+    retrieval_dir: str | None = _option(
+        None, "embedding: folder to score on in BEIR's form: corpus.jsonl, queries.jsonl, qrels/test.tsv"
     )
 
 
@@ -379,7 +397,10 @@ SECTIONS: dict[str, Any] = {
 
 _REPORTING = ("logging_steps", "save_steps", "save_minutes")
 # Settings that folders of earlier versions lack: a folder records them only where they differ from their default.
-_LATER = ("recipe", "early_stopping_patience", "class_weights", "focal_gamma", "label_smoothing")
+_LATER = (
+    *("recipe", "early_stopping_patience", "class_weights", "focal_gamma", "label_smoothing"),
+    *("pooling", "normalize", "query_prompt", "document_prompt", "retrieval_dir"),
+)
 
 
 def plain_name(name: str) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dynabert_paddle.config.names import setting
+from dynabert_paddle.data.embedding_metrics import EMBEDDING_METRICS
+from dynabert_paddle.data.embedding_settings import EMBEDDING_SETTINGS
 from dynabert_paddle.data.label_set_metrics import LABEL_SET_METRICS
 from dynabert_paddle.data.metrics import ANSWER_METRICS
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS, QUESTION_ENDINGS
@@ -111,6 +113,12 @@ KINDS = {
         endings=QUESTION_ENDINGS,
         num_outputs=2,
         settings=ANSWER_SETTINGS,
+    ),
+    "embedding": Kind(
+        "ForTextEmbedding",
+        EMBEDDING_METRICS,
+        endings=(*DATA_FILE_ENDINGS, ".txt"),
+        settings=(*EMBEDDING_SETTINGS, "retrieval_dir"),
     ),
 }
 # Each text, or each word, has one of several classes.

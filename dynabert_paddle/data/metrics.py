@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from dynabert_paddle.config.names import setting
+from dynabert_paddle.data.embedding_metrics import EMBEDDING_METRICS
 from dynabert_paddle.data.label_set_metrics import LABEL_SET_METRICS, are_label_sets, score_label_sets
 from dynabert_paddle.errors import UsageError, did_you_mean
 
@@ -72,6 +73,7 @@ def check_metrics(names: Sequence[str], *, kind: str, num_labels: int) -> None:
         "multi_label": LABEL_SET_METRICS,
         "token_classification": WORD_METRICS,
         "question_answering": ANSWER_METRICS,
+        "embedding": EMBEDDING_METRICS,
     }
     allowed = known[kind]
     for name in names:
@@ -87,7 +89,7 @@ def check_metrics(names: Sequence[str], *, kind: str, num_labels: int) -> None:
 
 def _check_names(names: Sequence[str]) -> None:
     of_texts = (*_CLASSIFICATION_METRICS, *_REGRESSION_METRICS, *LABEL_SET_METRICS)
-    known = list(dict.fromkeys([*of_texts, *WORD_METRICS, *ANSWER_METRICS]))
+    known = list(dict.fromkeys([*of_texts, *WORD_METRICS, *ANSWER_METRICS, *EMBEDDING_METRICS]))
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known)

@@ -45,6 +45,8 @@ def describe_rows(task: Task, *, is_one_file: bool = False) -> Iterator[str]:
     dev = train if is_one_file else _hash_columns(task.dev)
     if is_one_file:
         pass
+    elif task.train.source == task.dev.source and task.kind == "embedding":
+        pass  # the dev texts are taken from the training file
     elif task.train.source == task.dev.source:
         yield f"{task.dev.source} is both the training and the dev file: the dev scores say nothing about new texts"
     else:
@@ -191,7 +193,8 @@ def _label_keys(examples: TaskExamples) -> np.ndarray:
         return np.fromiter((hash(tuple(labels)) for labels in examples.labels), np.int64)
     if isinstance(examples, Questions):
         return np.fromiter((hash(tuple(sorted(text for text, _ in row.answers))) for row in examples.rows), np.int64)
-    assert examples.labels is not None  # the files of a task have labels
+    if examples.labels is None:  # texts to embed
+        return np.zeros(len(examples), dtype=np.int64)
     if are_label_sets(examples.labels):
         return np.unique(np.packbits(examples.labels, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
     return examples.labels

@@ -61,6 +61,15 @@ def find_data_file(declared: Declaration, given: str | os.PathLike | None, name:
     raise DataError(f"{folder}: {expected}; the folder contains {content}. Give the file with {setting(key)}.")
 
 
+def has_data_file(declared: Declaration, name: str) -> bool:
+    """Whether a task's folder has a file of a name, with any ending of the task's kind; as `find_data_file`."""
+    folder = None if declared.data_dir is None else user_path(declared.data_dir)
+    if folder is None or not folder.is_dir():
+        return False
+    allowed = [name + ending for ending in KINDS[declared.kind].endings]
+    return any(_with_small_ending(path.name) in allowed for path in folder.glob("*"))
+
+
 def _with_small_ending(name: str) -> str:
     """The name with the ending that tells its format in small letters, without that of gzip."""
     ending = data_ending(name)

@@ -12,6 +12,9 @@ import numpy as np
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.catalog import find_declaration
 from dynabert_paddle.data.declaration import Declaration
+from dynabert_paddle.data.embedding_examples import TextsToEmbed
+from dynabert_paddle.data.embedding_settings import EmbeddingSettings
+from dynabert_paddle.data.embedding_task import load_embedding_data
 from dynabert_paddle.data.kinds import KINDS, check_columns, check_kind_settings
 from dynabert_paddle.data.label_scheme import check_type_metrics, find_label_scheme
 from dynabert_paddle.data.label_set_metrics import are_label_sets
@@ -54,6 +57,7 @@ class Task:
         label_separator: what separates several labels in a cell; None for lists, and for other kinds of tasks.
         labels_given: the user gave the labels, so that their order is known to be that of an unnamed classifier.
         words_given: the names of the `WORD_SETTINGS` that the user gave, which a model's own do not replace.
+        embedding: how a text becomes a vector; None for other kinds of tasks.
         looked_at: its files, and how they were read, about which warnings were given, so that the stages of a run
             give each of them once.
     """
@@ -71,6 +75,7 @@ class Task:
     label_separator: str | None = None
     labels_given: bool = False
     words_given: frozenset[str] = frozenset()
+    embedding: EmbeddingSettings | None = None
     looked_at: set[Any] = field(default_factory=set, compare=False, repr=False)
 
     @property
@@ -103,6 +108,7 @@ class Task:
             "label_column": self.columns.label,
             **(asdict(self.train.settings) if isinstance(self.train, Questions) else {}),
             **(self.train.settings.to_dict() if isinstance(self.train, Sentences) else {}),
+            **(self.embedding.to_dict() if self.embedding else {}),
             **self.files,
         }
 
@@ -140,6 +146,20 @@ class Task:
         settings = WordSettings.of({**self.train.settings.to_dict(), **own})
         train, dev = (replace(examples, settings=settings) for examples in (self.train, self.dev))
         return replace(self, train=train, dev=dev)
+
+    def with_embedding(self, settings: EmbeddingSettings) -> "Task":
+        """Embed texts as a model does.
+
+        Args:
+            settings: the model's.
+
+        Returns:
+            The task; of another kind, as it is.
+        """
+        if not isinstance(self.train, TextsToEmbed) or not isinstance(self.dev, TextsToEmbed):
+            return self
+        train, dev = (replace(texts, settings=settings) for texts in (self.train, self.dev))
+        return replace(self, train=train, dev=dev, embedding=settings)
 
 
 def _reorder(examples: TaskExamples, new_indices: Sequence[int], labels: tuple[str, ...]) -> TaskExamples:
@@ -196,6 +216,11 @@ def load_task(
     doc_stride: int | None = None,
     max_answer_length: int | None = None,
     may_be_empty: bool | None = None,
+    pooling: str | None = None,
+    normalize: bool | None = None,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    retrieval_dir: str | os.PathLike | None = None,
 ) -> Task:
     """Load a built-in task, or one with the user's files.
 
@@ -216,8 +241,8 @@ def load_task(
             multi-label classification `labels`, else `label`.
         labels: the classes in the order of the logits, or the name of a file that lists them; by default those of the
             training file, sorted.
-        kind: 'classification' (the default), 'regression', 'multi_label', 'token_classification' or
-            'question_answering'.
+        kind: 'classification' (the default), 'regression', 'multi_label', 'token_classification',
+            'question_answering' or 'embedding'.
         metrics: names of metrics; the first selects the best model; by default those of the kind.
         positive_label: the class whose F1 the metric `f1` is; by default the second of the two.
         word_split: for token classification, how a text is split to be predicted: 'words', or 'characters' if every
@@ -235,6 +260,12 @@ def load_task(
         max_answer_length: for question answering, maximum tokens of an answer; by default 30.
         may_be_empty: for question answering, whether questions may have no answer; by default, whether the training
             file has such questions.
+        pooling: for embeddings, 'mean', 'cls' or 'max'; by default as the model's folder says, else 'mean'.
+        normalize: for embeddings, whether vectors are divided by their length; by default likewise, else not.
+        query_prompt: for embeddings, what stands before a query; by default likewise, else nothing.
+        document_prompt: for embeddings, what stands before a document; by default likewise, else nothing.
+        retrieval_dir: for embeddings, a folder in BEIR's form to score on: corpus.jsonl, queries.jsonl and
+            qrels/test.tsv.
 
     Returns:
         The task with its examples.
@@ -255,6 +286,19 @@ def load_task(
         metrics=metrics,
         positive_label=positive_label,
     )
+    answers = {"doc_stride": doc_stride, "max_answer_length": max_answer_length, "may_be_empty": may_be_empty}
+    words = {"label_scheme": label_scheme, "decode": decode, "long_text": long_text, "doc_stride": doc_stride}
+    of_some = {"word_split": word_split, "label_separator": label_separator}
+    embeddings = {
+        "pooling": pooling,
+        "normalize": normalize,
+        "query_prompt": query_prompt,
+        "document_prompt": document_prompt,
+        "retrieval_dir": retrieval_dir,
+    }
+    if declared.kind == "embedding":
+        check_kind_settings(declared.kind, {**answers, **words, **of_some})
+        return _load_embedding_task(declared, embeddings, train_file=train_file, dev_file=dev_file)
     train_path = find_data_file(declared, train_file, declared.train_name, "task.train_file")
     dev_path = find_data_file(declared, dev_file, declared.dev_name, "task.dev_file")
     files = {
@@ -262,10 +306,7 @@ def load_task(
         for argument, path, given in (("train_file", train_path, train_file), ("dev_file", dev_path, dev_file))
         if given is not None or data_dir is not None
     }
-    answers = {"doc_stride": doc_stride, "max_answer_length": max_answer_length, "may_be_empty": may_be_empty}
-    words = {"label_scheme": label_scheme, "decode": decode, "long_text": long_text, "doc_stride": doc_stride}
-    of_some = {"word_split": word_split, "label_separator": label_separator}
-    check_kind_settings(declared.kind, {**answers, **words, **of_some})
+    check_kind_settings(declared.kind, {**answers, **words, **of_some, **embeddings})
     defaults = KINDS[declared.kind]
     columns = Columns(
         declared.text_column or default_text_column(train_path, declared.kind),
@@ -326,6 +367,32 @@ def load_task(
         label_separator=label_separator,
         labels_given=labels_given,
         words_given=frozenset(name for name, value in words.items() if value is not None),
+    )
+
+
+def _load_embedding_task(
+    declared: Declaration,
+    given: Mapping[str, Any],
+    *,
+    train_file: str | os.PathLike | None,
+    dev_file: str | os.PathLike | None,
+) -> Task:
+    if declared.positive_label is not None:
+        positive_class(declared, (), ())  # refuses it
+    settings = EmbeddingSettings.of(given)
+    data = load_embedding_data(
+        declared, settings, train_file=train_file, dev_file=dev_file, retrieval_dir=given["retrieval_dir"]
+    )
+    return Task(
+        declared.name,
+        declared.kind,
+        (),
+        data.metrics,
+        data.columns,
+        data.train,
+        data.dev,
+        data.files,
+        embedding=settings,
     )
 
 
@@ -396,9 +463,10 @@ def _check_kind(declared: Declaration) -> None:
         )
     columns = ("text_column", "text_pair_column", "label_column")
     check_columns(declared.kind, {column: getattr(declared, column) for column in columns})
-    if KINDS[declared.kind].num_outputs and declared.labels:
-        what = {"regression": "scores", "question_answering": "answers"}[declared.kind]
+    what = {"regression": "scores", "question_answering": "answers", "embedding": "texts"}.get(declared.kind)
+    if what and declared.labels:
+        article = "an" if declared.kind == "embedding" else "a"
         raise UsageError(
-            f"a {declared.kind} task has {what}, not labels; leave out {setting('task.labels')}, or set "
+            f"{article} {declared.kind} task has {what}, not labels; leave out {setting('task.labels')}, or set "
             f"{setting('task.kind')} to classification."
         )

@@ -10,6 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from dynabert_paddle.distill.vectors import vector_loss
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import SupernetOutput
@@ -20,7 +21,7 @@ class DistillationLoss:
 
     Args:
         lambda_logit: weight of the logit loss: soft cross-entropy; for regression the mean squared error; for several
-            labels a text soft binary cross-entropy.
+            labels a text soft binary cross-entropy; for embeddings `vector_loss`.
         lambda_hidden: weight of the sum of mean squared errors over the input of each kept layer and the final output.
         temperature: divides both sides' logits; the logit loss is multiplied by its square, so that the size of the
             gradients does not depend on it (Hinton et al., 2015).
@@ -83,8 +84,8 @@ class DistillationLoss:
             outputs["teacher"][f"hidden_{index}"] = pick_rows(target, rows)
         combined = _combined_loss(len(pairs), self.lambda_logit, self.lambda_hidden, self.temperature, self.kind)
         parts = combined(outputs, None)
-        if self.kind == "multi_label":
-            logit = self.lambda_logit * soft_binary_cross_entropy(student.logits, teacher.logits, self.temperature)
+        if self.kind in _OWN_LOSSES:
+            logit = self.lambda_logit * _OWN_LOSSES[self.kind](student.logits, teacher.logits, self.temperature)
             hidden = parts["loss"] * weights[1]
         else:
             logit = next(value for name, value in parts.items() if "_logits_" in name)
@@ -156,6 +157,13 @@ def _hidden_targets(teacher: SupernetOutput, subnet: Subnet) -> list[Tensor]:
     return [teacher.hidden_states[layer] for layer in subnet.layers] + [teacher.hidden_states[-1]]
 
 
+# Losses of logits that PaddleSlim does not have, by the kind of the task.
+_OWN_LOSSES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "multi_label": soft_binary_cross_entropy,
+    "embedding": lambda student, teacher, temperature: vector_loss(student, teacher),
+}
+
+
 @lru_cache
 def _combined_loss(
     count: int, lambda_logit: float, lambda_hidden: float, temperature: float, kind: str
@@ -166,7 +174,7 @@ def _combined_loss(
         return {"model_name_pairs": [["student", "teacher"]], "layers_name": [name, name], **options}
 
     hidden = [compare(f"hidden_{i}", loss_function="MSELoss", weight=lambda_hidden) for i in range(count)]
-    if kind == "multi_label":
+    if kind in _OWN_LOSSES:
         return CombinedLoss(hidden)
     if kind == "regression":
         logits = compare("logits", loss_function="MSELoss", weight=lambda_logit)

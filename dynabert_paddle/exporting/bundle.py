@@ -7,9 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dynabert_paddle.backbone.structure import num_positions
+from dynabert_paddle.backbone.text_embedding import BackboneForTextEmbedding
 from dynabert_paddle.bundle.engines import INPUTS
 from dynabert_paddle.bundle.manifest import BUNDLE_FILE, FORMAT_VERSION
 from dynabert_paddle.config.names import setting
+from dynabert_paddle.data.embedding_settings import EMBEDDING_SETTINGS
 from dynabert_paddle.data.kinds import KINDS, Kind, kind_of
 from dynabert_paddle.data.label_sets import check_separator
 from dynabert_paddle.data.labels import describe_difference, permutation
@@ -26,7 +28,10 @@ from dynabert_paddle.runtime.environment import package_versions
 from dynabert_paddle.supernet.supernet import MULTI_LABEL, Supernet
 from dynabert_paddle.text.tokenizer import Tokenizer
 
-_TASK_KEYS = ("name", "kind", "metrics", "text_column", "text_pair_column", "word_split", "label_separator")
+_TASK_KEYS = (
+    *("name", "kind", "metrics", "text_column", "text_pair_column", "word_split", "label_separator"),
+    *EMBEDDING_SETTINGS,
+)
 
 _README = """# {task}: {runtime}
 
@@ -59,6 +64,7 @@ _SENTENCES = {
     "multi_label": "A text classifier: it predicts the labels whose probability reaches their threshold, or none.",
     "token_classification": "A token classifier: it labels the words of a text and finds the entities that they form.",
     "question_answering": "A question answering model: the answer to the first text is a span of the second.",
+    "embedding": "A sentence encoder: it turns a text into a vector; similar texts have vectors of a high cosine.",
 }
 _OUTPUTS = {
     "classification": "[batch, {}]",
@@ -66,6 +72,7 @@ _OUTPUTS = {
     "multi_label": "[batch, {}] (the sigmoid of each is its label's probability)",
     "token_classification": "[batch, length, {}]",
     "question_answering": "[batch, 2, length] (start and end of the answer)",
+    "embedding": "[batch, {}] (a text's vector)",
 }
 
 
@@ -120,7 +127,7 @@ def describe(
         task=recorded,
         labels=labels,
         answers=asdict(AnswerSettings.of(task)) if answers else None,
-        pair=answers or bool(task.get("text_pair_column")),
+        pair=answers or (task["kind"] != "embedding" and bool(task.get("text_pair_column"))),
         max_seq_length=max_seq_length,
         special_tokens_in_text=supernet.tokenizer.special_tokens_in_text,
         max_positions=num_positions(config),
@@ -133,6 +140,7 @@ def describe(
         num_params=supernet.search_space().num_params(supernet.full),
         versions=package_versions(),
         depends_on_batch=(format, precision) == ("onnx", "int8"),
+        vector_size=supernet.model.vector_size if isinstance(supernet.model, BackboneForTextEmbedding) else None,
     )
 
 
@@ -233,7 +241,7 @@ def _readme(manifest: BundleManifest) -> str:
         precision=manifest.precision,
         max_seq_length=manifest.max_seq_length,
         longer="read in windows" if "doc_stride" in manifest.task else "cut",
-        output=_OUTPUTS[kind].format(len(manifest.labels)),
+        output=_OUTPUTS[kind].format(manifest.vector_size or len(manifest.labels)),
         special_tokens=(
             "a text that contains one, such as `[SEP]`, has that token there"
             if manifest.special_tokens_in_text

@@ -130,6 +130,7 @@ class BundleManifest:
         depends_on_batch: whether a text's logits depend on the other texts of its batch and on its padding.
         thresholds: for several labels a text, the probability from which each label is predicted by the only
             sub-network.
+        vector_size: values of a text's vector, for embeddings.
         paddlelite: version of Paddle Lite's converter.
         footprint: memory and load time of a Paddle Lite model.
         members: the sub-networks of a bundle of several, best first.
@@ -157,6 +158,7 @@ class BundleManifest:
     versions: Mapping[str, str]
     depends_on_batch: bool
     thresholds: Mapping[str, float] | None = None
+    vector_size: int | None = None
     paddlelite: str | None = None
     footprint: Footprint | None = None
     members: Sequence[BundleMember] | None = None

@@ -94,7 +94,7 @@ def export(
         task = {**inherited_settings(trained_task, changes), **changes}
         if overwrite and output_dir.resolve() in (folder.resolve(), *folder.resolve().parents):
             raise UsageError(f"{output_dir} holds the model to export: name another {setting('output_dir')}")
-        inputs = [str(task[key]) for key in ("data_dir", "train_file", "dev_file") if task.get(key)]
+        inputs = [str(task[key]) for key in ("data_dir", "train_file", "dev_file", "retrieval_dir") if task.get(key)]
         check_replaceable(output_dir, EXPORT, overwrite=overwrite, inputs=inputs)
         claimed = stack.enter_context(claim(output_dir, EXPORT))
         check_replaceable(output_dir, EXPORT, overwrite=overwrite, inputs=inputs)  # it may just have been written

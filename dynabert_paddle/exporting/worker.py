@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 from dynabert_paddle.backbone.structure import num_positions
+from dynabert_paddle.backbone.text_embedding import FOR_EMBEDDING, BackboneForTextEmbedding
 from dynabert_paddle.bundle.engines import Engine, open_engine
 from dynabert_paddle.bundle.members import open_subnet
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.described_tasks import load_described_task
+from dynabert_paddle.data.embedding_settings import EmbeddingSettings
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.exporting import lite_converter
@@ -70,7 +73,7 @@ def make_bundle(job: ExportJob) -> BundleManifest:
     Raises:
         DynabertError: the export failed; no bundle was written.
     """
-    load = partial(_load_with_hash, job.model_dir)
+    load = partial(_load_with_hash, job.model_dir, job.task)
     supernet, weights = load_unchanged(job.model_dir, load, ModelError)
     if dict(supernet.metadata.task) != dict(job.trained_task):
         raise ModelError(f"{job.model_dir} was replaced while this command read it: run the command again")
@@ -79,6 +82,8 @@ def make_bundle(job: ExportJob) -> BundleManifest:
     if job.task.get("special_tokens_in_text") is not None:
         supernet.read_special_tokens(job.task["special_tokens_in_text"])
     task = describe_task(supernet.metadata.task, job.task, kind=kind_of_model(supernet))
+    if isinstance(supernet.model, BackboneForTextEmbedding):
+        task |= supernet.model.settings.to_dict()
     supernet.metadata = supernet.metadata.replace(task=task)
     max_seq_length = _max_seq_length(supernet, job.max_seq_length)
     manifest = describe(
@@ -100,15 +105,22 @@ def make_bundle(job: ExportJob) -> BundleManifest:
     return finished
 
 
-def _load_with_hash(folder: Path) -> tuple[Supernet, str]:
+def _load_with_hash(folder: Path, task: Mapping[str, Any]) -> tuple[Supernet, str]:
     """Load a model, and hash its weights, by which a search's result knows them; no other weights' file has such."""
-    return Supernet.from_pretrained(folder), hash_weights(folder)
+    weights = hash_weights(folder)
+    if task.get("kind") != "embedding":
+        return Supernet.from_pretrained(folder), weights
+    supernet = Supernet.from_pretrained(folder, head=FOR_EMBEDDING)  # of another library, too
+    assert isinstance(supernet.model, BackboneForTextEmbedding)
+    supernet.model.settings = EmbeddingSettings.of(task).completed(supernet.model.settings, folder)
+    return supernet, weights
 
 
 def _max_seq_length(supernet: Supernet, requested: int | None) -> int:
     length = supernet.metadata.max_seq_length if requested is None else requested
     positions = num_positions(supernet.model.config)
-    texts = 2 if supernet.metadata.task.get("text_pair_column") else 1
+    task = supernet.metadata.task
+    texts = 2 if task.get("text_pair_column") and task.get("kind") != "embedding" else 1
     minimum = supernet.tokenizer.num_special_tokens(texts) + texts if supernet.tokenizer else 1
     if requested is not None and not minimum <= requested <= positions:
         raise UsageError(

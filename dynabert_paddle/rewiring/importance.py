@@ -31,10 +31,29 @@ class Importance:
     neurons: list[np.ndarray]
 
 
+class RandomProjection:
+    """A stand-in for the loss of a model without labels: the mean of z . v over a batch, with a new normal z each time.
+
+    The distance of a model to itself has no gradient. The gradient of z . v is a random combination of the gradients of
+    all of the output's dimensions, and its expected square is the sum of their squares.
+
+    Args:
+        seed: of z.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+
+    def __call__(self, output: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Project an output, `[b, ...]`."""
+        z = paddle.to_tensor(self._random.standard_normal(output.shape).astype(np.float32))
+        return (z * output).sum() / output.shape[0]
+
+
 def compute_importance(
     supernet: Supernet,
     batches: Iterable[dict[str, np.ndarray]],
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Tensor, Tensor | None], Tensor],
     *,
     clear_gradients: bool = True,
 ) -> Importance:
@@ -42,8 +61,8 @@ def compute_importance(
 
     Args:
         supernet: the fine-tuned model; its gradients are cleared.
-        batches: collated batches with labels.
-        loss: the hard-label loss of logits and labels.
+        batches: collated batches, with labels if the loss needs them.
+        loss: the hard-label loss of logits and labels; without labels, `RandomProjection`.
         clear_gradients: add up |gradient| of each batch. If False, gradients are never cleared between batches, so
             that their signs cancel, as in the authors' code.
 
@@ -68,7 +87,7 @@ def compute_importance(
     _clear(supernet, gates)
     for batch in batches:
         inputs = to_tensors(batch)
-        labels = inputs.pop("labels")
+        labels = inputs.pop("labels", None)
         if clear_gradients:
             _clear(supernet, gates)
         with paddle.no_grad():  # the embeddings have no importance, so their backward pass is not needed

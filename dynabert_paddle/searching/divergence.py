@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dynabert_paddle.data.embedding_metrics import unit_vectors
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.question_answering import WindowFeatures
 from dynabert_paddle.data.word_features import WordFeatures
@@ -26,12 +27,14 @@ def divergences(
         kind: the kind of the task.
 
     Returns:
-        `[n]`, 0 where both are equal: for values the squared error; else KL(full || sub) in nats. For several labels a
-        text it is the mean over the labels, each for itself, for labels of words that over a sentence's tokens, for
-        answers that of the first and the last token, in all windows.
+        `[n]`, 0 where both are equal: for values the squared error; for vectors 1 - cos; else KL(full || sub) in nats.
+        For several labels a text it is the mean over the labels, each for itself, for labels of words that over a
+        sentence's tokens, for answers that of the first and the last token, in all windows.
     """
     if kind == "regression":
         return np.square(np.asarray(reference, dtype=np.float64) - np.asarray(logits)).mean(axis=1)
+    if kind == "embedding":
+        return 1 - (unit_vectors(np.asarray(reference)) * unit_vectors(np.asarray(logits))).sum(axis=1)
     if isinstance(reference, np.ndarray):
         full, sub = reference, np.asarray(logits)
         if kind == "multi_label":  # two classes a label, whose logits differ by the label's

@@ -13,6 +13,7 @@ import numpy as np
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import SearchConfig
+from dynabert_paddle.data.embedding_examples import TextsToEmbed
 from dynabert_paddle.data.tasks import Task, TaskExamples
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.metadata import Metadata
@@ -54,7 +55,7 @@ def choose_examples(task: Task, metadata: Metadata, config: SearchConfig) -> Sea
         UsageError: no example was held out by all stages, or there are fewer than are asked for, or than two.
     """
     random = np.random.default_rng(config.seed)
-    labelled, available = task.dev, np.arange(len(task.dev))
+    labelled, available = task.dev, np.arange(_num_scored(task.dev))
     if config.score_on == "holdout":
         labelled, available = task.train, find_unseen(task, metadata)
     size = len(available) if config.holdout_size is None else config.holdout_size
@@ -77,8 +78,16 @@ def choose_examples(task: Task, metadata: Metadata, config: SearchConfig) -> Sea
     if config.score_on == "holdout":
         others = np.setdiff1d(others, chosen)
     texts = _choose_texts(others, config, random)
-    choosing, fresh = (labelled.select(part) for part in parts)
+    choosing, fresh = (_select_scored(labelled, part) for part in parts)
     return SearchExamples(tuple(task.train.select(part) for part in texts), choosing, fresh)
+
+
+def _num_scored(examples: TaskExamples) -> int:
+    return examples.num_scored if isinstance(examples, TextsToEmbed) else len(examples)
+
+
+def _select_scored(examples: TaskExamples, indices: np.ndarray) -> TaskExamples:
+    return examples.select_scored(indices) if isinstance(examples, TextsToEmbed) else examples.select(indices)
 
 
 def _choose_texts(available: np.ndarray, config: SearchConfig, random: np.random.Generator) -> list[np.ndarray]:

@@ -136,7 +136,8 @@ def label_with_predictions(supernet: Supernet, features: FeatureSet, *, batch_si
     labels = features.labels
     if features.kind != "classification" or labels is None or np.issubdtype(labels.dtype, np.floating):
         raise UsageError(
-            f"{setting('search.score')} agreement needs labels of texts or of words, not values or answers: omit it"
+            f"{setting('search.score')} agreement needs labels of texts or of words, not values, vectors or "
+            "answers: omit it"
         )
     if are_label_sets(labels):
         thresholds = recorded_thresholds(supernet.metadata, supernet.search_space(), supernet.full)

@@ -12,6 +12,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from dynabert_paddle.bundle.errors import as_dynabert_error
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.runtime.cores import num_cores
@@ -37,6 +39,11 @@ class TimedPredictions(list):
     def __init__(self, predictions: Iterable[AnyPrediction], *, subnet: str, latency_ms: float, on_time: bool) -> None:
         super().__init__(predictions)
         self.subnet, self.latency_ms, self.on_time = subnet, latency_ms, on_time
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """The texts' vectors, `[n, d]` float32, for embeddings."""
+        return np.array([prediction.vector for prediction in self], dtype=np.float32)
 
 
 class AdaptivePredictor:
@@ -94,7 +101,12 @@ class AdaptivePredictor:
         return self._queue.latencies_ms
 
     def __call__(
-        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, deadline_ms: float = inf
+        self,
+        texts: str | Sequence[str],
+        pairs: str | Sequence[str] | None = None,
+        *,
+        deadline_ms: float = inf,
+        role: str | None = None,
     ) -> TimedPredictions:
         """Predict with the best sub-network that meets the deadlines of this call and of the calls queued behind it.
 
@@ -104,6 +116,7 @@ class AdaptivePredictor:
             texts: as for a `Predictor`.
             pairs: as for a `Predictor`.
             deadline_ms: milliseconds from the call until the predictions are due; by default there is no deadline.
+            role: for embeddings, what the texts are, `document` or `query`; by default documents.
 
         Returns:
             One prediction a row in the order of the rows, all from one sub-network.
@@ -120,7 +133,7 @@ class AdaptivePredictor:
         texts = [texts] if isinstance(texts, str) else texts
         pairs = [pairs] if isinstance(pairs, str) else pairs
         with as_dynabert_error():
-            encoded = self._bundle.encode(list(self._bundle.rows(texts, pairs)))
+            encoded = self._bundle.encode(list(self._bundle.rows(texts, pairs)), role=role)
             windows = [window for row in encoded for window in row.windows]
             run = self._queue.put(windows, called=called, deadline=deadline_ms / 1000).result()
         parts = iter(run.logits)

@@ -1,4 +1,4 @@
-"""Prediction with a bundle in Python: texts in, labels and scores out. Never imports PaddleNLP."""
+"""Prediction with a bundle in Python: texts in, labels and scores, or vectors, out. Never imports PaddleNLP."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dynabert_paddle.bundle.errors import as_dynabert_error
 from dynabert_paddle.bundle.infer import Bundle
 from dynabert_paddle.bundle.tables import task_columns
 from dynabert_paddle.runtime.environment import set_cpu_environment
-from dynabert_paddle.text.decode import AnyPrediction
+from dynabert_paddle.text.decode import AnyPrediction, Embedding
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class Predictor:
             below 1: one for all labels, or those of some by name; by default those in the bundle.
         top_k: likewise, how many labels are predicted at most; without `threshold` the most probable ones, whatever the
             bundle's thresholds are.
+        role: for embeddings, what texts are where a call does not say: `document`, the default, or `query`.
 
     Raises:
         DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it; or a
@@ -48,9 +51,10 @@ class Predictor:
         decode: str | None = None,
         threshold: float | Mapping[str, float] | None = None,
         top_k: int | None = None,
+        role: str | None = None,
     ) -> None:
         set_cpu_environment()
-        options: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k}
+        options: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k, "role": role}
         with as_dynabert_error():
             self._bundle = Bundle(bundle, subnet=subnet, device=device, num_threads=num_threads, **options)
         if self._bundle.warning:
@@ -63,13 +67,18 @@ class Predictor:
 
     @property
     def kind(self) -> str:
-        """What is predicted: classification, regression, multi_label, token_classification or question_answering."""
+        """What is predicted: a kind of task, such as classification, regression or embedding."""
         return self._bundle.kind
 
     @property
     def task_name(self) -> str:
         """The task that the model was trained for; 'custom' if the bundle does not name it."""
         return self._bundle.description["task"].get("name", "custom")
+
+    @property
+    def vector_size(self) -> int | None:
+        """The values of a text's vector, for embeddings; None for other kinds of tasks."""
+        return self._bundle.description.get("vector_size")
 
     @property
     def max_seq_length(self) -> int:
@@ -96,8 +105,13 @@ class Predictor:
         return self._bundle.input_warnings()
 
     def __call__(
-        self, texts: str | Sequence[str], pairs: str | Sequence[str] | None = None, *, batch_size: int = 32
-    ) -> list[AnyPrediction]:
+        self,
+        texts: str | Sequence[str],
+        pairs: str | Sequence[str] | None = None,
+        *,
+        batch_size: int = 32,
+        role: str | None = None,
+    ) -> Any:
         """Predict for texts, pairs of texts, or questions and their contexts.
 
         Args:
@@ -105,9 +119,10 @@ class Predictor:
                 labels they are read in windows, and a text can be a list of words.
             pairs: the second text of each row; for questions their contexts.
             batch_size: rows at a time.
+            role: for embeddings, what the texts are: `document` or `query`; by default as the predictor was made for.
 
         Returns:
-            One prediction a row, in the order of the rows.
+            A list with one prediction a row, in the order of the rows; for embeddings a float32 array `[n, d]`.
 
         Raises:
             DynabertError: rows that are not texts, or second texts that the task lacks or that are missing.
@@ -115,14 +130,25 @@ class Predictor:
         texts = [texts] if isinstance(texts, str) else texts
         pairs = [pairs] if isinstance(pairs, str) else pairs
         with as_dynabert_error():
-            return self._bundle.predict(texts, pairs, batch_size=batch_size)
+            if self.kind != "embedding":
+                return self._bundle.predict(texts, pairs, batch_size=batch_size, role=role)
+            rows = self._bundle.rows(texts, pairs)
+            vectors = [
+                np.asarray(prediction.vector, dtype=np.float32)
+                for prediction in self._bundle.stream(rows, batch_size=batch_size, role=role)
+                if isinstance(prediction, Embedding)
+            ]
+        return np.stack(vectors) if vectors else np.empty((0, self.vector_size or 0), dtype=np.float32)
 
-    def stream(self, rows: Iterable[Sequence[str]], *, batch_size: int = 32) -> Iterator[AnyPrediction]:
+    def stream(
+        self, rows: Iterable[Sequence[str]], *, batch_size: int = 32, role: str | None = None
+    ) -> Iterator[AnyPrediction]:
         """Predict for any number of rows in constant memory.
 
         Args:
             rows: tuples of one text, or of two for a task of pairs.
             batch_size: rows at a time.
+            role: as for a call.
 
         Yields:
             One prediction a row, in the order of the rows.
@@ -131,4 +157,4 @@ class Predictor:
             DynabertError: a row that is not one text, or not two texts for a task of pairs.
         """
         with as_dynabert_error():
-            yield from self._bundle.stream(rows, batch_size=batch_size)
+            yield from self._bundle.stream(rows, batch_size=batch_size, role=role)

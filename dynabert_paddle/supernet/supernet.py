@@ -16,6 +16,7 @@ from paddle import Tensor, nn
 from dynabert_paddle.backbone.labels import model_labels
 from dynabert_paddle.backbone.loading import find_backbone, load_from_hub
 from dynabert_paddle.backbone.structure import check_vocabulary, find_encoder, join_logits, owner_of
+from dynabert_paddle.backbone.text_embedding import BackboneForTextEmbedding
 from dynabert_paddle.config.names import argument_named
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.files.claim import Claim, claim
@@ -84,7 +85,8 @@ class Supernet(nn.Layer):
         self.metadata = metadata or Metadata()
         # RoBERTa has one type of token, whatever a tokenizer calls the second text.
         unused = {"token_type_ids"} if getattr(model.config, "type_vocab_size", 2) < 2 else set()
-        self.input_names = frozenset(inspect.signature(model.forward).parameters) - unused
+        inputs = model.base_inputs if isinstance(model, BackboneForTextEmbedding) else None
+        self.input_names = frozenset(inputs or inspect.signature(model.forward).parameters) - unused
 
     @property
     def encoder(self) -> ElasticEncoder:
@@ -116,6 +118,8 @@ class Supernet(nn.Layer):
     @property
     def reads_first_token(self) -> bool:
         """Whether the logits depend on the encoder's first token alone, as in PaddleNLP's sequence classifiers."""
+        if isinstance(self.model, BackboneForTextEmbedding):
+            return self.model.settings.pooling == "cls"
         kind = type(self.model)
         return kind.__module__.startswith("paddlenlp.") and kind.__name__.endswith("ForSequenceClassification")
 
@@ -255,8 +259,9 @@ class Supernet(nn.Layer):
             labels: the task's labels, for a model to train. A classifier of the same labels is kept, its rows in the
                 order of `labels`; one of other labels, or of labels without names (`LABEL_0`), is not.
             num_labels: outputs of the classifier; by default the folder's own.
-            head: `ForSequenceClassification`, `ForTokenClassification` or `ForQuestionAnswering`; by
-                default the folder's own, or the first if it has none of them.
+            head: `ForSequenceClassification`, `ForTokenClassification`, `ForQuestionAnswering`, or `ForTextEmbedding`,
+                with which the logits are one vector a text, `[b, d]`; by default the folder's own, or the first if it
+                has none of them.
             trust_order: keep a classifier of labels without names: `labels` are in its order.
 
         Returns:
@@ -327,7 +332,8 @@ class Supernet(nn.Layer):
             layer_groups=find_groups(self.encoder.layers),
             weight_bits=find_bits(self.model),
         )
-        self.model.config.architectures = [type(self.model).__name__]
+        is_embedding = isinstance(self.model, BackboneForTextEmbedding)
+        self.model.config.architectures = [self.model.architecture if is_embedding else type(self.model).__name__]
         if metadata.task.get("kind") == "multi_label":  # for PaddleNLP and Hugging Face, which do not read ours
             self.model.config.problem_type = MULTI_LABEL
         claimed.write(

@@ -1,4 +1,4 @@
-"""Decodes logits to predictions: a class, a value, several labels, labels of words, or an answer.
+"""Decodes logits to predictions: a class, a value, several labels, labels of words, an answer, or a vector.
 
 This file is part of every bundle's `infer.py` and `infer_lite.py`, so it stays Python 3.7 syntax.
 Shapes: s sequence, c classes.
@@ -144,7 +144,23 @@ class Answer:
         return [self.answer, f"{self.score:.4f}"]
 
 
-AnyPrediction = Union[Prediction, LabelSet, WordLabels, Answer]  # noqa: UP007 - Python 3.7 has no `|` between classes
+@dataclass(frozen=True)
+class Embedding:
+    """The vector of a text.
+
+    Args:
+        vector: `[d]`, float32 values.
+    """
+
+    vector: list[float] = field(repr=False)
+
+    @property
+    def cells(self) -> list[str]:
+        """The prediction as the cells of a table row."""
+        return [json.dumps(self.vector)]
+
+
+AnyPrediction = Union[Prediction, LabelSet, WordLabels, Answer, Embedding]  # noqa: UP007 - Python 3.7 has no `|` between classes
 
 
 def column_names(kind: str) -> list[str]:
@@ -154,6 +170,7 @@ def column_names(kind: str) -> list[str]:
         "multi_label": ["labels", "scores"],
         "token_classification": ["entities"],
         "question_answering": ["answer", "score"],
+        "embedding": ["vector"],
     }.get(kind, ["label", "score"])
 
 

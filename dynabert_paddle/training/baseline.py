@@ -93,6 +93,8 @@ def baseline(
     """
     config = resolve_config(BaselineConfig, asdict(config or BaselineConfig()))
     check_apart(model_name_or_path, output_dir)
+    if task.kind == "embedding":
+        raise UsageError("baselines are trained on labels, which an embedding task does not have: leave them out")
     set_seed(config.seed)
     parent = parent_hash = None
     if config.method == "finetuned":

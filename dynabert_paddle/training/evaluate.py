@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dynabert_paddle.data.embedding_metrics import TEACHER_METRIC
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.search_space import SearchSpace
@@ -19,6 +20,7 @@ from dynabert_paddle.training.inputs import match_labels, tokenize_examples
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.predict import predict_logits
 from dynabert_paddle.training.progress import show_progress
+from dynabert_paddle.training.teacher_vectors import add_targets, load_teacher
 from dynabert_paddle.training.thresholds import choose_anew, find_thresholds
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -144,6 +146,9 @@ def run_on_dev(
     subnets = {name: space.parse(name) for name in names}
     features = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)
     warn_about_tokens(task, [features], supernet, source=task.dev.source, max_seq_length=max_seq_length)
+    if TEACHER_METRIC in task.metrics:
+        teacher = load_teacher(supernet)
+        features = add_targets(features, task.dev, teacher, max_seq_length=max_seq_length, batch_size=batch_size)
     thresholds = None
     if task.kind == "multi_label":
         choose = partial(choose_anew, supernet, task, batch_size=batch_size)

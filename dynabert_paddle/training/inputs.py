@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.backbone.structure import num_positions
+from dynabert_paddle.backbone.text_embedding import BackboneForTextEmbedding
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import TrainConfig, WidthConfig
 from dynabert_paddle.data.augment import read_augmented
@@ -32,11 +33,13 @@ class Split:
         train: to train on; without labels if they come from an augmented file.
         select: to select the best checkpoint on.
         select_name: the name of `select`: holdout or dev.
+        select_examples: the examples of `select`.
     """
 
     train: FeatureSet
     select: FeatureSet
     select_name: str
+    select_examples: TaskExamples
 
 
 def split_task(task: Task, supernet: Supernet, config: TrainConfig, *, is_inherited: bool = False) -> Split:
@@ -65,7 +68,7 @@ def split_task(task: Task, supernet: Supernet, config: TrainConfig, *, is_inheri
         select = task.train.select(held_out)
     augmented_file = config.augmented_file if isinstance(config, WidthConfig) else None
     train = _read_augmented(augmented_file, task, kept) if augmented_file else task.train.select(kept)
-    return Split(tokenize_examples(train, supernet), tokenize_examples(select, supernet), config.select_on)
+    return Split(tokenize_examples(train, supernet), tokenize_examples(select, supernet), config.select_on, select)
 
 
 def _read_augmented(path: str, task: Task, kept: np.ndarray) -> Examples:
@@ -145,6 +148,8 @@ def match_task(supernet: Supernet, task: Task, source: str | Path) -> Task:
     Raises:
         UsageError: it was not fine-tuned, or for another number of outputs or other classes.
     """
+    if task.kind == "embedding" and isinstance(supernet.model, BackboneForTextEmbedding):
+        return match_labels(supernet, task, source)  # a pretrained model, too: there are no labels to fine-tune it on
     if not supernet.metadata.stage:
         raise UsageError(
             f"{source} is not a model that 'dynabert finetune' has made: begin with that, which keeps the classifier "
@@ -177,6 +182,8 @@ def match_labels(supernet: Supernet, task: Task, source: str | Path) -> Task:
         UsageError: the model was fine-tuned for another kind of task, or has other classes.
     """
     _check_kind(supernet, task, source)
+    if isinstance(supernet.model, BackboneForTextEmbedding):
+        return task.with_embedding(supernet.model.settings)
     if supernet.metadata.stage:
         task = task.with_word_settings(supernet.metadata.task)
     names = supernet.labels

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
 from dynabert_paddle.config.settings import LabelLossConfig
 from dynabert_paddle.data.word_features import IGNORED
+from dynabert_paddle.rewiring.importance import RandomProjection
 from dynabert_paddle.training.batches import Shard
 
 PLAIN = LabelLossConfig()  # cross-entropy, all labels alike
@@ -27,6 +30,19 @@ def shard_label_loss(logits: Tensor, shard: Shard, config: LabelLossConfig = PLA
     """
     assert shard.labels is not None  # only augmented texts have none, and only distillation reads them
     return label_loss(logits, shard.labels, weights=shard.label_weights, config=config) * shard.weight.labels
+
+
+def loss_for_gradients(kind: str, seed: int) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """Return the loss whose gradients tell how much parts of a model matter.
+
+    Args:
+        kind: the kind of task.
+        seed: of the random projections where there are no labels.
+
+    Returns:
+        The hard-label loss of logits and labels; for embeddings its stand-in.
+    """
+    return RandomProjection(seed) if kind == "embedding" else label_loss  # type: ignore[return-value]
 
 
 def label_loss(

@@ -52,6 +52,7 @@ from dynabert_paddle.training.replicas import Replicas, count_replicas
 from dynabert_paddle.training.stage import Stage, finished_metadata, hash_origins, resume_settings
 from dynabert_paddle.training.start_score import describe_decline, score_full_model
 from dynabert_paddle.training.steps import Losses
+from dynabert_paddle.training.teacher_vectors import prepare_selection
 from dynabert_paddle.training.thresholds import measure_thresholds
 
 _STOPPING = (*TERMINATING, signal.SIGINT)
@@ -88,6 +89,8 @@ def train(stage: Stage, *, overwrite: bool = False) -> Supernet:
     stage = replace(stage, config=config, task=task)
     is_inherited = stage.config_section is not None
     model, split = stage.model, split_task(stage.task, stage.model, config, is_inherited=is_inherited)
+    if task.kind == "embedding":
+        stage, split = prepare_selection(stage, split)
     check_early_stopping(stage, len(split.train))
     start = to_arrays(model.model)
     settings, hashes = resume_settings(stage, split, start), hash_origins(stage, start)

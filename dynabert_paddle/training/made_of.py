@@ -10,6 +10,7 @@ from typing import Any
 from dynabert_paddle.backbone.loading import find_backbone
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import RewireConfig, TaskConfig, TrainConfig, WidthConfig
+from dynabert_paddle.data.embedding_settings import EMBEDDING_SETTINGS
 from dynabert_paddle.data.fingerprint import hash_examples
 from dynabert_paddle.data.labels import describe_difference, permutation
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
@@ -121,13 +122,14 @@ def check_data(
             f"{folder} has other labels than the data now ({describe_difference(labels, task.labels)}): "
             f"{_remedy(folder)}"
         )
+    compared = (*ANSWER_SETTINGS, *task.words_given, *EMBEDDING_SETTINGS)
     now = {
         "metrics": list(task.metrics),
         "positive_label": task.positive_label,
         "word_split": task.word_split,
         "max_seq_length": max_seq_length,
         "special_tokens_in_text": special_tokens_in_text,
-        **{key: value for key, value in task.to_dict().items() if key in (*ANSWER_SETTINGS, *task.words_given)},
+        **{key: value for key, value in task.to_dict().items() if key in compared},
     }
     earlier = {"special_tokens_in_text": TaskConfig.special_tokens_in_text, **EARLIER_WORD_SETTINGS}
     recorded = {**earlier, **before.task}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training import processes, stages
 from dynabert_paddle.training.checkpoint import check_output, claim_output, tidy_finished
 from dynabert_paddle.training.class_weights import check_label_loss
+from dynabert_paddle.training.embedding_start import load_to_embed, name_of_start, stages_of
 from dynabert_paddle.training.evaluate import evaluate_grid
 from dynabert_paddle.training.inputs import check_apart, match_task
 from dynabert_paddle.training.logging import logger
@@ -74,6 +75,7 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
     if not config.stages:
         raise UsageError(f"{setting('stages')}: name at least one, for example [finetune, rewire, width, depth]")
     task = load_task_config(config.task)
+    config = replace(config, stages=stages_of(task, config.stages))
     for name in config.stages:  # now, rather than after the stages before
         check_label_loss(task, getattr(config, name), section=name)
     output_dir = user_path(config.output_dir)
@@ -81,7 +83,9 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
     _check_users_files(output_dir)
     if overwrite or not (output_dir / config.stages[0] / METADATA_FILE).exists():
         # Now, rather than after hours of fine-tuning: a model that loads and has the heads for every width.
-        _check_grid(Supernet.from_pretrained(config.model_name_or_path), config)
+        start = config.model_name_or_path
+        is_embedding = task.kind == "embedding"
+        _check_grid(load_to_embed(start, task)[0] if is_embedding else Supernet.from_pretrained(start), config)
     with claim(output_dir, RUN, unused=(CONFIG_FILE,)) as claimed:
         source: str | Path = config.model_name_or_path
         processes.on_rank_zero(partial(_prepare, claimed, config, task, overwrite=overwrite))
@@ -150,15 +154,21 @@ def run_stage(
             overwrite=overwrite,
         )
 
-    supernet = Supernet.from_pretrained(source)
+    weights = None
+    if task.kind == "embedding":
+        supernet, weights = load_to_embed(source, task)
+    else:
+        supernet = Supernet.from_pretrained(source)
     check_expected(source, expected, supernet.metadata)
+    start = None if supernet.metadata.stage else name_of_start(source)
     task = match_task(supernet, task, source)
     encoding = {name: getattr(config.task, name) for name in ENCODING_SETTINGS}
     supernet.read_special_tokens(config.task.special_tokens_in_text)
     supernet.metadata = supernet.metadata.replace(task=describe_task(task, **encoding))
     if name == "rewire":
         ranks = config.space.embedding_rank_mult_list
-        return _rewire(supernet, task, settings, ranks, user_path(output_dir), overwrite=overwrite)
+        begin = partial(stages.rewire, parent=start, parent_hash=weights if start else None)
+        return _rewire(supernet, task, settings, ranks, user_path(output_dir), begin=begin, overwrite=overwrite)
     space = _grid_space(supernet, config)
     if name == "width":
         teaching = Supernet.from_pretrained(teacher) if teacher else extract(supernet, supernet.full)
@@ -176,10 +186,11 @@ def _rewire(
     rank_mults: Sequence[float],
     output_dir: Path,
     *,
+    begin: Callable[..., Supernet],
     overwrite: bool,
 ) -> Supernet:
     with claim_output(output_dir, "rewire", overwrite=overwrite, inputs=task.files.values()) as claimed:
-        stages.rewire(supernet, task, config=config, rank_mults=rank_mults)
+        begin(supernet, task, config=config, rank_mults=rank_mults)
         processes.on_rank_zero(partial(supernet.save_claimed, claimed))
     return supernet
 

@@ -35,7 +35,7 @@ from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.training.checkpoint import unfinished_settings
 from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.inputs import check_same_pieces, hold_out, match_labels, tokenize_examples
-from dynabert_paddle.training.label_loss import label_loss
+from dynabert_paddle.training.label_loss import loss_for_gradients
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.loop import train
 from dynabert_paddle.training.made_of import hash_data, load_and_hash
@@ -72,6 +72,10 @@ def finetune(
         DynabertError: with the reason in one line.
     """
     config = config or FinetuneConfig()
+    if task.kind == "embedding":
+        raise UsageError(
+            "an embedding task has no labels to fine-tune on: begin with rewire, whose teacher is the model itself"
+        )
     set_seed(config.seed)
     before = None if overwrite else unfinished_settings(user_path(output_dir))
     if before is not None and "decode" not in before:  # an earlier version has begun it
@@ -103,7 +107,13 @@ def finetune(
 
 
 def rewire(
-    supernet: Supernet, task: Task, *, config: RewireConfig | None = None, rank_mults: Sequence[float] = (1.0,)
+    supernet: Supernet,
+    task: Task,
+    *,
+    config: RewireConfig | None = None,
+    rank_mults: Sequence[float] = (1.0,),
+    parent: str | Path | None = None,
+    parent_hash: str | None = None,
 ) -> Supernet:
     """Stage 1: sort heads and neurons by importance, in place; the full model's logits stay the same.
 
@@ -113,6 +123,9 @@ def rewire(
         config: which examples to compute the importance on, and how.
         rank_mults: shares of the word embedding's components that later stages are to train; with one below 1 the
             embedding becomes elastic, and its components are sorted.
+        parent: name of a pretrained model that embeds texts, whose own metadata say nothing; the stages after this one
+            measure their vectors against its.
+        parent_hash: hash of its weights, if it has a folder.
 
     Returns:
         The same supernet, with the importance in its metadata.
@@ -142,9 +155,10 @@ def rewire(
         for rows in sequential_batches(features.lengths, config.per_device_eval_batch_size)
     )
     logger.info("rewire: computing the importance of heads and neurons on %d examples", len(features))
-    hashes = {**hash_data(task, config), "model": hash_model(to_arrays(supernet.model))}
+    hashes = {**hash_data(task, config), "model": parent_hash or hash_model(to_arrays(supernet.model))}
     begin = time.perf_counter()
-    importance = compute_importance(supernet, batches, label_loss, clear_gradients=per_batch)
+    loss = loss_for_gradients(task.kind, config.seed)
+    importance = compute_importance(supernet, batches, loss, clear_gradients=per_batch)
     importance = sort_by_importance(supernet, importance)
     if space.has_ranks:
         text = tokenize_examples(task.train, supernet)
@@ -162,7 +176,7 @@ def rewire(
         metrics={split: scores for split, scores in supernet.metadata.metrics.items() if isinstance(scores, dict)},
         provenance=provenance_of(
             config,
-            parent=supernet.metadata.provenance,
+            parent=supernet.metadata.provenance if parent is None else str(parent),
             examples=len(features),
             seconds=time.perf_counter() - begin,
             hashes=hashes,

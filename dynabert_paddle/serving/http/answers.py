@@ -39,6 +39,7 @@ class PredictionJson(BaseModel):
     num_cut: int | None = Field(default=None, description="Labels of words: words at the end that were not read.")
     text: str | None = Field(default=None, description="Labels of words that are punctuation: the text with its marks.")
     answer: str | None = Field(default=None, description="A question: a span of the context; empty for none.")
+    vector: list[float] | None = Field(default=None, description="Embeddings: the text's vector.")
     start: int | None = Field(default=None, description="A question: the index of the answer's first character.")
     end: int | None = Field(default=None, description="A question: the index after its last character.")
 
@@ -74,6 +75,20 @@ def check_top_k(top_k: int | None, kind: str) -> None:
     """
     if top_k is not None and kind not in ("classification", "multi_label"):
         raise Problem(422, "wrong_kind", f"this bundle's task is {kind}, which has no classes: leave out top_k")
+
+
+def check_role(role: str | None, kind: str) -> None:
+    """Refuse `role` for a task that does not embed texts.
+
+    Args:
+        role: of the request.
+        kind: of the task.
+
+    Raises:
+        Problem: the task is another one.
+    """
+    if role is not None and kind != "embedding":
+        raise Problem(422, "wrong_kind", f"this bundle's task is {kind}, which embeds no texts: leave out role")
 
 
 def top_classes(prediction: Prediction | LabelSet, count: int) -> list[tuple[str, float]]:

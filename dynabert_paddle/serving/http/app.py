@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from dynabert_paddle import __version__
 from dynabert_paddle.serving.adaptive import TimedPredictions
-from dynabert_paddle.serving.http.answers import PredictAnswer, ProblemJson, answer_body, check_top_k
+from dynabert_paddle.serving.http.answers import PredictAnswer, ProblemJson, answer_body, check_role, check_top_k
 from dynabert_paddle.serving.http.body import read_body
 from dynabert_paddle.serving.http.log import JsonLog
 from dynabert_paddle.serving.http.metrics import Metrics, render_metrics
@@ -76,6 +76,7 @@ class Service:
             Disconnected: the client has gone away.
         """
         check_top_k(options.top_k, model.kind)
+        check_role(options.role, model.kind)
         record = record_of(request.scope)
         record.model, record.rows = model.name, len(rows)
         if self.log_texts:
@@ -87,6 +88,7 @@ class Service:
                 arrived=record.arrived,
                 deadline_ms=options.deadline_ms,
                 subnet=options.subnet,
+                role=options.role,
             )
         finally:
             self.metrics.set_waiting(model.name, model.queue.num_waiting)

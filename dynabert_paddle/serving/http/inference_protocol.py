@@ -72,6 +72,7 @@ _OUTPUTS = {
     "regression": {"score": "FP64"},
     "multi_label": {"labels": "BYTES", "scores": "BYTES"},
     "token_classification": {"words": "BYTES", "labels": "BYTES", "entities": "BYTES"},
+    "embedding": {"vector": "FP32"},
     "question_answering": {"answer": "BYTES", "score": "FP64", "start": "INT64", "end": "INT64"},
 }
 
@@ -115,7 +116,8 @@ def create_router(service: Service) -> APIRouter:
             "platform": "dynabert_paddle",
             "inputs": [{"name": one, "datatype": "BYTES", "shape": [-1]} for one in _input_names(found)],
             "outputs": [
-                {"name": one, "datatype": datatype, "shape": [-1]} for one, datatype in _OUTPUTS[found.kind].items()
+                {"name": one, "datatype": datatype, "shape": [-1, *found.vector_shape]}
+                for one, datatype in _OUTPUTS[found.kind].items()
             ],
         }
 
@@ -217,11 +219,12 @@ def _write_outputs(
             else:
                 column.extend(value if isinstance(value, list) else [value])
     rows = len(predictions)
+    is_matrix = kind == "embedding" or (top_k is not None and kind != "multi_label")
     return [
         {
             "name": name,
             "datatype": _OUTPUTS[kind][name],
-            "shape": [rows] if top_k is None or kind == "multi_label" else [rows, len(column) // rows],
+            "shape": [rows, len(column) // rows] if is_matrix else [rows],
             "data": column,
         }
         for name, column in columns.items()

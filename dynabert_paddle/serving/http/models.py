@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
+from functools import partial
 from math import ceil, inf
 from pathlib import Path
 from time import perf_counter
@@ -47,6 +48,8 @@ class ServedModel:
         self.name, self._bundle, self._limits = name, bundle, limits
         self.queue = BatchQueue(bundle)
         self.kind, self.labels, self.takes_pairs = bundle.kind, bundle.labels, bundle.takes_pairs
+        size = bundle.description.get("vector_size")
+        self.vector_shape: list[int] = [] if size is None else [size]
         self.subnets = list(self.queue.latencies_ms)
         self._num_encoding = 0  # requests
         self.version = hash_json(bundle.description)[:12]
@@ -64,6 +67,7 @@ class ServedModel:
         arrived: float,
         deadline_ms: float | None = None,
         subnet: str | None = None,
+        role: str | None = None,
     ) -> TimedPredictions:
         """Answer a request.
 
@@ -73,6 +77,7 @@ class ServedModel:
             arrived: time at which the request came.
             deadline_ms: milliseconds from then until the answer is due; by default the server's.
             subnet: the sub-network that answers; by default the best that is in time.
+            role: what texts to embed are; by default documents.
 
         Returns:
             The predictions.
@@ -94,7 +99,7 @@ class ServedModel:
         is_long = _num_characters(rows) > _INLINE_CHARACTERS
         self._num_encoding += 1
         try:
-            encoded = await _call(self._bundle.encode, rows, threads=_encoders if is_long else None)
+            encoded = await _call(partial(self._bundle.encode, role=role), rows, threads=_encoders if is_long else None)
         finally:
             self._num_encoding -= 1
         windows = [window for row in encoded for window in row.windows]

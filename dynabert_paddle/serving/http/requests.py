@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -37,6 +37,9 @@ class Options(BaseModel):
     )
     top_k: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Also list the K most probable classes."
+    )
+    role: Literal["document", "query"] | None = Field(
+        default=None, description="Embeddings: what the texts are; each has its prompt. By default documents."
     )
 
 
