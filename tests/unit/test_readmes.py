@@ -104,7 +104,17 @@ def test_the_chinese_document_is_chinese(pair):
 
 
 def test_the_readme_and_the_guides_of_users_have_a_chinese_twin():
-    guides = ("commands", "tasks", "search", "compression", "export", "serving", "long_runs", "installing")
+    guides = (
+        "commands",
+        "tasks",
+        "embeddings",
+        "search",
+        "compression",
+        "export",
+        "serving",
+        "long_runs",
+        "installing",
+    )
     assert {pair[0].name for pair in PAIRS} == {"README.md", *(f"{name}.md" for name in guides)}
 
 
