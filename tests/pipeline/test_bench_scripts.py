@@ -129,7 +129,7 @@ def test_searches_are_compared_with_the_best_cell_and_finished_parts_are_skipped
     words = ["bench/search_gain.py", chain / "depth", "--searches", "1", "--evaluations", "18", "--holdout_size", "14"]
     words += ["--macs_share", "0.5", "--result_file", file]
     text = script(*words)
-    records = read_json(file)
+    records = json.loads(file.read_text(encoding="utf-8"))
     assert [record["rule"] for record in records] == ["divergence", "highest"]
     supernet = load_model(chain / "depth")
     space, task = supernet.search_space(), load_described_task(supernet.metadata.task)

@@ -37,7 +37,10 @@ EXPECTED = {
         "evaluate_named(": r"chosen: \S+\nmacs: [1-5]?\d% of",
         "axis.scatter(": "<image>",
         "db.extract(": r"depth +90\.9 MB\nsmall +[56]\d\.\d MB",
-        "db.export(": r"(exporting .+\nchecked against the model: logits differ by at most \d\.\de-0[5-9] .+\n){4}",
+        "db.export(": (
+            r"(exporting .+\nchecked against the model: logits differ by at most \d\.\de-0[5-9] .+\n"
+            r"the bundle has .+\n){4}"
+        ),
         "report = bench(": r"w1\.00d1\.00, paddle +90\.9 MB +\d+\.\d\d ms +\d+\.\d\d ms\n(.+ ms\n){2}chosen, onnx ",
         "axis.bar(": "<image>",
         "db.Predictor(": r"(.+ \w+ +0\.\d{4}  0\.\d{4}\n){4}",

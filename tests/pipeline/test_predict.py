@@ -151,7 +151,8 @@ def test_the_random_models_predict_different_scores_for_different_texts(source, 
 def test_the_batch_size_changes_nothing(predictor, texts, batch_size):
     one, other = predictor("snips")(texts, batch_size=batch_size), predictor("snips")(texts)
     assert [row.label for row in one] == [row.label for row in other]
-    np.testing.assert_allclose([row.score for row in one], [row.score for row in other], atol=1e-6)
+    # A product of other sizes adds up in another order; by how much that changes a sum depends on the processor.
+    np.testing.assert_allclose([row.score for row in one], [row.score for row in other], atol=1e-5)
 
 
 def test_one_text_is_a_list_of_one(predictor, texts):
@@ -604,6 +605,7 @@ def test_pairs_have_their_own_columns(dynabert, bundle, tmp_path):
     assert dynabert("predict", bundle("pairs"), "-i", path, "--text_pair_column", "answer").out == done.out
     path = write_rows(tmp_path / "others.tsv", ["sentence", "reply"], [("a", "b")])
     assert "no column 'answer'" in failed(dynabert("predict", bundle("pairs"), "-i", path), 1)
+    (tmp_path / "x.txt").write_text("a\n", encoding="utf-8")
     done = dynabert("predict", bundle("pairs"), "-i", tmp_path / "x.txt", "--text_pair_column", "answer")
     assert "give pairs as .tsv, .csv or .jsonl" in failed(done, 2)
 

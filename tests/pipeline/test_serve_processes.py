@@ -93,7 +93,7 @@ def test_what_cannot_be_served_is_told_in_one_line(bundle, copy, tmp_path):
     code, line = refused(tmp_path / "none", "--port", 0)
     assert (code, line) == (
         1,
-        f"error: {tmp_path / 'none'}: no bundle.json in it: name a folder that 'dynabert export' created\n",
+        f"error: {tmp_path / 'none'}: no such folder: name one that 'dynabert export' created\n",
     )
     (copy / "labels.txt").unlink(missing_ok=True)
     (copy / "tokenizer.json").write_text("{}")
