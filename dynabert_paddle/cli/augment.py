@@ -52,7 +52,7 @@ def augment(
     copies = resolve_config(AugmentConfig, {key: value for key, value in own.items() if value is not None})
     task = load_config(find_config(config) if config else None, override or (), flags).task
     with resumable("augment", resume_point=partial(from_rows, output_file)):
-        import_paddle()
+        import_paddle(models_only=True)
         set_device(device or "auto")
         from dynabert_paddle.training.augment import augment
 

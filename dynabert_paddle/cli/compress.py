@@ -51,7 +51,7 @@ def compress(
         from dynabert_paddle.runtime.device import set_device
         from dynabert_paddle.runtime.environment import import_paddle
 
-        import_paddle()
+        import_paddle(models_only=True)
         set_device(settings.device)
         from dynabert_paddle.compressing.compress import compress
         from dynabert_paddle.data.described_tasks import load_task_config

@@ -80,7 +80,7 @@ def _load_tokenizer(name: str | None, max_seq_length: int, given: int | None) ->
     from dynabert_paddle.files.metadata import METADATA_FILE, read_metadata
     from dynabert_paddle.runtime.environment import import_paddle
 
-    import_paddle()
+    import_paddle(models_only=True)
     from dynabert_paddle.backbone.loading import find_backbone
     from dynabert_paddle.text.tokenizer import Tokenizer
 

@@ -32,7 +32,7 @@ def extract(
         raise UsageError("--output_dir is empty: name a folder")
     check = partial(check_replaceable, output_dir, EXTRACT, overwrite=overwrite_output_dir, inputs=[model_dir])
     check()  # now, and again once no other run writes there
-    import_paddle()
+    import_paddle(models_only=True)
     set_device("cpu")
     from dynabert_paddle.supernet.extract import extract
     from dynabert_paddle.supernet.supernet import load_model

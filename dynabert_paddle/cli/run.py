@@ -115,7 +115,7 @@ def _run(name: str, overrides: list[str] | None, flags: dict[str, Any], overwrit
         from dynabert_paddle.runtime.device import set_device
         from dynabert_paddle.runtime.environment import import_paddle
 
-        import_paddle()
+        import_paddle(models_only=True)
         set_device(config.device)
         from dynabert_paddle.training.run import CONFIG_FILE, GRID_FILE, run
 

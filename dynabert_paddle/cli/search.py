@@ -63,7 +63,7 @@ def search(
         from dynabert_paddle.runtime.device import set_device
         from dynabert_paddle.runtime.environment import import_paddle
 
-        import_paddle()
+        import_paddle(models_only=True)
         set_device(config.device)
         from dynabert_paddle.data.described_tasks import load_task_config
         from dynabert_paddle.searching.run import search

@@ -236,7 +236,7 @@ def start_paddle(device: str) -> None:
     from dynabert_paddle.runtime.device import set_device
     from dynabert_paddle.runtime.environment import import_paddle
 
-    import_paddle()
+    import_paddle(models_only=True)
     set_device(device)
 
 

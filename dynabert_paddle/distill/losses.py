@@ -12,6 +12,7 @@ from paddle import Tensor
 
 from dynabert_paddle.distill.vectors import vector_loss
 from dynabert_paddle.errors import ModelError
+from dynabert_paddle.runtime.environment import quiet_import
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import SupernetOutput
 
@@ -168,7 +169,8 @@ _OWN_LOSSES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 def _combined_loss(
     count: int, lambda_logit: float, lambda_hidden: float, temperature: float, kind: str
 ) -> Callable[[dict[str, dict[str, Tensor]], None], dict[str, Tensor]]:
-    from paddleslim.dygraph.dist.losses import CombinedLoss  # late, because it imports OpenCV
+    with quiet_import():  # late, because it imports OpenCV
+        from paddleslim.dygraph.dist.losses import CombinedLoss
 
     def compare(name: str, **options: Any) -> dict[str, Any]:
         return {"model_name_pairs": [["student", "teacher"]], "layers_name": [name, name], **options}

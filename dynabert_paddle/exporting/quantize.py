@@ -26,6 +26,7 @@ from dynabert_paddle.exporting.program import (
     write_program,
 )
 from dynabert_paddle.exporting.program_types import ProgramDesc
+from dynabert_paddle.runtime.environment import quiet_import
 from dynabert_paddle.supernet.rounding import MAX_WEIGHT_INTEGER
 
 
@@ -54,7 +55,8 @@ def quantize(
     """
     if not batches:
         raise DataError("the training data has no rows, and int8 needs some for its calibration: add rows")
-    from paddleslim.quant import quant_post_static
+    with quiet_import():
+        from paddleslim.quant import quant_post_static
 
     with _static_mode(), _quiet(), paddle.static.scope_guard(paddle.static.Scope()), TemporaryDirectory() as scratch:
         _copy_with_mul(graph, Path(scratch))

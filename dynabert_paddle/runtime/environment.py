@@ -21,6 +21,7 @@ from dynabert_paddle.runtime.home import PADDLENLP_FOLDERS, writable_home
 from dynabert_paddle.runtime.machine import find_instructions, is_amd, processor_name, slow_precision
 from dynabert_paddle.runtime.memory import raise_memory_error
 from dynabert_paddle.runtime.paddle_versions import check_version
+from dynabert_paddle.runtime.paddlenlp_import import import_paddlenlp
 from dynabert_paddle.runtime.ranks import num_processes
 from dynabert_paddle.runtime.streams import keep_signal_handlers
 
@@ -57,8 +58,12 @@ def keep_freed_memory() -> None:
             libc.mallopt(option, value)
 
 
-def import_paddle() -> None:
+def import_paddle(*, models_only: bool = False) -> None:
     """Import Paddle and PaddleNLP without the messages they print for their developers.
+
+    Args:
+        models_only: of PaddleNLP import the models and tokenizers alone, which takes half the time; for processes that
+            run nothing but this package.
 
     Raises:
         DynabertError: one of them is not installed, Paddle is too old, or a library that it needs is missing.
@@ -72,16 +77,14 @@ def import_paddle() -> None:
                 f"{package} is not installed: run 'pip install -e \".[cpu]\"', or 'dynabert env' for more"
             )
     check_version()
-    quiet = contextlib.redirect_stderr(io.StringIO())
-    with keep_signal_handlers(), warnings.catch_warnings(), quiet, _keep_matplotlib_backend():
-        warnings.simplefilter("ignore")
+    with quiet_import():
         try:
             importlib.import_module("paddle")
         except ImportError as error:
             raise_memory_error(error)
             raise DynabertError(f"Paddle does not load: {error}: {_remedy(error)}") from None
         with writable_home(*(() if "PPNLP_HOME" in os.environ else PADDLENLP_FOLDERS)):
-            importlib.import_module("paddlenlp.transformers")
+            import_paddlenlp(models_only=models_only)
     from paddlenlp.utils.log import logger
 
     logger.set_level("ERROR")
@@ -156,13 +159,21 @@ def _remedy(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _keep_matplotlib_backend() -> Iterator[None]:
-    """PaddleNLP imports PaddleSlim, which would switch matplotlib to files, and so a notebook's plots off."""
+def quiet_import() -> Iterator[None]:
+    """Import Paddle, PaddleNLP or PaddleSlim in this block without their messages and changes of the process.
+
+    PaddleSlim would switch matplotlib to files, and so a notebook's plots off.
+
+    Yields:
+        Nothing.
+    """
     import matplotlib
 
     use = matplotlib.use
-    matplotlib.use = lambda *_, **__: None
-    try:
-        yield
-    finally:
-        matplotlib.use = use
+    with keep_signal_handlers(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        matplotlib.use = lambda *_, **__: None
+        try:
+            yield
+        finally:
+            matplotlib.use = use

@@ -174,7 +174,7 @@ def run_job() -> None:
     work, path = sys.argv[1], Path(sys.argv[2])
     result: object
     try:
-        import_paddle()
+        import_paddle(models_only=True)
         set_device("cpu")
         logging.getLogger("dynabert_paddle").addHandler(_ToParent(logging.WARNING))
         with settings_named_by(name_later):
