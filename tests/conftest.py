@@ -17,12 +17,14 @@ import numpy as np  # noqa: E402 - Paddle's environment comes first
 import paddle  # noqa: E402
 from commands import run_command  # noqa: E402
 from filelock import FileLock  # noqa: E402
+from forked_jobs import ForkedJobs  # noqa: E402
 from paddlenlp.transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification  # noqa: E402
 
 import dynabert_paddle as db  # noqa: E402
 from dynabert_paddle.backbone.loading import find_backbone, to_arrays  # noqa: E402
 from dynabert_paddle.exporting import lite_converter  # noqa: E402
 from dynabert_paddle.files.weights import write_safetensors  # noqa: E402
+from dynabert_paddle.runtime import interpreter  # noqa: E402
 
 ROOT = Path(db.__file__).parents[1]
 
@@ -36,6 +38,8 @@ LINES = {
     "3.1": ("paddle", "pir", "openvino", "onnx", "lite"),
     "3.3": ("pir", "onnx"),
 }
+FOLLOW = interpreter._follow  # before the tests replace it
+
 FORMATS = LINES[".".join(paddle.__version__.split(".")[:2])]
 
 
@@ -70,6 +74,27 @@ def cache_dir(tmp_path_factory):
     patch.setenv("DYNABERT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
     yield
     patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forked_jobs(tmp_path_factory):
+    """Exports and measurements that a test starts in its own process run in forks; see `forked_jobs.py`."""
+    jobs = ForkedJobs(tmp_path_factory.mktemp("jobs") / "sockets")
+
+    def follow(command, environment, report):
+        return FOLLOW(jobs.command(command, environment), environment, report)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(interpreter, "_follow", follow)
+    yield
+    patch.undo()
+    jobs.close()
+
+
+@pytest.fixture
+def fresh_interpreter(monkeypatch):
+    """They run in fresh interpreters, as outside the tests."""
+    monkeypatch.setattr(interpreter, "_follow", FOLLOW)
 
 
 def make_bert(*, num_labels=7, num_layers=4, vocab_size=30522, seed=0, **config):

@@ -113,6 +113,12 @@ def stock(request, tmp_path):
     return build(request.param, tmp_path)
 
 
+@pytest.fixture(params=[architecture + heads[0] for architecture, heads in FITTING.items()])
+def one_of_each(request, tmp_path):
+    """Every encoder, with one of its heads."""
+    return build(request.param, tmp_path)
+
+
 def wrap(model):
     supernet = db.Supernet(model)
     supernet.eval()
@@ -156,8 +162,8 @@ def test_every_input_that_a_model_takes_reaches_it(stock):
             assert changed == (name in supernet.input_names), name
 
 
-def test_rewiring_permutes_and_changes_no_logits(stock):
-    supernet, rng = wrap(stock), np.random.default_rng(1)
+def test_rewiring_permutes_and_changes_no_logits(one_of_each):
+    supernet, rng = wrap(one_of_each), np.random.default_rng(1)
     logits, layer = run(supernet), supernet.encoder.layers[1]
     before = {name: parameter.numpy() for name, parameter in layer.named_parameters()}
     full = supernet.full
@@ -187,14 +193,14 @@ def test_an_extracted_model_is_the_slice_also_when_saved(stock, tmp_path):
     np.testing.assert_array_equal(run(wrap(model)), run(supernet))
 
 
-def test_an_embedding_rank_is_the_slice_and_the_whole_embedding_stays(stock):
-    supernet = wrap(stock)
+def test_an_embedding_rank_is_the_slice_and_the_whole_embedding_stays(one_of_each):
+    supernet = wrap(one_of_each)
     expected = run(supernet)
     size = supernet.search_space().embedding_size
-    assert size == (16 if type(stock).__name__.startswith("Electra") else 32)
-    sort_embedding(supernet, [{name: value.numpy() for name, value in make_inputs(stock).items()}])
+    assert size == (16 if type(one_of_each).__name__.startswith("Electra") else 32)
+    sort_embedding(supernet, [{name: value.numpy() for name, value in make_inputs(one_of_each).items()}])
     np.testing.assert_array_equal(run(supernet), expected)
-    table, up, down = (parameter.numpy() for parameter in embedding_parameters(stock))
+    table, up, down = (parameter.numpy() for parameter in embedding_parameters(one_of_each))
     np.testing.assert_allclose(table @ down @ up, table, **REWIRED)
     for rank in (size - 1, 5):
         subnet = replace(heterogeneous(supernet.full), embedding_rank=rank)

@@ -227,6 +227,7 @@ def test_a_second_run_on_a_folder_is_refused_at_once(config_file, tmp_path):
 
     first = start()
     wait_for_steps(tmp_path / "out" / "finetune" / "train.jsonl", first)
+    first.send_signal(signal.SIGSTOP)  # it would train for nothing
     for more in ((), ("--overwrite_output_dir",)):
         second = start(*more)
         _, err = second.communicate(timeout=60)
@@ -234,6 +235,7 @@ def test_a_second_run_on_a_folder_is_refused_at_once(config_file, tmp_path):
         assert err.splitlines()[-1] == (
             f"error: {tmp_path / 'out'} is in use by another run: wait until it has ended, or name another --output_dir"
         )
+    first.send_signal(signal.SIGCONT)
     assert first.poll() is None
     assert (tmp_path / "out" / "run.yaml").exists()
     first.terminate()

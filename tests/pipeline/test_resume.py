@@ -61,7 +61,7 @@ def wait_for(condition, process, *, seconds=90):
         if process.poll() is not None:
             return False
         assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.001)
+        time.sleep(0.005)
     return True
 
 

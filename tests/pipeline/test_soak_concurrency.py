@@ -12,9 +12,9 @@ pytestmark = pytest.mark.full
 
 @pytest.mark.parametrize("pair", ["evaluate mv", "extract extract", "compress compress"])
 def test_two_commands_at_once_disturb_nothing(tmp_path, pair):
-    words = ["--rounds", "2", "--seed", "1", "--pair", pair, "--output_dir", tmp_path / "soak"]
+    words = ["--rounds", "1", "--seed", "1", "--pair", pair, "--output_dir", tmp_path / "soak"]
     command = [sys.executable, ROOT / "scripts/soak/concurrency.py", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search("2 rounds of 1 pairs, seed 1", done.stdout), done.stdout
+    assert re.search("1 rounds? of 1 pairs?, seed 1", done.stdout), done.stdout
     assert "fault" not in done.stdout

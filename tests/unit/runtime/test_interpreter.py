@@ -13,7 +13,7 @@ from dynabert_paddle.runtime.interpreter import run_apart
 from dynabert_paddle.searching.latency import MeasuringJob
 from dynabert_paddle.searching.latency_setting import LatencySetting
 
-pytestmark = pytest.mark.reference
+pytestmark = [pytest.mark.reference, pytest.mark.usefixtures("fresh_interpreter")]
 
 
 def test_a_process_that_dies_says_its_last_line():

@@ -21,14 +21,16 @@ from dynabert_paddle.training.batches import cut_shard
 from dynabert_paddle.training.replicas import Replicas, count_replicas
 from dynabert_paddle.training.steps import distillation_step
 
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+# The ids of `make_batch` begin at 1,000.
+SMALL = {"vocab_size": 1100, "num_layers": 2}
+NO_DROPOUT = {**SMALL, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def make_passes(supernet):
     """The passes of all replicas over a batch whose rows have several lengths."""
     teacher = extract(supernet, supernet.full)
     step = distillation_step(teacher, supernet.search_space().grid(), WidthConfig(), kind="classification")
-    batch = make_batch()
+    batch = make_batch(vocab_size=1100)
 
     def passes(replicas, seed=0):
         def run(model, number):
@@ -86,7 +88,7 @@ def test_parallel_and_sequential_replicas_compute_the_same():
     """With dropout, many times: whatever threads shared would show."""
     results = []
     for together in (True, False):
-        supernet = Supernet(make_bert(seed=3))
+        supernet = Supernet(make_bert(seed=3, **SMALL))
         optimizer = paddle.optimizer.AdamW(1e-3, parameters=supernet.model.parameters())
         passes = make_passes(supernet)
         with Replicas(supernet, 3) as replicas:
@@ -98,7 +100,7 @@ def test_parallel_and_sequential_replicas_compute_the_same():
 
                 replicas.map = in_turn
             losses = []
-            for step in range(20):
+            for step in range(8):
                 losses.append(passes(replicas, seed=10 * step))
                 optimizer.step()
                 optimizer.clear_grad()
@@ -114,7 +116,7 @@ def test_an_error_in_a_replica_is_raised():
         if number == 1:
             raise ZeroDivisionError
 
-    with Replicas(Supernet(make_bert()), 2) as replicas, pytest.raises(ZeroDivisionError):
+    with Replicas(Supernet(make_bert(**SMALL)), 2) as replicas, pytest.raises(ZeroDivisionError):
         replicas.map(fail)
 
 
@@ -134,7 +136,7 @@ def test_a_gpu_has_one_replica(monkeypatch):
 def test_a_limit_of_threads_holds_for_its_thread_alone():
     openmp = ctypes.CDLL(str(Path(paddle.__file__).parent / "libs" / "libiomp5.so"))
     before = openmp.omp_get_max_threads()
-    with Replicas(Supernet(make_bert()), 2) as replicas:
+    with Replicas(Supernet(make_bert(**SMALL)), 2) as replicas:
         inside = replicas.map(lambda model, number: openmp.omp_get_max_threads())
     assert inside == [max(1, num_threads() // 2)] * 2
     assert openmp.omp_get_max_threads() == before
