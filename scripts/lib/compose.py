@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import typer
 from compose_table import write_documents
-from parts import ROOT, add_records, describe_commit, find_records, read_records, split_rows
+from parts import ROOT, add_records, describe_commit, dynabert, find_records, read_records, split_rows
 
 from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.errors import DynabertError, UsageError
@@ -303,16 +303,6 @@ def measure_latency(job: Job, steps: Sequence[str]) -> dict[str, Any]:
         *_, row = json.loads(output_of("bench", *bundles, *shape, "--json"))["rows"]
         figures[f"{format} int8"] = {"ms": row["p50_ms"], "speedup": row["speedup"]}
     return {"tokens": LATENCY_TOKENS, "latency": figures}
-
-
-def dynabert(*words: object) -> float:
-    """Run a command; returns the CPU seconds of it and of the processes that it starts."""
-    process = subprocess.Popen([sys.executable, "-m", "dynabert_paddle", *map(str, words)], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise DynabertError(f"'dynabert {shlex.join(map(str, words))}' failed: see the line above")
-    return usage.ru_utime + usage.ru_stime
 
 
 def output_of(*words: object) -> str:

@@ -10,11 +10,14 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.files.atomic import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,3 +86,13 @@ def describe_commit() -> str:
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "dynabert_paddle", "scripts")
     return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+
+
+def dynabert(*words: object) -> float:
+    """Run a command; returns the CPU seconds of it and of the processes that it starts."""
+    process = subprocess.Popen([sys.executable, "-m", "dynabert_paddle", *map(str, words)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise DynabertError(f"'dynabert {shlex.join(map(str, words))}' failed: see the line above")
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,292 @@
+"""The parts of results.sh: what is trained from what, with which settings, and the names that tell parts apart.
+
+A part is one training, or one search, of one task, backbone and seed. Its name ends with a hash of its settings, of its
+rows and of the parts that it starts from, so that no result of other settings is taken for it, on any machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from math import floor
+from typing import Any
+
+from parts import Record, find_records, hash_settings
+
+from dynabert_paddle.config.loading import load_config, resolve_config
+from dynabert_paddle.config.settings import ENCODING_SETTINGS, SearchConfig, lasting_settings
+from dynabert_paddle.search_space import SearchSpace
+from dynabert_paddle.subnet import Subnet
+
+KEY = ("task", "backbone", "seed", "part")
+FULL = "w1.00d1.00"
+BUDGETS = (0.5, 0.25, 0.125)  # shares of the full model's MACs
+PARAMS_SHARE = 0.3  # of the encoder's parameters: those of its layers
+FIXED_SIZE = ("distilbert", "tinybert", "pruned", "finetuned")
+NUM_CONTINUED = 2  # fixed-size models of each budget that go on to further seeds
+SEEDS = (1, 2, 3)
+
+TASKS = ("rte", "mrpc", "cola", "sts-b", "sst-2")  # the shortest trainings first
+BACKBONE_TASKS = {"minilm-l6": TASKS, "bge-small": ("rte", "mrpc")}
+PAPER_TASKS, PAPER_SEEDS = ("rte", "mrpc", "cola"), (1, 2)
+
+# The last epoch's weights are kept: nothing is chosen while training. The rows that choose are in the place of dev.
+SHARED = {
+    "task.max_seq_length": 128,
+    "train.num_train_epochs": 3.0,
+    "train.learning_rate": 1e-4,
+    "train.select_on": "dev",
+    "train.eval_steps": 10**9,
+}
+BEST = {
+    "depth.num_train_epochs": 3.4,
+    "depth.learning_rate": 2e-4,
+    "depth.subnets_per_step": "sandwich",
+    "depth.num_random_subnets": 2,
+}
+SEARCH = {"goals": ("macs", "params"), "num_evaluations": 200, "score_on": "dev"}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A model to start from, and its sizes.
+
+    Args:
+        name: as records name it.
+        source: a built-in name or a folder.
+        num_layers: layers.
+        hidden_size: width of the hidden states.
+        heads: attention heads of a layer.
+        neurons: FFN neurons of a layer.
+    """
+
+    name: str
+    source: str
+    num_layers: int
+    hidden_size: int = 384
+    heads: int = 12
+    neurons: int = 1536
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that it is trained on."""
+        return BACKBONE_TASKS.get(self.name, TASKS)
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """Its sub-networks."""
+        sizes = ((self.heads,) * self.num_layers, (self.neurons,) * self.num_layers)
+        return SearchSpace(*sizes, self.hidden_size, self.hidden_size // self.heads)
+
+    def macs_share(self, subnet: str) -> float:
+        """The MACs of a sub-network, as a share of the full model's."""
+        return self.space.num_macs(self.space.parse(subnet)) / self.space.num_macs(self.space.full)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One training or one search.
+
+    Args:
+        task: its task.
+        backbone: its backbone.
+        seed: its seed.
+        label: a method, and what tells its parts apart.
+        kind: `run`, `search` or `baseline`, the command that makes it.
+        method: of its rows in the results; None for a part that only others start from.
+        settings: by the dotted names of a config, without files and seed.
+        needs: the part that it starts from.
+        digest: of the task's rows.
+    """
+
+    task: str
+    backbone: Backbone
+    seed: int
+    label: str
+    kind: str
+    method: str | None
+    settings: Mapping[str, Any]
+    needs: Part | None
+    digest: str
+
+    @cached_property
+    def name(self) -> str:
+        """Its label with a hash of all that its result depends on."""
+        content = {
+            "kind": self.kind,
+            "settings": _resolve(tuple(self.settings.items()), self.kind),
+            "rows": self.digest,
+            "needs": self.needs and self.needs.name,
+        }
+        return f"{self.label}-{hash_settings(content)}"
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The key of its record."""
+        return dict(zip(KEY, (self.task, self.backbone.name, self.seed, self.name), strict=True))
+
+    @property
+    def chain(self) -> list[Part]:
+        """The parts that it starts from, the first one first, and itself."""
+        return [*(self.needs.chain if self.needs else ()), self]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A task's rows, as far as the plan depends on them.
+
+    Args:
+        num_train: rows to train on.
+        digest: names the training rows and those that choose.
+    """
+
+    num_train: int
+    digest: str
+
+
+def plan_parts(task: str, backbone: Backbone, seed: int, rows: Rows, records: Sequence[Record]) -> list[Part]:
+    """List the parts of a task, backbone and seed, each behind the one that it starts from.
+
+    The first seed has all fixed-size models. Further seeds have the two best of each budget, by the rows that choose,
+    once the first seed's are all there.
+
+    Args:
+        task: the task.
+        backbone: the backbone.
+        seed: the seed.
+        rows: the task's rows.
+        records: of finished parts.
+
+    Returns:
+        The parts.
+    """
+
+    def part(label: str, kind: str, method: str | None, settings: Mapping[str, Any], needs: Part | None) -> Part:
+        return Part(task, backbone, seed, label, kind, method, settings, needs, rows.digest)
+
+    def run(label: str, method: str | None, stages: Sequence[str], needs: Part | None, **settings: Any) -> Part:
+        return part(label, "run", method, {**SHARED, **settings, "stages": tuple(stages)}, needs)
+
+    teacher = run("teacher", "teacher", ("finetune", "rewire"), None)
+    best = run("best", "grid", ("depth",), teacher, **BEST)
+    parts = [teacher, best, part("search", "search", "searched", SEARCH, best)]
+    for method, subnet in plan_fixed(task, backbone, seed, rows, records):
+        settings = {
+            **SHARED,
+            "baseline.method": method,
+            "baseline.subnet": subnet,
+            "baseline.num_examples": num_examples(rows.num_train),
+        }
+        start = None if method == "finetuned" else teacher
+        parts.append(part(f"{method}-{subnet}", "baseline", method, settings, start))
+    if backbone.tasks == TASKS and task in PAPER_TASKS and seed in PAPER_SEEDS:
+        width = run("paper-width", None, ("width",), teacher)
+        parts += [width, run("paper-depth", "paper", ("depth",), width)]
+    return parts
+
+
+def plan_fixed(
+    task: str, backbone: Backbone, seed: int, rows: Rows, records: Sequence[Record]
+) -> list[tuple[str, str]]:
+    """List the method and the sub-network of each fixed-size model of a seed."""
+    shapes = fixed_shapes(backbone)
+    pairs = [(method, subnet) for by_method in shapes.values() for method, subnet in by_method.items()]
+    if seed == SEEDS[0]:
+        return pairs
+    first = {part.label: part.key for part in plan_parts(task, backbone, SEEDS[0], rows, records)}
+    tuning = {}
+    for method, subnet in pairs:
+        found = find_records(records, first[f"{method}-{subnet}"])
+        if found:
+            (row,) = found[0]["rows"]
+            tuning[method, subnet] = row["tuning"]
+    chosen = []
+    for by_method in shapes.values():
+        own = list(by_method.items())
+        if all(pair in tuning for pair in own):
+            chosen += sorted(own, key=lambda pair: -tuning[pair])[:NUM_CONTINUED]
+    return chosen
+
+
+def num_examples(num_train: int) -> int:
+    """Count the examples that the whole chain of a supernet reads: fine-tuning, rewiring, and the sandwich stage."""
+    rewiring = min(500, num_train // 10)
+    return floor((SHARED["train.num_train_epochs"] + BEST["depth.num_train_epochs"]) * num_train) + rewiring
+
+
+def fixed_shapes(backbone: Backbone) -> dict[float, dict[str, str]]:
+    """For each budget the sub-network that each method trains; all of a budget have equal MACs."""
+    shapes: dict[float, dict[str, str]] = {}
+    for share, same, pruned in (
+        (0.5, "w1.00d0.50", "w0.50d1.00"),
+        (0.25, "w0.50d0.50", "w0.25d1.00"),
+        (0.125, "w0.25d0.50", "w0.25d0.50"),
+    ):
+        tiny: str | None = same
+        if share < 0.5:  # two layers and one of six: a narrower model would lack heads
+            shape = tinybert_shape(backbone.space, share, max(1, floor(share * backbone.num_layers * 4 / 3)))
+            tiny = shape and str(shape)
+        by_method = {"distilbert": same, "tinybert": tiny, "pruned": pruned, "finetuned": same}
+        shapes[share] = {method: subnet for method, subnet in by_method.items() if subnet}
+    return shapes
+
+
+def tinybert_shape(space: SearchSpace, macs_share: float, num_layers: int) -> Subnet | None:
+    """A shape with all heads in few layers, whose FFNs are as wide as the MACs allow.
+
+    Args:
+        space: the model's sub-networks.
+        macs_share: the budget, as a share of the full model's MACs.
+        num_layers: how many layers, evenly spread as the depths of a grid are.
+
+    Returns:
+        The shape; None if the heads alone need more.
+    """
+    layers = space.subnet(depth_mult=num_layers / space.num_layers).layers
+    heads = tuple(space.heads[layer] for layer in layers)
+
+    def shape(neurons: int) -> Subnet:
+        return Subnet(layers, heads, (neurons,) * num_layers)
+
+    one, two = (space.num_macs(shape(neurons)) for neurons in (1, 2))
+    neurons = 1 + floor((macs_share * space.num_macs(space.full) - one) / (two - one))
+    return shape(min(neurons, *(space.neurons[layer] for layer in layers))) if neurons > 0 else None
+
+
+def config_values(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings of a part as the sections of a config file.
+
+    Args:
+        settings: by dotted names.
+        seed: the part's.
+        files: further ones, such as the files of the task.
+
+    Returns:
+        Nested values for YAML.
+    """
+    values: dict[str, Any] = {}
+    for name, value in {**settings, **files, "train.seed": seed}.items():
+        section, _, key = name.rpartition(".")
+        (values.setdefault(section, {}) if section else values)[key] = (
+            list(value) if isinstance(value, tuple) else value
+        )
+    return values
+
+
+@cache
+def _resolve(settings: tuple[tuple[str, Any], ...], kind: str) -> dict[str, Any]:
+    """All settings that a part's result depends on, those at their defaults included; validation takes its time."""
+    if kind == "search":
+        return _without_seed(lasting_settings(resolve_config(SearchConfig, dict(settings))))
+    config = load_config(flags=dict(settings))
+    sections: Iterable[str] = config.stages if kind == "run" else ("baseline",)
+    return {
+        **{name: _without_seed(lasting_settings(getattr(config, name))) for name in sections},
+        "space": lasting_settings(config.space),
+        "encoding": {name: getattr(config.task, name) for name in ENCODING_SETTINGS},
+    }
+
+
+def _without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != "seed"}
