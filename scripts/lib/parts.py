@@ -91,7 +91,12 @@ def describe_commit() -> str:
 def dynabert(*words: object) -> float:
     """Run a command; returns the CPU seconds of it and of the processes that it starts."""
     process = subprocess.Popen([sys.executable, "-m", "dynabert_paddle", *map(str, words)], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except KeyboardInterrupt:  # it saves what it has, and its CPU time counts for this process
+        process.terminate()
+        process.wait()
+        raise
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise DynabertError(f"'dynabert {shlex.join(map(str, words))}' failed: see the line above")

@@ -8,6 +8,7 @@ is not run again. Labels of development rows are read by `score` alone.
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -75,6 +76,7 @@ def main(
     smoke: Annotated[bool, typer.Option("--smoke", help="A tiny model on a few rows, into OUTPUT_DIR.")] = False,
 ) -> None:
     """Run, merge or score parts; write the tables."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the training saves what it has
     set_cpu_environment()
     for action in actions or ():
         if action not in ACTIONS:

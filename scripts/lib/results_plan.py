@@ -7,7 +7,7 @@ rows and of the parts that it starts from, so that no result of other settings i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from math import floor
 from typing import Any
@@ -45,6 +45,10 @@ BEST = {
     "depth.subnets_per_step": "sandwich",
     "depth.num_random_subnets": 2,
 }
+# What the recipe gains by its parts: supernets that lack one of them, trained for as many steps.
+ABLATION_TASKS, ABLATION_SEEDS = ("mrpc", "sts-b"), (1, 2)
+WITHOUT_REWIRING, WITHOUT_DISTILLATION = "without rewiring", "without distillation"
+ABLATIONS = (WITHOUT_REWIRING, WITHOUT_DISTILLATION)
 SEARCH = {"goals": ("macs", "params"), "num_evaluations": 200, "score_on": "dev"}
 
 
@@ -98,6 +102,7 @@ class Part:
         settings: by the dotted names of a config, without files and seed.
         needs: the part that it starts from.
         digest: of the task's rows.
+        from_stage: the stage of that part that it starts from; by default its last.
     """
 
     task: str
@@ -109,6 +114,7 @@ class Part:
     settings: Mapping[str, Any]
     needs: Part | None
     digest: str
+    from_stage: str = ""
 
     @cached_property
     def name(self) -> str:
@@ -118,6 +124,7 @@ class Part:
             "settings": _resolve(tuple(self.settings.items()), self.kind),
             "rows": self.digest,
             "needs": self.needs and self.needs.name,
+            **({"from_stage": self.from_stage} if self.from_stage else {}),
         }
         return f"{self.label}-{hash_settings(content)}"
 
@@ -183,6 +190,12 @@ def plan_parts(task: str, backbone: Backbone, seed: int, rows: Rows, records: Se
     if backbone.tasks == TASKS and task in PAPER_TASKS and seed in PAPER_SEEDS:
         width = run("paper-width", None, ("width",), teacher)
         parts += [width, run("paper-depth", "paper", ("depth",), width)]
+    if backbone.tasks == TASKS and task in ABLATION_TASKS and seed in ABLATION_SEEDS:
+        on_labels = {name.replace("depth.", "final."): value for name, value in BEST.items()}
+        parts += [
+            replace(run("without-rewiring", WITHOUT_REWIRING, ("depth",), teacher, **BEST), from_stage="finetune"),
+            run("without-distillation", WITHOUT_DISTILLATION, ("final",), teacher, **on_labels),
+        ]
     return parts
 
 

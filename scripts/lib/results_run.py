@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ from dynabert_paddle.files.atomic import read_json, write_json, write_text
 from dynabert_paddle.runtime.environment import import_paddle
 from dynabert_paddle.runtime.machine import describe_processor
 
-DONE = "part.json"  # in a part's folder: its CPU seconds
+BASELINE_FILE = "baseline.json"
+DONE, SPENT = "part.json", "spent.json"  # in a part's folder: its CPU seconds, and those before it is done
 
 
 @dataclass(frozen=True)
@@ -80,18 +82,29 @@ def run_part(bench: Bench, part: Part, split: Split) -> None:
 
 
 def make(bench: Bench, part: Part, split: Split) -> float:
-    """Train or search, unless that is done; returns the CPU seconds. What was interrupted begins anew."""
+    """Train or search, unless that is done; returns the CPU seconds, those of interrupted attempts included."""
     folder = bench.folder(part)
     if not (folder / DONE).exists():
         print(f"part: {', '.join(map(str, part.key.values()))}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
-        seconds = search(bench, part) if part.kind == "search" else train(bench, part, split)
-        write_json(folder / DONE, {"cpu_seconds": seconds})
+        spent = read_json(folder / SPENT)["cpu_seconds"] if (folder / SPENT).exists() else 0.0
+        began = cpu_seconds()
+        try:
+            search(bench, part) if part.kind == "search" else train(bench, part, split)
+        finally:
+            write_json(folder / SPENT, {"cpu_seconds": spent + cpu_seconds() - began})
+        (folder / SPENT).rename(folder / DONE)
     return read_json(folder / DONE)["cpu_seconds"]
 
 
-def train(bench: Bench, part: Part, split: Split) -> float:
-    """Train a part's models with a command of the package; returns its CPU seconds."""
+def cpu_seconds() -> float:
+    """The CPU seconds of this process and of the commands that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def train(bench: Bench, part: Part, split: Split) -> None:
+    """Train a part's models with a command of the package, which resumes what was interrupted."""
     folder, source = bench.folder(part), start_of(bench, part)
     files = {"task.name": part.task, "task.train_file": str(split.train), "task.dev_file": str(split.tuning)}
     if part.kind == "run":
@@ -100,15 +113,17 @@ def train(bench: Bench, part: Part, split: Split) -> float:
     values = config_values(part.settings, part.seed, files)
     write_text(config, yaml.safe_dump(values, sort_keys=False))
     if part.kind == "run":
-        return dynabert("run", config, "--overwrite_output_dir")
-    method = part.settings["baseline.method"]
-    words = ("--config", config, "--output_dir", folder / "run", "--overwrite_output_dir")
-    return dynabert("baseline", method, source, *words)
+        dynabert("run", config)
+    elif not (folder / "run" / BASELINE_FILE).exists():
+        method = part.settings["baseline.method"]
+        dynabert("baseline", method, source, "--config", config, "--output_dir", folder / "run")
 
 
 def start_of(bench: Bench, part: Part) -> str:
-    """The model that a part starts from: a backbone, or the last stage of the part before."""
-    return part.backbone.source if part.needs is None else str(model_of(bench, part.needs))
+    """The model that a part starts from: a backbone, or a stage of the part before, its last unless it names one."""
+    if part.needs is None:
+        return part.backbone.source
+    return str(bench.folder(part.needs) / "run" / part.from_stage if part.from_stage else model_of(bench, part.needs))
 
 
 def model_of(bench: Bench, part: Part) -> Path:
@@ -120,12 +135,11 @@ def model_of(bench: Bench, part: Part) -> Path:
     return folder / part.settings["stages"][-1] if part.kind == "run" else folder
 
 
-def search(bench: Bench, part: Part) -> float:
-    """Search a supernet once for every budget; returns the CPU seconds."""
+def search(bench: Bench, part: Part) -> None:
+    """Search a supernet once for every budget."""
     import_paddle()
     import dynabert_paddle as db
 
-    began = time.process_time()
     folder, source = bench.folder(part), start_of(bench, part)
     space = db.load_model(source).search_space()
     layers = space.num_params(space.full, embeddings=False) - space.other_params
@@ -136,7 +150,6 @@ def search(bench: Bench, part: Part) -> float:
         db.search(source, output_dir=folder / "search", config=config, overwrite=not number)
         found = read_json(folder / "search" / "search.json")
         write_json(folder / f"search-{number}.json", found)
-    return time.process_time() - began
 
 
 def measure(bench: Bench, part: Part, split: Split) -> tuple[list[Record], dict[str, np.ndarray]]:
@@ -262,7 +275,7 @@ def count_examples(bench: Bench, part: Part) -> int:
     folder = model_of(bench, part)
     own = total_spent(read_metadata(folder), folder).examples
     if part.kind == "baseline":
-        return read_json(folder / "baseline.json")["examples_seen"]
+        return read_json(folder / BASELINE_FILE)["examples_seen"]
     return own
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from parts import Record, find_records
-from results_plan import BUDGETS, FIXED_SIZE, Part
+from results_plan import ABLATIONS, BUDGETS, FIXED_SIZE, Part
 from results_rows import read_labels, splits_of
 from results_run import Bench, read_logits
 from results_statistics import Pair, compare
@@ -74,6 +74,9 @@ def score_parts(bench: Bench, parts: Sequence[Part], records: Sequence[Record]) 
             name = part.task if split == "dev" else f"{part.task}-{split}"
             scored = groups.get((name, part.backbone.name)) or _read(bench, part.task, split)
             groups[name, part.backbone.name] = scored
+            _group(scored, part, record, logits[split])
+            if part.method in ABLATIONS:
+                continue  # of these the differences alone are told
             for row, outputs in zip(record["rows"], logits[split], strict=True):
                 scores.append(
                     {
@@ -92,7 +95,6 @@ def score_parts(bench: Bench, parts: Sequence[Part], records: Sequence[Record]) 
                         "commit": record["commit"],
                     }
                 )
-            _group(scored, part, record, logits[split])
     return scores, compare_methods(groups)
 
 
@@ -115,7 +117,7 @@ def _group(scored: Scored, part: Part, record: Record, outputs: np.ndarray) -> N
     """Add a part's outputs: each budget for itself, and of a grid all cells, and the smallest one."""
     method, rows = record["rows"][0]["method"], record["rows"]
     budgets = [row["macs_share"] if row["macs_share"] in BUDGETS else None for row in rows]
-    if method in ("grid", "paper", "teacher"):
+    if method in ("grid", "paper", "teacher", *ABLATIONS):
         smallest = min(range(len(rows)), key=lambda index: rows[index]["macs_share"])
         own = {None: (outputs, "mean of the grid")}
         if method != "teacher":
@@ -176,6 +178,10 @@ def _comparisons() -> list[tuple[str, Group, Group | None]]:
         ("searched, half of the MACs, against the teacher", ("searched", 0.5), ("teacher", None)),
         ("mean of the grid against the paper's recipe", ("grid", None), ("paper", None)),
         ("smallest cell against the paper's recipe", ("grid", BUDGETS[-1]), ("paper", BUDGETS[-1])),
+        *(
+            (f"ablation: mean of the grid {name}, against the recipe", (name, None), ("grid", None))
+            for name in ABLATIONS
+        ),
     ]
 
 

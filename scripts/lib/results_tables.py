@@ -8,7 +8,19 @@ from statistics import mean, stdev
 
 from guides import markdown, update
 from parts import Record, find_records, read_records
-from results_plan import BACKBONE_TASKS, BUDGETS, FIXED_SIZE, FULL, NUM_CONTINUED, PAPER_SEEDS, PAPER_TASKS, SEEDS
+from results_plan import (
+    ABLATION_SEEDS,
+    ABLATION_TASKS,
+    ABLATIONS,
+    BACKBONE_TASKS,
+    BUDGETS,
+    FIXED_SIZE,
+    FULL,
+    NUM_CONTINUED,
+    PAPER_SEEDS,
+    PAPER_TASKS,
+    SEEDS,
+)
 
 BEGIN = "<!-- {block}: made by scripts/bench/results.sh -->"
 BLOCKS = ("scores", "grid", "differences", "training", "missing")
@@ -37,7 +49,7 @@ def write_tables(result_file: Path) -> Path:
         "grid": grid(records),
         "differences": show_differences(differences),
         "training": training(records),
-        "missing": missing(records),
+        "missing": missing(records, differences),
     }
     for block, content in contents.items():
         update(guide, BEGIN.format(block=block), content or NOTHING)
@@ -82,7 +94,7 @@ def show_differences(differences: Sequence[Record]) -> str:
     return markdown(headings, lines) if lines else ""
 
 
-def missing(records: Sequence[Record]) -> str:
+def missing(records: Sequence[Record], differences: Sequence[Record]) -> str:
     """What the plan has and the results lack, by backbone, task and seed."""
     found: dict[tuple[str, str], dict[str, list[str]]] = {}  # backbone and what is missing -> task -> seeds
     for backbone, tasks in BACKBONE_TASKS.items():
@@ -93,6 +105,13 @@ def missing(records: Sequence[Record]) -> str:
                 if lacking:
                     what = "everything" if not own else ", ".join(lacking)
                     found.setdefault((backbone, what), {}).setdefault(task, []).append(str(seed))
+    (backbone, *_) = BACKBONE_TASKS
+    for name in ABLATIONS:
+        done = {d["task"]: d["seeds"] for d in differences if name in d["comparison"]}
+        for task in ABLATION_TASKS:
+            seeds = [str(seed) for seed in ABLATION_SEEDS[done.get(task, 0) :]]
+            if seeds:
+                found.setdefault((backbone, f"ablation {name}"), {})[task] = seeds
     lines = [
         [backbone, "; ".join(f"{task} {', '.join(seeds)}" for task, seeds in by_task.items()), what]
         for (backbone, what), by_task in found.items()

@@ -179,6 +179,21 @@ def test_the_two_best_fixed_size_models_of_each_budget_go_on(scripts):
     assert second(records[1:]) == second(records)[2:], "a budget waits for all its models"
 
 
+def test_ablations_train_as_the_recipe_does_but_for_one_of_its_parts(scripts):
+    plan = scripts("results_plan")
+    backbone = plan.Backbone("minilm-l6", "minilm-l6", 6)
+    parts = {part.label: part for part in plan.plan_parts("mrpc", backbone, 2, rows_of(plan), [])}
+    best, rewiring, distillation = (parts[label] for label in ("best", "without-rewiring", "without-distillation"))
+    assert rewiring.settings == best.settings
+    assert (rewiring.needs, rewiring.from_stage) == (best.needs, "finetune")
+    assert rewiring.name.split("-")[-1] != best.name.split("-")[-1]
+    assert distillation.settings["stages"] == ("final",)
+    for name, value in plan.BEST.items():
+        assert distillation.settings[name.replace("depth", "final")] == value
+    labels = [part.label for part in plan.plan_parts("mrpc", backbone, 3, rows_of(plan), [])]
+    assert not [label for label in labels if label.startswith("without")], "two seeds"
+
+
 def test_fixed_size_models_see_as_many_examples_as_the_chain(scripts):
     plan = scripts("results_plan")
     # Three epochs, a tenth of the rows for the importance, and 3.4 epochs.
@@ -345,8 +360,9 @@ def test_tables_tell_spreads_and_what_is_missing(scripts):
     common |= {"metric": "accuracy", "method": "teacher", "seconds": 60.0, "processor": "Large", "examples": 9}
     records = [{**common, "seed": seed, "score": score} for seed, score in ((1, 0.6), (2, 0.7))]
     assert tables.scores(records).splitlines()[-1] == "| teacher | full | 0.6500 ± 0.0707 (2) | 0.6500 | 22.70 M |"
-    lines = tables.missing(records).splitlines()
+    lines = tables.missing(records, []).splitlines()
     assert "| bge-small | rte 1, 2, 3; mrpc 1, 2, 3 | everything |" in lines
+    assert "| minilm-l6 | mrpc 1, 2; sts-b 1, 2 | ablation without rewiring |" in lines
     assert any(line.startswith("| minilm-l6 | rte 2 | grid, searched, paper, fixed size 0.5") for line in lines)
     assert json.loads((ROOT / "docs/results.json").read_text()) == scripts("parts").read_records(
         ROOT / "docs/results.json"
