@@ -150,6 +150,9 @@ class TrainConfig(_Section):
     weight_decay: NonNegativeFloat = _option(0.0, "AdamW's weight decay, not applied to biases and norms")
     adam_epsilon: PositiveFloat = _option(1e-8, "AdamW's epsilon")
     max_grad_norm: NonNegativeFloat = _option(1.0, "clip the norm of the summed gradients of a step; 0 for no clipping")
+    ema_decay: Annotated[float, Interval(ge=0, lt=1)] = _option(
+        0.0, "score and keep an exponential moving average of the weights, of which so much stays in a step; 0: none"
+    )
     amp: Literal["off", "bf16", "fp16"] = _option("off", "automatic mixed precision")
     seed: Seed = _option(42, "random seed")
     select_on: Literal["holdout", "dev"] = _option(
@@ -223,6 +226,10 @@ class _SubnetsConfig(TrainConfig):
         "all", "train every sub-network in each step, or the largest, the smallest and some random ones"
     )
     num_random_subnets: NonNegativeInt = _option(2, "how many random ones a sandwich has")
+    random_subnets: Literal["grid", "per_layer"] = _option(
+        "grid",
+        "where a sandwich's random ones come from: the grid, or all that search looks at, spread evenly over MACs",
+    )
 
 
 @dataclass(frozen=True)
@@ -400,6 +407,7 @@ _REPORTING = ("logging_steps", "save_steps", "save_minutes")
 _LATER = (
     *("recipe", "early_stopping_patience", "class_weights", "focal_gamma", "label_smoothing"),
     *("pooling", "normalize", "query_prompt", "document_prompt", "retrieval_dir"),
+    *("random_subnets", "ema_decay"),
 )
 
 

@@ -11,10 +11,10 @@ from optuna import Study
 from optuna.trial import Trial, TrialState
 
 from dynabert_paddle.errors import ModelError
+from dynabert_paddle.genomes import Genome, GenomeSpace
 from dynabert_paddle.searching.pareto import best_score_within
 from dynabert_paddle.searching.sampler import GenomeSampler, finished_trials
 from dynabert_paddle.searching.scoring import Score
-from dynabert_paddle.searching.space import Genome, GenomeSpace
 from dynabert_paddle.subnet import Subnet
 
 # Scores sub-networks; the numbers are the scores that each of them must exceed to be of interest.

@@ -17,6 +17,9 @@ from dynabert_paddle.training.loop import train
 from dynabert_paddle.training.stage import Stage
 from dynabert_paddle.training.steps import distillation_step
 
+# Settings of a whole stage that a short training does without.
+_NOT_KEPT = {"early_stopping_patience": None, "ema_decay": 0.0}
+
 
 def finetune_subnet(supernet: Supernet, subnet: Subnet, task: Task, *, steps: int, output_dir: str | Path) -> Supernet:
     """Extract a sub-network and distil the full model's logits into it, with the settings of the supernet's last stage.
@@ -37,7 +40,7 @@ def finetune_subnet(supernet: Supernet, subnet: Subnet, task: Task, *, steps: in
     last_stage = supernet.metadata.provenance.get("settings", {})
     settings = {field.name: last_stage[field.name] for field in fields(WidthConfig) if field.name in last_stage}
     # A sub-network may have fewer layers than the full model, so hidden states are not compared layer by layer.
-    config = WidthConfig(**{**settings, "max_steps": steps, "lambda_hidden": 0.0, "early_stopping_patience": None})
+    config = WidthConfig(**{**settings, "max_steps": steps, "lambda_hidden": 0.0, **_NOT_KEPT})
     small = extract(supernet, subnet)
     small.train()
     space = small.search_space(width_mults=(1.0,), depth_mults=(1.0,))

@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from dynabert_paddle.searching.space import Gene, Genome, GenomeSpace
+from dynabert_paddle.genomes import Gene, Genome, GenomeSpace
 
 # Shares of the cost of all heads and neurons of the kept layers; low, as most of a fine-tuned model can be dropped.
 COST_LEVELS = (0.16, 0.32, 0.08, 0.64)

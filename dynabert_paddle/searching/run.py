@@ -23,6 +23,7 @@ from dynabert_paddle.files.model_folder import check_model_folder
 from dynabert_paddle.files.ownership import check_maker, check_replaceable
 from dynabert_paddle.files.search_result import SEARCH_FOLDER, SearchResult, hash_weights
 from dynabert_paddle.files.unchanged import load_unchanged
+from dynabert_paddle.genomes import GenomeSpace
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.interruption import resumable
 from dynabert_paddle.runtime.ranks import is_rank_zero, num_processes
@@ -41,7 +42,6 @@ from dynabert_paddle.searching.latency import latency_table, measure_latency
 from dynabert_paddle.searching.latency_setting import check_length
 from dynabert_paddle.searching.objectives import Objectives
 from dynabert_paddle.searching.ranks import DistributedScorer
-from dynabert_paddle.searching.space import GenomeSpace
 from dynabert_paddle.searching.study import METRIC_SETTINGS, STUDY_FILE, check_genomes, database_errors, open_study
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import NSGAIISampler
 from optuna.trial import FrozenTrial, TrialState
 
-from dynabert_paddle.searching.space import Genome, GenomeSpace
+from dynabert_paddle.genomes import Genome, GenomeSpace
 from dynabert_paddle.searching.variation import make_child
 
 _MAX_CHILDREN = 200  # children of random parents to try for a new sub-network; after them random genomes

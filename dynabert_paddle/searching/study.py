@@ -19,8 +19,8 @@ from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.files.atomic import write_error
 from dynabert_paddle.files.claim import Claim
 from dynabert_paddle.files.folder import SEARCH
+from dynabert_paddle.genomes import GenomeSpace
 from dynabert_paddle.searching.sampler import finished_trials
-from dynabert_paddle.searching.space import GenomeSpace
 
 STUDY_FILE = "study.db"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dynabert_paddle.searching.space import Gene, Genome, GenomeSpace
+from dynabert_paddle.genomes import Gene, Genome, GenomeSpace
 
 _CROSSOVER_PROBABILITY = 0.7
 _RESIZE_AMOUNTS = (1, 2, 4)

@@ -34,11 +34,13 @@ from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.training import processes
 from dynabert_paddle.training.latent_weights import LatentWeights
 from dynabert_paddle.training.logging import logger
+from dynabert_paddle.training.weight_average import WeightAverage
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE_FILE = "state.json"
 _LATER_KEYS = {"labels", "positive_label", "selection data", "dev data", *ANSWER_SETTINGS, *WORD_SETTINGS}
 _LATENT_FILE = "latent.safetensors"
+_AVERAGE_FILE = "average.safetensors"
 
 
 @dataclass
@@ -123,6 +125,7 @@ def save_checkpoint(
     *,
     settings: Mapping[str, Any],
     latent: LatentWeights | None = None,
+    average: WeightAverage | None = None,
 ) -> Path:
     """Write a checkpoint, then remove the ones before it.
 
@@ -134,6 +137,7 @@ def save_checkpoint(
         scaler: its loss scaler, which has a state under fp16 only.
         settings: a run resumes from here only if its settings equal these.
         latent: the float weights of a quantized model.
+        average: of the weights, if the stage keeps one.
 
     Returns:
         The checkpoint's folder.
@@ -157,6 +161,8 @@ def save_checkpoint(
         write_safetensors(folder / "optimizer.safetensors", _optimizer_arrays(optimizer, model))
         if latent:
             write_safetensors(folder / _LATENT_FILE, latent.to_arrays())
+        if average:
+            write_safetensors(folder / _AVERAGE_FILE, average.to_arrays())
         if state.best_arrays:
             write_safetensors(folder / "best.safetensors", state.best_arrays)
         write_json(folder / _STATE_FILE, {**values, "files": hash_files(folder)})
@@ -178,6 +184,7 @@ def load_checkpoint(
     *,
     settings: Mapping[str, Any],
     latent: LatentWeights | None = None,
+    average: WeightAverage | None = None,
 ) -> TrainState:
     """Go back to the newest checkpoint, if there is one.
 
@@ -188,6 +195,7 @@ def load_checkpoint(
         scaler: gets the checkpoint's loss scale.
         settings: of this run.
         latent: gets the float weights of a quantized model.
+        average: gets the average of the weights.
 
     Returns:
         The state; a new one where there is no checkpoint.
@@ -219,6 +227,8 @@ def load_checkpoint(
         set_arrays(model, read_safetensors(folder / "model.safetensors"))
         if latent:
             latent.set_arrays(read_safetensors(folder / _LATENT_FILE))
+        if average:
+            average.set_arrays(read_safetensors(folder / _AVERAGE_FILE))
         _set_optimizer_arrays(optimizer, model, read_safetensors(folder / "optimizer.safetensors"))
         if values["scaler"]:
             scaler.load_state_dict(values["scaler"] | {"scale": np.asarray(values["scaler"]["scale"], "float32")})

@@ -18,6 +18,7 @@ import paddle
 
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.config.loading import resolve_config
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import recorded_settings
 from dynabert_paddle.errors import DynabertError, Interrupted, ModelError, UsageError
 from dynabert_paddle.files.atomic import handle_write_errors
@@ -54,6 +55,7 @@ from dynabert_paddle.training.start_score import describe_decline, score_full_mo
 from dynabert_paddle.training.steps import Losses
 from dynabert_paddle.training.teacher_vectors import prepare_selection
 from dynabert_paddle.training.thresholds import measure_thresholds
+from dynabert_paddle.training.weight_average import WeightAverage
 
 _STOPPING = (*TERMINATING, signal.SIGINT)
 MAX_CACHED_ELEMENTS = 2**25  # of each replica's slices: with their gradients at most 256 MB
@@ -145,7 +147,12 @@ def fit(
     optimizer = make_optimizer(model, config)
     scaler = paddle.amp.GradScaler(enable=config.amp == "fp16")
     latent = LatentWeights(model.model) if find_bits(model.model) else None
-    state = load_checkpoint(output_dir, model.model, optimizer, scaler, settings=settings, latent=latent)
+    if latent and config.ema_decay:
+        raise UsageError(f"{setting('train.ema_decay')}: an average of rounded weights is not rounded: leave it out")
+    average = WeightAverage(model.model, config.ema_decay) if config.ema_decay else None
+    state = load_checkpoint(
+        output_dir, model.model, optimizer, scaler, settings=settings, latent=latent, average=average
+    )
     if state.step > total_steps:
         raise ModelError(f"{output_dir}: holds a checkpoint of step {state.step} of {total_steps}: remove it")
     if state.step:
@@ -185,6 +192,8 @@ def fit(
             state.step += 1
             if stage.pruning:
                 stage.pruning.prune(model, optimizer, state.step)
+            if average:
+                average.update(state.step)
             log.advance()
             check_output()
             last = state.step == total_steps
@@ -192,14 +201,16 @@ def fit(
                 log.train(state.step, {**losses, "learning_rate": learning_rate})
             if state.step % eval_steps == 0 or last:
                 _check_weights(stage, state.step)
-                _evaluate(stage, split, state, log)
+                with average.applied() if average else nullcontext():
+                    _evaluate(stage, split, state, log)
                 last = last or has_ended()
             state.seconds = time.perf_counter() - begin
             is_due = 0 < config.save_minutes <= (time.monotonic() - saved) / 60
             stopping, is_due = _agree(stop, is_due)  # a signal that comes after this is for the next step
             if stopping or last or is_due or (config.save_steps and state.step % config.save_steps == 0):
                 _check_weights(stage, state.step)
-                save = partial(save_checkpoint, output_dir, state, model.model, optimizer, scaler, latent=latent)
+                save = partial(save_checkpoint, output_dir, state, model.model, optimizer, scaler)
+                save = partial(save, latent=latent, average=average)
                 processes.on_rank_zero(partial(save, settings=settings))
                 saved = time.monotonic()
             if stopping:  # after the last step, too, so that nothing after this stage begins

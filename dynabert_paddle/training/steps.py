@@ -7,21 +7,20 @@ sub-network `Supernet.forward` and the loss; after the last loss, one backward p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
 import paddle
 from paddle import Tensor
 
 from dynabert_paddle.config.settings import FinalConfig, LabelLossConfig, WidthConfig
 from dynabert_paddle.distill.losses import DistillationLoss, token_rows
-from dynabert_paddle.runtime.seeds import step_seed
+from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.calls import NO_STATE, PassState
 from dynabert_paddle.supernet.supernet import Supernet, SupernetOutput
 from dynabert_paddle.training.batches import Shard, ShardWeight
 from dynabert_paddle.training.label_loss import PLAIN, shard_label_loss
+from dynabert_paddle.training.subnet_choice import choose_subnets
 
 # `loss`, whose gradient trains the model, and its parts for the log.
 Losses = dict[str, Tensor]
@@ -55,12 +54,13 @@ def full_model_step(
     yield {"loss": shard_label_loss(logits, shard, config)}
 
 
-def label_step(subnets: Mapping[str, Subnet], config: FinalConfig) -> Step:
+def label_step(subnets: Mapping[str, Subnet], config: FinalConfig, *, space: SearchSpace | None = None) -> Step:
     """Make a step that trains sub-networks on the labels.
 
     Args:
         subnets: the model's sub-networks by name, the largest first and the smallest last.
         config: which of them a step trains, and the settings of the hard-label loss.
+        space: of the model; a sandwich of per-layer sub-networks draws them from it.
 
     Returns:
         The step.
@@ -69,10 +69,17 @@ def label_step(subnets: Mapping[str, Subnet], config: FinalConfig) -> Step:
     def make_loss(shard: Shard) -> SubnetLoss:
         return lambda subnet, output: {"loss": shard_label_loss(output.logits, shard, config)}
 
-    return _over_subnets(subnets, config, make_loss, logits_only=True)
+    return _over_subnets(subnets, config, make_loss, logits_only=True, space=space)
 
 
-def distillation_step(teacher: Supernet, subnets: Mapping[str, Subnet], config: WidthConfig, *, kind: str) -> Step:
+def distillation_step(
+    teacher: Supernet,
+    subnets: Mapping[str, Subnet],
+    config: WidthConfig,
+    *,
+    kind: str,
+    space: SearchSpace | None = None,
+) -> Step:
     """Make a step that distils the teacher, which runs once per micro-batch, into sub-networks.
 
     Args:
@@ -80,6 +87,7 @@ def distillation_step(teacher: Supernet, subnets: Mapping[str, Subnet], config: 
         subnets: the model's sub-networks by name, the largest first and the smallest last.
         config: the loss, and which of the sub-networks a step trains.
         kind: the kind of the task.
+        space: as for `label_step`.
 
     Returns:
         The step.
@@ -110,7 +118,7 @@ def distillation_step(teacher: Supernet, subnets: Mapping[str, Subnet], config: 
 
         return loss
 
-    return _over_subnets(subnets, config, make_loss, logits_only=False)
+    return _over_subnets(subnets, config, make_loss, logits_only=False, space=space)
 
 
 def _over_subnets(
@@ -119,12 +127,13 @@ def _over_subnets(
     make_loss: Callable[[Shard], SubnetLoss],
     *,
     logits_only: bool,
+    space: SearchSpace | None,
 ) -> Step:
     """Make a step with one pass per sub-network, the largest first, and one for the embeddings that they share."""
 
     def step(model: Supernet, shard: Shard, *, index: int, state: PassState = NO_STATE) -> Iterator[Losses]:
         loss = make_loss(shard)
-        chosen = choose_subnets(subnets, config, index)
+        chosen = choose_subnets(subnets, config, index, space=space)
         embeddings = model.embed_ranks(chosen, state=state, **shard.inputs)
         shared = {rank: embedding.detach() for rank, embedding in embeddings.items()}
         for leaf in shared.values():
@@ -146,27 +155,3 @@ def logit_rows(tokens: Tensor | None, kind: str) -> Tensor | None:
 def logit_weight(weight: ShardWeight, kind: str) -> float:
     """Return a shard's share of these rows."""
     return weight.tokens if kind == "token_classification" else weight.rows
-
-
-def choose_subnets(subnets: Mapping[str, Subnet], config: WidthConfig | FinalConfig, step: int) -> list[Subnet]:
-    """Choose the sub-networks of one step: cells of width and depth, each with one of its embedding ranks.
-
-    Args:
-        subnets: all sub-networks of the stage, the largest first and the smallest last.
-        config: all cells, or a sandwich of the largest, the smallest and random others (Yu and Huang, 2019).
-        step: the optimizer step; with the seed it determines the random choice.
-
-    Returns:
-        The sub-networks, in the order of `subnets`: the largest cell with the highest rank, the smallest with the
-        lowest, each other one with a random rank. A single cell comes with both.
-    """
-    ranks: dict[Subnet, list[Subnet]] = {}  # of each cell, the highest first
-    for subnet in subnets.values():
-        ranks.setdefault(replace(subnet, embedding_rank=None), []).append(subnet)
-    first, *others, last = cells = list(ranks.values()) * (2 if len(ranks) == 1 else 1)
-    random = np.random.default_rng(step_seed(config.seed, step))
-    if config.subnets_per_step == "sandwich" and len(cells) > 2 + config.num_random_subnets:
-        chosen = random.choice(np.arange(len(others)), size=config.num_random_subnets, replace=False)
-        others = [others[index] for index in sorted(chosen)]
-    drawn = [cell[random.integers(len(cell))] for cell in others]
-    return list(dict.fromkeys([first[0], *drawn, last[-1]]))

@@ -40,12 +40,12 @@ def main(
 
     from dynabert_paddle.config.settings import SearchConfig
     from dynabert_paddle.data.described_tasks import load_described_task
+    from dynabert_paddle.genomes import GenomeSpace
     from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
     from dynabert_paddle.searching.examples import find_unseen
     from dynabert_paddle.searching.guide import initial_genomes
     from dynabert_paddle.searching.pareto import hypervolume
     from dynabert_paddle.searching.scoring import Score, Scorer
-    from dynabert_paddle.searching.space import GenomeSpace
     from dynabert_paddle.subnet import Subnet
     from dynabert_paddle.supernet.supernet import load_model
     from dynabert_paddle.training.evaluate import trained_space

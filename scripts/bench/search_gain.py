@@ -129,13 +129,13 @@ def choose_highest(supernet: Any, task: Any, key: Record, limits: dict[float, fl
     import optuna
 
     from dynabert_paddle.config.settings import SearchConfig
+    from dynabert_paddle.genomes import GenomeSpace
     from dynabert_paddle.searching.choose import by_score, choose_best
     from dynabert_paddle.searching.cost import Budget
     from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
     from dynabert_paddle.searching.examples import find_unseen
     from dynabert_paddle.searching.guide import initial_genomes
     from dynabert_paddle.searching.scoring import Scorer
-    from dynabert_paddle.searching.space import GenomeSpace
     from dynabert_paddle.training.evaluate import trained_space
     from dynabert_paddle.training.inputs import match_task, tokenize_examples
 

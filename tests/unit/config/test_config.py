@@ -399,6 +399,8 @@ def test_lasting_settings_omit_reporting():
         "save_steps",
         "save_minutes",
         "early_stopping_patience",
+        "ema_decay",
+        "random_subnets",
     }
     assert lasting != lasting_settings(WidthConfig(temperature=2.0))
 
@@ -406,6 +408,7 @@ def test_lasting_settings_omit_reporting():
 def test_settings_that_earlier_versions_lack_are_recorded_only_where_they_are_set():
     """The folders of a run that does not use them stay what they were."""
     later = {"early_stopping_patience": 3, "class_weights": "balanced", "focal_gamma": 2.0, "label_smoothing": 0.1}
+    later |= {"ema_decay": 0.9}
     assert not later.keys() & lasting_settings(FinetuneConfig()).keys()
     assert not later.keys() & recorded_settings(Config())["final"].keys()
     for name, value in later.items():

@@ -11,12 +11,12 @@ import pytest
 from optuna.trial import TrialState
 
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
+from dynabert_paddle.genomes import GenomeSpace
 from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows
 from dynabert_paddle.searching.guide import initial_genomes
 from dynabert_paddle.searching.pareto import hypervolume, pareto_rows
 from dynabert_paddle.searching.scoring import Score
-from dynabert_paddle.searching.space import GenomeSpace
 from dynabert_paddle.searching.study import STUDY_FILE, check_genomes, open_study
 
 pytestmark = pytest.mark.reference

@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from dynabert_paddle.genomes import GenomeSpace
 from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.searching.guide import COST_LEVELS, guided_genomes, initial_genomes
-from dynabert_paddle.searching.space import GenomeSpace
 
 SPACE = SearchSpace(heads=(12,) * 6, neurons=(1536,) * 6, hidden_size=384, head_dim=32)
 GENOMES = GenomeSpace.of(SPACE)

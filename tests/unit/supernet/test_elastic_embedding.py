@@ -25,7 +25,8 @@ from dynabert_paddle.supernet.supernet import to_tensors
 from dynabert_paddle.training.batches import Shard
 from dynabert_paddle.training.label_loss import label_loss
 from dynabert_paddle.training.replicas import Replicas
-from dynabert_paddle.training.steps import choose_subnets, distillation_step, label_step
+from dynabert_paddle.training.steps import distillation_step, label_step
+from dynabert_paddle.training.subnet_choice import choose_subnets
 
 VOCAB, SIZE = 30522, 32
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -16,7 +16,8 @@ from dynabert_paddle.errors import UsageError
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.slices import ELASTIC_AXES
 from dynabert_paddle.training.batches import Shard
-from dynabert_paddle.training.steps import choose_subnets, distillation_step, label_step
+from dynabert_paddle.training.steps import distillation_step, label_step
+from dynabert_paddle.training.subnet_choice import choose_subnets
 
 # Extracted models hold the same numbers as the slices; only the order of summation in a product may differ, and
 # each of some dozen products of values of about 1 rounds at 6e-8.

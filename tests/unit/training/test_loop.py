@@ -263,6 +263,39 @@ def test_best_weights_are_kept_and_left_in_the_model(tmp_path):
     assert [line["eval/accuracy/w1.00d1.00"] for line in lines if "train/loss" not in line] == [0.1, 0.9, 0.9, 0.5]
 
 
+def test_an_average_of_the_weights_is_scored_and_kept_and_changes_no_step(tmp_path):
+    plain = make_supernet(dropout=0.1)
+    _, lines = run(plain, tmp_path / "plain", max_steps=5, learning_rate=1e-2)
+    averaged, scored_weights = make_supernet(dropout=0.1), []
+
+    def evaluate():
+        scored_weights.append(to_arrays(averaged.model))
+        return {"w1.00d1.00": {"accuracy": 0.5}}
+
+    stage = make_stage(averaged, evaluate=evaluate)
+    _, own = run(averaged, tmp_path / "averaged", stage=stage, max_steps=5, learning_rate=1e-2, ema_decay=0.9)
+    assert [line for line in own if "train/loss" in line] == [line for line in lines if "train/loss" in line]
+    last = read_safetensors(tmp_path / "averaged/checkpoint-5/model.safetensors")
+    assert not difference(last, to_arrays(plain.model)).any(), "training goes on from the weights, not their average"
+    left = to_arrays(averaged.model)
+    assert not difference(left, scored_weights[-1]).any()
+    assert not difference(left, read_safetensors(tmp_path / "averaged/checkpoint-5/average.safetensors")).any()
+    assert np.abs(difference(left, last)).max() > 1e-3
+    assert not (tmp_path / "plain/checkpoint-5/average.safetensors").exists()
+
+
+def test_a_killed_run_goes_on_with_its_average(tmp_path):
+    settings = {"max_steps": 6, "learning_rate": 1e-2, "ema_decay": 0.9}
+    whole = make_supernet(dropout=0.1)
+    run(whole, tmp_path / "whole", **settings)
+    killed = make_supernet(dropout=0.1)
+    with pytest.raises(MemoryError):
+        run(killed, tmp_path / "killed", stage=kill_at(4, killed), **settings, save_steps=1)
+    resumed = make_supernet(dropout=0.1, seed=9)
+    run(resumed, tmp_path / "killed", **settings)
+    assert not difference(to_arrays(resumed.model), to_arrays(whole.model)).any()
+
+
 def scored(supernet, scores):
     """A stage whose evaluations have these scores."""
     values = iter(scores)

@@ -11,7 +11,8 @@ from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
 from dynabert_paddle.training.batches import Shard
 from dynabert_paddle.training.label_loss import label_loss
-from dynabert_paddle.training.steps import choose_subnets, distillation_step, full_model_step, label_step
+from dynabert_paddle.training.steps import distillation_step, full_model_step, label_step
+from dynabert_paddle.training.subnet_choice import choose_subnets
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 SANDWICH = FinalConfig(subnets_per_step="sandwich", num_random_subnets=2, seed=5)
@@ -42,41 +43,6 @@ def gradients(supernet):
 @pytest.fixture(scope="module")
 def grid():
     return make_supernet().search_space().grid()
-
-
-@pytest.mark.parametrize("num_random", [0, 1, 2, 5])
-def test_a_sandwich_has_the_largest_the_smallest_and_distinct_others(grid, num_random):
-    config = FinalConfig(subnets_per_step="sandwich", num_random_subnets=num_random)
-    every = list(grid.values())
-    for step in range(50):
-        chosen = choose_subnets(grid, config, step)
-        assert chosen[0] == grid["w1.00d1.00"]
-        assert chosen[-1] == grid["w0.25d0.50"]
-        assert len(chosen) == len(set(chosen)) == 2 + num_random
-        positions = [every.index(subnet) for subnet in chosen]
-        assert positions == sorted(positions)
-
-
-def test_the_random_ones_follow_from_seed_and_step(grid):
-    first = [choose_subnets(grid, SANDWICH, step) for step in range(40)]
-    paddle.rand([3])
-    np.random.rand(3)
-    assert [choose_subnets(grid, SANDWICH, step) for step in range(40)] == first
-    other = FinalConfig(subnets_per_step="sandwich", num_random_subnets=2, seed=6)
-    assert [choose_subnets(grid, other, step) for step in range(40)] != first
-    # 40 steps draw 80 times from 10: that one of them never comes has a chance of 10 * 0.8**40, 0.1 %.
-    assert {subnet for chosen in first for subnet in chosen} == set(grid.values())
-
-
-@pytest.mark.parametrize("config", [FinalConfig(), WidthConfig(subnets_per_step="all")])
-def test_by_default_a_step_trains_every_sub_network(grid, config):
-    assert choose_subnets(grid, config, 3) == list(grid.values())
-
-
-def test_a_sandwich_of_a_small_grid_is_all_of_it(grid):
-    few = dict(list(grid.items())[:4])
-    assert choose_subnets(few, SANDWICH, 0) == list(few.values())
-    assert choose_subnets({"w1.00d1.00": grid["w1.00d1.00"]}, SANDWICH, 0) == [grid["w1.00d1.00"]]
 
 
 def test_label_loss_of_classes_is_the_mean_cross_entropy():

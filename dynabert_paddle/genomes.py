@@ -136,10 +136,18 @@ class GenomeSpace:
         whole = genome.rank is None or genome.rank >= (self.space.max_rank or 0)
         return Subnet(layers, heads, neurons, None if whole else genome.rank)
 
-    def random(self, random: np.random.Generator) -> Genome:
-        """Draw a genome; numbers of layers, widths of each layer, and ranks are uniformly distributed."""
+    def random(self, random: np.random.Generator, *, all_layers: bool = False) -> Genome:
+        """Draw a genome; numbers of layers, widths of each layer, and ranks are uniformly distributed.
+
+        Args:
+            random: the random numbers.
+            all_layers: keep all layers.
+
+        Returns:
+            The genome.
+        """
         layers = self.space.num_layers
-        kept = random.permutation(layers) < random.integers(1, layers + 1)
+        kept = random.permutation(layers) < (layers if all_layers else random.integers(1, layers + 1))
         genes = tuple(
             Gene(int(keep), int(random.integers(1, heads + 1)), int(random.integers(1, steps + 1)) * self.step)
             for keep, heads, steps in zip(kept, self.space.heads, self.steps, strict=True)

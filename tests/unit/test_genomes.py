@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynabert_paddle.genomes import Gene, Genome, GenomeSpace
 from dynabert_paddle.search_space import SearchSpace
-from dynabert_paddle.searching.space import Gene, Genome, GenomeSpace
 from dynabert_paddle.searching.variation import make_child
 from dynabert_paddle.subnet import Subnet
 
