@@ -78,6 +78,8 @@ def _settings(model: Supernet, config: CompressConfig) -> WidthConfig:
     """The settings of the model's last stage, for so many steps on the task's own texts."""
     last_stage = model.metadata.provenance.get("settings", {})
     kept = {field.name: last_stage[field.name] for field in fields(WidthConfig) if field.name in last_stage}
-    settings = WidthConfig(**{**kept, "augmented_file": None, "early_stopping_patience": None, "ema_decay": 0.0})
+    settings = WidthConfig(
+        **{**kept, "augmented_file": None, "unlabelled_files": (), "early_stopping_patience": None, "ema_decay": 0.0}
+    )
     learning_rate = settings.learning_rate if config.learning_rate is None else config.learning_rate
     return replace(settings, max_steps=config.finetune_steps, learning_rate=learning_rate, seed=config.seed)

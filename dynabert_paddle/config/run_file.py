@@ -14,7 +14,7 @@ HEADER = "# Written by dynabert: the settings of the run in this folder.\n"
 # One of them is in a stage's folder; a folder that is named as a stage, such as `final`, may be the user's.
 _STAGE_FILES = (MARKER_FILE, "dynabert.json", "train.jsonl")
 # Settings that name a file or a folder. So does a model's, unless it is a name; a path begins with `/`, `~` or `.`.
-PATH_SETTINGS = ("data_dir", "train_file", "dev_file", "retrieval_dir", "augmented_file")
+PATH_SETTINGS = ("data_dir", "train_file", "dev_file", "retrieval_dir", "augmented_file", "unlabelled_files")
 
 
 def is_run_file(path: Path) -> bool:
@@ -77,4 +77,6 @@ def _change_paths(values: Mapping[str, Any], change: Callable[[str], str]) -> di
             key in PATH_SETTINGS or (key == "model_name_or_path" and value.startswith(("/", "./")))
         ):
             changed[key] = change(value)
+        elif isinstance(value, list) and key in PATH_SETTINGS:
+            changed[key] = [change(path) for path in value]
     return {**values, **changed}

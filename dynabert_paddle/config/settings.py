@@ -241,14 +241,26 @@ class WidthConfig(_SubnetsConfig):
         0.1, "weight of the embedding and hidden-state loss, lambda_2 in the paper"
     )
     temperature: PositiveFloat = _option(1.0, "softens both sides' logits")
+    lambda_label: NonNegativeFloat = _option(
+        0.0, "weight of the hard-label loss beside that of the logits; texts without a label have none"
+    )
     include_padding: bool = _option(False, "average the hidden-state loss over padding too, as the authors do")
     augmented_file: str | None = _option(
         None, "train on these texts, which 'dynabert augment' made of the training rows, without those held out"
     )
+    unlabelled_files: tuple[str, ...] = _option(
+        (), "train on the texts of these files, too: tables with the task's columns of text, or .txt"
+    )
 
     def __post_init__(self) -> None:
-        if self.augmented_file:  # so that a repeated run finds it, and is known for the same, in any folder
-            object.__setattr__(self, "augmented_file", str(Path(self.augmented_file).expanduser().absolute()))
+        # Absolute, so that a repeated run finds them, and is known for the same, in any folder.
+        if self.augmented_file:
+            object.__setattr__(self, "augmented_file", _absolute(self.augmented_file))
+        object.__setattr__(self, "unlabelled_files", tuple(map(_absolute, self.unlabelled_files)))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 @dataclass(frozen=True)
@@ -408,6 +420,7 @@ _LATER = (
     *("recipe", "early_stopping_patience", "class_weights", "focal_gamma", "label_smoothing"),
     *("pooling", "normalize", "query_prompt", "document_prompt", "retrieval_dir"),
     *("random_subnets", "ema_decay"),
+    *("random_subnets", "ema_decay", "lambda_label", "unlabelled_files"),
 )
 
 

@@ -192,8 +192,10 @@ def _make_shard(arrays: dict[str, np.ndarray], weight: ShardWeight) -> Shard:
 
 def _count_labels(labels: np.ndarray | None, num_rows: int) -> np.ndarray:
     """The number of labels of each row that a loss counts."""
-    if labels is None or np.issubdtype(labels.dtype, np.floating):
+    if labels is None:
         return np.ones(num_rows)
+    if np.issubdtype(labels.dtype, np.floating):
+        return np.isfinite(labels).reshape(num_rows, -1).all(axis=1).astype(float)
     return (labels != IGNORED).reshape(num_rows, -1).sum(axis=1)
 
 

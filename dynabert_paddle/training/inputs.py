@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.labels import describe_difference
 from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.tasks import Task, TaskExamples
+from dynabert_paddle.data.unlabelled import add_unlabelled
 from dynabert_paddle.errors import DataError, UsageError
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.supernet.supernet import Supernet
@@ -30,7 +31,7 @@ class Split:
     """A task's tokenized examples, divided.
 
     Args:
-        train: to train on; without labels if they come from an augmented file.
+        train: to train on; without labels if they come from an augmented file or files without, and none are read.
         select: to select the best checkpoint on.
         select_name: the name of `select`: holdout or dev.
         select_examples: the examples of `select`.
@@ -66,21 +67,36 @@ def split_task(task: Task, supernet: Supernet, config: TrainConfig, *, is_inheri
             on_dev = f"set {setting('train.select_on')} to dev, and {setting('rewire.accumulation')} to huawei"
         kept, held_out = hold_out(task.train, config.holdout_size, seed=config.seed, on_dev=on_dev)
         select = task.train.select(held_out)
-    augmented_file = config.augmented_file if isinstance(config, WidthConfig) else None
-    train = _read_augmented(augmented_file, task, kept) if augmented_file else task.train.select(kept)
+    train = _read_for_distillation(config, task, kept) if isinstance(config, WidthConfig) else task.train.select(kept)
     return Split(tokenize_examples(train, supernet), tokenize_examples(select, supernet), config.select_on, select)
 
 
-def _read_augmented(path: str, task: Task, kept: np.ndarray) -> Examples:
-    """Read an augmented file without the texts that were made from held-out rows."""
-    if not isinstance(task.train, Examples):
-        raise UsageError(
-            f"{setting('train.augmented_file')} is for tasks of whole texts, this task is {task.kind}: leave it out"
-        )
+def _read_for_distillation(config: WidthConfig, task: Task, kept: np.ndarray) -> TaskExamples:
+    """Read the texts of a stage that distils: training rows or their copies, and texts without labels."""
+    for name in ("augmented_file", "unlabelled_files"):
+        if getattr(config, name) and not isinstance(task.train, Examples):
+            raise UsageError(
+                f"{setting(f'train.{name}')} is for tasks of whole texts, this task is {task.kind}: leave it out"
+            )
+    train: TaskExamples = task.train.select(kept)
+    if config.augmented_file:
+        train = _read_augmented(config.augmented_file, task, kept, with_labels=config.lambda_label > 0)
+    if config.unlabelled_files:
+        assert isinstance(train, Examples)
+        train = train if config.lambda_label else replace(train, labels=None)
+        train = add_unlabelled(train, config.unlabelled_files, task.columns)
+    return train
+
+
+def _read_augmented(path: str, task: Task, kept: np.ndarray, *, with_labels: bool) -> Examples:
+    """Read an augmented file without the texts that were made from held-out rows; labels are those of their rows."""
+    assert isinstance(task.train, Examples)
     augmented, sources = read_augmented(user_path(path), task.columns, task.train)
     rows = np.flatnonzero(np.isin(sources, kept))
     if not len(rows):
         raise DataError(f"{path}: all its texts come from held-out rows: make the file from all training rows")
+    if with_labels and task.train.labels is not None:
+        augmented = replace(augmented, labels=task.train.labels[sources])
     return augmented.select(rows)
 
 

@@ -57,7 +57,7 @@ def label_loss(
     Args:
         logits: `[b, c]`; `[b, s, c]` for the labels of tokens; `[b, 2, s]` for an answer's first and last token.
         labels: `[b]`, `[b, s]` or `[b, 2]`, int64 classes, `IGNORED` ones not counted; or float32: values, `[b]`, or
-            which of several labels a text has, `[b, c]`, 0 or 1.
+            which of several labels a text has, `[b, c]`, 0 or 1; NaN for a text without, which does not count.
         weights: of each label, in the shape of the labels; by default 1.
         config: gamma and e; not for values, several labels and answers.
 
@@ -66,6 +66,9 @@ def label_loss(
         so that the means of parts of a batch, by their numbers of labels, add up to that of the whole.
     """
     if paddle.is_floating_point(labels):
+        is_known = paddle.isfinite(labels)
+        if not bool(is_known.all()):
+            return _mean_of_known(logits, labels, is_known)
         if labels.ndim == 2:
             return F.binary_cross_entropy_with_logits(logits, labels)
         return F.mse_loss(logits.squeeze(-1), labels)
@@ -85,3 +88,14 @@ def label_loss(
     if weights is not None:
         losses = losses * weights
     return (losses * is_counted.astype(losses.dtype)).sum() / counted
+
+
+def _mean_of_known(logits: Tensor, labels: Tensor, is_known: Tensor) -> Tensor:
+    """The mean loss of the texts that have values, or several labels."""
+    filled = paddle.where(is_known, labels, paddle.zeros_like(labels))
+    if labels.ndim == 2:
+        losses = F.binary_cross_entropy_with_logits(logits, filled, reduction="none")
+    else:
+        losses = F.mse_loss(logits.squeeze(-1), filled, reduction="none")
+    counted = is_known.astype(losses.dtype)
+    return (losses * counted).sum() / counted.sum().clip(min=1)

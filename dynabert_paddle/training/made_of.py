@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ _NAMES = {
     "train": "training rows",
     "dev": "dev rows",
     "augmented": "augmented texts",
+    "unlabelled": "texts without labels",
     "model": "starting weights",
     "teacher": "teacher",
 }
@@ -42,7 +44,7 @@ def hash_data(task: Task, config: TrainConfig | RewireConfig, *, reads_dev: bool
         reads_dev: the stage reads the dev rows, whatever its settings say.
 
     Returns:
-        Hashes by `train`, `dev` and `augmented`, the last two only if the stage reads them.
+        Hashes by `train`, `dev`, `augmented` and `unlabelled`, the others only if the stage reads them.
     """
     data = {"train": hash_examples(task.train, task.labels)}
     if isinstance(config, RewireConfig):
@@ -54,6 +56,10 @@ def hash_data(task: Task, config: TrainConfig | RewireConfig, *, reads_dev: bool
     if isinstance(config, WidthConfig) and config.augmented_file:
         with suppress(OSError):  # a stage that needs it says so
             data["augmented"] = hash_file(Path(config.augmented_file))
+    if isinstance(config, WidthConfig) and config.unlabelled_files:
+        with suppress(OSError):
+            hashes = [hash_file(Path(path)) for path in config.unlabelled_files]
+            data["unlabelled"] = hashlib.sha256(" ".join(hashes).encode()).hexdigest()
     return data
 
 

@@ -242,9 +242,9 @@ def _check_users_files(output_dir: Path) -> None:
 def _prepare(claimed: Claim, config: Config, task: Task, *, overwrite: bool) -> None:
     """Refuse settings that would fail later in the run, and write them to its folder."""
     output_dir = claimed.folder
-    augmented = [path for name in config.stages if (path := _find_augmented(name, getattr(config, name)))]
+    texts = [path for name in config.stages for path in _find_texts(name, getattr(config, name))]
     if overwrite:
-        _clear(claimed, config.model_name_or_path, [*task.files.values(), *augmented])
+        _clear(claimed, config.model_name_or_path, [*task.files.values(), *texts])
     for name in config.stages:
         if (output_dir / name / METADATA_FILE).exists():
             _check_finished(name, output_dir / name, config, task)
@@ -296,6 +296,9 @@ def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None
         now["depth_mults"] = list(config.space.depth_mult_list)
     if now.get("augmented_file") and "augmented" in metadata.provenance.get("made_of", {}):
         before["augmented_file"] = before.get("augmented_file") and now["augmented_file"]  # its hash is compared
+    if now.get("unlabelled_files") and "unlabelled" in metadata.provenance.get("made_of", {}):
+        before["unlabelled_files"] = before.get("unlabelled_files") and now["unlabelled_files"]
+    before = {key: tuple(value) if isinstance(now.get(key), tuple) else value for key, value in before.items()}
     for key, value in now.items():
         if before.get(key, value) != value:
             raise UsageError(
@@ -313,14 +316,18 @@ def _check_start(name: str, folder: Path, source: str | Path) -> None:
     check_hashes(folder, read_metadata(folder), {"model": hash_source(source), **teacher})
 
 
-def _find_augmented(name: str, settings: Any) -> str | None:
-    """The augmented file of a stage; a missing one is an error before the first stage, rather than hours later."""
+def _find_texts(name: str, settings: Any) -> list[str]:
+    """The further texts of a stage; a missing file is an error before the first stage, rather than hours later."""
     path = getattr(settings, "augmented_file", None)
     if path and not user_path(path).is_file():
         raise DataError(
             f"{path}: no such file; make it with 'dynabert augment', or leave out {setting(f'{name}.augmented_file')}"
         )
-    return path
+    unlabelled = getattr(settings, "unlabelled_files", ())
+    for other in unlabelled:
+        if not user_path(other).is_file():
+            raise DataError(f"{other}: no such file: leave it out of {setting(f'{name}.unlabelled_files')}")
+    return [*([path] if path else []), *unlabelled]
 
 
 def _keep_config(path: Path, config: Config) -> None:
@@ -353,7 +360,9 @@ def _from_anywhere(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             changed[key] = _from_anywhere(value)
         elif value and (key in ("output_dir", *PATH_SETTINGS) or (key == "model_name_or_path" and _is_folder(value))):
-            changed[key] = str(user_path(value).absolute())
+            one = not isinstance(value, list)
+            paths = [str(user_path(path).absolute()) for path in ([value] if one else value)]
+            changed[key] = paths[0] if one else paths
     return values | changed
 
 

@@ -75,7 +75,8 @@ class Stage:
     def inputs(self) -> list[str | Path]:
         """The files and folders that the user named; the stage never removes them."""
         augmented_file = getattr(self.config, "augmented_file", None)
-        return [*self.task.files.values(), *([augmented_file] if augmented_file else []), *self.also_read]
+        texts = [*([augmented_file] if augmented_file else []), *getattr(self.config, "unlabelled_files", ())]
+        return [*self.task.files.values(), *texts, *self.also_read]
 
     @property
     def metric(self) -> str:

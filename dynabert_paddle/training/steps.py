@@ -107,7 +107,7 @@ def distillation_step(
         weight = shard.weight
 
         def loss(subnet: Subnet, output: SupernetOutput) -> Losses:
-            return distillation_loss(
+            losses = distillation_loss(
                 output,
                 target,
                 subnet,
@@ -115,6 +115,10 @@ def distillation_step(
                 logit_rows=logit_rows(tokens, kind),
                 weights=(logit_weight(weight, kind), weight.rows if config.include_padding else weight.tokens),
             )
+            if config.lambda_label:
+                label = config.lambda_label * shard_label_loss(output.logits, shard)
+                losses = {**losses, "loss": losses["loss"] + label, "label": label}
+            return losses
 
         return loss
 

@@ -37,11 +37,11 @@ def choose_subnets(
         ranks.setdefault(replace(subnet, embedding_rank=None), []).append(subnet)
     first, *others, last = cells = list(ranks.values()) * (2 if len(ranks) == 1 else 1)
     random = np.random.default_rng(step_seed(config.seed, step))
-    is_per_layer = config.random_subnets == "per_layer" and space is not None and len(ranks) > 1
-    if config.subnets_per_step == "sandwich" and is_per_layer:
+    is_sandwich = config.subnets_per_step == "sandwich"
+    if is_sandwich and config.random_subnets == "per_layer" and space is not None and len(ranks) > 1:
         drawn = draw_per_layer(subnets, space, config.num_random_subnets, random)
         return list(dict.fromkeys([first[0], *drawn, last[-1]]))
-    if config.subnets_per_step == "sandwich" and len(cells) > 2 + config.num_random_subnets:
+    if is_sandwich and len(cells) > 2 + config.num_random_subnets:
         chosen = random.choice(np.arange(len(others)), size=config.num_random_subnets, replace=False)
         others = [others[index] for index in sorted(chosen)]
     drawn = [cell[random.integers(len(cell))] for cell in others]

@@ -401,6 +401,8 @@ def test_lasting_settings_omit_reporting():
         "early_stopping_patience",
         "ema_decay",
         "random_subnets",
+        "lambda_label",
+        "unlabelled_files",
     }
     assert lasting != lasting_settings(WidthConfig(temperature=2.0))
 

@@ -18,7 +18,7 @@ def moved(request, tmp_path):
         "model_name_or_path": str(old / "backbone"),
         "output_dir": str(old),
         "task": {"name": "custom", "data_dir": str(old / "mydata"), "dev_file": str(tmp_path / "dev.tsv")},
-        "width": {"augmented_file": str(old / "copies.tsv")},
+        "width": {"augmented_file": str(old / "copies.tsv"), "unlabelled_files": [str(old / "copies.tsv"), "/x.txt"]},
     }
     (new / "backbone").mkdir()
     if request.param == "this version":
@@ -37,6 +37,7 @@ def test_a_moved_run_is_the_one_in_its_folder(moved, tmp_path):
     assert config.task.data_dir == str(moved.parent / "mydata")
     assert config.task.dev_file == str(tmp_path / "dev.tsv")
     assert config.width.augmented_file == str(moved.parent / "copies.tsv")
+    assert config.width.unlabelled_files == (str(moved.parent / "copies.tsv"), "/x.txt")
 
 
 def test_flags_and_overrides_have_priority(moved):

@@ -9,7 +9,7 @@ from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.config.settings import FinalConfig, WidthConfig
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
-from dynabert_paddle.training.batches import Shard
+from dynabert_paddle.training.batches import Shard, cut_shard
 from dynabert_paddle.training.label_loss import label_loss
 from dynabert_paddle.training.steps import distillation_step, full_model_step, label_step
 from dynabert_paddle.training.subnet_choice import choose_subnets
@@ -167,6 +167,46 @@ def test_distilling_a_model_into_itself_has_no_hidden_loss():
     entropy = -(probabilities * np.log(probabilities)).sum(axis=1).mean()
     assert parts["logit"] == pytest.approx(entropy, rel=1e-4)
     assert parts["loss"] == pytest.approx(parts["logit"] + parts["hidden"], rel=1e-6)
+
+
+def test_a_hard_label_term_adds_its_loss_and_its_gradient(grid):
+    widths = dict(list(grid.items())[:3])
+    soft, hard = make_supernet(), make_supernet()
+    teacher = extract(soft, soft.full)
+    before = distil(WidthConfig(), tensors(), student=soft, teacher=teacher, subnets=widths)
+    parts = distil(WidthConfig(lambda_label=0.5), tensors(), student=hard, teacher=teacher, subnets=widths)
+    labels_alone = make_supernet()
+    plain = take_step(label_step(widths, FinalConfig()), labels_alone, tensors())
+    assert "label" not in before
+    assert parts["label"] == pytest.approx(0.5 * plain["loss"], rel=1e-5)
+    assert parts["loss"] == pytest.approx(before["loss"] + parts["label"], rel=1e-5)
+    for name, gradient in gradients(hard).items():
+        expected = gradients(soft).get(name, 0) + 0.5 * gradients(labels_alone).get(name, 0)
+        np.testing.assert_allclose(gradient, expected, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression", "multi_label"])
+def test_texts_without_a_label_do_not_count_in_the_hard_label_loss(kind):
+    """Each shard's share of the labels makes the shards' sum the whole batch's loss."""
+    rng = np.random.default_rng(0)
+    labels = {
+        "classification": np.array([1, -100, 0, -100, 2]),
+        "regression": np.array([0.5, np.nan, 1.5, np.nan, 3], "float32"),
+        "multi_label": np.array([[1, 0], [np.nan] * 2, [0, 0], [np.nan] * 2, [1, 1]], "float32"),
+    }[kind]
+    logits = rng.normal(size=(5, {"classification": 3, "regression": 1, "multi_label": 2}[kind])).astype("float32")
+    known = [0, 2, 4]
+    whole = float(label_loss(paddle.to_tensor(logits), paddle.to_tensor(labels)))
+    alone = float(label_loss(paddle.to_tensor(logits[known]), paddle.to_tensor(labels[known])))
+    assert whole == pytest.approx(alone, rel=1e-6)
+    inputs = {"input_ids": np.ones((5, 4), "int64"), "attention_mask": np.ones((5, 4), "int64"), "labels": labels}
+    total = 0.0
+    for index in range(2):
+        shard = cut_shard(inputs, index, 2)
+        total += float(label_loss(paddle.to_tensor(logits[index::2]), shard.labels)) * shard.weight.labels
+    assert total == pytest.approx(alone, rel=1e-6)
+    nobody = label_loss(paddle.to_tensor(logits[[1, 3]]), paddle.to_tensor(labels[[1, 3]]))
+    assert float(nobody) == 0
 
 
 def test_distillation_needs_no_labels():
