@@ -419,7 +419,6 @@ _REPORTING = ("logging_steps", "save_steps", "save_minutes")
 _LATER = (
     *("recipe", "early_stopping_patience", "class_weights", "focal_gamma", "label_smoothing"),
     *("pooling", "normalize", "query_prompt", "document_prompt", "retrieval_dir"),
-    *("random_subnets", "ema_decay"),
     *("random_subnets", "ema_decay", "lambda_label", "unlabelled_files"),
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import LabelLossConfig, TrainConfig
+from dynabert_paddle.config.settings import LabelLossConfig, TrainConfig, WidthConfig
 from dynabert_paddle.data.kinds import CLASS_KINDS
 from dynabert_paddle.data.labels import LabelIndex
 from dynabert_paddle.data.tasks import Task
@@ -32,6 +32,8 @@ def check_label_loss(task: Task, config: TrainConfig, *, section: str) -> None:
     Raises:
         UsageError: a task without classes, or a weight for an unknown class.
     """
+    if isinstance(config, WidthConfig) and config.lambda_label and task.kind == "embedding":
+        raise UsageError(f"{setting(f'{section}.lambda_label')}: an embedding task has no labels: leave it out")
     if not isinstance(config, LabelLossConfig):
         return
     for name in ("class_weights", "focal_gamma", "label_smoothing"):

@@ -1,5 +1,7 @@
 """The texts of a stage that distils: training rows or their copies, texts without labels, and what labels they have."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ import dynabert_paddle as db
 from dynabert_paddle.config.settings import WidthConfig
 from dynabert_paddle.data.word_features import IGNORED
 from dynabert_paddle.errors import UsageError
+from dynabert_paddle.training.class_weights import check_label_loss
 from dynabert_paddle.training.inputs import split_task
 from dynabert_paddle.training.made_of import hash_data
 
@@ -74,3 +77,10 @@ def test_labels_of_words_have_no_such_texts(supernet, tmp_path, unlabelled, sett
     value = unlabelled if setting == "augmented_file" else (unlabelled,)
     with pytest.raises(UsageError, match=f"{setting} is for tasks of whole texts"):
         split_task(words, supernet, WidthConfig(**{setting: value}))
+
+
+def test_embeddings_have_no_labels_to_learn_from():
+    task = SimpleNamespace(kind="embedding")
+    check_label_loss(task, WidthConfig(), section="width")
+    with pytest.raises(UsageError, match="lambda_label: an embedding task has no labels"):
+        check_label_loss(task, WidthConfig(lambda_label=1.0), section="width")

@@ -73,7 +73,7 @@ def run(supernet, output_dir, *, features=None, stage=None, **config):
     stage = replace(stage, config=config, output_dir=output_dir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "evaluate_subnets", lambda *_, **__: evaluate())
-        state = fit(stage, Split(features, features, "holdout"), settings={})
+        state = fit(stage, Split(features, features, "holdout", None), settings={})
     return state, [json.loads(line) for line in (output_dir / "train.jsonl").read_text().splitlines()]
 
 
