@@ -142,7 +142,7 @@ def compare_methods(groups: Mapping[tuple[str, str], Scored]) -> list[Record]:
     found = []
     for backbone in dict.fromkeys(backbone for _, backbone in groups):
         own = {task: scored for (task, name), scored in groups.items() if name == backbone}
-        for title, left, right in _comparisons():
+        for title, left, right in list_comparisons():
             pairs: dict[str, tuple[Pair, str]] = {}
             for task, scored in own.items():
                 reference = right or best_fixed(scored, left)
@@ -163,7 +163,7 @@ def compare_methods(groups: Mapping[tuple[str, str], Scored]) -> list[Record]:
     return found
 
 
-def _comparisons() -> list[tuple[str, Group, Group | None]]:
+def list_comparisons() -> list[tuple[str, Group, Group | None]]:
     """Title, left and right; None for the best fixed-size model of the same MACs."""
     return [
         *(

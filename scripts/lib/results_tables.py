@@ -26,6 +26,15 @@ BEGIN = "<!-- {block}: made by scripts/bench/results.sh -->"
 BLOCKS = ("scores", "grid", "differences", "training", "missing")
 NOTHING = "Nothing yet.\n"
 FEW = "30 % of the encoder's parameters"
+# How a comparison begins, its tasks, and the points that it is to reach.
+TARGETS = (
+    ("searched, at most 30 %", ("mean", "sst-2"), -1.0),
+    ("searched, at most 30 %", ("rte", "mrpc", "cola", "sts-b"), -3.0),
+    ("searched, half of the MACs", ("mean",), 0.0),
+    *((f"searched, {100 * share:g} % of the MACs", ("mean",), 1.0) for share in BUDGETS),
+    ("mean of the grid against the paper", ("mean",), 1.0),
+    ("smallest cell against the paper", ("mean",), 2.0),
+)
 
 
 def write_tables(result_file: Path) -> Path:
@@ -87,11 +96,17 @@ def show_differences(differences: Sequence[Record]) -> str:
             str(record["seeds"]),
             f"{100 * record['difference']:+.2f}",
             f"{100 * record['low']:+.2f} to {100 * record['high']:+.2f}",
+            f"{target:+.2f}" if (target := find_target(record["comparison"], record["task"])) is not None else "",
         ]
         for record in differences
     ]
-    headings = ("backbone", "comparison", "task", "against", "seeds", "points", "95 % interval")
+    headings = ("backbone", "comparison", "task", "against", "seeds", "points", "95 % interval", "target, at least")
     return markdown(headings, lines) if lines else ""
+
+
+def find_target(comparison: str, task: str) -> float | None:
+    """The points that a difference is to reach; None where nothing is asked for."""
+    return next((points for start, tasks, points in TARGETS if comparison.startswith(start) and task in tasks), None)
 
 
 def missing(records: Sequence[Record], differences: Sequence[Record]) -> str:

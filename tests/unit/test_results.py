@@ -354,6 +354,31 @@ def test_the_tables_equal_their_results(tmp_path, scripts):
     assert tables.write_tables(tmp_path / "results.json").read_bytes() == (ROOT / "docs/results.md").read_bytes()
 
 
+def test_differences_stand_beside_their_targets(scripts):
+    tables, score = scripts("results_tables"), scripts("results_score")
+    common = {
+        "backbone": "minilm-l6",
+        "against": "teacher",
+        "seeds": 2,
+        "difference": -0.0123,
+        "low": -0.03,
+        "high": 0.01,
+    }
+    tasks = {"rte": ["rte"], "sst-2": ["sst-2"], "mean": ["rte", "sst-2"]}
+    records = [
+        {**common, "comparison": title, "task": task, "tasks": names}
+        for title, _, _ in score.list_comparisons()
+        for task, names in tasks.items()
+    ]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables.show_differences(records).splitlines()]
+    found = {(row[1], row[2]): row[-1] for row in cells[2:]}
+    assert cells[2][-3:] == ["-1.23", "-3.00 to +1.00", ""]
+    few = "searched, at most 30 % of the encoder's parameters, against the teacher"
+    assert [found[few, task] for task in ("rte", "sst-2", "mean of rte, sst-2")] == ["-3.00", "-1.00", "-1.00"]
+    targets = {title: found[title, "mean of rte, sst-2"] for title, _ in found}
+    assert [*targets.values()] == ["+1.00"] * 3 + ["-1.00", "+0.00", "+1.00", "+2.00", "", ""], "none for the ablations"
+
+
 def test_tables_tell_spreads_and_what_is_missing(scripts):
     tables = scripts("results_tables")
     common = {"task": "rte", "backbone": "minilm-l6", "subnet": "w1.00d1.00", "macs_share": 1, "params": 22_700_000}
