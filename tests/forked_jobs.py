@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 
 # What a job may have another value of than the tests: there is a server for each of the first; imports read no other.
-_FREE_VARIABLES = ("FLAGS_enable_pir_api", "PYTEST_", "DYNABERT_", "COLUMNS", "TMPDIR")
+_FREE_VARIABLES = ("FLAGS_enable_pir_api", "PYTEST_", "DYNABERT_", "COLUMNS", "TMPDIR", "DNNL_", "KMP_")
 
 
 class ForkedJobs:
@@ -70,9 +70,10 @@ def hand_over(path, *job):
 def serve(root, path):
     """Import what the jobs need, and fork for each until standard input closes."""
     sys.path[:] = [*sys.path[1:], root]  # as `python_command` does
+    os.environ["KMP_INIT_AT_FORK"] = "TRUE"  # as `bundle/engines.py` does
     from dynabert_paddle.runtime.environment import import_paddle
 
-    import_paddle()
+    import_paddle(models_only=True)
     _convert_once()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
