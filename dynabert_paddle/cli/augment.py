@@ -20,15 +20,23 @@ from dynabert_paddle.runtime.interruption import resumable
 @with_sections(("task", TaskConfig), ("augment", AugmentConfig))
 def augment(
     *,
-    masked_lm: Annotated[str, typer.Option("--masked_lm", help="Folder or PaddleNLP name of a masked language model.")],
     output_file: Annotated[
         str, typer.Option("--output_file", help=".tsv or .jsonl file to write; an interrupted run resumes.")
     ],
+    masked_lm: Annotated[
+        str | None,
+        typer.Option(
+            "--masked_lm",
+            help="Folder or PaddleNLP name of a masked language model; without, the nearest words of word_vectors, "
+            "or of the embedding of model_name_or_path, replace a word.",
+        ),
+    ] = None,
     word_vectors: Annotated[
         str | None,
         typer.Option(
             "--word_vectors",
-            help="For words of several tokens: glove-6b-50d, a text file like GloVe's, or a folder with .npy and .txt.",
+            help="For words of several tokens, without masked_lm for all: glove-6b-50d, a text file like GloVe's, or a "
+            "folder with .npy and .txt.",
         ),
     ] = None,
     model_name_or_path: Annotated[

@@ -347,6 +347,10 @@ class AugmentConfig(_Section):
     num_copies: PositiveInt = _option(30, "copies of each row, N in the paper")
     num_candidates: PositiveInt = _option(15, "words that can replace a word, M in the paper")
     probability: Fraction = _option(0.4, "probability that a word is replaced, p in the paper")
+    word_dropout: Annotated[float, Interval(ge=0, lt=1)] = _option(
+        0.0, "probability that a word of a copy, between two blanks, is left out"
+    )
+    word_swap: Fraction = _option(0.0, "probability that a word of a copy changes places with the next one")
     seed: Seed = _option(42, "every random choice follows from it and the row")
     batch_size: PositiveInt = _option(64, "rows at a time; changes nothing in the file")
 

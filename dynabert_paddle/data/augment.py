@@ -63,6 +63,8 @@ def copy_row(
     *,
     num_copies: int,
     probability: float,
+    dropout: float = 0.0,
+    swap: float = 0.0,
 ) -> tuple[list[tuple[str, ...]], int]:
     """Make copies of a row with replaced words.
 
@@ -72,6 +74,8 @@ def copy_row(
         rng: the random generator.
         num_copies: N in the paper.
         probability: p in the paper, the probability that a word is replaced.
+        dropout: the probability that a word of a copy is left out (random deletion: Wei and Zou, 2019).
+        swap: the probability that a word of a copy changes places with the next one.
 
     Returns:
         The row and its copies, which can be equal, and the number of replaced words.
@@ -81,7 +85,10 @@ def copy_row(
         shape = (num_copies, len(candidates))
         replaced = rng.random(shape) < probability
         picks = (rng.random(shape) * [len(word.candidates) for word in candidates]).astype(np.int64)
-        versions.append([text, *(_replace(text, candidates, *chosen) for chosen in zip(replaced, picks, strict=True))])
+        copies = [_replace(text, candidates, *chosen) for chosen in zip(replaced, picks, strict=True)]
+        if dropout or swap:
+            copies = [_disturb(copy, rng, dropout=dropout, swap=swap) for copy in copies]
+        versions.append([text, *copies])
         num_replaced += int(replaced.sum())
     return list(zip(*versions, strict=True)), num_replaced
 
@@ -93,6 +100,18 @@ def _replace(text: str, words: Sequence[Word], replaced: np.ndarray, picks: np.n
         parts += [text[end : word.start], word.candidates[picks[index]]]
         end = word.end
     return "".join([*parts, text[end:]])
+
+
+def _disturb(text: str, rng: np.random.Generator, *, dropout: float, swap: float) -> str:
+    """Leave words out and let neighbours change places; words are what stands between blanks, and one always stays."""
+    words = text.split(" ")
+    stays = rng.random(len(words)) >= dropout
+    if not stays.any():
+        stays[rng.integers(len(words))] = True
+    words = [word for word, kept in zip(words, stays, strict=True) if kept]
+    for index in np.flatnonzero(rng.random(len(words) - 1) < swap):
+        words[index], words[index + 1] = words[index + 1], words[index]
+    return " ".join(words)
 
 
 def to_line(values: Mapping[str, object], *, as_json: bool) -> str:

@@ -26,10 +26,12 @@ from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.interruption import resumable
 from dynabert_paddle.training.logging import console, logger
 from dynabert_paddle.training.masked_lm import MaskedLM
+from dynabert_paddle.training.nearest_words import NearestWords
 from dynabert_paddle.training.partial_file import PartialFile
 
 _ENDINGS = (".tsv", ".jsonl")
 _NEIGHBOURS_KEPT = 10_000
+_LATER = ("word_dropout", "word_swap")
 
 # A row's text, or both texts of a pair.
 _Texts = tuple[str, ...]
@@ -50,7 +52,7 @@ class Augmented(NamedTuple):
 
 
 def augment(
-    masked_lm: str | Path,
+    masked_lm: str | Path | None,
     output_file: str | Path,
     *,
     task: Mapping[str, Any] | None = None,
@@ -66,11 +68,13 @@ def augment(
     its number. Training rows are read one by one and need no labels.
 
     Args:
-        masked_lm: folder or hub name of BERT's, ERNIE's or RoBERTa's masked LM.
+        masked_lm: folder or hub name of BERT's, ERNIE's or RoBERTa's masked LM; None: candidates are the words that
+            are nearest in `word_vectors`, or else in the embedding of `model_name_or_path`.
         output_file: .tsv or .jsonl; an interrupted run in it is resumed.
         task: the settings of `config.TaskConfig` that differ from its defaults.
         config: how many copies, of how many candidates, with which probability and seed.
-        word_vectors: for words of several tokens, as `WordVectors.read` takes them; without, such words stay.
+        word_vectors: for words of several tokens, as `WordVectors.read` takes them; without, such words stay. Without
+            a masked LM for all words.
         model_name_or_path: the backbone; a masked LM of another vocabulary is refused.
         overwrite: replace `output_file`, and the partial file of an interrupted run with other settings.
 
@@ -93,14 +97,13 @@ def augment(
     # Once before the hours that the rest may take, so that a fault in the last row shows now.
     num_rows, digest = _survey(texts)
     vectors = WordVectors.read(word_vectors) if word_vectors else None
-    model = MaskedLM.from_pretrained(masked_lm)
+    model = _load_model(masked_lm, model_name_or_path)
     if task_config.max_seq_length > model.num_positions:
+        owner = "masked LM" if masked_lm else "backbone"
         raise UsageError(
-            f"{setting('task.max_seq_length')} is {task_config.max_seq_length}, more than the masked LM's "
+            f"{setting('task.max_seq_length')} is {task_config.max_seq_length}, more than the {owner}'s "
             f"{model.num_positions} positions: pass a smaller one"
         )
-    if model_name_or_path:
-        model.check_vocabulary(model_name_or_path)
 
     @lru_cache(_NEIGHBOURS_KEPT)
     def neighbours(word: str) -> Sequence[str]:
@@ -117,7 +120,8 @@ def augment(
     settings = {
         "columns": [columns.text, columns.pair],
         "max_seq_length": task_config.max_seq_length,
-        **{key: value for key, value in asdict(config).items() if key != "batch_size"},
+        # Files of earlier versions have been begun without the settings in _LATER.
+        **{key: value for key, value in asdict(config).items() if key != "batch_size" and (value or key not in _LATER)},
         "training rows": digest,
         "masked_lm": model.fingerprint,
         "word_vectors": vectors.fingerprint if vectors else None,
@@ -151,12 +155,30 @@ def _augment_rows(
             np.random.default_rng([config.seed, index]),
             num_copies=config.num_copies,
             probability=config.probability,
+            dropout=config.word_dropout,
+            swap=config.word_swap,
         )
         records = [dict(zip(names, (*version, index), strict=True)) for version in versions]
         lines += [to_line(record, as_json=as_json) for record in records]
         words_replaced += count
     header = "" if as_json or rows[0][0] else to_line({name: name for name in names}, as_json=False)
     return header + "".join(lines), Augmented(len(rows), len(lines), words_replaced)._asdict()
+
+
+def _load_model(masked_lm: str | Path | None, backbone: str | Path | None) -> MaskedLM | NearestWords:
+    """Load what finds candidates; a masked LM of another vocabulary than the backbone's is refused."""
+    if masked_lm is None and backbone is None:
+        raise UsageError(
+            f"name a {setting('masked_lm')} that predicts words, or a {setting('model_name_or_path')} in whose "
+            "embedding the nearest ones are taken"
+        )
+    if masked_lm is None:
+        assert backbone is not None
+        return NearestWords.from_pretrained(backbone)
+    model = MaskedLM.from_pretrained(masked_lm)
+    if backbone:
+        model.check_vocabulary(backbone)
+    return model
 
 
 def _check_output(path: Path, *, overwrite: bool) -> None:

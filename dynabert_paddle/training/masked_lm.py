@@ -146,7 +146,7 @@ class MaskedLM:
         """
         self._backend.enable_truncation(max_seq_length)
         encodings = self._backend.encode_batch(list(texts))
-        spans = [list(_find_spans(text, encoding)) for text, encoding in zip(texts, encodings, strict=True)]
+        spans = [list(find_spans(text, encoding)) for text, encoding in zip(texts, encodings, strict=True)]
         masked = [
             (row, span.positions[0]) for row, found in enumerate(spans) for span in found if len(span.positions) == 1
         ]
@@ -243,7 +243,16 @@ def list_words(backend: tokenizers.Tokenizer, vocab_size: int) -> list[str]:
     return words
 
 
-def _find_spans(text: str, encoding: tokenizers.Encoding) -> Iterator[_Span]:
+def find_spans(text: str, encoding: tokenizers.Encoding) -> Iterator[_Span]:
+    """Find the replaceable words of a text.
+
+    Args:
+        text: the text.
+        encoding: its tokens.
+
+    Yields:
+        Where each word begins and ends, and the positions of its tokens.
+    """
     word_ids = encoding.word_ids
     # What was cut off may have belonged to the last word.
     cut = max((i for i in word_ids if i is not None), default=None) if encoding.overflowing else None

@@ -119,3 +119,36 @@ def test_a_file_of_other_rows_is_refused(tmp_path, content, said):
     with pytest.raises(DataError, match="dynabert augment") as caught:
         read_augmented(path, Columns("text"), Examples(["red", "green"], None, None, path))
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_words_are_left_out_and_swapped_in_copies_alone():
+    text = " ".join(f"w{number}" for number in range(50))
+
+    def versions(**options):
+        found, _ = copy_row((text,), ((),), np.random.default_rng(0), num_copies=40, probability=0.4, **options)
+        first, *others = [version[0] for version in found]
+        assert first == text
+        return [other.split(" ") for other in others]
+
+    words = text.split(" ")
+    assert versions() == [words] * 40
+    dropped = versions(dropout=0.2)
+    assert all(kept == [word for word in words if word in kept] for kept in dropped), "their order stays"
+    assert sum(map(len, dropped)) / (40 * 50) == pytest.approx(0.8, abs=0.03)
+    swapped = versions(swap=0.1)
+    assert all(sorted(other) == sorted(words) for other in swapped)
+    assert 0.02 < np.mean([a != b for other in swapped for a, b in zip(other, words, strict=True)]) < 0.3
+
+
+def test_a_copy_keeps_at_least_one_word():
+    found, _ = copy_row(("a b", "c"), ((), ()), np.random.default_rng(0), num_copies=60, probability=0, dropout=0.99)
+    assert {len(version[0].split(" ")) for version in found[1:]} == {1}
+    assert {version[1] for version in found} == {"c"}
+
+
+def test_without_them_copies_are_what_they_were():
+    """The random numbers of replacing come first, and no others are drawn."""
+    rng, before = np.random.default_rng(0), np.random.default_rng(0)
+    copy_row((TEXT,), ((PLAY, MUSIC),), rng, num_copies=3, probability=0.5, dropout=0.0, swap=0.0)
+    before.random((3, 2)), before.random((3, 2))
+    assert rng.random() == before.random()

@@ -46,7 +46,7 @@ def decline(supernet, before, after, *, num=500, metric="accuracy", section=None
     features = make_features(num)
     state = TrainState(best_metrics={"w1.00d1.00": {metric: after}, "w0.50d1.00": {metric: 1.0}})
     stage = make_stage(supernet, metric=metric, section=section)
-    return describe_decline(stage, Split(features, features, "holdout"), before, state)
+    return describe_decline(stage, Split(features, features, "holdout", None), before, state)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_difference_that_may_be_chance_is_not(supernet, before, after, num, me
 
 def test_the_score_is_that_of_the_full_model_and_changes_nothing(supernet):
     features, before = make_features(40), to_arrays(supernet.model)
-    split = Split(features, features, "holdout")
+    split = Split(features, features, "holdout", None)
     score = score_full_model(make_stage(supernet), split)
     assert score == score_full_model(make_stage(supernet, subnets={"any": supernet.full}), split)
     assert 0 < score < 1
@@ -108,10 +108,12 @@ def test_the_score_is_that_of_the_full_model_and_changes_nothing(supernet):
 def test_a_stage_without_the_full_model_has_no_such_score(supernet):
     features = make_features(4)
     small = supernet.search_space().subnet(width_mult=0.5, depth_mult=1)
-    assert score_full_model(make_stage(supernet, subnets={"half": small}), Split(features, features, "dev")) is None
+    assert (
+        score_full_model(make_stage(supernet, subnets={"half": small}), Split(features, features, "dev", None)) is None
+    )
 
 
 def test_weights_that_are_not_finite_have_no_score():
     supernet, features = Supernet(make_bert(num_labels=2, num_layers=2, vocab_size=50)), make_features(4)
     supernet.model.classifier.bias.set_value(supernet.model.classifier.bias * float("nan"))
-    assert score_full_model(make_stage(supernet), Split(features, features, "dev")) is None
+    assert score_full_model(make_stage(supernet), Split(features, features, "dev", None)) is None
