@@ -40,6 +40,7 @@ def test_the_record_counts_stored_parameters(chain, shared):
     assert any((before[name] != array).any() for name, array in after.items() if ".encoder." in name)
 
 
+@pytest.mark.full
 def test_it_evaluates_extracts_and_searches(dynabert, shared, tmp_path):
     rows = json.loads(dynabert("evaluate", shared, "--grid", "--json").out)["rows"]
     assert len(rows) == 12
@@ -53,6 +54,7 @@ def test_it_evaluates_extracts_and_searches(dynabert, shared, tmp_path):
     assert done.code == 0, done.err
 
 
+@pytest.mark.full
 def test_it_still_shares_after_rewiring_and_training(dynabert, shared, task, tmp_path):
     assert dynabert("rewire", shared, "--output_dir", tmp_path / "rewired").code == 0
     words = ("--teacher_name_or_path", shared, "--max_steps", 2, "--output_dir", tmp_path / "width")
@@ -64,6 +66,7 @@ def test_it_still_shares_after_rewiring_and_training(dynabert, shared, task, tmp
     assert groups_of(tmp_path / "again") == (0, 0, 1, 1)
 
 
+@pytest.mark.full
 def test_other_methods_come_before_and_after_it(dynabert, shared, tmp_path):
     words = ("--vocab_size", 2000, "--output_dir", tmp_path / "few_pieces")
     assert dynabert("compress", "vocabulary", shared, *words).code == 0
@@ -92,16 +95,13 @@ def folders(chain, tmp_path_factory):
     return folder
 
 
-QUICK = [("onnx", "fp32")]
 BUNDLES = [
     (form, precision) for form in FORMATS for precision in ("fp32", "int8") if (form, precision) != ("pir", "int8")
 ]
 
 
-@pytest.mark.parametrize(
-    ("form", "precision"),
-    [*QUICK, *(pytest.param(*each, marks=pytest.mark.full) for each in BUNDLES if each not in QUICK)],
-)
+@pytest.mark.full
+@pytest.mark.parametrize(("form", "precision"), BUNDLES)
 def test_a_bundle_holds_a_group_once(folders, tmp_path, request, form, precision):
     """Without three layers' matrices a file is as much smaller as they are large."""
     if form == "lite":

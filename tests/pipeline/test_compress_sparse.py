@@ -61,6 +61,7 @@ def test_a_finetuning_keeps_its_zeros(sparse, task, tmp_path):
         np.testing.assert_array_equal(now, before)
 
 
+@pytest.mark.full
 def test_it_keeps_its_sparsity_after_rewiring_and_training(dynabert, sparse, tmp_path):
     """Rewiring moves them with their rows and columns; the sub-networks' gradients leave them alone."""
     assert dynabert("rewire", sparse, "--output_dir", tmp_path / "rewired").code == 0
@@ -71,6 +72,7 @@ def test_it_keeps_its_sparsity_after_rewiring_and_training(dynabert, sparse, tmp
         np.testing.assert_array_equal(now, before)
 
 
+@pytest.mark.full
 def test_a_part_of_it_keeps_its_zeros_when_pieces_go_and_it_is_exported(dynabert, sparse, tmp_path):
     assert dynabert("extract", sparse, "w0.50d0.50", "--output_dir", tmp_path / "part").code == 0
     words = ("--vocab_size", 2000, "--finetune_steps", 2, "--learning_rate", "1e-2", "--output_dir", tmp_path / "small")

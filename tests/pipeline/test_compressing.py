@@ -112,12 +112,14 @@ def test_products_are_exported_in_every_format(products, form, tmp_path):
     assert len(db.Predictor(bundle)(["play some jazz", "what is the weather"])) == 2
 
 
+@pytest.mark.full
 def test_several_parts_with_products_are_in_one_bundle(products, tmp_path):
     bundle = db.export(products, tmp_path / "bundle", subnets="w1.00d1.00 w0.50d0.50")
     members = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))["members"]
     assert {member["subnet"] for member in members} == {"w1.00d1.00", "w0.50d0.50"}
 
 
+@pytest.mark.full
 @each_method
 def test_it_is_trained_further_and_used_as_teacher(request, method, task, tmp_path):
     small_folder = request.getfixturevalue(method)
@@ -141,6 +143,7 @@ def test_it_is_trained_further_and_used_as_teacher(request, method, task, tmp_pa
         assert again.search_space().layer_ranks[0] == (8,) * 6
 
 
+@pytest.mark.full
 def test_the_source_model_is_the_teacher_of_its_low_rank_products(dynabert, chain, tmp_path):
     words = ("--rank_share", 0.2, "--finetune_steps", 4, "--learning_rate", "1e-3", "--output_dir", tmp_path / "new")
     done = dynabert("compress", "low_rank", chain / "depth", *words)
@@ -156,6 +159,7 @@ def test_the_source_model_is_the_teacher_of_its_low_rank_products(dynabert, chai
     assert not (tmp_path / "twice").exists()
 
 
+@pytest.mark.full
 def test_methods_follow_each_other(dynabert, products, tmp_path):
     done = dynabert("compress", "vocabulary", products, "--vocab_size", 2000, "--output_dir", tmp_path / "both")
     assert done.code == 0, done.err

@@ -29,7 +29,7 @@ def bundle(make_once, tiny_folder):
     return make_once("bf16", lambda folder: db.export(tiny_folder, folder, format=FORMATS[0], precision="bf16"))
 
 
-@pytest.fixture(params=[SLOW_FLAGS, FAST_FLAGS], ids=["slow", "fast"])
+@pytest.fixture(params=[SLOW_FLAGS, pytest.param(FAST_FLAGS, marks=pytest.mark.full)], ids=["slow", "fast"])
 def processor(request, tmp_path, monkeypatch):
     """A file of a processor's flags in place of this machine's, and how often it must be warned of."""
     path = tmp_path / "cpuinfo"
