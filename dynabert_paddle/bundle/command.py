@@ -9,7 +9,7 @@ import argparse
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,13 +29,13 @@ class Opened(NamedTuple):
         description: the content of its `bundle.json`.
         predict: from rows of texts to one prediction each.
         input_warnings: what its user should know about the texts that it has read.
-        warning: what its user should know.
+        warnings: what its user should know.
     """
 
     description: dict[str, Any]
     predict: Callable[[Iterable[Any]], Iterator[AnyPrediction]]
     input_warnings: Callable[[], Iterable[str]]
-    warning: str | None = None
+    warnings: Sequence[str] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +98,8 @@ def _print_predictions(open_bundle: Callable[[argparse.Namespace], Opened], opti
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # like the input, regardless of the locale
         bundle = open_bundle(options)
-        _print_warning(bundle.warning)
+        for message in bundle.warnings:
+            _print_warning(message)
         rows = read_texts(options.input_file, bundle.description) if options.input_file else [options.text]
         for prediction in bundle.predict(rows):
             as_json = options.json
@@ -116,6 +117,5 @@ def _print_predictions(open_bundle: Callable[[argparse.Namespace], Opened], opti
     return 0
 
 
-def _print_warning(message: str | None) -> None:
-    if message:
-        print_message(f"warning: {message}")
+def _print_warning(message: str) -> None:
+    print_message(f"warning: {message}")

@@ -28,9 +28,9 @@ from dynabert_paddle.bundle.gate import Gate
 from dynabert_paddle.bundle.label_choice import parse_threshold
 from dynabert_paddle.bundle.manifest import BundleError, check_inputs, read_bundle
 from dynabert_paddle.bundle.members import choose_subnet, open_subnet
+from dynabert_paddle.bundle.processor import processor_warnings
 from dynabert_paddle.bundle.rows import Encoded, RowEncoder, short_repr
 from dynabert_paddle.files.unchanged import folder_version, load_unchanged
-from dynabert_paddle.runtime.machine import slow_precision
 from dynabert_paddle.text.decode import AnyPrediction, cut_padding
 from dynabert_paddle.text.encode import convert_errors, find_templates
 from dynabert_paddle.text.leading import find_rules
@@ -101,9 +101,9 @@ class Bundle:
         self.load(self.subnet)
 
     @property
-    def warning(self) -> str | None:
-        """One line if this machine cannot run the bundle's precision faster than fp32."""
-        return slow_precision(self.description["precision"]) if self._device == "cpu" else None
+    def warnings(self) -> list[str]:
+        """A line each of what the bundle's user should know about this processor; see `processor_warnings`."""
+        return processor_warnings(self.description) if self._device == "cpu" else []
 
     @property
     def column_names(self) -> list[str]:
@@ -387,7 +387,7 @@ def _open_own(options: argparse.Namespace) -> Opened:
         top_k=options.top_k,
         role=options.role,
     )
-    return Opened(bundle.description, bundle.stream, bundle.input_warnings, bundle.warning)
+    return Opened(bundle.description, bundle.stream, bundle.input_warnings, bundle.warnings)
 
 
 if __name__ == "__main__":

@@ -203,6 +203,7 @@ def _is_valid(description: dict[str, Any]) -> bool:
         and (kind != "embedding" or _is_whole(description.get("vector_size")))
         and (kind != "multi_label" or _are_thresholds(description["labels"], members))
         and _is_whole(description.get("max_positions", 0))
+        and ("choice" not in description or _is_valid_choice(description["choice"]))
         and ("members" not in description or all(_is_valid_member(member, description["files"]) for member in members))
     )
 
@@ -216,6 +217,11 @@ def _has_types(content: dict[str, Any], types: dict[str, type]) -> bool:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_valid_choice(choice: Any) -> bool:
+    sets = choice.get("instruction_sets") if isinstance(choice, dict) else None
+    return isinstance(sets, list) and all(isinstance(name, str) for name in sets)
 
 
 def _is_valid_answers(settings: Any) -> bool:

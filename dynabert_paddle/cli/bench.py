@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 from contextlib import ExitStack
+from itertools import groupby
 from typing import Annotated, Any
 
 import typer
@@ -70,8 +71,18 @@ def _show(report: dict[str, Any]) -> None:
         for row in report["rows"]
     ]
     show_table(columns, lines, title=f"{report['threads']} threads; speed-up against the first line of each shape")
+    for shape, rows in groupby(report["rows"], key=lambda row: (row["batch_size"], row["seq_length"])):
+        _show_fastest(shape, list(rows))
     for name in dict.fromkeys(row["name"] for row in report["rows"] if row["depends_on_batch"]):
         print(one_line(f"{name}: a text's answer depends on the other texts of its batch (one scale for all)"))
+
+
+def _show_fastest(shape: tuple[int, int], rows: list[dict[str, Any]]) -> None:
+    """Name the fastest bundle at a shape."""
+    first, *others = sorted(rows, key=lambda row: -row["speedup"])
+    if others:
+        lead = first["speedup"] / others[0]["speedup"]
+        print(one_line(f"fastest at {shape[0]}x{shape[1]}: {first['name']}, {lead:.2f} times as fast as the next"))
 
 
 def _integers(words: str, flag: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -55,12 +56,19 @@ def export(
     format: Annotated[
         str | None,
         typer.Option(
-            "--format", help="paddle, pir, openvino, onnx or lite.", show_default="paddle; pir from Paddle 3.2 on"
+            "--format",
+            help="paddle, pir, openvino, onnx or lite; auto for the fastest on this machine.",
+            show_default="paddle; pir from Paddle 3.2 on",
         ),
     ] = None,
-    precision: Annotated[str, typer.Option("--precision", help="fp32, bf16, int16 or int8, if the format has it.")] = (
-        "fp32"
-    ),
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            help="fp32, bf16, int16 or int8, if the format has it; auto with --format auto.",
+            show_default="fp32; auto with --format auto",
+        ),
+    ] = None,
     subnet: Annotated[
         str | None,
         typer.Option("--subnet", help="Export this sub-network of the model.", show_default="the whole model"),
@@ -85,6 +93,14 @@ def export(
             show_default="that of the format and precision",
         ),
     ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch_size", min=1, help="Texts in a batch that --format auto times.", show_default="1"),
+    ] = None,
+    seq_length: Annotated[
+        int | None,
+        typer.Option("--seq_length", min=1, help="Tokens of these texts.", show_default="64, or the bundle's maximum"),
+    ] = None,
     overwrite_output_dir: OverwriteOutputDir = False,
     flags: dict[str, Any],
 ) -> None:
@@ -103,12 +119,38 @@ def export(
         max_seq_length=task.pop("max_seq_length", None),
         num_calibration_examples=num_calibration_examples,
         tolerance=tolerance,
+        batch_size=batch_size,
+        seq_length=seq_length,
         overwrite=overwrite_output_dir,
     )
+    if format == "auto":
+        _show_choice(Path(output_dir))
     if format == "lite":
         show_next("evaluate", model_dir, wrote=[output_dir])
     else:
         show_next("predict", output_dir, "-i", "texts.tsv", wrote=[output_dir])
+
+
+def _show_choice(bundle: Path) -> None:
+    """Print what was compared, as the bundle records it."""
+    from dynabert_paddle.bundle.manifest import BUNDLE_FILE
+    from dynabert_paddle.cli.table import show_table
+    from dynabert_paddle.files.atomic import read_json
+
+    choice = read_json(bundle / BUNDLE_FILE)["choice"]
+    lines = [
+        [
+            f"{one['format']} {one['precision']}",
+            one["result"],
+            "" if "latency_ms" not in one else f"{one['latency_ms']:.2f}",
+            "" if "ratio" not in one else f"{one['ratio']:.2f}",
+        ]
+        for one in choice["candidates"]
+    ]
+    sets = ", ".join(choice["instruction_sets"]) or "none of AVX2, AVX-512, VNNI, bf16, AMX"
+    shape = f"{choice['batch_size']}x{choice['seq_length']} tokens, {choice['num_threads']} threads"
+    title = f"{shape}; {choice['processor']} ({sets})"
+    show_table(["format", "result", "ms", "/ chosen"], lines, title=title, num_names=2)
 
 
 COMMANDS = (extract, export)

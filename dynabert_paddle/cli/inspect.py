@@ -12,12 +12,13 @@ from dynabert_paddle.errors import DynabertError
 
 
 def env(*, json: Json = False) -> None:
-    """Show versions, processor, threads, and the exports that this machine can do."""
-    from dynabert_paddle.exporting.formats import list_format_support
+    """Show versions, threads, what the processor's instructions speed up, and the exports that this machine can do."""
+    from dynabert_paddle.exporting.formats import list_format_support, list_instruction_sets
     from dynabert_paddle.runtime.environment import describe_environment
     from dynabert_paddle.runtime.paddle_versions import check_version
 
     described = describe_environment()
+    described["instruction_sets"] = list_instruction_sets()
     described["abilities"] |= list_format_support()
     try:
         check_version()
@@ -28,7 +29,7 @@ def env(*, json: Json = False) -> None:
         return
     for key, value in described.items():
         if isinstance(value, dict):
-            print(f"{key}:")
+            print(f"{key.replace('_', ' ')}:")
             for name, text in value.items():
                 print(f"  {name}: {text}")
         else:

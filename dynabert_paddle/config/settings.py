@@ -372,7 +372,10 @@ class SearchConfig(_Section):
     batch_size: PositiveInt = _option(1, "batch size of the latency measurement")
     seq_length: PositiveInt = _option(64, "sequence length of the latency measurement, in tokens")
     num_threads: PositiveInt | None = _option(None, "CPU threads for the latency measurement", otherwise="all cores")
-    precision: Literal["fp32", "bf16"] = _option("fp32", "precision of the latency measurement")
+    precision: Literal["fp32", "bf16", "int8"] = _option("fp32", "precision of the latency measurement")
+    format: Literal["paddle", "pir", "openvino", "onnx"] | None = _option(
+        None, "format of the latency measurement", otherwise="that of `export`"
+    )
     num_evaluations: PositiveInt = _option(300, "sub-networks to score")
     population_size: Annotated[int, Ge(2)] = _option(20, "sub-networks in a generation")
     seed: Seed = _option(42, "random seed")

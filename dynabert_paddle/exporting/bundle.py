@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from dynabert_paddle.backbone.structure import num_positions
@@ -25,6 +25,7 @@ from dynabert_paddle.exporting.scripts import write_lite_script, write_script
 from dynabert_paddle.files.atomic import write_json
 from dynabert_paddle.files.hashing import hash_file
 from dynabert_paddle.runtime.environment import package_versions
+from dynabert_paddle.supernet.rounding import MAX_WEIGHT_INTEGER
 from dynabert_paddle.supernet.supernet import MULTI_LABEL, Supernet
 from dynabert_paddle.text.tokenizer import Tokenizer
 
@@ -139,9 +140,40 @@ def describe(
         subnet=metadata.subnet.get("name", supernet.search_space().name(supernet.full)),
         num_params=supernet.search_space().num_params(supernet.full),
         versions=package_versions(),
-        depends_on_batch=(format, precision) == ("onnx", "int8"),
+        depends_on_batch=_depends_on_batch(format, precision),
+        max_weight_integer=_max_weight_integer(format, precision),
         vector_size=supernet.model.vector_size if isinstance(supernet.model, BackboneForTextEmbedding) else None,
     )
+
+
+def of_format(manifest: BundleManifest, format: str, precision: str) -> BundleManifest:
+    """Describe the same bundle in another format and precision.
+
+    Args:
+        manifest: from `describe`.
+        format: one of `formats.TOLERANCES`.
+        precision: one of the format's precisions.
+
+    Returns:
+        The manifest.
+    """
+    return replace(
+        manifest,
+        format=format,
+        precision=precision,
+        depends_on_batch=_depends_on_batch(format, precision),
+        max_weight_integer=_max_weight_integer(format, precision),
+    )
+
+
+def _depends_on_batch(format: str, precision: str) -> bool:
+    """Whether activations are quantized with one scale for a whole batch."""
+    return (format, precision) == ("onnx", "int8")
+
+
+def _max_weight_integer(format: str, precision: str) -> int | None:
+    """The largest integer of a matmul's weight; None where no int8 products are computed."""
+    return MAX_WEIGHT_INTEGER if precision == "int8" and format != "lite" else None
 
 
 def write_tokenizer_and_script(supernet: Supernet, folder: Path, *, format: str) -> None:

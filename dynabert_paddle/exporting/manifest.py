@@ -80,6 +80,46 @@ class Footprint:
 
 
 @dataclass(frozen=True)
+class CandidateResult:
+    """What became of one format and precision when the fastest was chosen.
+
+    Args:
+        format: one of `formats.TOLERANCES`.
+        precision: one of the format's precisions.
+        result: `chosen`, or why it was not.
+        latency_ms: median milliseconds a batch, of several sub-networks their mean; None where it was not timed.
+        ratio: its latency divided by that of the chosen one, median over the rounds in which both ran.
+    """
+
+    format: str
+    precision: str
+    result: str
+    latency_ms: float | None = None
+    ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a bundle's format and precision were chosen.
+
+    Args:
+        batch_size: texts in a batch.
+        seq_length: tokens in a text.
+        num_threads: CPU threads.
+        processor: the machine's.
+        instruction_sets: the processor's kind; see `runtime.machine.instruction_sets`.
+        candidates: all that were considered, the fastest first.
+    """
+
+    batch_size: int
+    seq_length: int
+    num_threads: int
+    processor: str
+    instruction_sets: Sequence[str]
+    candidates: Sequence[CandidateResult]
+
+
+@dataclass(frozen=True)
 class BundleMember:
     """One sub-network of a bundle of several.
 
@@ -135,6 +175,9 @@ class BundleManifest:
         footprint: memory and load time of a Paddle Lite model.
         members: the sub-networks of a bundle of several, best first.
         ranked_by: metric, split and size of the data behind the members' scores.
+        max_weight_integer: the largest integer that stands for a weight of a matmul in int8; a bundle that does not say
+            it may have larger ones, which overflow on processors without VNNI.
+        choice: how format and precision were chosen, if they were.
         verification: the check against the model; for several sub-networks, the one with the largest difference.
     """
 
@@ -163,11 +206,15 @@ class BundleManifest:
     footprint: Footprint | None = None
     members: Sequence[BundleMember] | None = None
     ranked_by: Mapping[str, Any] | None = None
+    max_weight_integer: int | None = None
+    choice: Choice | None = None
     verification: LogitCheck | MetricCheck | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `bundle.json`, its keys in the file's order."""
         content = _without_none(asdict(self))
+        if self.choice is not None:
+            content["choice"]["candidates"] = [_without_none(asdict(result)) for result in self.choice.candidates]
         if self.members is not None:
             content["members"] = [_without_none(asdict(member)) for member in self.members]
         return content

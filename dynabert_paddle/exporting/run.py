@@ -13,7 +13,9 @@ from dynabert_paddle.bundle.manifest import BUNDLE_FILE
 from dynabert_paddle.config.loading import inherited_settings
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.exporting.formats import PADDLE_FORMATS, check_request, needs_legacy, paddle_format
+from dynabert_paddle.exporting.auto import export_fastest
+from dynabert_paddle.exporting.candidates import AUTO_PRECISION, list_candidates
+from dynabert_paddle.exporting.formats import AUTO, PADDLE_FORMATS, check_request, needs_legacy, paddle_format
 from dynabert_paddle.exporting.job import ExportJob
 from dynabert_paddle.exporting.manifest import APP_FILES, BundleManifest
 from dynabert_paddle.files.claim import claim
@@ -36,13 +38,15 @@ def export(
     output_dir: str | Path,
     *,
     format: str | None = None,
-    precision: str = "fp32",
+    precision: str | None = None,
     subnet: str | None = None,
     subnets: str | Sequence[str] | None = None,
     task: Mapping[str, Any] | None = None,
     max_seq_length: int | None = None,
     num_calibration_examples: int = 64,
     tolerance: float | None = None,
+    batch_size: int | None = None,
+    seq_length: int | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Export a model to a bundle. The bundle appears in `output_dir` only after it passed its check against the model.
@@ -51,8 +55,8 @@ def export(
         model: a model, or its folder.
         output_dir: the bundle's folder.
         format: paddle (legacy `.pdmodel`), pir (`.json`), openvino (runs the legacy graph), onnx, or lite; by default
-            paddle, or pir from Paddle 3.2 on.
-        precision: fp32; for some formats also bf16, int16 or int8.
+            paddle, or pir from Paddle 3.2 on. auto writes the fastest of all but lite, timed on this machine.
+        precision: fp32; for some formats also bf16, int16 or int8. By default fp32, with the format auto the fastest.
         subnet: name of the only sub-network to export; by default the whole model.
         subnets: export several sub-networks into one bundle that stores their weights once: their names, or `pareto:N`
             for N of the Pareto front that `dynabert search` found.
@@ -63,6 +67,9 @@ def export(
         num_calibration_examples: number of training texts for int8's calibration.
         tolerance: replaces the default of the format and precision. It bounds the difference between logits, relative
             to the largest logit if that exceeds 1; for int8, the loss of the task's first metric on the dev set.
+            With the format auto it bounds that loss alone.
+        batch_size: texts in the batches on which the format auto times formats; 1 by default.
+        seq_length: tokens in each of these texts; by default 64, or the bundle's maximum if that is smaller.
         overwrite: replace an existing `output_dir`.
 
     Returns:
@@ -72,7 +79,13 @@ def export(
         DynabertError: the export failed; no bundle was written.
     """
     format = format or paddle_format()
-    check_request(format, precision)
+    if format == AUTO:
+        precision = precision or AUTO_PRECISION
+        list_candidates(None if precision == AUTO_PRECISION else precision, has_members=subnets is not None)
+    else:
+        precision = precision or "fp32"
+        check_request(format, precision)
+    _check_shape(format, batch_size, seq_length)
     if subnets is not None:
         _check_subnets(subnets, model, subnet=subnet, format=format, precision=precision)
     if num_calibration_examples < 1:
@@ -114,15 +127,20 @@ def export(
             num_calibration_examples=num_calibration_examples,
             tolerance=tolerance,
         )
-        logger.info("exporting %s to %s, %s", folder, format, precision)
-        manifest = run_apart(export_job, job, legacy=needs_legacy(format), name=f"the export to {format}")
+        if format == AUTO:
+            logger.info("exporting %s to the fastest format of this machine", folder)
+            manifest = export_fastest(job, batch_size=batch_size or 1, seq_length=seq_length)
+            logger.info("the fastest: %s in %s", manifest.format, manifest.precision)
+        else:
+            logger.info("exporting %s to %s, %s", folder, format, precision)
+            manifest = run_apart(export_job, job, legacy=needs_legacy(format), name=f"the export to {format}")
         claimed.take(partial, last=BUNDLE_FILE, replace=True)
     logger.info("checked against the model: %s", manifest.verification)
     logger.info("the bundle has %.2f MB in all", folder_bytes(output_dir) / 1e6)
     if manifest.footprint is not None:
         app = sum((output_dir / name).stat().st_size for name in APP_FILES) / 1e6
         logger.info("an app needs %.2f MB of it; %s", app, manifest.footprint)
-    if format != "lite" and (warning := slow_precision(precision)):  # Lite is for other machines
+    if format not in (AUTO, "lite") and (warning := slow_precision(precision, format)):  # Lite is for other machines
         logger.warning("%s: compare the bundle with the model on the machine that will run it", warning)
     if manifest.members is not None and manifest.ranked_by is not None:
         names = ", ".join(f"{member.subnet} ({member.score:.4g})" for member in manifest.members)
@@ -138,6 +156,16 @@ def export_job(job: ExportJob) -> BundleManifest:
     return make_bundle(job)
 
 
+def _check_shape(format: str, batch_size: int | None, seq_length: int | None) -> None:
+    for name, value in (("batch_size", batch_size), ("seq_length", seq_length)):
+        if value is not None and format != AUTO:
+            raise UsageError(
+                f"{setting(name)} is for {setting('format')} auto alone, which times formats: leave it out"
+            )
+        if value is not None and value < 1:
+            raise UsageError(f"{setting(name)} is at least 1, not {value}")
+
+
 def _check_subnets(
     subnets: str | Sequence[str], model: Any, *, subnet: str | None, format: str, precision: str
 ) -> None:
@@ -145,7 +173,7 @@ def _check_subnets(
         raise UsageError(
             f"{setting('subnet')} exports one sub-network and {setting('subnets')} several: give one of them"
         )
-    if format not in PADDLE_FORMATS or precision not in ("fp32", "bf16"):
+    if format != AUTO and (format not in PADDLE_FORMATS or precision not in ("fp32", "bf16")):
         raise UsageError(
             f"{setting('subnets')} supports the formats {', '.join(PADDLE_FORMATS)} in fp32 or bf16, not {format} in "
             f"{precision}: export each sub-network separately with {setting('subnet')}"

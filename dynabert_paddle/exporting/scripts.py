@@ -18,6 +18,7 @@ from dynabert_paddle.bundle import (
     manifest,
     members,
     openvino,
+    processor,
     rows,
     tables,
 )
@@ -62,7 +63,7 @@ _SHARED_MODULES = (
     streams,
     command,
 )
-INFER_MODULES = (*_SHARED_MODULES, cores, machine, openvino, engines, gate, members, infer)
+INFER_MODULES = (*_SHARED_MODULES, cores, machine, openvino, engines, gate, members, processor, infer)
 INFER_LITE_MODULES = (*_SHARED_MODULES, infer_lite)
 
 # Imports to remove: the joined modules need none of the package, and __future__ stands once at the top.

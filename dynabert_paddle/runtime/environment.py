@@ -148,7 +148,10 @@ def _is_faster(precision: str) -> str:
     found = find_instructions(precision)
     if found is None:
         return "unknown: Linux does not tell the processor's instructions"
-    return f"yes: {', '.join(found)}" if found else f"no: {slow_precision(precision)}"
+    if found:
+        return f"yes: {', '.join(found)}"
+    exception = "" if slow_precision(precision, "onnx") else "; only the format onnx is faster"
+    return f"no: {slow_precision(precision)}{exception}"
 
 
 def _remedy(error: Exception) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from dynabert_paddle.data.features import default_cache_dir
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
-from dynabert_paddle.exporting.formats import paddle_format
+from dynabert_paddle.exporting.formats import check_request, needs_legacy
 from dynabert_paddle.files.atomic import read_json, write_json
 from dynabert_paddle.runtime.environment import describe_environment
 from dynabert_paddle.runtime.home import user_path
@@ -130,7 +130,7 @@ def latency_table(
         UsageError: the model or this machine does not support the setting.
         DynabertError: the model cannot be exported or run.
     """
-    if warning := slow_precision(setting.precision):
+    if warning := slow_precision(setting.precision, setting.format):
         logger.warning("%s", warning)
     key = {
         "model": _shape_of(supernet),
@@ -139,7 +139,7 @@ def latency_table(
         "paddle": paddle_version(),
     }
     folder = default_cache_dir() if cache_dir is None else user_path(cache_dir)
-    key_json = json.dumps([_FORMAT_VERSION, key], default=dataclasses.asdict, sort_keys=True)
+    key_json = json.dumps([_FORMAT_VERSION, key], default=LatencySetting.to_dict, sort_keys=True)
     digest = hashlib.sha256(key_json.encode()).hexdigest()
     path = folder / f"latency-{digest[:16]}.json"
     table = None if rebuild else _load(path, key, supernet.full)
@@ -150,7 +150,7 @@ def latency_table(
 
 
 def measure_latency(supernet: Supernet, subnets: Mapping[str, Subnet], setting: LatencySetting) -> dict[str, float]:
-    """Export sub-networks and time them alternately in Paddle Inference.
+    """Export sub-networks and time them alternately.
 
     Args:
         supernet: the model.
@@ -169,7 +169,8 @@ def measure_latency(supernet: Supernet, subnets: Mapping[str, Subnet], setting: 
         supernet.check_subnet(subnet)
     if not subnets:
         return {}
-    format = paddle_format()
+    format = setting.resolved_format
+    check_request(format, setting.precision)
     with TemporaryDirectory(prefix="dynabert-latency-") as scratch:
         job = MeasuringJob(
             model_dir=supernet.save_pretrained(Path(scratch) / "model"),
@@ -183,7 +184,7 @@ def measure_latency(supernet: Supernet, subnets: Mapping[str, Subnet], setting: 
             return run_apart(
                 measure_job,
                 job,
-                legacy=format == "paddle",
+                legacy=needs_legacy(format),
                 name="measuring latency",
                 environment=threads,
                 report=lambda done: report(int(done)),
@@ -197,7 +198,7 @@ class MeasuringJob:
     Args:
         model_dir: folder of the model.
         subnets: sub-networks by name, as `Subnet.parse` reads them.
-        format: Paddle Inference's format to export them to.
+        format: one of `latency_setting.FORMATS`.
         setting: how they run.
     """
 
@@ -286,6 +287,7 @@ def _load(path: Path, key: Mapping[str, Any], full: Subnet) -> LatencyTable | No
 def _save(path: Path, table: LatencyTable) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"format_version": _FORMAT_VERSION, **dataclasses.asdict(table)})
+        content = {**dataclasses.asdict(table), "setting": table.setting.to_dict()}
+        write_json(path, {"format_version": _FORMAT_VERSION, **content})
     except OSError as error:
         logger.warning("the table of latencies is not cached: %s", error)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from dynabert_paddle.config import names
 from dynabert_paddle.errors import UsageError, did_you_mean
+from dynabert_paddle.exporting.formats import TOLERANCES, paddle_format
 from dynabert_paddle.runtime.environment import describe_environment
 
 if TYPE_CHECKING:
     from dynabert_paddle.supernet.supernet import Supernet
 
-PRECISIONS = ("fp32", "bf16")
+FORMATS = tuple(format for format in TOLERANCES if format != "lite")  # which is for other machines
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,11 @@ class LatencySetting:
         seq_length: tokens of a text.
         device: `cpu`, `gpu` or `gpu:N`.
         num_threads: CPU threads; by default all cores that the process may use.
-        precision: `fp32` or `bf16`.
+        precision: one of the format's.
+        format: one of `FORMATS`; by default the one to which `export` exports.
 
     Raises:
-        UsageError: a number below 1, or an unknown device or precision.
+        UsageError: a number below 1, or an unknown device, format or precision.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - pydantic's protocol for plain dataclasses
@@ -38,6 +40,7 @@ class LatencySetting:
     device: str = "cpu"
     num_threads: int | None = None
     precision: str = "fp32"
+    format: str | None = None
 
     def __post_init__(self) -> None:
         if self.num_threads is None:
@@ -47,18 +50,36 @@ class LatencySetting:
                 raise UsageError(f"{names.setting(f'search.{name}')} is at least 1, not {getattr(self, name)}")
         if not re.fullmatch(r"cpu|gpu(:\d+)?", self.device):
             raise UsageError(f"device '{self.device}' is not one of cpu, gpu, gpu:N")
-        if self.precision not in PRECISIONS:
+        if self.format not in (None, *FORMATS):
             raise UsageError(
-                f"latency is measured in {' or '.join(PRECISIONS)}, not '{self.precision}'"
-                f"{did_you_mean(self.precision, PRECISIONS)}; 'dynabert bench' times bundles of every precision"
+                f"latency is measured in the formats {', '.join(FORMATS)}, not '{self.format}'."
+                f"{did_you_mean(str(self.format), FORMATS)}"
             )
-        if self.precision == "bf16" and self.device != "cpu":
-            raise UsageError(f"bf16 is supported only on CPUs (through oneDNN), not on '{self.device}': use fp32")
+        precisions = tuple(TOLERANCES[self.resolved_format])
+        if self.precision not in precisions:
+            raise UsageError(
+                f"latency in format {self.resolved_format} is measured in {' or '.join(precisions)}, not "
+                f"'{self.precision}'{did_you_mean(self.precision, precisions)}"
+            )
+        if self.device != "cpu" and (self.precision != "fp32" or self.format == "openvino"):
+            what = self.precision if self.precision != "fp32" else "openvino"
+            raise UsageError(f"{what} is supported only on CPUs, not on '{self.device}': use fp32 in another format")
+
+    @property
+    def resolved_format(self) -> str:
+        """The format in which it is measured."""
+        return self.format or paddle_format()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name; without a format if none is given, as in files of earlier versions."""
+        fields = asdict(self)
+        return fields if self.format else {name: value for name, value in fields.items() if name != "format"}
 
     def __str__(self) -> str:
-        """For example `1x64 tokens, fp32, cpu, 2 threads`."""
+        """For example `1x64 tokens, fp32, cpu, 2 threads`, or `onnx int8` in place of `fp32`."""
         threads = f", {self.num_threads} threads" if self.device == "cpu" else ""
-        return f"{self.batch_size}x{self.seq_length} tokens, {self.precision}, {self.device}{threads}"
+        precision = f"{self.format} {self.precision}" if self.format else self.precision
+        return f"{self.batch_size}x{self.seq_length} tokens, {precision}, {self.device}{threads}"
 
 
 def check_length(supernet: Supernet, setting: LatencySetting) -> None:

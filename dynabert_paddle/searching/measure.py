@@ -12,6 +12,8 @@ import numpy as np
 from dynabert_paddle.bundle.engines import Engine, open_engine
 from dynabert_paddle.bundle.errors import as_dynabert_error
 from dynabert_paddle.bundle.timing import make_batch, time_alternately
+from dynabert_paddle.exporting.check import random_batches
+from dynabert_paddle.exporting.graphs import write_graph
 from dynabert_paddle.exporting.inference import save_graph
 from dynabert_paddle.runtime.interpreter import report_progress
 from dynabert_paddle.searching.latency_setting import LatencySetting
@@ -51,7 +53,7 @@ def measure_subnets(
     Args:
         model_dir: folder of the model.
         subnets: sub-networks by name.
-        format: Paddle Inference's format to export them to.
+        format: one of `latency_setting.FORMATS`.
         setting: how they run.
 
     Returns:
@@ -62,14 +64,21 @@ def measure_subnets(
     """
     supernet = Supernet.from_pretrained(model_dir)
     batch = make_batch(setting.batch_size, setting.seq_length, supernet.model.config.vocab_size)
-    space = supernet.search_space()
+    space, config = supernet.search_space(), supernet.model.config
+    # Scales do not change the time, so the texts that int8 is calibrated with may be any.
+    texts = random_batches(config.vocab_size, setting.seq_length) if setting.precision == "int8" else ()
+    description = {"format": format, "precision": setting.precision, "vocab_size": config.vocab_size}
     progress = _Progress()
 
     def open_subnet(name: str) -> Engine:
         with TemporaryDirectory() as scratch:
-            save_graph(extract(supernet, subnets[name]), Path(scratch))
-            description = {"format": format, "precision": setting.precision}
-            engine = open_engine(Path(scratch), description, device=setting.device, num_threads=setting.num_threads)
+            graph, folder = Path(scratch) / "static", Path(scratch) / "graph"
+            graph.mkdir()
+            folder.mkdir()
+            model = extract(supernet, subnets[name])
+            save_graph(model, graph)
+            write_graph(model, folder, graph, format=format, precision=setting.precision, calibration=texts)
+            engine = open_engine(folder, description, device=setting.device, num_threads=setting.num_threads)
         progress.advance(1)
         return engine
 

@@ -53,6 +53,7 @@ class Objectives:
             device=config.device,
             num_threads=config.num_threads,
             precision=config.precision,
+            format=config.format,
         )
         goals = tuple(budget.limits) if config.goals is None else config.goals
         _check_goals(goals)

@@ -186,7 +186,7 @@ class _Search:
             split=self.config.score_on,
             num_examples=self.judge.fresh.features.num_scored,
             num_chosen_on=self.judge.num_chosen_on,
-            setting=asdict(objectives.setting),
+            setting=objectives.setting.to_dict(),
             goals=objectives.goals,
             budget=objectives.budget.limits,
             num_evaluated=len(found),

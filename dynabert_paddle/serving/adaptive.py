@@ -86,8 +86,8 @@ class AdaptivePredictor:
             options: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k}
             self._bundle = open_bundle(bundle, device=device, num_threads=threads, **options)
             self._queue = BatchQueue(self._bundle)
-        if self._bundle.warning:
-            logger.warning("%s: %s", bundle, self._bundle.warning)
+        for warning in self._bundle.warnings:
+            logger.warning("%s: %s", bundle, warning)
         shorten_pauses()
 
     @property

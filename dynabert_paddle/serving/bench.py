@@ -21,6 +21,7 @@ from dynabert_paddle.bundle.engines import open_engine
 from dynabert_paddle.bundle.errors import as_dynabert_error
 from dynabert_paddle.bundle.manifest import depends_on_batch, read_bundle
 from dynabert_paddle.bundle.members import members_of, unpack
+from dynabert_paddle.bundle.processor import processor_warnings
 from dynabert_paddle.bundle.timing import make_batch, time_alternately
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DynabertError, UsageError
@@ -29,7 +30,6 @@ from dynabert_paddle.files.folder import folder_bytes
 from dynabert_paddle.files.unchanged import folder_version
 from dynabert_paddle.runtime.environment import describe_environment, set_cpu_environment
 from dynabert_paddle.runtime.interpreter import python_command
-from dynabert_paddle.runtime.machine import slow_precision
 from dynabert_paddle.runtime.streams import quiet
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def bench(
             versions[bundle] = folder_version(bundle)
             with as_dynabert_error():
                 description = read_bundle(bundle)
-            if warning := slow_precision(description["precision"]):
+            for warning in processor_warnings(description):
                 logger.warning("%s: %s", bundle, warning)
             for name, folder in _find_graphs(bundle, description, stack):
                 graphs.append((name, folder, description))

@@ -57,8 +57,8 @@ class Predictor:
         options: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k, "role": role}
         with as_dynabert_error():
             self._bundle = Bundle(bundle, subnet=subnet, device=device, num_threads=num_threads, **options)
-        if self._bundle.warning:
-            logger.warning("%s: %s", bundle, self._bundle.warning)
+        for warning in self._bundle.warnings:
+            logger.warning("%s: %s", bundle, warning)
 
     @property
     def labels(self) -> list[str]:

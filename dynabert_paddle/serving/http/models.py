@@ -55,9 +55,9 @@ class ServedModel:
         self.version = hash_json(bundle.description)[:12]
 
     @property
-    def warning(self) -> str | None:
-        """One line if this machine cannot run the bundle's precision faster than fp32."""
-        return self._bundle.warning
+    def warnings(self) -> list[str]:
+        """A line each of what the bundle's user should know about this processor."""
+        return self._bundle.warnings
 
     async def predict(
         self,

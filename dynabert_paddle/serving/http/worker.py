@@ -93,8 +93,8 @@ def _load(settings: ServeSettings, models: Models, log: JsonLog) -> None:
     loaded = models.load(settings.bundles, settings.limits, device=settings.device, num_threads=threads)
     shorten_pauses()
     for model in loaded:
-        if model.warning:
-            log.write("message", level="warning", model=model.name, message=model.warning)
+        for warning in model.warnings:
+            log.write("message", level="warning", model=model.name, message=warning)
 
 
 def _make_app(settings: ServeSettings, models: Models, log: JsonLog) -> App:

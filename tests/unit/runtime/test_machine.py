@@ -49,3 +49,19 @@ def test_this_machine_is_read_from_its_own_file():
     flags = next(line for line in machine._CPU_FILE.read_text().splitlines() if line.startswith("flags")).split()
     assert (machine.slow_precision("bf16") is None) == ("avx512_bf16" in flags or "amx_bf16" in flags)
     assert (machine.slow_precision("int8") is None) == any(name.endswith(("_vnni", "amx_int8")) for name in flags)
+
+
+def test_the_kind_of_a_processor_is_its_set_of_instruction_sets(tmp_path, monkeypatch):
+    kinds = {}
+    for name, (flags, _) in PROCESSORS.items():
+        describe(tmp_path, monkeypatch, f"flags\t\t: {flags}\n")
+        kinds[name] = machine.instruction_sets()
+    assert kinds == {
+        "Haswell": ["AVX2"],
+        "Skylake-SP": ["AVX2", "AVX-512"],
+        "Cascade Lake": ["AVX2", "AVX-512", "VNNI"],
+        "Alder Lake": ["AVX2", "VNNI"],
+        "Zen 4": ["AVX2", "AVX-512", "VNNI", "bf16"],
+        "amx alone": ["AVX2", "AVX-512", "bf16", "AMX"],
+        "names that only begin so": ["AVX2", "AVX-512"],
+    }

@@ -105,7 +105,9 @@ def test_a_table_of_another_machine_is_rebuilt(supernet, built, remeasured, tmp_
     assert path.read_bytes() == cache_file(built[1]).read_bytes()
 
 
-@pytest.mark.parametrize("change", [{"batch_size": 2}, {"seq_length": 9}, {"num_threads": 7}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "change", [{"batch_size": 2}, {"seq_length": 9}, {"num_threads": 7}, {"precision": "bf16"}, {"format": "onnx"}]
+)
 def test_another_setting_has_another_table(supernet, remeasured, tmp_path, change):
     for setting in (SETTING, replace(SETTING, **change)):
         latency_table(supernet, setting, cache_dir=tmp_path)
@@ -190,6 +192,18 @@ def test_subnets_are_measured(supernet, caplog, monkeypatch):
     assert all(0 < ms < 1000 for ms in measured.values())
 
 
+def test_the_format_that_will_be_exported_is_measured(supernet):
+    setting = LatencySetting(batch_size=1, seq_length=8, format="onnx", precision="int8", num_threads=1)
+    assert str(setting) == "1x8 tokens, onnx int8, cpu, 1 threads"
+    assert set(measure_latency(supernet, {"full": supernet.full}, setting)) == {"full"}
+
+
+def test_files_name_a_format_only_where_one_was_given(built):
+    _, folder = built
+    assert "format" not in json.loads(cache_file(folder).read_text(encoding="utf-8"))["setting"]
+    assert "format" not in SETTING.to_dict() and replace(SETTING, format="onnx").to_dict()["format"] == "onnx"
+
+
 def test_impossible_measurements_are_refused(supernet):
     with pytest.raises(UsageError, match="seq_length is 129, more than the model's 128 positions"):
         measure_latency(supernet, {"full": supernet.full}, LatencySetting(seq_length=129))
@@ -207,7 +221,10 @@ def test_impossible_measurements_are_refused(supernet):
         ({"batch_size": 0}, "batch_size is at least 1"),
         ({"num_threads": 0}, "num_threads is at least 1"),
         ({"device": "tpu"}, "not one of cpu, gpu, gpu:N"),
-        ({"precision": "int8"}, "latency is measured in fp32 or bf16, not 'int8'"),
+        ({"precision": "int8", "format": "pir"}, "format pir is measured in fp32 or bf16, not 'int8'"),
+        ({"precision": "bf16", "format": "onnx"}, "format onnx is measured in fp32 or int8, not 'bf16'"),
+        ({"format": "lite"}, "in the formats paddle, pir, openvino, onnx, not 'lite'"),
+        ({"format": "openvino", "device": "gpu:0"}, "openvino is supported only on CPUs"),
         ({"precision": "bf61"}, "Did you mean 'bf16'"),
         ({"precision": "bf16", "device": "gpu:0"}, "only on CPUs"),
     ],
