@@ -78,7 +78,10 @@ def cache_dir(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="session")
 def forked_jobs(tmp_path_factory):
-    """Exports and measurements that a test starts in its own process run in forks; see `forked_jobs.py`."""
+    """Exports and measurements that a test starts in its own process run in forks, with the reference Paddle."""
+    if FORMATS is not LINES["3.1"]:
+        yield
+        return
     jobs = ForkedJobs(tmp_path_factory.mktemp("jobs") / "sockets")
 
     def follow(command, environment, report):
