@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 
@@ -15,7 +16,7 @@ _MASKED = -1e9
 
 
 class BackboneForTextEmbedding(nn.Layer):
-    """An encoder, the pooling of its last hidden states, and maybe the normalisation of the vector.
+    """An encoder, the pooling of its last hidden states, and maybe a rotation and the normalisation of the vector.
 
     The encoder keeps its parameters under PaddleNLP's names, with the model's prefix; its pooler, which sentence
     embeddings do not use, is left out.
@@ -35,6 +36,19 @@ class BackboneForTextEmbedding(nn.Layer):
         if isinstance(getattr(base, "pooler", None), nn.Layer):
             base.pooler = nn.Identity()
         self.add_sublayer(self.base_model_prefix, base)
+        self.dense: nn.Linear | None = None
+        if settings.output_dims:
+            self.rotate(np.eye(self.vector_size, dtype=np.float32))
+
+    def rotate(self, rotation: np.ndarray) -> None:
+        """Rotate the vectors, which training leaves as it is: sub-networks and their teacher share it.
+
+        Args:
+            rotation: `[d, d]`; a vector of length d is multiplied by it from the right.
+        """
+        self.dense = nn.Linear(rotation.shape[0], rotation.shape[1], bias_attr=False)
+        self.dense.weight.set_value(rotation.astype(np.float32))
+        self.dense.weight.stop_gradient = True
 
     @property
     def vector_size(self) -> int:
@@ -62,6 +76,8 @@ class BackboneForTextEmbedding(nn.Layer):
         states = getattr(self, self.base_model_prefix)(**inputs)
         hidden = states[0] if isinstance(states, (tuple, list)) else states
         vectors = pool(hidden, attention_mask, self.settings.pooling or "mean")
+        if self.dense is not None:
+            vectors = self.dense(vectors)
         return normalize(vectors) if self.settings.normalize else vectors
 
 

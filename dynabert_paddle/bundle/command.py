@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top_k", type=positive, metavar="K", help="several labels a text: predict at most the K most probable ones"
     )
     parser.add_argument("--role", choices=ROLES, help="texts to embed: what they are, document by default")
+    parser.add_argument("--output_dim", type=positive, metavar="D", help="texts to embed: cut vectors to D values")
 
 
 def positive(text: str) -> int:

@@ -53,6 +53,7 @@ class Bundle:
         threshold: for several labels a text, as `LabelChoice` takes it.
         top_k: likewise.
         role: what texts to embed are, `document` or `query`, where a call does not say; by default documents.
+        output_dim: the size that vectors are cut to; by default whole.
 
     Raises:
         BundleError: a file is missing or altered, or the runtime is missing or cannot run the graph.
@@ -69,9 +70,11 @@ class Bundle:
         threshold: float | Mapping[str, float] | None = None,
         top_k: int | None = None,
         role: str | None = None,
+        output_dim: int | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self._choice: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k, "role": role}
+        self._choice: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k}
+        self._choice |= {"role": role, "output_dim": output_dim}
         self._device, self._num_threads = device, num_threads
         self._lock = threading.Lock()  # a runtime has one set of input and output buffers per model
         self._threads, self._process = _make_threads(), os.getpid()
@@ -386,6 +389,7 @@ def _open_own(options: argparse.Namespace) -> Opened:
         threshold=parse_threshold(options.threshold),
         top_k=options.top_k,
         role=options.role,
+        output_dim=options.output_dim,
     )
     return Opened(bundle.description, bundle.stream, bundle.input_warnings, bundle.warnings)
 

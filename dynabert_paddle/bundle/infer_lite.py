@@ -269,6 +269,7 @@ class Bundle:
         threshold: float | Mapping[str, float] | None = None,
         top_k: int | None = None,
         role: str | None = None,
+        output_dim: int | None = None,
     ) -> None:
         """Verify and load the bundle in a folder.
 
@@ -278,8 +279,10 @@ class Bundle:
             threshold: for several labels a text, as `LabelChoice` takes it.
             top_k: likewise.
             role: what texts to embed are, `document` or `query`; by default documents.
+            output_dim: the size that vectors are cut to; by default whole.
         """
-        self._choice: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k, "role": role}
+        self._choice: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k}
+        self._choice.update(role=role, output_dim=output_dim)
         load_unchanged(Path(folder), lambda: self._open(folder), BundleError)
 
     def _open(self, folder: str) -> None:
@@ -351,7 +354,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _open_own(options: argparse.Namespace) -> Opened:
     folder, threshold = os.path.dirname(os.path.abspath(__file__)), parse_threshold(options.threshold)
-    bundle = Bundle(folder, decode=options.decode, threshold=threshold, top_k=options.top_k, role=options.role)
+    bundle = Bundle(
+        folder,
+        decode=options.decode,
+        threshold=threshold,
+        top_k=options.top_k,
+        role=options.role,
+        output_dim=options.output_dim,
+    )
     return Opened(bundle.description, bundle.predict, bundle.input_warnings)
 
 

@@ -200,6 +200,8 @@ def _is_valid(description: dict[str, Any]) -> bool:
         and isinstance(members, list)
         and len(members) > 0
         and all(isinstance(member, dict) and isinstance(member.get("subnet"), str) for member in members)
+        and isinstance(task.get("output_dims", []), list)
+        and all(map(_is_whole, task.get("output_dims", [])))
         and (kind != "embedding" or _is_whole(description.get("vector_size")))
         and (kind != "multi_label" or _are_thresholds(description["labels"], members))
         and _is_whole(description.get("max_positions", 0))

@@ -86,6 +86,7 @@ class RowEncoder:
         threshold: for several labels a text, as `LabelChoice` takes it.
         top_k: likewise.
         role: one of `ROLES`: what texts to embed are, where `read` is not told; by default documents.
+        output_dim: the size that vectors are cut to, one of those that the model was trained for; by default whole.
 
     Raises:
         BundleError: the bundle cannot be read so, or has been damaged.
@@ -100,6 +101,7 @@ class RowEncoder:
         threshold: float | Mapping[str, float] | None = None,
         top_k: int | None = None,
         role: str | None = None,
+        output_dim: int | None = None,
     ) -> None:
         self.kind: str = description["task"].get("kind", "classification")
         self.labels: list[str] = description["labels"]
@@ -120,6 +122,8 @@ class RowEncoder:
             )
         self._prompts = {one: description["task"].get(PROMPTS[one], "") for one in ROLES}
         self._role = self._check_role(role)
+        self._normalize = bool(description["task"].get("normalize"))
+        self._output_dim = self._check_output_dim(output_dim, description)
         self.takes_pairs: bool = description["pair"]
         # How raw text is split; a bundle that does not say it was exported before this was recorded.
         self._word_split: str | None = description["task"].get("word_split")
@@ -159,6 +163,15 @@ class RowEncoder:
         if role not in (None, *ROLES):
             raise BundleError(f"role is {role!r}; it must be one of {', '.join(ROLES)}")
         return role or ROLES[0]
+
+    def _check_output_dim(self, size: int | None, description: dict[str, Any]) -> int | None:
+        sizes = [*description["task"].get("output_dims", ()), description.get("vector_size")]
+        if size is not None and self.kind != "embedding":
+            raise BundleError(f"output_dim {size} is for bundles that embed texts, and this one is for {self.kind}")
+        if size is not None and size not in sizes:
+            allowed = ", ".join(map(str, sizes))
+            raise BundleError(f"output_dim is {size}, and the model was trained for {allowed}: give one of these")
+        return size
 
     def read(self, row: Sequence[str], number: int, role: str | None = None) -> Row:
         """Check a row.
@@ -245,7 +258,10 @@ class RowEncoder:
         if self._choice is not None:
             return self._choice.decode(logits, subnet)
         if self.kind == "embedding":
-            return Embedding(logits.astype(np.float32).tolist())
+            vector = logits[: self._output_dim]
+            if self._output_dim is not None and self._normalize:
+                vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
+            return Embedding(vector.astype(np.float32).tolist())
         if not self.labels:
             return Prediction(None, float(logits[0]), {})
         scores = dict(zip(self.labels, softmax(logits).tolist()))  # noqa: B905 - Python 3.7 has no strict

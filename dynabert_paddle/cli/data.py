@@ -52,7 +52,7 @@ def data(
     is_folder = place.is_dir()
     base: dict[str, dict[str, Any]] = {"task": {"name": "custom"}}
     files = sorted(place.glob("train.*")) if is_folder else [place]
-    if len(files) == 1 and flags["task.name"] in (None, "custom"):
+    if len(files) == 1 and flags["task.name"] in (None, "custom") and flags["task.kind"] != "embedding":
         kind = find_format(files[0]).kind  # a file that is not there or cannot be read is told here
         base["task"] |= {"kind": kind} if kind != "classification" else {}
     is_one_file = not is_folder and not flags["task.dev_file"]
@@ -70,7 +70,8 @@ def data(
     words += [] if is_folder else ["--train_file", path, "--dev_file", str(config.dev_file)]
     words[-1] = "DEV_FILE" if is_one_file else words[-1]
     words += ["--kind", task.kind] if task.name == "custom" and task.kind != "classification" else []
-    show_next("finetune", *words, "--output_dir", "NEW_DIR")
+    verb = ("rewire", "MODEL") if task.kind == "embedding" else ("finetune",)
+    show_next(*verb, *words, "--output_dir", "NEW_DIR")
 
 
 def _load_tokenizer(name: str | None, max_seq_length: int, given: int | None) -> tuple[LengthEncoder | None, int]:
@@ -91,13 +92,19 @@ def _load_tokenizer(name: str | None, max_seq_length: int, given: int | None) ->
 
 
 def _describe(task: Task, tokenizer: LengthEncoder | None, length: int, *, is_one_file: bool) -> dict[str, Any]:
+    from dynabert_paddle.data.data_file import ending_of
     from dynabert_paddle.data.describe import describe_target, find_warnings, measure_lengths
-    from dynabert_paddle.data.file_format import find_format
+    from dynabert_paddle.data.file_format import FileFormat, find_format
+    from dynabert_paddle.data.records import DATA_FILE_ENDINGS
 
     columns = {"text": task.columns.text, "second text": task.columns.pair, "label": task.columns.label}
     files = []
     for examples in (task.train,) if is_one_file else (task.train, task.dev):
-        seen = find_format(examples.source)
+        if task.kind == "embedding" and ending_of(examples.source) not in DATA_FILE_ENDINGS:
+            name = "retrieval folder" if examples.source.is_dir() else "lines of text"
+            seen = FileFormat(name, (), task.kind)
+        else:
+            seen = find_format(examples.source)
         lengths = {"tokens": asdict(measure_lengths(examples, tokenizer, length))} if tokenizer else {}
         target = describe_target(examples, task.labels)
         about = {"file": str(examples.source), "format": seen.name, "columns": list(seen.columns)}

@@ -151,6 +151,16 @@ def predict(
             show_default="document",
         ),
     ] = None,
+    output_dim: Annotated[
+        int | None,
+        typer.Option(
+            "--output_dim",
+            min=1,
+            help="Embeddings: cut vectors to D values, one of the sizes that the model was trained for.",
+            metavar="D",
+            show_default="whole vectors",
+        ),
+    ] = None,
     device: BundleDevice = "cpu",
     num_threads: NumThreads = None,
     json: Json = False,
@@ -178,7 +188,8 @@ def predict(
         thresholds = parse_threshold(threshold or ())
     except BundleError as error:
         raise UsageError(str(error)) from None
-    options: dict[str, Any] = {"decode": decode, "threshold": thresholds, "top_k": top_k, "role": role}
+    options: dict[str, Any] = {"decode": decode, "threshold": thresholds, "top_k": top_k}
+    options |= {"role": role, "output_dim": output_dim}
     predictor = Predictor(bundle, subnet=subnet, device=device, num_threads=num_threads, **options)
     if submission:
         lines = _submission(predictor, Path(files[0]), batch_size=batch_size)

@@ -41,6 +41,11 @@ class AlignedTeacher:
         self._old_ids = {index: vocabulary[piece] for piece, index in self._theirs.vocabulary.items()}
         self._max_length = num_positions(teacher.model.config)
 
+    @property
+    def output_dims(self) -> tuple[int, ...]:
+        """The sizes to which the teacher's vectors can be cut."""
+        return self._teacher.output_dims
+
     def eval(self) -> None:
         """Turn the teacher's dropout off."""
         self._teacher.eval()

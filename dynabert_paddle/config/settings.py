@@ -118,6 +118,9 @@ class TaskConfig(_Section):
     document_prompt: str | None = _option(
         None, "embedding: what stands before a document", otherwise="as the model's folder says, or nothing"
     )
+    output_dims: tuple[int, ...] | None = _option(
+        None, "embedding: sizes to which vectors can be cut, such as 256 128 64; rewire rotates them for it"
+    )
     retrieval_dir: str | None = _option(
         None, "embedding: folder to score on in BEIR's form: corpus.jsonl, queries.jsonl, qrels/test.tsv"
     )
@@ -243,6 +246,9 @@ class WidthConfig(_SubnetsConfig):
     temperature: PositiveFloat = _option(1.0, "softens both sides' logits")
     lambda_label: NonNegativeFloat = _option(
         0.0, "weight of the hard-label loss beside that of the logits; texts without a label have none"
+    )
+    lambda_contrastive: NonNegativeFloat = _option(
+        0.0, "embedding: weight of telling a query's positive text from the others of its batch; 0 for off"
     )
     include_padding: bool = _option(False, "average the hidden-state loss over padding too, as the authors do")
     augmented_file: str | None = _option(
@@ -425,8 +431,8 @@ _REPORTING = ("logging_steps", "save_steps", "save_minutes")
 # Settings that folders of earlier versions lack: a folder records them only where they differ from their default.
 _LATER = (
     *("recipe", "early_stopping_patience", "class_weights", "focal_gamma", "label_smoothing"),
-    *("pooling", "normalize", "query_prompt", "document_prompt", "retrieval_dir"),
-    *("random_subnets", "ema_decay", "lambda_label", "unlabelled_files"),
+    *("pooling", "normalize", "query_prompt", "document_prompt", "output_dims", "retrieval_dir"),
+    *("random_subnets", "ema_decay", "lambda_label", "lambda_contrastive", "unlabelled_files"),
 )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dynabert_paddle.data.embedding_examples import TextsToEmbed
 from dynabert_paddle.data.question_answering import Questions
 from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.row_checks import count_labels, describe_rows
@@ -87,15 +88,28 @@ def describe_target(examples: TaskExamples, labels: Sequence[str]) -> dict[str, 
         labels: the task's labels.
 
     Returns:
-        How many rows, or words, have each label; the scores' range and mean; or how many questions have no answer.
+        How many rows, or words, have each label; the scores' range and mean; how many questions have no answer; or how
+        many texts, pairs, queries and documents there are.
     """
     if labels:
         return {name: count_labels(examples, labels)[name] for name in labels}
     if isinstance(examples, Questions):
         return {"questions": len(examples), "without an answer": sum(not row.answers for row in examples.rows)}
+    if isinstance(examples, TextsToEmbed):
+        return _describe_texts(examples)
     assert isinstance(examples, Examples) and examples.labels is not None  # the files of a task have labels
     scores = examples.labels.astype(np.float64)
     return {"lowest": float(scores.min()), "mean": float(scores.mean()), "highest": float(scores.max())}
+
+
+def _describe_texts(examples: TextsToEmbed) -> dict[str, Any]:
+    judged = examples.judged
+    found: dict[str, Any] = {"texts": len(examples)}
+    if judged and judged.pairs:
+        found["pairs with a score"] = len(judged.pairs)
+    if judged and judged.retrieval:
+        found |= {"queries": len(judged.retrieval), "documents": len(judged.retrieval.documents)}
+    return found
 
 
 def find_warnings(
@@ -115,8 +129,7 @@ def find_warnings(
     yield from describe_rows(task, is_one_file=is_one_file)
     if tokenizer is None:
         return
-    takes_pairs = task.kind == "question_answering" or task.columns.pair is not None
     for examples in (task.train,) if is_one_file else (task.train, task.dev):
         features = examples.tokenize(tokenizer, max_seq_length=max_seq_length)  # type: ignore[arg-type]  # a Tokenizer
-        counts = count_tokens(features, tokenizer, takes_pairs=takes_pairs)
+        counts = count_tokens(features, tokenizer, takes_pairs=task.takes_pairs)
         yield from describe_tokens([counts], tokenizer, examples.source, max_seq_length=max_seq_length)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from dynabert_paddle.data.batches import split_holdout
-from dynabert_paddle.data.embedding_metrics import TEACHER_METRIC, Judged, mean_cosine
+from dynabert_paddle.data.embedding_metrics import TEACHER_METRIC, Judged, mean_cosine, split_metric
 from dynabert_paddle.data.embedding_settings import NO_SETTINGS, EmbeddingSettings
 from dynabert_paddle.data.features import Features, FeatureSet, TextEncoder
 from dynabert_paddle.data.readers import Examples
@@ -24,15 +24,22 @@ class TextsToEmbed(Examples):
         is_query: `[n]` booleans, the texts that are read with the prompt of queries; None: every second one, where
             queries have a prompt of their own, so that a model learns both.
         judged: what people have said about them.
+        group_size: texts that belong together, one after the other: a query, its positive text, and maybe a negative
+            one; 1 for texts that are alone.
     """
 
     settings: EmbeddingSettings = NO_SETTINGS
     is_query: np.ndarray | None = None
     judged: Judged | None = None
+    group_size: int = 1
 
     def hold_out(self, num_examples: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `Examples.hold_out`; there are no classes."""
-        return split_holdout(np.zeros(len(self), dtype=np.float32), num_examples=num_examples, seed=seed)
+        """As `Examples.hold_out`; there are no classes, and texts that belong together stay together."""
+        size = self.group_size
+        groups = np.zeros(len(self) // size, dtype=np.float32)
+        parts = split_holdout(groups, num_examples=max(1, num_examples // size), seed=seed)
+        kept, held_out = ((part[:, None] * size + np.arange(size)).reshape(-1) for part in parts)
+        return kept, held_out
 
     def tokenize(self, tokenizer: TextEncoder, *, max_seq_length: int) -> FeatureSet:
         """Tokenize the texts, each behind its prompt; as `Examples.tokenize`."""
@@ -40,7 +47,7 @@ class TextsToEmbed(Examples):
         if not isinstance(features, Features):
             return features
         values = {field.name: getattr(features, field.name) for field in fields(Features)}
-        return EmbeddingFeatures(**values, judged=self.judged)
+        return EmbeddingFeatures(**values, judged=self.judged, group_size=self.group_size)
 
     def tokenize_as_they_are(self, tokenizer: TextEncoder, max_seq_length: int) -> FeatureSet:
         """Tokenize the texts without prompts."""
@@ -97,10 +104,12 @@ class EmbeddingFeatures(Features):
 
     Args:
         judged: what people have said about the texts.
+        group_size: as in `TextsToEmbed`.
     """
 
     kind = "embedding"
     judged: Judged | None = None
+    group_size: int = 1
 
     @property
     def num_scored(self) -> int:
@@ -142,17 +151,20 @@ class EmbeddingFeatures(Features):
         """As `FeatureSet.score_without`: a group has indices of pairs, queries or texts, as the metric is of them."""
         vectors, scores = np.asarray(logits), []
         for group in groups:
-            if metric == TEACHER_METRIC:
+            base, size = split_metric(metric)
+            if base == TEACHER_METRIC:
                 assert self.labels is not None
                 others = np.delete(np.arange(len(self)), group)
                 scores.append(self._score(metric, vectors[others], None, self.labels[others]))
             else:
                 assert self.judged is not None
-                scores.append(self.judged.part_of(metric).without(group).score(metric, vectors))
+                scores.append(self.judged.part_of(base).without(group).score(base, vectors[:, :size]))
         return np.array(scores)
 
     @staticmethod
     def _score(name: str, vectors: np.ndarray, judged: Judged | None, targets: np.ndarray | None) -> float:
+        name, size = split_metric(name)
+        vectors = vectors[:, :size]
         if name == TEACHER_METRIC:
             assert targets is not None  # `add_targets` comes before
             return mean_cosine(vectors, targets)

@@ -17,7 +17,7 @@ from dynabert_paddle.data.labels import is_number
 from dynabert_paddle.data.readers import Columns, check_not_empty, read_column_names, read_rows
 from dynabert_paddle.data.records import TEXT_COLUMNS, quote, read_lines
 from dynabert_paddle.data.retrieval import read_retrieval
-from dynabert_paddle.data.stored_texts import new_column
+from dynabert_paddle.data.stored_texts import Column, new_column
 from dynabert_paddle.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 TEXT_FILE = ".txt"  # one text a line
 _PAIR_COLUMNS = ("sentence1", "sentence2", "score")  # of STS-B
 _TEXTS = (*TEXT_COLUMNS, "sentence1", "query", "question")
+GROUP_COLUMNS = ("query", "positive", "negative")  # the last one is optional
 _MAX_DEV = 1000  # texts that are taken from the training file where there is no dev file
 _MAX_SCORE = 1e6
 
@@ -42,6 +43,9 @@ def training_columns(path: Path, given: Columns) -> Columns:
     if ending_of(path) == TEXT_FILE:
         return Columns("text")
     names = read_column_names(path)
+    is_grouped = given.text in ("", GROUP_COLUMNS[0]) and given.pair in (None, GROUP_COLUMNS[1])
+    if is_grouped and set(GROUP_COLUMNS[:2]) <= set(names):
+        return Columns(*GROUP_COLUMNS) if GROUP_COLUMNS[2] in names else Columns(*GROUP_COLUMNS[:2])
     text = given.text or next((name for name in _TEXTS if name in names), _TEXTS[0])
     return Columns(text, given.pair)
 
@@ -59,6 +63,8 @@ def read_training_texts(path: Path, columns: Columns) -> TextsToEmbed:
     Raises:
         DataError: the file cannot be read, or has fewer than two different texts.
     """
+    if columns.pair == GROUP_COLUMNS[1] and columns.text == GROUP_COLUMNS[0]:
+        return _read_groups(path, columns)
     texts, empty, num_lines = new_column(path), list[int](), 0
     for line, text in _read(path, columns):
         num_lines += 1
@@ -146,6 +152,21 @@ def _read(path: Path, columns: Columns) -> Iterator[tuple[int, str]]:
     for row in read_rows(path, columns):
         for text in row.texts:
             yield row.line, text
+
+
+def _read_groups(path: Path, columns: Columns) -> TextsToEmbed:
+    """Read queries with their positive texts, and maybe a negative one each, which stand in the label's column."""
+    size = 2 if columns.label is None else 3
+    texts: Column = new_column(path)
+    for row in read_rows(path, columns):
+        for name, text in zip(GROUP_COLUMNS, (row.text, row.pair, row.label)[:size], strict=False):
+            if not str(text).strip():
+                raise DataError(f"{path}:{row.line}: {name!r} is empty; fill it in or delete the row.")
+            texts.append(str(text))
+    if len(set(texts[::size])) < 2:
+        raise DataError(f"{path}: has only the query {quote(texts[0])}; contrasting needs at least two: add rows.")
+    is_query = np.arange(len(texts)) % size == 0
+    return TextsToEmbed(texts, None, None, path.absolute(), is_query=is_query, group_size=size)
 
 
 def _read_pairs(path: Path, columns: Columns) -> TextsToEmbed:

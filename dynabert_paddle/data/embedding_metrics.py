@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ RETRIEVAL_METRICS = (f"recall@{_CUT}", f"mrr@{_CUT}", f"ndcg@{_CUT}")
 TEACHER_METRIC = "cosine"
 EMBEDDING_METRICS = (TEACHER_METRIC, *PAIR_METRICS, *RETRIEVAL_METRICS)
 _QUERIES_AT_A_TIME = 256
+_CUT_VECTORS = re.compile(r"(.+)_(\d+)d")  # a metric of the first dimensions, such as spearman_128d
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +154,24 @@ class Judged:
         part = self.pairs if metric in PAIR_METRICS else self.retrieval
         assert part is not None  # `load_task` refuses metrics without their data
         return part
+
+
+def split_metric(name: str) -> tuple[str, int | None]:
+    """Split the name of a metric of cut vectors.
+
+    Args:
+        name: such as `spearman_128d`.
+
+    Returns:
+        The metric, such as `spearman`, and the size that vectors are cut to; None for whole ones.
+    """
+    match = _CUT_VECTORS.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, None)
+
+
+def needs_teacher(names: Sequence[str]) -> bool:
+    """Whether one of some metrics compares vectors with the teacher's."""
+    return any(split_metric(name)[0] == TEACHER_METRIC for name in names)
 
 
 def unit_vectors(vectors: np.ndarray) -> np.ndarray:

@@ -22,12 +22,14 @@ class EmbeddingSettings:
         normalize: whether vectors are divided by their length.
         query_prompt: what stands before a query.
         document_prompt: what stands before a document.
+        output_dims: sizes to which vectors are cut, each at least 1; None: vectors are used whole.
     """
 
     pooling: str | None = None
     normalize: bool | None = None
     query_prompt: str | None = None
     document_prompt: str | None = None
+    output_dims: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> EmbeddingSettings:
@@ -40,16 +42,27 @@ class EmbeddingSettings:
             The settings.
 
         Raises:
-            UsageError: an unknown pooling.
+            UsageError: an unknown pooling, or sizes that are not different whole numbers of at least 1.
         """
         pooling = values.get("pooling")
         if pooling not in (None, *POOLINGS):
             raise UsageError(f"{setting('task.pooling')} is {pooling!r}; it must be one of {', '.join(POOLINGS)}.")
-        return cls(**{name: values.get(name) for name in EMBEDDING_SETTINGS})
+        given = {name: values.get(name) for name in EMBEDDING_SETTINGS}
+        sizes = given["output_dims"]
+        if sizes is not None:
+            if not sizes or len(set(sizes)) < len(sizes) or not all(type(size) is int and size > 0 for size in sizes):
+                raise UsageError(
+                    f"{setting('task.output_dims')} is {list(sizes)}: give different whole numbers of at least 1"
+                )
+            given["output_dims"] = tuple(sorted(sizes, reverse=True))
+        return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values, without those that are None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.output_dims is not None:
+            values["output_dims"] = list(self.output_dims)
+        return values
 
     def completed(self, own: EmbeddingSettings, source: object) -> EmbeddingSettings:
         """Fill in what the user has not given.
@@ -72,7 +85,7 @@ class EmbeddingSettings:
                     f"{setting(f'task.{name}')} is {_show(given)}, but {source} says {_show(stored)}: leave it out, or "
                     "correct the model's folder"
                 )
-        return EmbeddingSettings(**{**_DEFAULTS, **own.to_dict(), **self.to_dict()})
+        return EmbeddingSettings.of({**_DEFAULTS, **own.to_dict(), **self.to_dict()})
 
 
 def _show(value: object) -> str:

@@ -17,7 +17,7 @@ from dynabert_paddle.data.embedding_files import (
     take_dev_texts,
     training_columns,
 )
-from dynabert_paddle.data.embedding_metrics import TEACHER_METRIC, Judged
+from dynabert_paddle.data.embedding_metrics import TEACHER_METRIC, Judged, split_metric
 from dynabert_paddle.data.embedding_settings import EmbeddingSettings
 from dynabert_paddle.data.metrics import check_metrics
 from dynabert_paddle.data.readers import Columns
@@ -84,24 +84,31 @@ def load_embedding_data(
     if dev is None:
         train, dev = take_dev_texts(train)
     judged = dev.judged or Judged()
-    metrics = tuple(declared.metrics or default_metrics(judged))
+    metrics = tuple(declared.metrics or default_metrics(judged, settings))
     check_metrics(metrics, kind=declared.kind, num_labels=0)
-    _check_data(metrics, judged)
+    _check_data(metrics, judged, settings)
     train, dev = (replace(texts, settings=settings) for texts in (train, dev))
-    recorded = Columns(columns.text, given.pair, given.label)
+    recorded = Columns(given.text or columns.text, given.pair, given.label)
     return EmbeddingData(
         recorded, metrics, train, dev, {key: str(Path(path).absolute()) for key, path in files.items()}
     )
 
 
-def default_metrics(judged: Judged) -> tuple[str, ...]:
-    """Return what a development set is scored by, if the user does not say."""
+def default_metrics(judged: Judged, settings: EmbeddingSettings) -> tuple[str, ...]:
+    """Return what a development set is scored by, if the user does not say: the first metric also of cut vectors."""
     pairs = ("spearman",) if judged.pairs else ()
-    return (*pairs, *(name for name in judged.metrics if "@" in name), TEACHER_METRIC)
+    whole = (*pairs, *(name for name in judged.metrics if "@" in name), TEACHER_METRIC)
+    return (*whole, *(f"{whole[0]}_{size}d" for size in settings.output_dims or ()))
 
 
-def _check_data(metrics: Sequence[str], judged: Judged) -> None:
-    for name in metrics:
+def _check_data(metrics: Sequence[str], judged: Judged, settings: EmbeddingSettings) -> None:
+    for given in metrics:
+        name, size = split_metric(given)
+        if size is not None and size not in (settings.output_dims or ()):
+            raise UsageError(
+                f"metric {given!r} is of vectors of {size} values, to which {setting('task.output_dims')} does not cut "
+                "them: name the size there, too"
+            )
         if name != TEACHER_METRIC and name not in judged.metrics:
             what = "queries with their documents" if "@" in name else "pairs with a score"
             key = "task.retrieval_dir" if "@" in name else "task.dev_file"

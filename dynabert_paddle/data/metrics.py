@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.data.embedding_metrics import EMBEDDING_METRICS
+from dynabert_paddle.data.embedding_metrics import EMBEDDING_METRICS, split_metric
 from dynabert_paddle.data.label_set_metrics import LABEL_SET_METRICS, are_label_sets, score_label_sets
 from dynabert_paddle.errors import UsageError, did_you_mean
 
@@ -66,6 +66,8 @@ def check_metrics(names: Sequence[str], *, kind: str, num_labels: int) -> None:
     """
     if kind == "token_classification":
         names = [name for name in names if not name.startswith(TYPE_F1)]  # see data/label_scheme.py
+    if kind == "embedding":
+        names = [split_metric(name)[0] for name in names]
     _check_names(names)
     known: dict[str, Sequence[str]] = {
         "classification": tuple(_CLASSIFICATION_METRICS),

@@ -88,6 +88,11 @@ class Task:
         """The number of a model's logits: per text, or per token for token classification and question answering."""
         return KINDS[self.kind].num_outputs or len(self.labels)
 
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether a row has two texts for the model; texts of two columns to embed are rows of their own."""
+        return self.kind == "question_answering" or (self.kind != "embedding" and self.columns.pair is not None)
+
     def to_dict(self) -> dict:
         """Describe the task for a model folder, so that it can be loaded again.
 
@@ -220,6 +225,7 @@ def load_task(
     normalize: bool | None = None,
     query_prompt: str | None = None,
     document_prompt: str | None = None,
+    output_dims: Sequence[int] | None = None,
     retrieval_dir: str | os.PathLike | None = None,
 ) -> Task:
     """Load a built-in task, or one with the user's files.
@@ -264,6 +270,7 @@ def load_task(
         normalize: for embeddings, whether vectors are divided by their length; by default likewise, else not.
         query_prompt: for embeddings, what stands before a query; by default likewise, else nothing.
         document_prompt: for embeddings, what stands before a document; by default likewise, else nothing.
+        output_dims: for embeddings, sizes to which vectors can be cut, such as (256, 128); by default none.
         retrieval_dir: for embeddings, a folder in BEIR's form to score on: corpus.jsonl, queries.jsonl and
             qrels/test.tsv.
 
@@ -294,6 +301,7 @@ def load_task(
         "normalize": normalize,
         "query_prompt": query_prompt,
         "document_prompt": document_prompt,
+        "output_dims": output_dims,
         "retrieval_dir": retrieval_dir,
     }
     if declared.kind == "embedding":

@@ -65,7 +65,7 @@ def count_tokens(features: FeatureSet, tokenizer: KnownTokens, *, takes_pairs: b
     Returns:
         The counts.
     """
-    num_rows = features.num_scored
+    num_rows = _num_rows(features)
     if isinstance(features, StreamedFeatures):
         chosen = _choose(features.lengths)
         if not len(chosen):
@@ -86,15 +86,20 @@ def count_tokens(features: FeatureSet, tokenizer: KnownTokens, *, takes_pairs: b
     elif features.is_cut is not None:
         cut = _count_rows(features, features.is_cut)
     return TokenCounts(
-        rows=features.num_scored,
+        rows=_num_rows(features),
         cut=cut,
         with_special=_count_rows(features, num_special > around),
         tokens=len(features.input_ids) - around * len(features),
         unknown=int(np.count_nonzero(is_unknown)),
         words=words,
         cut_words=cut_words,
-        unread=num_rows - features.num_scored,
+        unread=num_rows - _num_rows(features),
     )
+
+
+def _num_rows(features: FeatureSet) -> int:
+    """The rows of the file; what is scored of texts to embed are pairs of them, or queries."""
+    return len(features) if features.kind == "embedding" else features.num_scored
 
 
 def _choose(sizes: np.ndarray) -> np.ndarray:

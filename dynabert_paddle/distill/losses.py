@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -27,15 +27,24 @@ class DistillationLoss:
         temperature: divides both sides' logits; the logit loss is multiplied by its square, so that the size of the
             gradients does not depend on it (Hinton et al., 2015).
         kind: the kind of the task, which the logit loss follows from.
+        output_dims: sizes to which vectors can be cut; the loss of embeddings is the mean over them and the whole
+            vector (Kusupati et al., 2022).
     """
 
     def __init__(
-        self, *, lambda_logit: float, lambda_hidden: float, temperature: float = 1.0, kind: str = "classification"
+        self,
+        *,
+        lambda_logit: float,
+        lambda_hidden: float,
+        temperature: float = 1.0,
+        kind: str = "classification",
+        output_dims: Sequence[int] = (),
     ) -> None:
         self.lambda_logit = lambda_logit
         self.lambda_hidden = lambda_hidden
         self.temperature = temperature
         self.kind = kind
+        self.output_dims = tuple(output_dims)
 
     def __call__(
         self,
@@ -86,13 +95,22 @@ class DistillationLoss:
         combined = _combined_loss(len(pairs), self.lambda_logit, self.lambda_hidden, self.temperature, self.kind)
         parts = combined(outputs, None)
         if self.kind in _OWN_LOSSES:
-            logit = self.lambda_logit * _OWN_LOSSES[self.kind](student.logits, teacher.logits, self.temperature)
+            logit = self.lambda_logit * self._own_loss(student.logits, teacher.logits)
             hidden = parts["loss"] * weights[1]
         else:
             logit = next(value for name, value in parts.items() if "_logits_" in name)
             hidden = (parts["loss"] - logit) * weights[1]
         logit = logit * weights[0]
         return {"loss": logit + hidden, "logit": logit, "hidden": hidden}
+
+    def _own_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        compare = _OWN_LOSSES[self.kind]
+        whole = compare(student, teacher, self.temperature)
+        cut = [size for size in self.output_dims if size < student.shape[-1]]
+        if not cut:
+            return whole
+        parts = [compare(student[:, :size], teacher[:, :size], self.temperature) for size in cut]
+        return sum(parts, whole) / (1 + len(parts))
 
 
 def soft_binary_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dynabert_paddle.config.settings import SearchConfig
-from dynabert_paddle.data.embedding_metrics import TEACHER_METRIC
+from dynabert_paddle.data.embedding_metrics import needs_teacher
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.searching.examples import SearchExamples
@@ -78,9 +78,7 @@ def make_judge(supernet: Supernet, task: Task, examples: SearchExamples, config:
     choosing, fresh = (tokenize_examples(part, supernet) for part in (examples.choosing, examples.fresh))
     content = tuple(array for features in (*texts, choosing, fresh) for array in features.content)
     metric = task.metrics[0]
-    if task.kind == "embedding" and config.score_on == "holdout":  # where nobody has judged the texts
-        metric = TEACHER_METRIC
-    if metric == TEACHER_METRIC:
+    if needs_teacher([metric]):
         teacher = load_teacher(supernet)
         choosing = add_targets(choosing, examples.choosing, teacher, batch_size=batch_size)
         fresh = add_targets(fresh, examples.fresh, teacher, batch_size=batch_size)

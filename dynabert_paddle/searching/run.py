@@ -13,6 +13,7 @@ from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.data.described_tasks import load_described_task
+from dynabert_paddle.data.embedding_metrics import TEACHER_METRIC
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.array_hash import hash_arrays
@@ -96,6 +97,8 @@ def search(
         check_length(supernet, objectives.setting)
     task = task or load_described_task(supernet.metadata.task)
     task = match_task(supernet, task, source)
+    if task.kind == "embedding" and config.score_on == "holdout":  # where nobody has judged the texts
+        task = replace(task, metrics=(TEACHER_METRIC,))
     warn_about_task(task, supernet, is_fixed=True)
     judge = make_judge(supernet, task, choose_examples(task, supernet.metadata, config), config)
     distributed = DistributedScorer(judge)

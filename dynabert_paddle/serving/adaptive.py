@@ -65,6 +65,7 @@ class AdaptivePredictor:
         decode: as for a `Predictor`.
         threshold: as for a `Predictor`.
         top_k: as for a `Predictor`.
+        output_dim: as for a `Predictor`.
 
     Raises:
         DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it.
@@ -79,11 +80,13 @@ class AdaptivePredictor:
         decode: str | None = None,
         threshold: float | Mapping[str, float] | None = None,
         top_k: int | None = None,
+        output_dim: int | None = None,
     ) -> None:
         set_cpu_environment()
         with as_dynabert_error():
             threads = max(1, num_cores() - 1) if num_threads is None else num_threads
             options: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k}
+            options["output_dim"] = output_dim
             self._bundle = open_bundle(bundle, device=device, num_threads=threads, **options)
             self._queue = BatchQueue(self._bundle)
         for warning in self._bundle.warnings:

@@ -35,6 +35,8 @@ class Predictor:
         top_k: likewise, how many labels are predicted at most; without `threshold` the most probable ones, whatever the
             bundle's thresholds are.
         role: for embeddings, what texts are where a call does not say: `document`, the default, or `query`.
+        output_dim: for embeddings, the size that vectors are cut to, one of the `output_dims` of the model; by default
+            they are whole.
 
     Raises:
         DynabertError: a file of the bundle is missing or altered, or a runtime is missing or cannot run it; or a
@@ -52,9 +54,12 @@ class Predictor:
         threshold: float | Mapping[str, float] | None = None,
         top_k: int | None = None,
         role: str | None = None,
+        output_dim: int | None = None,
     ) -> None:
         set_cpu_environment()
-        options: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k, "role": role}
+        options: dict[str, Any] = {"decode": decode, "threshold": threshold, "top_k": top_k}
+        options |= {"role": role, "output_dim": output_dim}
+        self._output_dim = output_dim
         with as_dynabert_error():
             self._bundle = Bundle(bundle, subnet=subnet, device=device, num_threads=num_threads, **options)
         for warning in self._bundle.warnings:
@@ -78,7 +83,7 @@ class Predictor:
     @property
     def vector_size(self) -> int | None:
         """The values of a text's vector, for embeddings; None for other kinds of tasks."""
-        return self._bundle.description.get("vector_size")
+        return self._output_dim or self._bundle.description.get("vector_size")
 
     @property
     def max_seq_length(self) -> int:

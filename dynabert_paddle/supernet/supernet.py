@@ -124,6 +124,12 @@ class Supernet(nn.Layer):
         return kind.__module__.startswith("paddlenlp.") and kind.__name__.endswith("ForSequenceClassification")
 
     @property
+    def output_dims(self) -> tuple[int, ...]:
+        """The sizes to which vectors can be cut, besides their own; none for other kinds of tasks."""
+        is_embedding = isinstance(self.model, BackboneForTextEmbedding)
+        return (self.model.settings.output_dims or ()) if is_embedding else ()
+
+    @property
     def pad_token_id(self) -> int:
         """The token that pads a batch."""
         return self.model.config.pad_token_id

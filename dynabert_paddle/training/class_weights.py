@@ -30,10 +30,14 @@ def check_label_loss(task: Task, config: TrainConfig, *, section: str) -> None:
         section: the stage, for messages.
 
     Raises:
-        UsageError: a task without classes, or a weight for an unknown class.
+        UsageError: a task without classes, or a weight for an unknown class, or a loss of another kind of task.
     """
     if isinstance(config, WidthConfig) and config.lambda_label and task.kind == "embedding":
         raise UsageError(f"{setting(f'{section}.lambda_label')}: an embedding task has no labels: leave it out")
+    if isinstance(config, WidthConfig) and config.lambda_contrastive and task.kind != "embedding":
+        raise UsageError(
+            f"{setting(f'{section}.lambda_contrastive')} is for embedding, this task is {task.kind}: leave it out"
+        )
     if not isinstance(config, LabelLossConfig):
         return
     for name in ("class_weights", "focal_gamma", "label_smoothing"):

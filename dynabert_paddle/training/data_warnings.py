@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dynabert_paddle.config.settings import TrainConfig, WidthConfig
+from dynabert_paddle.data.embedding_groups import GroupedFeatures
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.row_checks import describe_rows
 from dynabert_paddle.data.tasks import Task
@@ -62,7 +63,7 @@ def warn_about_training(
     """
     warn_about_rows(task)
     augmented_file = config.augmented_file if isinstance(config, WidthConfig) else None
-    training = [split.train]
+    training: list[FeatureSet] = [split.train.texts if isinstance(split.train, GroupedFeatures) else split.train]
     if split.select_name == "dev":
         warn_about_tokens(task, [split.select], supernet, source=task.dev.source, is_fixed=is_fixed)
     elif not augmented_file:  # else rows of the training file, about which the previous stage has warned
@@ -97,7 +98,6 @@ def warn_about_tokens(
     if reading in task.looked_at:
         return
     task.looked_at.add(reading)
-    takes_pairs = task.kind == "question_answering" or task.columns.pair is not None
-    counts = [count_tokens(part, tokenizer, takes_pairs=takes_pairs) for part in features]
+    counts = [count_tokens(part, tokenizer, takes_pairs=task.takes_pairs) for part in features]
     for message in describe_tokens(counts, tokenizer, source, max_seq_length=length, is_fixed=is_fixed):
         logger.warning("%s", message)

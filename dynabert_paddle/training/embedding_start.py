@@ -40,6 +40,17 @@ def load_to_embed(source: str | Path, task: Task) -> tuple[Supernet, str | None]
     assert isinstance(model, BackboneForTextEmbedding)
     given, own = task.embedding or EmbeddingSettings(), model.settings
     model.settings = given.completed(own, source)
+    too_large = [size for size in model.settings.output_dims or () if size > model.vector_size]
+    if too_large:
+        raise UsageError(
+            f"{setting('task.output_dims')} has {too_large[0]}, and the vectors of {source} have {model.vector_size} "
+            "values: name smaller sizes"
+        )
+    if supernet.metadata.stage and model.settings.output_dims != own.output_dims:
+        raise UsageError(
+            f"{source} was rewired with {setting('task.output_dims')} {_sizes(own)}, and this is {_sizes(given)}: "
+            "leave it out, or begin again with rewire"
+        )
     if own.pooling is None and given.pooling is None and not supernet.metadata.stage:
         logger.info(
             "%s does not say how it pools: %s pooling, %s; %s and %s choose others",
@@ -50,6 +61,10 @@ def load_to_embed(source: str | Path, task: Task) -> tuple[Supernet, str | None]
             setting("task.normalize"),
         )
     return supernet, weights
+
+
+def _sizes(settings: EmbeddingSettings) -> str:
+    return "none" if settings.output_dims is None else str(list(settings.output_dims))
 
 
 def name_of_start(source: str | Path) -> str:

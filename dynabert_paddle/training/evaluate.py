@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dynabert_paddle.data.embedding_metrics import TEACHER_METRIC
+from dynabert_paddle.data.embedding_metrics import needs_teacher
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.search_space import SearchSpace
@@ -146,7 +146,7 @@ def run_on_dev(
     subnets = {name: space.parse(name) for name in names}
     features = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)
     warn_about_tokens(task, [features], supernet, source=task.dev.source, max_seq_length=max_seq_length)
-    if TEACHER_METRIC in task.metrics:
+    if needs_teacher(task.metrics):
         teacher = load_teacher(supernet)
         features = add_targets(features, task.dev, teacher, max_seq_length=max_seq_length, batch_size=batch_size)
     thresholds = None

@@ -78,6 +78,11 @@ def _read_for_distillation(config: WidthConfig, task: Task, kept: np.ndarray) ->
             raise UsageError(
                 f"{setting(f'train.{name}')} is for tasks of whole texts, this task is {task.kind}: leave it out"
             )
+        if getattr(config, name) and task.kind == "embedding":
+            raise UsageError(
+                f"{setting(f'train.{name}')}: an embedding task trains on texts without labels: add them to "
+                f"{setting('task.train_file')}, and leave it out"
+            )
     train: TaskExamples = task.train.select(kept)
     if config.augmented_file:
         train = _read_augmented(config.augmented_file, task, kept, with_labels=config.lambda_label > 0)

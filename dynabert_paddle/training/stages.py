@@ -8,7 +8,10 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from dynabert_paddle.backbone.loading import to_arrays
+from dynabert_paddle.backbone.text_embedding import BackboneForTextEmbedding
 from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import (
@@ -26,6 +29,7 @@ from dynabert_paddle.files.array_hash import hash_model
 from dynabert_paddle.rewiring.components import sort_embedding
 from dynabert_paddle.rewiring.importance import compute_importance
 from dynabert_paddle.rewiring.permute import sort_by_importance
+from dynabert_paddle.rewiring.rotation import principal_rotation
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.runtime.seeds import set_seed
 from dynabert_paddle.search_space import SearchSpace
@@ -39,8 +43,11 @@ from dynabert_paddle.training.label_loss import loss_for_gradients
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.loop import train
 from dynabert_paddle.training.made_of import hash_data, load_and_hash
+from dynabert_paddle.training.predict import predict_logits
 from dynabert_paddle.training.stage import Stage, describe_task, provenance_of
 from dynabert_paddle.training.steps import distillation_step, full_model_step, label_step
+
+_MAX_ROTATION_TEXTS = 20_000
 
 
 def finetune(
@@ -89,6 +96,8 @@ def finetune(
         trust_order=task.labels_given,
     )
     supernet, parent_hash = load_and_hash(model_name_or_path, load)
+    if supernet.metadata.task.get("kind") == "embedding":
+        logger.info("%s embeds texts: its encoder is kept, and the classifier is new", model_name_or_path)
     supernet.read_special_tokens(special_tokens_in_text)
     described = describe_task(task, max_seq_length, special_tokens_in_text=special_tokens_in_text)
     supernet.metadata = supernet.metadata.replace(task=described)
@@ -160,6 +169,8 @@ def rewire(
     loss = loss_for_gradients(task.kind, config.seed)
     importance = compute_importance(supernet, batches, loss, clear_gradients=per_batch)
     importance = sort_by_importance(supernet, importance)
+    if task.kind == "embedding":
+        _rotate_vectors(supernet, task, config)
     if space.has_ranks:
         text = tokenize_examples(task.train, supernet)
         rows = sequential_batches(text.lengths, config.per_device_eval_batch_size)
@@ -183,6 +194,22 @@ def rewire(
         ),
     )
     return supernet
+
+
+def _rotate_vectors(supernet: Supernet, task: Task, config: RewireConfig) -> None:
+    """Rotate a model's vectors to the principal components of training texts, if they are to be cut."""
+    model = supernet.model
+    assert isinstance(model, BackboneForTextEmbedding)
+    if not model.settings.output_dims or model.dense is not None:
+        return
+    chosen = np.random.default_rng(config.seed).permutation(len(task.train))[:_MAX_ROTATION_TEXTS]
+    features = tokenize_examples(task.train.select(np.sort(chosen)), supernet)
+    batch_size = config.per_device_eval_batch_size
+    (vectors,) = predict_logits(supernet, features, [supernet.full], batch_size=batch_size)
+    rotation, shares = principal_rotation([np.asarray(vectors)])
+    model.rotate(rotation)
+    kept = ", ".join(f"{size}: {shares[:size].sum():.1%}" for size in model.settings.output_dims)
+    logger.info("rewire: the first dimensions of vectors keep of their squared length %s", kept)
 
 
 def train_width(

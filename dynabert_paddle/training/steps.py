@@ -14,6 +14,7 @@ from paddle import Tensor
 
 from dynabert_paddle.config.settings import FinalConfig, LabelLossConfig, WidthConfig
 from dynabert_paddle.distill.losses import DistillationLoss, token_rows
+from dynabert_paddle.distill.vectors import contrastive_loss
 from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.calls import NO_STATE, PassState
@@ -97,6 +98,7 @@ def distillation_step(
         lambda_hidden=config.lambda_hidden,
         temperature=config.temperature,
         kind=kind,
+        output_dims=teacher.output_dims,
     )
     teacher.eval()
 
@@ -118,6 +120,9 @@ def distillation_step(
             if config.lambda_label:
                 label = config.lambda_label * shard_label_loss(output.logits, shard)
                 losses = {**losses, "loss": losses["loss"] + label, "label": label}
+            if config.lambda_contrastive and shard.labels is not None:
+                contrastive = config.lambda_contrastive * contrastive_loss(output.logits, shard.labels) * weight.rows
+                losses = {**losses, "loss": losses["loss"] + contrastive, "contrastive": contrastive}
             return losses
 
         return loss

@@ -11,7 +11,11 @@ import numpy as np
 
 from dynabert_paddle.backbone.text_embedding import FOR_EMBEDDING, BackboneForTextEmbedding
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.data.embedding_metrics import TEACHER_METRIC
+from dynabert_paddle.config.settings import WidthConfig
+from dynabert_paddle.data.embedding_examples import EmbeddingFeatures
+from dynabert_paddle.data.embedding_files import GROUP_COLUMNS
+from dynabert_paddle.data.embedding_groups import GroupedFeatures
+from dynabert_paddle.data.embedding_metrics import TEACHER_METRIC, needs_teacher
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.tasks import TaskExamples
 from dynabert_paddle.errors import DynabertError, UsageError
@@ -56,6 +60,8 @@ def load_teacher(supernet: Supernet) -> Supernet:
         raise UsageError(f"the metric {TEACHER_METRIC} needs the teacher, {name}: {error}: {hint}") from None
     assert isinstance(teacher.model, BackboneForTextEmbedding) and isinstance(supernet.model, BackboneForTextEmbedding)
     teacher.model.settings = supernet.model.settings
+    if supernet.model.dense is not None and teacher.model.dense is None:
+        teacher.model.rotate(supernet.model.dense.weight.numpy())
     teacher.metadata = teacher.metadata.replace(task=supernet.metadata.task)  # has the longest input
     teacher.read_special_tokens(supernet.metadata.special_tokens_in_text)
     return teacher
@@ -96,10 +102,22 @@ def prepare_selection(stage: Stage, split: Split) -> tuple[Stage, Split]:
     Returns:
         The stage, whose metric is the cosine to the teacher where it selects on held-out training texts; and the texts,
         with the teacher's vectors if the metrics need them.
+
+    Raises:
+        UsageError: texts are to be contrasted, and do not belong together.
     """
+    if isinstance(stage.config, WidthConfig) and stage.config.lambda_contrastive:
+        texts = split.train
+        if not isinstance(texts, EmbeddingFeatures) or texts.group_size == 1:
+            columns = f"{' and '.join(GROUP_COLUMNS[:2])}, and maybe {GROUP_COLUMNS[2]}"
+            raise UsageError(
+                f"{setting(f'{stage.name}.lambda_contrastive')} needs training texts that belong together: a table "
+                f"with the columns {columns}; leave it out for others"
+            )
+        split = replace(split, train=GroupedFeatures(texts))
     metrics = stage.task.metrics if split.select_name == "dev" else (TEACHER_METRIC,)
     stage = replace(stage, task=replace(stage.task, metrics=metrics))
-    if TEACHER_METRIC not in metrics:
+    if not needs_teacher(metrics):
         return stage, split
     teacher = stage.teacher
     if teacher is None:

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from bundles import WITHOUT_PACKAGE
 from commands import run_command
-from conftest import SNIPS, make_bert
+from conftest import FORMATS, SNIPS, make_bert
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone, to_arrays
@@ -21,6 +21,7 @@ from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.embedding_metrics import mean_cosine
 from dynabert_paddle.files.metadata import read_metadata
 from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.class_weights import check_label_loss
 from dynabert_paddle.training.inputs import tokenize_examples
 from dynabert_paddle.training.predict import predict_logits
 
@@ -132,6 +133,15 @@ def test_a_finished_run_is_found_finished_and_other_settings_are_refused(trained
     other = replace(config, task=replace(config.task, query_prompt="other: "))
     with pytest.raises(db.DynabertError, match="query_prompt = find: , this "):
         db.run(other)
+    texts = replace(config.width, unlabelled_files=(str(folder / "train.txt"),))
+    with pytest.raises(db.DynabertError, match="an embedding task trains on texts without labels: add them to"):
+        db.run(replace(config, width=texts, output_dir=str(folder / "others")))
+    wrong = replace(config.width, lambda_label=1.0)
+    with pytest.raises(db.DynabertError, match="an embedding task has no labels"):
+        db.run(replace(config, width=wrong, output_dir=str(folder / "others")))
+    contrast = replace(config.width, lambda_contrastive=1.0)
+    with pytest.raises(db.DynabertError, match="lambda_contrastive is for embedding, this task is classification"):
+        check_label_loss(db.load_task("snips"), contrast, section="width")
     with pytest.raises(db.DynabertError, match="no labels for the stage final"):
         db.run(replace(config, stages=("rewire", "final")))
     with pytest.raises(db.DynabertError, match="no labels to fine-tune on: begin with rewire"):
@@ -247,6 +257,13 @@ def test_command_line(capsys, trained, bundle, tmp_path):
     folder, rows = trained
     done = run_command(capsys, "evaluate", folder / "out" / "depth", "--grid", "--json")
     assert json.loads(done.out)["rows"] == rows, done.err
+    words = ["--kind", "embedding", "--dev_file", folder / "pairs.tsv", "--json"]
+    done = run_command(capsys, "data", folder / "train.txt", *words)
+    assert done.code == 0, done.err
+    assert [file["target"] for file in json.loads(done.out)["files"]] == [
+        {"texts": 200},
+        {"texts": 80, "pairs with a score": 40},
+    ]
     texts = write_texts(tmp_path / "texts.txt", snips_texts(9, start=300))
     done = run_command(capsys, "predict", bundle, "-i", texts, "-o", tmp_path / "v.npy", "--role", "query")
     assert done.code == 0, done.err
@@ -317,14 +334,14 @@ def test_search_and_report(capsys, trained, tmp_path):
 @pytest.mark.full
 def test_compression_keeps_the_vectors_near_the_teachers(capsys, trained, tmp_path):
     folder, _ = trained
-    words = (("low_rank", "--rank_share", "0.9"), ("sparse", "--sparsity", "0.2", "--criterion", "gradient"))
+    words = (("low_rank", "--rank_share", "0.45"), ("sparse", "--sparsity", "0.2", "--criterion", "gradient"))
     for method, *options in words:
         done = run_command(
             capsys, "compress", method, folder / "out" / "depth", *options, "--output_dir", tmp_path / method
         )
         assert done.code == 0, done.err
         after = read_metadata(tmp_path / method).compression[-1]["after"]["metrics"]
-        assert after["cosine"] > 0.8, (method, after)
+        assert after["cosine"] > 0.5, (method, after)
     done = run_command(
         capsys,
         *("compress", "vocabulary", folder / "out" / "depth", "--vocab_size", "2000"),
@@ -334,3 +351,61 @@ def test_compression_keeps_the_vectors_near_the_teachers(capsys, trained, tmp_pa
     assert read_metadata(tmp_path / "v").compression[-1]["after"]["metrics"]["cosine"] > 0.7
     done = run_command(capsys, "baseline", folder / "out" / "depth", "--output_dir", tmp_path / "b")
     assert done.code == 2 and "baselines are trained on labels" in done.err
+
+
+@pytest.mark.full
+def test_vectors_that_can_be_cut_are_rotated_first(trained, tmp_path):
+    folder, _ = trained
+    task = {"name": "custom", "kind": "embedding", "train_file": str(folder / "train.txt"), "normalize": True}
+    task |= {"dev_file": str(folder / "pairs.tsv"), "max_seq_length": 24, "output_dims": [16, 8]}
+    values = {"model_name_or_path": str(folder / "start"), "output_dir": str(tmp_path / "out"), "task": task}
+    values |= {"stages": ["rewire", "width"], "space": {"width_mult_list": [1.0, 0.5]}, "device": "cpu"}
+    values["width"] = {"max_steps": 6, "learning_rate": 1e-3}
+    rows = db.run(resolve_config(db.Config, values))
+    assert list(rows[0])[1:5] == ["spearman", "cosine", "spearman_16d", "spearman_8d"]
+    texts = snips_texts(20, start=300)
+    plain, rotated = (db.load_model(path) for path in (folder / "out" / "rewire", tmp_path / "out" / "rewire"))
+    before, after = vectors_of(plain, texts), vectors_of(rotated, texts)
+    assert np.abs(before - after).max() > 1e-2
+    np.testing.assert_allclose(after @ after.T, before @ before.T, atol=1e-5)  # the cosines
+    # What is cut off is less than of the vectors as they were.
+    assert np.linalg.norm(after[:, :8], axis=1).mean() > np.linalg.norm(before[:, :8], axis=1).mean() + 0.05
+    # No stage turns the rotation, and a cut vector is the first dimensions of a whole one.
+    width = db.load_model(tmp_path / "out" / "width")
+    np.testing.assert_array_equal(width.model.dense.weight.numpy(), rotated.model.dense.weight.numpy())
+    for format in FORMATS[:2]:
+        made = db.export(tmp_path / "out" / "width", tmp_path / format, format=format, subnet="w0.50d1.00")
+        whole, cut = db.Predictor(made)(texts), db.Predictor(made, output_dim=8)(texts)
+        np.testing.assert_allclose(whole, vectors_of(width, texts, "w0.50d1.00"), atol=1e-5)
+        assert cut.shape == (20, 8)
+        np.testing.assert_allclose(cut, whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True), atol=1e-6)
+    with pytest.raises(db.DynabertError, match="output_dim is 9, and the model was trained for 16, 8, 32"):
+        db.Predictor(made, output_dim=9)
+    for sizes, message in (([64], "has 64, and the vectors of .* have 32 values"), ([8, 8], r"is \[8, 8\]: give")):
+        values["task"]["output_dims"] = sizes
+        with pytest.raises(db.DynabertError, match=message):
+            db.run(resolve_config(db.Config, {**values, "output_dir": str(tmp_path / "other")}))
+
+
+@pytest.mark.full
+def test_queries_are_contrasted_with_the_texts_of_their_batch(trained, tmp_path):
+    folder, _ = trained
+    texts = snips_texts(120)
+    rows = [json.dumps({"query": " ".join(text.split()[:4]), "positive": text}) for text in texts]
+    path = write_texts(tmp_path / "train.jsonl", rows)
+    values = {"model_name_or_path": str(folder / "start"), "device": "cpu", "stages": ["rewire", "width"]}
+    values["task"] = {"name": "custom", "kind": "embedding", "train_file": str(path), "max_seq_length": 24}
+    values["task"]["retrieval_dir"] = str(folder / "beir")
+    values["space"] = {"width_mult_list": [1.0, 0.5]}
+    scores = {}
+    for weight in (0.0, 3.0):
+        values["output_dir"] = str(tmp_path / f"out{weight}")
+        values["width"] = {"max_steps": 20, "learning_rate": 2e-3, "lambda_contrastive": weight, "logging_steps": 5}
+        scores[weight] = db.run(resolve_config(db.Config, values))[0]["mrr@10"]
+    assert scores[3.0] > scores[0.0]
+    log = (tmp_path / "out3.0" / "width" / "train.jsonl").read_text(encoding="utf-8")
+    assert "contrastive" in log and "contrastive" not in (tmp_path / "out0.0" / "width" / "train.jsonl").read_text()
+    assert "lambda_contrastive" not in read_metadata(tmp_path / "out0.0" / "width").provenance["settings"]
+    values["task"]["train_file"], values["output_dir"] = str(folder / "train.txt"), str(tmp_path / "other")
+    with pytest.raises(db.DynabertError, match="lambda_contrastive needs training texts that belong together"):
+        db.run(resolve_config(db.Config, values))

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import dynabert_paddle as db
+from dynabert_paddle.data.embedding_groups import GroupedFeatures
 from dynabert_paddle.data.embedding_settings import EmbeddingSettings
 from dynabert_paddle.errors import DataError, UsageError
+from dynabert_paddle.training.batches import cut_shard
 
 TEXTS = [f"text number {i}" for i in range(30)]
 
@@ -202,3 +204,27 @@ def test_a_models_own_settings_may_not_be_contradicted():
         EmbeddingSettings(pooling="cls").completed(own, "models/m")
     with pytest.raises(UsageError, match="normalize is false, but models/m says true"):
         EmbeddingSettings(normalize=False).completed(own, "models/m")
+
+
+def test_queries_stay_with_their_positive_and_negative_texts(tmp_path):
+    rows = [{"query": f"q{i}", "positive": f"pp{i}", "negative": f"nnn{i}"} for i in range(20)]
+    path = write(tmp_path, "train.jsonl", map(json.dumps, rows))
+    task = load(train_file=path)
+    assert task.train.group_size == 3 and task.train.is_query[:6].tolist() == [True, False, False] * 2
+    for texts in (task.train, task.dev):  # the dev texts are whole groups, too
+        numbers = [text.strip("qpn") for text in texts.texts]
+        assert numbers[::3] == numbers[1::3] == numbers[2::3]
+    again = load(**{key: value for key, value in task.to_dict().items() if key not in ("name", "kind", "labels")})
+    assert again.train.texts == task.train.texts and again.train.group_size == 3
+    features = GroupedFeatures(task.train.tokenize(Tokenizer(), max_seq_length=100))
+    assert len(features) == 18 and features.lengths[0] == len(task.train.texts[2])
+    batch = features.collate(np.array([4, 1]), 0)
+    texts = ["".join(map(chr, row[row > 0])) for row in batch["input_ids"]]
+    four, one = (task.train.texts[3 * i].strip("q") for i in (4, 1))
+    assert texts == [f"q{four}", f"q{one}", f"pp{four}", f"pp{one}", f"nnn{four}", f"nnn{one}"]
+    assert batch["labels"].tolist() == [[4, 0], [1, 0], [4, 1], [1, 1], [4, 2], [1, 2]]
+    shard = cut_shard(batch, 1, 2)  # every second row: whole groups of an even batch
+    assert shard.labels.numpy().tolist() == [[1, 0], [1, 1], [1, 2]]
+    path = write(tmp_path, "bad.jsonl", [json.dumps({**rows[0], "positive": " "}), json.dumps(rows[1])])
+    with pytest.raises(DataError, match="bad.jsonl:1: 'positive' is empty"):
+        load(train_file=path)

@@ -100,3 +100,17 @@ def test_a_jackknife_leaves_out_pairs_and_queries(retrieval):
     rest = np.delete(np.arange(20), group)
     assert without == pytest.approx(ScoredPairs(2 * rest, 2 * rest + 1, scores[rest]).score("spearman", vectors))
     assert features.num_scored == 20
+
+
+def test_metrics_of_cut_vectors_are_those_of_the_first_dimensions(retrieval):
+    vectors, targets = make_vectors(52), make_vectors(52, seed=4)
+    empty = np.empty(0, np.int32)
+    features = EmbeddingFeatures(empty, empty, np.zeros(53, np.int64), targets, judged=Judged(retrieval=retrieval))
+    scores = features.score(["mrr@10_3d", "cosine_3d", "mrr@10"], vectors)
+    assert scores == {
+        "mrr@10_3d": retrieval.score("mrr@10", vectors[:, :3]),
+        "cosine_3d": mean_cosine(vectors[:, :3], targets[:, :3]),
+        "mrr@10": retrieval.score("mrr@10", vectors),
+    }
+    (left,) = features.score_without("mrr@10_3d", vectors, [np.array([1])])
+    assert left == retrieval.without(np.array([1])).score("mrr@10", vectors[:, :3])
