@@ -20,13 +20,14 @@ from results_rows import Split, write_split
 from results_run import Bench, merge, run_part
 from results_score import score_parts
 from results_tables import write_tables
+from results_trial import try_settings
 
 from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.atomic import write_text
 from dynabert_paddle.runtime.environment import set_cpu_environment
 
-ACTIONS = ("plan", "run", "merge", "score", "tables")
+ACTIONS = ("plan", "run", "trial", "merge", "score", "tables")
 NUM_USED = {"sst-2": 10_000}  # first rows of the training file; of the other tasks all
 
 
@@ -53,7 +54,8 @@ class Scope:
 
 def main(
     actions: Annotated[
-        list[str] | None, typer.Argument(metavar="[ACTION]...", help="plan, run, merge, score or tables; default: run.")
+        list[str] | None,
+        typer.Argument(metavar="[ACTION]...", help="plan, run, trial, merge, score or tables; default: run."),
     ] = None,
     glue_dir: Annotated[Path, typer.Option("--glue_dir", help="Folder that contains the tasks'.")] = Path("glue_data"),
     bge_dir: Annotated[
@@ -68,6 +70,10 @@ def main(
     ] = None,
     other: Annotated[
         list[Path] | None, typer.Option("--other", help="merge: another machine's results/parts.json; repeat.")
+    ] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="trial: another setting, such as depth.temperature=2; repeat."),
     ] = None,
     output_dir: Annotated[Path, typer.Option("--output_dir", help="Folder for the models.")] = Path("out/results"),
     result_file: Annotated[
@@ -90,12 +96,14 @@ def main(
             if not path.is_file():
                 raise UsageError(f"--other {path}: no such file: name another machine's results/parts.json")
             print(f"{path}: {merge(bench, path)} new parts")
-    if {"plan", "run", "score"} & {*actions}:
+    if {"plan", "run", "trial", "score"} & {*actions}:
         scope = find_scope(bench, task, backbone, tuple(seed), bge_dir, smoke=smoke)
         if "plan" in actions:
             show_plan(bench, scope, part)
         if "run" in actions:
             run(bench, scope, part)
+        if "trial" in actions:
+            try_settings(bench, scope.plan(bench.parts_file), set or [])
         if "score" in actions:
             write_scores(bench, find_scope(bench, None, None, SEEDS, bge_dir, smoke=smoke), result_file)
     if {"score", "tables"} & {*actions}:

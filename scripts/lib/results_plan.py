@@ -16,6 +16,7 @@ from parts import Record, find_records, hash_settings
 
 from dynabert_paddle.config.loading import load_config, resolve_config
 from dynabert_paddle.config.settings import ENCODING_SETTINGS, SearchConfig, lasting_settings
+from dynabert_paddle.errors import UsageError
 from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.subnet import Subnet
 
@@ -49,6 +50,7 @@ BEST = {
 ABLATION_TASKS, ABLATION_SEEDS = ("mrpc", "sts-b"), (1, 2)
 WITHOUT_REWIRING, WITHOUT_DISTILLATION = "without rewiring", "without distillation"
 ABLATIONS = (WITHOUT_REWIRING, WITHOUT_DISTILLATION)
+TRIAL = "trial"  # of other settings of the recipe, on the rows that choose alone
 SEARCH = {"goals": ("macs", "params"), "num_evaluations": 200, "score_on": "dev"}
 
 
@@ -197,6 +199,26 @@ def plan_parts(task: str, backbone: Backbone, seed: int, rows: Rows, records: Se
             run("without-distillation", WITHOUT_DISTILLATION, ("final",), teacher, **on_labels),
         ]
     return parts
+
+
+def plan_trial(best: Part, overrides: Mapping[str, Any]) -> Part:
+    """Plan a supernet with other settings of its stage.
+
+    Args:
+        best: the recipe's own.
+        overrides: settings of the stage or of the space, by dotted names.
+
+    Returns:
+        The part.
+
+    Raises:
+        UsageError: a setting of another section, which would change the teacher, too.
+    """
+    for name in overrides:
+        if name.split(".")[0] not in (*best.settings["stages"], "space"):
+            sections = " or ".join(f"{section}.KEY" for section in (*best.settings["stages"], "space"))
+            raise UsageError(f"--set {name}: a trial changes the supernet's stage alone: pass {sections}")
+    return replace(best, label=TRIAL, method=TRIAL, settings={**best.settings, **overrides})
 
 
 def plan_fixed(

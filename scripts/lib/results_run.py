@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 from parts import Record, add_records, describe_commit, dynabert, find_records, read_records
-from results_plan import BUDGETS, FULL, KEY, PARAMS_SHARE, Part, config_values
+from results_plan import BEST, BUDGETS, FULL, KEY, PARAMS_SHARE, SHARED, TRIAL, Part, config_values
 from results_rows import Split, read_texts, splits_of
 
 from dynabert_paddle.data.catalog import find_declaration
@@ -67,14 +67,17 @@ def run_part(bench: Bench, part: Part, split: Split) -> None:
     rows, logits = measure(bench, part, split)
     content = pack(logits)
     bench.parts_file.parent.mkdir(parents=True, exist_ok=True)
-    bench.logits_file(part.key).write_bytes(content)
+    if logits:
+        bench.logits_file(part.key).write_bytes(content)
+    changed = {name: value for name, value in part.settings.items() if {**SHARED, **BEST}.get(name) != value}
     record = {
         **part.key,
+        **({"settings": changed} if part.method == TRIAL else {}),
         "rows": rows,
         "needs": part.needs and part.needs.name,
         "examples": count_examples(bench, part),
         "seconds": round(seconds, 1),
-        "logits": hash_bytes(content),
+        "logits": hash_bytes(content) if logits else None,
         "processor": describe_processor(),
         "commit": commit,
     }
@@ -196,7 +199,7 @@ def measure(bench: Bench, part: Part, split: Split) -> tuple[list[Record], dict[
         for (name, share), subnet, scores in zip(named, subnets, tuning, strict=True)
     ]
     logits = {}
-    for name in splits_of(part.task):
+    for name in () if part.method == TRIAL else splits_of(part.task):
         texts = read_texts(part.task, bench.glue_dir, name)
         logits[name] = np.stack([margins(values, declaration.kind) for values in outputs(texts)])
     return rows, logits
@@ -293,7 +296,7 @@ def merge(bench: Bench, other: Path) -> int:
     known = read_records(bench.parts_file)
     new = [record for record in read_records(other) if not find_records(known, {name: record[name] for name in KEY})]
     bench.parts_file.parent.mkdir(parents=True, exist_ok=True)
-    for record in new:
+    for record in (record for record in new if record["logits"]):
         bench.logits_file(record).write_bytes(read_packed(theirs, record))
     add_records(bench.parts_file, new, KEY)
     return len(new)

@@ -194,6 +194,28 @@ def test_ablations_train_as_the_recipe_does_but_for_one_of_its_parts(scripts):
     assert not [label for label in labels if label.startswith("without")], "two seeds"
 
 
+def test_a_trial_changes_the_stage_alone_and_gains_in_the_mean_of_the_grid(scripts):
+    plan, trial = scripts("results_plan"), scripts("results_trial")
+    backbone = plan.Backbone("minilm-l6", "minilm-l6", 6)
+    pairs, records = [], []
+    for task, gains in (("mrpc", (0.004, 0.002)), ("sts-b", (0.01, -0.006))):
+        for seed, gain in zip((1, 2), gains, strict=True):
+            (best,) = (p for p in plan.plan_parts(task, backbone, seed, rows_of(plan), []) if p.label == "best")
+            changed = plan.plan_trial(best, {"depth.temperature": 2.0})
+            assert changed.needs is best.needs
+            assert changed.name.split("-")[-1] != best.name.split("-")[-1]
+            pairs.append((best, changed))
+            records.append({**best.key, "rows": [{"tuning": 0.8}, {"tuning": 0.6}]})
+            records.append({**changed.key, "rows": [{"tuning": 0.8 + 2 * gain}, {"tuning": 0.6}]})
+    found = trial.find_gains(records, pairs)
+    assert found["minilm-l6", "mrpc"] == pytest.approx([0.4, 0.2])
+    assert found["minilm-l6", "sts-b"] == pytest.approx([1.0, -0.6])
+    assert not trial.stays(found), "0.3 points, and 0.2"
+    assert trial.stays({"a": [0.4, 0.3]})
+    with pytest.raises(UsageError, match=r"--set finetune\.seed: a trial changes .* pass depth\.KEY or space\.KEY"):
+        plan.plan_trial(best, {"finetune.seed": 2})
+
+
 def test_fixed_size_models_see_as_many_examples_as_the_chain(scripts):
     plan = scripts("results_plan")
     # Three epochs, a tenth of the rows for the importance, and 3.4 epochs.
