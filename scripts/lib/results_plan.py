@@ -7,16 +7,21 @@ rows and of the parts that it starts from, so that no result of other settings i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
+from importlib.resources import files
 from math import floor
+from pathlib import Path
 from typing import Any
 
+import yaml
 from parts import Record, find_records, hash_settings
 
+import dynabert_paddle.config
 from dynabert_paddle.config.loading import load_config, resolve_config
-from dynabert_paddle.config.settings import ENCODING_SETTINGS, SearchConfig, lasting_settings
+from dynabert_paddle.config.settings import ENCODING_SETTINGS, STAGES, FinalConfig, SearchConfig, lasting_settings
 from dynabert_paddle.errors import UsageError
+from dynabert_paddle.files.hashing import hash_file
 from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.subnet import Subnet
 
@@ -33,19 +38,33 @@ BACKBONE_TASKS = {"minilm-l6": TASKS, "bge-small": ("rte", "mrpc")}
 PAPER_TASKS, PAPER_SEEDS = ("rte", "mrpc", "cola"), (1, 2)
 
 # The last epoch's weights are kept: nothing is chosen while training. The rows that choose are in the place of dev.
-SHARED = {
-    "task.max_seq_length": 128,
-    "train.num_train_epochs": 3.0,
-    "train.learning_rate": 1e-4,
-    "train.select_on": "dev",
-    "train.eval_steps": 10**9,
-}
-BEST = {
-    "depth.num_train_epochs": 3.4,
-    "depth.learning_rate": 2e-4,
-    "depth.subnets_per_step": "sandwich",
-    "depth.num_random_subnets": 2,
-}
+TRAINING = {"num_train_epochs": 3.0, "learning_rate": 1e-4, "select_on": "dev", "eval_steps": 10**9}
+TEACHER_STAGES = ("finetune", "rewire")
+
+
+def shared_settings(*sections: str) -> dict[str, Any]:
+    """The settings, by dotted names, that all trainings share, for the sections that a part has."""
+    trained = [section for section in sections if section != "rewire"]
+    values = {f"{section}.{key}": value for section in trained for key, value in TRAINING.items()}
+    return {"task.max_seq_length": 128, **values}
+
+
+def read_recipe(name: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Read the stages of a recipe behind the teacher's, and their settings by dotted names."""
+    path = files(dynabert_paddle.config) / "recipes" / f"{name}.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    stages = tuple(stage for stage in values.get("stages", STAGES) if stage not in TEACHER_STAGES)
+    sections = {key: section for key, section in values.items() if isinstance(section, dict)}
+    if unknown := set(sections) - {*stages, "space"}:
+        raise UsageError(f"{path}: it has settings of {', '.join(sorted(unknown))}, which the teacher here lacks")
+    dotted = {f"{key}.{name}": value for key, section in sections.items() for name, value in section.items()}
+    # A run's own files have 2e-4 as a text, which the settings read as a number.
+    numbers = {key: float(value) for key, value in dotted.items() if key.endswith("learning_rate")}
+    return stages, {**dotted, **numbers}
+
+
+BEST_STAGES, BEST = read_recipe("best")
+BEST_SETTINGS = {**shared_settings(*BEST_STAGES), **BEST, "stages": BEST_STAGES}
 # What the recipe gains by its parts: supernets that lack one of them, trained for as many steps.
 ABLATION_TASKS, ABLATION_SEEDS = ("mrpc", "sts-b"), (1, 2)
 WITHOUT_REWIRING, WITHOUT_DISTILLATION = "without rewiring", "without distillation"
@@ -175,14 +194,14 @@ def plan_parts(task: str, backbone: Backbone, seed: int, rows: Rows, records: Se
         return Part(task, backbone, seed, label, kind, method, settings, needs, rows.digest)
 
     def run(label: str, method: str | None, stages: Sequence[str], needs: Part | None, **settings: Any) -> Part:
-        return part(label, "run", method, {**SHARED, **settings, "stages": tuple(stages)}, needs)
+        return part(label, "run", method, {**shared_settings(*stages), **settings, "stages": tuple(stages)}, needs)
 
-    teacher = run("teacher", "teacher", ("finetune", "rewire"), None)
-    best = run("best", "grid", ("depth",), teacher, **BEST)
+    teacher = run("teacher", "teacher", TEACHER_STAGES, None)
+    best = part("best", "run", "grid", BEST_SETTINGS, teacher)
     parts = [teacher, best, part("search", "search", "searched", SEARCH, best)]
     for method, subnet in plan_fixed(task, backbone, seed, rows, records):
         settings = {
-            **SHARED,
+            **shared_settings("baseline"),
             "baseline.method": method,
             "baseline.subnet": subnet,
             "baseline.num_examples": num_examples(rows.num_train),
@@ -193,9 +212,11 @@ def plan_parts(task: str, backbone: Backbone, seed: int, rows: Rows, records: Se
         width = run("paper-width", None, ("width",), teacher)
         parts += [width, run("paper-depth", "paper", ("depth",), width)]
     if backbone.tasks == TASKS and task in ABLATION_TASKS and seed in ABLATION_SEEDS:
-        on_labels = {name.replace("depth.", "final."): value for name, value in BEST.items()}
+        known = {field.name for field in fields(FinalConfig)}
+        of_stage = (name.rpartition(".")[2] for name in BEST if name.startswith(f"{BEST_STAGES[-1]}."))
+        on_labels = {f"final.{key}": BEST[f"{BEST_STAGES[-1]}.{key}"] for key in of_stage if key in known}
         parts += [
-            replace(run("without-rewiring", WITHOUT_REWIRING, ("depth",), teacher, **BEST), from_stage="finetune"),
+            replace(best, label="without-rewiring", method=WITHOUT_REWIRING, from_stage="finetune"),
             run("without-distillation", WITHOUT_DISTILLATION, ("final",), teacher, **on_labels),
         ]
     return parts
@@ -245,9 +266,11 @@ def plan_fixed(
 
 
 def num_examples(num_train: int) -> int:
-    """Count the examples that the whole chain of a supernet reads: fine-tuning, rewiring, and the sandwich stage."""
+    """Count the examples that the whole chain of a supernet reads: fine-tuning, rewiring, and the recipe's stages."""
     rewiring = min(500, num_train // 10)
-    return floor((SHARED["train.num_train_epochs"] + BEST["depth.num_train_epochs"]) * num_train) + rewiring
+    shared = TRAINING["num_train_epochs"]
+    epochs = shared + sum(BEST.get(f"{stage}.num_train_epochs", shared) for stage in BEST_STAGES)
+    return floor(epochs * num_train) + rewiring
 
 
 def fixed_shapes(backbone: Backbone) -> dict[float, dict[str, str]]:
@@ -289,19 +312,19 @@ def tinybert_shape(space: SearchSpace, macs_share: float, num_layers: int) -> Su
     return shape(min(neurons, *(space.neurons[layer] for layer in layers))) if neurons > 0 else None
 
 
-def config_values(settings: Mapping[str, Any], seed: int, files: Mapping[str, str]) -> dict[str, Any]:
+def config_values(settings: Mapping[str, Any], seed: int, places: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings of a part as the sections of a config file.
 
     Args:
         settings: by dotted names.
         seed: the part's.
-        files: further ones, such as the files of the task.
+        places: further ones: the files of the task, and folders.
 
     Returns:
         Nested values for YAML.
     """
     values: dict[str, Any] = {}
-    for name, value in {**settings, **files, "train.seed": seed}.items():
+    for name, value in {**settings, **places, "train.seed": seed}.items():
         section, _, key = name.rpartition(".")
         (values.setdefault(section, {}) if section else values)[key] = (
             list(value) if isinstance(value, tuple) else value
@@ -313,15 +336,22 @@ def config_values(settings: Mapping[str, Any], seed: int, files: Mapping[str, st
 def _resolve(settings: tuple[tuple[str, Any], ...], kind: str) -> dict[str, Any]:
     """All settings that a part's result depends on, those at their defaults included; validation takes its time."""
     if kind == "search":
-        return _without_seed(lasting_settings(resolve_config(SearchConfig, dict(settings))))
+        return _without_places(lasting_settings(resolve_config(SearchConfig, dict(settings))))
     config = load_config(flags=dict(settings))
     sections: Iterable[str] = config.stages if kind == "run" else ("baseline",)
     return {
-        **{name: _without_seed(lasting_settings(getattr(config, name))) for name in sections},
+        **{name: _without_places(lasting_settings(getattr(config, name))) for name in sections},
         "space": lasting_settings(config.space),
         "encoding": {name: getattr(config.task, name) for name in ENCODING_SETTINGS},
     }
 
 
-def _without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key != "seed"}
+def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the seed, which names a part by itself, and put hashes of their contents in the place of files."""
+
+    def content(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(content, value))
+        return hash_file(path) if isinstance(value, str) and (path := Path(value)).is_absolute() else value
+
+    return {key: content(value) for key, value in settings.items() if key != "seed"}

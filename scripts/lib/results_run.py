@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 from parts import Record, add_records, describe_commit, dynabert, find_records, read_records
-from results_plan import BEST, BUDGETS, FULL, KEY, PARAMS_SHARE, SHARED, TRIAL, Part, config_values
+from results_plan import BEST_SETTINGS, BUDGETS, FULL, KEY, PARAMS_SHARE, TRIAL, Part, config_values
 from results_rows import Split, read_texts, splits_of
 
 from dynabert_paddle.data.catalog import find_declaration
@@ -69,7 +69,7 @@ def run_part(bench: Bench, part: Part, split: Split) -> None:
     bench.parts_file.parent.mkdir(parents=True, exist_ok=True)
     if logits:
         bench.logits_file(part.key).write_bytes(content)
-    changed = {name: value for name, value in part.settings.items() if {**SHARED, **BEST}.get(name) != value}
+    changed = {name: value for name, value in part.settings.items() if BEST_SETTINGS.get(name) != value}
     record = {
         **part.key,
         **({"settings": changed} if part.method == TRIAL else {}),

@@ -1,11 +1,13 @@
 """The parts of results.sh: rows, shapes, names, statistics, merging, tables."""
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import dynabert_paddle as db
 from dynabert_paddle.data.metrics import compute_metrics
@@ -147,11 +149,43 @@ def test_a_part_has_the_same_name_on_every_machine_and_another_one_with_other_se
     assert names(there) == before
     assert len(set(before.values())) == len(before)
     assert not {*names(rows=rows_of(plan, digest="other")).values()} & {*before.values()}
-    monkeypatch.setitem(plan.BEST, "depth.temperature", 2.0)
+    monkeypatch.setitem(plan.BEST_SETTINGS, "depth.temperature", 2.0)
     changed = {label for label, name in names().items() if name != before[label]}
     assert changed == {"best", "search"}, "and what starts from it"
-    monkeypatch.setitem(plan.BEST, "depth.temperature", 1.0)  # the default
+    monkeypatch.setitem(plan.BEST_SETTINGS, "depth.temperature", 1.0)  # the default
     assert names() == before
+
+
+def test_the_recipe_is_the_built_in_one(scripts, tmp_path):
+    plan = scripts("results_plan")
+    config = db.load_config(flags={"recipe": "best"})
+    assert (*plan.TEACHER_STAGES, *plan.BEST_STAGES) == config.stages
+    (best,) = (
+        part
+        for part in plan.plan_parts("rte", plan.Backbone("minilm-l6", "minilm-l6", 6), 1, rows_of(plan), [])
+        if part.label == "best"
+    )
+    values = plan.config_values(best.settings, 1, {})
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(values))
+    own = db.load_config(tmp_path / "own.yaml")
+    assert own == db.load_config(flags={**best.settings, "train.seed": 1}), "what names have hashes of"
+    for stage in plan.BEST_STAGES:
+        same = {"select_on": "dev", "eval_steps": 10**9, "seed": 1}  # nothing is chosen while training
+        assert getattr(own, stage) == dataclasses.replace(getattr(config, stage), **same)
+    assert plan.read_recipe("paper") == (("width", "depth", "final"), {})
+
+
+def test_files_in_settings_count_by_their_contents(scripts, tmp_path):
+    plan = scripts("results_plan")
+    backbone = plan.Backbone("minilm-l6", "minilm-l6", 6)
+    (best,) = (part for part in plan.plan_parts("rte", backbone, 1, rows_of(plan), []) if part.label == "best")
+    names = []
+    for folder, text in (("one", "same"), ("two", "same"), ("three", "other")):
+        file = tmp_path / folder / "texts.tsv"
+        file.parent.mkdir()
+        file.write_text(text)
+        names.append(plan.plan_trial(best, {"depth.augmented_file": str(file)}).name)
+    assert names[0] == names[1] != names[2]
 
 
 def test_the_two_best_fixed_size_models_of_each_budget_go_on(scripts):
@@ -188,8 +222,8 @@ def test_ablations_train_as_the_recipe_does_but_for_one_of_its_parts(scripts):
     assert (rewiring.needs, rewiring.from_stage) == (best.needs, "finetune")
     assert rewiring.name.split("-")[-1] != best.name.split("-")[-1]
     assert distillation.settings["stages"] == ("final",)
-    for name, value in plan.BEST.items():
-        assert distillation.settings[name.replace("depth", "final")] == value
+    for key in ("num_train_epochs", "learning_rate", "subnets_per_step"):
+        assert distillation.settings[f"final.{key}"] == best.settings[f"depth.{key}"]
     labels = [part.label for part in plan.plan_parts("mrpc", backbone, 3, rows_of(plan), [])]
     assert not [label for label in labels if label.startswith("without")], "two seeds"
 
