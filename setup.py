@@ -63,6 +63,7 @@ EXTRAS_REQUIRE = {
     "onnx": ["paddle2onnx>=1.2.9,<2.1", "onnx>=1.16", "onnxruntime>=1.19"],
     "bench": ["torch>=2", "onnxruntime>=1.19"],  # what the scripts that measure compare with
     "serve": ["fastapi>=0.115", "fastapi-offline>=1.7.2", "uvicorn>=0.31", "prometheus-client>=0.21"],
+    "ray": ["ray[data]>=2.9"],
     "lite": ["protobuf>=3.20.2"],  # to rewrite the graph; Paddle Lite's converter runs in an interpreter of its own
     # ruff as in dev.txt: its formatting changes between versions
     "dev": [

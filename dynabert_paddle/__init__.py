@@ -52,6 +52,7 @@ _PUBLIC = {
     "Entity": "text.decode",
     "Answer": "text.decode",
     "Predictor": "serving.predictor",
+    "BatchPredictor": "serving.batch_predictor",
     "report": "reporting.run",
     "AdaptivePredictor": "serving.adaptive",
     "TimedPredictions": "serving.adaptive",
@@ -59,6 +60,7 @@ _PUBLIC = {
 _WITHOUT_PADDLE = {
     *("subnet", "search_space", "config.settings", "config.loading", "errors", "data.tasks", "text.tokenizer"),
     *("exporting.run", "text.decode", "serving.predictor", "serving.adaptive"),
+    "serving.batch_predictor",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -46,6 +46,7 @@ OUTPUTS = {
     "mnli": 3,
     "sts-b": 1,
 }
+SIZES = ["w1.00d1.00", "w0.50d0.50"]
 # Python, but a package that a bundle's user does not have cannot be imported, wherever it is installed.
 WITHOUT_PACKAGE = """
 import runpy, sys
@@ -79,3 +80,12 @@ def make_bundle(make_once, kind, format="paddle"):
     """The bundle of such a model: an export takes seconds."""
     model = make_model(make_once, kind)
     return make_once(f"random-{kind}-{format}", lambda folder: db.export(model, folder, format=format))
+
+
+def make_sizes(make_once):
+    """The bundle of a random model of snips with the sub-networks `SIZES`."""
+
+    def make(folder):
+        db.export(make_model(make_once, "snips"), folder, subnets=SIZES, tolerance=1e-4)
+
+    return make_once("random-snips-sizes", make)

@@ -10,11 +10,11 @@ from typing import Any
 from dynabert_paddle.bundle.tables import format_row
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import DataError
+from dynabert_paddle.serving.prediction_columns import rename_taken
 from dynabert_paddle.text.decode import AnyPrediction
 from dynabert_paddle.text.lines import data_ending
 
 VECTOR_FORMATS = ("npy", "parquet")  # see cli/vector_file.py
-_PREFIX = "predicted_"  # of a prediction's column whose name the input has, too
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RowForm:
         """
         if self.format != "jsonl":
             own = list(columns) if self.with_columns else []
-            yield self._row([*own, *rename(names, own)])
+            yield self._row([*own, *rename_taken(names, own)])
 
     def line(self, prediction: AnyPrediction, columns: Mapping[str, Any], header: Iterable[str]) -> str:
         """Format one prediction.
@@ -71,7 +71,7 @@ class RowForm:
         own = columns if self.with_columns else {}
         if self.format == "jsonl":
             values = asdict(prediction)
-            renamed = dict(zip(rename(values, header if own else ()), values.values(), strict=True))
+            renamed = dict(zip(rename_taken(values, header if own else ()), values.values(), strict=True))
             both = [name for name in renamed if name in own]
             if both:
                 raise DataError(
@@ -92,26 +92,7 @@ class RowForm:
         return format_row(cells, "," if self.format == "csv" else "\t", quote_all=self.quoting == "all")
 
 
-def rename(names: Iterable[str], taken: Iterable[str]) -> list[str]:
-    """Put a prefix before names that the input has, too.
-
-    Args:
-        names: those of a prediction.
-        taken: the columns of the input.
-
-    Returns:
-        The names, none of them taken.
-    """
-    taken = set(taken)
-    renamed = []
-    for name in names:
-        while name in taken:
-            name = _PREFIX + name
-        renamed.append(name)
-    return renamed
-
-
-def as_cell(value: Any) -> str:
+def _as_cell(value: Any) -> str:
     """Return a value as a table has it: a text as it is, others as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.cli.output import open_output
-from dynabert_paddle.cli.prediction_rows import as_cell, rename
+from dynabert_paddle.cli.prediction_rows import as_cell
 from dynabert_paddle.errors import DataError
+from dynabert_paddle.serving.prediction_columns import rename_taken
 from dynabert_paddle.text.decode import AnyPrediction, Embedding
 
 _ROWS_PER_GROUP = 4096
@@ -56,7 +57,7 @@ def _write_parquet(path: str, first: tuple[Mapping[str, Any], AnyPrediction], ro
     from pyarrow.parquet import ParquetWriter
 
     names, size = list(first[0]), len(_vector(first[1]))
-    (vector,) = rename(["vector"], names)
+    (vector,) = rename_taken(["vector"], names)
     schema = pa.schema([*((name, pa.string()) for name in names), (vector, pa.list_(pa.float32(), size))])
     with open_output(path) as text, ParquetWriter(text.buffer, schema) as writer:
         group = [first]

@@ -12,6 +12,7 @@ import numpy as np
 from dynabert_paddle.bundle.errors import as_dynabert_error
 from dynabert_paddle.bundle.infer import Bundle
 from dynabert_paddle.bundle.tables import task_columns
+from dynabert_paddle.files.hashing import hash_json
 from dynabert_paddle.runtime.environment import set_cpu_environment
 from dynabert_paddle.text.decode import AnyPrediction, Embedding
 
@@ -84,6 +85,11 @@ class Predictor:
     def vector_size(self) -> int | None:
         """The values of a text's vector, for embeddings; None for other kinds of tasks."""
         return self._output_dim or self._bundle.description.get("vector_size")
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of the bundle's description, which has those of all its files."""
+        return hash_json(self._bundle.description)
 
     @property
     def max_seq_length(self) -> int:
