@@ -92,7 +92,7 @@ class RowForm:
         return format_row(cells, "," if self.format == "csv" else "\t", quote_all=self.quoting == "all")
 
 
-def _as_cell(value: Any) -> str:
+def as_cell(value: Any) -> str:
     """Return a value as a table has it: a text as it is, others as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

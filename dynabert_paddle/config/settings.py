@@ -399,6 +399,9 @@ class SearchConfig(_Section):
     )
     per_device_eval_batch_size: PositiveInt = _option(64, "examples scored at a time")
     finetune_steps: NonNegativeInt = _option(0, "steps to train the best sub-network, distilled from the full model")
+    storage: str | None = _option(
+        None, "URL of a database, or path of a journal file, through which several searches share their measurements"
+    )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,6 +44,7 @@ from dynabert_paddle.searching.latency import latency_table, measure_latency
 from dynabert_paddle.searching.latency_setting import check_length
 from dynabert_paddle.searching.objectives import Objectives
 from dynabert_paddle.searching.ranks import DistributedScorer
+from dynabert_paddle.searching.shared import SharedResults, SharedScorer
 from dynabert_paddle.searching.study import METRIC_SETTINGS, STUDY_FILE, check_genomes, database_errors, open_study
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.supernet import Supernet, load_model
@@ -162,6 +164,14 @@ class _Search:
         """The search's folder."""
         return self.claimed.folder
 
+    @cached_property
+    def scorer(self) -> DistributedScorer | SharedScorer:
+        """What measures: this process and its ranks alone, or together with other searches."""
+        if self.config.storage is None:
+            return self.distributed
+        results = SharedResults(self.config.storage, self._settings(self.weights))
+        return SharedScorer(self.distributed, results, trained_space(self.supernet).name)
+
     def run(self, *, overwrite: bool) -> SearchResult:
         """Search, choose the best sub-network, and save the result."""
         space, objectives = trained_space(self.supernet), self.objectives
@@ -169,6 +179,7 @@ class _Search:
         weights = self.weights
         if (self.folder / STUDY_FILE).exists() and not overwrite:  # fail early: the latency table takes minutes
             open_study(self.folder, self._settings(weights), goals=objectives.goals)
+        _ = self.scorer  # likewise a storage that cannot be reached
         table = latency_table(self.supernet, objectives.setting) if objectives.need_latency else None
         costs = CostModel(space, table).costs
         objectives.budget.check_units(costs(genomes.decode(genomes.smallest)), costs(space.full))
@@ -223,7 +234,7 @@ class _Search:
             resumable("search", lambda: f" after {len(read_rows(study))} of {total} sub-networks"),
             show_progress("search", total) as report,
         ):
-            evolve(study, evolution, self.distributed.score, num_evaluations=total, report=report)
+            evolve(study, evolution, self.scorer.score, num_evaluations=total, report=report)
         return read_rows(study)
 
     def _settings(self, weights: str) -> dict[str, Any]:
@@ -242,13 +253,13 @@ class _Search:
     def _score_cells(self, grid: Mapping[str, Subnet], known: Mapping[str, float]) -> dict[str, float]:
         """Return the scores of the grid's cells; only those that the search has not scored are scored here."""
         missing = [name for name in grid if name not in known]
-        scores = self.distributed.score([grid[name] for name in missing], [float("-inf")] * len(missing))
+        scores = self.scorer.score([grid[name] for name in missing], [float("-inf")] * len(missing))
         new = {name: score.value for name, score in zip(missing, scores, strict=True)}
         return {name: known[name] if name in known else new[name] for name in grid}
 
     def _choose(self, space: SearchSpace, rows: Sequence[dict[str, Any]], *, num_evaluated: int) -> Outcome:
         def measure(names: Sequence[str], sample: int | str) -> list[Mapping[str, Estimate]]:
-            return self.distributed.measure([space.parse(name) for name in names], sample)
+            return self.scorer.measure([space.parse(name) for name in names], sample)
 
         def measure_latencies(names: Sequence[str]) -> dict[str, float]:
             return measure_latency(self.supernet, {name: space.parse(name) for name in names}, self.objectives.setting)

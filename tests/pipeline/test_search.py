@@ -14,6 +14,8 @@ from dataclasses import replace
 import numpy as np
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 import dynabert_paddle as db
 from dynabert_paddle.data.described_tasks import load_described_task
@@ -210,6 +212,32 @@ def test_several_processes_find_the_same_as_one(supernet, searched):
     assert result["pareto"] == json.loads(json.dumps(searched[1].pareto))
     assert "next: dynabert extract" in logs["workerlog.0"]
     assert "next:" not in logs["workerlog.1"]
+
+
+@pytest.mark.full
+def test_searches_with_one_storage_find_what_one_alone_does_and_measure_everything_once(
+    supernet, searched, dynabert, tmp_path
+):
+    words = (supernet, *SMALL, "--max_macs", "6e6", "--storage", tmp_path / "shared.journal")
+    processes = [start(*words, "--output_dir", tmp_path / name) for name in "ab"]
+    for process in processes:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "shared.journal")))
+    (name,) = optuna.get_all_study_names(storage)
+
+    def read_keys():
+        trials = optuna.load_study(study_name=name, storage=storage).get_trials()
+        return [trial.user_attrs["key"] for trial in trials if trial.state.name == "COMPLETE"]
+
+    keys = read_keys()
+    assert len(keys) == len(set(keys)) > 18  # the rounds, too
+    done = dynabert("search", *words, "--output_dir", tmp_path / "c")
+    assert done.code == 0 and read_keys() == keys
+    for folder in (tmp_path / "a", tmp_path / "b", tmp_path / "c"):
+        assert read_names(folder) == read_names(searched[0])
+        expected = json.loads(json.dumps({**searched[1].to_dict(), "model": ""}))
+        assert {**read_json(folder / "search.json"), "model": ""} == expected
 
 
 @pytest.mark.parametrize(
