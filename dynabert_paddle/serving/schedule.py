@@ -57,6 +57,21 @@ def batch_shapes(max_seq_length: int) -> list[Shape]:
     return [(2**i, length) for length in lengths for i in range(max_rows(length).bit_length())]
 
 
+def without_outliers(seconds: dict[Shape, float]) -> dict[Shape, float]:
+    """Lower run times that other processes have made longer: no shape takes longer than one that contains it.
+
+    Args:
+        seconds: measured for each shape.
+
+    Returns:
+        For each shape the least run time of those with at least as many rows of at least as many tokens.
+    """
+    return {
+        (rows, length): min(time for (more, longer), time in seconds.items() if more >= rows and longer >= length)
+        for rows, length in seconds
+    }
+
+
 def split_batches(lengths: Sequence[int], max_seq_length: int) -> list[tuple[list[int], Shape]]:
     """Split rows into batches, the longest rows first.
 

@@ -1,26 +1,23 @@
 """`dynabert serve` in a process of its own, asked with httpx: answers, both protocols, and bad requests."""
 
+import gzip
 import json
 import re
 import socket
 
 import numpy as np
 import pytest
-from bundles import SNIPS_LABELS, make_model
+from bundles import SIZES, SNIPS_LABELS, make_sizes
 from servers import Server
 
 import dynabert_paddle as db
 
-NAMES = ["w1.00d1.00", "w0.50d0.50"]
 TEXTS = ["play some jazz", "what will the weather be like tomorrow", "", "rate this book five stars " * 8]
 
 
 @pytest.fixture(scope="module")
 def bundle(make_once):
-    def make(folder):
-        db.export(make_model(make_once, "snips"), folder, subnets=NAMES, tolerance=1e-4)
-
-    return make_once("serve-several", make)
+    return make_sizes(make_once)
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +30,10 @@ def server(bundle):
 
 @pytest.fixture(scope="module")
 def alone(bundle):
-    return {name: db.Predictor(bundle, subnet=name, num_threads=1)(TEXTS) for name in NAMES}
+    return {name: db.Predictor(bundle, subnet=name, num_threads=1)(TEXTS) for name in SIZES}
 
 
-@pytest.mark.parametrize("subnet", NAMES)
+@pytest.mark.parametrize("subnet", SIZES)
 def test_answers_are_those_of_the_sub_network_alone(server, alone, subnet):
     answer = server.predict(*TEXTS, subnet=subnet, top_k=3)
     assert answer["model"] == "snips" and answer["subnet"] == subnet and answer["on_time"] is True
@@ -81,14 +78,14 @@ def test_the_open_inference_protocol(server, alone):
     model = client.get("/v2/models/snips").json()
     assert model["inputs"] == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
     assert [output["name"] for output in model["outputs"]] == ["label", "score"]
-    body = {"id": "7", "inputs": [tensor(*TEXTS)], "parameters": {"subnet": NAMES[1]}}
+    body = {"id": "7", "inputs": [tensor(*TEXTS)], "parameters": {"subnet": SIZES[1]}}
     answer = client.post("/v2/models/snips/infer", json=body).json()
     assert (answer["id"], answer["model_name"], answer["model_version"]) == ("7", "snips", model["versions"][0])
-    assert answer["parameters"]["subnet"] == NAMES[1]
+    assert answer["parameters"]["subnet"] == SIZES[1]
     label, score = answer["outputs"]
     assert (label["name"], label["datatype"], label["shape"]) == ("label", "BYTES", [len(TEXTS)])
-    assert label["data"] == [one.label for one in alone[NAMES[1]]]
-    np.testing.assert_allclose(score["data"], [one.score for one in alone[NAMES[1]]], atol=1e-5)
+    assert label["data"] == [one.label for one in alone[SIZES[1]]]
+    np.testing.assert_allclose(score["data"], [one.score for one in alone[SIZES[1]]], atol=1e-5)
     column = tensor(*TEXTS, shape=[len(TEXTS), 1], data=[[text] for text in TEXTS])
     body = {"inputs": [column], "outputs": [{"name": "score"}], "parameters": {"top_k": 2}}
     (only,) = client.post("/v2/models/snips/infer", json=body).json()["outputs"]
@@ -102,6 +99,7 @@ BAD = {
     "UTF-16": ('{"texts": ["a"]}'.encode("utf-16"), 400, "invalid_json"),
     "a lone surrogate": (b'{"texts": ["\\ud800"]}', 400, "invalid_json"),
     "deep nesting": (b'{"texts": ' + b"[" * 5000 + b"]" * 5000 + b"}", 400, "invalid_json"),
+    "a key twice": (b'{"texts": ["a"], "texts": ["b"]}', 400, "invalid_json"),
     "a list": (b'["a"]', 422, "invalid_value"),
     "no texts": (b"{}", 422, "missing_input"),
     "an empty list": (b'{"texts": []}', 422, "no_texts"),
@@ -157,6 +155,7 @@ INFER_BAD = {
     "another shape": ({"inputs": [tensor("a", shape=[2])]}, 422),
     "a negative shape": ({"inputs": [tensor("a", shape=[-1])]}, 422),
     "three dimensions": ({"inputs": [tensor("a", shape=[1, 1, 1])]}, 422),
+    "rows in one": ({"inputs": [tensor("a", shape=[3, 1], data=[["a", "b"], ["c"]])]}, 422),
     "a huge shape": ({"inputs": [tensor("a", shape=[2**62, 2**62])]}, 422),
     "another output": ({"inputs": [tensor("a")], "outputs": [{"name": "logits"}]}, 422),
     "an unknown parameter": ({"inputs": [tensor("a")], "parameters": {"deadline": 1}}, 422),
@@ -195,9 +194,27 @@ def test_other_paths_methods_and_protocols_are_refused_in_the_same_form(server):
     assert answer.startswith(b"HTTP/1.1 400 ") and b'"code": "invalid_http"' in answer
 
 
+def test_bodies_in_parts_are_read_compressed_ones_are_refused_and_probes_may_ask_for_the_head(server):
+    client = server.client
+    parts = client.post("/predict", content=iter([b'{"texts": ["pl', b'ay some jazz"]}']))
+    assert parts.json()["predictions"] == server.predict("play some jazz")["predictions"]
+    body = gzip.compress(b'{"texts": ["play some jazz"]}')
+    answer = client.post("/predict", content=body, headers={"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["code"]) == (415, "compressed_body")
+    plain = client.post("/predict", content=b'{"texts": "hi"}', headers={"Content-Encoding": "identity"})
+    assert plain.status_code == 200
+    for path in ("/health", "/v2/health/live", "/v2/health/ready"):
+        head, whole = client.head(path), client.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == whole.headers["content-length"]
+    assert client.head("/predict").status_code == 405
+    options = client.options("/predict")
+    assert (options.status_code, options.headers["allow"]) == (405, "POST")
+
+
 def test_the_metrics_and_the_log_tell_what_happened(server):
     before = server.client.get("/metrics").text
-    server.predict("a secret text", "another", subnet=NAMES[1], deadline_ms=1e-6)
+    server.predict("a secret text", "another", subnet=SIZES[1], deadline_ms=1e-6)
     after = server.client.get("/metrics").text
 
     def value(text, name):
@@ -205,14 +222,14 @@ def test_the_metrics_and_the_log_tell_what_happened(server):
         return float(found[1]) if found else 0.0
 
     for name, added in (
-        (f'dynabert_texts_total{{model="snips",subnet="{NAMES[1]}"}}', 2),
+        (f'dynabert_texts_total{{model="snips",subnet="{SIZES[1]}"}}', 2),
         ('dynabert_late_answers_total{model="snips"}', 1),
         ('dynabert_latency_seconds_count{model="snips"}', 1),
         ('dynabert_requests_total{path="/predict",status="200"}', 1),
     ):
         assert value(after, name) - value(before, name) == added, name
     assert value(after, 'dynabert_waiting_requests{model="snips"}') == 0
-    event = [event for event in server.events("request") if event.get("subnet") == NAMES[1]][-1]
+    event = [event for event in server.events("request") if event.get("subnet") == SIZES[1]][-1]
     assert (event["status"], event["rows"], event["model"], event["on_time"]) == (200, 2, "snips", False)
     assert "secret" not in json.dumps(server.log)
 

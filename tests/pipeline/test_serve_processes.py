@@ -178,6 +178,19 @@ def test_a_worker_that_dies_is_replaced(bundle):
         assert server.stop() == 0
 
 
+def test_workers_of_two_versions_of_a_bundle_do_not_answer_side_by_side(copy):
+    with Server(copy, "--workers", 2) as server:
+        first = server.predict("play some jazz")["predictions"][0]["label"]
+        seal(copy, rename_labels)  # and nobody asks for a reload, but a worker dies
+        os.kill(server.events("ready")[0]["worker"], signal.SIGKILL)
+        server.wait_for(lambda: server.events("reloaded"))
+        assert len(server.events("bundles_differ")) == 1
+        time.sleep(2.5)  # until the old worker has closed its connections
+        labels = {server.predict("play some jazz")["predictions"][0]["label"] for _ in range(20)}
+        assert labels == {f"new {first}"}
+        assert server.stop() == 0
+
+
 def test_a_server_that_is_killed_leaves_no_process(bundle):
     with Server(bundle) as killed:
         worker = killed.events("ready")[0]["worker"]

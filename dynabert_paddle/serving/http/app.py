@@ -149,7 +149,7 @@ def create_app(service: Service) -> FastAPI:
     )
     async def predict(request: Request) -> Response:
         """Predict for the texts of the body."""
-        body = parse(PredictRequest, await read_body(request.receive, max_bytes=service.limits.max_body_bytes))
+        body = parse(PredictRequest, await read_body(request, max_bytes=service.limits.max_body_bytes))
         model = models.find(body.model)
         rows = rows_of(body, model.kind, takes_pairs=model.takes_pairs, limits=service.limits)
         predictions = await service.predict(request, model, rows, body)

@@ -131,7 +131,7 @@ def create_router(service: Service) -> APIRouter:
         """Predict for the texts of the inputs."""
         if b"inference-header-content-length" in dict(request.scope["headers"]):
             raise Problem(415, "binary_data", "tensors in binary form are not read here: send them as JSON")
-        body = parse(InferRequest, await read_body(request.receive, max_bytes=service.limits.max_body_bytes))
+        body = parse(InferRequest, await read_body(request, max_bytes=service.limits.max_body_bytes))
         found = models.find(name)
         check_top_k(body.parameters.top_k, found.kind)
         outputs = _asked_outputs(body, found.kind)
@@ -187,7 +187,8 @@ def _texts(tensor: Tensor) -> list[str]:
     if tensor.datatype != "BYTES":
         raise Problem(422, "invalid_value", f"input '{name}' is {tensor.datatype[:20]}: texts are BYTES")
     is_column = len(tensor.shape) == 1 or (len(tensor.shape) == 2 and tensor.shape[1] == 1)
-    data = list(chain(*tensor.data)) if all(isinstance(part, list) for part in tensor.data) else tensor.data
+    is_nested = all(isinstance(part, list) and len(part) == 1 for part in tensor.data)
+    data = list(chain(*tensor.data)) if is_nested else tensor.data
     if not is_column or prod(tensor.shape) != len(data):
         raise Problem(
             422,

@@ -83,7 +83,9 @@ class Surroundings:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
+        headers, method = dict(scope["headers"]), scope["method"]
+        if method == "HEAD":  # as GET; the server leaves the body out
+            scope = {**scope, "method": "GET"}
         record = Record(_request_id(headers.get(b"x-request-id", b"")), perf_counter())
         scope[_RECORD] = record
 
@@ -104,7 +106,7 @@ class Surroundings:
         except Exception as error:  # the application has answered it already, as far as it can be answered
             self._log.write("failure", level="error", request_id=record.request_id, **describe_error(error))
         finally:
-            self._finish(scope, record)
+            self._finish(scope, method, record)
 
     def _check_key(self, path: str, headers: dict[bytes, bytes]) -> None:
         if not self._keys or _OPEN.fullmatch(path):
@@ -116,7 +118,7 @@ class Surroundings:
             message = "no valid API key: send it as 'Authorization: Bearer KEY'"
             raise Problem(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
 
-    def _finish(self, scope: Scope, record: Record) -> None:
+    def _finish(self, scope: Scope, method: str, record: Record) -> None:
         # The template of the path: there are few templates, while a client can send any number of paths.
         self._metrics.observe_request(getattr(scope.get("route"), "path", "other"), record.status)
         if record.status == 503 and record.code:
@@ -124,7 +126,7 @@ class Surroundings:
         self._log.write(
             "request",
             request_id=record.request_id,
-            method=scope["method"],
+            method=method,
             path=scope["path"][:_LOGGED_CHARACTERS],
             status=record.status,
             code=record.code,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dynabert_paddle.errors import did_you_mean
+from dynabert_paddle.files.json_text import RepeatedKeyError, parse_json
 from dynabert_paddle.serving.http.problems import Problem
 from dynabert_paddle.serving.http.settings import Limits
 
@@ -74,7 +75,11 @@ def parse(model: type[Body], body: bytes) -> Body:
         Problem: it is not JSON in UTF-8, or has other fields, types or values.
     """
     try:
-        return model.model_validate_json(body)
+        parsed = model.model_validate_json(body)
+        parse_json(body)  # whose other parser refuses a key that is there twice
+        return parsed
+    except RepeatedKeyError as error:
+        raise Problem(400, "invalid_json", f"{error}: keep one of them") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     except (ValueError, RecursionError):  # numbers of thousands of digits

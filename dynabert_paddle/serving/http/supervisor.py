@@ -14,7 +14,7 @@ import signal
 import socket
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -39,6 +39,7 @@ class _Stopped(Exception):
 class _Worker:
     process: Process
     status_end: int  # of the pipe that it writes its state to
+    versions: dict[str, str] = field(default_factory=dict)  # of the bundles that it has loaded
 
     @property
     def pid(self) -> int:
@@ -101,6 +102,7 @@ class _Supervisor:
         try:
             began = loop.time()
             self._workers = await self._start_all(at_once=True)
+            self._check_versions()
             announce(self._url(), loop.time() - began)
             await self._watch()
         except _Stopped:
@@ -158,6 +160,7 @@ class _Supervisor:
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
         self._log.write("reloaded", workers=[worker.pid for worker in new])
+        self._check_versions()
 
     async def _restart(self, ended: list[_Worker], pause: float) -> float:
         """Start as many workers as have ended; returns the pause before the next attempt."""
@@ -170,9 +173,16 @@ class _Supervisor:
             new = await self._start_all(at_once=False, count=len(ended))
             self._workers = [*remaining, *new]
             self._log.write("worker_started", workers=[worker.pid for worker in new])
+            self._check_versions()
         except DynabertError as error:
             self._log.write("worker_failed", level="error", message=str(error))
         return min(_MAX_PAUSE, 2 * pause or 1.0)
+
+    def _check_versions(self) -> None:
+        """Load the bundles anew where one was replaced between two workers: else two versions would answer."""
+        if any(worker.versions != self._workers[0].versions for worker in self._workers):
+            self._log.write("bundles_differ", level="warning", message="a bundle was replaced: all workers load it")
+            self._reload = True
 
     async def _start_all(self, *, at_once: bool, count: int | None = None) -> list[_Worker]:
         """Start workers, and wait until all are ready; if one fails, or a signal comes, all of them are ended."""
@@ -216,6 +226,7 @@ class _Supervisor:
                 transport.close()
         state = json.loads(line) if line else {}
         if "ready" in state:
+            worker.versions = state["versions"]
             self._log.write("ready", worker=worker.pid, seconds=state["ready"])
             return
         code = await worker.process.wait()

@@ -33,8 +33,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # Ctrl-C and a closed
 def run_worker() -> None:
     """Run a worker; its arguments: settings, the listening socket, a pipe for its state, whether to answer at once.
 
-    The state is one line of JSON, `{"ready": SECONDS}` or `{"error": MESSAGE}`. A worker that answers at once says 503
-    until its bundles are loaded; one that replaces another listens only then.
+    The state is one line of JSON: the seconds until it was `ready` and the `versions` of its bundles, or an `error`. A
+    worker that answers at once says 503 until its bundles are loaded; one that replaces another listens only then.
     """
     began = time.monotonic()
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # for all threads: the main one waits for them below
@@ -71,7 +71,7 @@ def run_worker() -> None:
     if not thread.listens:
         report(error="the server's thread has ended: see what it wrote on stderr")
         sys.exit(1)
-    report(ready=round(time.monotonic() - began, 3))
+    report(ready=round(time.monotonic() - began, 3), versions={model.name: model.version for model in models})
     signal.sigwait(_SIGNALS[:1])
     thread.stop()
     thread.join()

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynabert_paddle.serving.schedule import LOOK_AHEAD, LoadStatistics, QueuedCall, batch_shapes, choose, split_batches
+from dynabert_paddle.serving.schedule import (
+    LOOK_AHEAD,
+    LoadStatistics,
+    QueuedCall,
+    batch_shapes,
+    choose,
+    split_batches,
+    without_outliers,
+)
 
 
 @given(max_length=st.integers(1, 512), data=st.data())
@@ -18,6 +26,17 @@ def test_batches_have_few_shapes_and_hold_every_row_once(max_length, data):
         assert shape in batch_shapes(max_length)
         assert len(rows) <= shape[0] < 2 * len(rows)
         assert max(lengths[row] for row in rows) <= shape[1]
+
+
+@given(st.randoms(use_true_random=False))
+def test_a_busy_moment_is_taken_out_of_the_run_times_of_all_shapes_but_the_largest(random):
+    shapes = batch_shapes(128)
+    quiet = {(rows, length): 1.0 + rows * length for rows, length in shapes}
+    assert without_outliers(quiet) == quiet
+    rows, length = random.choice(shapes)
+    found = without_outliers({**quiet, (rows, length): 1e9})
+    larger = [quiet[r, n] for r, n in shapes if r >= rows and n >= length and (r, n) != (rows, length)]
+    assert found == {**quiet, (rows, length): min(larger, default=1e9)}
 
 
 def test_rows_are_padded_to_the_next_power_of_two():
