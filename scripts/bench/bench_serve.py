@@ -142,6 +142,8 @@ def load(
     replies = run_open(server.port, bodies, arrivals)
     elapsed = time.perf_counter() - began
     answered = [reply for reply in replies if reply.status == 200]
+    if not answered:
+        raise DynabertError(f"no request was answered at {factor}x the capacity: is the machine busy otherwise?")
     latencies = np.array([reply.latency_ms for reply in answered])
     right = sum(map(sent.num_right, answered))
     return {
