@@ -110,6 +110,9 @@ def main(
     role: Annotated[
         str | None, typer.Option("--role", help="Embeddings: document or query.", show_default="document")
     ] = None,
+    output_dim: Annotated[
+        int | None, typer.Option("--output_dim", min=1, help="Embeddings: size of the vectors.", show_default="whole")
+    ] = None,
     top_k: Annotated[
         int | None, typer.Option("--top_k", min=1, help="Likewise.", show_default="as for 'dynabert predict'")
     ] = None,
@@ -126,6 +129,7 @@ def main(
         threshold=parse_threshold(threshold or ()),
         top_k=top_k,
         role=role,
+        output_dim=output_dim,
         text_column=text_column,
         text_pair_column=text_pair_column,
         keep_columns=None if columns else (),

@@ -42,6 +42,7 @@ class BatchPredictor:
         threshold: likewise.
         top_k: likewise.
         role: likewise.
+        output_dim: likewise.
         text_column: column of the texts; by default the task's, else `sentence` or `text`; for labels of words
             `tokens` with lists of words, too; for questions `question`.
         text_pair_column: column of the second texts; by default the task's; for questions `context`.
@@ -61,6 +62,7 @@ class BatchPredictor:
     threshold: float | Mapping[str, float] | None = field(default=None, kw_only=True)
     top_k: int | None = field(default=None, kw_only=True)
     role: str | None = field(default=None, kw_only=True)
+    output_dim: int | None = field(default=None, kw_only=True)
     text_column: str | None = field(default=None, kw_only=True)
     text_pair_column: str | None = field(default=None, kw_only=True)
     keep_columns: Sequence[str] | None = field(default=None, kw_only=True)
@@ -178,7 +180,7 @@ class BatchPredictor:
         Raises:
             DynabertError: the bundle cannot be run, or is another one than when this was made.
         """
-        names = ("subnet", "device", "num_threads", "decode", "threshold", "top_k", "role")
+        names = ("subnet", "device", "num_threads", "decode", "threshold", "top_k", "role", "output_dim")
         options: dict[str, Any] = {name: getattr(self, name) for name in names}
         key = os.getpid(), pickle.dumps((self.bundle, self._checksum, options))
         with _lock:
