@@ -15,10 +15,11 @@ from typing import Annotated
 
 import typer
 from parts import ROOT, find_records, read_records
-from results_plan import SEEDS, TASKS, Backbone, Part, Rows, plan_parts
+from results_plan import SEEDS, Part, Rows, plan_parts
 from results_rows import Split, write_split
 from results_run import Bench, merge, run_part
 from results_score import score_parts
+from results_shapes import TASKS, Backbone
 from results_tables import write_tables
 from results_trial import try_settings
 

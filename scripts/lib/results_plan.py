@@ -16,25 +16,21 @@ from typing import Any
 
 import yaml
 from parts import Record, find_records, hash_settings
+from results_shapes import TASKS, Backbone, fixed_shapes
 
 import dynabert_paddle.config
 from dynabert_paddle.config.loading import load_config, resolve_config
 from dynabert_paddle.config.settings import ENCODING_SETTINGS, STAGES, FinalConfig, SearchConfig, lasting_settings
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.hashing import hash_file
-from dynabert_paddle.search_space import SearchSpace
-from dynabert_paddle.subnet import Subnet
 
 KEY = ("task", "backbone", "seed", "part")
 FULL = "w1.00d1.00"
-BUDGETS = (0.5, 0.25, 0.125)  # shares of the full model's MACs
 PARAMS_SHARE = 0.3  # of the encoder's parameters: those of its layers
 FIXED_SIZE = ("distilbert", "tinybert", "pruned", "finetuned")
 NUM_CONTINUED = 2  # fixed-size models of each budget that go on to further seeds
 SEEDS = (1, 2, 3)
 
-TASKS = ("rte", "mrpc", "cola", "sts-b", "sst-2")  # the shortest trainings first
-BACKBONE_TASKS = {"minilm-l6": TASKS, "bge-small": ("rte", "mrpc")}
 PAPER_TASKS, PAPER_SEEDS = ("rte", "mrpc", "cola"), (1, 2)
 
 # The last epoch's weights are kept: nothing is chosen while training. The rows that choose are in the place of dev.
@@ -71,42 +67,6 @@ WITHOUT_REWIRING, WITHOUT_DISTILLATION = "without rewiring", "without distillati
 ABLATIONS = (WITHOUT_REWIRING, WITHOUT_DISTILLATION)
 TRIAL = "trial"  # of other settings of the recipe, on the rows that choose alone
 SEARCH = {"goals": ("macs", "params"), "num_evaluations": 200, "score_on": "dev"}
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A model to start from, and its sizes.
-
-    Args:
-        name: as records name it.
-        source: a built-in name or a folder.
-        num_layers: layers.
-        hidden_size: width of the hidden states.
-        heads: attention heads of a layer.
-        neurons: FFN neurons of a layer.
-    """
-
-    name: str
-    source: str
-    num_layers: int
-    hidden_size: int = 384
-    heads: int = 12
-    neurons: int = 1536
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks that it is trained on."""
-        return BACKBONE_TASKS.get(self.name, TASKS)
-
-    @cached_property
-    def space(self) -> SearchSpace:
-        """Its sub-networks."""
-        sizes = ((self.heads,) * self.num_layers, (self.neurons,) * self.num_layers)
-        return SearchSpace(*sizes, self.hidden_size, self.hidden_size // self.heads)
-
-    def macs_share(self, subnet: str) -> float:
-        """The MACs of a sub-network, as a share of the full model's."""
-        return self.space.num_macs(self.space.parse(subnet)) / self.space.num_macs(self.space.full)
 
 
 @dataclass(frozen=True)
@@ -271,45 +231,6 @@ def num_examples(num_train: int) -> int:
     shared = TRAINING["num_train_epochs"]
     epochs = shared + sum(BEST.get(f"{stage}.num_train_epochs", shared) for stage in BEST_STAGES)
     return floor(epochs * num_train) + rewiring
-
-
-def fixed_shapes(backbone: Backbone) -> dict[float, dict[str, str]]:
-    """For each budget the sub-network that each method trains; all of a budget have equal MACs."""
-    shapes: dict[float, dict[str, str]] = {}
-    for share, same, pruned in (
-        (0.5, "w1.00d0.50", "w0.50d1.00"),
-        (0.25, "w0.50d0.50", "w0.25d1.00"),
-        (0.125, "w0.25d0.50", "w0.25d0.50"),
-    ):
-        tiny: str | None = same
-        if share < 0.5:  # two layers and one of six: a narrower model would lack heads
-            shape = tinybert_shape(backbone.space, share, max(1, floor(share * backbone.num_layers * 4 / 3)))
-            tiny = shape and str(shape)
-        by_method = {"distilbert": same, "tinybert": tiny, "pruned": pruned, "finetuned": same}
-        shapes[share] = {method: subnet for method, subnet in by_method.items() if subnet}
-    return shapes
-
-
-def tinybert_shape(space: SearchSpace, macs_share: float, num_layers: int) -> Subnet | None:
-    """A shape with all heads in few layers, whose FFNs are as wide as the MACs allow.
-
-    Args:
-        space: the model's sub-networks.
-        macs_share: the budget, as a share of the full model's MACs.
-        num_layers: how many layers, evenly spread as the depths of a grid are.
-
-    Returns:
-        The shape; None if the heads alone need more.
-    """
-    layers = space.subnet(depth_mult=num_layers / space.num_layers).layers
-    heads = tuple(space.heads[layer] for layer in layers)
-
-    def shape(neurons: int) -> Subnet:
-        return Subnet(layers, heads, (neurons,) * num_layers)
-
-    one, two = (space.num_macs(shape(neurons)) for neurons in (1, 2))
-    neurons = 1 + floor((macs_share * space.num_macs(space.full) - one) / (two - one))
-    return shape(min(neurons, *(space.neurons[layer] for layer in layers))) if neurons > 0 else None
 
 
 def config_values(settings: Mapping[str, Any], seed: int, places: Mapping[str, str]) -> dict[str, Any]:

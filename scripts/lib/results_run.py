@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import yaml
 from parts import Record, add_records, describe_commit, dynabert, find_records, read_records
-from results_plan import BEST_SETTINGS, BUDGETS, FULL, KEY, PARAMS_SHARE, TRIAL, Part, config_values
+from results_plan import BEST_SETTINGS, FULL, KEY, PARAMS_SHARE, TRIAL, Part, config_values
 from results_rows import Split, read_texts, splits_of
+from results_shapes import BUDGETS
 
 from dynabert_paddle.data.catalog import find_declaration
 from dynabert_paddle.data.metrics import compute_metrics

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 from parts import Record, find_records
-from results_plan import ABLATIONS, BUDGETS, FIXED_SIZE, Part
+from results_plan import ABLATIONS, FIXED_SIZE, Part
 from results_rows import read_labels, splits_of
 from results_run import Bench, read_logits
+from results_shapes import BUDGETS
 from results_statistics import Pair, compare
 
 from dynabert_paddle.data.catalog import find_declaration

@@ -12,8 +12,6 @@ from results_plan import (
     ABLATION_SEEDS,
     ABLATION_TASKS,
     ABLATIONS,
-    BACKBONE_TASKS,
-    BUDGETS,
     FIXED_SIZE,
     FULL,
     NUM_CONTINUED,
@@ -21,6 +19,7 @@ from results_plan import (
     PAPER_TASKS,
     SEEDS,
 )
+from results_shapes import BACKBONE_TASKS, BUDGETS
 
 BEGIN = "<!-- {block}: made by scripts/bench/results.sh -->"
 BLOCKS = ("scores", "grid", "differences", "training", "missing")
