@@ -133,8 +133,6 @@ def test_fixed_size_models_have_the_macs_of_their_budget(num_layers, scripts):
         assert set(tiny.neurons) == {(179_306_496 - 88_080_384) // 98_304} == {928}
     thin = plan.Backbone("thin", "", 4, 64, 4, 128).space
     assert scripts("results_shapes").tinybert_shape(thin, 0.125, 1) is None, "its heads need more"
-        "its heads need more"
-    )
 
 
 def rows_of(plan, num=2241, digest="abc"):
