@@ -250,6 +250,12 @@ class WidthConfig(_SubnetsConfig):
     lambda_contrastive: NonNegativeFloat = _option(
         0.0, "embedding: weight of telling a query's positive text from the others of its batch; 0 for off"
     )
+    lambda_relation: NonNegativeFloat = _option(
+        0.0, "weight of the attention relations (MiniLMv2) of each sub-network's last layer to the teacher's"
+    )
+    relation_layer: NonNegativeInt | None = _option(
+        None, "the teacher's layer that gives the relations, counted from 0", otherwise="the last"
+    )
     include_padding: bool = _option(False, "average the hidden-state loss over padding too, as the authors do")
     augmented_file: str | None = _option(
         None, "train on these texts, which 'dynabert augment' made of the training rows, without those held out"
@@ -436,6 +442,7 @@ _LATER = (
     *("recipe", "early_stopping_patience", "class_weights", "focal_gamma", "label_smoothing"),
     *("pooling", "normalize", "query_prompt", "document_prompt", "output_dims", "retrieval_dir"),
     *("random_subnets", "ema_decay", "lambda_label", "lambda_contrastive", "unlabelled_files"),
+    *("lambda_relation", "relation_layer"),
 )
 
 

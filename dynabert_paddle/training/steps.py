@@ -12,9 +12,12 @@ from typing import Protocol
 import paddle
 from paddle import Tensor
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import FinalConfig, LabelLossConfig, WidthConfig
 from dynabert_paddle.distill.losses import DistillationLoss, token_rows
+from dynabert_paddle.distill.relations import relation_loss, relation_vectors
 from dynabert_paddle.distill.vectors import contrastive_loss
+from dynabert_paddle.errors import UsageError
 from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.subnet import Subnet
 from dynabert_paddle.supernet.calls import NO_STATE, PassState
@@ -67,7 +70,7 @@ def label_step(subnets: Mapping[str, Subnet], config: FinalConfig, *, space: Sea
         The step.
     """
 
-    def make_loss(shard: Shard) -> SubnetLoss:
+    def make_loss(model: Supernet, shard: Shard, state: PassState) -> SubnetLoss:
         return lambda subnet, output: {"loss": shard_label_loss(output.logits, shard, config)}
 
     return _over_subnets(subnets, config, make_loss, logits_only=True, space=space)
@@ -101,10 +104,12 @@ def distillation_step(
         output_dims=teacher.output_dims,
     )
     teacher.eval()
+    relations = _make_relations(teacher, config) if config.lambda_relation else None
 
-    def make_loss(shard: Shard) -> SubnetLoss:
+    def make_loss(model: Supernet, shard: Shard, state: PassState) -> SubnetLoss:
         with paddle.no_grad():
             target = teacher(**shard.inputs)
+            relation = relations(target, shard) if relations else None
         tokens = token_rows(shard.inputs["attention_mask"])
         weight = shard.weight
 
@@ -123,6 +128,9 @@ def distillation_step(
             if config.lambda_contrastive and shard.labels is not None:
                 contrastive = config.lambda_contrastive * contrastive_loss(output.logits, shard.labels) * weight.rows
                 losses = {**losses, "loss": losses["loss"] + contrastive, "contrastive": contrastive}
+            if relation:
+                value = config.lambda_relation * weight.tokens * relation(model, subnet, output, state)
+                losses = {**losses, "loss": losses["loss"] + value, "relation": value}
             return losses
 
         return loss
@@ -130,10 +138,35 @@ def distillation_step(
     return _over_subnets(subnets, config, make_loss, logits_only=False, space=space)
 
 
+def _make_relations(
+    teacher: Supernet, config: WidthConfig
+) -> Callable[[SupernetOutput, Shard], Callable[[Supernet, Subnet, SupernetOutput, PassState], Tensor]]:
+    """Make what compares the relations of a sub-network's last layer with those of one of the teacher's layers."""
+    layers = teacher.encoder.layers
+    index = len(layers) - 1 if config.relation_layer is None else config.relation_layer
+    if index >= len(layers):
+        raise UsageError(f"{setting('train.relation_layer')} is {index}, the teacher has layers 0 to {len(layers) - 1}")
+    heads = teacher.full.heads[index]
+
+    def of_teacher(
+        target: SupernetOutput, shard: Shard
+    ) -> Callable[[Supernet, Subnet, SupernetOutput, PassState], Tensor]:
+        theirs = relation_vectors(layers[index], target.hidden_states[index], heads=heads)
+
+        def compare(model: Supernet, subnet: Subnet, output: SupernetOutput, state: PassState) -> Tensor:
+            layer = model.encoder.layers[subnet.layers[-1]]
+            ours = relation_vectors(layer, output.hidden_states[-2], heads=subnet.heads[-1], state=state)
+            return relation_loss(ours, theirs, shard.inputs["attention_mask"])
+
+        return compare
+
+    return of_teacher
+
+
 def _over_subnets(
     subnets: Mapping[str, Subnet],
     config: WidthConfig | FinalConfig,
-    make_loss: Callable[[Shard], SubnetLoss],
+    make_loss: Callable[[Supernet, Shard, PassState], SubnetLoss],
     *,
     logits_only: bool,
     space: SearchSpace | None,
@@ -141,7 +174,7 @@ def _over_subnets(
     """Make a step with one pass per sub-network, the largest first, and one for the embeddings that they share."""
 
     def step(model: Supernet, shard: Shard, *, index: int, state: PassState = NO_STATE) -> Iterator[Losses]:
-        loss = make_loss(shard)
+        loss = make_loss(model, shard, state)
         chosen = choose_subnets(subnets, config, index, space=space)
         embeddings = model.embed_ranks(chosen, state=state, **shard.inputs)
         shared = {rank: embedding.detach() for rank, embedding in embeddings.items()}

@@ -58,7 +58,10 @@ def config_file(tiny_data, tmp_path_factory):
         space: {{width_mult_list: [1.0, 0.5], depth_mult_list: [1.0, 0.5], embedding_rank_mult_list: [1.0, 0.25]}}
         train:
           {{max_steps: 20, save_steps: 7, eval_steps: 10, logging_steps: 1, learning_rate: 1e-4, adam_epsilon: 1e-6}}
-        depth: {{subnets_per_step: sandwich, num_random_subnets: 1, gradient_accumulation_steps: 2}}
+        width: {{subnets_per_step: sandwich, num_random_subnets: 1, lambda_label: 0.5, lambda_relation: 1}}
+        depth:
+          {{subnets_per_step: sandwich, num_random_subnets: 1, random_subnets: per_layer, ema_decay: 0.8,
+            gradient_accumulation_steps: 2}}
         final: {{class_weights: {{PlayMusic: 5, RateBook: 0.2}}, focal_gamma: 1, label_smoothing: 0.1}}
         """
     )

@@ -41,7 +41,10 @@ def config_file(tiny_folder, tiny_data, tmp_path_factory):
           logging_steps: 1
           learning_rate: 1e-3
           per_device_train_batch_size: 16
-        depth: {{subnets_per_step: sandwich, num_random_subnets: 1, gradient_accumulation_steps: 2}}
+        width: {{subnets_per_step: sandwich, num_random_subnets: 1, lambda_label: 0.5, lambda_relation: 1}}
+        depth:
+          {{subnets_per_step: sandwich, num_random_subnets: 1, random_subnets: per_layer, ema_decay: 0.8,
+            gradient_accumulation_steps: 2}}
         final: {{class_weights: {{PlayMusic: 3}}, focal_gamma: 1, label_smoothing: 0.1, early_stopping_patience: 3}}
         """
     )

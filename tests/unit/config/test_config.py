@@ -403,6 +403,8 @@ def test_lasting_settings_omit_reporting():
         "random_subnets",
         "lambda_label",
         "unlabelled_files",
+        "lambda_relation",
+        "relation_layer",
     }
     assert lasting != lasting_settings(WidthConfig(temperature=2.0))
 
