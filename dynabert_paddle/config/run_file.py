@@ -15,6 +15,7 @@ HEADER = "# Written by dynabert: the settings of the run in this folder.\n"
 _STAGE_FILES = (MARKER_FILE, "dynabert.json", "train.jsonl")
 # Settings that name a file or a folder. So does a model's, unless it is a name; a path begins with `/`, `~` or `.`.
 PATH_SETTINGS = ("data_dir", "train_file", "dev_file", "retrieval_dir", "augmented_file", "unlabelled_files")
+MODEL_SETTINGS = ("model_name_or_path", "teacher_name_or_path")
 
 
 def is_run_file(path: Path) -> bool:
@@ -74,7 +75,7 @@ def _change_paths(values: Mapping[str, Any], change: Callable[[str], str]) -> di
         if isinstance(value, dict):
             changed[key] = _change_paths(value, change)
         elif isinstance(value, str) and (
-            key in PATH_SETTINGS or (key == "model_name_or_path" and value.startswith(("/", "./")))
+            key in PATH_SETTINGS or (key in MODEL_SETTINGS and value.startswith(("/", "./")))
         ):
             changed[key] = change(value)
         elif isinstance(value, list) and key in PATH_SETTINGS:

@@ -244,6 +244,11 @@ class WidthConfig(_SubnetsConfig):
         0.1, "weight of the embedding and hidden-state loss, lambda_2 in the paper"
     )
     temperature: PositiveFloat = _option(1.0, "softens both sides' logits")
+    teacher_name_or_path: str | None = _option(
+        None,
+        "another fine-tuned model to distil from; its hidden states are compared only where both have the same sizes",
+        otherwise="DIR itself",
+    )
     lambda_label: NonNegativeFloat = _option(
         0.0, "weight of the hard-label loss beside that of the logits; texts without a label have none"
     )
@@ -442,7 +447,7 @@ _LATER = (
     *("recipe", "early_stopping_patience", "class_weights", "focal_gamma", "label_smoothing"),
     *("pooling", "normalize", "query_prompt", "document_prompt", "output_dims", "retrieval_dir"),
     *("random_subnets", "ema_decay", "lambda_label", "lambda_contrastive", "unlabelled_files"),
-    *("lambda_relation", "relation_layer"),
+    *("lambda_relation", "relation_layer", "teacher_name_or_path"),
 )
 
 

@@ -10,6 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.distill.vectors import vector_loss
 from dynabert_paddle.errors import ModelError
 from dynabert_paddle.runtime.environment import quiet_import
@@ -70,13 +71,15 @@ class DistillationLoss:
             `loss`, and its parts `logit` and `hidden`, each weighted.
 
         Raises:
-            ModelError: the teacher lacks a layer that the sub-network keeps, or differs in hidden size or outputs.
+            ModelError: the teacher differs in outputs, or where hidden states are compared in their width, or it lacks
+                a layer that the sub-network keeps.
         """
-        targets = _hidden_targets(teacher, subnet)
-        if targets[0].shape != student.hidden_states[0].shape:
+        targets = _hidden_targets(teacher, subnet) if self.lambda_hidden else []
+        if targets and targets[0].shape != student.hidden_states[0].shape:
             raise ModelError(
                 f"the teacher's hidden states are {targets[0].shape[-1]} wide, the student's "
-                f"{student.hidden_states[0].shape[-1]}: distil from the model that the student comes from"
+                f"{student.hidden_states[0].shape[-1]}: distil from the model that the student comes from, or set "
+                f"{setting('train.lambda_hidden')} to 0"
             )
         if teacher.logits.shape != student.logits.shape:
             raise ModelError(

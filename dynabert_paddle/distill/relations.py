@@ -49,10 +49,10 @@ def relation_vectors(
         if isinstance(owner, LowRankLinear):
             raise ModelError("attention relations need whole matrices, this model has products of a low rank")
         sizes = {"heads": heads, "neurons": 1, "head_dim": attention.head_dim}  # no neurons are in these matrices
-        weight, bias = (
-            None if part is None else slice_parameter(part, f"self_attn.{name}.{kind}", **sizes, cache=state.slices)
-            for kind, part in (("weight", owner.weight), ("bias", owner.bias))
-        )
+        weight = slice_parameter(owner.weight, f"self_attn.{name}.weight", **sizes, cache=state.slices)
+        bias = owner.bias
+        if bias is not None:
+            bias = slice_parameter(bias, f"self_attn.{name}.bias", **sizes, cache=state.slices)
         return F.linear(hidden, weight, bias)
 
     return project("q_proj"), project("k_proj"), project("v_proj")

@@ -326,8 +326,9 @@ def _step_of(folder: Path) -> int:
 def _check_settings(output_dir: Path, before: Mapping, now: Mapping) -> None:
     if now.get("augmented_file"):  # it may have moved with its folder; "data" is a hash of its texts
         before = {**before, "augmented_file": before.get("augmented_file") and now["augmented_file"]}
-    if now.get("unlabelled_files"):
-        before = {**before, "unlabelled_files": before.get("unlabelled_files") and now["unlabelled_files"]}
+    for key in ("unlabelled_files", "teacher_name_or_path"):  # likewise
+        if now.get(key):
+            before = {**before, key: before.get(key) and now[key]}
     # Checkpoints of earlier versions do not have all keys.
     keys = {*before, *now} - (_LATER_KEYS - {*before})
     changed = [key for key in sorted(keys) if before.get(key) != now.get(key)]

@@ -14,7 +14,7 @@ from typing import Any
 from dynabert_paddle.backbone.loading import BUILT_IN
 from dynabert_paddle.config.loading import parse_yaml
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.run_file import HEADER, PATH_SETTINGS, is_written, locate, relative_inside
+from dynabert_paddle.config.run_file import HEADER, MODEL_SETTINGS, PATH_SETTINGS, is_written, locate, relative_inside
 from dynabert_paddle.config.settings import (
     ENCODING_SETTINGS,
     STAGES,
@@ -93,7 +93,8 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
             folder = output_dir / name
             claimed.check()
             if (folder / METADATA_FILE).exists():
-                processes.on_rank_zero(partial(_check_start, name, folder, source))
+                teacher = getattr(getattr(config, name), "teacher_name_or_path", None)
+                processes.on_rank_zero(partial(_check_start, name, folder, source, teacher))
                 logger.info("%s: finished before, in %s", name, folder)
                 processes.on_rank_zero(partial(tidy_finished, folder, name))
             else:
@@ -128,8 +129,9 @@ def run_stage(
         task: the task.
         source: the model that the stage starts from.
         output_dir: where the result goes.
-        teacher: the model that the width stage distils from. By default the one that it starts from, which computes
-            what the fine-tuned model computes, its heads and neurons in another order.
+        teacher: the model that the stage distils from; by default that of its settings, else the one that the stage
+            starts from. In the stage width that one computes what the fine-tuned model computes, its heads and neurons
+            in another order.
         overwrite: replace what is in `output_dir`.
         expected: the metadata of `source`, if the settings were made from them.
 
@@ -141,6 +143,7 @@ def run_stage(
     """
     settings = getattr(config, name)
     check_apart(source, output_dir)
+    teacher = teacher or getattr(settings, "teacher_name_or_path", None)
     if teacher:
         check_apart(teacher, output_dir)
     if name == "finetune":
@@ -175,8 +178,12 @@ def run_stage(
         return stages.train_width(
             supernet, teaching, task, space, config=settings, output_dir=output_dir, overwrite=overwrite
         )
-    train = stages.train_depth if name == "depth" else stages.train_final
-    return train(supernet, task, space, config=settings, output_dir=output_dir, overwrite=overwrite)
+    if name == "depth":
+        other = Supernet.from_pretrained(teacher) if teacher else None
+        return stages.train_depth(
+            supernet, task, space, teacher=other, config=settings, output_dir=output_dir, overwrite=overwrite
+        )
+    return stages.train_final(supernet, task, space, config=settings, output_dir=output_dir, overwrite=overwrite)
 
 
 def _rewire(
@@ -298,6 +305,8 @@ def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None
         before["augmented_file"] = before.get("augmented_file") and now["augmented_file"]  # its hash is compared
     if now.get("unlabelled_files") and "unlabelled" in metadata.provenance.get("made_of", {}):
         before["unlabelled_files"] = before.get("unlabelled_files") and now["unlabelled_files"]
+    if now.get("teacher_name_or_path"):  # its hash is compared, too
+        before["teacher_name_or_path"] = before.get("teacher_name_or_path") and now["teacher_name_or_path"]
     before = {key: tuple(value) if isinstance(now.get(key), tuple) else value for key, value in before.items()}
     for key, value in now.items():
         if before.get(key, value) != value:
@@ -309,11 +318,12 @@ def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None
     check_data(folder, metadata, task, hash_data(task, settings), **encoding)
 
 
-def _check_start(name: str, folder: Path, source: str | Path) -> None:
+def _check_start(name: str, folder: Path, source: str | Path, teacher: str | None) -> None:
     """Refuse a finished stage that was made of other weights than the stage before it, or the backbone, has now."""
-    # The teacher of a run's width stage is the whole model that the stage starts from.
-    teacher = {"teacher": hash_source(source, whole_model=True)} if name == "width" else {}
-    check_hashes(folder, read_metadata(folder), {"model": hash_source(source), **teacher})
+    # The teacher of a run's width stage is by default the whole model that the stage starts from.
+    named = teacher or (source if name == "width" else None)
+    teachers = {"teacher": hash_source(named, whole_model=True)} if named else {}
+    check_hashes(folder, read_metadata(folder), {"model": hash_source(source), **teachers})
 
 
 def _find_texts(name: str, settings: Any) -> list[str]:
@@ -359,7 +369,7 @@ def _from_anywhere(values: dict[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, dict):
             changed[key] = _from_anywhere(value)
-        elif value and (key in ("output_dir", *PATH_SETTINGS) or (key == "model_name_or_path" and _is_folder(value))):
+        elif value and (key in ("output_dir", *PATH_SETTINGS) or (key in MODEL_SETTINGS and _is_folder(value))):
             one = not isinstance(value, list)
             paths = [str(user_path(path).absolute()) for path in ([value] if one else value)]
             changed[key] = paths[0] if one else paths

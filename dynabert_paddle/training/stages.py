@@ -263,18 +263,20 @@ def train_depth(
     space: SearchSpace,
     *,
     output_dir: str | Path,
+    teacher: Supernet | None = None,
     config: DepthConfig | None = None,
     overwrite: bool = False,
 ) -> Supernet:
     """Stage 3: distil the width-adaptive model into every width and depth (DynaBERT, section 2.2).
 
-    For all widths the teacher is the full-width model of the stage's start, as in the authors' code.
+    For all widths the teacher is by default the full-width model of the stage's start, as in the authors' code.
 
     Args:
         supernet: the model from stage 2, trained in place.
         task: the task.
         space: its width and depth multipliers are trained.
         output_dir: where the model goes; an interrupted run in it is resumed.
+        teacher: another model to distil from.
         config: how to train.
         overwrite: replace what is in `output_dir`.
 
@@ -284,18 +286,21 @@ def train_depth(
     Raises:
         DynabertError: with the reason in one line.
     """
+    if teacher:
+        check_same_pieces(supernet, teacher)
     _warn_about_ranks(supernet, space)
-    teacher = extract(supernet, supernet.full)
+    own = teacher or extract(supernet, supernet.full)
     config = config or DepthConfig()
     stage = Stage(
         name="depth",
         model=supernet,
         task=task,
-        step=distillation_step(teacher, space.grid(), config, kind=task.kind, space=space),
+        step=distillation_step(own, space.grid(), config, kind=task.kind, space=space),
         subnets=space.grid(),
         config=config,
         output_dir=user_path(output_dir),
         space=space,
+        teacher=teacher,
     )
     return train(stage, overwrite=overwrite)
 

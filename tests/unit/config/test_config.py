@@ -405,6 +405,7 @@ def test_lasting_settings_omit_reporting():
         "unlabelled_files",
         "lambda_relation",
         "relation_layer",
+        "teacher_name_or_path",
     }
     assert lasting != lasting_settings(WidthConfig(temperature=2.0))
 
