@@ -402,6 +402,7 @@ def test_lasting_settings_omit_reporting():
         "ema_decay",
         "random_subnets",
         "lambda_label",
+        "lambda_contrastive",
         "unlabelled_files",
         "lambda_relation",
         "relation_layer",
