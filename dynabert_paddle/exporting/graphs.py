@@ -12,7 +12,9 @@ import numpy as np
 
 from dynabert_paddle.bundle.engines import Engine
 from dynabert_paddle.bundle.members import open_subnet
+from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.described_tasks import load_described_task
+from dynabert_paddle.data.embedding_metrics import needs_teacher
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.exporting.check import Run, collate_inputs, compare_logits, compare_metric
@@ -31,6 +33,7 @@ from dynabert_paddle.supernet.supernet import Supernet
 from dynabert_paddle.supernet.thresholds import as_array
 from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.inputs import match_task, tokenize_examples
+from dynabert_paddle.training.teacher_vectors import add_targets, load_teacher
 
 _CALIBRATION_BATCH_SIZE = 8
 _PADDLE_FILES = ("model.pdmodel", "model.json", "model.pdiparams")
@@ -62,9 +65,10 @@ def load_int8_data(supernet: Supernet, job: ExportJob, max_seq_length: int, *, c
         DynabertError: the model was not fine-tuned, or the data cannot be read.
     """
     if not job.task.get("name"):
-        raise UsageError(
-            "int8 needs data of the task, but this model was not fine-tuned: run 'dynabert finetune' first"
-        )
+        remedy = "run 'dynabert finetune' first"
+        if job.task.get("kind") == "embedding":
+            remedy = f"give texts with {setting('task.name')} custom and {setting('task.train_file')}"
+        raise UsageError(f"int8 needs data of the task, but this model was not fine-tuned: {remedy}")
     task = match_task(supernet, load_described_task(job.task), job.model_dir)
     warn_about_task(task, supernet, max_seq_length=max_seq_length)
     batches = []
@@ -76,6 +80,8 @@ def load_int8_data(supernet: Supernet, job: ExportJob, max_seq_length: int, *, c
         parts = [rows[start : start + _CALIBRATION_BATCH_SIZE] for start in starts]
         batches = [collate_inputs(train, part, supernet.pad_token_id) for part in parts]
     dev = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)
+    if needs_teacher(task.metrics[:1]):
+        dev = add_targets(dev, task.dev, load_teacher(supernet), max_seq_length=max_seq_length)
     return Int8Data(calibration=batches, dev=dev, metric=task.metrics[0])
 
 
