@@ -194,6 +194,7 @@ def test_an_extracted_model_is_compressed(dynabert, finetuned, tmp_path):
     assert db.load_model(tmp_path / "new").full == db.Subnet((0, 1), (2, 2), (24, 24))
 
 
+@pytest.mark.full
 def test_the_source_model_is_the_default_teacher(dynabert, chain, tmp_path):
     words = ("--vocab_size", 1700, "--finetune_steps", 4, "--learning_rate", "1e-3", "--output_dir", tmp_path / "new")
     done = dynabert("compress", "vocabulary", chain / "depth", *words)
