@@ -2,10 +2,14 @@
 # The tests, within 10 minutes on 2 cores after the set-up: style, layers, types, unit and parity tests, one short chain.
 #   test.sh                      what CI runs
 #   test.sh --full               all tests, the two other lines of Paddle and the documents' site: within 35 minutes
+#   test.sh --gpu                what must be true on a GPU, in the environment that .venv is: it installs nothing
 #   test.sh [--full] ARGUMENTS   style, and pytest with these arguments; paths are relative to the repository root
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [[ ${1:-} == --gpu ]]; then
+    PATH="$PWD/.venv/bin:$PATH" exec pytest tests/gpu "${@:2}"
+fi
 full=()
 [[ ${1:-} != --full ]] || { full=(--full) && shift; }
 bash scripts/setup_env.sh dev
