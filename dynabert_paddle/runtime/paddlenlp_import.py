@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import sys
 from types import ModuleType
@@ -35,6 +34,8 @@ def import_paddlenlp(*, models_only: bool) -> None:
 
 
 def _is_known() -> bool:
+    import importlib.metadata  # which takes a tenth of the time until --help is shown
+
     try:
         return importlib.metadata.version("paddlenlp") == _VERSION
     except importlib.metadata.PackageNotFoundError:

@@ -16,7 +16,7 @@ import numpy as np
 import paddle
 import pytest
 from bundles import GLUE, SNIPS_LABELS, TASKS, WITHOUT_PACKAGE, make_bundle, make_model
-from conftest import SNIPS, make_batch, make_bert
+from conftest import FORMATS, SNIPS, make_batch, make_bert
 from test_bundle_bad_input import seal
 
 import dynabert_paddle as db
@@ -943,3 +943,25 @@ def test_a_bundle_that_is_replaced_while_it_is_loaded_is_loaded_anew_or_refused(
         monkeypatch.setattr("dynabert_paddle.files.unchanged._PAUSE_SECONDS", 0)
         with pytest.raises((DynabertError, BundleError), match="its files change while they are read|was replaced"):
             open_it(folder)
+
+
+@pytest.mark.skipif("onnx" not in FORMATS, reason="Paddle cannot write it")
+def test_a_bundle_of_onnx_answers_without_paddle(bundle):
+    heavy = (
+        "paddle",
+        "paddlenlp",
+        "paddleslim",
+        "onnx",
+        "paddle2onnx",
+        "torch",
+        "pydantic",
+        "scipy",
+        "pandas",
+        "sklearn",
+    )
+    code = "import sys, dynabert_paddle as db; print(db.Predictor(sys.argv[1])(['play some jazz'])[0].label); "
+    code += f"print([name for name in {heavy} if name in sys.modules])"
+    command = [sys.executable, "-c", code, bundle("snips", "onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    label, loaded = done.stdout.splitlines()
+    assert label in SNIPS_LABELS and loaded == "[]"
