@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from dynabert_paddle.compressing.alignment import AlignedTeacher
 from dynabert_paddle.compressing.sparse import plan_pruning
@@ -74,12 +74,22 @@ def distil(
     return train(stage, overwrite=overwrite)
 
 
+# Settings of a whole stage that the training of a compressed model does without: its matrices may be products, and its
+# teacher is the model that it was made of.
+_NOT_KEPT: dict[str, Any] = {
+    "augmented_file": None,
+    "unlabelled_files": (),
+    "early_stopping_patience": None,
+    "ema_decay": 0.0,
+    "lambda_relation": 0.0,
+    "teacher_name_or_path": None,
+}
+
+
 def _settings(model: Supernet, config: CompressConfig) -> WidthConfig:
     """The settings of the model's last stage, for so many steps on the task's own texts."""
     last_stage = model.metadata.provenance.get("settings", {})
     kept = {field.name: last_stage[field.name] for field in fields(WidthConfig) if field.name in last_stage}
-    settings = WidthConfig(
-        **{**kept, "augmented_file": None, "unlabelled_files": (), "early_stopping_patience": None, "ema_decay": 0.0}
-    )
+    settings = WidthConfig(**{**kept, **_NOT_KEPT})
     learning_rate = settings.learning_rate if config.learning_rate is None else config.learning_rate
     return replace(settings, max_steps=config.finetune_steps, learning_rate=learning_rate, seed=config.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from dynabert_paddle.config.settings import WidthConfig
 from dynabert_paddle.data.tasks import Task
@@ -18,7 +19,12 @@ from dynabert_paddle.training.stage import Stage
 from dynabert_paddle.training.steps import distillation_step
 
 # Settings of a whole stage that a short training does without.
-_NOT_KEPT = {"early_stopping_patience": None, "ema_decay": 0.0}
+_NOT_KEPT: dict[str, Any] = {
+    "early_stopping_patience": None,
+    "ema_decay": 0.0,
+    "lambda_relation": 0.0,
+    "teacher_name_or_path": None,
+}
 
 
 def finetune_subnet(supernet: Supernet, subnet: Subnet, task: Task, *, steps: int, output_dir: str | Path) -> Supernet:

@@ -1,5 +1,7 @@
 """A teacher other than the model itself, of other sizes: which losses it gives, and what is recorded of it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import paddle
 import pytest
@@ -7,8 +9,9 @@ from conftest import make_batch, make_bert
 
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone, to_arrays
+from dynabert_paddle.compressing.distil import _settings
 from dynabert_paddle.config.loading import load_config
-from dynabert_paddle.config.settings import DepthConfig, WidthConfig
+from dynabert_paddle.config.settings import CompressConfig, DepthConfig, WidthConfig, lasting_settings
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.array_hash import hash_model
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
@@ -69,3 +72,11 @@ def test_a_teacher_may_be_named_for_each_stage(tmp_path):
     assert (config.width.teacher_name_or_path, config.depth.teacher_name_or_path) == ("big", "other")
     with pytest.raises(UsageError, match="unknown key 'finetune.teacher_name_or_path'"):
         load_config(None, ["finetune.teacher_name_or_path=big"])
+
+
+def test_a_compression_keeps_no_option_of_the_stage_that_needs_its_teacher_or_its_files():
+    """The teacher of a compression has no layers of the encoder to compare, and its matrices may be products."""
+    last = DepthConfig(lambda_relation=1.0, ema_decay=0.9, teacher_name_or_path="x", unlabelled_files=("/a",))
+    model = SimpleNamespace(metadata=SimpleNamespace(provenance={"settings": lasting_settings(last)}))
+    kept = _settings(model, CompressConfig(finetune_steps=3))
+    assert lasting_settings(kept) == lasting_settings(WidthConfig(max_steps=3, lambda_hidden=last.lambda_hidden))
