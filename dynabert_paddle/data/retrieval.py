@@ -27,7 +27,8 @@ def read_retrieval(folder: Path, *, first: int = 0) -> tuple[list[str], Retrieva
         first: the index that the first of the texts is to have.
 
     Returns:
-        The texts, documents first, and the judgements; queries without an answer are left out.
+        The texts, documents first, and the judgements; queries without an answer are left out, as is a document with
+        the query's own id.
 
     Raises:
         DataError: a file is missing or damaged, or the judgements name ids that the folder lacks.
@@ -39,15 +40,17 @@ def read_retrieval(folder: Path, *, first: int = 0) -> tuple[list[str], Retrieva
     _check_ids(folder, "queries", _QUERIES, judgements, queries)
     _check_ids(folder, "documents", _CORPUS, (one for found in judgements.values() for one in found), documents)
     places = {identity: place for place, identity in enumerate(documents)}
-    answered = {query: found for query, found in judgements.items() if any(gain > 0 for gain in found.values())}
+    answers = {
+        query: {places[identity]: gain for identity, gain in found.items() if gain > 0 and identity != query}
+        for query, found in judgements.items()
+    }
+    answered = {query: relevant for query, relevant in answers.items() if relevant}
     if not answered:
         raise DataError(f"{folder / _JUDGEMENTS}: no query has a document with a gain above 0; add some.")
     retrieval = Retrieval(
         queries=first + len(documents) + np.arange(len(answered)),
         documents=first + np.arange(len(documents)),
-        relevant=[
-            {places[identity]: gain for identity, gain in found.items() if gain > 0} for found in answered.values()
-        ],
+        relevant=list(answered.values()),
         same=np.array([places.get(query, -1) for query in answered]),
     )
     return [*documents.values(), *(queries[query] for query in answered)], retrieval

@@ -78,6 +78,15 @@ def test_a_retrieval_folder_in_beirs_form(tmp_path):
     assert task.to_dict()["retrieval_dir"] == str(tmp_path / "beir")
 
 
+def test_a_query_is_no_answer_to_itself(tmp_path):
+    """Where a query is a document of its own id, as in BEIR's duplicate questions, its judgement does not count."""
+    train_file, folder = write(tmp_path, "train.txt", TEXTS), tmp_path / "beir"
+    write_retrieval(folder, judgements=["d0\td0\t1", "d0\td2\t1", "d1\td1\t1"])
+    write(folder, "queries.jsonl", ['{"_id": "d0", "text": "x"}', '{"_id": "d1", "text": "y"}'])
+    retrieval = load(train_file=train_file, retrieval_dir=str(folder)).dev.judged.retrieval
+    assert retrieval.relevant == [{2: 1.0}] and retrieval.same.tolist() == [0]
+
+
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
