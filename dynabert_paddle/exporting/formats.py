@@ -92,7 +92,7 @@ def list_instruction_sets() -> dict[str, str]:
     """List the instruction sets that decide which format is fast, and what each format gains from them.
 
     Returns:
-        For each set `yes`, `no` or `unknown` on this processor, and its gains; figures are in docs/performance.md.
+        For each set `yes`, `no` or `unknown` on this processor, and its gains; docs/performance.md has those with VNNI.
     """
     found = instruction_sets()
 
