@@ -12,6 +12,7 @@ from typing import NamedTuple
 from dynabert_paddle.text.marks import mark_of
 
 OUTSIDE = "O"  # the label of a word outside of all entities
+UNNAMED = "entity"  # the type of labels that are positions alone, as B, I and O
 TYPES = "types"  # the scheme of labels that are types without positions
 MARKS = "marks"  # the same where each labelled word stands for itself, as before a comma
 DECODINGS = ("constrained", "free")
@@ -53,6 +54,8 @@ LABEL_SCHEMES = (*_SCHEMES, TYPES, MARKS)
 _POSITION_LETTERS = "".join(sorted({letter for positions in _SCHEMES.values() for letter in positions}))
 _PREFIX = re.compile(f"(?P<position>[{_POSITION_LETTERS}])-(?P<type>.+)", re.DOTALL)  # B-PER
 _SUFFIX = re.compile(f"(?P<type>.+)-(?P<position>[{_POSITION_LETTERS}])", re.DOTALL)  # PER-B
+_BARE = re.compile(f"(?P<position>[{_POSITION_LETTERS}])(?P<type>)")  # B
+_BARE_SMALL = re.compile(f"(?P<position>[{_POSITION_LETTERS.lower()}])(?P<type>)")
 # Forms in which a label can also be a type, such as b-movie or size_s: only several positions of one type tell.
 _OTHER_FORMS = tuple(
     re.compile(form.format(f"(?P<position>[{letters}])", f"[{separator}]", "(?P<type>.+)"), re.DOTALL)
@@ -112,7 +115,7 @@ class WordLabelScheme:
 
     Known are positions before the types (`B-PER`) or after them (`PER-B`), in capitals or small letters, with `-` or
     one of `_.:/|` between, and types alone (`PER`): adjacent words of one type form one entity, unless the scheme is
-    `marks`.
+    `marks`. Labels that are positions alone (`B`, `I`) are of one type, `entity`.
 
     Args:
         labels: all labels of the task.
@@ -128,7 +131,7 @@ class WordLabelScheme:
         names = [label for label in dict.fromkeys(labels) if label != self.outside]
         parts: dict[str, _Parts] = {}
         if name not in (TYPES, MARKS):
-            parts = _dashed(names, name) or _in_another_form(names, name)
+            parts = _dashed(names, name) or _in_another_form(names, name) or _positions_alone(names, name)
             if not parts and name is not None and names:
                 raise UnknownSchemeError(f"{_listed(names)} are not labels of {name}")
         parts = parts or _types_alone(names, has_outside=self.outside in labels, are_named=name in (TYPES, MARKS))
@@ -245,7 +248,7 @@ def _in_another_form(names: Sequence[str], scheme: str | None) -> dict[str, _Par
 def _read(names: Sequence[str], form: re.Pattern[str], scheme: str | None) -> dict[str, _Parts]:
     """Read labels in one form; empty if one is not in it, or if together they are not of the scheme or of any."""
     found = [form.fullmatch(name) for name in names]
-    parts = {match[0]: _Parts(match["position"].upper(), match["type"]) for match in found if match}
+    parts = {match[0]: _Parts(match["position"].upper(), match["type"] or UNNAMED) for match in found if match}
     possible = _having({position for position, _ in parts.values()})
     fits = possible if scheme is None else scheme in possible
     return parts if len(parts) == len(names) and fits else {}
@@ -263,6 +266,12 @@ def _has_entities(parts: dict[str, _Parts]) -> bool:
     for position, kind in parts.values():
         of_types.setdefault(kind, set()).add(position)
     return any(("B" in found and found & set("IEML")) or {"I", "E"} <= found for found in of_types.values())
+
+
+def _positions_alone(names: Sequence[str], scheme: str | None) -> dict[str, _Parts]:
+    """Read labels as positions of one type without a name; empty if they are not, or may as well be types."""
+    parts = _read(names, _BARE, scheme) or _read(names, _BARE_SMALL, scheme)
+    return parts if scheme is not None or _has_entities(parts) else {}
 
 
 def _types_alone(names: Sequence[str], *, has_outside: bool, are_named: bool = False) -> dict[str, _Parts]:

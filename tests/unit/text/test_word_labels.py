@@ -65,6 +65,11 @@ def test_schemes_of_whole_entities_decode_to_the_encoded_entities(inside, end, s
         (["per-b", "per-e", "per-b", "per-e"], [("per", 0, 1), ("per", 2, 3)]),
         (["i-per", "e-per", "e-per"], [("per", 0, 1), ("per", 2, 2)]),
         (["B-T", "M-T", "E-T", "W-T"], [("T", 0, 2), ("T", 3, 3)]),
+        # Positions alone are of one type.
+        (["O", "B", "I", "B"], [("entity", 1, 2), ("entity", 3, 3)]),
+        (["o", "b", "i", "i"], [("entity", 1, 3)]),
+        (["B", "E", "S", "B", "M", "E"], [("entity", 0, 1), ("entity", 2, 2), ("entity", 3, 5)]),  # words of Chinese
+        (["S", "M", "L", "O"], [("S", 0, 0), ("M", 1, 1), ("L", 2, 2)]),
         # None of them is, although each label could be in it.
         (["b-movie", "e-book", "i-phone"], [("b-movie", 0, 0), ("e-book", 1, 1), ("i-phone", 2, 2)]),
         (["size_s", "size_m", "size_m"], [("size_s", 0, 0), ("size_m", 1, 2)]),
@@ -87,13 +92,14 @@ def test_entities_by_hand(labels, expected):
         (["O", "PER_B", "PER_I", "MISC"], "'PER_B', 'PER_I' are in no known form"),
         (["O", "PER-B", "PER-I", "MISC"], "'PER-B', 'PER-I' are in no known form"),
         (["O", "BPER", "IPER"], "'BPER', 'IPER' are in no known form"),
-        (["O", "B", "I"], "'B', 'I' have a position and no type"),
+        (["O", "b", "I"], "'I', 'b' have a position and no type"),
+        (["O", "B", "I", "PER"], "'B', 'I' have a position and no type"),
         (["PER", "Outside"], "'Outside' seems to be"),
         (["0", "PER"], "'0' seems to be the label of the words outside, which is 'O'"),
         (["O", "b-per", "i-per", "misc"], "'b-per', 'i-per' are in no known form"),
         (["O", "B-per", "i-per"], "'B-per' begin with a position, 'i-per' do not"),
         (["O", "b-per", "I_per"], "'I_per', 'b-per' are in no known form"),
-        (["B", "M", "E", "S"], "have a position and no type"),
+        (["B", "I", "E", "W"], "have a position and no type"),
         (["O", *(f"B-{i}" for i in range(9)), "x"], r"'B-5', \.\.\. begin"),
     ],
 )
