@@ -145,8 +145,8 @@ class Bundle:
         """Predict for texts or pairs of texts.
 
         Args:
-            texts: one text per row; rows longer than `max_seq_length` tokens are truncated, or divided into windows
-                where words are labelled and in contexts of questions.
+            texts: one text per row; rows longer than `max_seq_length` tokens are truncated or read in windows, as the
+                bundle says.
             pairs: a second text for each row.
             batch_size: rows per batch.
             role: what texts to embed are; by default as the bundle was opened.
@@ -237,15 +237,18 @@ class Bundle:
             role: what texts to embed are; by default as the bundle was opened.
 
         Returns:
-            Each row's windows; several only of a context, or of a text whose words are labelled.
+            Each row's windows; several only of a long text.
 
         Raises:
             BundleError: a row is not one text, or not two if the model takes pairs.
         """
         read = [self._rows.read(row, number, role) for number, row in enumerate(rows, start=first + 1)]
-        encode = partial(self._tokenizer.encode_batch, add_special_tokens=False)
-        with self._gate, convert_errors(self._tokenizer_error):
-            return self._rows.encode_all(read, encode, self._rules)
+        with self._gate:
+            return self._rows.encode_all(read, self._encode_batch, self._rules)
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        with convert_errors(self._tokenizer_error):
+            return self._tokenizer.encode_batch(texts, add_special_tokens=False)
 
     def _tokenizer_error(self, error: BaseException) -> BundleError:
         path, reason = self.folder / "tokenizer.json", " ".join(str(error).split())[:200]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.files.hashing import hash_file, hash_json
+from dynabert_paddle.text.document_windows import WINDOW_POOLINGS
 from dynabert_paddle.text.encode import WORD_SPLITS
 from dynabert_paddle.text.word_labels import DECODINGS, LABEL_SCHEMES
 
@@ -43,6 +44,10 @@ _MAX_POSITIONS, _MAX_VOCABULARY, _MAX_LABELS, _MAX_COUNT = 10**6, 2**22, 2**17, 
 
 class BundleError(Exception):
     """A bundle that cannot be run, or unsuitable texts; the message is one line."""
+
+
+class RowError(BundleError):
+    """A row of the right form that the bundle cannot read."""
 
 
 def read_bundle(folder: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
@@ -192,6 +197,7 @@ def _is_valid(description: dict[str, Any]) -> bool:
         and task.get("label_scheme", LABEL_SCHEMES[0]) in LABEL_SCHEMES
         and task.get("decode", "free") in DECODINGS
         and _is_whole(task.get("doc_stride", 1))
+        and task.get("window_pooling", "mean") in WINDOW_POOLINGS
         and isinstance(description.get("unk_token_id", 0), int)
         and isinstance(description.get("special_token_ids", []), list)
         and all(isinstance(token, int) for token in description.get("special_token_ids", []))

@@ -12,7 +12,7 @@ import numpy as np
 
 from dynabert_paddle.bundle.input_counts import InputCounts
 from dynabert_paddle.bundle.label_choice import LabelChoice
-from dynabert_paddle.bundle.manifest import PROMPTS, ROLES, BundleError
+from dynabert_paddle.bundle.manifest import PROMPTS, ROLES, BundleError, RowError
 from dynabert_paddle.text.decode import (
     Answer,
     AnyPrediction,
@@ -24,6 +24,12 @@ from dynabert_paddle.text.decode import (
     column_names,
     find_entities,
     softmax,
+)
+from dynabert_paddle.text.document_windows import (
+    WINDOW_POOLINGS,
+    NoRoomError,
+    document_windows,
+    pool_windows,
 )
 from dynabert_paddle.text.encode import (
     Template,
@@ -56,12 +62,14 @@ class Row(NamedTuple):
         words: start and end of each word in the text.
         shown: the text that a prediction refers to.
         shown_words: start and end of each word in that text.
+        number: the row's number for messages.
     """
 
     texts: list[str]
     words: Sequence[tuple[int, int]] = ()
     shown: str = ""
     shown_words: Sequence[tuple[int, int]] = ()
+    number: int = 0
 
 
 class Encoded(NamedTuple):
@@ -108,10 +116,11 @@ class RowEncoder:
         if self.kind == "classification" and len(self.labels) < 2:  # earlier exports named a single output so
             self.kind, self.labels = "regression", []
         self._scheme, self._decoder = _make_decoder(self.kind, self.labels, description["task"], decode)
-        # Tokens between the starts of windows; a bundle that does not say it was exported before there were any.
+        # Tokens between the starts of windows; in a bundle that does not say it, long texts are cut.
         self._stride: int | None = None
-        if self.kind == "token_classification":
+        if self.kind != "question_answering":
             self._stride = description["task"].get("doc_stride")
+        self._pooling: str = description["task"].get("window_pooling", WINDOW_POOLINGS[0])
         self._choice: LabelChoice | None = None
         if self.kind == "multi_label":
             self._choice = LabelChoice(description, threshold=threshold, top_k=top_k)
@@ -145,7 +154,7 @@ class RowEncoder:
         if self.kind == "question_answering":
             self._limits = [self._max_tokens // 2 + 1, None]
         elif self._stride is not None:
-            self._limits = [None]
+            self._limits[-1] = None
 
     @property
     def column_names(self) -> list[str]:
@@ -155,7 +164,7 @@ class RowEncoder:
     @property
     def has_word_windows(self) -> bool:
         """Whether words are labelled, and long texts read in windows."""
-        return self._stride is not None
+        return self._stride is not None and self.kind == "token_classification"
 
     def _check_role(self, role: str | None) -> str:
         if role is not None and self.kind != "embedding":
@@ -196,7 +205,7 @@ class RowEncoder:
         if self.kind == "embedding":
             return Row([safe_text(self._prompts[role] + row[0])])
         if self.kind != "token_classification":
-            return Row([safe_text(text) for text in row])
+            return Row([safe_text(text) for text in row], number=number)
         word_split = self._word_split or "words"
         if isinstance(row[0], str):
             text = safe_text(row[0])
@@ -244,15 +253,33 @@ class RowEncoder:
             tokens: the tokens of each of its texts, without special tokens.
 
         Returns:
-            Its windows; several only of a context, or of a text whose words are labelled.
+            Its windows; several only of a long text.
+
+        Raises:
+            RowError: the first text of a pair leaves no room for windows of the second.
         """
         if self.kind == "token_classification":
             return self._encode_words(row, tokens[0])
         if self.kind == "question_answering":
             return self._encode_question(row, *tokens)
+        if self._stride is not None:
+            return self._encode_document(row, [text.ids for text in tokens], self._stride)
         cut = truncate([text.ids for text in tokens], self._max_tokens)
         self.counts.add(cut, is_cut=sum(len(text.ids) for text in tokens) > self._max_tokens)
         return Encoded([self._template.wrap(*cut)], lambda logits, subnet: self._classify(logits[0], subnet))
+
+    def _encode_document(self, row: Row, texts: list[list[int]], stride: int) -> Encoded:
+        try:
+            windows = document_windows(texts, max_tokens=self._max_tokens, stride=stride)
+        except NoRoomError as error:
+            raise RowError(f"row {row.number} ({short_repr(row.texts[0])}): {error} tokens: shorten it") from None
+        self.counts.add(texts, is_cut=False)
+        num_new = [window.num_new for window in windows]
+
+        def decode(logits: list[np.ndarray], subnet: str) -> AnyPrediction:
+            return self._classify(pool_windows(logits, num_new, [0], self._pooling)[0], subnet)
+
+        return Encoded([self._template.wrap(*window.texts) for window in windows], decode)
 
     def _classify(self, logits: np.ndarray, subnet: str) -> AnyPrediction:
         if self._choice is not None:

@@ -10,11 +10,11 @@ from paddle import Tensor
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import CompressConfig
-from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.supernet.sparsity import EMBEDDING, find_matrices, measure_sparsity
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
+from dynabert_paddle.training.batches import weighted_batches
 from dynabert_paddle.training.inputs import tokenize_examples
 from dynabert_paddle.training.label_loss import loss_for_gradients
 from dynabert_paddle.training.pruning import Pruning, prune_weights
@@ -86,14 +86,16 @@ def _mean_squared_gradients(supernet: Supernet, task: Task, config: CompressConf
     matrices = [m for part in find_matrices(supernet, config.part).values() for m in part]
     sums = {matrix.name: matrix.detach() * 0 for matrix in matrices}
     supernet.eval()
-    batches, loss = sequential_batches(features.lengths, _BATCH_SIZE), loss_for_gradients(task.kind, config.seed)
-    for rows in batches:
-        inputs = to_tensors(features.collate(rows, supernet.pad_token_id))
-        labels = inputs.pop("labels", None)
-        loss(supernet(logits_only=True, **inputs).logits, labels).backward()
+    num_batches, loss = 0, loss_for_gradients(task.kind, config.seed)
+    for batch in weighted_batches(features, _BATCH_SIZE, supernet.pad_token_id):
+        inputs = to_tensors(batch)
+        labels, weights = inputs.pop("labels", None), inputs.pop("label_weights", None)
+        logits = supernet(logits_only=True, **inputs).logits
+        loss(logits, labels, **({} if weights is None else {"weights": weights})).backward()
+        num_batches += 1
         for matrix in matrices:
             assert matrix.grad is not None  # after backward
             sums[matrix.name] += matrix.grad.detach() ** 2
         supernet.clear_gradients()
     supernet.train()
-    return {name: total / len(batches) for name, total in sums.items()}
+    return {name: total / num_batches for name, total in sums.items()}

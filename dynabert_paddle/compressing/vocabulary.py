@@ -14,6 +14,8 @@ from dynabert_paddle.backbone.structure import num_positions
 from dynabert_paddle.compressing.texts import count_pieces, read_text_file, row_lengths, task_rows
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import CompressConfig
+from dynabert_paddle.data.question_answering import Questions
+from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.supernet.elastic_embedding import elastic_embedding, new_parameter
@@ -69,7 +71,10 @@ def compress_vocabulary(supernet: Supernet, task: Task, config: CompressConfig) 
         keep_positions(model, max_positions)
     small = Supernet(model, small_tokenizer, supernet.metadata)
     rows = [*train, *task_rows(task.dev)]
-    is_cut = task.kind != "question_answering"  # whose contexts are split into windows
+    examples = task.train  # contexts, and where the task says so other texts, are split into windows
+    is_cut = not isinstance(examples, Questions) and not (
+        examples.documents.has_windows if isinstance(examples, Examples) else examples.settings.long_text == "windows"
+    )
     return small, {
         "vocab_size": [tokenizer.vocab_size, small_tokenizer.vocab_size],
         "max_positions": [num_positions(part.config) for part in (supernet.model, model)],

@@ -86,7 +86,9 @@ class TaskConfig(_Section):
         None, "labels of words: only those that may follow one another, or each word's best", otherwise="constrained"
     )
     long_text: Literal["windows", "truncate"] | None = _option(
-        None, "labels of words: read long texts in windows, or cut them", otherwise="windows"
+        None,
+        "read long texts in windows, or cut them",
+        otherwise="windows for labels of words, truncate for whole texts",
     )
     max_seq_length: Annotated[int, Ge(3)] = _option(
         128, "longest input in tokens; longer ones are cut, or read in windows"
@@ -96,9 +98,13 @@ class TaskConfig(_Section):
     )
     doc_stride: PositiveInt | None = _option(
         None,
-        "question answering: tokens between the starts of two windows of a context; labels of words: of a long text, "
-        "by default half of a window",
-        otherwise="128",
+        "tokens between the starts of two windows of a long text",
+        otherwise="half of a window, for question answering 128",
+    )
+    window_pooling: Literal["mean", "max"] | None = _option(
+        None,
+        "windows of whole texts: their logits' mean, weighted by new tokens, or maximum is the text's",
+        otherwise="mean",
     )
     max_answer_length: PositiveInt | None = _option(
         None, "question answering: longest answer in tokens", otherwise="30"
@@ -444,7 +450,7 @@ SECTIONS: dict[str, Any] = {
 _REPORTING = ("logging_steps", "save_steps", "save_minutes")
 # Settings that folders of earlier versions lack: a folder records them only where they differ from their default.
 _LATER = (
-    *("recipe", "early_stopping_patience", "class_weights", "focal_gamma", "label_smoothing"),
+    *("recipe", "early_stopping_patience", "class_weights", "focal_gamma", "label_smoothing", "window_pooling"),
     *("pooling", "normalize", "query_prompt", "document_prompt", "output_dims", "retrieval_dir"),
     *("random_subnets", "ema_decay", "lambda_label", "lambda_contrastive", "unlabelled_files"),
     *("lambda_relation", "relation_layer", "teacher_name_or_path"),

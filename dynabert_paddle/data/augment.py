@@ -162,7 +162,7 @@ def read_augmented(path: str | os.PathLike, columns: Columns, train: Examples) -
         if pairs is not None:
             pairs.append(row.pair or "")
         sources.append(source)
-    return Examples(texts, pairs, None, train.source), np.asarray(sources)
+    return Examples(texts, pairs, None, train.source, documents=train.documents), np.asarray(sources)
 
 
 def _one_line(text: str) -> str:

@@ -132,4 +132,6 @@ def find_warnings(
     for examples in (task.train,) if is_one_file else (task.train, task.dev):
         features = examples.tokenize(tokenizer, max_seq_length=max_seq_length)  # type: ignore[arg-type]  # a Tokenizer
         counts = count_tokens(features, tokenizer, takes_pairs=task.takes_pairs)
-        yield from describe_tokens([counts], tokenizer, examples.source, max_seq_length=max_seq_length)
+        yield from describe_tokens(
+            [counts], tokenizer, examples.source, max_seq_length=max_seq_length, examples=examples
+        )

@@ -37,6 +37,12 @@ class TextEncoder(Protocol):
 
     fingerprint: str
 
+    def num_special_tokens(self, texts: int) -> int: ...
+
+    def encode_whole(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]: ...
+
     def encode_rows(
         self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_seq_length: int
     ) -> tuple[list[list[int]], list[list[int]], list[bool]]: ...
@@ -79,6 +85,11 @@ class FeatureSet(ABC):
     def targets(self) -> np.ndarray | None:
         """The labels that training uses."""
         return self.labels
+
+    @property
+    def row_weights(self) -> np.ndarray | None:
+        """`[n]` float32, what each example counts in the losses of labels and logits; None for 1."""
+        return None
 
     @abstractmethod
     def select(self, indices: np.ndarray) -> FeatureSet: ...
@@ -199,17 +210,22 @@ class Features(FeatureSet):
         Returns:
             The examples in the order of `indices`.
         """
-        indices = np.arange(len(self))[indices]
+        return self._take(np.arange(len(self))[indices])
+
+    def _take(self, indices: np.ndarray) -> Features:
+        """Copy some of the rows, with their labels as batches have them."""
         tokens, offsets = self._tokens_of(indices)
-        labels, is_cut = (None if values is None else values[indices] for values in (self.labels, self.is_cut))
         return Features(
             self.input_ids[tokens],
             self.token_type_ids[tokens],
             offsets,
-            labels,
+            self._labels_of(indices),
             positive=self.positive,
-            is_cut=is_cut,
+            is_cut=None if self.is_cut is None else self.is_cut[indices],
         )
+
+    def _labels_of(self, indices: np.ndarray) -> np.ndarray | None:
+        return None if self.labels is None else self.labels[indices]
 
     def _tokens_of(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of some examples' tokens in the flat arrays, and the offsets of the selection."""
@@ -220,7 +236,7 @@ class Features(FeatureSet):
 
     def collate(self, indices: np.ndarray, pad_token_id: int) -> dict[str, np.ndarray]:
         """As `FeatureSet.collate`."""
-        batch = self.select(indices)
+        batch = self._take(np.arange(len(self))[indices])
         mask = np.arange(batch.lengths.max()) < batch.lengths[:, None]  # [b, s]
         input_ids = np.full(mask.shape, pad_token_id, dtype=np.int64)
         token_type_ids = np.zeros(mask.shape, dtype=np.int64)

@@ -1,6 +1,6 @@
 """The kinds of tasks, with their model heads, metrics and file formats."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +8,7 @@ from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.embedding_metrics import EMBEDDING_METRICS
 from dynabert_paddle.data.embedding_settings import EMBEDDING_SETTINGS
 from dynabert_paddle.data.label_set_metrics import LABEL_SET_METRICS
+from dynabert_paddle.data.long_texts import DOCUMENT_SETTINGS
 from dynabert_paddle.data.metrics import ANSWER_METRICS
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS, QUESTION_ENDINGS
 from dynabert_paddle.data.records import DATA_FILE_ENDINGS, TEXT_COLUMNS
@@ -70,8 +71,14 @@ def check_kind_settings(kind: str, settings: Mapping[str, Any]) -> None:
     """
     for name, value in settings.items():
         if value is not None and name not in KINDS[kind].settings:
-            kinds = " and ".join(other for other in KINDS if name in KINDS[other].settings)
+            kinds = list_kinds([other for other in KINDS if name in KINDS[other].settings])
             raise UsageError(f"{setting(f'task.{name}')} is for {kinds}, this task is {kind}: leave it out.")
+
+
+def list_kinds(kinds: Sequence[str]) -> str:
+    """Return kinds of tasks for a message, such as `classification, regression and multi_label`."""
+    *others, last = kinds
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def kind_of(class_name: str) -> str:
@@ -87,13 +94,13 @@ def kind_of(class_name: str) -> str:
 
 
 KINDS = {
-    "classification": Kind("ForSequenceClassification", ("accuracy", "macro_f1")),
-    "regression": Kind("ForSequenceClassification", ("pearson", "spearman"), num_outputs=1),
+    "classification": Kind("ForSequenceClassification", ("accuracy", "macro_f1"), settings=DOCUMENT_SETTINGS),
+    "regression": Kind("ForSequenceClassification", ("pearson", "spearman"), num_outputs=1, settings=DOCUMENT_SETTINGS),
     "multi_label": Kind(
         "ForSequenceClassification",
         LABEL_SET_METRICS,
         label_columns=("labels", "label"),
-        settings=("label_separator",),
+        settings=("label_separator", *DOCUMENT_SETTINGS),
     ),
     "token_classification": Kind(
         "ForTokenClassification",

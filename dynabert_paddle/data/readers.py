@@ -15,9 +15,11 @@ import numpy as np
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.batches import split_holdout
 from dynabert_paddle.data.data_file import AnyFile, DataFile, ending_of
+from dynabert_paddle.data.document_features import tokenize_documents
 from dynabert_paddle.data.features import FeatureSet, TextEncoder, tokenize
 from dynabert_paddle.data.labels import LabelIndex, is_missing, is_number, label_text, merge_labels
 from dynabert_paddle.data.layout import PLAIN, Layout
+from dynabert_paddle.data.long_texts import TRUNCATE, DocumentSettings
 from dynabert_paddle.data.records import JSON_ENDINGS, first_record, open_records, quote
 from dynabert_paddle.data.stored_texts import Column, StoredTexts, new_column, select_rows
 from dynabert_paddle.data.streaming import StreamedFeatures
@@ -70,6 +72,7 @@ class Examples:
             without labels.
         source: the file that was read, as an absolute path.
         positive: the class whose F1 the metric `f1` is.
+        documents: how texts are read that are longer than the longest input.
     """
 
     texts: Column
@@ -77,6 +80,7 @@ class Examples:
     labels: np.ndarray | None
     source: Path
     positive: int = 1
+    documents: DocumentSettings = TRUNCATE
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -99,11 +103,21 @@ class Examples:
 
         Args:
             tokenizer: the tokenizer.
-            max_seq_length: longer inputs are truncated to this number of tokens, including special tokens.
+            max_seq_length: longer inputs are truncated to this number of tokens, including special tokens, or read in
+                windows, which are all in memory.
 
         Returns:
             The tokenized examples, in their order.
+
+        Raises:
+            UsageError: the settings of windows do not fit.
+            DataError: the first text of a pair leaves no room for windows of the second.
         """
+        max_tokens = max_seq_length - tokenizer.num_special_tokens(1 if self.pairs is None else 2)
+        stride = self.documents.window_stride(max_tokens, max_seq_length=max_seq_length)
+        if stride is not None:
+            lengths = {"max_seq_length": max_seq_length, "stride": stride}
+            return tokenize_documents(self, tokenizer, **lengths, pooling=self.documents.pooling)
         if isinstance(self.texts, StoredTexts):
             return StreamedFeatures(self, tokenizer, max_seq_length)
         return tokenize(self, tokenizer, max_seq_length=max_seq_length)

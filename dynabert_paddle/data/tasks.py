@@ -21,6 +21,7 @@ from dynabert_paddle.data.label_set_metrics import are_label_sets
 from dynabert_paddle.data.label_sets import read_label_sets
 from dynabert_paddle.data.labels import permutation
 from dynabert_paddle.data.layout import Layout
+from dynabert_paddle.data.long_texts import DocumentSettings
 from dynabert_paddle.data.metrics import check_metrics
 from dynabert_paddle.data.question_answering import AnswerSettings, Questions, read_questions
 from dynabert_paddle.data.readers import Columns, Examples, read_examples, read_rows
@@ -56,7 +57,8 @@ class Task:
         word_split: how a text is split into the words that are labelled; None for other kinds of tasks.
         label_separator: what separates several labels in a cell; None for lists, and for other kinds of tasks.
         labels_given: the user gave the labels, so that their order is known to be that of an unnamed classifier.
-        words_given: the names of the `WORD_SETTINGS` that the user gave, which a model's own do not replace.
+        settings_given: the names of the settings of words or documents that the user gave, which a model's own do not
+            replace.
         embedding: how a text becomes a vector; None for other kinds of tasks.
         looked_at: its files, and how they were read, about which warnings were given, so that the stages of a run
             give each of them once.
@@ -74,7 +76,7 @@ class Task:
     word_split: str | None = None
     label_separator: str | None = None
     labels_given: bool = False
-    words_given: frozenset[str] = frozenset()
+    settings_given: frozenset[str] = frozenset()
     embedding: EmbeddingSettings | None = None
     looked_at: set[Any] = field(default_factory=set, compare=False, repr=False)
 
@@ -113,6 +115,7 @@ class Task:
             "label_column": self.columns.label,
             **(asdict(self.train.settings) if isinstance(self.train, Questions) else {}),
             **(self.train.settings.to_dict() if isinstance(self.train, Sentences) else {}),
+            **(self.train.documents.to_dict() if isinstance(self.train, Examples) else {}),
             **(self.embedding.to_dict() if self.embedding else {}),
             **self.files,
         }
@@ -135,8 +138,8 @@ class Task:
         train, dev = (_reorder(examples, new_indices, labels) for examples in (self.train, self.dev))
         return replace(self, labels=labels, train=train, dev=dev)
 
-    def with_word_settings(self, trained: Mapping[str, Any]) -> "Task":
-        """Label words as a model was trained to, but for what the user has given.
+    def with_settings_of(self, trained: Mapping[str, Any]) -> "Task":
+        """Label words and read documents as a model was trained to, but for what the user has given.
 
         Args:
             trained: the task of the model's metadata; from before the `WORD_SETTINGS` it has none of them.
@@ -144,10 +147,15 @@ class Task:
         Returns:
             The task.
         """
+        if isinstance(self.train, Examples) and isinstance(self.dev, Examples):
+            documents = self.train.documents.over(trained)
+            return replace(
+                self, train=replace(self.train, documents=documents), dev=replace(self.dev, documents=documents)
+            )
         if not isinstance(self.train, Sentences) or not isinstance(self.dev, Sentences):
             return self
         known = {**EARLIER_WORD_SETTINGS, **{name: trained[name] for name in WORD_SETTINGS if name in trained}}
-        own = {name: value for name, value in known.items() if name not in self.words_given}
+        own = {name: value for name, value in known.items() if name not in self.settings_given}
         settings = WordSettings.of({**self.train.settings.to_dict(), **own})
         train, dev = (replace(examples, settings=settings) for examples in (self.train, self.dev))
         return replace(self, train=train, dev=dev)
@@ -219,6 +227,7 @@ def load_task(
     decode: str | None = None,
     long_text: str | None = None,
     doc_stride: int | None = None,
+    window_pooling: str | None = None,
     max_answer_length: int | None = None,
     may_be_empty: bool | None = None,
     pooling: str | None = None,
@@ -259,10 +268,13 @@ def load_task(
             the training file.
         decode: for token classification, 'constrained' (the default): words get the most probable labels that the
             scheme allows one after the other; 'free': each word gets its most probable label.
-        long_text: for token classification, 'windows' (the default): a text that is longer than the longest input is
-            read in windows; 'truncate': words beyond it are not read, and labelled O.
-        doc_stride: for question answering and token classification, tokens between the starts of windows of a long
-            text; by default 128, and half of a window.
+        long_text: 'windows': a text that is longer than the longest input is read in windows; 'truncate': what is
+            beyond it is not read, and its words are labelled O. For token classification the default is windows, for
+            whole texts truncate.
+        doc_stride: tokens between the starts of windows of a long text; by default half of a window, and 128 for
+            question answering.
+        window_pooling: for windows of whole texts, how their logits become the text's: 'mean' (the default), weighted
+            by each window's new tokens, or 'max'.
         max_answer_length: for question answering, maximum tokens of an answer; by default 30.
         may_be_empty: for question answering, whether questions may have no answer; by default, whether the training
             file has such questions.
@@ -295,6 +307,7 @@ def load_task(
     )
     answers = {"doc_stride": doc_stride, "max_answer_length": max_answer_length, "may_be_empty": may_be_empty}
     words = {"label_scheme": label_scheme, "decode": decode, "long_text": long_text, "doc_stride": doc_stride}
+    documents = {"long_text": long_text, "doc_stride": doc_stride, "window_pooling": window_pooling}
     of_some = {"word_split": word_split, "label_separator": label_separator}
     embeddings = {
         "pooling": pooling,
@@ -305,7 +318,7 @@ def load_task(
         "retrieval_dir": retrieval_dir,
     }
     if declared.kind == "embedding":
-        check_kind_settings(declared.kind, {**answers, **words, **of_some})
+        check_kind_settings(declared.kind, {**answers, **words, **documents, **of_some})
         return _load_embedding_task(declared, embeddings, train_file=train_file, dev_file=dev_file)
     train_path = find_data_file(declared, train_file, declared.train_name, "task.train_file")
     dev_path = find_data_file(declared, dev_file, declared.dev_name, "task.dev_file")
@@ -314,7 +327,7 @@ def load_task(
         for argument, path, given in (("train_file", train_path, train_file), ("dev_file", dev_path, dev_file))
         if given is not None or data_dir is not None
     }
-    check_kind_settings(declared.kind, {**answers, **words, **of_some, **embeddings})
+    check_kind_settings(declared.kind, {**answers, **words, **documents, **of_some, **embeddings})
     defaults = KINDS[declared.kind]
     columns = Columns(
         declared.text_column or default_text_column(train_path, declared.kind),
@@ -359,6 +372,8 @@ def load_task(
         train = read(train_path)
         check_labels_differ(train, labels)
         dev = read(dev_path)
+        as_documents = DocumentSettings.of(documents)
+        train, dev = (replace(examples, documents=as_documents) for examples in (train, dev))
         if positive is not None:
             train, dev = (replace(examples, positive=positive) for examples in (train, dev))
     return Task(
@@ -374,7 +389,7 @@ def load_task(
         word_split=word_split,
         label_separator=label_separator,
         labels_given=labels_given,
-        words_given=frozenset(name for name, value in words.items() if value is not None),
+        settings_given=frozenset(name for name, value in {**words, **documents}.items() if value is not None),
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from dynabert_paddle.bundle.input_counts import MAX_UNKNOWN
 from dynabert_paddle.config.names import setting
+from dynabert_paddle.data.cut_texts import measure_cut
+from dynabert_paddle.data.document_features import DocumentFeatures
 from dynabert_paddle.data.features import Features, FeatureSet
 from dynabert_paddle.data.question_answering import WindowFeatures
+from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.streaming import StreamedFeatures
 from dynabert_paddle.data.word_features import WordFeatures
 
@@ -28,6 +31,10 @@ class KnownTokens(Protocol):
     def special_tokens(self) -> Mapping[int, str]: ...
 
     def count_special_tokens(self, texts: int) -> int: ...
+
+    def num_special_tokens(self, texts: int) -> int: ...
+
+    def encode_whole(self, texts: Sequence[str]) -> list[list[int]]: ...
 
 
 class TokenCounts(NamedTuple):
@@ -110,7 +117,7 @@ def _choose(sizes: np.ndarray) -> np.ndarray:
 
 def _count_rows(features: Features, mask: np.ndarray) -> int:
     """Count the rows of a file with an example in `mask`; a row in windows has an example for each."""
-    if isinstance(features, (WindowFeatures, WordFeatures)):
+    if isinstance(features, (DocumentFeatures, WindowFeatures, WordFeatures)):
         return len(np.unique(features.owners[mask]))
     return int(mask.sum())
 
@@ -122,6 +129,7 @@ def describe_tokens(
     *,
     max_seq_length: int,
     is_fixed: bool = False,
+    examples: object = None,
 ) -> Iterator[str]:
     """Describe what a user should know about the tokens of a data file.
 
@@ -131,6 +139,7 @@ def describe_tokens(
         source: the file.
         max_seq_length: longer rows were truncated to this number of tokens.
         is_fixed: the caller reads texts as the model was trained to, so that only another training can change it.
+        examples: the file's rows, to measure how much of them is cut; None if they are not known.
 
     Yields:
         Messages of one line.
@@ -149,9 +158,13 @@ def describe_tokens(
             f"max_seq_length {max_seq_length}: they are not trained on, and predicted as O; {remedy}"
         )
     elif total.cut:
+        measured = measure_cut(examples, tokenizer, max_seq_length) if isinstance(examples, Examples) else None
+        amount = f": {measured.share:.0%} of their tokens, of {measured.longest:,} in the longest" if measured else ""
+        can_have_windows = isinstance(examples, Examples) and examples.labels is not None and not is_fixed
+        windows = f", or set {setting('task.long_text')} to windows" if can_have_windows else ""
         yield (
             f"{source}: {_share(total.cut, total.rows, rows)} are longer than max_seq_length {max_seq_length}, and "
-            f"what is beyond it is not read; {remedy}"
+            f"what is beyond it is not read{amount}; {remedy}{windows}"
         )
     if total.unknown > MAX_UNKNOWN * total.tokens:
         yield (

@@ -42,7 +42,7 @@ def add_unlabelled(examples: Examples, paths: Sequence[str], columns: Columns) -
         if pairs is not None:
             pairs.append(pair or "")
     labels = None if examples.labels is None else _extend(examples.labels, len(texts))
-    return Examples(texts, pairs, labels, examples.source, examples.positive)
+    return Examples(texts, pairs, labels, examples.source, examples.positive, examples.documents)
 
 
 def _read(path: Path, columns: Columns) -> Iterator[tuple[str, str | None]]:

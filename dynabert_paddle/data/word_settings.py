@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from dynabert_paddle.config.names import setting
+from dynabert_paddle.data.long_texts import check_choice, check_long_text, window_stride
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.text.word_labels import DECODINGS, LABEL_SCHEMES
-from dynabert_paddle.text.word_windows import LONG_TEXTS
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,8 @@ class WordSettings:
             UsageError: an unknown value, or a stride below 1.
         """
         given = {name: values[name] for name in WORD_SETTINGS if values.get(name) is not None}
-        for name, allowed in (("decode", DECODINGS), ("long_text", LONG_TEXTS)):
-            if name in given and given[name] not in allowed:
-                raise UsageError(
-                    f"{setting(f'task.{name}')} is {given[name]!r}; it must be one of {', '.join(allowed)}."
-                )
-        if given.get("doc_stride", 1) < 1:
-            raise UsageError(f"{setting('task.doc_stride')} is at least 1, not {given['doc_stride']}")
+        check_choice("decode", given.get("decode"), DECODINGS)
+        check_long_text(given)
         if "label_scheme" in given:
             given["label_scheme"] = parse_label_scheme(given["label_scheme"])
         return cls(**given)
@@ -73,17 +68,7 @@ class WordSettings:
         """
         if self.long_text == "truncate":
             return None
-        if max_tokens < 1:
-            raise UsageError(
-                f"{setting('task.max_seq_length')} is {max_seq_length}: all of it are special tokens: choose a larger "
-                "one"
-            )
-        if self.doc_stride is not None and self.doc_stride >= max_tokens:
-            raise UsageError(
-                f"{setting('task.doc_stride')} is {self.doc_stride}, and a window of {setting('task.max_seq_length')} "
-                f"{max_seq_length} has {max_tokens} tokens: windows overlap only with a smaller one"
-            )
-        return self.doc_stride or max(1, max_tokens // 2)
+        return window_stride(self.doc_stride, max_tokens, max_seq_length=max_seq_length)
 
 
 WORD_SETTINGS = tuple(field.name for field in fields(WordSettings))

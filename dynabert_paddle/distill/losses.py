@@ -56,6 +56,7 @@ class DistillationLoss:
         rows: Tensor | None = None,
         logit_rows: Tensor | None = None,
         weights: tuple[float, float] = (1.0, 1.0),
+        row_weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compare one sub-network's output with the teacher's.
 
@@ -66,6 +67,7 @@ class DistillationLoss:
             rows: the tokens whose hidden states count, from `token_rows`; None for all of them.
             logit_rows: likewise for logits of tokens, `[b, s, c]`; None for other logits.
             weights: factors of the logit loss and of the loss of the hidden states: the shard's share of the batch.
+            row_weights: `[b]`, what each row counts in the logit loss of whole texts; None for 1.
 
         Returns:
             `loss`, and its parts `logit` and `hidden`, each weighted.
@@ -98,37 +100,64 @@ class DistillationLoss:
         combined = _combined_loss(len(pairs), self.lambda_logit, self.lambda_hidden, self.temperature, self.kind)
         parts = combined(outputs, None)
         if self.kind in _OWN_LOSSES:
-            logit = self.lambda_logit * self._own_loss(student.logits, teacher.logits)
+            logit = self.lambda_logit * self._own_loss(student.logits, teacher.logits, row_weights)
             hidden = parts["loss"] * weights[1]
         else:
             logit = next(value for name, value in parts.items() if "_logits_" in name)
             hidden = (parts["loss"] - logit) * weights[1]
+            if row_weights is not None:
+                compared = weighted_logit_loss(student.logits, teacher.logits, row_weights, self.temperature, self.kind)
+                logit = self.lambda_logit * compared
         logit = logit * weights[0]
         return {"loss": logit + hidden, "logit": logit, "hidden": hidden}
 
-    def _own_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def _own_loss(self, student: Tensor, teacher: Tensor, row_weights: Tensor | None) -> Tensor:
         compare = _OWN_LOSSES[self.kind]
-        whole = compare(student, teacher, self.temperature)
+        whole = compare(student, teacher, self.temperature, row_weights)
         cut = [size for size in self.output_dims if size < student.shape[-1]]
         if not cut:
             return whole
-        parts = [compare(student[:, :size], teacher[:, :size], self.temperature) for size in cut]
+        parts = [compare(student[:, :size], teacher[:, :size], self.temperature, row_weights) for size in cut]
         return sum(parts, whole) / (1 + len(parts))
 
 
-def soft_binary_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def weighted_logit_loss(student: Tensor, teacher: Tensor, row_weights: Tensor, temperature: float, kind: str) -> Tensor:
+    """The loss of logits of rows that do not count alike, which PaddleSlim's losses lack.
+
+    Args:
+        student: logits `[b, c]`.
+        teacher: logits `[b, c]`.
+        row_weights: `[b]`.
+        temperature: T; not of values.
+        kind: `classification` or `regression`.
+
+    Returns:
+        The mean over rows of weight * T^2 * SCE(z_s / T, z_t / T), for values of weight * (z_s - z_t)^2.
+    """
+    if kind == "regression":
+        return (row_weights * ((student - teacher) ** 2).mean(axis=-1)).mean()
+    target = F.softmax(teacher / temperature, axis=-1)
+    losses = -(target * F.log_softmax(student / temperature, axis=-1)).sum(axis=-1)
+    return (row_weights * losses).mean() * temperature**2
+
+
+def soft_binary_cross_entropy(
+    student: Tensor, teacher: Tensor, temperature: float, row_weights: Tensor | None = None
+) -> Tensor:
     """The soft cross-entropy of each label on its own: T^2 * BCE(sigmoid(z_s / T), sigmoid(z_t / T)).
 
     Args:
         student: logits `[b, c]`.
         teacher: logits `[b, c]`.
         temperature: T.
+        row_weights: `[b]`; None for 1.
 
     Returns:
         The mean over rows and labels, as the binary cross-entropy of hard labels has it; PaddleSlim has no such loss.
     """
     target = F.sigmoid(teacher / temperature)
-    return F.binary_cross_entropy_with_logits(student / temperature, target) * temperature**2
+    weight = None if row_weights is None else row_weights.unsqueeze(-1).expand_as(student)
+    return F.binary_cross_entropy_with_logits(student / temperature, target, weight=weight) * temperature**2
 
 
 def cosine_loss(student: Tensor, teacher: Tensor, *, rows: Tensor | None) -> Tensor:
@@ -180,9 +209,9 @@ def _hidden_targets(teacher: SupernetOutput, subnet: Subnet) -> list[Tensor]:
 
 
 # Losses of logits that PaddleSlim does not have, by the kind of the task.
-_OWN_LOSSES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+_OWN_LOSSES: dict[str, Callable[[Tensor, Tensor, float, Tensor | None], Tensor]] = {
     "multi_label": soft_binary_cross_entropy,
-    "embedding": lambda student, teacher, temperature: vector_loss(student, teacher),
+    "embedding": lambda student, teacher, temperature, row_weights: vector_loss(student, teacher),
 }
 
 

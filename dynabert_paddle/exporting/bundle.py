@@ -15,6 +15,7 @@ from dynabert_paddle.data.embedding_settings import EMBEDDING_SETTINGS
 from dynabert_paddle.data.kinds import KINDS, Kind, kind_of
 from dynabert_paddle.data.label_sets import check_separator
 from dynabert_paddle.data.labels import describe_difference, permutation
+from dynabert_paddle.data.long_texts import DOCUMENT_SETTINGS, bundle_document_settings
 from dynabert_paddle.data.question_answering import AnswerSettings
 from dynabert_paddle.data.token_classification import check_word_labels
 from dynabert_paddle.data.word_settings import bundle_word_settings
@@ -121,6 +122,9 @@ def describe(
         recorded |= {key: value for key, value in words.items() if value is not None}
     if task["kind"] == "multi_label":
         check_separator(task.get("label_separator"), labels)
+    if set(DOCUMENT_SETTINGS) <= set(kind.settings):
+        max_tokens = max_seq_length - supernet.tokenizer.num_special_tokens(1 + bool(task.get("text_pair_column")))
+        recorded |= bundle_document_settings(task, max_tokens=max_tokens, max_seq_length=max_seq_length)
     return BundleManifest(
         format_version=FORMAT_VERSION,
         format=format,

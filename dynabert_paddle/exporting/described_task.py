@@ -8,6 +8,7 @@ from typing import Any
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.catalog import find_declaration
 from dynabert_paddle.data.kinds import KINDS, check_columns, check_kind_settings
+from dynabert_paddle.data.long_texts import DOCUMENT_SETTINGS, DocumentSettings
 from dynabert_paddle.data.word_settings import parse_label_scheme
 from dynabert_paddle.errors import UsageError
 
@@ -49,7 +50,11 @@ def describe_task(trained: Mapping[str, Any], given: Mapping[str, Any], *, kind:
     if "label_scheme" in given:
         given["label_scheme"] = parse_label_scheme(given["label_scheme"])
     names = (*_COLUMNS, *KINDS[kind].settings, *(["kind"] if is_multi_label else []))
-    return {**task, **{name: given[name] for name in names if name in given}}
+    task |= {name: given[name] for name in names if name in given}
+    if set(DOCUMENT_SETTINGS) <= set(KINDS[kind].settings):
+        documents = DocumentSettings.of(given).over(trained)
+        task = {**{key: task[key] for key in task if key not in DOCUMENT_SETTINGS}, **documents.to_dict()}
+    return task
 
 
 def _check_pair(trained: Mapping[str, Any], given: Mapping[str, Any]) -> None:

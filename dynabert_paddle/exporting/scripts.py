@@ -27,6 +27,7 @@ from dynabert_paddle.runtime import cores, machine, memory, streams
 from dynabert_paddle.text import (
     conll,
     decode,
+    document_windows,
     encode,
     leading,
     lines,
@@ -49,6 +50,7 @@ _SHARED_MODULES = (
     word_labels,
     decode,
     word_windows,
+    document_windows,
     word_decoding,
     leading,
     lines,

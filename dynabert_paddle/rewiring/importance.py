@@ -53,7 +53,7 @@ class RandomProjection:
 def compute_importance(
     supernet: Supernet,
     batches: Iterable[dict[str, np.ndarray]],
-    loss: Callable[[Tensor, Tensor | None], Tensor],
+    loss: Callable[..., Tensor],
     *,
     clear_gradients: bool = True,
 ) -> Importance:
@@ -61,8 +61,10 @@ def compute_importance(
 
     Args:
         supernet: the fine-tuned model; its gradients are cleared.
-        batches: collated batches, with labels if the loss needs them.
-        loss: the hard-label loss of logits and labels; without labels, `RandomProjection`.
+        batches: collated batches, with labels if the loss needs them, and `label_weights` where these do not count
+            alike.
+        loss: the hard-label loss of logits and labels, with their `weights` if they have any; without labels,
+            `RandomProjection`.
         clear_gradients: add up |gradient| of each batch. If False, gradients are never cleared between batches, so
             that their signs cancel, as in the authors' code.
 
@@ -87,12 +89,13 @@ def compute_importance(
     _clear(supernet, gates)
     for batch in batches:
         inputs = to_tensors(batch)
-        labels = inputs.pop("labels", None)
+        labels, weights = inputs.pop("labels", None), inputs.pop("label_weights", None)
         if clear_gradients:
             _clear(supernet, gates)
         with paddle.no_grad():  # the embeddings have no importance, so their backward pass is not needed
             embedding = supernet.embed(state=NO_STATE, **inputs)
-        loss(supernet(embedding=embedding, head_gates=gates, logits_only=True, **inputs).logits, labels).backward()
+        logits = supernet(embedding=embedding, head_gates=gates, logits_only=True, **inputs).logits
+        loss(logits, labels, **({} if weights is None else {"weights": weights})).backward()
         for index, layer in enumerate(layers):
             head_sums[index] += _gradient(gates[index]).abs()
             neuron_sums[index] += _neuron_importance(layer)

@@ -75,7 +75,7 @@ class Scorer:
 
 
 def _score_with_stopping(scorer: Scorer, subnets: Sequence[Subnet], to_beat: Sequence[float]) -> list[Score]:
-    features, total = scorer.features, len(scorer.features)
+    features, total = scorer.features, scorer.features.num_scored
     # In random order, so that the examples seen so far are a random sample.
     order = np.random.default_rng(scorer.seed).permutation(total)
     right, alive = np.zeros(len(subnets), dtype=np.int64), np.arange(len(subnets))
@@ -87,7 +87,7 @@ def _score_with_stopping(scorer: Scorer, subnets: Sequence[Subnet], to_beat: Seq
         part = features.select(order[start : start + step])
         logits = predict_logits(scorer.supernet, part, [subnets[i] for i in alive], batch_size=scorer.batch_size)
         right[alive] += [int((np.asarray(rows).argmax(axis=1) == part.labels).sum()) for rows in logits]
-        seen[alive] += len(part)
+        seen[alive] += part.num_scored
         alive = np.array([i for i in alive if not is_hopeless(right[i], seen[i], total, to_beat[i])], dtype=np.int64)
     return [Score(float(r / s), stopped=bool(s < total)) for r, s in zip(right, seen, strict=True)]
 

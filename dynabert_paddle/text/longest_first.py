@@ -9,6 +9,7 @@ from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.text.encode import safe_text, truncate
 
+_ALL_TOKENS = 2**40
 BATCH_SIZE = 1024  # rows per call: the library's encodings need many times the memory of their ids
 
 
@@ -31,13 +32,21 @@ class LongestFirst(ABC):
 
     def count_special_tokens(self, texts: int) -> int:
         """Count the ids around one text (`texts` is 1) or a pair (2) that are in `special_tokens`."""
-        return sum(token in self.special_tokens for token in self._wrap(*([] for _ in range(texts)))[0])
+        return sum(token in self.special_tokens for token in self.wrap(*([] for _ in range(texts)))[0])
 
     @abstractmethod
     def _tokenize(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]: ...  # at least the first max_tokens
 
     @abstractmethod
-    def _wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]: ...
+    def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
+        """Add the special tokens to the token ids of one text or a pair; returns ids and token type ids."""
+
+    def encode_whole(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return all token ids of texts of any length, without special tokens."""
+        ids: list[list[int]] = []
+        for start in range(0, len(texts), BATCH_SIZE):
+            ids += self._tokenize(list(map(safe_text, texts[start : start + BATCH_SIZE])), _ALL_TOKENS)
+        return ids
 
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_seq_length: int
@@ -87,7 +96,7 @@ class LongestFirst(ABC):
             # One token more than a row holds tells that a text is cut; a pair loses the same tokens however long it is.
             rows = [self._tokenize(list(map(safe_text, column)), max_seq_length - needed + 1) for column in columns]
             for row in zip(*rows, strict=True):
-                row_ids, row_type_ids = self._wrap(*truncate(row, max_seq_length - needed))
+                row_ids, row_type_ids = self.wrap(*truncate(row, max_seq_length - needed))
                 ids.append(row_ids)
                 type_ids.append(row_type_ids)
                 is_cut.append(sum(map(len, row)) > max_seq_length - needed)

@@ -133,7 +133,8 @@ class PaddleNlpTokenizer(LongestFirst):
         # for training and evaluation alone, as bundles need the Rust library.
         return [self._backend.convert_tokens_to_ids(self._backend.tokenize(text)) for text in texts]
 
-    def _wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
+    def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
+        """Add the special tokens to the token ids of one text or a pair; returns ids and token type ids."""
         type_ids = self._backend.create_token_type_ids_from_sequences(*texts)
         return self._backend.build_inputs_with_special_tokens(*texts), type_ids
 

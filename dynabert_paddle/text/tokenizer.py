@@ -296,7 +296,8 @@ class Tokenizer(LongestFirst):
         with convert_errors(_encoding_error):
             return self._backend.encode_batch(texts, add_special_tokens=False)
 
-    def _wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
+    def wrap(self, *texts: list[int]) -> tuple[list[int], list[int]]:
+        """Add the special tokens to the token ids of one text or a pair; returns ids and token type ids."""
         return self._templates[len(texts) - 1].wrap(*texts)
 
 

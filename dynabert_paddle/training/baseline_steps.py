@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import paddle
 from paddle import Tensor
@@ -49,7 +49,8 @@ def distilbert_step(teacher: Supernet, subnet: Subnet, config: BaselineConfig, *
             target = teacher(**shard.inputs)
         output = model(state=state, **shard.inputs)
         tokens = token_rows(shard.inputs["attention_mask"])
-        logit = logit_loss(output, target, subnet, logit_rows=logit_rows(tokens, kind))["loss"]
+        which: dict[str, Any] = {"logit_rows": logit_rows(tokens, kind), "row_weights": shard.row_weights}
+        logit = logit_loss(output, target, subnet, **which)["loss"]
         cosine = cosine_loss(output.hidden_states[-1], target.hidden_states[-1], rows=tokens)
         parts = {
             "logit": logit * logit_weight(shard.weight, kind),
@@ -102,7 +103,8 @@ def tinybert_step(teacher: Supernet, subnet: Subnet, *, layer_steps: int, kind: 
                 "attention": attention_loss(scores, targets, attention_mask) * weight.pairs,
             }
         else:
-            logit = logit_loss(output, target, subnet, logit_rows=logit_rows(tokens, kind))["loss"]
+            which: dict[str, Any] = {"logit_rows": logit_rows(tokens, kind), "row_weights": shard.row_weights}
+            logit = logit_loss(output, target, subnet, **which)["loss"]
             parts = {"logit": logit * logit_weight(weight, kind)}
         yield {"loss": cast(Tensor, sum(parts.values())), **parts}
 

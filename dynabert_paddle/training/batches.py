@@ -16,6 +16,7 @@ import numpy as np
 from paddle import Tensor
 
 from dynabert_paddle.config.settings import TrainConfig
+from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.word_features import IGNORED
 from dynabert_paddle.runtime.ranks import num_processes, rank
@@ -55,12 +56,14 @@ class Shard:
         labels: `[b]`, `[b, s]`, `[b, 2]` or `[b, c]`; None for examples without labels.
         weight: what share of the micro-batch this is; every loss is multiplied by one of its fractions.
         label_weights: what each label counts in the hard-label loss, in the shape of the labels; None for 1.
+        row_weights: `[b]`, what each row counts in the loss of logits; None for 1.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor | None = None
     weight: ShardWeight = WHOLE
     label_weights: Tensor | None = None
+    row_weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -93,17 +96,23 @@ def step_batches(
         pad_token_id: fills `input_ids`.
         first_step: steps before it are skipped, as a resumed run has done them.
         num_replicas: of each process.
-        class_weights: `[c]`, what a label of each class counts in the hard-label loss; None for 1.
+        class_weights: `[c]` or `[c, 2]`, what a label of each class counts in the hard-label loss; None for 1.
 
     Yields:
         One step's shards for this process.
     """
     step = 0
+    row_weights = features.row_weights
+
+    def collate(rows: np.ndarray) -> dict[str, np.ndarray]:
+        own = None if row_weights is None else row_weights[rows]
+        return weigh_labels(features.collate(rows, pad_token_id), class_weights, own)
+
     for epoch in itertools.count():
         order = length_bucketed_batches(features.lengths, global_batch_size(config), seed=config.seed, epoch=epoch)
         while indices := list(itertools.islice(order, config.gradient_accumulation_steps)):
             if step >= first_step:
-                micro_batches = [weigh_labels(features.collate(rows, pad_token_id), class_weights) for rows in indices]
+                micro_batches = list(map(collate, indices))
                 shards = [
                     [
                         cut_shard(arrays, rank() * num_replicas + replica, num_processes() * num_replicas)
@@ -136,21 +145,54 @@ def length_bucketed_batches(lengths: np.ndarray, batch_size: int, *, seed: int, 
         yield order[batch * batch_size : (batch + 1) * batch_size]
 
 
-def weigh_labels(micro_batch: dict[str, np.ndarray], class_weights: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Add each label's weight to a micro-batch.
+def weighted_batches(features: FeatureSet, batch_size: int, pad_token_id: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yield all examples once, in batches of similar length, with the weights of their labels.
+
+    Args:
+        features: the examples.
+        batch_size: examples in a batch.
+        pad_token_id: fills `input_ids`.
+
+    Yields:
+        Batches as from `weigh_labels`, without `row_weights`.
+    """
+    row_weights = features.row_weights
+    for rows in sequential_batches(features.lengths, batch_size):
+        batch = weigh_labels(
+            features.collate(rows, pad_token_id), None, None if row_weights is None else row_weights[rows]
+        )
+        batch.pop("row_weights", None)
+        yield batch
+
+
+def weigh_labels(
+    micro_batch: dict[str, np.ndarray], class_weights: np.ndarray | None, row_weights: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Add the weights of labels and rows to a micro-batch.
 
     Args:
         micro_batch: from `FeatureSet.collate`.
-        class_weights: `[c]`, the weight of each class; None for a micro-batch as it is.
+        class_weights: `[c]`, the weight of each class, or `[c, 2]`, of a text without and with each label; None for 1.
+        row_weights: `[b]`, the weight of each row; None for 1.
 
     Returns:
-        The micro-batch, with `label_weights` in the shape of its labels; 0 for ignored ones.
+        The micro-batch, with `row_weights`, and `label_weights` in the shape of its labels, 0 for ignored ones; without
+        those that are 1.
     """
-    if class_weights is None:
+    if row_weights is not None:
+        micro_batch = micro_batch | {"row_weights": row_weights}
+    labels = micro_batch.get("labels")
+    if labels is None or (class_weights is None and row_weights is None):
         return micro_batch
-    labels = micro_batch["labels"]
-    is_counted = labels != IGNORED
-    return micro_batch | {"label_weights": np.where(is_counted, class_weights[np.where(is_counted, labels, 0)], 0)}
+    weights = np.ones(labels.shape, dtype=np.float32)
+    if class_weights is not None and class_weights.ndim == 2:
+        weights = class_weights[np.arange(len(class_weights)), labels.astype(np.int64)]
+    elif class_weights is not None:
+        is_counted = labels != IGNORED
+        weights = np.where(is_counted, class_weights[np.where(is_counted, labels, 0)], 0)
+    if row_weights is not None:
+        weights = weights * row_weights.reshape(-1, *[1] * (labels.ndim - 1))
+    return micro_batch | {"label_weights": weights}
 
 
 def cut_shard(micro_batch: Mapping[str, np.ndarray], index: int, num_shards: int) -> Shard:
@@ -186,8 +228,8 @@ def cut_shard(micro_batch: Mapping[str, np.ndarray], index: int, num_shards: int
 
 def _make_shard(arrays: dict[str, np.ndarray], weight: ShardWeight) -> Shard:
     inputs = to_tensors(arrays)
-    labels, label_weights = (inputs.pop(name, None) for name in ("labels", "label_weights"))
-    return Shard(inputs, labels, weight, label_weights)
+    labels, *weights = (inputs.pop(name, None) for name in ("labels", "label_weights", "row_weights"))
+    return Shard(inputs, labels, weight, *weights)
 
 
 def _count_labels(labels: np.ndarray | None, num_rows: int) -> np.ndarray:

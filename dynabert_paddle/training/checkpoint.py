@@ -19,6 +19,7 @@ from paddle import nn
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.labels import describe_difference
+from dynabert_paddle.data.long_texts import DOCUMENT_SETTINGS
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.data.word_settings import WORD_SETTINGS
 from dynabert_paddle.errors import DynabertError, ModelError, UsageError
@@ -38,7 +39,8 @@ from dynabert_paddle.training.weight_average import WeightAverage
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE_FILE = "state.json"
-_LATER_KEYS = {"labels", "positive_label", "selection data", "dev data", *ANSWER_SETTINGS, *WORD_SETTINGS}
+_LATER_KEYS = {"labels", "positive_label", "selection data", "dev data"}
+_LATER_KEYS |= {*ANSWER_SETTINGS, *WORD_SETTINGS, *DOCUMENT_SETTINGS}
 _LATENT_FILE = "latent.safetensors"
 _AVERAGE_FILE = "average.safetensors"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from pathlib import Path
+from typing import Any
 
 from dynabert_paddle.config.settings import TrainConfig, WidthConfig
 from dynabert_paddle.data.embedding_groups import GroupedFeatures
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.row_checks import describe_rows
-from dynabert_paddle.data.tasks import Task
+from dynabert_paddle.data.tasks import Task, TaskExamples
 from dynabert_paddle.data.token_checks import count_tokens, describe_tokens
 from dynabert_paddle.runtime.ranks import is_rank_zero
 from dynabert_paddle.supernet.supernet import Supernet
@@ -35,9 +35,7 @@ def warn_about_task(
     warn_about_rows(task)
     for examples in (task.train, task.dev):
         features = (tokenize_examples(part, supernet, max_seq_length=max_seq_length) for part in [examples])
-        warn_about_tokens(
-            task, features, supernet, source=examples.source, max_seq_length=max_seq_length, is_fixed=is_fixed
-        )
+        warn_about_tokens(task, features, supernet, examples=examples, max_seq_length=max_seq_length, is_fixed=is_fixed)
 
 
 def warn_about_rows(task: Task) -> None:
@@ -65,10 +63,10 @@ def warn_about_training(
     augmented_file = config.augmented_file if isinstance(config, WidthConfig) else None
     training: list[FeatureSet] = [split.train.texts if isinstance(split.train, GroupedFeatures) else split.train]
     if split.select_name == "dev":
-        warn_about_tokens(task, [split.select], supernet, source=task.dev.source, is_fixed=is_fixed)
+        warn_about_tokens(task, [split.select], supernet, examples=task.dev, is_fixed=is_fixed)
     elif not augmented_file:  # else rows of the training file, about which the previous stage has warned
         training.append(split.select)
-    warn_about_tokens(task, training, supernet, source=augmented_file or task.train.source, is_fixed=is_fixed)
+    warn_about_tokens(task, training, supernet, examples=augmented_file or task.train, is_fixed=is_fixed)
 
 
 def warn_about_tokens(
@@ -76,7 +74,7 @@ def warn_about_tokens(
     features: Iterable[FeatureSet],
     supernet: Supernet,
     *,
-    source: str | Path,
+    examples: TaskExamples | str,
     max_seq_length: int | None = None,
     is_fixed: bool = False,
 ) -> None:
@@ -86,7 +84,7 @@ def warn_about_tokens(
         task: the task.
         features: the file's tokenized examples, in parts; not read if the file was looked at before.
         supernet: has the tokenizer.
-        source: the file.
+        examples: the file's rows, or the name of an augmented file.
         max_seq_length: to which they were cut; by default the model's own setting.
         is_fixed: the user cannot choose here how texts are read.
     """
@@ -94,10 +92,12 @@ def warn_about_tokens(
     if tokenizer is None or not is_rank_zero():
         return
     length = max_seq_length or supernet.metadata.max_seq_length
+    source = examples if isinstance(examples, str) else examples.source
     reading = (str(source), length, tokenizer.vocab_size, tokenizer.special_tokens_in_text)
     if reading in task.looked_at:
         return
     task.looked_at.add(reading)
     counts = [count_tokens(part, tokenizer, takes_pairs=task.takes_pairs) for part in features]
-    for message in describe_tokens(counts, tokenizer, source, max_seq_length=length, is_fixed=is_fixed):
+    options: dict[str, Any] = {"max_seq_length": length, "is_fixed": is_fixed, "examples": examples}
+    for message in describe_tokens(counts, tokenizer, source, **options):
         logger.warning("%s", message)

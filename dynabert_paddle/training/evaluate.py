@@ -145,7 +145,7 @@ def run_on_dev(
     space = trained_space(supernet)
     subnets = {name: space.parse(name) for name in names}
     features = tokenize_examples(task.dev, supernet, max_seq_length=max_seq_length)
-    warn_about_tokens(task, [features], supernet, source=task.dev.source, max_seq_length=max_seq_length)
+    warn_about_tokens(task, [features], supernet, examples=task.dev, max_seq_length=max_seq_length)
     if needs_teacher(task.metrics):
         teacher = load_teacher(supernet)
         features = add_targets(features, task.dev, teacher, max_seq_length=max_seq_length, batch_size=batch_size)

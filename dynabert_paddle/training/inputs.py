@@ -206,7 +206,7 @@ def match_labels(supernet: Supernet, task: Task, source: str | Path) -> Task:
     if isinstance(supernet.model, BackboneForTextEmbedding):
         return task.with_embedding(supernet.model.settings)
     if supernet.metadata.stage:
-        task = task.with_word_settings(supernet.metadata.task)
+        task = task.with_settings_of(supernet.metadata.task)
     names = supernet.labels
     if not task.labels or names is None:
         return task

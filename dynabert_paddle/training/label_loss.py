@@ -52,14 +52,14 @@ def label_loss(
 
     Of a label y with the probability p_y and the weight w, with k classes, the loss is
     w * (1 - p_y)^gamma * ((1 - e) * -log p_y + e / k * sum_c -log p_c): the focal loss of Lin et al. (2017, equation 5)
-    and the label smoothing e of Szegedy et al. (2016, section 7).
+    and the label smoothing e of Szegedy et al. (2016, section 7). Each of several labels is a y of its own, with k = 2.
 
     Args:
         logits: `[b, c]`; `[b, s, c]` for the labels of tokens; `[b, 2, s]` for an answer's first and last token.
         labels: `[b]`, `[b, s]` or `[b, 2]`, int64 classes, `IGNORED` ones not counted; or float32: values, `[b]`, or
             which of several labels a text has, `[b, c]`, 0 or 1; NaN for a text without, which does not count.
         weights: of each label, in the shape of the labels; by default 1.
-        config: gamma and e; not for values, several labels and answers.
+        config: gamma and e; not for values and answers.
 
     Returns:
         The mean over all labels that count: the sum of the losses, divided by their number and not by their weights,
@@ -68,9 +68,15 @@ def label_loss(
     if paddle.is_floating_point(labels):
         is_known = paddle.isfinite(labels)
         if not bool(is_known.all()):
-            return _mean_of_known(logits, labels, is_known)
+            return _mean_of_known(logits, labels, is_known, weights)
+        if labels.ndim == 2 and (config.focal_gamma or config.label_smoothing):
+            # Each label is a question with two classes, whose logits differ by the label's.
+            two = paddle.stack([paddle.zeros_like(logits), logits], axis=-1)
+            return label_loss(two, labels.astype("int64"), weights=weights, config=config)
         if labels.ndim == 2:
-            return F.binary_cross_entropy_with_logits(logits, labels)
+            return F.binary_cross_entropy_with_logits(logits, labels, weight=weights)
+        if weights is not None:
+            return (weights * (logits.squeeze(-1) - labels) ** 2).mean()
         return F.mse_loss(logits.squeeze(-1), labels)
     # Paddle's own mean counts the ignored ones, too.
     is_counted = paddle.not_equal(labels, paddle.full_like(labels, IGNORED))
@@ -90,7 +96,7 @@ def label_loss(
     return (losses * is_counted.astype(losses.dtype)).sum() / counted
 
 
-def _mean_of_known(logits: Tensor, labels: Tensor, is_known: Tensor) -> Tensor:
+def _mean_of_known(logits: Tensor, labels: Tensor, is_known: Tensor, weights: Tensor | None) -> Tensor:
     """The mean loss of the texts that have values, or several labels."""
     filled = paddle.where(is_known, labels, paddle.zeros_like(labels))
     if labels.ndim == 2:
@@ -98,4 +104,6 @@ def _mean_of_known(logits: Tensor, labels: Tensor, is_known: Tensor) -> Tensor:
     else:
         losses = F.mse_loss(logits.squeeze(-1), filled, reduction="none")
     counted = is_known.astype(losses.dtype)
+    if weights is not None:
+        losses = losses * weights
     return (losses * counted).sum() / counted.sum().clip(min=1)

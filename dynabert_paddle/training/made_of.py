@@ -128,7 +128,7 @@ def check_data(
             f"{folder} has other labels than the data now ({describe_difference(labels, task.labels)}): "
             f"{_remedy(folder)}"
         )
-    compared = (*ANSWER_SETTINGS, *task.words_given, *EMBEDDING_SETTINGS)
+    compared = (*ANSWER_SETTINGS, *task.settings_given, *EMBEDDING_SETTINGS)
     now = {
         "metrics": list(task.metrics),
         "positive_label": task.positive_label,

@@ -12,6 +12,7 @@ import numpy as np
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.config.settings import TrainConfig, lasting_settings
 from dynabert_paddle.data.fingerprint import hash_examples
+from dynabert_paddle.data.long_texts import DOCUMENT_SETTINGS
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.data.word_settings import WORD_SETTINGS
@@ -28,6 +29,8 @@ from dynabert_paddle.training.made_of import hash_data
 from dynabert_paddle.training.pruning import Pruning
 from dynabert_paddle.training.steps import Step
 from dynabert_paddle.training.thresholds import Thresholds
+
+_SETTINGS_OF_SOME_KINDS = (*ANSWER_SETTINGS, *WORD_SETTINGS, *DOCUMENT_SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def resume_settings(stage: Stage, split: Split, start: Mapping[str, np.ndarray])
         "metrics": list(stage.task.metrics),
         "labels": list(stage.task.labels),
         "positive_label": stage.task.positive_label,
-        **{key: value for key, value in stage.task.to_dict().items() if key in (*ANSWER_SETTINGS, *WORD_SETTINGS)},
+        **{key: value for key, value in stage.task.to_dict().items() if key in _SETTINGS_OF_SOME_KINDS},
         "data": hash_arrays(split.train.content),
         "selection data": hash_arrays(split.select.content),
         "model": hash_arrays(start.values()),

@@ -36,6 +36,7 @@ from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.quantized import find_bits
 from dynabert_paddle.supernet.supernet import Supernet
+from dynabert_paddle.training.batches import weighted_batches
 from dynabert_paddle.training.checkpoint import unfinished_settings
 from dynabert_paddle.training.data_warnings import warn_about_task
 from dynabert_paddle.training.inputs import check_same_pieces, hold_out, match_labels, tokenize_examples
@@ -86,7 +87,7 @@ def finetune(
     set_seed(config.seed)
     before = None if overwrite else unfinished_settings(user_path(output_dir))
     if before is not None and "decode" not in before:  # an earlier version has begun it
-        task = task.with_word_settings(before)
+        task = task.with_settings_of(before)
     load = partial(
         Supernet.from_pretrained,
         model_name_or_path,
@@ -159,10 +160,7 @@ def rewire(
         _, held_out = hold_out(task.train, config.holdout_size, seed=config.seed, on_dev=on_dev)
         examples = task.train.select(held_out)
     features = tokenize_examples(examples, supernet)
-    batches = (
-        features.collate(rows, supernet.pad_token_id)
-        for rows in sequential_batches(features.lengths, config.per_device_eval_batch_size)
-    )
+    batches = weighted_batches(features, config.per_device_eval_batch_size, supernet.pad_token_id)
     logger.info("rewire: computing the importance of heads and neurons on %d examples", len(features))
     hashes = {**hash_data(task, config), "model": parent_hash or hash_model(to_arrays(supernet.model))}
     begin = time.perf_counter()

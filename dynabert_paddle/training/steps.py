@@ -121,6 +121,7 @@ def distillation_step(
                 rows=None if config.include_padding else tokens,
                 logit_rows=logit_rows(tokens, kind),
                 weights=(logit_weight(weight, kind), weight.rows if config.include_padding else weight.tokens),
+                row_weights=shard.row_weights,
             )
             if config.lambda_label:
                 label = config.lambda_label * shard_label_loss(output.logits, shard)

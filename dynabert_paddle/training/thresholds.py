@@ -100,7 +100,7 @@ def choose_anew(supernet: Supernet, task: Task, subnets: Mapping[str, Subnet], *
         )
         return {}
     features = tokenize_examples(examples, supernet)
-    logger.info("choosing thresholds for %s on %d held-out rows", ", ".join(subnets), len(features))
+    logger.info("choosing thresholds for %s on %d held-out rows", ", ".join(subnets), features.num_scored)
     return measure_thresholds(supernet, task, features, subnets, batch_size=batch_size)
 
 

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from dynabert_paddle.bundle.infer import Bundle
+from dynabert_paddle.bundle.manifest import RowError
 from dynabert_paddle.bundle.rows import Encoded
 from dynabert_paddle.errors import did_you_mean
 from dynabert_paddle.files.hashing import hash_json
@@ -100,6 +101,8 @@ class ServedModel:
         self._num_encoding += 1
         try:
             encoded = await _call(partial(self._bundle.encode, role=role), rows, threads=_encoders if is_long else None)
+        except RowError as error:
+            raise Problem(422, "invalid_value", str(error)) from None
         finally:
             self._num_encoding -= 1
         windows = [window for row in encoded for window in row.windows]

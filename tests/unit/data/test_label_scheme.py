@@ -159,15 +159,15 @@ def test_a_task_is_described_with_its_settings(tmp_path):
     task = load(tmp_path, "a B-P\nb I-P\nc O\n", **given)
     expected = {"label_scheme": "IOB2", "decode": "free", "long_text": "windows", "doc_stride": 8}
     assert task.to_dict().items() >= expected.items()
-    assert task.words_given == {*given}
+    assert task.settings_given == {*given}
 
 
 def test_words_are_labelled_as_a_model_was_trained_to(tmp_path):
     task = load(tmp_path, "a B-P\nb I-P\nc O\n", decode="constrained")
     # A model from before these settings: it records none of them.
-    assert task.with_word_settings({}).dev.settings == WordSettings("IOB2", "constrained", "truncate")
+    assert task.with_settings_of({}).dev.settings == WordSettings("IOB2", "constrained", "truncate")
     trained = {"label_scheme": "IOB1", "decode": "free", "long_text": "windows", "doc_stride": 9}
-    assert task.with_word_settings(trained).train.settings == WordSettings("IOB1", "constrained", "windows", 9)
+    assert task.with_settings_of(trained).train.settings == WordSettings("IOB1", "constrained", "windows", 9)
 
 
 def test_what_a_bundle_records():

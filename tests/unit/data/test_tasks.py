@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dynabert_paddle.data.kinds import check_kind_settings
 from dynabert_paddle.data.readers import Columns
 from dynabert_paddle.data.tasks import load_task
 from dynabert_paddle.errors import DataError, UsageError
@@ -230,19 +231,30 @@ def test_labels_with_regression(folder):
             {"kind": "question_answering", "text_column": "b"},
             "text_column is 'b', but in question_answering it is 'q",
         ),
-        (
-            {"doc_stride": 8},
-            "doc_stride is for token_classification and question_answering, this task is classification: leave it out.",
-        ),
+        ({"long_text": "window"}, "long_text is 'window'; it must be one of windows, truncate"),
+        ({"long_text": "windows", "window_pooling": "sum"}, "window_pooling is 'sum'; it must be one of mean, max"),
+        ({"long_text": "windows", "doc_stride": 0}, "doc_stride is at least 1, not 0"),
         ({"max_answer_length": 8}, "max_answer_length is for question_answering, this task is classification"),
         ({"label_scheme": "IOB2"}, "label_scheme is for token_classification, this task is classification"),
         ({"kind": "regression", "decode": "free"}, "decode is for token_classification, this task is regression"),
-        ({"long_text": "windows"}, "long_text is for token_classification, this task is classification"),
         ({"kind": "question_answering", "labels": ["a", "b"]}, "a question_answering task has answers, not labels"),
     ],
 )
 def test_settings_of_another_kind_are_refused(folder, arguments, message):
     assert message in refusal(UsageError, "custom", data_dir=folder, **arguments)
+
+
+@pytest.mark.parametrize(
+    "kind, setting, owners",
+    [
+        ("token_classification", "window_pooling", "classification, regression and multi_label"),
+        ("question_answering", "long_text", "classification, regression, multi_label and token_classification"),
+        ("embedding", "long_text", "classification, regression, multi_label and token_classification"),
+    ],
+)
+def test_kinds_with_windows_of_their_own_have_no_others(kind, setting, owners):
+    with pytest.raises(UsageError, match=f"{setting} is for {owners}, this task is {kind}: leave it out."):
+        check_kind_settings(kind, {setting: "x"})
 
 
 def test_unknown_kind(folder):

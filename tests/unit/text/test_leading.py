@@ -234,7 +234,7 @@ def test_many_texts_are_tokenized_a_part_at_a_time():
 def check_pairs(tokenizer, texts, max_seq_length):
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
     whole = [tokenizer._backend.encode(text, add_special_tokens=False).ids for text in texts]
-    expected = tokenizer._wrap(*truncate(whole, max_seq_length - 3))
+    expected = tokenizer.wrap(*truncate(whole, max_seq_length - 3))
     ids, type_ids, is_cut = tokenizer.encode_rows(texts[:1], texts[1:], max_seq_length=max_seq_length)
     assert (ids[0], type_ids[0]) == expected
     assert is_cut == [sum(map(len, whole)) > max_seq_length - 3]

@@ -117,3 +117,27 @@ def test_the_losses_of_shards_add_up_to_that_of_the_whole_batch(num_rows, num_sh
     shards = [cut_shard(batch, index, num_shards) for index in range(num_shards)]
     total = sum(float(shard_label_loss(shard.inputs.pop("logits"), shard, config)) for shard in shards)
     assert total == pytest.approx(reference(logits, labels, weights=WEIGHTS, gamma=gamma, smoothing=0.1), rel=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_each_of_several_labels_is_a_question_of_two_classes(weighted, gamma, smoothing):
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 2, (5, 4)).astype("float32")
+    labels, of_labels = rng.integers(0, 2, (5, 4)), rng.random((4, 2)).astype("float32") + 0.5
+    batch = weigh_labels({"labels": labels.astype("float32")}, of_labels if weighted else None)
+    weights = paddle.to_tensor(batch["label_weights"]) if weighted else None
+    config = LabelLossConfig(focal_gamma=gamma, label_smoothing=smoothing)
+    found = float(label_loss(*map(paddle.to_tensor, (logits, batch["labels"])), weights=weights, config=config))
+    two = np.stack([np.zeros_like(logits), logits], axis=-1)  # [b, c, 2]
+    expected = np.mean(
+        [
+            reference(
+                two[:, label], labels[:, label], weights=of_labels[label] if weighted else None, gamma=gamma,
+                smoothing=smoothing,
+            )
+            for label in range(4)
+        ]
+    )  # fmt: skip
+    assert found == pytest.approx(expected, rel=1e-5)

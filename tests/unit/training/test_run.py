@@ -53,7 +53,7 @@ def test_how_answers_are_found_must_be_the_same():
         metrics=("f1",),
         positive_label=None,
         word_split=None,
-        words_given=frozenset(),
+        settings_given=frozenset(),
         to_dict=lambda: {"name": "custom", **answers},
     )
     features = SimpleNamespace(content=())
@@ -79,7 +79,7 @@ def test_how_answers_are_found_must_be_the_same():
 def test_special_tokens_must_be_read_in_the_same_way(recorded, now):
     """A folder that does not say was made with the default."""
     task = SimpleNamespace(
-        labels=(), metrics=("f1",), positive_label=None, word_split=None, words_given=frozenset(), to_dict=dict
+        labels=(), metrics=("f1",), positive_label=None, word_split=None, settings_given=frozenset(), to_dict=dict
     )
     before = Metadata(task=recorded)
     assert before.special_tokens_in_text is not now
