@@ -50,9 +50,7 @@ class LabelChoice:
             )
             for member in description.get("members", [description])
         }
-        separators = (description["task"].get("label_separator"), *_SEPARATORS)
-        free = [mark for mark in separators if mark and not any(mark in label for label in self._labels)]
-        self._separator = free[0] if free else None
+        self._separator = choose_separator(self._labels, description["task"].get("label_separator"))
 
     def _read_threshold(self, threshold: float | Mapping[str, float] | None) -> dict[str, float]:
         """Return the user's thresholds by label."""
@@ -82,6 +80,20 @@ class LabelChoice:
         chosen = order[probabilities[order] >= self._thresholds[subnet][order]][: self._top_k]
         scores = dict(zip(self._labels, probabilities.tolist()))  # noqa: B905 - Python 3.7 has no strict
         return LabelSet([self._labels[index] for index in chosen], scores, self._separator)
+
+
+def choose_separator(labels: Sequence[str], given: str | None) -> str | None:
+    """Choose what stands between labels in a cell of a table.
+
+    Args:
+        labels: all labels.
+        given: the separator of the task's files, if they have one.
+
+    Returns:
+        The first that no label contains: of the files, or usual ones; None: the cell is a JSON list.
+    """
+    marks = (given, *_SEPARATORS)
+    return next((mark for mark in marks if mark and not any(mark in label for label in labels)), None)
 
 
 def is_threshold(value: object) -> bool:

@@ -17,6 +17,10 @@ _CALIBRATION = (
     "the mean of |accuracy - mean probability| over 15 bins of equal width of the highest probability, weighted by "
     "their predictions"
 )
+_CALIBRATION_OF_SEVERAL = (
+    "the mean of |share of texts with the label - mean probability| over 15 bins of equal width of the probability of "
+    "each label of each text, weighted by their number"
+)
 
 
 def show_classes(
@@ -30,16 +34,17 @@ def show_classes(
         positive_label: the class whose F1 the metric `f1` is.
     """
     names, first = list(scores), next(iter(scores.values()))
+    calibration = _CALIBRATION_OF_SEVERAL if first.is_several else _CALIBRATION
     if len(scores) > 1:
         kinds = list(dict.fromkeys(score.name for one in scores.values() for score in one.classes))
         found = {name: {score.name: f"{score.f1:.4f}" for score in one.classes} for name, one in scores.items()}
         lines = [[kind, *(found[name].get(kind, "") for name in names)] for kind in kinds]
         lines.append(["(ECE)", *(f"{one.calibration.ece:.4f}" for one in scores.values())])
         show_table([first.unit, *names], lines, title="F1 of each class on dev, and the calibration error")
-        print(f"(ECE): the expected calibration error, {_CALIBRATION}")
+        print(f"(ECE): the expected calibration error, {calibration}")
     else:
         _show_one(names[0], first)
-        print(f"expected calibration error (ECE): {first.calibration.ece:.4f}, {_CALIBRATION}")
+        print(f"expected calibration error (ECE): {first.calibration.ece:.4f}, {calibration}")
     if positive_label is not None:
         print(f"f1 is that of the label {one_line(positive_label)}")
     if "matthews" in metrics:
@@ -56,6 +61,11 @@ def _show_one(name: str, scores: ClassScores) -> None:
     if len(scores.labels) <= _MAX_COLUMNS:
         lines = [[label, *map(str, row)] for label, row in zip(scores.labels, scores.confusion.tolist(), strict=True)]
         title = "confusion matrix (a row for each label, a column for each prediction)"
+        if scores.is_several:
+            title = (
+                "found labels on the diagonal; elsewhere texts that miss the label of the row and have that of the "
+                f"column wrongly, {scores.labels[-1]}: none"
+            )
         show_table(["label", *scores.labels], lines, title=title)
     else:
         confusions = scores.confusions()

@@ -70,11 +70,10 @@ def evaluate(
     expected = read_model_metadata(model_dir)
     config = load_settings(expected, None, None, {**flags, "device": device})
     start_paddle(config.device)
-    from dynabert_paddle.data.class_scores import score_classes
     from dynabert_paddle.data.described_tasks import for_evaluation, load_task_config
     from dynabert_paddle.files.metadata import check_expected
     from dynabert_paddle.supernet.supernet import Supernet
-    from dynabert_paddle.training.evaluate import run_on_dev, score_outputs, trained_space
+    from dynabert_paddle.training.evaluate import run_on_dev, score_each_class, score_outputs, trained_space
     from dynabert_paddle.training.inputs import match_task
 
     task = load_task_config(for_evaluation(config.task))
@@ -104,7 +103,7 @@ def evaluate(
     rows = [row for row in score_outputs(supernet, outputs) if row["subnet"] in names]
     scores = {}
     if per_class:
-        scores = {name: score_classes(outputs.features, outputs.logits[name], outputs.task.labels) for name in names}
+        scores = {name: one for name, one in score_each_class(outputs).items() if name in names}
     if json:
         rows = [row | {"per_class": scores[row["subnet"]].to_dict()} if scores else row for row in rows]
     show_grid(rows, split="dev", as_json=json, positive_label=task.positive_label)
@@ -126,11 +125,11 @@ def _check_flags(*, subnet: str | None, grid: bool, errors_file: str | None, tea
 
 def _check_kind(task: Task, options: dict[str, bool]) -> None:
     """Refuse options that are for tasks with classes, where a task has none."""
-    from dynabert_paddle.data.kinds import CLASS_KINDS
+    from dynabert_paddle.data.kinds import CLASS_KINDS, list_kinds
 
     for option, is_given in options.items():
         if is_given and task.kind not in CLASS_KINDS:
-            raise UsageError(f"{option} is for {' and '.join(CLASS_KINDS)}, this task is {task.kind}: leave it out")
+            raise UsageError(f"{option} is for {list_kinds(CLASS_KINDS)}, this task is {task.kind}: leave it out")
 
 
 @contextmanager
@@ -157,12 +156,14 @@ def _run_teacher(folder: str, task: Task, *, batch_size: int) -> DevOutputs:
 
 def _missed_lines(errors_file: str, small: DevOutputs, subnet: str, teacher: DevOutputs) -> Iterator[str]:
     """Yield the lines of the file of errors, and log their number."""
+    from dynabert_paddle.bundle.label_choice import choose_separator
     from dynabert_paddle.bundle.tables import format_row
     from dynabert_paddle.text.lines import data_ending
     from dynabert_paddle.training.missed_rows import missed_columns, missed_rows
 
     ending, columns, count = data_ending(errors_file), missed_columns(small.task), 0
     delimiter = "," if ending == ".csv" else "\t"
+    separator = choose_separator(small.task.labels, small.task.label_separator)
     if ending != ".jsonl":
         yield format_row(columns, delimiter)
     for row in missed_rows(small, subnet, teacher, FULL_NAME):
@@ -170,9 +171,16 @@ def _missed_lines(errors_file: str, small: DevOutputs, subnet: str, teacher: Dev
         if ending == ".jsonl":
             yield json_.dumps(row, ensure_ascii=False)
         else:
-            yield format_row([str(row[column]) for column in columns], delimiter)
+            yield format_row([_cell(row[column], separator) for column in columns], delimiter)
     unit = "word" if small.task.kind == "token_classification" else "row"
     logger.info("%s gets %d %s%s wrong that the teacher gets right", subnet, count, unit, "" if count == 1 else "s")
+
+
+def _cell(value: Any, separator: str | None) -> str:
+    """A value as a cell of a table; several labels as `predict` writes them."""
+    if not isinstance(value, list):
+        return str(value)
+    return json_.dumps(value, ensure_ascii=False) if separator is None else separator.join(value)
 
 
 COMMANDS = (evaluate,)

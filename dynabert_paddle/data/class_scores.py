@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.data.features import FeatureSet
+from dynabert_paddle.data.label_set_metrics import are_label_sets
 from dynabert_paddle.data.word_features import WordFeatures
-from dynabert_paddle.text.decode import softmax
+from dynabert_paddle.text.decode import DEFAULT_THRESHOLD, sigmoid, softmax
 
 NUM_BINS = 15  # of the calibration error, as in Guo et al. (2017)
 
@@ -68,6 +69,13 @@ class ClassScores:
         labels: the labels in the order of `confusion`; for words those of words, such as `B-PER`.
         confusion: `[k, k]`, how many rows or words with the label of the row got that of the column.
         calibration: of the rows or words; without words that were not read, which have no probability.
+        totals: `[k]`, the rows or words that each row of `confusion` is of.
+        num_right: rows or words whose labels are all right.
+        num_scored: rows or words.
+        is_several: a text can have several labels. Then the last of `labels` stands for none of them. `confusion` has
+            on its diagonal the texts with a label that is predicted; elsewhere those that miss the label of the row and
+            were given that of the column wrongly, and with none the texts that miss or were given no label wrongly.
+            The calibration is that of each label's probability.
     """
 
     unit: str
@@ -75,6 +83,10 @@ class ClassScores:
     labels: tuple[str, ...]
     confusion: np.ndarray
     calibration: Calibration
+    totals: np.ndarray
+    num_right: int
+    num_scored: int
+    is_several: bool = False
 
     def confusions(self) -> list[tuple[str, str, int]]:
         """List the wrong predictions, the commonest first: the label, the predicted one, and how often."""
@@ -92,13 +104,16 @@ class ClassScores:
         }
 
 
-def score_classes(features: FeatureSet, logits: Sequence[np.ndarray], names: Sequence[str]) -> ClassScores:
+def score_classes(
+    features: FeatureSet, logits: Sequence[np.ndarray], names: Sequence[str], thresholds: np.ndarray | None = None
+) -> ClassScores:
     """Score each class of a classification, or each type of entity.
 
     Args:
         features: tokenized examples with labels.
         logits: from `FeatureSet.restore`.
         names: the labels in the order of the logits.
+        thresholds: for several labels a text, `[c]`, the probability from which each is predicted; by default 0.5.
 
     Returns:
         The scores.
@@ -108,10 +123,14 @@ def score_classes(features: FeatureSet, logits: Sequence[np.ndarray], names: Seq
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     assert features.labels is not None  # the examples of a dev set have labels
+    if are_label_sets(features.labels):
+        probabilities = sigmoid(np.asarray(logits, dtype=np.float64))
+        least = DEFAULT_THRESHOLD if thresholds is None else thresholds
+        return _score_label_sets(features.labels, probabilities, probabilities >= least, names)
     probabilities = softmax(np.asarray(logits, dtype=np.float64))
     predicted, classes = probabilities.argmax(axis=1), np.arange(len(names))
     columns = precision_recall_fscore_support(features.labels, predicted, labels=classes, zero_division=0.0)
-    return ClassScores(
+    return _with_totals(
         "label",
         tuple(
             ClassScore(name, float(precision), float(recall), float(f1), int(support))
@@ -120,6 +139,52 @@ def score_classes(features: FeatureSet, logits: Sequence[np.ndarray], names: Seq
         tuple(names),
         confusion_matrix(features.labels, predicted, labels=classes),
         calibrate(probabilities.max(axis=1), predicted == features.labels),
+    )
+
+
+def _with_totals(
+    unit: str, classes: tuple[ClassScore, ...], labels: tuple[str, ...], confusion: np.ndarray, calibration: Calibration
+) -> ClassScores:
+    """The scores where each row or word has one label."""
+    totals, num_right = confusion.sum(axis=1), int(np.trace(confusion))
+    return ClassScores(unit, classes, labels, confusion, calibration, totals, num_right, int(confusion.sum()))
+
+
+def _score_label_sets(
+    expected: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray, names: Sequence[str]
+) -> ClassScores:
+    """The scores where a text can have several labels, `[n, c]` each."""
+    hits = (expected & predicted).sum(axis=0)
+    # A text without a missed label, or without one that was given wrongly, stands under none of the labels.
+    missed, surplus = (
+        np.column_stack([wrong, ~wrong.any(axis=1)]).astype(np.int64)
+        for wrong in (expected & ~predicted, predicted & ~expected)
+    )
+    confusion = missed.T @ surplus
+    confusion[np.arange(len(names)), np.arange(len(names))] += hits
+    none = "(none)"
+    while none in names:
+        none = f"({none})"
+    support = expected.sum(axis=0)
+    return ClassScores(
+        "label",
+        tuple(
+            ClassScore(
+                name,
+                precision=_ratio(int(hit), int(found)),
+                recall=_ratio(int(hit), int(own)),
+                f1=_ratio(2 * int(hit), int(found + own)),
+                support=int(own),
+            )
+            for name, hit, found, own in zip(names, hits, predicted.sum(axis=0), support, strict=True)
+        ),
+        (*names, none),
+        confusion,
+        calibrate(probabilities.ravel(), expected.ravel()),
+        totals=np.array([*support, missed[:, -1].sum()]),
+        num_right=int(confusion[-1, -1]),
+        num_scored=len(expected),
+        is_several=True,
     )
 
 
@@ -144,7 +209,7 @@ def _score_entities(features: WordFeatures, logits: Sequence[np.ndarray]) -> Cla
         probabilities = softmax(values.astype(np.float64))
         confidences.append(probabilities.max(axis=1))
         is_right.append(probabilities.argmax(axis=1) == np.array([index[own[word]] for word in words], dtype=int))
-    return ClassScores(
+    return _with_totals(
         "entity",
         tuple(_score_type(name, found, expected) for name in sorted({kind for _, kind, _, _ in found | expected})),
         names,
@@ -171,8 +236,8 @@ def calibrate(confidences: np.ndarray, is_right: np.ndarray) -> Calibration:
     """Compare probabilities with the shares of right predictions.
 
     Args:
-        confidences: `[n]`, the highest probability of each prediction.
-        is_right: `[n]`, whether the most probable label is right.
+        confidences: `[n]`, the highest probability of each prediction, or of several labels a text each one's.
+        is_right: `[n]`, whether the most probable label is right, or the text has the label.
 
     Returns:
         The calibration.

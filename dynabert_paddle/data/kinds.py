@@ -128,5 +128,5 @@ KINDS = {
         settings=(*EMBEDDING_SETTINGS, "retrieval_dir"),
     ),
 }
-# Each text, or each word, has one of several classes.
-CLASS_KINDS = ("classification", "token_classification")
+# Each text, or each word, has one of several classes; with `multi_label` a text can have several or none.
+CLASS_KINDS = ("classification", "token_classification", "multi_label")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from matplotlib.lines import Line2D
@@ -126,20 +127,24 @@ def _draw_confusion(name: str, scores: ClassScores) -> Chart:
     labels = [_shorten(scores.labels[index]) for index in kept]
     chart = Chart("confusion", say("Labels and predictions of {name}", name=name), height=1.6 + 0.26 * len(kept))
     (axes,) = chart.axes
-    totals = counts.sum(axis=1)
+    totals = scores.totals
     for y, row in enumerate(kept):
         for x, column in enumerate(kept):
             share = counts[row, column] / totals[row] if totals[row] else 0.0
             color, ink = shade_of(share)
             cell = axes.add_patch(Rectangle((x, y), 1, 1, facecolor=color, edgecolor="white", linewidth=1))
             axes.text(x + 0.5, y + 0.5, str(counts[row, column]), ha="center", va="center", color=ink, fontsize=8)
-            tip = say(
-                "{count} of {total} with the label {label} were taken for {predicted}",
-                count=int(counts[row, column]),
-                total=int(totals[row]),
-                label=scores.labels[row],
-                predicted=scores.labels[column],
-            )
+            values = {
+                "count": int(counts[row, column]),
+                "total": int(totals[row]),
+                "label": scores.labels[row],
+                "predicted": scores.labels[column],
+            }
+            tip = say("{count} of {total} with the label {label} were taken for {predicted}", **values)
+            if scores.is_several:
+                tip = say("{count} of {total}: missed {label}, wrongly given {predicted}", **values)
+                if row == column:
+                    tip = say("{count} of {total} with {label} are right", **values)
             chart.tip(cell, tip)
     axes.set(xlim=(0, len(kept)), ylim=(len(kept), 0))
     middles = [number + 0.5 for number in range(len(kept))]
@@ -150,18 +155,23 @@ def _draw_confusion(name: str, scores: ClassScores) -> Chart:
     chart.write(axes.xaxis.label, say("prediction"))
     chart.write(axes.yaxis.label, say("label"))
     confusions = scores.confusions()
-    chart.finding = say("{right} of {total} are right.", right=int(np.trace(counts)), total=int(counts.sum()))
+    chart.finding = say("{right} of {total} are right.", right=scores.num_right, total=scores.num_scored)
     if confusions:
         label, predicted, count = confusions[0]
-        commonest = say(
-            "The commonest confusion: {label} taken for {predicted}, {count} times.",
-            label=label,
-            predicted=predicted,
-            count=count,
-        )
+        values = {"label": label, "predicted": predicted, "count": count}
+        commonest = say("The commonest confusion: {label} taken for {predicted}, {count} times.", **values)
+        if scores.is_several:
+            commonest = say("The commonest mistake: missed {label}, given {predicted}, {count} times.", **values)
         chart.finding = join(chart.finding, commonest)
+    if scores.is_several:
+        chart.note = say(
+            "On the diagonal are the texts with a label that was found; elsewhere those that miss the label of the row "
+            "and were given that of the column wrongly, with {none} no label.",
+            none=scores.labels[-1],
+        )
     if len(kept) < len(counts):
-        chart.note = say("Shown are the {count} labels that are confused most.", count=len(kept))
+        few = say("Shown are the {count} labels that are confused most.", count=len(kept))
+        chart.note = join(chart.note, few) if chart.note else few
     chart.table = Table(
         (say("label"), say("prediction"), say("count")),
         tuple((label, predicted, str(count)) for label, predicted, count in confusions[:_MAX_CONFUSIONS]),
@@ -170,7 +180,11 @@ def _draw_confusion(name: str, scores: ClassScores) -> Chart:
 
 
 def _draw_calibration(scores: Mapping[str, ClassScores]) -> Chart:
-    chart = Chart("calibration", say("Probabilities and shares of right predictions"), height=3.4)
+    is_several = next(iter(scores.values())).is_several
+    title = say("Probabilities and shares of right predictions")
+    if is_several:
+        title = say("Probabilities of labels and shares of texts that have them")
+    chart = Chart("calibration", title, height=3.4)
     (axes,) = chart.axes
     axes.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle="--")
     handles = []
@@ -186,18 +200,29 @@ def _draw_calibration(scores: Mapping[str, ClassScores]) -> Chart:
         )
         for number in filled:
             (mark,) = axes.plot(found.confidence[number], found.accuracy[number], marker, color=color, markersize=5)
+            values: dict[str, Any] = {
+                "name": name,
+                "count": found.counts[number],
+                "confidence": f"{found.confidence[number]:.3f}",
+                "accuracy": f"{found.accuracy[number]:.1%}",
+            }
             tip = say(
                 "{name}: {count} predictions with a mean probability of {confidence}, {accuracy} of them right",
-                name=name,
-                count=found.counts[number],
-                confidence=f"{found.confidence[number]:.3f}",
-                accuracy=f"{found.accuracy[number]:.1%}",
+                **values,
             )
+            if is_several:
+                tip = say(
+                    "{name}: {count} labels of texts with a mean probability of {confidence}, {accuracy} of them there",
+                    **values,
+                )
             chart.tip(mark, tip)
         handles.append(Line2D([], [], color=color, marker=marker, markersize=5, linewidth=1.2))
     axes.set(xlim=(0, 1.02), ylim=(-0.02, 1.02))
     axes.grid(color="#dddddd", linewidth=0.6)
-    chart.label_axes(axes, x=say("mean highest probability"), y=say("share of right predictions"))
+    if is_several:
+        chart.label_axes(axes, x=say("mean probability"), y=say("share of texts with the label"))
+    else:
+        chart.label_axes(axes, x=say("mean highest probability"), y=say("share of right predictions"))
     chart.legend(handles, [verbatim(name) for name in scores], columns=2)
     errors = ", ".join(f"{name} {one.calibration.ece:.4f}" for name, one in scores.items())
     chart.finding = say("Expected calibration error (ECE): {errors}.", errors=errors)
@@ -207,6 +232,12 @@ def _draw_calibration(scores: Mapping[str, ClassScores]) -> Chart:
         "the bins, weighted by their size, of the distance to the dashed line.",
         bins=bins,
     )
+    if is_several:
+        chart.note = say(
+            "The labels of all texts are put into {bins} bins of equal width by their probability; ECE is the mean "
+            "over the bins, weighted by their size, of the distance to the dashed line.",
+            bins=bins,
+        )
     chart.table = Table(
         (say("sub-network"), say("bin"), say("count"), say("mean probability"), say("accuracy")),
         tuple(

@@ -8,7 +8,8 @@ import numpy as np
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.config.settings import LabelLossConfig, TrainConfig, WidthConfig
-from dynabert_paddle.data.kinds import CLASS_KINDS
+from dynabert_paddle.data.kinds import CLASS_KINDS, list_kinds
+from dynabert_paddle.data.label_set_metrics import are_label_sets
 from dynabert_paddle.data.labels import LabelIndex
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.data.word_features import IGNORED
@@ -43,8 +44,8 @@ def check_label_loss(task: Task, config: TrainConfig, *, section: str) -> None:
     for name in ("class_weights", "focal_gamma", "label_smoothing"):
         if getattr(config, name) and task.kind not in CLASS_KINDS:
             raise UsageError(
-                f"{setting(f'{section}.{name}')} is for {' and '.join(CLASS_KINDS)}, this task is {task.kind}: "
-                "leave it out"
+                f"{setting(f'{section}.{name}')} is for {list_kinds(CLASS_KINDS)}, this task is {task.kind}: leave "
+                "it out"
             )
     if isinstance(config.class_weights, dict):
         _by_class(config.class_weights, task.labels, section)
@@ -58,11 +59,13 @@ def find_class_weights(
     Args:
         task: has the classes.
         config: a stage's settings.
-        targets: the labels that the stage trains on: classes, `IGNORED` ones not counted.
+        targets: the labels that the stage trains on: classes, `IGNORED` ones not counted; `[n, c]` booleans for several
+            labels a text.
         section: the stage, for messages and the log.
 
     Returns:
-        `[c]` float32; 0 for a class without a training label. None where all that occur weigh the same.
+        `[c]` float32, for several labels a text `[c, 2]`: of a text without and with each label; 0 for a class without
+        a training label. None where all that occur weigh the same.
 
     Raises:
         UsageError: as for `check_label_loss`, or no training label has a weight above 0.
@@ -70,20 +73,32 @@ def find_class_weights(
     given = config.class_weights if isinstance(config, LabelLossConfig) else None
     if not given or targets is None:
         return None
-    counts = np.bincount(targets[targets != IGNORED].ravel(), minlength=len(task.labels))
+    is_several = are_label_sets(targets)
+    if is_several:
+        with_label = targets.sum(axis=0)
+        counts = np.stack([len(targets) - with_label, with_label], axis=1)  # [c, 2]
+    else:
+        counts = np.bincount(targets[targets != IGNORED].ravel(), minlength=len(task.labels))
     occurs = counts > 0
     if given == "balanced":
-        weights = np.divide(counts.sum(), occurs.sum() * counts, out=np.zeros(len(counts)), where=occurs)
+        each = {"axis": -1, "keepdims": True}  # each of several labels is a question of its own
+        weights = np.divide(counts.sum(**each), occurs.sum(**each) * counts, out=np.zeros(counts.shape), where=occurs)
     else:
         weights = _by_class(given, task.labels, section)
+        if is_several:
+            weights = np.stack([np.ones(len(weights)), weights], axis=1)
         total = (weights * counts).sum()
         if total == 0:
+            there = np.flatnonzero(occurs[:, 1] if is_several else occurs)[:_MAX_LISTED]
             raise UsageError(
                 f"{setting(f'{section}.class_weights')} is 0 for every label of the training rows: give one of "
-                f"{', '.join(repr(task.labels[c]) for c in np.flatnonzero(occurs)[:_MAX_LISTED])} a weight above 0"
+                f"{', '.join(repr(task.labels[c]) for c in there)} a weight above 0"
             )
         weights = np.where(occurs, weights * counts.sum() / total, 0.0)
-    listed = [f"{name} {weight:.4g}" for name, weight in zip(task.labels, weights, strict=True)]
+    listed = [
+        f"{name} {weight[1]:.4g} (without {weight[0]:.4g})" if is_several else f"{name} {weight:.4g}"
+        for name, weight in zip(task.labels, weights, strict=True)
+    ]
     more = ", ..." if len(listed) > _MAX_LISTED else ""
     logger.info("%s: weights of labels: %s%s", section, ", ".join(listed[:_MAX_LISTED]), more)
     return None if np.ptp(weights[occurs]) == 0 else weights.astype("float32")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dynabert_paddle.data.class_scores import ClassScores, score_classes
 from dynabert_paddle.data.embedding_metrics import needs_teacher
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.tasks import Task
@@ -178,6 +179,15 @@ def score_outputs(supernet: Supernet, outputs: DevOutputs) -> list[dict[str, Any
         }
         for name, rows in outputs.logits.items()
     ]
+
+
+def score_each_class(outputs: DevOutputs) -> dict[str, ClassScores]:
+    """Score each class of what sub-networks compute for a dev set, by the sub-network's name."""
+    thresholds = outputs.thresholds or {}
+    return {
+        name: score_classes(outputs.features, logits, outputs.task.labels, thresholds.get(name))
+        for name, logits in outputs.logits.items()
+    }
 
 
 def trained_space(supernet: Supernet) -> SearchSpace:

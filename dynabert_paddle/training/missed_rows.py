@@ -11,7 +11,7 @@ from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.data.token_classification import Sentences
 from dynabert_paddle.data.word_features import WordFeatures
-from dynabert_paddle.text.decode import softmax
+from dynabert_paddle.text.decode import DEFAULT_THRESHOLD, sigmoid, softmax
 from dynabert_paddle.training.evaluate import DevOutputs
 
 _DIGITS = 6  # of a probability
@@ -36,11 +36,15 @@ def missed_rows(small: DevOutputs, subnet: str, teacher: DevOutputs, teacher_sub
     Yields:
         Values by the names of `missed_columns`: the text; the second text of a pair, or the word and its number; the
         right label; the small model's prediction with its probability, and that of the right label; the teacher's
-        probability of the right label. Words that either has not read are left out.
+        probability of the right label. Words that either has not read are left out. With several labels a text, labels
+        and predictions are lists.
     """
     logits, teacher_logits = small.logits[subnet], teacher.logits[teacher_subnet]
     if isinstance(small.task.dev, Sentences):
         yield from _missed_words(small, logits, teacher, teacher_logits)
+        return
+    if small.task.kind == "multi_label":
+        yield from _missed_label_sets(small, subnet, teacher, teacher_subnet)
         return
     examples, names = small.task.dev, small.task.labels
     assert isinstance(examples, Examples) and examples.labels is not None  # other tasks have no labels
@@ -48,14 +52,51 @@ def missed_rows(small: DevOutputs, subnet: str, teacher: DevOutputs, teacher_sub
     right, right_of_teacher = examples.labels, teacher.features.labels
     is_missed = (own.argmax(axis=1) != right) & (other.argmax(axis=1) == right_of_teacher)
     for row in np.flatnonzero(is_missed):
-        text = {"text": examples.texts[row], **({} if examples.pairs is None else {"text_pair": examples.pairs[row]})}
         predicted = own[row].argmax()
         yield {
-            **text,
+            **_text(examples, row),
             "label": names[right[row]],
             "prediction": names[predicted],
             **_scores(own[row, predicted], own[row, right[row]], other[row].max()),
         }
+
+
+def _text(examples: Examples, row: int) -> dict[str, str]:
+    return {"text": examples.texts[row], **({} if examples.pairs is None else {"text_pair": examples.pairs[row]})}
+
+
+def _missed_label_sets(
+    small: DevOutputs, subnet: str, teacher: DevOutputs, teacher_subnet: str
+) -> Iterator[dict[str, Any]]:
+    """The rows with several labels; the probability of a set is the product of those that its labels are right."""
+    examples, names = small.task.dev, small.task.labels
+    assert isinstance(examples, Examples) and examples.labels is not None
+    right, right_of_teacher = examples.labels, teacher.features.labels
+    assert right_of_teacher is not None
+    own, predicted = _predict_sets(small, subnet)
+    other, predicted_by_teacher = _predict_sets(teacher, teacher_subnet)
+    is_missed = (predicted != right).any(axis=1) & (predicted_by_teacher == right_of_teacher).all(axis=1)
+    for row in np.flatnonzero(is_missed):
+        yield {
+            **_text(examples, row),
+            "label": [name for name, has in zip(names, right[row], strict=True) if has],
+            "prediction": [name for name, has in zip(names, predicted[row], strict=True) if has],
+            **_scores(
+                _set_probability(own[row], predicted[row]),
+                _set_probability(own[row], right[row]),
+                _set_probability(other[row], right_of_teacher[row]),
+            ),
+        }
+
+
+def _predict_sets(outputs: DevOutputs, subnet: str) -> tuple[np.ndarray, np.ndarray]:
+    """The probability of each label, and whether it is predicted, `[n, c]` each."""
+    probabilities = sigmoid(np.asarray(outputs.logits[subnet], dtype=np.float64))
+    return probabilities, probabilities >= (outputs.thresholds or {}).get(subnet, DEFAULT_THRESHOLD)
+
+
+def _set_probability(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.where(labels, probabilities, 1 - probabilities).prod())
 
 
 def _missed_words(

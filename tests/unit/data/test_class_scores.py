@@ -160,3 +160,51 @@ def test_the_mean_f1_of_classes_is_macro_f1():
     found = score_classes(make_features(labels), logits, NAMES)
     mean = np.mean([score.f1 for score in found.classes[:3]])
     assert mean == pytest.approx(f1_score(labels, logits.argmax(axis=1), average="macro", zero_division=0.0))
+
+
+def make_label_sets():
+    rng = np.random.default_rng(4)
+    labels = rng.random((60, 4)) < [0.5, 0.3, 0.1, 0.0]
+    logits = (rng.normal(0, 1, (60, 4)) + np.where(labels, 1.0, -1.0)).astype("float32")
+    return labels, logits, np.array([0.4, 0.5, 0.7, 0.5])
+
+
+def test_labels_of_texts_with_several_have_scikit_learns_scores():
+    labels, logits, thresholds = make_label_sets()
+    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    predicted = probabilities >= thresholds
+    found = score_classes(make_features(labels), logits, NAMES, thresholds)
+    expected = classification_report(labels, predicted, target_names=NAMES, output_dict=True, zero_division=0.0)
+    for score in found.classes:
+        wanted = expected[score.name]
+        assert (score.precision, score.recall, score.f1, score.support) == pytest.approx(
+            (wanted["precision"], wanted["recall"], wanted["f1-score"], wanted["support"])
+        )
+    assert found.is_several and found.labels == (*NAMES, "(none)")
+    assert (found.num_right, found.num_scored) == ((predicted == labels).all(axis=1).sum(), 60)
+    assert found.calibration.ece == pytest.approx(calibrate(probabilities.ravel(), labels.ravel()).ece)
+    json.dumps(found.to_dict())
+
+
+def test_confusions_of_several_labels_are_counted_text_by_text():
+    labels, logits, thresholds = make_label_sets()
+    predicted = 1 / (1 + np.exp(-logits.astype(np.float64))) >= thresholds
+    found = score_classes(make_features(labels), logits, NAMES, thresholds)
+    expected, totals = np.zeros((5, 5), int), np.zeros(5, int)
+    for own, others in zip(labels, predicted, strict=True):
+        missed = [label for label in range(4) if own[label] and not others[label]] or [4]
+        surplus = [label for label in range(4) if others[label] and not own[label]] or [4]
+        for pair in itertools.product(missed, surplus):
+            expected[pair] += 1
+        for label in np.flatnonzero(own & others):
+            expected[label, label] += 1
+        totals[np.flatnonzero(own)] += 1
+        totals[4] += missed == [4]
+    np.testing.assert_array_equal(found.confusion, expected)
+    np.testing.assert_array_equal(found.totals, totals)
+
+
+def test_a_label_may_be_called_none():
+    labels, logits, thresholds = make_label_sets()
+    names = ("(none)", "a", "b", "c")
+    assert score_classes(make_features(labels), logits, names, thresholds).labels[-1] == "((none))"

@@ -118,7 +118,27 @@ def test_two_ways_to_write_one_label_are_refused():
 @pytest.mark.parametrize("kind", ["regression", "question_answering"])
 def test_tasks_without_classes_are_refused(kind, name):
     config = FinetuneConfig(**{name: {"class_weights": "balanced", "focal_gamma": 2.0, "label_smoothing": 0.1}[name]})
-    with pytest.raises(UsageError, match=rf"final\.{name} is for classification and .*, this task is {kind}"):
+    with pytest.raises(UsageError, match=rf"final\.{name} is for classification, .*, this task is {kind}"):
         check_label_loss(make_task(kind, ()), config, section="final")
     check_label_loss(make_task(kind, ()), FinetuneConfig(), section="final")
     check_label_loss(make_task(kind, ()), WidthConfig(), section="width")
+
+
+SETS = np.array([[1, 0, 1], [1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 0, 1]], dtype=bool)  # all texts have the first
+
+
+def test_each_of_several_labels_is_balanced_as_a_question_of_its_own():
+    weights = find("balanced", SETS)
+    for label in range(3):
+        classes = np.unique(SETS[:, label])
+        expected = compute_class_weight("balanced", classes=classes, y=SETS[:, label])
+        np.testing.assert_allclose(weights[label, classes.astype(int)], expected, rtol=1e-6)
+    assert weights[0, 0] == 0
+
+
+def test_a_weight_by_name_is_that_of_the_texts_with_the_label():
+    weights = find({"neutral": 4}, SETS)
+    np.testing.assert_allclose(weights[:, 1] / weights[0, 1], [1, 4, 1], rtol=1e-6)
+    np.testing.assert_allclose(weights[1:, 0], weights[0, 1], rtol=1e-6)
+    assert weights[np.arange(3), SETS.astype(int)].mean() == pytest.approx(1, rel=1e-6)
+    assert find({"neutral": 1}, SETS) is None

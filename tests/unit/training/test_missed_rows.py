@@ -29,7 +29,9 @@ def outputs(labels, names, predicted, *, pairs=None):
     dev = Examples(texts, pairs, indices, Path("dev.tsv"))
     offsets = np.arange(len(labels) + 1)
     features = Features(np.zeros(len(labels), "int32"), np.zeros(len(labels), "uint8"), offsets, indices)
-    task = SimpleNamespace(dev=dev, labels=names, columns=Columns("text", "pair" if pairs else None, "label"))
+    task = SimpleNamespace(
+        kind="classification", dev=dev, labels=names, columns=Columns("text", "pair" if pairs else None, "label")
+    )
     logits = {"model": logits_of([names.index(label) for label in predicted], len(names))}
     return DevOutputs(task, features, logits)
 
@@ -86,3 +88,34 @@ def test_of_sentences_each_word_is_a_row():
     for row in found:
         assert list(row) == missed_columns(small.task)
         assert (row["score"], row["label_score"], row["teacher_score"]) == pytest.approx((0.9, 0.05, 0.9))
+
+
+def set_outputs(names, expected, predicted, threshold):
+    """What a model computes for rows with several labels: 0.9 for each predicted one, 0.2 for others."""
+    labels = np.array([[name in own for name in names] for own in expected])
+    found = np.array([[name in own for name in names] for own in predicted])
+    dev = Examples([f"text {number}" for number in range(len(labels))], None, labels, Path("dev.tsv"))
+    offsets = np.arange(len(labels) + 1)
+    features = Features(np.zeros(len(labels), "int32"), np.zeros(len(labels), "uint8"), offsets, labels)
+    task = SimpleNamespace(kind="multi_label", dev=dev, labels=names, columns=Columns("text", None, "labels"))
+    logits = np.where(found, np.log(0.9 / 0.1), np.log(0.2 / 0.8)).astype("float32")
+    return DevOutputs(task, features, {"model": logits}, {"model": np.full(len(names), threshold)})
+
+
+@pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "a", "b")])
+def test_rows_with_several_labels_are_right_if_all_labels_are(order):
+    expected = [["a"], ["a", "b"], [], ["c"]]
+    small = set_outputs(("a", "b", "c"), expected, [["a", "c"], ["a", "b"], ["b"], []], 0.5)
+    teacher = set_outputs(order, expected, [["a"], ["b"], [], ["c"]], 0.3)
+    found = list(missed_rows(small, "model", teacher, "model"))
+    assert [(row["text"], row["label"], row["prediction"]) for row in found] == [
+        ("text 0", ["a"], ["a", "c"]),
+        ("text 2", [], ["b"]),
+        ("text 3", ["c"], []),
+    ]
+    scores = [(row["score"], row["label_score"], row["teacher_score"]) for row in found]
+    np.testing.assert_allclose(scores[0], (0.9 * 0.8 * 0.9, 0.9 * 0.8 * 0.1, 0.9 * 0.8 * 0.8), atol=1e-6)
+    np.testing.assert_allclose(scores[1], (0.9 * 0.8 * 0.8, 0.1 * 0.8 * 0.8, 0.8**3), atol=1e-6)
+    # With a lower threshold every label is predicted, and every row is wrong.
+    small = set_outputs(("a", "b", "c"), expected, [["a"], ["a", "b"], [], ["c"]], 0.1)
+    assert len(list(missed_rows(small, "model", teacher, "model"))) == 3
