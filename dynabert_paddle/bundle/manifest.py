@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from dynabert_paddle.files.hashing import hash_file, hash_json
-from dynabert_paddle.text.document_windows import WINDOW_POOLINGS
 from dynabert_paddle.text.encode import WORD_SPLITS
 from dynabert_paddle.text.word_labels import DECODINGS, LABEL_SCHEMES
 
 BUNDLE_FILE = "bundle.json"
 FORMAT_VERSION = 1
 KINDS = ("classification", "regression", "multi_label", "token_classification", "question_answering", "embedding")
+WINDOW_POOLINGS = ("mean", "max")  # of the logits of a long document's windows
 ROLES = ("document", "query")  # of a text that is embedded; each has a prompt
 PROMPTS = {role: f"{role}_prompt" for role in ROLES}  # the keys of the task's prompts
 

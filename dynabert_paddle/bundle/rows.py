@@ -12,7 +12,7 @@ import numpy as np
 
 from dynabert_paddle.bundle.input_counts import InputCounts
 from dynabert_paddle.bundle.label_choice import LabelChoice
-from dynabert_paddle.bundle.manifest import PROMPTS, ROLES, BundleError, RowError
+from dynabert_paddle.bundle.manifest import PROMPTS, ROLES, WINDOW_POOLINGS, BundleError, RowError
 from dynabert_paddle.text.decode import (
     Answer,
     AnyPrediction,
@@ -26,7 +26,6 @@ from dynabert_paddle.text.decode import (
     softmax,
 )
 from dynabert_paddle.text.document_windows import (
-    WINDOW_POOLINGS,
     NoRoomError,
     document_windows,
     pool_windows,

@@ -13,7 +13,8 @@ from dynabert_paddle.cli.output import show_next
 from dynabert_paddle.cli.resume import from_rows
 from dynabert_paddle.cli.run import Device, Overrides
 from dynabert_paddle.cli.stages import ConfigFile
-from dynabert_paddle.config.settings import AugmentConfig, TaskConfig
+from dynabert_paddle.config.command_settings import AugmentConfig
+from dynabert_paddle.config.settings import TaskConfig
 from dynabert_paddle.runtime.interruption import resumable
 
 

@@ -51,6 +51,8 @@ def bench(
         show_json(report)
     else:
         _show(report)
+        for shape, rows in groupby(report["rows"], key=lambda row: (row["batch_size"], row["seq_length"])):
+            _show_fastest(shape, list(rows))
     show_next("predict", bundles[0], "-i", "texts.tsv", wrote=[output_file] if output_file else [])
 
 
@@ -71,8 +73,6 @@ def _show(report: dict[str, Any]) -> None:
         for row in report["rows"]
     ]
     show_table(columns, lines, title=f"{report['threads']} threads; speed-up against the first line of each shape")
-    for shape, rows in groupby(report["rows"], key=lambda row: (row["batch_size"], row["seq_length"])):
-        _show_fastest(shape, list(rows))
     for name in dict.fromkeys(row["name"] for row in report["rows"] if row["depends_on_batch"]):
         print(one_line(f"{name}: a text's answer depends on the other texts of its batch (one scale for all)"))
 

@@ -13,7 +13,8 @@ from dynabert_paddle.cli.resume import from_checkpoint
 from dynabert_paddle.cli.run import Device, Json, OverwriteOutputDir
 from dynabert_paddle.cli.stages import OutputDir, check_encoding, load_settings, read_model_metadata
 from dynabert_paddle.cli.table import show_table
-from dynabert_paddle.config.settings import CompressConfig, TaskConfig
+from dynabert_paddle.config.command_settings import CompressConfig
+from dynabert_paddle.config.settings import TaskConfig
 from dynabert_paddle.runtime.interruption import resumable
 
 

@@ -15,7 +15,8 @@ from dynabert_paddle.cli.resume import from_scores
 from dynabert_paddle.cli.run import Json, OverwriteOutputDir
 from dynabert_paddle.cli.stages import check_encoding, read_model_metadata
 from dynabert_paddle.cli.table import show_table
-from dynabert_paddle.config.settings import SearchConfig, TaskConfig
+from dynabert_paddle.config.command_settings import SearchConfig
+from dynabert_paddle.config.settings import TaskConfig
 from dynabert_paddle.errors import DynabertError
 from dynabert_paddle.runtime.interruption import resumable
 

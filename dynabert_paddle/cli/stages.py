@@ -98,7 +98,12 @@ def train_width(
     output_dir: OutputDir,
     teacher_name_or_path: Annotated[
         str | None,
-        typer.Option("--teacher_name_or_path", help="Model folder to distil from.", show_default="DIR itself"),
+        typer.Option(
+            "--teacher_name_or_path",
+            help="Another fine-tuned model to distil from; its hidden states are compared only where both have the "
+            "same sizes.",
+            show_default="DIR itself",
+        ),
     ] = None,
     config: ConfigFile = None,
     override: Overrides = None,

@@ -17,9 +17,9 @@ from dynabert_paddle.compressing.quantize_aware import compress_quantize_aware
 from dynabert_paddle.compressing.share_layers import compress_share_layers
 from dynabert_paddle.compressing.sparse import compress_sparse
 from dynabert_paddle.compressing.vocabulary import compress_vocabulary
+from dynabert_paddle.config.command_settings import CompressConfig
 from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import CompressConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.array_hash import hash_model

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from dynabert_paddle.compressing.alignment import AlignedTeacher
 from dynabert_paddle.compressing.sparse import plan_pruning
-from dynabert_paddle.config.settings import CompressConfig, WidthConfig
+from dynabert_paddle.config.command_settings import CompressConfig
+from dynabert_paddle.config.settings import WidthConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.files.folder import COMPRESS
 from dynabert_paddle.runtime.home import user_path

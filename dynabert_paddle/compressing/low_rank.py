@@ -12,8 +12,8 @@ from paddle import Tensor, nn
 
 from dynabert_paddle.backbone.structure import owner_of
 from dynabert_paddle.compressing.products import Moments, best_product, output_error, saving_rank
+from dynabert_paddle.config.command_settings import CompressConfig
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import CompressConfig
 from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.tasks import Task

@@ -9,8 +9,8 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from dynabert_paddle.config.command_settings import CompressConfig
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import CompressConfig
 from dynabert_paddle.data.batches import sequential_batches
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.tasks import Task

@@ -7,8 +7,8 @@ from typing import Any
 
 import paddle
 
+from dynabert_paddle.config.command_settings import CompressConfig
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import CompressConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.supernet.low_rank_linear import find_ranks

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from paddle import Tensor
 
+from dynabert_paddle.config.command_settings import CompressConfig
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import CompressConfig
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.supernet.sparsity import EMBEDDING, find_matrices, measure_sparsity

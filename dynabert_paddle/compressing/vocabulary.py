@@ -12,8 +12,8 @@ from paddle import nn
 
 from dynabert_paddle.backbone.structure import num_positions
 from dynabert_paddle.compressing.texts import count_pieces, read_text_file, row_lengths, task_rows
+from dynabert_paddle.config.command_settings import CompressConfig
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import CompressConfig
 from dynabert_paddle.data.question_answering import Questions
 from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.tasks import Task

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from dynabert_paddle.bundle.manifest import WINDOW_POOLINGS
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import UsageError
-from dynabert_paddle.text.document_windows import WINDOW_POOLINGS
 from dynabert_paddle.text.word_windows import LONG_TEXTS
 
 

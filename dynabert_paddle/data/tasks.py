@@ -149,6 +149,8 @@ class Task:
         """
         if isinstance(self.train, Examples) and isinstance(self.dev, Examples):
             documents = self.train.documents.over(trained)
+            if documents == self.train.documents == self.dev.documents:
+                return self
             return replace(
                 self, train=replace(self.train, documents=documents), dev=replace(self.dev, documents=documents)
             )

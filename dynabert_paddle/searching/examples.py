@@ -11,8 +11,8 @@ from math import ceil
 
 import numpy as np
 
+from dynabert_paddle.config.command_settings import SearchConfig
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.data.embedding_examples import TextsToEmbed
 from dynabert_paddle.data.tasks import Task, TaskExamples
 from dynabert_paddle.errors import UsageError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynabert_paddle.config.settings import SearchConfig
+from dynabert_paddle.config.command_settings import SearchConfig
 from dynabert_paddle.data.embedding_metrics import needs_teacher
 from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.tasks import Task

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dynabert_paddle.config.command_settings import SearchConfig
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.errors import UsageError, did_you_mean
 from dynabert_paddle.model_shape import MACS_LENGTH
 from dynabert_paddle.searching.cost import COSTS, Budget

@@ -10,9 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from dynabert_paddle.config.command_settings import SearchConfig
 from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import SearchConfig
 from dynabert_paddle.data.described_tasks import load_described_task
 from dynabert_paddle.data.embedding_metrics import TEACHER_METRIC
 from dynabert_paddle.data.tasks import Task

@@ -12,8 +12,6 @@ import numpy as np
 
 from dynabert_paddle.text.encode import windows
 
-WINDOW_POOLINGS = ("mean", "max")
-
 
 class NoRoomError(ValueError):
     """A first text of a pair that leaves no room for windows of the second; the message says how long it may be."""

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dynabert_paddle.config.command_settings import AugmentConfig
 from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import AugmentConfig, TaskConfig
+from dynabert_paddle.config.settings import TaskConfig
 from dynabert_paddle.data.augment import SOURCE_ROW, Word, copy_row, to_line
 from dynabert_paddle.data.readers import Columns
 from dynabert_paddle.data.tasks import TrainingTexts, read_training_texts

@@ -19,7 +19,7 @@ import paddle
 from dynabert_paddle.backbone.loading import set_arrays, to_arrays
 from dynabert_paddle.config.loading import resolve_config
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import recorded_settings
+from dynabert_paddle.config.options import recorded_settings
 from dynabert_paddle.errors import DynabertError, Interrupted, ModelError, UsageError
 from dynabert_paddle.files.atomic import handle_write_errors
 from dynabert_paddle.runtime.environment import keep_freed_memory

@@ -14,16 +14,9 @@ from typing import Any
 from dynabert_paddle.backbone.loading import BUILT_IN
 from dynabert_paddle.config.loading import parse_yaml
 from dynabert_paddle.config.names import setting
+from dynabert_paddle.config.options import lasting_settings, later_defaults, recorded_settings
 from dynabert_paddle.config.run_file import HEADER, MODEL_SETTINGS, PATH_SETTINGS, is_written, locate, relative_inside
-from dynabert_paddle.config.settings import (
-    ENCODING_SETTINGS,
-    STAGES,
-    Config,
-    RewireConfig,
-    lasting_settings,
-    later_defaults,
-    recorded_settings,
-)
+from dynabert_paddle.config.settings import ENCODING_SETTINGS, STAGES, Config, RewireConfig
 from dynabert_paddle.data.described_tasks import load_task_config
 from dynabert_paddle.data.tasks import Task
 from dynabert_paddle.errors import DataError, DynabertError, UsageError

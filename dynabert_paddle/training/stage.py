@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from dynabert_paddle.backbone.loading import to_arrays
-from dynabert_paddle.config.settings import TrainConfig, lasting_settings
+from dynabert_paddle.config.options import lasting_settings
+from dynabert_paddle.config.settings import TrainConfig
 from dynabert_paddle.data.fingerprint import hash_examples
 from dynabert_paddle.data.long_texts import DOCUMENT_SETTINGS
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS

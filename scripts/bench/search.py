@@ -38,7 +38,7 @@ def main(
     import numpy as np
     import optuna
 
-    from dynabert_paddle.config.settings import SearchConfig
+    from dynabert_paddle.config.command_settings import SearchConfig
     from dynabert_paddle.data.described_tasks import load_described_task
     from dynabert_paddle.genomes import GenomeSpace
     from dynabert_paddle.searching.evolution import Evolution, evolve, read_rows

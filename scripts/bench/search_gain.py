@@ -128,7 +128,7 @@ def choose_highest(supernet: Any, task: Any, key: Record, limits: dict[float, fl
     import numpy as np
     import optuna
 
-    from dynabert_paddle.config.settings import SearchConfig
+    from dynabert_paddle.config.command_settings import SearchConfig
     from dynabert_paddle.genomes import GenomeSpace
     from dynabert_paddle.searching.choose import by_score, choose_best
     from dynabert_paddle.searching.cost import Budget

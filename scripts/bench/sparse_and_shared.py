@@ -21,7 +21,7 @@ from timing import describe_machine
 
 from dynabert_paddle.cli.script import run_command
 from dynabert_paddle.cli.table import show_table
-from dynabert_paddle.config.settings import CompressConfig
+from dynabert_paddle.config.command_settings import CompressConfig
 from dynabert_paddle.files.metadata import METADATA_FILE, read_metadata
 from dynabert_paddle.runtime.environment import import_paddle
 

@@ -19,8 +19,10 @@ from parts import Record, find_records, hash_settings
 from results_shapes import TASKS, Backbone, fixed_shapes
 
 import dynabert_paddle.config
+from dynabert_paddle.config.command_settings import SearchConfig
 from dynabert_paddle.config.loading import load_config, resolve_config
-from dynabert_paddle.config.settings import ENCODING_SETTINGS, STAGES, FinalConfig, SearchConfig, lasting_settings
+from dynabert_paddle.config.options import lasting_settings
+from dynabert_paddle.config.settings import ENCODING_SETTINGS, STAGES, FinalConfig
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.hashing import hash_file
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynabert_paddle.config.loading import built_in_configs, find_config, load_config, parse_yaml, resolve_config
+from dynabert_paddle.config.options import lasting_settings, recorded_settings
 from dynabert_paddle.config.settings import (
     SECTIONS,
     STAGES,
@@ -21,8 +22,6 @@ from dynabert_paddle.config.settings import (
     RewireConfig,
     TaskConfig,
     WidthConfig,
-    lasting_settings,
-    recorded_settings,
 )
 from dynabert_paddle.data.catalog import CATALOG
 from dynabert_paddle.errors import UsageError

@@ -180,6 +180,9 @@ class Tokenizer:
 
     fingerprint = "characters"
 
+    def num_special_tokens(self, num_texts):
+        return 0
+
     def encode_rows(self, texts, pairs, *, max_seq_length):
         ids = [list(map(ord, text))[:max_seq_length] for text in texts]
         return ids, [[0] * len(row) for row in ids], [False] * len(ids)

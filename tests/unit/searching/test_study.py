@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dynabert_paddle.config.settings import SearchConfig
+from dynabert_paddle.config.command_settings import SearchConfig
 from dynabert_paddle.errors import DynabertError, UsageError
 from dynabert_paddle.searching.objectives import Objectives
 from dynabert_paddle.searching.run import _Search

@@ -10,8 +10,10 @@ from conftest import make_batch, make_bert
 import dynabert_paddle as db
 from dynabert_paddle.backbone.loading import find_backbone, to_arrays
 from dynabert_paddle.compressing.distil import _settings
+from dynabert_paddle.config.command_settings import CompressConfig
 from dynabert_paddle.config.loading import load_config
-from dynabert_paddle.config.settings import CompressConfig, DepthConfig, WidthConfig, lasting_settings
+from dynabert_paddle.config.options import lasting_settings
+from dynabert_paddle.config.settings import DepthConfig, WidthConfig
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.array_hash import hash_model
 from dynabert_paddle.supernet.supernet import Supernet, to_tensors
