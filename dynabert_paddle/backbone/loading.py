@@ -38,6 +38,7 @@ _LOGITS_ALONE = {"use_cache": False, "output_attentions": False, "output_hidden_
 
 # What PaddleNLP puts on an encoder; the first is built where nothing says which.
 _STOCK_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+MASKED_LM = "ForMaskedLM"  # which a backbone may have been pretrained with
 HEADS = (*_STOCK_HEADS, FOR_EMBEDDING)  # the last one is ours, on PaddleNLP's model without a head
 
 _ARCHITECTURE = re.compile(r"(.+?)(Model|For[A-Z]\w*|LMHeadModel)")
@@ -326,7 +327,7 @@ def _find_class(values: dict[str, Any], folder: Path, head: str | None) -> Any:
         # Configs of 2019 have neither key. Names of weights begin with the architecture's.
         words = sorted({name.partition(".")[0] for name in read_weights(folder)})
     known: dict[str, dict[str, str]] = {}
-    for end in _STOCK_HEADS:
+    for end in (*_STOCK_HEADS, *([MASKED_LM] if head == MASKED_LM else [])):
         for name in dir(transformers):
             if name.endswith(end):
                 known.setdefault(name.removesuffix(end).lower(), {})[end] = name
@@ -356,7 +357,7 @@ def _head_of(values: dict) -> str | None:
 
 
 def _check_head(head: str | None) -> None:
-    if head not in (None, *HEADS):
+    if head not in (None, MASKED_LM, *HEADS):
         raise UsageError(f"head is '{head}': allowed are {', '.join(HEADS)}.{did_you_mean(str(head), HEADS)}")
 
 

@@ -23,6 +23,7 @@ from dynabert_paddle.runtime.ranks import is_rank_zero
 
 if TYPE_CHECKING:
     from dynabert_paddle.data.tasks import Task
+    from dynabert_paddle.files.metadata import Metadata
     from dynabert_paddle.training.evaluate import DevOutputs
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,10 @@ def evaluate(
 ) -> None:
     """Score the full model, --subnet, or all of --grid on the task's dev set."""
     _check_flags(subnet=subnet, grid=grid, errors_file=errors_file, teacher=teacher_name_or_path)
-    expected = read_model_metadata(model_dir)
+    expected = read_model_metadata(model_dir, needs_task=False)
+    if expected.is_general:
+        _show_general(model_dir, expected, as_json=json)
+        return
     config = load_settings(expected, None, None, {**flags, "device": device})
     start_paddle(config.device)
     from dynabert_paddle.data.described_tasks import for_evaluation, load_task_config
@@ -111,6 +115,19 @@ def evaluate(
         show_classes(scores, metrics=task.metrics, positive_label=task.positive_label)
     wrote = [] if errors_file is None else [errors_file]
     show_next("evaluate", model_dir, *(recommended(rows) if grid else ["--grid"]), wrote=wrote)
+
+
+def _show_general(model_dir: str, metadata: Metadata, *, as_json: bool) -> None:
+    """Show what the sub-networks of a model without a task have scored when it was trained."""
+    start_paddle("cpu")
+    from dynabert_paddle.files.metadata import describe_general
+    from dynabert_paddle.supernet.supernet import Supernet
+    from dynabert_paddle.training.evaluate import recorded_grid
+
+    logger.info("%s; shown is what its last stage has recorded", describe_general(model_dir))
+    split, rows = recorded_grid(Supernet.from_pretrained(model_dir))
+    show_grid(rows, split=split, as_json=as_json)
+    show_next("finetune", "--model_name_or_path", model_dir, "--output_dir", "NEW_DIR")
 
 
 def _check_flags(*, subnet: str | None, grid: bool, errors_file: str | None, teacher: str | None) -> None:

@@ -45,7 +45,9 @@ def extract(
         small.save_claimed(claimed, replace=True)
     whole, part = (model.search_space().num_params(model.full) for model in (supernet, small))
     print(f"{part / 1e6:.2f} M of {whole / 1e6:.2f} M parameters")
-    show_next("export", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
+    is_general = small.metadata.is_general
+    then = ("finetune", "--model_name_or_path", output_dir) if is_general else ("export", output_dir)
+    show_next(*then, "--output_dir", "NEW_DIR", wrote=[output_dir])
 
 
 @with_sections(("task", TaskConfig), from_dir=["task"])

@@ -121,11 +121,15 @@ def _run(name: str, overrides: list[str] | None, flags: dict[str, Any], overwrit
 
         rows = run(config, overwrite=overwrite)
     folder = Path(config.output_dir)
-    positive_label = read_json(folder / GRID_FILE).get("positive_label")
-    show_grid(rows, split="dev", as_json=json, positive_label=positive_label)
+    grid = read_json(folder / GRID_FILE)
+    show_grid(rows, split=grid["split"], as_json=json, positive_label=grid.get("positive_label"))
     last = folder / config.stages[-1]
     wrote = [*(folder / stage for stage in config.stages), folder / GRID_FILE, folder / CONFIG_FILE]
-    show_next("evaluate", last, *recommended(rows), wrote=wrote)
+    has_task = grid["split"] == "dev"
+    if has_task:
+        show_next("evaluate", last, *recommended(rows), wrote=wrote)
+    else:
+        show_next("finetune", "--model_name_or_path", last, "--output_dir", "NEW_DIR", wrote=wrote)
 
 
 COMMANDS = (quickstart, run)

@@ -19,6 +19,7 @@ from dynabert_paddle.config.settings import (
     DepthConfig,
     FinalConfig,
     FinetuneConfig,
+    GeneralConfig,
     RewireConfig,
     SpaceConfig,
     TaskConfig,
@@ -87,8 +88,11 @@ def rewire(
 ) -> None:
     """Stage 1: sort heads and neurons by importance; the full model's logits stay the same."""
     flags = {**flags, "device": device, "space.embedding_rank_mult_list": embedding_rank_mult_list}
-    _run_stage("rewire", model_dir, output_dir, config, override, flags, overwrite_output_dir)
-    show_next("train_width", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
+    done = _run_stage("rewire", model_dir, output_dir, config, override, flags, overwrite_output_dir)
+    is_general = done.rewire.text_file is not None
+    then = ["--text_file", done.rewire.text_file or ""] if is_general else []
+    verb = "train_general" if is_general else "train_width"
+    show_next(verb, output_dir, *then, "--output_dir", "NEW_DIR", wrote=[output_dir])
 
 
 @with_sections(("task", TaskConfig), ("space", SpaceConfig), ("width", WidthConfig), from_dir=["task", "space"])
@@ -133,6 +137,24 @@ def train_depth(
     show_next("evaluate", output_dir, "--grid", wrote=[output_dir])
 
 
+@with_sections(("task", TaskConfig), ("space", SpaceConfig), ("general", GeneralConfig), from_dir=["task", "space"])
+def train_general(
+    model_dir: Annotated[
+        str, typer.Argument(metavar="DIR", help="Built-in backbone, model folder, or folder of 'dynabert rewire'.")
+    ],
+    *,
+    output_dir: OutputDir,
+    config: ConfigFile = None,
+    override: Overrides = None,
+    device: Device = None,
+    overwrite_output_dir: OverwriteOutputDir = False,
+    flags: dict[str, Any],
+) -> None:
+    """Without labels: distil a pretrained backbone into every width and depth, from raw text."""
+    _run_stage("general", model_dir, output_dir, config, override, {**flags, "device": device}, overwrite_output_dir)
+    show_next("train_final", output_dir, "--output_dir", "NEW_DIR", wrote=[output_dir])
+
+
 @with_sections(("task", TaskConfig), ("space", SpaceConfig), ("final", FinalConfig), from_dir=["task", "space"])
 def train_final(
     model_dir: ModelDir,
@@ -158,16 +180,23 @@ def _run_stage(
     flags: dict[str, Any],
     overwrite: bool,
     teacher: str | None = None,
-) -> None:
-    expected = read_model_metadata(model_dir) if model_dir else None
+) -> Config:
+    from dynabert_paddle.runtime.home import user_path
+
+    begins_with_backbone = name == "general" or flags.get("rewire.text_file") is not None
+    is_name = begins_with_backbone and not user_path(model_dir or "").exists()
+    expected = None
+    if model_dir is not None and not is_name:
+        expected = read_model_metadata(model_dir, needs_task=not begins_with_backbone and name != "final")
     config = load_settings(expected, config_file, overrides, flags)
     with resumable(name, resume_point=partial(from_checkpoint, output_dir)):
         start_paddle(config.device)
         from dynabert_paddle.data.described_tasks import load_task_config
+        from dynabert_paddle.training.general_start import is_without_labels
         from dynabert_paddle.training.run import run_stage
 
         source = model_dir or config.model_name_or_path
-        task = load_task_config(config.task)
+        task = None if is_without_labels(name, config) else load_task_config(config.task)
         run_stage(
             name,
             config,
@@ -178,6 +207,7 @@ def _run_stage(
             overwrite=overwrite,
             expected=expected,
         )
+    return config
 
 
 def load_settings(
@@ -200,13 +230,24 @@ def load_settings(
     return load_config(path, overrides or (), flags, base=_trained_for(model) if model else None)
 
 
-def read_model_metadata(model_dir: str) -> Metadata:
-    """Read a model's metadata before anything else, to refuse another model if that is there once it is loaded."""
-    from dynabert_paddle.files.metadata import read_metadata
+def read_model_metadata(model_dir: str, *, needs_task: bool = True) -> Metadata:
+    """Read a model's metadata before anything else, to refuse another model if that is there once it is loaded.
+
+    Args:
+        model_dir: the model's folder.
+        needs_task: refuse one that has learned from raw text alone, too.
+
+    Returns:
+        The metadata.
+    """
+    from dynabert_paddle.files.metadata import check_has_task, read_metadata
     from dynabert_paddle.files.model_folder import check_model_folder
 
     check_model_folder(model_dir)
-    return read_metadata(model_dir)
+    metadata = read_metadata(model_dir)
+    if needs_task:
+        check_has_task(model_dir, metadata)
+    return metadata
 
 
 def check_encoding(model_dir: str, model: Metadata, task: TaskConfig) -> None:
@@ -233,7 +274,8 @@ def _trained_for(model: Metadata) -> dict[str, dict[str, Any]]:
     if model.stage != "width":  # whose depths are trained by the stage after it
         names["depth_mults"] = "depth_mult_list"
     space = {names[key]: mults for key, mults in model.space.items() if key in names}
-    return {"task": dict(model.task), "space": space}
+    task = {key: value for key, value in model.task.items() if key in ENCODING_SETTINGS or not model.is_general}
+    return {"task": task, "space": space}
 
 
 def start_paddle(device: str) -> None:
@@ -245,4 +287,4 @@ def start_paddle(device: str) -> None:
     set_device(device)
 
 
-COMMANDS = (finetune, rewire, train_width, train_depth, train_final)
+COMMANDS = (finetune, rewire, train_width, train_depth, train_general, train_final)

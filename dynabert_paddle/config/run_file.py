@@ -13,8 +13,12 @@ CONFIG_FILE, MARKER_FILE = "run.yaml", ".dynabert"
 HEADER = "# Written by dynabert: the settings of the run in this folder.\n"
 # One of them is in a stage's folder; a folder that is named as a stage, such as `final`, may be the user's.
 _STAGE_FILES = (MARKER_FILE, "dynabert.json", "train.jsonl")
+# Sections of the `run.yaml` of earlier versions, which had all of them.
+_EARLIER_SECTIONS = ("task", "space", "finetune", "rewire", "width", "depth", "final")
 # Settings that name a file or a folder. So does a model's, unless it is a name; a path begins with `/`, `~` or `.`.
-PATH_SETTINGS = ("data_dir", "train_file", "dev_file", "retrieval_dir", "augmented_file", "unlabelled_files")
+PATH_SETTINGS = (
+    *("data_dir", "train_file", "dev_file", "retrieval_dir", "augmented_file", "unlabelled_files", "text_file"),
+)
 MODEL_SETTINGS = ("model_name_or_path", "teacher_name_or_path")
 
 
@@ -34,7 +38,7 @@ def is_written(text: str) -> bool:
     Returns:
         False for a config of the user's. Earlier versions wrote every section, and no first line of their own.
     """
-    return text.startswith(HEADER) or all(f"\n{section}:\n" in text for section in ("task", "space", *STAGES))
+    return text.startswith(HEADER) or all(f"\n{section}:\n" in text for section in _EARLIER_SECTIONS)
 
 
 def locate(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:

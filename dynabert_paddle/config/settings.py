@@ -28,12 +28,23 @@ from dynabert_paddle.config.options import (
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.multipliers import DEPTH_MULTS, WIDTH_MULTS
 
-Stage = Literal["finetune", "rewire", "width", "depth", "final"]
+Stage = Literal["finetune", "rewire", "width", "depth", "general", "final"]
 STAGES: tuple[str, ...] = get_args(Stage)
 Recipe = Literal["paper", "best"]
 RECIPES: tuple[str, ...] = get_args(Recipe)
 
+TEXT_HELP = "raw text to learn from without labels: UTF-8, one text a line, of any size; .gz, too"
 RANK_HELP = "rank multipliers: shares of the word embedding's components, which rewire makes where one is below 1"
+
+
+def _make_absolute(section: Any, name: str) -> None:
+    """Make a path of a section absolute, so that a repeated run finds it, and is known for the same, in any folder."""
+    if path := getattr(section, name):
+        object.__setattr__(section, name, _absolute(path))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 @dataclass(frozen=True)
@@ -222,6 +233,10 @@ class RewireConfig(Section):
     )
     per_device_eval_batch_size: PositiveInt = option(32, "examples in a batch")
     seed: Seed = option(42, "chooses the held-out examples")
+    text_file: str | None = option(None, TEXT_HELP, later=True)
+
+    def __post_init__(self) -> None:
+        _make_absolute(self, "text_file")
 
 
 @dataclass(frozen=True)
@@ -275,14 +290,8 @@ class WidthConfig(_SubnetsConfig):
     )
 
     def __post_init__(self) -> None:
-        # Absolute, so that a repeated run finds them, and is known for the same, in any folder.
-        if self.augmented_file:
-            object.__setattr__(self, "augmented_file", _absolute(self.augmented_file))
+        _make_absolute(self, "augmented_file")
         object.__setattr__(self, "unlabelled_files", tuple(map(_absolute, self.unlabelled_files)))
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
 
 
 @dataclass(frozen=True)
@@ -292,6 +301,36 @@ class DepthConfig(WidthConfig):
     lambda_hidden: NonNegativeFloat = option(
         1.0, "weight of the embedding and hidden-state loss, lambda_2 in the paper"
     )
+
+
+@dataclass(frozen=True)
+class GeneralConfig(_SubnetsConfig):
+    """Without labels: distil a pretrained backbone into every width and depth, from raw text."""
+
+    text_file: str | None = option(None, TEXT_HELP)
+    num_train_epochs: PositiveFloat = option(1.0, "passes over the texts")
+    learning_rate: NonNegativeFloat = option(2e-4, "peak learning rate, which then decays linearly to 0")
+    warmup_ratio: Fraction = option(0.05, "share of the steps over which the learning rate rises")
+    subnets_per_step: Literal["all", "sandwich"] = option(
+        "sandwich", "train every sub-network in each step, or the largest, the smallest and some random ones"
+    )
+    lambda_hidden: NonNegativeFloat = option(1.0, "weight of the embedding and hidden-state loss")
+    lambda_relation: NonNegativeFloat = option(
+        1.0,
+        "weight of the attention relations of the last layer: of queries, keys and values among themselves",
+    )
+    lambda_logit: NonNegativeFloat = option(
+        5.0, "backbones with a masked-LM head: weight of the soft targets, alpha_ce in DistilBERT's code"
+    )
+    lambda_mlm: NonNegativeFloat = option(2.0, "likewise: weight of the masked words, alpha_mlm")
+    lambda_cosine: NonNegativeFloat = option(1.0, "likewise: weight of the last hidden state's cosine loss, alpha_cos")
+    temperature: PositiveFloat = option(2.0, "likewise: softens both sides' logits")
+    mlm_probability: Annotated[float, Interval(gt=0, le=1)] = option(
+        0.15, "likewise: share of the tokens that are to be predicted"
+    )
+
+    def __post_init__(self) -> None:
+        _make_absolute(self, "text_file")
 
 
 @dataclass(frozen=True)
@@ -334,6 +373,7 @@ class Config(Section):
     rewire: RewireConfig = field(default_factory=RewireConfig)
     width: WidthConfig = field(default_factory=WidthConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
+    general: GeneralConfig = field(default_factory=GeneralConfig, metadata={"later": True})
     final: FinalConfig = field(default_factory=FinalConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
 

@@ -20,7 +20,7 @@ from dynabert_paddle.exporting.job import ExportJob
 from dynabert_paddle.exporting.manifest import APP_FILES, BundleManifest
 from dynabert_paddle.files.claim import claim
 from dynabert_paddle.files.folder import EXPORT, folder_bytes
-from dynabert_paddle.files.metadata import read_metadata
+from dynabert_paddle.files.metadata import check_has_task, read_metadata
 from dynabert_paddle.files.model_folder import check_model_folder
 from dynabert_paddle.files.ownership import check_replaceable
 from dynabert_paddle.runtime.home import user_path
@@ -103,7 +103,9 @@ def export(
             scratch = stack.enter_context(TemporaryDirectory(prefix="dynabert-export-"))
             folder = model.save_pretrained(Path(scratch) / "model")
         check_model_folder(folder)
-        trained_task = read_metadata(folder).task
+        metadata = read_metadata(folder)
+        check_has_task(folder, metadata)
+        trained_task = metadata.task
         task = {**inherited_settings(trained_task, changes), **changes}
         if overwrite and output_dir.resolve() in (folder.resolve(), *folder.resolve().parents):
             raise UsageError(f"{output_dir} holds the model to export: name another {setting('output_dir')}")

@@ -26,7 +26,7 @@ COMPRESS = "compress"
 
 # What made a folder -> the command that does.
 _COMMANDS = {stage: f"dynabert {stage}" for stage in (*STAGES, RUN, BASELINE, SEARCH, EXTRACT, COMPRESS, EXPORT)} | {
-    stage: f"dynabert train_{stage}" for stage in ("width", "depth", "final")
+    stage: f"dynabert train_{stage}" for stage in ("width", "depth", "general", "final")
 }
 
 _BUNDLE_FILE = "bundle.json"

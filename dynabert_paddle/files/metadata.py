@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dynabert_paddle.config.settings import TaskConfig
-from dynabert_paddle.errors import ModelError
+from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.atomic import read_json, write_json
 from dynabert_paddle.files.integrity import hash_files
 from dynabert_paddle.runtime.home import user_path
 
 METADATA_FILE = "dynabert.json"
 FORMAT_VERSION = 1
+# The kind of a model that learned from texts without labels, and has no task yet.
+RAW_TEXT = "raw_text"
 # Written only where they are set, as earlier versions know no such keys.
 _NEW_KEYS = (
     "thresholds",
@@ -83,6 +85,11 @@ class Metadata:
         """Whether the text of a special token in a text is that token; the default if it is not recorded."""
         return self.task.get("special_tokens_in_text", TaskConfig.special_tokens_in_text)
 
+    @property
+    def is_general(self) -> bool:
+        """Whether the model has learned from raw text alone: its encoder is trained, and it has no classifier yet."""
+        return self.task.get("kind") == RAW_TEXT
+
     def replace(self, **changes: Any) -> Metadata:
         """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
@@ -128,6 +135,28 @@ def write_metadata(folder: str | Path, metadata: Metadata) -> None:
         if values[name] in (None, (), {}):
             del values[name]
     write_json(Path(folder) / METADATA_FILE, values)
+
+
+def describe_general(folder: str | Path) -> str:
+    """Say of a model that has learned from raw text what it is, and how it gets a task."""
+    return (
+        f"{folder} has learned from raw text alone and has no classifier: give it a task with 'dynabert finetune "
+        f"--model_name_or_path {folder}', or all of its sub-networks at once with 'dynabert train_final {folder}'"
+    )
+
+
+def check_has_task(folder: str | Path, metadata: Metadata) -> None:
+    """Refuse a model that has learned from raw text alone, where its predictions are needed.
+
+    Args:
+        folder: the model's folder or name, for the message.
+        metadata: its own.
+
+    Raises:
+        UsageError: it has no task.
+    """
+    if metadata.is_general:
+        raise UsageError(describe_general(folder))
 
 
 def check_expected(folder: str | Path, expected: Metadata | None, found: Metadata) -> None:

@@ -56,6 +56,7 @@ def compute_importance(
     loss: Callable[..., Tensor],
     *,
     clear_gradients: bool = True,
+    of_hidden: bool = False,
 ) -> Importance:
     """Measure the importance of all heads and neurons of all layers, with one backward pass per batch.
 
@@ -67,6 +68,7 @@ def compute_importance(
             `RandomProjection`.
         clear_gradients: add up |gradient| of each batch. If False, gradients are never cleared between batches, so
             that their signs cancel, as in the authors' code.
+        of_hidden: the loss is one of the last hidden states in place of the logits, `[b, s, d]`, 0 for padding.
 
     Returns:
         For a head the sum over batches of |dL/dgate|, its gate being a 1 that multiplies the head's output; for a
@@ -94,8 +96,11 @@ def compute_importance(
             _clear(supernet, gates)
         with paddle.no_grad():  # the embeddings have no importance, so their backward pass is not needed
             embedding = supernet.embed(state=NO_STATE, **inputs)
-        logits = supernet(embedding=embedding, head_gates=gates, logits_only=True, **inputs).logits
-        loss(logits, labels, **({} if weights is None else {"weights": weights})).backward()
+        output = supernet(embedding=embedding, head_gates=gates, logits_only=not of_hidden, **inputs)
+        if of_hidden:
+            loss(output.hidden_states[-1] * inputs["attention_mask"].unsqueeze(-1).astype("float32"), None).backward()
+        else:
+            loss(output.logits, labels, **({} if weights is None else {"weights": weights})).backward()
         for index, layer in enumerate(layers):
             head_sums[index] += _gradient(gates[index]).abs()
             neuron_sums[index] += _neuron_importance(layer)

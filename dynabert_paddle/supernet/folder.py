@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from paddle import nn
 
-from dynabert_paddle.backbone.loading import build_model, load_weights, to_arrays
+from dynabert_paddle.backbone.loading import MASKED_LM, build_model, load_weights, to_arrays
 from dynabert_paddle.backbone.structure import check_vocabulary
 from dynabert_paddle.errors import ModelError, UsageError
 from dynabert_paddle.files.atomic import check_complete, read_json
 from dynabert_paddle.files.integrity import check_files
 from dynabert_paddle.files.metadata import METADATA_FILE, Metadata, read_metadata, write_metadata
+from dynabert_paddle.files.model_config import read_config
 from dynabert_paddle.files.model_folder import check_model_folder
 from dynabert_paddle.files.packing import PACKED_BITS, pack_weights
 from dynabert_paddle.files.weights import OWN_WEIGHTS_FILE, STOCK_WEIGHTS_FILE, own_weight_names, write_safetensors
@@ -80,6 +81,8 @@ def read_model(
     path = folder / METADATA_FILE
     if path.is_file():  # one from before hashes were kept has none, and is believed
         check_files(path, read_json(path).get("files", {}))
+    if metadata.is_general and not labels and num_labels is None and head is None:
+        head = _masked_lm_head(folder)
     model = build_model(folder, labels=labels, num_labels=num_labels, head=head)
     tokenizer = Tokenizer.from_pretrained(folder)
     try:
@@ -91,10 +94,16 @@ def read_model(
     new_head = bool(labels or head) or num_labels is not None
     fresh = load_weights(model, folder, labels=labels, trust_order=trust_order, new_head=new_head)
     remove_quantization(model, {name.rpartition(".")[0] for name in fresh if name.endswith(SCALE)})
-    if fresh and metadata.stage and num_labels is None and head is None:
+    if fresh and metadata.stage and num_labels is None and head is None and not metadata.is_general:
         raise ModelError(f"{folder}: '{fresh[0]}' is missing or of another shape: the folder is damaged, copy it again")
     logger.debug("%s: new weights for %s", folder, fresh)
     return ModelParts(model, tokenizer, metadata)
+
+
+def _masked_lm_head(folder: Path) -> str | None:
+    """The head of a model that has learned to predict masked words, and has no other yet."""
+    architectures = read_config(folder).get("architectures") or [""]
+    return MASKED_LM if str(architectures[0]).endswith(MASKED_LM) else None
 
 
 def _take_shape(model: nn.Layer, encoder: ElasticEncoder, metadata: Metadata, folder: Path) -> None:

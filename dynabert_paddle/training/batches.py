@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from paddle import Tensor
@@ -21,6 +22,9 @@ from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.word_features import IGNORED
 from dynabert_paddle.runtime.ranks import num_processes, rank
 from dynabert_paddle.supernet.supernet import to_tensors
+
+if TYPE_CHECKING:
+    from dynabert_paddle.training.text_stream import TextBatch, TextStream
 
 _BATCHES_PER_BUCKET = 50
 
@@ -80,7 +84,7 @@ class StepBatches:
 
 
 def step_batches(
-    features: FeatureSet,
+    features: FeatureSet | TextStream,
     config: TrainConfig,
     pad_token_id: int,
     *,
@@ -104,12 +108,12 @@ def step_batches(
     step = 0
     row_weights = features.row_weights
 
-    def collate(rows: np.ndarray) -> dict[str, np.ndarray]:
+    def collate(rows: Any) -> dict[str, np.ndarray]:
         own = None if row_weights is None else row_weights[rows]
         return weigh_labels(features.collate(rows, pad_token_id), class_weights, own)
 
     for epoch in itertools.count():
-        order = length_bucketed_batches(features.lengths, global_batch_size(config), seed=config.seed, epoch=epoch)
+        order: Iterator[Any] = _batches_of_epoch(features, global_batch_size(config), seed=config.seed, epoch=epoch)
         while indices := list(itertools.islice(order, config.gradient_accumulation_steps)):
             if step >= first_step:
                 micro_batches = list(map(collate, indices))
@@ -122,6 +126,14 @@ def step_batches(
                 ]
                 yield StepBatches(sum(map(len, indices)), shards)
             step += 1
+
+
+def _batches_of_epoch(
+    features: FeatureSet | TextStream, batch_size: int, *, seed: int, epoch: int
+) -> Iterator[np.ndarray] | Iterator[TextBatch]:
+    if isinstance(features, FeatureSet):
+        return length_bucketed_batches(features.lengths, batch_size, seed=seed, epoch=epoch)
+    return features.batches(batch_size, seed=seed, epoch=epoch)
 
 
 def length_bucketed_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> Iterator[np.ndarray]:

@@ -61,7 +61,9 @@ def warn_about_training(
     """
     warn_about_rows(task)
     augmented_file = config.augmented_file if isinstance(config, WidthConfig) else None
-    training: list[FeatureSet] = [split.train.texts if isinstance(split.train, GroupedFeatures) else split.train]
+    train = split.train.texts if isinstance(split.train, GroupedFeatures) else split.train
+    assert isinstance(train, FeatureSet)  # a task's
+    training = [train]
     if split.select_name == "dev":
         warn_about_tokens(task, [split.select], supernet, examples=task.dev, is_fixed=is_fixed)
     elif not augmented_file:  # else rows of the training file, about which the previous stage has warned

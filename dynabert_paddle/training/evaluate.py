@@ -190,6 +190,24 @@ def score_each_class(outputs: DevOutputs) -> dict[str, ClassScores]:
     }
 
 
+def recorded_grid(supernet: Supernet) -> tuple[str, list[dict[str, Any]]]:
+    """Return the scores that a model without labels has recorded when its last stage ended.
+
+    Args:
+        supernet: a model that has learned from raw text.
+
+    Returns:
+        The data that was scored, and rows as from `evaluate_grid`, without a metric where nothing was scored.
+    """
+    space = trained_space(supernet)
+    nothing: dict[str, dict[str, Any]] = {name: {} for name in space.grid()}
+    split, scores = next(
+        ((split, scores) for split, scores in supernet.metadata.metrics.items() if isinstance(scores, dict)),
+        ("holdout", nothing),
+    )
+    return split, [{"subnet": name, **values, **_costs(space, space.parse(name))} for name, values in scores.items()]
+
+
 def trained_space(supernet: Supernet) -> SearchSpace:
     """The part of the paper's grid that a supernet was trained for.
 

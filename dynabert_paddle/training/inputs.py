@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,12 @@ from dynabert_paddle.data.readers import Examples
 from dynabert_paddle.data.tasks import Task, TaskExamples
 from dynabert_paddle.data.unlabelled import add_unlabelled
 from dynabert_paddle.errors import DataError, UsageError
+from dynabert_paddle.files.metadata import check_has_task
 from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.supernet.supernet import Supernet
+
+if TYPE_CHECKING:
+    from dynabert_paddle.training.text_stream import TextStream
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +35,14 @@ class Split:
     """A task's tokenized examples, divided.
 
     Args:
-        train: to train on; without labels if they come from an augmented file or files without, and none are read.
+        train: to train on; without labels if they come from an augmented file or files without, and none are read, or
+            are raw text.
         select: to select the best checkpoint on.
         select_name: the name of `select`: holdout or dev.
         select_examples: the examples of `select`.
     """
 
-    train: FeatureSet
+    train: FeatureSet | TextStream
     select: FeatureSet
     select_name: str
     select_examples: TaskExamples
@@ -169,6 +174,7 @@ def match_task(supernet: Supernet, task: Task, source: str | Path) -> Task:
     Raises:
         UsageError: it was not fine-tuned, or for another number of outputs or other classes.
     """
+    check_has_task(source, supernet.metadata)
     if task.kind == "embedding" and isinstance(supernet.model, BackboneForTextEmbedding):
         return match_labels(supernet, task, source)  # a pretrained model, too: there are no labels to fine-tune it on
     if not supernet.metadata.stage:
@@ -224,6 +230,7 @@ def match_labels(supernet: Supernet, task: Task, source: str | Path) -> Task:
 
 def _check_kind(supernet: Supernet, task: Task, source: str | Path) -> None:
     kind = supernet.metadata.task.get("kind", task.kind)
+    check_has_task(source, supernet.metadata)
     if kind != task.kind:
         raise UsageError(
             f"{source} was fine-tuned for {kind}, and task {task.name!r} is {task.kind}: name the task and the data "

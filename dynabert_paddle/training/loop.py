@@ -293,13 +293,16 @@ def _diverged(stage: Stage, what: str) -> DynabertError:
 
 def _evaluate(stage: Stage, split: Split, state: TrainState, log: RunLog) -> None:
     """Score the stage's sub-networks, and keep the weights if their mean score is the best so far."""
-    scores = evaluate_subnets(
-        stage.model,
-        split.select,
-        stage.subnets,
-        metrics=stage.task.metrics,
-        batch_size=stage.config.per_device_eval_batch_size,
-    )
+    if stage.score:
+        scores = stage.score(stage.model, split.select, stage.subnets)
+    else:
+        scores = evaluate_subnets(
+            stage.model,
+            split.select,
+            stage.subnets,
+            metrics=stage.task.metrics,
+            batch_size=stage.config.per_device_eval_batch_size,
+        )
     log.evaluation(state.step, scores, split.select_name)
     if stage.pruning and state.step < stage.pruning.last_step:
         return

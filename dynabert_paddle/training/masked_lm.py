@@ -98,7 +98,7 @@ class MaskedLM:
             ModelError: it cannot be loaded, or has no head that predicts words.
         """
         folder = find_backbone(name_or_path)
-        model = _load_from_hub(str(name_or_path)) if folder is None else _load_from_folder(folder)
+        model = _load_from_hub(str(name_or_path)) if folder is None else load_masked_lm(folder)
         return cls(model, Tokenizer.from_pretrained(folder or name_or_path))
 
     def check_vocabulary(self, name_or_path: str | Path) -> None:
@@ -266,7 +266,18 @@ def find_spans(text: str, encoding: tokenizers.Encoding) -> Iterator[_Span]:
             yield _Span(start, end, positions)
 
 
-def _load_from_folder(folder: Path) -> nn.Layer:
+def load_masked_lm(folder: Path) -> nn.Layer:
+    """Load a masked language model from a folder, PaddleNLP's or Hugging Face's.
+
+    Args:
+        folder: the folder; nothing is written to it.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelError: it cannot be loaded, or has no head that predicts words.
+    """
     import paddlenlp.transformers as transformers
 
     check_model_folder(folder)

@@ -41,11 +41,11 @@ from dynabert_paddle.runtime.home import user_path
 from dynabert_paddle.search_space import SearchSpace
 from dynabert_paddle.supernet.extract import extract
 from dynabert_paddle.supernet.supernet import Supernet
-from dynabert_paddle.training import processes, stages
+from dynabert_paddle.training import general_start, processes, stages
 from dynabert_paddle.training.checkpoint import check_output, claim_output, tidy_finished
 from dynabert_paddle.training.class_weights import check_label_loss
 from dynabert_paddle.training.embedding_start import load_to_embed, name_of_start, stages_of
-from dynabert_paddle.training.evaluate import evaluate_grid
+from dynabert_paddle.training.evaluate import evaluate_grid, recorded_grid
 from dynabert_paddle.training.inputs import check_apart, match_task
 from dynabert_paddle.training.logging import logger
 from dynabert_paddle.training.made_of import check_data, check_hashes, hash_data, hash_source
@@ -60,25 +60,29 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
         overwrite: begin anew: remove the files of an earlier run from the output folder.
 
     Returns:
-        The grid on the dev set, one row a sub-network, as it stands in `grid.json`.
+        The grid on the dev set, one row a sub-network, as it stands in `grid.json`; without labels, on held-out texts.
 
     Raises:
         DynabertError: with the reason in one line.
     """
     if not config.stages:
         raise UsageError(f"{setting('stages')}: name at least one, for example [finetune, rewire, width, depth]")
-    task = load_task_config(config.task)
-    config = replace(config, stages=stages_of(task, config.stages))
+    config = general_start.prepare_config(config)
+    needs_task = not all(general_start.is_without_labels(name, config) for name in config.stages)
+    task = load_task_config(config.task) if needs_task else None
+    if task:
+        config = replace(config, stages=stages_of(task, config.stages))
     for name in config.stages:  # now, rather than after the stages before
-        check_label_loss(task, getattr(config, name), section=name)
+        if task and not general_start.is_without_labels(name, config):
+            check_label_loss(task, getattr(config, name), section=name)
     output_dir = user_path(config.output_dir)
     _check_maker(output_dir, overwrite=overwrite)
     _check_users_files(output_dir)
     if overwrite or not (output_dir / config.stages[0] / METADATA_FILE).exists():
         # Now, rather than after hours of fine-tuning: a model that loads and has the heads for every width.
         start = config.model_name_or_path
-        is_embedding = task.kind == "embedding"
-        _check_grid(load_to_embed(start, task)[0] if is_embedding else Supernet.from_pretrained(start), config)
+        loaded = load_to_embed(start, task)[0] if task and task.kind == "embedding" else Supernet.from_pretrained(start)
+        _check_grid(loaded, config)
     with claim(output_dir, RUN, unused=(CONFIG_FILE,)) as claimed:
         source: str | Path = config.model_name_or_path
         processes.on_rank_zero(partial(_prepare, claimed, config, task, overwrite=overwrite))
@@ -94,9 +98,13 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
                 run_stage(name, config, task, source=source, output_dir=folder)
             source = folder
         supernet = Supernet.from_pretrained(source)
-        rows = evaluate_grid(supernet, task, batch_size=config.finetune.per_device_eval_batch_size)
-        grid = {"split": "dev", "model": str(source), "rows": rows}
-        if task.positive_label is not None:
+        if task is None or supernet.metadata.is_general:
+            split, rows = recorded_grid(supernet)
+        else:
+            batch_size = config.finetune.per_device_eval_batch_size
+            split, rows = "dev", evaluate_grid(supernet, task, batch_size=batch_size)
+        grid = {"split": split, "model": str(source), "rows": rows}
+        if task and task.positive_label is not None:
             grid["positive_label"] = task.positive_label
         claimed.check()
         processes.on_rank_zero(partial(_write_grid, output_dir / GRID_FILE, grid))
@@ -106,7 +114,7 @@ def run(config: Config, *, overwrite: bool = False) -> list[dict[str, Any]]:
 def run_stage(
     name: str,
     config: Config,
-    task: Task,
+    task: Task | None,
     *,
     source: str | Path,
     output_dir: str | Path,
@@ -117,9 +125,9 @@ def run_stage(
     """Run one stage from a folder to a folder.
 
     Args:
-        name: finetune, rewire, width, depth or final.
+        name: finetune, rewire, width, depth, general or final.
         config: holds the stage's settings and the search space.
-        task: the task.
+        task: the task; None for a stage that reads raw text.
         source: the model that the stage starts from.
         output_dir: where the result goes.
         teacher: the model that the stage distils from; by default that of its settings, else the one that the stage
@@ -139,6 +147,11 @@ def run_stage(
     teacher = teacher or getattr(settings, "teacher_name_or_path", None)
     if teacher:
         check_apart(teacher, output_dir)
+    if general_start.is_without_labels(name, config):
+        return general_start.run_without_labels(
+            name, config, source=source, output_dir=output_dir, overwrite=overwrite, expected=expected
+        )
+    assert task is not None
     if name == "finetune":
         return stages.finetune(
             source,
@@ -156,6 +169,8 @@ def run_stage(
     else:
         supernet = Supernet.from_pretrained(source)
     check_expected(source, expected, supernet.metadata)
+    if name == "final" and supernet.metadata.is_general:
+        supernet = general_start.with_classifier(source, task, seed=config.final.seed)
     start = None if supernet.metadata.stage else name_of_start(source)
     task = match_task(supernet, task, source)
     encoding = {name: getattr(config.task, name) for name in ENCODING_SETTINGS}
@@ -239,12 +254,13 @@ def _check_users_files(output_dir: Path) -> None:
         )
 
 
-def _prepare(claimed: Claim, config: Config, task: Task, *, overwrite: bool) -> None:
+def _prepare(claimed: Claim, config: Config, task: Task | None, *, overwrite: bool) -> None:
     """Refuse settings that would fail later in the run, and write them to its folder."""
     output_dir = claimed.folder
     texts = [path for name in config.stages for path in _find_texts(name, getattr(config, name))]
+    texts += [path for section in (config.rewire, config.general) if (path := section.text_file)]
     if overwrite:
-        _clear(claimed, config.model_name_or_path, [*task.files.values(), *texts])
+        _clear(claimed, config.model_name_or_path, [*(task.files.values() if task else ()), *texts])
     for name in config.stages:
         if (output_dir / name / METADATA_FILE).exists():
             _check_finished(name, output_dir / name, config, task)
@@ -284,7 +300,7 @@ def _clear(claimed: Claim, model: str, inputs: list[str]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None:
+def _check_finished(name: str, folder: Path, config: Config, task: Task | None) -> None:
     """Refuse to take a stage for finished that was finished with other settings, labels or data."""
     metadata, settings = read_metadata(folder), getattr(config, name)
     before = {**later_defaults(settings), **metadata.provenance.get("settings", {}), **metadata.space}
@@ -294,6 +310,8 @@ def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None
         now["rank_mults"] = list(config.space.embedding_rank_mult_list)
     if before.get("depth_mults") != [1.0]:  # a stage of full depth, whose grid may name others
         now["depth_mults"] = list(config.space.depth_mult_list)
+    if now.get("text_file"):  # likewise
+        before["text_file"] = before.get("text_file") and now["text_file"]
     if now.get("augmented_file") and "augmented" in metadata.provenance.get("made_of", {}):
         before["augmented_file"] = before.get("augmented_file") and now["augmented_file"]  # its hash is compared
     if now.get("unlabelled_files") and "unlabelled" in metadata.provenance.get("made_of", {}):
@@ -308,6 +326,9 @@ def _check_finished(name: str, folder: Path, config: Config, task: Task) -> None
                 f"{setting('output_dir')}, or remove {folder} and the stages after it"
             )
     encoding = {name: getattr(config.task, name) for name in ENCODING_SETTINGS}
+    if task is None or general_start.is_without_labels(name, config):
+        general_start.check_texts(folder, metadata, name, config)
+        return
     check_data(folder, metadata, task, hash_data(task, settings), **encoding)
 
 

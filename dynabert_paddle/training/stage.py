@@ -12,6 +12,7 @@ import numpy as np
 from dynabert_paddle.backbone.loading import to_arrays
 from dynabert_paddle.config.options import lasting_settings
 from dynabert_paddle.config.settings import TrainConfig
+from dynabert_paddle.data.features import FeatureSet
 from dynabert_paddle.data.fingerprint import hash_examples
 from dynabert_paddle.data.long_texts import DOCUMENT_SETTINGS
 from dynabert_paddle.data.question_answering import ANSWER_SETTINGS
@@ -39,7 +40,7 @@ class Stage:
     """What one stage trains, what it learns from, and what it writes.
 
     Args:
-        name: finetune, width, depth, final or baseline.
+        name: finetune, width, depth, general, final or baseline.
         model: trained in place.
         task: the task.
         step: yields the losses of a step.
@@ -53,6 +54,7 @@ class Stage:
         write_results: called in every process before the model is saved, to write further files beside it.
         also_read: files and folders that the stage reads besides, and never removes.
         pruning: makes the model sparse while it trains; until it has, no checkpoint is the best.
+        score: scores sub-networks on examples without labels; by default the labels do, by the task's metrics.
         scored_from_step: evaluations up to this step do not count for early stopping.
         config_section: compress or search, if the user sets what these have, and the rest of `config` is that of the
             model's last stage; by default the user sets all of it.
@@ -72,6 +74,7 @@ class Stage:
     write_results: Callable[[TrainState], None] | None = None
     also_read: tuple[str | Path, ...] = ()
     pruning: Pruning | None = None
+    score: Callable[[Supernet, FeatureSet, Mapping[str, Subnet]], dict[str, dict[str, float]]] | None = None
     scored_from_step: int = 0
     config_section: str | None = None
 
@@ -155,7 +158,7 @@ def finished_metadata(
     before = stage.model.metadata
     return before.replace(
         stage=stage.name,
-        space={} if stage.space is None else _trained_space(stage.space, stage.subnets),
+        space={} if stage.space is None else trained_mults(stage.space, stage.subnets),
         metrics={split.select_name: state.best_metrics, "best_step": state.best_step, "steps": state.step},
         thresholds=thresholds,
         provenance=provenance_of(
@@ -212,8 +215,16 @@ def provenance_of(
     }
 
 
-def _trained_space(space: SearchSpace, subnets: Mapping[str, Subnet]) -> dict[str, list[float]]:
-    """The part of the grid that a stage has trained, which an evaluation of the grid covers."""
+def trained_mults(space: SearchSpace, subnets: Mapping[str, Subnet]) -> dict[str, list[float]]:
+    """Describe the part of the grid that a stage has trained, which an evaluation of the grid covers.
+
+    Args:
+        space: the grid.
+        subnets: the stage's sub-networks.
+
+    Returns:
+        The content of `Metadata.space`.
+    """
     full_depth_only = all(len(subnet.layers) == space.num_layers for subnet in subnets.values())
     return {
         "width_mults": list(space.width_mults),

@@ -99,6 +99,8 @@ def finetune(
     supernet, parent_hash = load_and_hash(model_name_or_path, load)
     if supernet.metadata.task.get("kind") == "embedding":
         logger.info("%s embeds texts: its encoder is kept, and the classifier is new", model_name_or_path)
+    if supernet.metadata.is_general:
+        logger.info("%s has learned from raw text: the classifier for task %r is new", model_name_or_path, task.name)
     supernet.read_special_tokens(special_tokens_in_text)
     described = describe_task(task, max_seq_length, special_tokens_in_text=special_tokens_in_text)
     supernet.metadata = supernet.metadata.replace(task=described)

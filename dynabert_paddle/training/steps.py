@@ -7,14 +7,16 @@ sub-network `Supernet.forward` and the loss; after the last loss, one backward p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 import paddle
 from paddle import Tensor
 
 from dynabert_paddle.config.names import setting
-from dynabert_paddle.config.settings import FinalConfig, LabelLossConfig, WidthConfig
+from dynabert_paddle.config.settings import FinalConfig, GeneralConfig, LabelLossConfig, WidthConfig
+from dynabert_paddle.distill.general import GeneralLoss
 from dynabert_paddle.distill.losses import DistillationLoss, token_rows
+from dynabert_paddle.distill.masked_lm import MaskedLMLoss
 from dynabert_paddle.distill.relations import relation_loss, relation_vectors
 from dynabert_paddle.distill.vectors import contrastive_loss
 from dynabert_paddle.errors import UsageError
@@ -164,9 +166,45 @@ def _make_relations(
     return of_teacher
 
 
+def general_step(
+    teacher: Supernet, subnets: Mapping[str, Subnet], config: GeneralConfig, *, space: SearchSpace | None = None
+) -> Step:
+    """Make a step that distils a pretrained encoder into sub-networks, without labels and without a classifier.
+
+    Where words of the batch are masked, and are its labels, the sub-networks learn to predict them, too.
+
+    Args:
+        teacher: the model to learn from.
+        subnets: the model's sub-networks by name, the largest first and the smallest last.
+        config: the loss, and which of the sub-networks a step trains.
+        space: as for `label_step`.
+
+    Returns:
+        The step.
+    """
+    general_loss = GeneralLoss(config.lambda_hidden, config.lambda_relation)
+    masked_lm_loss = MaskedLMLoss(config.lambda_logit, config.lambda_mlm, config.lambda_cosine, config.temperature)
+    teacher.eval()
+
+    def make_loss(model: Supernet, shard: Shard, state: PassState) -> SubnetLoss:
+        mask = shard.inputs["attention_mask"]
+        target, rows, weight = general_loss.target(teacher, shard.inputs), token_rows(mask), shard.weight
+
+        def loss(subnet: Subnet, output: SupernetOutput) -> Losses:
+            parts = general_loss(model, subnet, output, target, rows=rows, mask=mask, state=state)
+            if shard.labels is not None:
+                parts |= masked_lm_loss(output, target.output, shard.labels, rows)
+            parts = {name: value * (weight.labels if name == "mlm" else weight.tokens) for name, value in parts.items()}
+            return {"loss": cast(Tensor, sum(parts.values())), **parts}
+
+        return loss
+
+    return _over_subnets(subnets, config, make_loss, logits_only=False, space=space)
+
+
 def _over_subnets(
     subnets: Mapping[str, Subnet],
-    config: WidthConfig | FinalConfig,
+    config: WidthConfig | FinalConfig | GeneralConfig,
     make_loss: Callable[[Supernet, Shard, PassState], SubnetLoss],
     *,
     logits_only: bool,

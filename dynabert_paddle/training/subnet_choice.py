@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dynabert_paddle.config.settings import FinalConfig, WidthConfig
+from dynabert_paddle.config.settings import FinalConfig, GeneralConfig, WidthConfig
 from dynabert_paddle.genomes import Gene, GenomeSpace
 from dynabert_paddle.runtime.seeds import step_seed
 from dynabert_paddle.search_space import SearchSpace
@@ -17,7 +17,11 @@ _DRAWS = 32  # for each random sub-network; the one whose MACs are the nearest t
 
 
 def choose_subnets(
-    subnets: Mapping[str, Subnet], config: WidthConfig | FinalConfig, step: int, *, space: SearchSpace | None = None
+    subnets: Mapping[str, Subnet],
+    config: WidthConfig | FinalConfig | GeneralConfig,
+    step: int,
+    *,
+    space: SearchSpace | None = None,
 ) -> list[Subnet]:
     """Choose the sub-networks of one step: cells of width and depth, each with one of its embedding ranks.
 

@@ -108,6 +108,7 @@ def test_the_readme_and_the_guides_of_users_have_a_chinese_twin():
         "commands",
         "tasks",
         "embeddings",
+        "general",
         "search",
         "compression",
         "export",

@@ -18,6 +18,7 @@ SECTIONS_OF = {
     "rewire": ("task", "rewire"),
     "train_width": ("task", "space", "width"),
     "train_depth": ("task", "space", "depth"),
+    "train_general": ("task", "space", "general"),
     "train_final": ("task", "space", "final"),
     "evaluate": ("task",),
     "baseline": ("task", "baseline"),

@@ -80,7 +80,7 @@ def test_the_users_values_override_the_models_task(write):
 
 def test_train_sets_every_stage_that_has_the_field(write):
     config = load_config(write("train: {seed: 7, max_steps: 5, temperature: 2.0}\nwidth: {max_steps: 9}"))
-    assert [getattr(config, stage).seed for stage in (*STAGES, "baseline")] == [7] * 6
+    assert [getattr(config, stage).seed for stage in (*STAGES, "baseline")] == [7] * 7
     assert [getattr(config, stage).max_steps for stage in TRAINED] == [5, 9, 5, 5]
     assert (config.width.temperature, config.depth.temperature) == (2.0, 2.0)
     assert config.finetune == FinetuneConfig(seed=7, max_steps=5)
@@ -89,7 +89,7 @@ def test_train_sets_every_stage_that_has_the_field(write):
 
 def test_train_in_an_override_replaces_the_files_values(write):
     config = load_config(write("train: {seed: 7}\ndepth: {seed: 8}"), ["train.seed=9"])
-    assert [getattr(config, stage).seed for stage in STAGES] == [9] * 5
+    assert [getattr(config, stage).seed for stage in STAGES] == [9] * 6
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "train:\n", "---\n"])
