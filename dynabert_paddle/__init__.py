@@ -20,10 +20,10 @@ _PUBLIC = {
     "WidthConfig": "config.settings",
     "DepthConfig": "config.settings",
     "FinalConfig": "config.settings",
-    "AugmentConfig": "config.settings",
+    "AugmentConfig": "config.command_settings",
     "BaselineConfig": "config.settings",
-    "SearchConfig": "config.settings",
-    "CompressConfig": "config.settings",
+    "SearchConfig": "config.command_settings",
+    "CompressConfig": "config.command_settings",
     "load_config": "config.loading",
     "DynabertError": "errors",
     "Task": "data.tasks",
@@ -58,7 +58,16 @@ _PUBLIC = {
     "TimedPredictions": "serving.adaptive",
 }
 _WITHOUT_PADDLE = {
-    *("subnet", "search_space", "config.settings", "config.loading", "errors", "data.tasks", "text.tokenizer"),
+    *(
+        "subnet",
+        "search_space",
+        "config.settings",
+        "config.command_settings",
+        "config.loading",
+        "errors",
+        "data.tasks",
+        "text.tokenizer",
+    ),
     *("exporting.run", "text.decode", "serving.predictor", "serving.adaptive"),
     "serving.batch_predictor",
 }
