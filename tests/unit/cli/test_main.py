@@ -29,6 +29,7 @@ VERBS = {
     "rewire": ("task", "rewire"),
     "train_width": ("task", "space", "width"),
     "train_depth": ("task", "space", "depth"),
+    "train_general": ("task", "space", "general"),
     "train_final": ("task", "space", "final"),
     "evaluate": ("task",),
     "augment": ("task",),
