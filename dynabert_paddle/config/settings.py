@@ -164,7 +164,7 @@ class TrainConfig(Section):
     max_grad_norm: NonNegativeFloat = option(1.0, "clip the norm of the summed gradients of a step; 0 for no clipping")
     ema_decay: Annotated[float, Interval(ge=0, lt=1)] = option(
         0.0,
-        "score and keep an exponential moving average of the weights, of which so much stays in a step; 0: none",
+        "score and keep an exponential moving average of the weights with this decay; 0: none",
         later=True,
     )
     amp: Literal["off", "bf16", "fp16"] = option("off", "automatic mixed precision")
@@ -373,7 +373,7 @@ class Config(Section):
     rewire: RewireConfig = field(default_factory=RewireConfig)
     width: WidthConfig = field(default_factory=WidthConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
-    general: GeneralConfig = field(default_factory=GeneralConfig, metadata={"later": True})
+    general: GeneralConfig = field(default_factory=GeneralConfig)
     final: FinalConfig = field(default_factory=FinalConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
 

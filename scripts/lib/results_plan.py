@@ -22,7 +22,7 @@ import dynabert_paddle.config
 from dynabert_paddle.config.command_settings import SearchConfig
 from dynabert_paddle.config.loading import load_config, resolve_config
 from dynabert_paddle.config.options import lasting_settings
-from dynabert_paddle.config.settings import ENCODING_SETTINGS, STAGES, FinalConfig
+from dynabert_paddle.config.settings import ENCODING_SETTINGS, FinalConfig
 from dynabert_paddle.errors import UsageError
 from dynabert_paddle.files.hashing import hash_file
 
@@ -38,6 +38,7 @@ PAPER_TASKS, PAPER_SEEDS = ("rte", "mrpc", "cola"), (1, 2)
 # The last epoch's weights are kept: nothing is chosen while training. The rows that choose are in the place of dev.
 TRAINING = {"num_train_epochs": 3.0, "learning_rate": 1e-4, "select_on": "dev", "eval_steps": 10**9}
 TEACHER_STAGES = ("finetune", "rewire")
+PAPER_STAGES = (*TEACHER_STAGES, "width", "depth", "final")
 
 
 def shared_settings(*sections: str) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def read_recipe(name: str) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Read the stages of a recipe behind the teacher's, and their settings by dotted names."""
     path = files(dynabert_paddle.config) / "recipes" / f"{name}.yaml"
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    stages = tuple(stage for stage in values.get("stages", STAGES) if stage not in TEACHER_STAGES)
+    stages = tuple(stage for stage in values.get("stages", PAPER_STAGES) if stage not in TEACHER_STAGES)
     sections = {key: section for key, section in values.items() if isinstance(section, dict)}
     if unknown := set(sections) - {*stages, "space"}:
         raise UsageError(f"{path}: it has settings of {', '.join(sorted(unknown))}, which the teacher here lacks")
