@@ -166,7 +166,7 @@ def run_parts(ray: Any, actors: list[Any], parts: Iterable[AnyPart], folder: Pat
         folder: gets a file for each part.
 
     Returns:
-        The number of rows, each of which is in one file.
+        The number of rows in all files; no row is in two.
 
     Raises:
         DynabertError: a part cannot be predicted, or rows are missing.

@@ -13,7 +13,7 @@ from dynabert_paddle.data.features import FeatureSet
 
 @dataclass(frozen=True, eq=False)
 class GroupedFeatures(FeatureSet):
-    """Groups of tokenized texts, each of which is an example: a query, its positive text, and maybe a negative one.
+    """Examples of several tokenized texts: a query, its positive text, and maybe a negative one.
 
     Args:
         texts: `g * k` texts, those of a group one after the other.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import UsageError
+from dynabert_paddle.files.json_values import json_values
 
 POOLINGS = ("mean", "cls", "max")
 
@@ -59,7 +60,7 @@ class EmbeddingSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values, without those that are None."""
-        values = {name: value for name, value in asdict(self).items() if value is not None}
+        values = json_values(self)
         if self.output_dims is not None:
             values["output_dims"] = list(self.output_dims)
         return values

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from dynabert_paddle.bundle.manifest import WINDOW_POOLINGS
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.errors import UsageError
+from dynabert_paddle.files.json_values import json_values
 from dynabert_paddle.text.word_windows import LONG_TEXTS
 
 
@@ -57,7 +58,7 @@ class DocumentSettings:
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values; nothing by default."""
         if self.has_windows:
-            return {**_without_none(asdict(self)), "window_pooling": self.pooling}
+            return {**json_values(self), "window_pooling": self.pooling}
         return {} if self.long_text is None else {"long_text": self.long_text}
 
     def over(self, trained: Mapping[str, Any]) -> DocumentSettings:
@@ -70,7 +71,7 @@ class DocumentSettings:
             The settings.
         """
         own = {name: trained[name] for name in DOCUMENT_SETTINGS if name in trained}
-        merged = DocumentSettings.of({**own, **_without_none(asdict(self))})
+        merged = DocumentSettings.of({**own, **json_values(self)})
         return merged if merged.has_windows else self  # without windows, those of the model's say nothing
 
     def window_stride(self, max_tokens: int, *, max_seq_length: int) -> int | None:
@@ -175,7 +176,3 @@ def bundle_document_settings(task: Mapping[str, Any], *, max_tokens: int, max_se
     settings = DocumentSettings.of(task)
     stride = settings.window_stride(max_tokens, max_seq_length=max_seq_length)
     return {} if stride is None else {"doc_stride": stride, "window_pooling": settings.pooling}
-
-
-def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}

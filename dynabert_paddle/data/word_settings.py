@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
 from dynabert_paddle.config.names import setting
 from dynabert_paddle.data.long_texts import check_choice, check_long_text, window_stride
 from dynabert_paddle.errors import UsageError, did_you_mean
+from dynabert_paddle.files.json_values import json_values
 from dynabert_paddle.text.word_labels import DECODINGS, LABEL_SCHEMES
 
 
@@ -51,7 +52,7 @@ class WordSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values, without those that are None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return json_values(self)
 
     def window_stride(self, max_tokens: int, *, max_seq_length: int) -> int | None:
         """Return the tokens between the starts of successive windows; None if long texts are cut.

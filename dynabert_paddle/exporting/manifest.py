@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from dynabert_paddle.files.json_values import json_values
 
 APP_FILES = ("model_arm.nb", "vocab.txt", "lite_tokenizer.json", "bundle.json")  # of a Paddle Lite bundle
 
@@ -212,13 +214,9 @@ class BundleManifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `bundle.json`, its keys in the file's order."""
-        content = _without_none(asdict(self))
+        content = json_values(self)
         if self.choice is not None:
-            content["choice"]["candidates"] = [_without_none(asdict(result)) for result in self.choice.candidates]
+            content["choice"]["candidates"] = [json_values(result) for result in self.choice.candidates]
         if self.members is not None:
-            content["members"] = [_without_none(asdict(member)) for member in self.members]
+            content["members"] = [json_values(member) for member in self.members]
         return content
-
-
-def _without_none(content: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if value is not None}

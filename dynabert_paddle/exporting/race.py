@@ -1,4 +1,4 @@
-"""Which of several engines is the fastest: they run by turns, and those that cannot win any more drop out."""
+"""Which of several engines is the fastest: they are timed in alternation, and those that can no longer win drop out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Lap:
 
 
 def race(engines: Mapping[str, Engine], batch: dict[str, np.ndarray]) -> dict[str, Lap]:
-    """Time engines by turns.
+    """Time engines in alternation.
 
     An engine drops out once it has run twice, and was each time more than a quarter slower than the fastest one.
 

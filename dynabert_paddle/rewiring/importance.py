@@ -30,6 +30,13 @@ class Importance:
     heads: list[np.ndarray]
     neurons: list[np.ndarray]
 
+    def to_dict(self) -> dict[str, list[list[float]]]:
+        """Return the values as JSON has them, for a model's metadata."""
+        return {
+            "heads": [values.tolist() for values in self.heads],
+            "neurons": [values.tolist() for values in self.neurons],
+        }
+
 
 class RandomProjection:
     """A stand-in for the loss of a model without labels: the mean of z . v over a batch, with a new normal z each time.

@@ -104,10 +104,7 @@ def rewire_general(
     supernet.metadata = supernet.metadata.replace(
         stage="rewire",
         space={**supernet.metadata.space, **({"rank_mults": list(rank_mults)} if space.has_ranks else {})},
-        importance={
-            "heads": [values.tolist() for values in importance.heads],
-            "neurons": [values.tolist() for values in importance.neurons],
-        },
+        importance=importance.to_dict(),
         metrics={},
         provenance=provenance_of(
             config,

@@ -179,10 +179,7 @@ def rewire(
         supernet.metadata = supernet.metadata.replace(space=trained)
     supernet.metadata = supernet.metadata.replace(
         stage="rewire",
-        importance={
-            "heads": [values.tolist() for values in importance.heads],
-            "neurons": [values.tolist() for values in importance.neurons],
-        },
+        importance=importance.to_dict(),
         # Scores stay valid; step counts belong to the stage before.
         metrics={split: scores for split, scores in supernet.metadata.metrics.items() if isinstance(scores, dict)},
         provenance=provenance_of(

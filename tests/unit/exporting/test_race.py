@@ -1,4 +1,4 @@
-"""Engines by turns: the fastest comes first, and those that cannot win run no longer than they must."""
+"""Engines in alternation: the fastest comes first, and those that cannot win run no longer than they must."""
 
 import time
 
