@@ -71,4 +71,5 @@ def recorded_settings(config: Any) -> dict[str, Any]:
 
 def later_defaults(config: Any) -> dict[str, Any]:
     """Return the defaults of a section's settings that folders of earlier versions lack, by field name."""
-    return {field.name: field.default for field in dataclasses.fields(config) if field.metadata.get("later")}
+    later = [field for field in dataclasses.fields(config) if field.metadata.get("later")]
+    return {field.name: section() if callable(section := field.default_factory) else field.default for field in later}

@@ -307,7 +307,7 @@ class DepthConfig(WidthConfig):
 class GeneralConfig(_SubnetsConfig):
     """Without labels: distil a pretrained backbone into every width and depth, from raw text."""
 
-    text_file: str | None = option(None, TEXT_HELP)
+    text_file: str | None = option(None, TEXT_HELP, later=True)
     num_train_epochs: PositiveFloat = option(1.0, "passes over the texts")
     learning_rate: NonNegativeFloat = option(2e-4, "peak learning rate, which then decays linearly to 0")
     warmup_ratio: Fraction = option(0.05, "share of the steps over which the learning rate rises")
@@ -373,7 +373,7 @@ class Config(Section):
     rewire: RewireConfig = field(default_factory=RewireConfig)
     width: WidthConfig = field(default_factory=WidthConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
-    general: GeneralConfig = field(default_factory=GeneralConfig)
+    general: GeneralConfig = field(default_factory=GeneralConfig, metadata={"later": True})
     final: FinalConfig = field(default_factory=FinalConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
 

@@ -360,8 +360,6 @@ def _keep_config(path: Path, config: Config) -> None:
 
     # With a recipe a setting that the file lacks would be the recipe's, not the default.
     settings = recorded_settings(config) if config.recipe == Config.recipe else asdict(config)
-    if "general" not in config.stages:  # runs of earlier versions lack the section
-        del settings["general"]
     values = _from_anywhere(json.loads(json.dumps(settings)))  # tuples become lists, as YAML has them
     if path.exists():
         try:
